@@ -1,0 +1,68 @@
+"""harness compares methods for language models fairly. The public surface, imported on demand."""
+
+from importlib import import_module
+from typing import Any
+
+_PUBLIC = {
+    **dict.fromkeys(("Method", "Choice", "Problem", "LossTerm", "model_ref"), "harness.method"),
+    **dict.fromkeys(("hookimpl", "hookspec"), "harness.hookspecs"),
+    **dict.fromkeys(
+        (
+            "HarnessError",
+            "ConfigError",
+            "PluginError",
+            "IncompatibleError",
+            "EffectError",
+            "DataError",
+            "TaskError",
+            "DivergedError",
+            "MissingExtraError",
+        ),
+        "harness.errors",
+    ),
+    "ModelSpec": "harness.spec",
+    **dict.fromkeys(("Corpus", "Document", "Split"), "harness.axes.corpus"),
+    **dict.fromkeys(("Filter", "FilterReport"), "harness.axes.filter"),
+    **dict.fromkeys(("Tokenizer", "SPECIAL_TOKENS"), "harness.axes.tokenizer"),
+    "Mixture": "harness.axes.mixture",
+    **dict.fromkeys(("Curriculum", "SampleReader"), "harness.axes.curriculum"),
+    "Architecture": "harness.axes.architecture",
+    **dict.fromkeys(("Attention", "Index", "Kernel", "CacheKind"), "harness.axes.attention"),
+    "Position": "harness.axes.position",
+    "Norm": "harness.axes.norm",
+    "NormPosition": "harness.axes.norm_position",
+    "FeedForward": "harness.axes.feed_forward",
+    **dict.fromkeys(("Objective", "Example"), "harness.axes.objective"),
+    **dict.fromkeys(("Context", "Rotary"), "harness.axes.context"),
+    **dict.fromkeys(("Instruction", "Conversation", "Turn", "Role"), "harness.axes.instruction"),
+    "InstructionStrategy": "harness.axes.instruction_strategy",
+    "Peft": "harness.axes.peft",
+    **dict.fromkeys(("Reward", "Preference"), "harness.axes.reward"),
+    "Feedback": "harness.axes.feedback",
+    **dict.fromkeys(("Alignment", "LogProbs", "Needs"), "harness.axes.alignment"),
+    **dict.fromkeys(("Quantizer", "Calibration"), "harness.axes.quantizer"),
+    "Optimizer": "harness.axes.optimizer",
+    "Schedule": "harness.axes.schedule",
+    "BatchSchedule": "harness.axes.batch_schedule",
+    **dict.fromkeys(("Stabilizer", "Verdict"), "harness.axes.stabilizer"),
+    "Precision": "harness.axes.precision",
+    "Parallelism": "harness.axes.parallelism",
+    "Decoding": "harness.axes.decoding",
+    **dict.fromkeys(("Evaluator", "Evaluation", "Metric", "Subject"), "harness.axes.evaluator"),
+    **dict.fromkeys(("Judge", "Duel"), "harness.axes.judge"),
+    "Tracker": "harness.axes.tracker",
+}
+"""Public name -> module; a plugin imports these from `harness` and nothing else of it."""
+
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    module = _PUBLIC.get(name)
+    if module is None:
+        raise AttributeError(f"module 'harness' has no attribute '{name}'")
+    return getattr(import_module(module), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

@@ -1,0 +1,49 @@
+"""Filter: keeps, drops or rewrites documents; filters run in the order given."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from harness.axes.corpus import Document
+from harness.method import Method
+
+
+@dataclass
+class FilterReport:
+    """What a filter did; stands in the corpus artifact's facts."""
+
+    seen: int = 0
+    dropped: int = 0
+    rewritten: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+
+
+class Filter(Method):
+    """A pass over documents. A filter of single documents implements `judge`; one that needs the
+    whole stream (deduplication) overrides `apply`.
+
+    State: one instance per corpus stage; `report` accumulates
+    """
+
+    axis = "filter"
+    many = True
+    default = ()
+
+    def __init__(self, config: Method.Config | None = None) -> None:
+        super().__init__(config)
+        self.report = FilterReport()
+
+    def judge(self, document: Document) -> Document | str:
+        """The document (rewritten or not), or the reason for dropping it."""
+        raise NotImplementedError
+
+    def apply(self, documents: Iterator[Document]) -> Iterator[Document]:
+        """The documents that stay, in their order."""
+        for document in documents:
+            self.report.seen += 1
+            verdict = self.judge(document)
+            if isinstance(verdict, str):
+                self.report.dropped += 1
+                self.report.reasons[verdict] = self.report.reasons.get(verdict, 0) + 1
+                continue
+            self.report.rewritten += verdict.text != document.text
+            yield verdict

@@ -1,0 +1,31 @@
+"""Instruction strategy: which conversations are met, how often, in what order."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+
+from harness.axes.instruction import Conversation
+from harness.method import Method
+
+
+class InstructionStrategy(Method):
+    """Order and repetition of instruction data."""
+
+    axis = "instruction_strategy"
+    default = "proportional"
+
+    @abstractmethod
+    def schedule(self, conversations: Sequence[Conversation], rng: np.random.Generator) -> list[Conversation]:
+        """One epoch: the conversations in the order they are met, repeats included."""
+        raise NotImplementedError
+
+    def packs(self) -> bool:
+        """Whether several conversations share one sequence (their attention never crosses)."""
+        return False
+
+    def pretraining_share(self) -> float:
+        """Share of tokens drawn from the pretraining data instead (0 to 1)."""
+        return 0.0

@@ -1,0 +1,32 @@
+"""Judge: which of two answers is better."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.method import Method
+
+
+@dataclass(frozen=True, kw_only=True)
+class Duel:
+    """Two answers to one prompt."""
+
+    prompt: str
+    first: str
+    second: str
+    checks: dict[str, object]
+    """Machine-checkable constraints of the prompt; empty where there are none."""
+
+
+class Judge(Method):
+    """Prefers one of two answers. Both orders are asked by the evaluator."""
+
+    axis = "judge"
+    default = "rules"
+
+    @abstractmethod
+    def prefer(self, duels: Sequence[Duel]) -> list[float]:
+        """1.0 where the first answer is better, 0.0 where the second is, 0.5 for a draw."""
+        raise NotImplementedError

@@ -1,0 +1,21 @@
+"""Mixture: how often each domain is drawn."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+
+from harness.method import Method
+
+
+class Mixture(Method):
+    """Sampling weights of domains from their sizes."""
+
+    axis = "mixture"
+    default = "proportional"
+
+    @abstractmethod
+    def weights(self, num_tokens: Mapping[str, int]) -> dict[str, float]:
+        """Share of each domain among drawn tokens, summing to 1, from the tokens each one holds.
+
+        Raises: ConfigError naming the domains that exist, if an option names another
+        """
+        raise NotImplementedError

@@ -1,0 +1,22 @@
+"""Norm: the normalisation layer."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from torch import nn
+
+from harness.method import Method
+from harness.spec import ModelSpec
+
+
+class Norm(Method):
+    """Builds normalisation modules; parameters are called `weight` and, where there is one, `bias`."""
+
+    axis = "norm"
+    default = "rmsnorm"
+
+    @abstractmethod
+    def build(self, dim: int, spec: ModelSpec) -> nn.Module:
+        """A module over the last dimension, of width `dim`."""
+        raise NotImplementedError

@@ -1,0 +1,55 @@
+"""Objective: what pretraining predicts."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.method import Method
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One training sequence, before batching.
+
+    Shapes: `inputs_T`, `labels_T` int64 of one length; labels are the token each position predicts
+    (already shifted), -100 where nothing is predicted. For an encoder-decoder, `source_S` feeds the
+    encoder.
+    """
+
+    inputs_T: np.ndarray
+    labels_T: np.ndarray
+    prefix_length: int = 0
+    """Leading tokens that see each other in both directions (prefix decoder)."""
+    source_S: np.ndarray | None = None
+
+
+class Objective(Method):
+    """Turns a window of tokens into a prediction problem.
+
+    State: none; randomness comes from the generator that is handed in
+    """
+
+    axis = "objective"
+    default = "language_modeling"
+
+    @abstractmethod
+    def example(
+        self,
+        window_T: np.ndarray,
+        rng: np.random.Generator,
+        *,
+        encoder: bool,
+        sentinels: np.ndarray,
+    ) -> Example:
+        """The example made of a window of T + 1 tokens; `sentinels` are the ids of mask tokens in order.
+
+        `encoder` says whether the architecture has one; without it source and target are joined.
+        """
+        raise NotImplementedError
+
+    def num_sentinels(self) -> int:
+        """Sentinel tokens the vocabulary must hold for this objective."""
+        return 0

@@ -1,0 +1,34 @@
+"""Stabilizer: keeps training from diverging; several may act at once."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from harness.method import Method
+
+
+class Verdict(StrEnum):
+    """What to do with the step that was just computed."""
+
+    proceed = "proceed"
+    rollback = "rollback"
+    """Return to the last checkpoint before the spike and skip the data seen since."""
+
+
+class Stabilizer(Method):
+    """Acts through `modify_spec`, `modify_model`, `loss_terms` and `on_gradients`, and may judge a step."""
+
+    axis = "stabilizer"
+    many = True
+    default = ("clip_norm",)
+
+    def verdict(self, step: int, loss: float, gradient_norm: float) -> Verdict:
+        """What to do, seen on logging steps only; called before the optimizer's step."""
+        return Verdict.proceed
+
+    def state_dict(self) -> dict[str, object]:
+        """What must survive a resume."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        """Restore what `state_dict` gave."""

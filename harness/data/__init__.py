@@ -1,0 +1,1 @@
+"""Packing, token files, loaders, prompt templates."""

@@ -1,0 +1,85 @@
+"""Every error a user can meet; each message says where, what is wrong, and what would work."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class HarnessError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class ConfigError(HarnessError, ValueError):
+    """A config value that cannot work."""
+
+
+class UnknownNameError(ConfigError):
+    """A name that nothing is registered under."""
+
+    def __init__(self, *, what: str, name: str, known: Iterable[str]) -> None:
+        known = sorted(known)
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f" Did you mean '{close[0]}'?" if close else ""
+        super().__init__(f"No {what} is called '{name}'.{hint} Known: {', '.join(known) or 'none'}")
+
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[str]]:
+        return ConfigError, (str(self),)
+
+
+class PluginError(HarnessError):
+    """A plugin that does not load, or that breaks a contract."""
+
+
+class DuplicateMethodError(PluginError):
+    """Two plugins claim one name on one axis."""
+
+
+class IncompatibleError(HarnessError):
+    """Methods that cannot work together; the reason is a result and stands in the table."""
+
+
+class EffectError(HarnessError):
+    """A method was asked for and measurably changed nothing."""
+
+
+class StoreError(HarnessError):
+    """The store cannot be used as asked."""
+
+
+class StoreFullError(StoreError):
+    """The store's disk is full; free space and run the same command again."""
+
+
+class CorruptArtifactError(StoreError):
+    """An artifact whose content does not match its hash."""
+
+
+class DataError(HarnessError):
+    """Input data that cannot be read as what it should be."""
+
+
+class TaskError(HarnessError):
+    """An evaluation task that does not exist or cannot be had."""
+
+
+class DivergedError(HarnessError):
+    """Training left the finite numbers."""
+
+    def __init__(self, step: int, reason: str) -> None:
+        super().__init__(f"training diverged at step {step}: {reason}")
+        self.step, self.reason = step, reason
+
+    def __reduce__(self) -> tuple[type["DivergedError"], tuple[int, str]]:
+        return DivergedError, (self.step, self.reason)
+
+
+class MissingExtraError(HarnessError):
+    """A library that an optional method needs is not installed."""
+
+    def __init__(self, *, package: str, extra: str, needed_by: str) -> None:
+        super().__init__(
+            f"{needed_by} needs the package '{package}', which is not installed; "
+            f"pip install 'harness-lm[{extra}]'"
+        )
+
+    def __reduce__(self) -> tuple[type[HarnessError], tuple[str]]:
+        return HarnessError, (str(self),)

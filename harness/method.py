@@ -1,0 +1,187 @@
+"""What every method is: a named choice on an axis, its options, and the points it may act through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, is_dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from harness.errors import PluginError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from harness.spec import ModelSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Why a cell cannot run, found before anything is spent."""
+
+    where: str
+    """The config key at fault, e.g. `attention.num_kv_heads`."""
+    message: str
+    """What is wrong and what would work."""
+    fatal: bool = True
+    """Whether the cell is refused (True) or merely footnoted (False)."""
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.message}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossTerm:
+    """One scalar a method adds to the loss of a training step."""
+
+    name: str
+    value: Tensor
+    """Mean over the tokens of the micro-batch, already weighted."""
+
+
+def model_ref(default: str = "") -> Any:
+    """A Config field that names a model: `path:DIR`, `hub:name@revision`, `cell:axis=name,key=value`
+    (this cell with those overrides), or empty for none. The plan turns it into graph nodes and hands
+    the artifact to the stage as an input called `<axis>.<field>`.
+    """
+    return field(default=default, metadata={"model_ref": True})
+
+
+class Method:
+    """A named choice on an axis.
+
+    A subclass in `harness/axes` fixes the axis and its contract; a plugin's subclass names a method,
+    nests a frozen `Config`, and implements the contract. Methods act only through what is published
+    here and on their axis; each point is called for every chosen method in the order of the axes.
+    """
+
+    axis: ClassVar[str]
+    """The axis, which is also the Hydra config group."""
+    name: ClassVar[str]
+    """The word on the command line."""
+    many: ClassVar[bool] = False
+    """Whether the axis takes an ordered list of methods (set by the axis)."""
+    default: ClassVar[str | tuple[str, ...] | None] = None
+    """The method chosen when nothing else is said (set by the axis); a tuple where `many`."""
+    optional: ClassVar[bool] = False
+    """Whether the axis has a `none`, provided by the core, which removes its stage (set by the axis)."""
+    changes: ClassVar[frozenset[str]] = frozenset()
+    """Resources this method writes, e.g. `scores`, `rotary`, `weights`, `embedding_gradient`."""
+    after: ClassVar[frozenset[str]] = frozenset()
+    """Resources it may write although another method did so before it."""
+    requires: ClassVar[frozenset[str]] = frozenset()
+    """Capabilities that some other chosen method must provide, e.g. `rotary`."""
+    provides: ClassVar[frozenset[str]] = frozenset()
+    """Capabilities this method offers to others, e.g. `rotary`, `packed_weights`."""
+    conflicts: ClassVar[frozenset[str]] = frozenset()
+    """Capabilities that no other chosen method may provide."""
+    extra: ClassVar[str | None] = None
+    """The optional dependency group that carries its library, if any."""
+    abstract: ClassVar[bool] = True
+    """True on contracts, set to False on anything that states a `name`."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """Options; a string under each field gives its meaning and unit."""
+
+    config: Config
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.abstract = "name" not in cls.__dict__
+        where = f"{cls.__module__}.{cls.__qualname__}"
+        config = cls.__dict__.get("Config")
+        if config is not None:
+            parents = [base.Config for base in cls.__mro__[1:] if issubclass(base, Method)]
+            if not all(issubclass(config, parent) for parent in parents):
+                raise PluginError(
+                    f"{where}.Config must inherit {parents[0].__qualname__}, "
+                    "so that the options of its axis stay available"
+                )
+            frozen = is_dataclass(config) and config.__dataclass_params__.frozen  # type: ignore[attr-defined]
+            if not frozen or "__dataclass_params__" not in config.__dict__:
+                raise PluginError(
+                    f"{where}.Config must be decorated with @dataclass(frozen=True, kw_only=True)"
+                )
+        if not cls.abstract and not getattr(cls, "axis", None):
+            raise PluginError(f"{where} states a name but its class has no axis; subclass an axis")
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config if config is not None else self.Config()
+
+    @classmethod
+    def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
+        """Problems of this choice within a whole cell, found by the plan before anything runs.
+
+        `meta_model` is the cell's model on the meta device (shapes, no data), or None where the cell
+        builds no model of its own.
+        """
+        return ()
+
+    @classmethod
+    def modify_spec(cls, config: Any, spec: ModelSpec) -> ModelSpec:
+        """The spec that the transformer is built from, changed by this method."""
+        return spec
+
+    def modify_model(self, model: nn.Module) -> nn.Module:
+        """The model, changed in place or wrapped, before the first step of a stage that trains."""
+        return model
+
+    def loss_terms(self, outputs: Mapping[str, Any], batch: Mapping[str, Any]) -> list[LossTerm]:
+        """Scalars to add to the loss of a micro-batch."""
+        return []
+
+    def on_gradients(self, model: nn.Module, step: int) -> dict[str, float | Tensor]:
+        """Act on the accumulated gradients before the optimizer's step; returns facts to log."""
+        return {}
+
+    def prompt(self, text: str) -> str:
+        """The prompt, changed by this method (control tokens, prefixes)."""
+        return text
+
+    @classmethod
+    def summary(cls) -> str:
+        """First sentence of the class's docstring."""
+        return next(iter((cls.__doc__ or "").strip().splitlines()), "").strip()
+
+    @classmethod
+    def labelled(cls, label: str) -> str | None:
+        """A labelled line of the docstring, e.g. `labelled("Paper")`."""
+        for line in (cls.__doc__ or "").splitlines():
+            head, separator, rest = line.strip().partition(":")
+            if separator and head == label:
+                return rest.strip()
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A chosen method with its options."""
+
+    axis: str
+    method: type[Method]
+    config: Any
+
+    def build(self, *args: Any) -> Any:
+        """The method's instance; modules take (spec, layer) after their options."""
+        return self.method(self.config, *args)
+
+
+class CellView:
+    """What a method may know of its cell: the choices on all axes and the stages.
+
+    Implemented by `harness.compose.Cell`; declared here so that contracts can name it.
+    """
+
+    stages: tuple[str, ...]
+
+    def choice(self, axis: str, *, stage: str | None = None) -> Choice | None:
+        """What is chosen on a single-choice axis, as `stage` sees it; None where absent or `none`."""
+        raise NotImplementedError
+
+    def choices(self, axis: str, *, stage: str | None = None) -> tuple[Choice, ...]:
+        """What is chosen on a list axis, in order, as `stage` sees it."""
+        raise NotImplementedError
+
+    def spec(self) -> ModelSpec | None:
+        """The model's shape after every method's `modify_spec`; None for `model=pretrained`."""
+        raise NotImplementedError

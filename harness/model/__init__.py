@@ -1,0 +1,1 @@
+"""The composable transformer; import and export of checkpoints."""

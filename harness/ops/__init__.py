@@ -1,0 +1,1 @@
+"""Kernels, masks, caches, rotary arithmetic; knows no axis."""

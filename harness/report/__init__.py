@@ -1,0 +1,1 @@
+"""Frames, statistics, tables, figures and the page; computed from records alone."""

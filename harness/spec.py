@@ -1,0 +1,47 @@
+"""The shape of a transformer, and the points where any method may change it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """Everything the composable transformer is built from, besides its methods.
+
+    Shapes: dim = D, num_heads = N, head_dim = H, vocab_size = V
+    """
+
+    vocab_size: int
+    """Entries of the embedding table, special tokens included."""
+    dim: int = 128
+    """Width of the residual stream."""
+    num_layers: int = 4
+    """Decoder blocks."""
+    num_encoder_layers: int = 0
+    """Encoder blocks; 0 unless the architecture has an encoder."""
+    num_heads: int = 4
+    """Query heads."""
+    head_dim: int = 32
+    """Width of one head."""
+    ffn_dim: int = 512
+    """Hidden width of the feed-forward layer."""
+    max_length: int = 256
+    """Longest sequence trained on, in tokens."""
+    dropout: float = 0.0
+    """Probability of dropping an activation."""
+    bias: bool = False
+    """Whether linear layers and norms carry biases."""
+    tie_embeddings: bool = True
+    """Whether the output head shares the input embedding."""
+    norm_eps: float = 1e-5
+    """Added to the variance before the square root."""
+    init_std: float = 0.02
+    """Standard deviation of initial weights."""
+    # What follows is set by methods through `modify_spec`, never by presets.
+    residual_scale: float = 1.0
+    """Factor on the residual branch x before it is added (DeepNorm's alpha)."""
+    init_gain: float = 1.0
+    """Factor on the initial weights of ffn, value and output projections (DeepNorm's beta)."""
+    qk_norm: bool = False
+    """Whether queries and keys are normalised per head before their product."""
+    embedding_gradient_scale: float = 1.0
+    """Share of the embedding's gradient that is kept (GLM-130B's alpha)."""

@@ -1,0 +1,1 @@
+"""Plan, workers, isolation of cells."""

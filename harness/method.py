@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.errors import PluginError
@@ -97,8 +97,8 @@ class Method:
                     f"{where}.Config must inherit {parents[0].__qualname__}, "
                     "so that the options of its axis stay available"
                 )
-            frozen = is_dataclass(config) and config.__dataclass_params__.frozen  # type: ignore[attr-defined]
-            if not frozen or "__dataclass_params__" not in config.__dict__:
+            parameters = config.__dict__.get("__dataclass_params__")
+            if parameters is None or not parameters.frozen:
                 raise PluginError(
                     f"{where}.Config must be decorated with @dataclass(frozen=True, kw_only=True)"
                 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from harness.method import Method
@@ -14,11 +16,13 @@ class Decoding(Method):
     """A generation strategy. One that transformers' generate has says its options; others override
     `generate`.
 
+    State: `models` holds what its ModelRef options name (a draft, an amateur), by option
     Shapes: input_BT left-padded ids and mask_BT -> BS new ids only, padded right
     """
 
     axis = "decoding"
     default = "greedy"
+    models: Mapping[str, nn.Module] = MappingProxyType({})
 
     def options(self) -> dict[str, Any]:
         """Keyword arguments of transformers' `generate`; `top_k=0` unless asked for."""

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.method import Method
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from harness.axes.corpus import Document
+    from harness.axes.decoding import Decoding
+    from harness.axes.judge import Judge
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +52,18 @@ class Evaluator(Method):
     axis = "evaluator"
     many = True
     default = ("perplexity",)
+    uses: ClassVar[frozenset[str]] = frozenset()
+    """Axes whose choice its result depends on: `decoding`, `judge`."""
 
     @classmethod
     def tasks(cls, config: Any) -> Sequence[str]:
         """The tasks of these options; each becomes one stage, so that adding one re-runs no other."""
         return (cls.name,)
+
+    @classmethod
+    def surroundings(cls, config: Any) -> dict[str, str]:
+        """What the result depends on beyond options and inputs, e.g. the hardware for a speed."""
+        return {}
 
     @abstractmethod
     def evaluate(self, task: str, subject: Subject) -> Evaluation:
@@ -60,26 +71,41 @@ class Evaluator(Method):
         raise NotImplementedError
 
 
+@dataclass(kw_only=True)
 class Subject:
-    """What an evaluator is given: the model with everything that belongs to it.
-
-    Implemented by `harness.stages.evaluate`; declared here so that contracts can name it.
-    """
+    """What an evaluator is given: the model with everything that belongs to it."""
 
     model: Any
     """A transformers causal model in eval mode on `device`."""
     tokenizer: Any
     """transformers' PreTrainedTokenizerFast."""
-    template: Any
-    """The prompt template instruction tuning used, or None for a base model."""
-    decoding: Any
-    """The chosen Decoding."""
-    judge: Any
-    """The chosen Judge."""
-    documents: Any
-    """Callable split -> list[Document] of the corpus stage."""
-    baseline: Any
-    """Callable () -> Subject of the win-rate baseline, or None."""
-    device: str
-    seed: int
     max_length: int
+    """Longest sequence the model is run on, in tokens."""
+    device: str = "cpu"
+    seed: int = 0
+    template: str | None = None
+    """The chat template instruction tuning used, or None for a base model."""
+    prompts: Sequence[Method] = ()
+    """Methods applied to the model that change its prompts (control tokens), in order."""
+    decoding: Decoding | None = None
+    judge: Judge | None = None
+    documents: Callable[[str], list[Document]] | None = None
+    """Split -> documents of the corpus stage; None where the cell has no corpus."""
+    baseline: Callable[[], Subject] | None = None
+    """The win-rate baseline, loaded on demand."""
+    stored_bytes: int | None = None
+    """Bytes of the files that hold the weights, those of the base included."""
+    bits: float | None = None
+    """Bits stored per weight, where the model is quantized."""
+
+    def prompt(self, text: str) -> str:
+        """A user's message as this model expects it: control tokens, then the chat template."""
+        for method in self.prompts:
+            text = method.prompt(text)
+        return (
+            self.tokenizer.apply_chat_template(  # type: ignore[no-any-return]
+                [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
+            )
+            if self.template
+            else text
+        )

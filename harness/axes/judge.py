@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 from harness.method import Method
 
@@ -21,10 +23,14 @@ class Duel:
 
 
 class Judge(Method):
-    """Prefers one of two answers. Both orders are asked by the evaluator."""
+    """Prefers one of two answers. Both orders are asked by the evaluator.
+
+    State: `scorers` holds (model, tokenizer) of what its ModelRef options name, by option
+    """
 
     axis = "judge"
     default = "rules"
+    scorers: Mapping[str, tuple[Any, Any]] = MappingProxyType({})
 
     @abstractmethod
     def prefer(self, duels: Sequence[Duel]) -> list[float]:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from harness.compose import Cell
     from harness.store.artifacts import Artifact
 
+Choices = Mapping[str, Choice | tuple[Choice, ...]]
+"""What was chosen on each of a stage's axes; a tuple where the axis takes several."""
+
 
 class Stage:
     """One step of a cell. It is handed only the nodes of its `axes`, and its key is made of them.
@@ -48,6 +51,16 @@ class Stage:
         """Names of independent parts, each an artifact of its own (`evaluate` has one per task)."""
         return ("",)
 
+    @classmethod
+    def narrow(cls, part: str, choices: Choices) -> Choices:
+        """The choices one part depends on; they enter its key and are handed to `run`."""
+        return choices
+
+    @classmethod
+    def surroundings(cls, part: str, choices: Choices) -> dict[str, str]:
+        """What else enters the key of a part: the hardware, for a speed."""
+        return {}
+
     @abstractmethod
     def run(self, work: Work) -> dict[str, Any]:
         """Write the artifact's files into `work.out`; returns measured facts (JSON).
@@ -67,8 +80,8 @@ class Work:
     part: str
     config: Any
     """The stage's own typed Config."""
-    choices: Mapping[str, Choice | tuple[Choice, ...]]
-    """What was chosen on each of the stage's axes; a tuple where the axis takes several."""
+    choices: Choices
+    """What was chosen on each of the stage's axes, as `Stage.narrow` left it."""
     inputs: Mapping[str, Artifact]
     """Input artifacts by kind; a ModelRef's artifact under the option's key (`judge.model`)."""
     seed: int

@@ -1,10 +1,12 @@
 """Corpus: where raw documents come from."""
 
+import hashlib
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+from harness.errors import ConfigError
 from harness.method import Method
 
 
@@ -41,15 +43,36 @@ class Corpus(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):
-        validation_share: float = 0.02
+        validation_share: float = 0.05
         """Share of documents held out for validation (0 to 1)."""
-        test_share: float = 0.02
+        test_share: float = 0.05
         """Share of documents held out for the reported numbers (0 to 1)."""
+
+        def __post_init__(self) -> None:
+            shares = self.validation_share, self.test_share
+            if min(shares) < 0 or sum(shares) >= 1:
+                raise ConfigError(
+                    f"corpus.validation_share={shares[0]} and corpus.test_share={shares[1]} "
+                    "must be at least 0 and sum to less than 1"
+                )
+
+    config: Config
 
     @abstractmethod
     def documents(self) -> Iterator[Document]:
         """All documents of all splits, in a fixed order."""
         raise NotImplementedError
+
+    def split(self, group: str) -> Split:
+        """The split of everything called `group`, by a hash of the name: never by order, so that more
+        documents move none of the others.
+        """
+        position = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big") / 2**64
+        if position < self.config.test_share:
+            return Split.test
+        if position < self.config.test_share + self.config.validation_share:
+            return Split.validation
+        return Split.train
 
     def fingerprint(self) -> dict[str, str]:
         """What determines the content besides the options (file hashes, Python version); enters the key."""

@@ -7,28 +7,6 @@ import numpy as np
 from harness.method import Method
 
 
-class Curriculum(Method):
-    """Order of samples within a pretraining run.
-
-    Shapes: `domains_S`, `lengths_S`, `scores_S` describe S samples; the result is a permutation or a
-    draw with repetition, of S' sample indices in the order they are met
-    """
-
-    axis = "curriculum"
-    default = "none"
-
-    @abstractmethod
-    def order(
-        self,
-        order_S: np.ndarray,
-        *,
-        domains_S: np.ndarray,
-        texts: "SampleReader",
-    ) -> np.ndarray:
-        """The order in which samples are met, from the mixture's own random order."""
-        raise NotImplementedError
-
-
 class SampleReader:
     """Reads the token ids of one sample; scores by difficulty need it."""
 
@@ -37,3 +15,23 @@ class SampleReader:
 
     def __len__(self) -> int:
         raise NotImplementedError
+
+
+class Curriculum(Method):
+    """Order of samples within a pretraining run.
+
+    Shapes: `order_R` holds the R sample numbers that the mixture drew for the run, in random order;
+    `domains_S` the domain of each of the S samples there are
+    """
+
+    axis = "curriculum"
+    default = "none"
+
+    @abstractmethod
+    def order(self, order_R: np.ndarray, *, domains_S: np.ndarray, texts: SampleReader) -> np.ndarray:
+        """The R sample numbers in the order they are met."""
+        raise NotImplementedError
+
+    def visible(self, length: int, progress: float) -> int:
+        """Longest stretch of a window of `length` tokens that sees itself, at a share of the run done."""
+        return length

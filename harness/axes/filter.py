@@ -1,7 +1,8 @@
 """Filter: keeps, drops or rewrites documents; filters run in the order given."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from harness.axes.corpus import Document
 from harness.method import Method
@@ -31,6 +32,9 @@ class Filter(Method):
     def __init__(self, config: Method.Config | None = None) -> None:
         super().__init__(config)
         self.report = FilterReport()
+
+    def prepare(self, inputs: Mapping[str, Any]) -> None:
+        """Take what the options asked for: artifacts of model references, under `filter.<name>.<option>`."""
 
     def judge(self, document: Document) -> Document | str:
         """The document (rewritten or not), or the reason for dropping it."""

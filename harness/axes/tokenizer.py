@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.method import Method
+from harness.errors import ConfigError
+from harness.method import CellView, Method, Problem
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tokenizers import Tokenizer as RustTokenizer
+    from torch import nn
 
 SPECIAL_TOKENS = (
     "<|pad|>",
@@ -39,8 +43,35 @@ class Tokenizer(Method):
     class Config(Method.Config):
         vocab_size: int = 1024
         """Entries of the vocabulary, special tokens included."""
+        train_bytes: int = 4_000_000
+        """UTF-8 bytes of training text the vocabulary is learned from; 0 takes all."""
+
+        def __post_init__(self) -> None:
+            if self.train_bytes < 0:
+                raise ConfigError(
+                    f"tokenizer.train_bytes={self.train_bytes} must be at least 0 (0 takes all)"
+                )
+
+    config: Config
+
+    @classmethod
+    def min_vocab_size(cls) -> int:
+        """Fewest entries the method can work with."""
+        return len(SPECIAL_TOKENS) + 1
+
+    @classmethod
+    def check(cls, config: Config, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
+        if config.vocab_size < cls.min_vocab_size():
+            yield Problem(
+                where="tokenizer.vocab_size",
+                message=f"{config.vocab_size} is too small for {cls.name}; use {cls.min_vocab_size()} or more",
+            )
 
     @abstractmethod
     def train(self, texts: Iterator[str]) -> RustTokenizer:
         """A tokenizer learned from `texts`, with SPECIAL_TOKENS as its first ids."""
         raise NotImplementedError
+
+    def directory(self) -> Path | None:
+        """A Hugging Face directory to take as it is instead of training; None where the method trains."""
+        return None

@@ -1,0 +1,271 @@
+"""Token files: memory-mapped ids, one file a split and domain, and packed windows over them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.axes.corpus import Split
+from harness.axes.curriculum import Curriculum, SampleReader
+from harness.data.template import IGNORED
+from harness.errors import ConfigError, DataError
+
+INDEX = "index.json"
+
+
+class TokenWriter:
+    """Appends documents' ids to one file a split and domain; each document is `bos ids eos`."""
+
+    def __init__(self, directory: Path, *, vocab_size: int, bos_id: int | None, eos_id: int) -> None:
+        self.directory, self.vocab_size, self.eos_id = directory, vocab_size, eos_id
+        self.dtype = np.dtype(np.uint16 if vocab_size <= 2**16 else np.uint32)
+        self.head = [] if bos_id in (None, eos_id) else [bos_id]
+        self.files: dict[tuple[str, str], Any] = {}
+        self.splits: dict[str, dict[str, dict[str, Any]]] = {}
+
+    def add(self, split: str, domain: str, ids: Sequence[int], *, num_bytes: int) -> None:
+        """One document of `num_bytes` UTF-8 bytes."""
+        domains = self.splits.setdefault(split, {})
+        if domain not in domains:
+            name = f"{split}.{domain}.bin"
+            domains[domain] = {"file": name, "num_tokens": 0, "num_bytes": 0, "num_documents": 0}
+            self.files[split, domain] = (self.directory / name).open("wb")
+        row = np.array([*self.head, *ids, self.eos_id], dtype=self.dtype)
+        self.files[split, domain].write(row.tobytes())
+        entry = domains[domain]
+        entry["num_tokens"] += len(row)
+        entry["num_bytes"] += num_bytes
+        entry["num_documents"] += 1
+
+    def close(self, weights: Mapping[str, float]) -> None:
+        """Write the index; `weights` are the shares of the training domains."""
+        for file in self.files.values():
+            file.close()
+        index = {
+            "dtype": self.dtype.name,
+            "vocab_size": self.vocab_size,
+            "eos_id": self.eos_id,
+            "weights": dict(weights),
+            "splits": self.splits,
+        }
+        (self.directory / INDEX).write_text(json.dumps(index, indent=1, sort_keys=True) + "\n")
+
+
+class TokenFiles:
+    """The artifact of the tokens stage, memory-mapped.
+
+    Units: `num_bytes` UTF-8 bytes of the documents, without the ends that were added
+    """
+
+    def __init__(self, directory: Path | str) -> None:
+        self.directory = Path(directory)
+        self.index: dict[str, Any] = json.loads((self.directory / INDEX).read_text())
+        self.vocab_size: int = self.index["vocab_size"]
+        self.eos_id: int = self.index["eos_id"]
+        self.weights: dict[str, float] = self.index["weights"]
+
+    def domains(self, split: Split | str) -> list[str]:
+        """Domains that have documents in a split, in alphabetical order."""
+        return sorted(self.index["splits"].get(Split(split).value, {}))
+
+    def tokens(self, split: Split | str, domain: str) -> np.ndarray:
+        """All ids of one domain, as a read-only map."""
+        entry = self.index["splits"][Split(split).value][domain]
+        return np.memmap(self.directory / entry["file"], dtype=self.index["dtype"], mode="r")
+
+    def num_tokens(self, split: Split | str) -> dict[str, int]:
+        """Tokens of each domain of a split."""
+        return {
+            domain: self.index["splits"][Split(split).value][domain]["num_tokens"]
+            for domain in self.domains(split)
+        }
+
+    def bytes_per_token(self, split: Split | str, domain: str) -> float:
+        """UTF-8 bytes of text behind one stored token of a domain, on average."""
+        entry = self.index["splits"][Split(split).value][domain]
+        return float(entry["num_bytes"]) / max(entry["num_tokens"], 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """T + 1 consecutive tokens of one domain, padded with eos at the file's end.
+
+    Shapes: ids_T1 int64 of T + 1 ids
+    """
+
+    ids_T1: np.ndarray
+    length: int
+    """Real tokens, at most T + 1."""
+    eos_id: int
+    visible: int
+    """Longest stretch of tokens that see each other; shorter than T where a curriculum says so."""
+
+
+def document_ids(ids_T: np.ndarray, eos_id: int, visible: int) -> np.ndarray:
+    """Number of the document that each token belongs to, counted from 0; ends belong to their document.
+
+    Documents longer than `visible` are cut into stretches of that length.
+    """
+    ends_T = ids_T == eos_id
+    starts_T = np.concatenate([[True], ends_T[:-1]])
+    if visible < len(ids_T):
+        starts_T |= np.arange(len(ids_T)) % visible == 0
+    return np.cumsum(starts_T) - 1
+
+
+def positions(document_ids_T: np.ndarray) -> np.ndarray:
+    """Position of each token within its document, from 0."""
+    index_T = np.arange(len(document_ids_T))
+    starts_T = np.concatenate([[True], document_ids_T[1:] != document_ids_T[:-1]])
+    return index_T - np.maximum.accumulate(np.where(starts_T, index_T, 0))
+
+
+def language_modeling_rows(windows: Sequence[Window], rng: np.random.Generator) -> dict[str, Tensor]:
+    """A batch that predicts each next token of its own document.
+
+    Shapes: every tensor is B x T; labels are shifted already, -100 across documents and on padding
+    """
+    inputs_BT, labels_BT, documents_BT, positions_BT = [], [], [], []
+    for window in windows:
+        inputs_T, labels_T = window.ids_T1[:-1], window.ids_T1[1:].copy()
+        documents_T = document_ids(inputs_T, window.eos_id, window.visible)
+        labels_T[inputs_T == window.eos_id] = IGNORED
+        labels_T[max(window.length - 1, 0) :] = IGNORED
+        inputs_BT.append(inputs_T)
+        labels_BT.append(labels_T)
+        documents_BT.append(documents_T)
+        positions_BT.append(positions(documents_T))
+    rows = {
+        "input_ids": inputs_BT,
+        "labels_BT": labels_BT,
+        "document_ids": documents_BT,
+        "position_ids": positions_BT,
+    }
+    return {name: torch.from_numpy(np.stack(value).astype(np.int64)) for name, value in rows.items()}
+
+
+class _Reader(SampleReader):
+    """Samples of a source by number, for curricula that read them."""
+
+    def __init__(self, source: PackedSource) -> None:
+        self.source = source
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.source.window(index, visible=self.source.length).ids_T1[:-1]
+
+    def __len__(self) -> int:
+        return int(self.source.starts_D[-1])
+
+
+class PackedSource:
+    """Batches of packed windows: domains drawn by weight, each domain's windows in random order, all
+    decided by the seed alone.
+
+    Shapes: see `rows`, by default `language_modeling_rows`; `num_bytes` is B, UTF-8 bytes of each window
+    State: round and position; a round is `num_samples` draws, ordered by the curriculum
+    Raises: ConfigError on a length below 1, DataError where a domain has no tokens
+    """
+
+    def __init__(
+        self,
+        files: TokenFiles,
+        *,
+        length: int,
+        seed: int,
+        split: Split | str = Split.train,
+        num_samples: int | None = None,
+        curriculum: Curriculum | None = None,
+        rows: Callable[[Sequence[Window], np.random.Generator], dict[str, Tensor]] = language_modeling_rows,
+    ) -> None:
+        if length < 1:
+            raise ConfigError(f"sequence_length={length} must be at least 1")
+        self.files, self.length, self.seed, self.rows = files, length, seed, rows
+        self.curriculum = curriculum
+        self.domains = files.domains(split)
+        if not self.domains:
+            raise DataError(f"the corpus has no documents in the split '{Split(split).value}'")
+        self.arrays = [files.tokens(split, domain) for domain in self.domains]
+        for domain, array in zip(self.domains, self.arrays, strict=True):
+            if len(array) < 2:
+                raise DataError(f"domain '{domain}' has {len(array)} tokens in split '{split}'; at least 2")
+        windows_D = [-(-(len(array) - 1) // length) for array in self.arrays]
+        self.starts_D = np.concatenate([[0], np.cumsum(windows_D)])
+        weights_D = np.array([files.weights.get(domain, 0.0) for domain in self.domains])
+        if weights_D.sum() <= 0:
+            raise ConfigError(f"mixture gives no weight to any of the domains {self.domains}")
+        self.weights_D = weights_D / weights_D.sum()
+        self.bytes_per_token_D = np.array([files.bytes_per_token(split, d) for d in self.domains])
+        self.num_samples = num_samples or int(self.starts_D[-1])
+        self.round = self.position = 0
+        self._order: np.ndarray | None = None
+
+    def window(self, sample: int, *, visible: int) -> Window:
+        """One sample by number."""
+        domain = int(np.searchsorted(self.starts_D, sample, side="right")) - 1
+        start = int(sample - self.starts_D[domain]) * self.length
+        ids = self.arrays[domain][start : start + self.length + 1].astype(np.int64)
+        padding = np.full(self.length + 1 - len(ids), self.files.eos_id, dtype=np.int64)
+        return Window(
+            ids_T1=np.concatenate([ids, padding]),
+            length=len(ids),
+            eos_id=self.files.eos_id,
+            visible=max(1, min(visible, self.length)),
+        )
+
+    def next(self, size: int) -> dict[str, Tensor]:
+        """The next `size` windows."""
+        windows: list[Window] = []
+        bytes_B: list[float] = []
+        rng = np.random.default_rng([self.seed, 1, self.round, self.position])
+        for _ in range(size):
+            if self.position == self.num_samples:
+                self.round, self.position, self._order = self.round + 1, 0, None
+            if self._order is None:
+                self._order = self._draw(self.round)
+            sample = int(self._order[self.position])
+            visible = self.length
+            if self.curriculum is not None:
+                visible = self.curriculum.visible(self.length, self.position / self.num_samples)
+            windows.append(self.window(sample, visible=visible))
+            domain = int(np.searchsorted(self.starts_D, sample, side="right")) - 1
+            bytes_B.append((windows[-1].length - 1) * self.bytes_per_token_D[domain])
+            self.position += 1
+        batch = self.rows(windows, rng)
+        batch["num_bytes"] = torch.tensor(bytes_B, dtype=torch.float64)
+        return batch
+
+    def _draw(self, round_: int) -> np.ndarray:
+        """Sample numbers of one round, in the order they are met."""
+        domain_R = np.random.default_rng([self.seed, 0, round_]).choice(
+            len(self.domains), size=self.num_samples, p=self.weights_D
+        )
+        order_R = np.empty(self.num_samples, dtype=np.int64)
+        for domain in range(len(self.domains)):
+            places = np.flatnonzero(domain_R == domain)
+            first, last = int(self.starts_D[domain]), int(self.starts_D[domain + 1])
+            order_R[places] = first + self._permuted(domain, last - first, len(places), round_)
+        if self.curriculum is None:
+            return order_R
+        names_S = np.repeat(np.array(self.domains), np.diff(self.starts_D))
+        return self.curriculum.order(order_R, domains_S=names_S, texts=_Reader(self))
+
+    def _permuted(self, domain: int, num_windows: int, count: int, round_: int) -> np.ndarray:
+        """`count` windows of a domain: each once in random order before any comes again."""
+        rng = np.random.default_rng([self.seed, 2, round_, domain])
+        laps = [rng.permutation(num_windows) for _ in range(-(-count // num_windows))]
+        return np.concatenate([*laps, np.empty(0, dtype=np.int64)])[:count].astype(np.int64)
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the source stands."""
+        return {"round": self.round, "position": self.position}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Continue where `state_dict` stood."""
+        self.round, self.position, self._order = state["round"], state["position"], None

@@ -1,0 +1,105 @@
+"""Tokenizers on disk: saved without transformers, loaded as its PreTrainedTokenizerFast."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.axes.tokenizer import SPECIAL_TOKENS
+from harness.data.template import CHAT_TEMPLATE
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as RustTokenizer
+    from transformers import PreTrainedTokenizerFast
+
+PAD, BOS, EOS, UNK, USER, ASSISTANT, MASK = SPECIAL_TOKENS
+TEXTS_PER_BATCH = 512
+
+
+def save_tokenizer(tokenizer: RustTokenizer, directory: Path) -> None:
+    """Write `tokenizer.json` and the files transformers wants beside it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(directory / "tokenizer.json"))
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "pad_token": PAD,
+        "bos_token": BOS,
+        "eos_token": EOS,
+        "unk_token": UNK,
+        "mask_token": MASK,
+        "additional_special_tokens": [USER, ASSISTANT],
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": 10**9,
+        "chat_template": CHAT_TEMPLATE,
+    }
+    (directory / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n")
+    (directory / "chat_template.jinja").write_text(CHAT_TEMPLATE)
+
+
+def load_tokenizer(directory: Path | str) -> PreTrainedTokenizerFast:
+    """The tokenizer of an artifact or of any Hugging Face directory; pads with eos where it has no pad."""
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(str(directory))
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer  # type: ignore[no-any-return]
+
+
+def load_rust(directory: Path | str) -> RustTokenizer:
+    """The bare tokenizer of an artifact: fast to import, adds no special tokens."""
+    from tokenizers import Tokenizer as RustTokenizer
+
+    tokenizer = RustTokenizer.from_file(str(Path(directory) / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def special_ids(directory: Path | str) -> dict[str, int | None]:
+    """Ids of pad, bos, eos and unk, as `tokenizer_config.json` names them; None where it names none."""
+    config = json.loads((Path(directory) / "tokenizer_config.json").read_text())
+    rust = load_rust(directory)
+
+    def id_of(role: str) -> int | None:
+        token = config.get(f"{role}_token")
+        token = token["content"] if isinstance(token, dict) else token
+        return None if token is None else rust.token_to_id(token)
+
+    return {role: id_of(role) for role in ("pad", "bos", "eos", "unk")}
+
+
+def encode(tokenizer: RustTokenizer, texts: Iterable[str]) -> Iterator[Sequence[int]]:
+    """Token ids of each text, no special tokens added, in batches that use all cores."""
+    source = iter(texts)
+    while batch := list(islice(source, TEXTS_PER_BATCH)):
+        for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False):
+            yield encoding.ids
+
+
+def measure(tokenizer: RustTokenizer, texts: Sequence[str], *, unk_id: int | None) -> dict[str, Any]:
+    """What a tokenizer does to held-out text.
+
+    Units: `bytes_per_token` UTF-8 bytes; `fertility` tokens a whitespace-separated word;
+    `vocabulary_use` share of entries met; `unknown_rate` share of tokens; `lossless_rate` share of texts
+    """
+    used: set[int] = set()
+    num_tokens = num_unknown = num_lossless = 0
+    for text, ids in zip(texts, encode(tokenizer, texts), strict=True):
+        used.update(ids)
+        num_tokens += len(ids)
+        num_unknown += sum(i == unk_id for i in ids)
+        num_lossless += tokenizer.decode(ids, skip_special_tokens=False) == text
+    num_words = sum(len(text.split()) for text in texts)
+    return {
+        "vocab_size": tokenizer.get_vocab_size(),
+        "bytes_per_token": sum(len(text.encode()) for text in texts) / max(num_tokens, 1),
+        "fertility": num_tokens / max(num_words, 1),
+        "vocabulary_use": len(used) / tokenizer.get_vocab_size(),
+        "unknown_rate": num_unknown / max(num_tokens, 1),
+        "lossless_rate": num_lossless / max(len(texts), 1),
+        "measured_on": {"texts": len(texts), "tokens": num_tokens},
+    }

@@ -1,0 +1,49 @@
+"""Stage corpus: documents from their source through the filters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.axes.corpus import Corpus, Split
+from harness.axes.filter import Filter
+from harness.data import documents
+from harness.errors import DataError
+from harness.stages.stage import Stage, Work
+
+
+class CorpusStage(Stage):
+    """Reads the corpus, applies the filters in order, writes Parquet.
+
+    Raises: DataError if nothing is left to train on
+    """
+
+    name = "corpus"
+    axes = ("corpus", "filter")
+    produces = "documents"
+    seeded = False
+
+    def run(self, work: Work) -> dict[str, Any]:
+        corpus: Corpus = work.one("corpus").build()
+        stream = corpus.documents()
+        filters: list[Filter] = [choice.build() for choice in work.several("filter")]
+        for method in filters:
+            method.prepare(work.inputs)
+            stream = method.apply(stream)
+        facts = documents.write(work.out, stream)
+        facts["source"] = corpus.fingerprint()
+        facts["filters"] = [{"filter": method.name, **vars(method.report)} for method in filters]
+        facts["effects"] = {
+            f"filter.{method.name}": {
+                "seen": method.report.seen,
+                "dropped": method.report.dropped,
+                "rewritten": method.report.rewritten,
+            }
+            for method in filters
+        }
+        if not facts["num_documents"].get(Split.train.value):
+            seen = f" of {filters[0].report.seen}" if filters else ""
+            raise DataError(
+                f"corpus={corpus.name} leaves no documents{seen} to train on; "
+                "check its path, its filters and corpus.{validation_share,test_share}"
+            )
+        return facts

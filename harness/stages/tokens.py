@@ -1,0 +1,53 @@
+"""Stage tokens: documents as memory-mapped token files, with the mixture's weights."""
+
+from __future__ import annotations
+
+from itertools import tee
+from typing import Any
+
+from harness.axes.corpus import Split
+from harness.axes.mixture import Mixture
+from harness.data import documents, tokenization
+from harness.data.token_files import TokenWriter
+from harness.errors import ConfigError, DataError
+from harness.stages.stage import Stage, Work
+
+
+class TokensStage(Stage):
+    """Encodes every document once, in parallel, and fixes each domain's share.
+
+    Raises: ConfigError if the mixture's shares do not sum to 1 over the corpus's domains
+    """
+
+    name = "tokens"
+    axes = ("mixture",)
+    needs = ("documents", "tokenizer")
+    produces = "tokens"
+    seeded = False
+
+    def run(self, work: Work) -> dict[str, Any]:
+        directory = work.inputs["tokenizer"].path
+        rust, special = tokenization.load_rust(directory), tokenization.special_ids(directory)
+        if special["eos"] is None:
+            raise DataError(f"the tokenizer in {directory} names no eos token; token files need one")
+        writer = TokenWriter(
+            work.out, vocab_size=rust.get_vocab_size(), bos_id=special["bos"], eos_id=special["eos"]
+        )
+        left, right = tee(documents.iterate(work.inputs["documents"].path))
+        for document, ids in zip(left, tokenization.encode(rust, (d.text for d in right)), strict=True):
+            writer.add(document.split.value, document.domain, ids, num_bytes=len(document.text.encode()))
+        train = writer.splits[Split.train.value]
+        mixture: Mixture = work.one("mixture").build()
+        weights = mixture.weights({domain: entry["num_tokens"] for domain, entry in sorted(train.items())})
+        if set(weights) != set(train) or abs(sum(weights.values()) - 1) > 1e-6:
+            raise ConfigError(
+                f"mixture={mixture.name} gives {weights}; it must give each of {sorted(train)} a share, sum 1"
+            )
+        writer.close(weights)
+        return {
+            "weights": weights,
+            "num_tokens": {
+                split: {domain: entry["num_tokens"] for domain, entry in domains.items()}
+                for split, domains in writer.splits.items()
+            },
+        }

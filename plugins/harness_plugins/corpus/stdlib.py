@@ -1,0 +1,120 @@
+"""The embedded corpus: the running Python's own standard library."""
+
+import ast
+import hashlib
+import os
+import platform
+import sysconfig
+import tokenize
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness import ConfigError, Corpus, DataError, Document, Method, hookimpl
+
+SKIPPED = frozenset(
+    {"site-packages", "dist-packages", "test", "tests", "idle_test", "encodings", "pydoc_data", "__phello__"}
+)
+DOMAINS = ("code", "docs")
+Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+class Stdlib(Corpus):
+    """Sources (`code`) and documentation (`docs`: docstrings and the language reference) of Python.
+
+    Differs: content changes with the patch release, so its hash and Python's version are facts
+    Raises: DataError where the library's sources are not on disk
+    """
+
+    name = "stdlib"
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Corpus.Config):
+        domains: list[str] = field(default_factory=lambda: list(DOMAINS))
+        """Which of `code` and `docs` to read."""
+        max_bytes: int = 0
+        """UTF-8 bytes kept of each domain, a random choice of whole files; 0 keeps all."""
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if not self.domains or not set(self.domains) <= set(DOMAINS):
+                raise ConfigError(f"corpus.domains={list(self.domains)} must name some of {list(DOMAINS)}")
+            if self.max_bytes < 0:
+                raise ConfigError(f"corpus.max_bytes={self.max_bytes} must be at least 0 (0 keeps all)")
+
+    config: Config
+
+    def documents(self) -> Iterator[Document]:
+        for domain in sorted(set(self.config.domains)):
+            left = self.config.max_bytes or float("inf")
+            for module, text in _shuffled(_code() if domain == "code" else _docs()):
+                left -= len(text.encode())
+                if left < 0:
+                    break
+                yield Document(id=f"{domain}/{module}", text=text, domain=domain, split=self.split(module))
+
+    def fingerprint(self) -> dict[str, str]:
+        digest = hashlib.sha256()
+        for path in [*_sources(), _root() / "pydoc_data" / "topics.py"]:
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+        return {"python": platform.python_version(), "stdlib_sha256": digest.hexdigest()}
+
+
+def _root() -> Path:
+    return Path(sysconfig.get_paths()["stdlib"])
+
+
+def _sources() -> list[Path]:
+    found: list[Path] = []
+    for folder, folders, files in os.walk(_root()):
+        folders[:] = sorted(set(folders) - SKIPPED)
+        found += [Path(folder, file) for file in sorted(files) if file.endswith(".py")]
+    found = [path for path in found if not path.name.startswith("_sysconfigdata")]
+    if not found:
+        raise DataError(f"corpus=stdlib finds no sources in {_root()}; use corpus=text or another Python")
+    return found
+
+
+def _shuffled(texts: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Ordered by a hash of the name, so that the first megabyte is like the rest."""
+    return sorted(texts, key=lambda item: hashlib.sha256(item[0].encode()).digest())
+
+
+def _code() -> Iterator[tuple[str, str]]:
+    for path in _sources():
+        with tokenize.open(path) as file:
+            text = file.read()
+        if text.strip():
+            yield path.relative_to(_root()).as_posix(), text
+
+
+def _docs() -> Iterator[tuple[str, str]]:
+    with tokenize.open(_root() / "pydoc_data" / "topics.py") as file:
+        yield from _topics(ast.parse(file.read()))
+    for module, text in _code():
+        strings = list(_docstrings(ast.parse(text)))
+        if strings:
+            yield module, "\n\n".join(strings) + "\n"
+
+
+def _topics(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """Sections of the language reference, which the library holds as one dict of strings."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
+            for key, text in ast.literal_eval(node.value).items():
+                yield f"topics/{key}", text.strip() + "\n"
+
+
+def _docstrings(node: Documented, name: str = "") -> Iterator[str]:
+    """Docstrings in source order, each under the name of what it documents."""
+    text = ast.get_docstring(node)
+    if text and text.strip():
+        yield f"{name}\n{text}" if name else text
+    for child in node.body:
+        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _docstrings(child, f"{name}.{child.name}".lstrip("."))
+
+
+@hookimpl
+def harness_methods() -> list[type[Method]]:
+    return [Stdlib]

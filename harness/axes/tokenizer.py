@@ -64,7 +64,7 @@ class Tokenizer(Method):
         if config.vocab_size < cls.min_vocab_size():
             yield Problem(
                 where="tokenizer.vocab_size",
-                message=f"{config.vocab_size} is too small for {cls.name}; use {cls.min_vocab_size()} or more",
+                message=f"{config.vocab_size} is too few for {cls.name}; use at least {cls.min_vocab_size()}",
             )
 
     @abstractmethod

@@ -74,6 +74,8 @@ class Method:
     """Capabilities this method offers to others, e.g. `rotary`, `packed_weights`."""
     conflicts: ClassVar[frozenset[str]] = frozenset()
     """Capabilities that no other chosen method may provide."""
+    stages: ClassVar[tuple[str, ...]] = ()
+    """Stages that read an axis which a plugin adds (set by the axis); built-in stages name their own."""
     extra: ClassVar[str | None] = None
     """The optional dependency group that carries its library, if any."""
     abstract: ClassVar[bool] = True

@@ -1,0 +1,198 @@
+"""A cell: one composed config, typed, with an id made of what determines its result."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from harness.axes import MODEL_AXES
+from harness.compose.experiment import Experiment
+from harness.compose.schema import EXPERIMENT_KEYS, model_options, mounted_axes, stage_axes
+from harness.compose.typed import instance, plain
+from harness.errors import ConfigError, UnknownNameError
+from harness.method import CellView, Choice
+from harness.registry import registry
+from harness.spec import ModelSpec
+from harness.stages import CHAIN, stage_class
+
+NOT_RESULT = (*EXPERIMENT_KEYS, "tracker", "device", "scale")
+"""Root keys that do not determine what a cell yields."""
+
+
+class Cell(CellView):
+    """One composed config; immutable.
+
+    Raises: ConfigError where a value is unknown, of the wrong type or impossible
+    """
+
+    def __init__(self, node: DictConfig, *, overrides: tuple[str, ...] = (), experiment: str = "") -> None:
+        raw: Any = OmegaConf.to_container(node, resolve=True)
+        self.overrides = overrides
+        self.stages = tuple(raw["stages"])
+        self.seed, self.base_seed = int(raw["seed"]), int(raw["base_seed"])
+        self.seed_from: str | None = raw["seed_from"]
+        self.device: str = plain(raw["device"])
+        raw["name"] = raw["name"] or experiment
+        self.experiment = instance(Experiment, {key: raw[key] for key in EXPERIMENT_KEYS}, where="experiment")
+        self._raw: dict[str, Any] = raw
+        self._check_stages()
+        self.config = self._canonical()
+        content = {key: value for key, value in self.config.items() if key not in NOT_RESULT}
+        self.id = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    def choice(self, axis: str, *, stage: str | None = None) -> Choice | None:
+        """What is chosen on a single-choice axis, as `stage` sees it; None where null or `none`."""
+        node = self._node(axis, stage)
+        if node is None:
+            return None
+        where = axis if node is self._raw.get(axis) else f"{stage}.{axis}"
+        choice = self._choice(axis, node, where)
+        return None if choice.method.name == "none" and choice.method.optional else choice
+
+    def choices(self, axis: str, *, stage: str | None = None) -> tuple[Choice, ...]:
+        """What is chosen on an axis, in order, as `stage` sees it; of a single-choice axis at most one."""
+        if not registry().axes[axis].many:
+            choice = self.choice(axis, stage=stage)
+            return () if choice is None else (choice,)
+        chosen = {
+            name: self._choice(axis, node, f"{axis}.{name}", name) for name, node in self._raw[axis].items()
+        }
+        picked = self._stage_raw(stage).get(f"{axis}s") if stage is not None else None
+        if picked is None:
+            return tuple(chosen.values())
+        for name in picked:
+            if name not in chosen:
+                raise UnknownNameError(what=f"chosen {axis} (in {stage}.{axis}s)", name=name, known=chosen)
+        return tuple(chosen[name] for name in picked)
+
+    def stage_config(self, stage: str) -> Any:
+        """The typed options of a stage; `instruct@chat` takes those of `instruct` it does not state."""
+        kind = stage_class(stage).Config
+        own = {f.name for f in fields(kind)}
+        axes = set(stage_axes(stage))
+        raw = self._stage_raw(stage)
+        values = {
+            key: value
+            for key, value in raw.items()
+            if key in own or not (key in axes or (key.endswith("s") and key[:-1] in axes))
+        }
+        return instance(kind, values, where=stage)
+
+    def model_path(self) -> str | None:
+        """Directory or name of the pretrained model; None where the cell builds its own."""
+        path = self._raw["model"]["path"]
+        return None if path is None else str(path)
+
+    def imports_model(self) -> bool:
+        """Whether a pretrained model is imported into the composable transformer."""
+        return bool(self._raw["model"]["import"])
+
+    def spec(self) -> ModelSpec | None:
+        """The model's shape after every method's `modify_spec`; None for `model=pretrained`."""
+        return None if self.model_path() is not None else self._spec
+
+    @functools.cached_property
+    def _spec(self) -> ModelSpec:
+        tokenizer = self.choice("tokenizer")
+        assert tokenizer is not None
+        objective = self.choice("objective")
+        sentinels = 0 if objective is None else int(objective.build().num_sentinels())
+        options = {f.name: self._raw["model"][f.name] for f in fields(model_options())}
+        options = plain(instance(model_options(), options, where="model"))
+        spec = ModelSpec(vocab_size=int(tokenizer.config.vocab_size) + sentinels, **options)
+        for axis in registry().axes:
+            stage = "pretrain" if axis in stage_axes("pretrain") else None
+            for choice in self.choices(axis, stage=stage):
+                spec = choice.method.modify_spec(choice.config, spec)
+        return spec
+
+    def _node(self, axis: str, stage: str | None) -> Mapping[str, Any] | None:
+        """The raw node of a single-choice axis: the stage's own where it has one, else the root's."""
+        if stage is not None:
+            own = self._stage_raw(stage).get(axis)
+            if isinstance(own, Mapping) and "method" in own:
+                return own
+        node = self._raw.get(axis)
+        assert node is None or isinstance(node, Mapping)
+        return node or None
+
+    def _stage_raw(self, stage: str) -> Mapping[str, Any]:
+        base = stage.partition("@")[0]
+        if stage not in self._raw and base not in CHAIN:
+            raise UnknownNameError(what="stage", name=base, known=CHAIN)
+        values = self._raw.get(base) or {}
+        return values if base == stage else {**values, **(self._raw.get(stage) or {})}
+
+    def _choice(self, axis: str, node: Any, where: str, name: str | None = None) -> Choice:
+        if not isinstance(node, Mapping) or "method" not in node:
+            chosen = f"override /{axis}: [{name}]" if name else f"{axis}=<method>"
+            raise ConfigError(f"{where} has options but no method; choose it too ({chosen})")
+        method = registry().get(axis, str(node["method"]))
+        values = {key: value for key, value in node.items() if key != "method"}
+        return Choice(axis=axis, method=method, config=instance(method.Config, values, where=where))
+
+    def _check_stages(self) -> None:
+        for stage in self.stages:
+            base = stage.partition("@")[0]
+            if base not in CHAIN:
+                raise UnknownNameError(what="stage", name=base, known=CHAIN)
+        twice = {stage for stage in self.stages if self.stages.count(stage) > 1}
+        if twice:
+            raise ConfigError(
+                f"stages lists {sorted(twice)} twice; name the second use, e.g. 'instruct@chat'"
+            )
+        if self.seed_from is not None and self.seed_from not in self.stages:
+            raise UnknownNameError(what="stage (in seed_from)", name=self.seed_from, known=self.stages)
+        if self.model_path() == "???":
+            raise ConfigError("model=pretrained needs model.path=DIR (a directory, or a name on the hub)")
+        pretrained = self.model_path() is not None
+        if pretrained and not self.imports_model():
+            chosen = [axis for axis in MODEL_AXES if self._raw.get(axis)]
+            if chosen:
+                raise ConfigError(
+                    f"{chosen[0]}={self._raw[chosen[0]]['method']} cannot change the pretrained model "
+                    f"{self.model_path()}; drop it, or set model.import=true to import the checkpoint into "
+                    "harness's own transformer, where it applies"
+                )
+
+    def _canonical(self) -> dict[str, Any]:
+        """The whole config, resolved and plain; every node has passed its own type."""
+        config: dict[str, Any] = {}
+        for key, value in self._raw.items():
+            if key in registry().axes:
+                config[key] = self._canonical_axis(key)
+            elif key.partition("@")[0] in CHAIN:
+                config[key] = self._canonical_stage(key)
+            else:
+                config[key] = plain(value)
+        return config
+
+    def _canonical_axis(self, axis: str) -> Any:
+        if registry().axes[axis].many:
+            return {choice.method.name: _with_name(choice) for choice in self.choices(axis)}
+        node = self._raw.get(axis)
+        return _with_name(self._choice(axis, node, axis)) if node else None
+
+    def _canonical_stage(self, stage: str) -> dict[str, Any]:
+        content: dict[str, Any] = plain(self.stage_config(stage))
+        raw = self._stage_raw(stage)
+        for axis in stage_axes(stage):
+            own = raw.get(axis)
+            if isinstance(own, Mapping) and "method" in own:
+                content[axis] = _with_name(self._choice(axis, own, f"{stage}.{axis}"))
+        for axis in mounted_axes(stage):
+            if registry().axes[axis].many:
+                content[f"{axis}s"] = plain(raw.get(f"{axis}s"))
+            else:
+                content.setdefault(axis, None)
+        return content
+
+
+def _with_name(choice: Choice) -> dict[str, Any]:
+    return {"method": choice.method.name, **plain(choice.config)}

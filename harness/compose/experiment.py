@@ -1,0 +1,36 @@
+"""The part of a config that states the question; it decides which cells there are, not what one yields."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(kw_only=True)
+class Experiment:
+    """One YAML in conf/experiment: what varies, against what, and what the literature claims."""
+
+    name: str = ""
+    """Name of its records and report; the file's name where it states none."""
+    question: str = ""
+    """The question in one sentence."""
+    factors: dict[str, Any] = field(default_factory=dict)
+    """What varies: a name to values of one key, or to labels with override sets."""
+    baseline: dict[str, Any] = field(default_factory=dict)
+    """The level of each factor that the others are compared with."""
+    seeds: list[int] = field(default_factory=lambda: [0])
+    """Seeds of every cell; at least 3 for claims about methods."""
+    reseed: str = "touched"
+    """What seeds vary: `touched` (the first stage that a factor touches and all after it) or `all`."""
+    zip: list[Any] = field(default_factory=list)
+    """Factors that move together instead of being crossed."""
+    cells: list[Any] = field(default_factory=list)
+    """Explicit cells instead of a product."""
+    exclude: list[Any] = field(default_factory=list)
+    """Combinations of levels to leave out."""
+    tune: dict[str, Any] = field(default_factory=dict)
+    """The same budget of trials for every method, on validation data."""
+    claims: list[Any] = field(default_factory=list)
+    """What the literature says, to be confirmed or refuted: `{source, says}`."""
+    report: Any = None
+    """The table this experiment fills (a name in conf/report, or its content)."""

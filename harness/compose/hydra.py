@@ -1,0 +1,45 @@
+"""Composition through Hydra: overrides in, a cell out."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from harness.compose.cell import Cell
+from harness.compose.publish import publish
+
+CONFIG_NAME = "config"
+
+
+@functools.cache
+def config_dir() -> Path:
+    """The folder of config.yaml: beside the package in a checkout, inside it in a wheel."""
+    package = Path(__file__).parents[1]
+    for candidate in (package / "conf", package.parent / "conf"):
+        if (candidate / f"{CONFIG_NAME}.yaml").is_file():
+            return candidate
+    raise AssertionError(f"no conf folder in or beside {package}")
+
+
+def compose(overrides: Sequence[str] = ()) -> Cell:
+    """The cell of these command-line overrides.
+
+    Raises: ConfigError or PluginError that says where, what is wrong and what would work
+    """
+    node, choices = load(overrides)
+    return Cell(node, overrides=tuple(overrides), experiment=choices.get("experiment") or "")
+
+
+def load(overrides: Sequence[str] = ()) -> tuple[DictConfig, dict[str, str | None]]:
+    """The composed node without Hydra's own, and what was chosen in each config group."""
+    publish()
+    with hydra.initialize_config_dir(config_dir=str(config_dir()), job_name="harness", version_base="1.3"):
+        node = hydra.compose(CONFIG_NAME, overrides=list(overrides), return_hydra_config=True)
+    choices = dict(node.hydra.runtime.choices)
+    OmegaConf.set_struct(node, False)
+    del node["hydra"]
+    return node, choices

@@ -1,0 +1,129 @@
+"""The root of the config: one typed node per stage, the model, seeds, and the experiment."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import MISSING, dataclass, field, fields, make_dataclass
+from enum import Enum
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.nodes import BooleanNode
+
+from harness.axes import TRAINING_AXES
+from harness.compose.experiment import Experiment
+from harness.registry import registry
+from harness.spec import ModelSpec
+from harness.stages import CHAIN, stage_class
+
+SET_BY_METHODS = (
+    "vocab_size",
+    "residual_scale",
+    "init_gain",
+    "qk_norm",
+    "embedding_gradient_scale",
+)
+"""Fields of ModelSpec that follow from the chosen methods and cannot be set in `model`."""
+
+
+class Device(Enum):
+    """Where cells compute."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+@dataclass(kw_only=True)
+class Root(Experiment):
+    """Root keys that are neither an axis nor a stage."""
+
+    seed: int = 0
+    """Seed of the stages from `seed_from` on (of all where that is null)."""
+    base_seed: int = 0
+    """Seed of the stages before `seed_from`, which cells of different seeds share."""
+    seed_from: str | None = None
+    """First stage that `seed` varies; a sweep sets it."""
+    device: Device = Device.auto
+    """Device of every stage; `auto` takes CUDA where there is one."""
+    stages: list[str] = field(default_factory=lambda: list(CHAIN))
+    """Stages in order; a suffix (`instruct@chat`) names a second use of one."""
+    scale: str = ""
+    """Name of the scale preset, set by it."""
+
+
+EXPERIMENT_KEYS = tuple(f.name for f in fields(Experiment))
+
+
+@functools.cache
+def model_options() -> type[Any]:
+    """ModelSpec without what methods set, as a dataclass whose defaults are presets' starting point."""
+    entries = [
+        (f.name, f.type, field(default=f.default))
+        for f in fields(ModelSpec)
+        if f.name not in SET_BY_METHODS and f.default is not MISSING
+    ]
+    return make_dataclass("ModelOptions", entries, kw_only=True)
+
+
+def model_node() -> DictConfig:
+    """The `model` node: the transformer's shape, or the path of a pretrained model."""
+    node: DictConfig = OmegaConf.structured(model_options())
+    OmegaConf.set_struct(node, False)
+    node["path"] = None
+    node["import"] = BooleanNode(False)
+    OmegaConf.set_struct(node, True)
+    return node
+
+
+def mounted_axes(stage: str) -> tuple[str, ...]:
+    """Axes that a training stage may choose for itself instead of taking the root's."""
+    axes = stage_axes(stage)
+    trains = all(axis in axes for axis in ("optimizer", "schedule"))
+    return tuple(axis for axis in (*TRAINING_AXES, "peft") if trains and axis in axes)
+
+
+def stage_axes(stage: str) -> tuple[str, ...]:
+    """Axes whose choices a stage reads: its own, and those that plugins add to it."""
+    added = tuple(name for name, axis in registry().axes.items() if stage.partition("@")[0] in axis.stages)
+    return (*stage_class(stage).axes, *added)
+
+
+def stage_node(stage: str) -> DictConfig:
+    """A stage's typed options, with a null for each axis it may choose for itself."""
+    node: DictConfig = writable(OmegaConf.structured(stage_class(stage).Config))
+    OmegaConf.set_struct(node, False)
+    for axis in mounted_axes(stage):
+        node[f"{axis}s" if registry().axes[axis].many else axis] = None
+    OmegaConf.set_struct(node, True)
+    return node
+
+
+def root_node() -> DictConfig:
+    """Everything but the axes, typed."""
+    root: DictConfig = OmegaConf.structured(Root)
+    OmegaConf.set_struct(root, False)
+    root["model"] = model_node()
+    for stage in available_stages():
+        root[stage] = stage_node(stage)
+    for name, axis in registry().axes.items():
+        if axis.many:
+            root[name] = {}
+    return root
+
+
+def available_stages() -> tuple[str, ...]:
+    """The chain's stages."""
+    from importlib.util import find_spec
+
+    return tuple(stage for stage in CHAIN if find_spec(f"harness.stages.{stage}") is not None)
+
+
+def writable(node: Any) -> Any:
+    """A structured node that takes overrides although its dataclass is frozen."""
+    if OmegaConf.is_config(node):
+        OmegaConf.set_readonly(node, None)
+        if OmegaConf.is_dict(node) and not node._is_none() and not node._is_missing():
+            for key in node:
+                writable(node._get_node(key))
+    return node

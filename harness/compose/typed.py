@@ -1,0 +1,97 @@
+"""From config nodes to frozen, checked dataclass instances, and back to a canonical plain form."""
+
+from __future__ import annotations
+
+import functools
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import OmegaConf
+from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+
+from harness.compose.schema import writable
+from harness.errors import ConfigError, HarnessError, UnknownNameError
+
+T = TypeVar("T")
+
+_CACHE: dict[tuple[type[Any], str], Any] = {}
+
+
+def instance(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
+    """An instance of a Config dataclass from plain values; equal values give the same instance.
+
+    Raises: ConfigError naming the key, for an unknown key, a wrong type, or what `__post_init__` refuses
+    """
+    content = json.dumps(plain(values), sort_keys=True)
+    found = _CACHE.get((kind, content))
+    if found is None:
+        found = _CACHE[kind, content] = _convert(kind, values, where)
+    return typing.cast(T, found)
+
+
+def _convert(kind: type[T], values: Mapping[str, Any], where: str) -> T:
+    try:
+        node = OmegaConf.merge(writable(OmegaConf.structured(kind)), OmegaConf.create(dict(values)))
+        checked = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+    except ConfigKeyError as error:
+        key = str(error.full_key or error.key)
+        known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+        raise UnknownNameError(what=f"option of {where}", name=key, known=known) from error
+    except MissingMandatoryValue as error:
+        raise ConfigError(f"{where}.{error.full_key} must be given") from error
+    except OmegaConfBaseException as error:
+        message = " ".join(str(error.msg or error).split())
+        raise ConfigError(f"{where}.{error.full_key}: {message}") from error
+    assert isinstance(checked, dict)
+    try:
+        return typing.cast(T, _build(kind, checked))
+    except HarnessError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _build(hint: Any, value: Any) -> Any:
+    """A checked plain value as what the field's type hint says (tuples, enums, nested dataclasses)."""
+    if value is None:
+        return None
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        inner = [argument for argument in arguments if argument is not type(None)]
+        return _build(inner[0], value) if len(inner) == 1 else value
+    if is_dataclass(hint) and isinstance(value, dict):
+        hints = _hints(hint)  # type: ignore[arg-type]
+        return hint(**{key: _build(hints[key], item) for key, item in value.items()})  # type: ignore[operator]
+    if origin is tuple:
+        return tuple(_build(arguments[0] if arguments else Any, item) for item in value)
+    if origin is list:
+        return [_build(arguments[0], item) for item in value]
+    if origin is dict:
+        return {key: _build(arguments[1], item) for key, item in value.items()}
+    return value
+
+
+@functools.cache
+def _hints(kind: type[Any]) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+def plain(value: Any) -> Any:
+    """Canonical plain form: enums by member name, tuples as lists, paths as strings, dataclasses as dicts."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, Mapping):
+        return {plain(key) if isinstance(key, Enum) else key: plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    return value

@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 
+from harness.errors import ConfigError
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
     """Everything the composable transformer is built from, besides its methods.
 
     Shapes: dim = D, num_heads = N, head_dim = H, vocab_size = V
+    Raises: ConfigError for sizes below one
     """
 
     vocab_size: int
@@ -30,8 +33,22 @@ class ModelSpec:
     """Probability of dropping an activation."""
     bias: bool = False
     """Whether linear layers and norms carry biases."""
+    qkv_bias: bool | None = None
+    """Whether query, key and value projections carry biases; null follows `bias`."""
+    out_bias: bool | None = None
+    """Whether the attention's output projection carries one; null follows `bias`."""
+    norm_bias: bool | None = None
+    """Whether norms that can carry a bias do; null follows `bias`."""
     tie_embeddings: bool = True
     """Whether the output head shares the input embedding."""
+    embedding_norm: bool = False
+    """Whether embeddings are normalised before the first block (BLOOM)."""
+    parallel_residual: bool = False
+    """Whether attention and feed-forward read the same input and are added together (GPT-NeoX, PaLM)."""
+    attention_scale: float | None = None
+    """Factor on the scores before the softmax; null is head_dim ** -0.5, T5 uses 1."""
+    logit_scale: float = 1.0
+    """Factor on the last hidden state before the output head; T5 with tied embeddings uses dim ** -0.5."""
     norm_eps: float = 1e-5
     """Added to the variance before the square root."""
     init_std: float = 0.02
@@ -45,3 +62,10 @@ class ModelSpec:
     """Whether queries and keys are normalised per head before their product."""
     embedding_gradient_scale: float = 1.0
     """Share of the embedding's gradient that is kept (GLM-130B's alpha)."""
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "dim", "num_layers", "num_heads", "head_dim", "ffn_dim", "max_length"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"model.{name}={getattr(self, name)} must be at least 1")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"model.dropout={self.dropout} must lie in [0, 1)")

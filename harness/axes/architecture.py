@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from harness.axes.attention import Index
 from harness.method import Method
-from harness.spec import ModelSpec
+from harness.ops.index import Index
 
 
 class Architecture(Method):
     """Wiring of the stack.
 
-    Shapes: index tensors broadcast together; `prefix_length` is the B prefix lengths indexed by b
+    Shapes: slot indices broadcast together; `prefix_length` is the prefix length of each row (B111)
     """
 
     axis = "architecture"
     default = "causal_decoder"
 
     def visible(self, q: Index, k: Index, prefix_length: Index) -> Index | bool:
-        """Whether query position q may see key position k at all; methods only restrict this."""
+        """Whether query slot q may see key slot k at all; attention only restricts this."""
         return k <= q
 
     @classmethod
@@ -27,9 +26,5 @@ class Architecture(Method):
 
     @classmethod
     def uses_prefix(cls) -> bool:
-        """Whether batches must carry `prefix_length`."""
+        """Whether batches carry `prefix_length`; without one the prefix is empty and the stack causal."""
         return False
-
-    @classmethod
-    def modify_spec(cls, config: Method.Config, spec: ModelSpec) -> ModelSpec:
-        return spec

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
-from torch import LongTensor, Tensor, nn
+from torch import Tensor, nn
 
+from harness.axes.position import Position
+from harness.errors import ConfigError
 from harness.method import Method
+from harness.ops.index import Index
+from harness.ops.kernels import attend
+from harness.ops.view import View
 from harness.spec import ModelSpec
 
-Index = Tensor
-"""Integer tensors of positions or heads that broadcast together."""
+__all__ = ["Attention", "CacheKind", "Index", "Kernel", "View"]
 
 
 class Kernel(Enum):
@@ -33,6 +39,9 @@ class CacheKind(Enum):
 class Attention(nn.Module, Method):
     """Token mixer with uniform projections; a variant says only what differs.
 
+    A variant overrides `num_kv_heads`, `mask` (and `keys`, to be cheap), or the whole of `attend`; one that
+    needs other projections overrides `build`.
+
     Shapes: x_BTD -> BTD; queries BNTH, keys and values BKSH with S >= T when a cache is given
     """
 
@@ -47,21 +56,124 @@ class Attention(nn.Module, Method):
         """How keys and values are kept while decoding; changes no result."""
 
     config: Config
+    override: Callable[[Attention, Tensor, Tensor, Tensor, View], Tensor] | None = None
+    """A context method's replacement of `attend`: (attention, q_BNTH, k_BKSH, v_BKSH, view) -> BNTH."""
 
-    def __init__(self, config: Config, spec: ModelSpec, layer: int) -> None:
+    def __init__(self, config: Config, spec: ModelSpec, layer: int, *, cross: bool = False) -> None:
         nn.Module.__init__(self)
         Method.__init__(self, config)
-        self.spec, self.layer = spec, layer
+        self.spec, self.layer, self.cross = spec, layer, cross
+        self.num_heads = spec.num_heads
+        self.kv_heads = self.num_kv_heads(config, spec.num_heads)
+        if self.kv_heads < 1 or spec.num_heads % self.kv_heads:
+            known = [k for k in range(1, spec.num_heads + 1) if spec.num_heads % k == 0]
+            raise ConfigError(
+                f"attention.num_kv_heads={self.kv_heads} must divide model.num_heads={spec.num_heads}; "
+                f"use one of {known}"
+            )
+        self.scale = spec.head_dim**-0.5 if spec.attention_scale is None else spec.attention_scale
+        self.build(spec)
 
     @classmethod
-    def num_kv_heads(cls, config: Config, num_heads: int) -> int:
+    def num_kv_heads(cls, config: Any, num_heads: int) -> int:
         """Key/value heads this variant keeps (K)."""
         return num_heads
 
+    def build(self, spec: ModelSpec) -> None:
+        """Create the projections."""
+        qkv_bias = spec.bias if spec.qkv_bias is None else spec.qkv_bias
+        out_bias = spec.bias if spec.out_bias is None else spec.out_bias
+        self.q_proj = nn.Linear(spec.dim, spec.num_heads * spec.head_dim, bias=qkv_bias)
+        self.k_proj = nn.Linear(spec.dim, self.kv_heads * spec.head_dim, bias=qkv_bias)
+        self.v_proj = nn.Linear(spec.dim, self.kv_heads * spec.head_dim, bias=qkv_bias)
+        self.o_proj = nn.Linear(spec.num_heads * spec.head_dim, spec.dim, bias=out_bias)
+        if spec.qk_norm:
+            self.q_norm = nn.RMSNorm(spec.head_dim, eps=spec.norm_eps)
+            self.k_norm = nn.RMSNorm(spec.head_dim, eps=spec.norm_eps)
+
     def mask(self, b: Index, h: Index, q: Index, k: Index) -> Index | bool:
-        """Whether query q may read key k; only restricts what architecture and documents allow."""
+        """Whether query position q may read key position k; only restricts what architecture and documents
+        allow.
+        """
         return True
 
-    def keys(self, q_start: int, q_end: int, num_keys: int) -> slice | LongTensor:
+    def keys(self, q_start: int, q_end: int, num_keys: int) -> slice | Tensor:
         """A superset of the keys that queries q_start..q_end read; lets the base skip the rest."""
         return slice(0, num_keys)
+
+    absolute: bool = False
+    """Whether `mask` depends on more than q - k and h, so that `keys` holds only where positions are slots."""
+
+    def attend(
+        self, q_BNTH: Tensor, k_BKSH: Tensor, v_BKSH: Tensor, view: View, position: Position | None
+    ) -> Tensor:
+        """Mix values by scores; the whole of it, for variants that are not masked softmax attention."""
+        restricts = type(self).mask is not Attention.mask and not self.cross
+        skips = type(self).keys is not Attention.keys and not self.cross
+        skips = skips and (view.aligned if self.absolute else view.ordered)
+        biased = position is not None and position.has_bias()
+        return attend(
+            q_BNTH,
+            k_BKSH,
+            v_BKSH,
+            view=view,
+            scale=self.scale,
+            kernel=self.config.kernel.value,
+            mask=self.mask if restricts else None,
+            keys=self.keys if skips else None,
+            bias=position.bias if position is not None and biased else None,
+            key=(type(self), self.mask_key()) if restricts else None,
+        )
+
+    def mask_key(self) -> Any:
+        """What, besides the class, tells masks apart; layers of one key share a mask."""
+        return self.config
+
+    def split(self, x_BTD: Tensor, num_heads: int) -> Tensor:
+        """Heads moved before time.
+
+        Shapes: B T (n H) -> BnTH
+        """
+        return x_BTD.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+
+    def project_keys(self, x_BSD: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of tokens, before rotation.
+
+        Shapes: -> BKSH, BKSH
+        """
+        k, v = self.split(self.k_proj(x_BSD), self.kv_heads), self.split(self.v_proj(x_BSD), self.kv_heads)
+        return (self.k_norm(k).to(v.dtype) if self.spec.qk_norm else k), v
+
+    def project_queries(self, x_BTD: Tensor) -> Tensor:
+        """Queries of tokens, before rotation.
+
+        Shapes: -> BNTH
+        """
+        q = self.split(self.q_proj(x_BTD), self.num_heads)
+        return self.q_norm(q).to(q.dtype) if self.spec.qk_norm else q
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        view: View,
+        *,
+        position: Position | None = None,
+        cache: Any = None,
+        memory_BSD: Tensor | None = None,
+    ) -> Tensor:
+        """Read this sequence, or with `memory_BSD` another one (cross-attention, without positions).
+
+        State: `cache.update(k, v, layer)` keeps rotated keys and returns all of them
+        """
+        q = self.project_queries(x_BTD)
+        k, v = self.project_keys(x_BTD if memory_BSD is None else memory_BSD)
+        if position is not None:
+            q = position.rotate(q, view.query_position_BT, is_key=False)
+            k = position.rotate(k, view.query_position_BT, is_key=True)
+        if cache is not None:
+            k, v = cache.update(k, v, self.layer)
+        if self.override is not None:
+            mixed = self.override(self, q, k, v, view)
+        else:
+            mixed = self.attend(q, k, v, view, position)
+        return self.o_proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]

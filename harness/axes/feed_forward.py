@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from harness.method import Method
@@ -19,7 +21,7 @@ class FeedForward(nn.Module, Method):
     default = "swiglu"
     gated: bool = False
 
-    def __init__(self, config: Method.Config, spec: ModelSpec, layer: int) -> None:
+    def __init__(self, config: Any, spec: ModelSpec, layer: int) -> None:
         nn.Module.__init__(self)
         Method.__init__(self, config)
         self.spec, self.layer = spec, layer

@@ -11,7 +11,10 @@ from harness.spec import ModelSpec
 
 
 class Norm(Method):
-    """Builds normalisation modules; parameters are called `weight` and, where there is one, `bias`."""
+    """Builds normalisation modules; parameters are called `weight` and, where there is one, `bias`.
+
+    Shapes: a module maps B...D to B...D over the last dimension
+    """
 
     axis = "norm"
     default = "rmsnorm"
@@ -20,3 +23,8 @@ class Norm(Method):
     def build(self, dim: int, spec: ModelSpec) -> nn.Module:
         """A module over the last dimension, of width `dim`."""
         raise NotImplementedError
+
+    @staticmethod
+    def has_bias(spec: ModelSpec) -> bool:
+        """Whether norms that can carry a bias do."""
+        return spec.bias if spec.norm_bias is None else spec.norm_bias

@@ -35,3 +35,8 @@ class NormPosition(Method):
     ) -> Tensor:
         """The sublayer applied to x with norms and residual; residual_scale multiplies x where added."""
         raise NotImplementedError
+
+    @staticmethod
+    def residual(x_BTD: Tensor, residual_scale: float) -> Tensor:
+        """The residual path, scaled."""
+        return x_BTD if residual_scale == 1 else x_BTD * residual_scale

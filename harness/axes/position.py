@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
-from harness.axes.attention import Index
 from harness.method import Method
+from harness.ops.index import Index
 from harness.spec import ModelSpec
 
 
@@ -18,10 +20,21 @@ class Position(nn.Module, Method):
     axis = "position"
     default = "rope"
 
-    def __init__(self, config: Method.Config, spec: ModelSpec) -> None:
+    def __init__(self, config: Any, spec: ModelSpec, *, bidirectional: bool = False) -> None:
         nn.Module.__init__(self)
         Method.__init__(self, config)
-        self.spec = spec
+        self.spec, self.bidirectional = spec, bidirectional
+        self.build(spec)
+
+    def build(self, spec: ModelSpec) -> None:
+        """Create parameters and buffers; `self.bidirectional` says whether keys may lie in the future."""
+
+    def reset_buffers(self) -> None:
+        """Compute non-persistent buffers anew, where they are (after a load through the meta device)."""
+
+    def max_length(self) -> int | None:
+        """Positions this scheme can hold at most; None where it has no end."""
+        return None
 
     def embed(self, x_BTD: Tensor, position_BT: Tensor) -> Tensor:
         """Embeddings with absolute positions added."""

@@ -1,0 +1,50 @@
+"""Initial weights: one random stream per parameter name, so that models share what they have in common."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from harness.rng import Purpose, stream_seed
+from harness.spec import ModelSpec
+
+_OUT = ("o_proj", "down_proj")
+_GAIN = ("v_proj", "o_proj", "up_proj", "gate_proj", "down_proj")
+
+
+@torch.no_grad()
+def initialize(model: nn.Module, spec: ModelSpec, *, seed: int) -> None:
+    """Normal weights of standard deviation `init_std`, zero biases; other parameters stay as constructed.
+
+    Output projections start at init_std / sqrt(2 L), so that the residual stream keeps its size; under DeepNorm
+    (residual_scale != 1) instead value, output and feed-forward weights are multiplied by `init_gain`.
+
+    Paper: Radford et al. 2019 (GPT-2), section 2.3; Wang et al. 2022, arXiv:2203.00555, section 2.2
+    State: parameter `p` is drawn from the stream hash(seed, p), whatever else the model holds
+    """
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.Linear | nn.Embedding):
+            continue
+        if (bias := getattr(module, "bias", None)) is not None:
+            bias.zero_()
+        module.weight.normal_(
+            0.0, spec.init_std * gain(name, spec), generator=_generator(name, module.weight.device, seed)
+        )
+
+
+def gain(name: str, spec: ModelSpec) -> float:
+    """Factor on init_std for the layer called `name`."""
+    last = name.rpartition(".")[2]
+    if spec.residual_scale != 1:
+        return spec.init_gain if last in _GAIN else 1.0
+    depth = 2 * max(spec.num_layers, 1)
+    return spec.init_gain / math.sqrt(depth) if last in _OUT else 1.0
+
+
+def _generator(name: str, device: torch.device, seed: int) -> torch.Generator | None:
+    if device.type == "meta":
+        return None
+    name = "model.embed_tokens" if name == "lm_head" else name
+    return torch.Generator(device).manual_seed(stream_seed(seed=seed, stage=name, purpose=Purpose.init))

@@ -1,0 +1,129 @@
+"""Attention kernels: one causal call where nothing else restricts, else blocks with the mask inside.
+
+Shapes: q_BNTH, k_BKSH, v_BKSH (N a multiple of K) -> BNTH
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from harness.errors import IncompatibleError
+from harness.ops.view import Keys, Mask, View
+
+Bias = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(head, query position, key position) -> term added to the score."""
+
+BLOCK = 256
+"""Queries of one block where a variant skips keys."""
+DENSE_BLOCK = 1024
+"""Queries of one block where it does not, so that masks stay small beside the scores."""
+
+
+def attend(
+    q_BNTH: Tensor,
+    k_BKSH: Tensor,
+    v_BKSH: Tensor,
+    *,
+    view: View,
+    scale: float,
+    kernel: str = "auto",
+    mask: Mask | None = None,
+    keys: Keys | None = None,
+    bias: Bias | None = None,
+    key: Hashable = None,
+) -> Tensor:
+    """Softmax attention under a view; `key` names the variant, so that its masks are made once a forward.
+
+    Raises: IncompatibleError where an explicitly chosen kernel cannot run
+    """
+    if kernel == "flex":
+        from harness.ops.flex import flex
+
+        return flex(q_BNTH, k_BKSH, v_BKSH, view=view, scale=scale, mask=mask, bias=bias, key=key)
+    num_queries, num_keys = q_BNTH.shape[2], k_BKSH.shape[2]
+    call = _Call(scale=scale, kernel=kernel, gqa=q_BNTH.shape[1] != k_BKSH.shape[1])
+    if mask is None and bias is None and view.is_plain:
+        if view.is_full or (view.is_causal and num_queries == 1):
+            return call(q_BNTH, k_BKSH, v_BKSH, None)
+        if view.is_causal and num_queries == num_keys:
+            return call(q_BNTH, k_BKSH, v_BKSH, None, is_causal=True)
+    size = BLOCK if keys is not None else DENSE_BLOCK
+    outputs = []
+    for start in range(0, num_queries, size):
+        rows = torch.arange(start, min(start + size, num_queries), device=q_BNTH.device)
+        end = start + len(rows)
+        columns = _columns(keys, view, start, end, num_keys)
+        index = columns if isinstance(columns, Tensor) else _range(columns, num_keys, q_BNTH.device)
+
+        def make(rows: Tensor = rows, index: Tensor = index) -> Tensor:
+            return _mask_or_bias(view, mask, bias, q_BNTH, rows, index)
+
+        score_mask = view.remember(("mask", key, q_BNTH.dtype, start, end), make)
+        if isinstance(columns, Tensor):
+            k_block, v_block = k_BKSH.index_select(2, columns), v_BKSH.index_select(2, columns)
+        else:
+            k_block, v_block = k_BKSH[:, :, columns], v_BKSH[:, :, columns]
+        outputs.append(call(q_BNTH[:, :, start:end], k_block, v_block, score_mask))
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
+
+
+def _range(columns: slice, num_keys: int, device: torch.device) -> Tensor:
+    return torch.arange(*columns.indices(num_keys), device=device)
+
+
+def _columns(keys: Keys | None, view: View, start: int, end: int, num_keys: int) -> slice | Tensor:
+    """Key slots that a block of queries reads at most; what lies in its future is cut off."""
+    limit = view.past + end if view.is_causal else num_keys
+    if keys is None:
+        return slice(0, limit)
+    found = keys(view.past + start, view.past + end, num_keys)
+    if isinstance(found, slice):
+        return slice(found.start, min(found.stop, limit))
+    found = found.to(view.key_position_BS.device)
+    return found[found < limit]
+
+
+def _mask_or_bias(
+    view: View, mask: Mask | None, bias: Bias | None, q_BNTH: Tensor, rows: Tensor, columns: Tensor
+) -> Tensor:
+    allowed = view.allowed(mask, q_BNTH.shape[1], rows, columns)
+    if bias is None:
+        return allowed
+    head = torch.arange(q_BNTH.shape[1], device=q_BNTH.device)[None, :, None, None]
+    q_position = view.query_position_BT[:, rows][:, None, :, None]
+    k_position = view.key_position_BS[:, columns][:, None, None, :]
+    scores = bias(head, q_position, k_position).to(q_BNTH.dtype)
+    return scores.masked_fill(~allowed, float("-inf"))
+
+
+class _Call:
+    """One scaled_dot_product_attention with a chosen backend."""
+
+    def __init__(self, *, scale: float, kernel: str, gqa: bool) -> None:
+        self.scale, self.kernel, self.gqa = scale, kernel, gqa
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, is_causal: bool = False) -> Tensor:
+        backend: AbstractContextManager[None] = nullcontext()
+        if self.kernel != "auto":
+            chosen = SDPBackend.MATH if self.kernel == "math" else SDPBackend.FLASH_ATTENTION
+            backend = sdpa_kernel(chosen)
+        try:
+            with backend:
+                return F.scaled_dot_product_attention(
+                    q, k, v, attn_mask=mask, is_causal=is_causal, scale=self.scale, enable_gqa=self.gqa
+                )
+        except RuntimeError as error:
+            if "No available kernel" not in str(error):
+                raise
+            bias = mask is not None and mask.requires_grad
+            raise IncompatibleError(
+                f"attention.kernel={self.kernel} cannot run here: dtype {q.dtype}, device {q.device.type}, "
+                f"head sizes {q.shape[-1]} and {v.shape[-1]}"
+                f"{', a learned score bias' if bias else ''}; use attention.kernel=auto"
+            ) from error

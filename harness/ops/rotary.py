@@ -1,0 +1,41 @@
+"""Rotary arithmetic: inverse frequencies, angles, rotation.
+
+Shapes: H head dim, R rotated share of H (even), T tokens, B batch, N heads
+"""
+
+import torch
+from torch import Tensor
+
+
+def inverse_frequencies(rotary_dim: int, base: float, device: torch.device | None = None) -> Tensor:
+    """theta_i = base ** (-2i / R), in radians per position.
+
+    Paper: Su et al. 2021, arXiv:2104.09864, section 3.3
+    Shapes: -> R/2, float32
+    """
+    exponent = torch.arange(0, rotary_dim, 2, dtype=torch.int64, device=device).float() / rotary_dim
+    return 1.0 / (base**exponent)
+
+
+def cos_sin(inv_freq: Tensor, position_BT: Tensor, *, dtype: torch.dtype, factor: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of position * frequency, times `factor`; computed in float32 or better.
+
+    Shapes: inv_freq R/2, position_BT -> two of B1TR
+    """
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    angle = position_BT[:, None, :, None].to(wide) * inv_freq.to(wide)
+    angle = torch.cat((angle, angle), dim=-1)
+    return (angle.cos() * factor).to(dtype), (angle.sin() * factor).to(dtype)
+
+
+def rotate_pairs(x_BNTH: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """x rotated in the planes (i, i + R/2); components beyond R pass through.
+
+    Differs: the paper pairs (2i, 2i+1); halves are the layout of Llama checkpoints and equal up to a
+    permutation of the projections' rows.
+    """
+    rotary_dim = cos.shape[-1]
+    turned, kept = x_BNTH[..., :rotary_dim], x_BNTH[..., rotary_dim:]
+    first, second = turned.chunk(2, dim=-1)
+    turned = turned * cos + torch.cat((-second, first), dim=-1) * sin
+    return torch.cat((turned, kept), dim=-1) if kept.shape[-1] else turned

@@ -1,0 +1,22 @@
+"""RMSNorm: scale by the root mean square, without centring."""
+
+from torch import nn
+
+from harness import Method, ModelSpec, Norm, hookimpl
+
+
+class RmsNorm(Norm):
+    """x / RMS(x) * weight.
+
+    Paper: Zhang and Sennrich 2019, arXiv:1910.07467
+    """
+
+    name = "rmsnorm"
+
+    def build(self, dim: int, spec: ModelSpec) -> nn.Module:
+        return nn.RMSNorm(dim, eps=spec.norm_eps)
+
+
+@hookimpl
+def harness_methods() -> list[type[Method]]:
+    return [RmsNorm]

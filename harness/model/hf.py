@@ -145,7 +145,9 @@ class HarnessForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc
         logits = self.lm_head(last if self.logit_scale == 1 else last * self.logit_scale)
         loss = None
         if labels is not None:
-            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+            loss = self.loss_function(
+                logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs
+            )
         output = CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
@@ -170,7 +172,9 @@ class HarnessForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc
     def set_output_embeddings(self, value: nn.Linear) -> None:
         self.lm_head = value
 
-    def resize_token_embeddings(self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any) -> nn.Embedding:
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any
+    ) -> nn.Embedding:
         """Embedding and head with another number of rows; the shape in the config follows."""
         table = super().resize_token_embeddings(new_num_tokens, *args, **kwargs)
         self.config.spec["vocab_size"] = self.config.vocab_size = table.num_embeddings
@@ -191,7 +195,11 @@ class HarnessForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc
     def generate(self, inputs: Tensor | None = None, **kwargs: Any) -> Any:
         """Hugging Face's generate; a prefix decoder reads the prompt in both directions."""
         tokens = inputs if inputs is not None else kwargs.get("input_ids")
-        if self.model.architecture.uses_prefix() and kwargs.get("prefix_length") is None and tokens is not None:
+        if (
+            self.model.architecture.uses_prefix()
+            and kwargs.get("prefix_length") is None
+            and tokens is not None
+        ):
             mask = kwargs.get("attention_mask")
             length = mask.sum(dim=1) if mask is not None else tokens.new_full((len(tokens),), tokens.shape[1])
             kwargs["prefix_length"] = length

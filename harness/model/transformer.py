@@ -84,7 +84,9 @@ class Block(nn.Module):
 class Stack(nn.Module):
     """Blocks, their shared position scheme, and the last norm."""
 
-    def __init__(self, spec: ModelSpec, choices: Choices, *, num_layers: int, bidirectional: bool, cross: bool) -> None:
+    def __init__(
+        self, spec: ModelSpec, choices: Choices, *, num_layers: int, bidirectional: bool, cross: bool
+    ) -> None:
         super().__init__()
         position = choices["position"]
         assert issubclass(position.method, Position)
@@ -159,7 +161,9 @@ class Transformer(Stack):
                 spec, choices, num_layers=spec.num_encoder_layers, bidirectional=True, cross=False
             )
 
-    def embed(self, input_ids: Tensor | None, inputs_embeds: Tensor | None, position: Position, at_BT: Tensor) -> Tensor:
+    def embed(
+        self, input_ids: Tensor | None, inputs_embeds: Tensor | None, position: Position, at_BT: Tensor
+    ) -> Tensor:
         """Embeddings with positions, norm and dropout.
 
         Shapes: input_ids BT or inputs_embeds BTD, at_BT -> BTD
@@ -229,9 +233,7 @@ class Transformer(Stack):
             same = (given == derived) if padding is None else (given == derived) | ~padding[:, past:]
             if not bool(same.all()):
                 ordered = False
-                key_position = torch.cat(
-                    (key_position[:, :past].expand(given.shape[0], -1), given), dim=1
-                )
+                key_position = torch.cat((key_position[:, :past].expand(given.shape[0], -1), given), dim=1)
         prefix = None
         if prefix_length is not None and self.architecture.uses_prefix() and visible is None:
             prefix = torch.as_tensor(prefix_length, device=tokens.device).reshape(-1)
@@ -298,11 +300,16 @@ class Transformer(Stack):
         if encoder_input_ids is not None and encoder_hidden_states is None:
             encoder_hidden_states = self.encode(encoder_input_ids, encoder_attention_mask)
         if encoder_hidden_states is not None:
-            memory = (encoder_hidden_states, self.memory_view(tokens, encoder_hidden_states, encoder_attention_mask))
+            memory = (
+                encoder_hidden_states,
+                self.memory_view(tokens, encoder_hidden_states, encoder_attention_mask),
+            )
         seen: list[Tensor] | None = [] if output_hidden_states else None
         x_BTD = self.embed(input_ids, inputs_embeds, self.position, view.query_position_BT)
         x_BTD = self.blocks(x_BTD, view, cache=past_key_values, memory=memory, seen=seen)
-        return Hidden(x_BTD, past_key_values, tuple(seen) if seen is not None else None, encoder_hidden_states)
+        return Hidden(
+            x_BTD, past_key_values, tuple(seen) if seen is not None else None, encoder_hidden_states
+        )
 
     def memory_view(self, tokens: Tensor, memory_BSD: Tensor, attention_mask: Tensor | None) -> View:
         """How decoder tokens read the encoder: everything but its padding."""

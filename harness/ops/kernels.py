@@ -108,7 +108,9 @@ class _Call:
     def __init__(self, *, scale: float, kernel: str, gqa: bool) -> None:
         self.scale, self.kernel, self.gqa = scale, kernel, gqa
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, is_causal: bool = False) -> Tensor:
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, is_causal: bool = False
+    ) -> Tensor:
         backend: AbstractContextManager[None] = nullcontext()
         if self.kernel != "auto":
             chosen = SDPBackend.MATH if self.kernel == "math" else SDPBackend.FLASH_ATTENTION

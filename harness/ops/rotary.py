@@ -17,7 +17,9 @@ def inverse_frequencies(rotary_dim: int, base: float, device: torch.device | Non
     return 1.0 / (base**exponent)
 
 
-def cos_sin(inv_freq: Tensor, position_BT: Tensor, *, dtype: torch.dtype, factor: float = 1.0) -> tuple[Tensor, Tensor]:
+def cos_sin(
+    inv_freq: Tensor, position_BT: Tensor, *, dtype: torch.dtype, factor: float = 1.0
+) -> tuple[Tensor, Tensor]:
     """Cosine and sine of position * frequency, times `factor`; computed in float32 or better.
 
     Shapes: inv_freq R/2, position_BT -> two of B1TR

@@ -5,7 +5,16 @@ from typing import Any
 
 from torch import Tensor
 
-from harness import ConfigError, Method, ModelSpec, Position, cos_sin, hookimpl, inverse_frequencies, rotate_pairs
+from harness import (
+    ConfigError,
+    Method,
+    ModelSpec,
+    Position,
+    cos_sin,
+    hookimpl,
+    inverse_frequencies,
+    rotate_pairs,
+)
 
 
 class Rope(Position):
@@ -55,9 +64,7 @@ class Rope(Position):
 
     def rotate(self, x_BNTH: Tensor, position_BT: Tensor, *, is_key: bool) -> Tensor:
         if self._last is None or self._last[0] is not position_BT or self._last[1].dtype != x_BNTH.dtype:
-            cos, sin = cos_sin(
-                self.inv_freq, position_BT, dtype=x_BNTH.dtype, factor=self.attention_factor
-            )
+            cos, sin = cos_sin(self.inv_freq, position_BT, dtype=x_BNTH.dtype, factor=self.attention_factor)
             self._last = (position_BT, cos, sin)
         return rotate_pairs(x_BNTH, self._last[1], self._last[2])
 

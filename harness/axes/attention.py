@@ -102,7 +102,7 @@ class Attention(nn.Module, Method):
         return slice(0, num_keys)
 
     absolute: bool = False
-    """Whether `mask` depends on more than q - k and h, so that `keys` holds only where positions are slots."""
+    """Whether `mask` depends on more than q - k and h; `keys` then holds only where positions are slots."""
 
     def attend(
         self, q_BNTH: Tensor, k_BKSH: Tensor, v_BKSH: Tensor, view: View, position: Position | None

@@ -123,7 +123,7 @@ class HarnessForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc
     ) -> CausalLMOutputWithPast:
         """Logits of the next token; `labels` are unshifted, as Hugging Face has it.
 
-        Shapes: input_ids, labels BT; attention_mask BS with the cache; logits BTV (the last `logits_to_keep` T)
+        Shapes: input_ids, labels BT; attention_mask BS with the cache; logits BTV or its last tokens
         """
         if use_cache and past_key_values is None and not self.model.gradient_checkpointing:
             past_key_values = self.new_cache()

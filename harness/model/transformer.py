@@ -239,7 +239,8 @@ class Transformer(Stack):
             prefix = torch.as_tensor(prefix_length, device=tokens.device).reshape(-1)
             if tokens.device.type != "meta" and bool((prefix > past + num_queries).any()):
                 raise ConfigError(
-                    f"prefix_length={int(prefix.max())} is longer than the sequence of {past + num_queries} tokens"
+                    f"prefix_length={int(prefix.max())} is longer than the sequence of "
+                    f"{past + num_queries} tokens"
                 )
             if padding is not None:
                 prefix = prefix + padding.long().argmax(dim=1)
@@ -352,8 +353,8 @@ def check_spec(spec: ModelSpec, choices: Choices) -> None:
     encoder = choices["architecture"].build().has_encoder()
     if encoder and spec.num_encoder_layers < 1:
         raise ConfigError(
-            f"architecture={choices['architecture'].method.name} has an encoder; set model.num_encoder_layers "
-            f"to at least 1 (for example {spec.num_layers})"
+            f"architecture={choices['architecture'].method.name} has an encoder; set "
+            f"model.num_encoder_layers to at least 1 (for example {spec.num_layers})"
         )
     if not encoder and spec.num_encoder_layers:
         raise ConfigError(

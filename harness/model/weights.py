@@ -18,8 +18,8 @@ _GAIN = ("v_proj", "o_proj", "up_proj", "gate_proj", "down_proj")
 def initialize(model: nn.Module, spec: ModelSpec, *, seed: int) -> None:
     """Normal weights of standard deviation `init_std`, zero biases; other parameters stay as constructed.
 
-    Output projections start at init_std / sqrt(2 L), so that the residual stream keeps its size; under DeepNorm
-    (residual_scale != 1) instead value, output and feed-forward weights are multiplied by `init_gain`.
+    Output projections start at init_std / sqrt(2 L), so that the residual stream keeps its size;
+    under DeepNorm (residual_scale != 1) value, output and feed-forward weights are multiplied by `init_gain`.
 
     Paper: Radford et al. 2019 (GPT-2), section 2.3; Wang et al. 2022, arXiv:2203.00555, section 2.2
     State: parameter `p` is drawn from the stream hash(seed, p), whatever else the model holds

@@ -34,7 +34,7 @@ def everything(q: Tensor, k: Tensor, prefix: Tensor) -> bool:
 class View:
     """The facts that masks are made of.
 
-    Shapes: query_position_BT, key_position_BS int64 (B may be 1); document_BS, padding_BS (True = real token),
+    Shapes: query_position_BT, key_position_BS int64 (B may be 1); document_BS, padding_BS (True = real),
     prefix_B or None
     """
 
@@ -83,7 +83,7 @@ class View:
     def allowed(self, mask: Mask | None, num_heads: int, rows: Tensor, columns: Tensor) -> Tensor:
         """same_document AND mask AND visible AND not padding, for query rows and key columns.
 
-        Shapes: rows (query indices, 0 is the first query), columns (key slots) -> bool, broadcasts to BN[rows][columns]
+        Shapes: rows (query indices from 0), columns (key slots) -> bool, broadcasts to BN[rows][columns]
         """
         q = (rows + self.past)[None, None, :, None]
         k = columns[None, None, None, :]

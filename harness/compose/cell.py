@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from harness.axes import MODEL_AXES
 from harness.compose.experiment import Experiment
-from harness.compose.schema import EXPERIMENT_KEYS, model_options, mounted_axes, stage_axes
+from harness.compose.schema import EXPERIMENT_KEYS, model_options, mounted_axes, stage_axes, stage_key
 from harness.compose.typed import instance, plain
 from harness.errors import ConfigError, UnknownNameError
 from harness.method import CellView, Choice
@@ -51,7 +51,7 @@ class Cell(CellView):
         node = self._node(axis, stage)
         if node is None:
             return None
-        where = axis if node is self._raw.get(axis) else f"{stage}.{axis}"
+        where = axis if node is self._raw.get(axis) else f"{stage_key(stage or axis)}.{axis}"
         choice = self._choice(axis, node, where)
         return None if choice.method.name == "none" and choice.method.optional else choice
 
@@ -82,7 +82,7 @@ class Cell(CellView):
             for key, value in raw.items()
             if key in own or not (key in axes or (key.endswith("s") and key[:-1] in axes))
         }
-        return instance(kind, values, where=stage)
+        return instance(kind, values, where=stage_key(stage))
 
     def model_path(self) -> str | None:
         """Directory or name of the pretrained model; None where the cell builds its own."""
@@ -124,10 +124,10 @@ class Cell(CellView):
 
     def _stage_raw(self, stage: str) -> Mapping[str, Any]:
         base = stage.partition("@")[0]
-        if stage not in self._raw and base not in CHAIN:
+        if base not in CHAIN:
             raise UnknownNameError(what="stage", name=base, known=CHAIN)
-        values = self._raw.get(base) or {}
-        return values if base == stage else {**values, **(self._raw.get(stage) or {})}
+        values = self._raw.get(stage_key(base)) or {}
+        return values if base == stage else {**values, **(self._raw.get(stage_key(stage)) or {})}
 
     def _choice(self, axis: str, node: Any, where: str, name: str | None = None) -> Choice:
         if not isinstance(node, Mapping) or "method" not in node:
@@ -164,11 +164,12 @@ class Cell(CellView):
     def _canonical(self) -> dict[str, Any]:
         """The whole config, resolved and plain; every node has passed its own type."""
         config: dict[str, Any] = {}
+        stages = {stage_key(stage): stage for stage in (*CHAIN, *self.stages)}
         for key, value in self._raw.items():
             if key in registry().axes:
                 config[key] = self._canonical_axis(key)
-            elif key.partition("@")[0] in CHAIN:
-                config[key] = self._canonical_stage(key)
+            elif key in stages:
+                config[key] = self._canonical_stage(stages[key])
             else:
                 config[key] = plain(value)
         return config

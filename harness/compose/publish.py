@@ -12,7 +12,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
 from harness.axes import BUILTIN
-from harness.compose.schema import available_stages, mounted_axes, root_node, writable
+from harness.compose.schema import available_stages, mounted_axes, root_node, stage_key, writable
 from harness.errors import PluginError
 from harness.method import Method
 from harness.registry import registry
@@ -72,6 +72,8 @@ def _mounts() -> list[dict[str, str | list[str] | None]]:
     ]
     for stage in available_stages():
         mounts += [
-            {f"/{axis}@{stage}.{axis}": None} for axis in mounted_axes(stage) if not known.axes[axis].many
+            {f"/{axis}@{stage_key(stage)}.{axis}": None}
+            for axis in mounted_axes(stage)
+            if not known.axes[axis].many
         ]
     return mounts

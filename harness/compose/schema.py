@@ -83,6 +83,12 @@ def mounted_axes(stage: str) -> tuple[str, ...]:
     return tuple(axis for axis in (*TRAINING_AXES, "peft") if trains and axis in axes)
 
 
+def stage_key(stage: str) -> str:
+    """The config key of a stage's options: its name, or `<name>_stage` where an axis has that name."""
+    base, at, suffix = stage.partition("@")
+    return f"{base}_stage{at}{suffix}" if base in registry().axes else stage
+
+
 def stage_axes(stage: str) -> tuple[str, ...]:
     """Axes whose choices a stage reads: its own, and those that plugins add to it."""
     added = tuple(name for name, axis in registry().axes.items() if stage.partition("@")[0] in axis.stages)
@@ -105,7 +111,7 @@ def root_node() -> DictConfig:
     OmegaConf.set_struct(root, False)
     root["model"] = model_node()
     for stage in available_stages():
-        root[stage] = stage_node(stage)
+        root[stage_key(stage)] = stage_node(stage)
     for name, axis in registry().axes.items():
         if axis.many:
             root[name] = {}

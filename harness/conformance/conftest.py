@@ -1,0 +1,24 @@
+"""Parametrizes every suite over the registry: each test takes `method`, one of the file's `AXIS`."""
+
+import pytest
+
+from harness.registry import registry
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--package", help="only methods of this distribution")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "method" not in metafunc.fixturenames:
+        return
+    axis = getattr(metafunc.module, "AXIS", None)
+    known = registry()
+    package = metafunc.config.getoption("--package", default=None)
+    methods = [
+        method
+        for method in (known.all() if axis is None else known.methods(axis).values())
+        if not (method.optional and method.name == "none")
+        and (package is None or known.source(method).package == package)
+    ]
+    metafunc.parametrize("method", methods, ids=[f"{method.axis}={method.name}" for method in methods])

@@ -1,0 +1,105 @@
+"""What every method of every axis must do, whoever ships it."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import sys
+from enum import Enum
+from pathlib import Path
+
+from harness.compose import compose
+from harness.compose.typed import instance, plain
+from harness.describe import field_docs
+from harness.method import Method
+
+AXIS = None
+"""Every axis."""
+
+HEAVY = ("transformers", "peft", "lm_eval", "wandb", "datasets", "trl", "datatrove", "optuna", "matplotlib")
+"""Libraries that cost seconds to import; `plan` and `list` import every plugin."""
+
+
+def test_the_config_is_frozen(method: type[Method]) -> None:
+    assert dataclasses.is_dataclass(method.Config)
+    assert method.Config.__dataclass_params__.frozen, "decorate it with @dataclass(frozen=True, kw_only=True)"
+    assert all(f.kw_only for f in dataclasses.fields(method.Config)), "options are keyword-only"
+
+
+def test_every_option_says_what_it_means(method: type[Method]) -> None:
+    docs = field_docs(method.Config)
+    silent = [f.name for f in dataclasses.fields(method.Config) if not docs.get(f.name)]
+    assert not silent, f"write a string with meaning and unit under {silent}"
+
+
+def test_it_says_what_it_is(method: type[Method]) -> None:
+    summary = method.__dict__.get("__doc__") or ""
+    assert summary.strip(), "its docstring starts with one sentence that says what it is"
+    assert method.summary().isascii(), "plain ASCII"
+
+
+def test_a_config_round_trips_through_hydra(method: type[Method]) -> None:
+    required = [f for f in dataclasses.fields(method.Config) if _is_required(f)]
+    if required:
+        return
+    chosen = f"{method.axis}=[{method.name}]" if method.many else f"{method.axis}={method.name}"
+    cell = compose([chosen])
+    choice = cell.choices(method.axis)[-1]
+    assert choice.method is method
+    assert choice.config == method.Config()
+    assert instance(method.Config, plain(choice.config), where=method.axis) == choice.config
+
+
+def test_its_defaults_are_plain_values(method: type[Method]) -> None:
+    for f in dataclasses.fields(method.Config):
+        if not _is_required(f):
+            value = f.default if f.default is not dataclasses.MISSING else f.default_factory()  # type: ignore[misc]
+            kinds = (bool, int, float, str, list, tuple, dict, Enum, Path, type(None))
+            assert isinstance(value, kinds) or dataclasses.is_dataclass(value), f"{f.name} = {value!r}"
+
+
+def test_its_file_bears_its_name(method: type[Method]) -> None:
+    module = method.__module__
+    if module.startswith("harness_plugins."):
+        assert module.split(".")[1:] == [method.axis, method.name], (
+            f"{module} defines {method.axis}={method.name}"
+        )
+
+
+def test_its_hook_stands_last(method: type[Method]) -> None:
+    last = _tree(method).body[-1]
+    hook = isinstance(last, ast.FunctionDef) and last.name.startswith("harness_")
+    assert hook, f"the last statement of {method.__module__} is not its hook"
+
+
+def test_it_imports_only_the_public_surface(method: type[Method]) -> None:
+    own = method.__module__.rpartition(".")[0]
+    for node in ast.walk(_tree(method)):
+        for name in _imported(node):
+            top = name.split(".")[0]
+            assert top != "harness" or name == "harness", f"it imports {name}; take it from `harness` itself"
+            sibling = name.startswith(f"{own}._")
+            assert top != "harness_plugins" or sibling, f"it imports {name}; a plugin imports no other plugin"
+
+
+def test_it_imports_heavy_libraries_only_when_used(method: type[Method]) -> None:
+    for node in _tree(method).body:
+        for name in _imported(node):
+            assert name.split(".")[0] not in HEAVY, f"import {name} inside the function that needs it"
+
+
+def _is_required(f: dataclasses.Field[object]) -> bool:
+    return f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+
+
+def _tree(method: type[Method]) -> ast.Module:
+    return ast.parse(inspect.getsource(sys.modules[method.__module__]))
+
+
+def _imported(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and node.level == 0:
+        return [node.module or ""]
+    return []

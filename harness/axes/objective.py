@@ -24,6 +24,9 @@ class Example:
     prefix_length: int = 0
     """Leading tokens that see each other in both directions (prefix decoder)."""
     source_S: np.ndarray | None = None
+    keeps_order: bool = True
+    """Whether the inputs are the window's tokens in their order, so that documents end where eos stands;
+    otherwise the sequence counts as one document."""
 
 
 class Objective(Method):

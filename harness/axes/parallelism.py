@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from harness.errors import ConfigError
 from harness.method import Method
 
 if TYPE_CHECKING:
     from torch import nn
+    from torch.optim import Optimizer as TorchOptimizer
+
+    from harness.axes.optimizer import Optimizer
 
 
 class Parallelism(Method):
@@ -28,6 +33,11 @@ class Parallelism(Method):
         num_nodes: int = 1
         """Nodes of one cell."""
 
+        def __post_init__(self) -> None:
+            for name in ("num_processes", "num_nodes"):
+                if getattr(self, name) < 1:
+                    raise ConfigError(f"parallelism.{name}={getattr(self, name)} must be at least 1")
+
     config: Config
 
     @abstractmethod
@@ -35,6 +45,32 @@ class Parallelism(Method):
         """The model as every process trains it."""
         raise NotImplementedError
 
+    def optimizer(self, method: Optimizer, model: nn.Module, learning_rate: float) -> TorchOptimizer:
+        """The optimizer over the wrapped model."""
+        return method.build(model, learning_rate)
+
+    def data_rank(self) -> tuple[int, int]:
+        """This process's place among those that share the global batch: (rank, size).
+
+        Gradients are averages over these processes once `accumulating(last=True)` has been left.
+        """
+        return 0, 1
+
+    def accumulating(self, model: nn.Module, *, last: bool) -> AbstractContextManager[Any]:
+        """Context of one micro-batch's forward and backward; gradients are exchanged with the last."""
+        return nullcontext()
+
     def full_state(self, model: nn.Module) -> dict[str, Any]:
         """The unsharded state dict on rank 0 (empty elsewhere)."""
         return model.state_dict()
+
+    def state(self, model: nn.Module, optimizer: TorchOptimizer) -> dict[str, Any]:
+        """Unsharded trained weights and optimizer state, for a checkpoint; every process calls it."""
+        frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+        weights = {name: value for name, value in model.state_dict().items() if name not in frozen}
+        return {"model": weights, "optimizer": optimizer.state_dict()}
+
+    def load_state(self, model: nn.Module, optimizer: TorchOptimizer, state: dict[str, Any]) -> None:
+        """Restore what `state` gave."""
+        model.load_state_dict(state["model"], strict=False)
+        optimizer.load_state_dict(state["optimizer"])

@@ -1,1 +1,1 @@
-"""The one training loop, its checkpoints and measurements, and distribution."""
+"""The one training loop; see `harness.training.loop`."""

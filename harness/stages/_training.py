@@ -1,0 +1,32 @@
+"""What the stages that train share: their options, and the way they call the loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from harness.axes import TRAINING_AXES
+from harness.stages.stage import Stage, Work
+from harness.training.contract import BatchSource, Loss
+from harness.training.loop import train
+from harness.training.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig(Settings, Stage.Config):
+    """Options of a stage that trains; a stage narrows or changes the defaults."""
+
+    stabilizers: list[str] | None = None
+    """Which of the chosen stabilizers act in this stage, by name; null = all."""
+
+
+def run_training(
+    work: Work, model: nn.Module, source: BatchSource, loss: Loss, settings: TrainingConfig | None = None
+) -> dict[str, Any]:
+    """Train a model with the stage's own methods; returns measured facts."""
+    return train(model, source, loss, work=work, settings=settings or work.config)
+
+
+__all__ = ["TRAINING_AXES", "TrainingConfig", "run_training"]

@@ -1,0 +1,88 @@
+"""Stage pretrain: a new model trained on packed windows of the token files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from harness.axes import MODEL_AXES, TRAINING_AXES
+from harness.data.token_files import PackedSource, TokenFiles
+from harness.errors import ConfigError, IncompatibleError
+from harness.method import Choice
+from harness.rng import Purpose
+from harness.stages._training import TrainingConfig, run_training
+from harness.stages.stage import Stage, Work
+from harness.training.examples import rows_of
+from harness.training.losses import language_modeling_loss
+from harness.training.settings import Budget, Unit
+
+
+class Pretrain(Stage):
+    """Trains the composed transformer from scratch on an objective.
+
+    Raises: ConfigError where sequences are longer than the model or token ids lie outside it
+    """
+
+    name = "pretrain"
+    axes = (*MODEL_AXES, "objective", "curriculum", *TRAINING_AXES)
+    needs = ("tokens", "tokenizer")
+    produces = "model"
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(TrainingConfig):
+        learning_rate: float = 3e-3
+        """Peak learning rate; the schedule multiplies it."""
+        budget: Budget = Budget(unit=Unit.bytes, amount=2e6)  # noqa: RUF009 - frozen
+        """How long to train."""
+
+    def run(self, work: Work) -> dict[str, Any]:
+        from harness.model import build
+        from harness.model.artifact import Delta, save_model
+
+        settings: TrainingConfig = work.config
+        spec = work.cell.spec()
+        if spec is None:
+            raise IncompatibleError("stage pretrain builds a model; model=pretrained brings one: drop one")
+        if settings.sequence_length > spec.max_length:
+            raise ConfigError(
+                f"pretrain.sequence_length={settings.sequence_length} exceeds "
+                f"model.max_length={spec.max_length}; lower the one or raise the other"
+            )
+        files = TokenFiles(work.inputs["tokens"].path)
+        objective = work.one("objective").build()
+        sentinels = np.arange(spec.vocab_size - objective.num_sentinels(), spec.vocab_size)
+        if files.vocab_size > spec.vocab_size - len(sentinels):
+            raise ConfigError(
+                f"the tokenizer holds {files.vocab_size} tokens, the objective {len(sentinels)} sentinels, "
+                f"more than model.vocab_size={spec.vocab_size}"
+            )
+        architecture = work.one("architecture").method
+        source = PackedSource(
+            files,
+            length=settings.sequence_length,
+            seed=work.stream(Purpose.data_order),
+            curriculum=work.one("curriculum").build() if work.choices.get("curriculum") else None,
+            rows=rows_of(
+                objective,
+                encoder=architecture.has_encoder(),  # type: ignore[attr-defined]
+                prefix=architecture.uses_prefix(),  # type: ignore[attr-defined]
+                sentinels=sentinels,
+            ),
+        )
+        shape: dict[str, Choice] = {axis: work.one(axis) for axis in MODEL_AXES}
+        model = build(spec, shape, seed=work.stream(Purpose.init))
+        facts = run_training(work, model, source, language_modeling_loss)
+        save_model(
+            work.out,
+            model,
+            base={},
+            delta=Delta.weights,
+            applied=[],
+            tokenizer=work.inputs["tokenizer"].key,
+        )
+        return facts | {
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "spec": {name: getattr(spec, name) for name in spec.__dataclass_fields__},
+        }

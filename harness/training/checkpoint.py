@@ -1,0 +1,55 @@
+"""Checkpoints: everything a bit-identical resume needs, written so that a kill leaves the old or the new."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+KEPT = 2
+"""Checkpoints kept: the latest, and one before it for a rollback."""
+
+
+def write(folder: Path, step: int, state: dict[str, Any]) -> Path:
+    """Write a checkpoint atomically and drop all but the last `KEPT`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"step-{step:09d}.pt"
+    temporary = folder / f".{path.name}.{os.getpid()}"
+    with temporary.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    for old in steps(folder)[:-KEPT]:
+        (folder / f"step-{old:09d}.pt").unlink(missing_ok=True)
+    for leftover in folder.glob(".step-*"):
+        leftover.unlink(missing_ok=True)
+    return path
+
+
+def steps(folder: Path) -> list[int]:
+    """Steps that a checkpoint exists of, in order."""
+    return sorted(int(path.stem.removeprefix("step-")) for path in folder.glob("step-*.pt"))
+
+
+def read(folder: Path, step: int) -> dict[str, Any]:
+    """The checkpoint of a step, on the CPU."""
+    state: dict[str, Any] = torch.load(folder / f"step-{step:09d}.pt", map_location="cpu", weights_only=False)
+    return state
+
+
+def rng_state(device: torch.device) -> dict[str, Any]:
+    """State of the streams that forward passes draw from."""
+    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def restore_rng(state: dict[str, Any], device: torch.device) -> None:
+    """Continue the streams."""
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)

@@ -1,0 +1,70 @@
+"""What the training loop is handed: batches, losses, and the place it works in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from harness.method import Choice
+from harness.rng import Purpose
+
+Batch = dict[str, Tensor]
+"""Tensors that share their first dimension B. `labels_BT` is already shifted: what position t predicts,
+-100 where nothing is learned. `num_bytes` (B), where the source knows it, is counted and not handed on."""
+
+
+@runtime_checkable
+class BatchSource(Protocol):
+    """Yields training data in an order of its own and can continue from any point of it.
+
+    A source may state `num_samples` (sequences of one epoch, needed by budgets in epochs); its batches may
+    carry `num_bytes` (UTF-8 bytes of each sequence, needed by budgets in bytes).
+    """
+
+    def next(self, size: int) -> Batch:
+        """The next `size` sequences."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position, such that `load_state_dict` continues with the same sequences."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a position."""
+        ...
+
+
+class LossSum(NamedTuple):
+    """A loss as a sum over items, so that averages over the global batch stay exact.
+
+    Shapes: scalars; `facts` are sums over the same items and are reported divided by `count`
+    """
+
+    total: Tensor
+    count: Tensor
+    facts: dict[str, Tensor]
+
+
+Loss = Callable[[nn.Module, Batch], LossSum]
+"""Loss of one micro-batch; the loop divides the sum of totals by the global count."""
+
+
+class Run(Protocol):
+    """The part of a stage's `Work` that the loop uses."""
+
+    @property
+    def stage(self) -> str: ...
+    @property
+    def choices(self) -> Mapping[str, Choice | tuple[Choice, ...]]: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def checkpoints(self) -> Path: ...
+    @property
+    def on_step(self) -> Callable[[int, dict[str, float]], None]: ...
+    def stream(self, purpose: Purpose) -> int:
+        """Seed of this stage's stream for `purpose`."""
+        ...

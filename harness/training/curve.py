@@ -1,0 +1,82 @@
+"""The loss curve: kept on the device between logging steps, thinned to a fixed number of points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+MAX_POINTS = 200
+"""Points a record keeps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """What happened since the last logging step."""
+
+    losses: list[float]
+    mean: float
+    facts: dict[str, float]
+
+
+class Curve:
+    """Losses of all steps; only `read` waits for the device.
+
+    State: all of it, through `state_dict`; call that right after `read`
+    """
+
+    def __init__(self, *, log_every: int, device: torch.device) -> None:
+        self.pending = torch.zeros(log_every, device=device)
+        self.filled = 0
+        self.facts: dict[str, float | Tensor] = {}
+        self.means: list[tuple[int, float, int]] = []
+        self.first: float | None = None
+        self.lowest = float("inf")
+        self.last: float | None = None
+
+    def add(self, loss: Tensor, facts: dict[str, Any]) -> None:
+        """Note one step without reading it."""
+        self.pending[self.filled] = loss
+        self.filled += 1
+        self.facts = facts
+
+    def read(self, step: int) -> Interval:
+        """Read what is pending; `step` is the number of steps done."""
+        losses: list[float] = self.pending[: self.filled].tolist()
+        self.filled = 0
+        facts = {name: float(value) for name, value in self.facts.items()}
+        mean = sum(losses) / max(len(losses), 1)
+        if losses:
+            self.first = mean if self.first is None else self.first
+            self.last, self.lowest = mean, min(mean, self.lowest)
+            self.means.append((step, mean, len(losses)))
+        if len(self.means) > MAX_POINTS:
+            self.means = [_join(self.means[i : i + 2]) for i in range(0, len(self.means), 2)]
+        return Interval(losses=losses, mean=mean, facts=facts)
+
+    def has_diverged(self, factor: float) -> bool:
+        """Whether the last interval exceeds both the first and `factor` times the lowest loss."""
+        if self.first is None or self.last is None or self.lowest <= 0:
+            return False
+        return self.last > max(self.first, factor * self.lowest)
+
+    def points(self) -> list[tuple[int, float]]:
+        """(steps done, mean loss since the point before), at most MAX_POINTS."""
+        return [(step, mean) for step, mean, _ in self.means]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resume needs."""
+        return {name: getattr(self, name) for name in ("means", "first", "lowest", "last")}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue a curve."""
+        self.filled = 0
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+def _join(points: list[tuple[int, float, int]]) -> tuple[int, float, int]:
+    count = sum(n for _, _, n in points)
+    return points[-1][0], sum(mean * n for _, mean, n in points) / count, count

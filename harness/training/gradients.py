@@ -1,0 +1,149 @@
+"""Gradients of one global batch: micro-batches, processes, and the exact average over all items."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from harness.errors import ConfigError
+from harness.method import Method
+from harness.training.contract import Batch, Loss
+from harness.training.methods import Methods
+
+
+class BatchLoss(NamedTuple):
+    """What the global batch gave; tensors stay on the device.
+
+    Shapes: scalars; facts are averages over the batch's items
+    """
+
+    loss: Tensor
+    count: Tensor
+    facts: dict[str, Tensor]
+
+
+class Gradients:
+    """Computes gradients of (sum of totals) / (global count), whatever the accumulation.
+
+    State: the micro-batch that fits; it only shrinks
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        methods: Methods,
+        *,
+        device: torch.device,
+        micro_batch_size: int | None,
+        scaler: torch.amp.GradScaler | None,
+    ) -> None:
+        self.model, self.loss, self.methods, self.device = model, loss, methods, device
+        self.micro_batch_size = micro_batch_size
+        self.scaler = scaler
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.with_terms: list[Method] = methods.actors(model, "loss_terms")
+        self.outputs: list[Mapping[str, Any]] = []
+        if self.with_terms:
+            model.register_forward_hook(lambda module, args, output: self.outputs.append(output))
+
+    def compute(self, batch: Batch, size: int) -> BatchLoss:
+        """Leave the gradients of a global batch on the model.
+
+        Raises: ConfigError where the batch cannot be shared; OutOfMemoryError where one sequence does not fit
+        """
+        rank, processes = self.methods.parallelism.data_rank()
+        if size % processes:
+            raise ConfigError(
+                f"batch_size={size} must be a multiple of the {processes} processes that share it"
+            )
+        share = size // processes
+        local = {name: value[rank * share : (rank + 1) * share] for name, value in batch.items()}
+        micro = min(self.micro_batch_size or share, share)
+        while True:
+            try:
+                return self._accumulate(local, share, micro, processes)
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error) or micro == 1 or processes > 1:
+                    raise
+            # Outside the handler, where the traceback no longer holds the tensors that did not fit.
+            micro = self.micro_batch_size = (micro + 1) // 2
+            self.zero()
+            self.outputs.clear()
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def zero(self) -> None:
+        """Drop the gradients."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def _accumulate(self, batch: Batch, share: int, micro: int, processes: int) -> BatchLoss:
+        starts = range(0, share, micro)
+        alone = len(starts) == 1 and processes == 1
+        sums: dict[str, Tensor] = {}
+        for start in starts:
+            part = batch if len(starts) == 1 else {k: v[start : start + micro] for k, v in batch.items()}
+            part = {name: to_device(value, self.device) for name, value in part.items()}
+            with self.methods.parallelism.accumulating(self.model, last=start == starts[-1]):
+                with self.methods.precision.autocast(self.device.type):
+                    total, count, facts = self.loss(self.model, part)
+                    total = total + self._terms(part, count)
+                # A constant divisor keeps magnitudes sane until the global count is known.
+                scaled = total / (count.clamp(min=1) if alone else share * processes)
+                (self.scaler.scale(scaled) if self.scaler else scaled).backward()
+            for name, value in {"total": total, "count": count, **facts}.items():
+                value = value.detach()
+                sums[name] = sums[name] + value if name in sums else value
+        if processes > 1:
+            sums = _sum_over_processes(sums)
+        count = sums.pop("count").clamp(min=1)
+        if not alone:
+            # Processes hold averages over `processes`; the divisor above was share * processes.
+            multiply(self.parameters, share * processes * processes / count.double())
+        averages = {name: value / count for name, value in sums.items()}
+        return BatchLoss(averages.pop("total"), count, averages)
+
+    def _terms(self, part: Batch, count: Tensor) -> Tensor | float:
+        outputs, self.outputs = self.outputs, []
+        terms = [
+            term.value
+            for method in self.with_terms
+            for output in outputs
+            for term in method.loss_terms(output, part)
+        ]
+        return sum(terms) / len(outputs) * count if terms else 0.0
+
+
+def multiply(parameters: Iterable[Tensor], factor: Tensor) -> None:
+    """Scale gradients in place."""
+    gradients = [
+        gradient.to_local() if hasattr(gradient, "to_local") else gradient
+        for gradient in (parameter.grad for parameter in parameters)
+        if gradient is not None
+    ]
+    if gradients:
+        torch._foreach_mul_(gradients, factor.to(gradients[0].dtype))
+
+
+def to_device(value: Tensor, device: torch.device) -> Tensor:
+    """A batch's tensor where the model is, without waiting for the copy."""
+    if value.device == device or device.type == "cpu":
+        return value.to(device)
+    return value.pin_memory().to(device, non_blocking=True)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory was not enough, on any device."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def _sum_over_processes(sums: dict[str, Tensor]) -> dict[str, Tensor]:
+    names = sorted(sums)
+    stacked = torch.stack([sums[name].double() for name in names])
+    dist.all_reduce(stacked)
+    return dict(zip(names, stacked.unbind(), strict=True))

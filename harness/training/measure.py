@@ -1,0 +1,156 @@
+"""Measured facts: FLOPs under one stated convention, peak rates, and memory."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import Any
+from weakref import WeakKeyDictionary, finalize
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+PEAKS = {
+    "B200": 2250e12,
+    "H200": 989e12,
+    "H100": 989e12,
+    "H800": 989e12,
+    "A100": 312e12,
+    "A800": 312e12,
+    "L40S": 362e12,
+    "V100": 125e12,
+    "RTX 4090": 165e12,
+    "RTX 3090": 71e12,
+    "A10": 125e12,
+    "T4": 65e12,
+}
+"""Dense 16-bit matmul peak of NVIDIA GPUs by a part of their name, from the vendor's data sheets, FLOP/s."""
+
+FLOP_CONVENTION = (
+    "per token: 4 x weights that are multiplied + 2 x those that are trained "
+    "+ 12 x layers x heads x head size x sequence length (PaLM, arXiv:2204.02311, appendix B); "
+    "embedding look-ups, norms and recomputation count nothing"
+)
+
+
+def matmul_weights(model: nn.Module) -> tuple[int, int]:
+    """Weights that take part in matrix products: (all, trained).
+
+    Differs: PaLM counts every parameter; a look-up multiplies nothing, so input embeddings are left out
+    unless the output head shares them
+    """
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    shared = id(head.weight) if head is not None else None
+    everything = trained = 0
+    seen: set[int] = set()
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            if id(parameter) in seen or parameter.ndim < 2:
+                continue
+            if id(parameter) in embeddings and id(parameter) != shared:
+                continue
+            seen.add(id(parameter))
+            # A packed weight holds several numbers in one element; the layer knows its true shape.
+            true = getattr(module, "in_features", 0) * getattr(module, "out_features", 0)
+            size = max(parameter.numel(), true)
+            everything += size
+            trained += size if parameter.requires_grad else 0
+    return everything, trained
+
+
+def flops_per_token(model: nn.Module, sequence_length: int) -> float:
+    """FLOPs that training spends on one token, by FLOP_CONVENTION."""
+    everything, trained = matmul_weights(model)
+    config = getattr(model, "config", None)
+    spec = getattr(config, "spec", None)
+    read: Callable[..., Any] = lambda names: next(  # noqa: E731
+        (_get(holder, name) for name in names for holder in (spec, config) if _get(holder, name)), 0
+    )
+    layers = read(("num_layers", "num_hidden_layers", "n_layer"))
+    heads = read(("num_heads", "num_attention_heads", "n_head"))
+    width = read(("dim", "hidden_size", "n_embd"))
+    head_dim = read(("head_dim",)) or (width // heads if heads else 0)
+    return float(4 * everything + 2 * trained + 12 * layers * heads * head_dim * sequence_length)
+
+
+def _get(holder: Any, name: str) -> Any:
+    return holder.get(name) if isinstance(holder, dict) else getattr(holder, name, None)
+
+
+def peak_flops(device: torch.device, dtype: torch.dtype) -> tuple[float, str]:
+    """Peak matmul rate and where it is from: a data sheet, or a measurement on this machine.
+
+    Units: FLOP/s
+    """
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        for part, peak in PEAKS.items():
+            if part in name:
+                return peak, f"data sheet of {part}, dense 16-bit"
+    return _measured_peak(device.type, dtype, torch.get_num_threads())
+
+
+@cache
+def _measured_peak(device_type: str, dtype: torch.dtype, num_threads: int) -> tuple[float, str]:
+    """The best of a few square matrix products; cached for the process and its thread count."""
+    size = 768
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        left, right = (torch.rand(size, size, device=device_type).to(dtype) for _ in range(2))
+        best = float("inf")
+        for _ in range(5):
+            start = time.perf_counter()
+            torch.matmul(left, right)
+            if device_type == "cuda":
+                torch.cuda.synchronize()
+            best = min(best, time.perf_counter() - start)
+    what = f"measured: {size} x {size} {str(dtype).removeprefix('torch.')} matmul, {num_threads} threads"
+    return 2 * size**3 / best, what
+
+
+class PeakTracker(TorchDispatchMode):
+    """Follows the storages that are held and every one made while it is active, until they are freed.
+
+    State: `held` bytes alive now, `peak` the most at once; autograd's saved tensors count
+    Units: bytes
+    Error: temporary buffers inside a kernel are not seen
+    """
+
+    def __init__(self, held: Iterable[Any]) -> None:
+        super().__init__()
+        self.held = self.peak = 0
+        self.known: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+        for value in held:
+            if isinstance(value, Tensor):
+                self._follow(value)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for value in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(value, Tensor):
+                self._follow(value)
+        return result
+
+    def _follow(self, value: Tensor) -> None:
+        storage = value.untyped_storage()
+        if storage in self.known:
+            return
+        size = self.known[storage] = storage.nbytes()
+        self.held += size
+        self.peak = max(self.peak, self.held)
+        finalize(storage, self._freed, size)
+
+    def _freed(self, size: int) -> None:
+        self.held -= size
+
+
+def resident_bytes() -> int:
+    """Peak resident size of this process."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

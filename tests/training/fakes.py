@@ -1,0 +1,116 @@
+"""A tiny model, source and place to work in, for tests of the loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import nn
+
+from harness.method import Choice
+from harness.rng import Purpose, stream_seed
+from harness.training.methods import Methods
+
+VOCAB = 32
+
+
+class TinyModel(nn.Module):
+    """Embedding, dropout, one hidden layer, head."""
+
+    def __init__(self, *, seed: int = 0, dropout: float = 0.0, dim: int = 16) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.embed_tokens = nn.Embedding(VOCAB, dim)
+            self.hidden = nn.Linear(dim, 4 * dim)
+            self.out = nn.Linear(4 * dim, dim)
+            self.norm = nn.LayerNorm(dim)
+            self.lm_head = nn.Linear(dim, VOCAB, bias=False)
+            self.dropout = nn.Dropout(dropout)
+
+    def forward(self, input_ids: torch.Tensor, use_cache: bool = False, **_: Any) -> SimpleNamespace:
+        x_BTD = self.dropout(self.embed_tokens(input_ids))
+        x_BTD = x_BTD + self.out(torch.relu(self.hidden(self.norm(x_BTD))))
+        return SimpleNamespace(logits=self.lm_head(x_BTD))
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embed_tokens
+
+
+class TinySource:
+    """Counting sequences with noise; rows have different numbers of labels."""
+
+    num_samples = 64
+
+    def __init__(self, *, length: int = 12, seed: int = 0, bad: set[int] | None = None) -> None:
+        self.length, self.seed, self.position = length, seed, 0
+        self.bad = bad or set()
+        self.drawn: list[int] = []
+
+    def next(self, size: int) -> dict[str, torch.Tensor]:
+        rows = [self._row(self.position + i) for i in range(size)]
+        self.drawn.extend(range(self.position, self.position + size))
+        self.position += size
+        ids = torch.stack([row for row, _ in rows])
+        labels = ids[:, 1:].clone()
+        for i, (_, learned) in enumerate(rows):
+            labels[i, learned:] = -100
+        return {
+            "input_ids": ids[:, :-1],
+            "labels_BT": labels,
+            "num_bytes": torch.full((size,), 3.0 * self.length),
+        }
+
+    def _row(self, index: int) -> tuple[torch.Tensor, int]:
+        generator = torch.Generator().manual_seed(self.seed * 100_003 + index)
+        start, step = torch.randint(0, VOCAB, (2,), generator=generator).tolist()
+        ids = (start + (1 + step % 2) * torch.arange(self.length + 1)) % VOCAB
+        if index in self.bad:
+            ids = torch.randint(0, VOCAB, (self.length + 1,), generator=generator)
+        return ids, 1 + index % self.length
+
+    def state_dict(self) -> dict[str, int]:
+        return {"position": self.position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.position = state["position"]
+
+
+@dataclass
+class FakeRun:
+    """What the loop needs of a stage's work."""
+
+    checkpoints: Path
+    stage: str = "pretrain"
+    choices: dict[str, Choice | tuple[Choice, ...]] = field(default_factory=dict)
+    device: str = "cpu"
+    seed: int = 0
+    seen: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+
+    def on_step(self, step: int, facts: dict[str, float]) -> None:
+        self.seen.append((step, facts))
+
+    def stream(self, purpose: Purpose) -> int:
+        return stream_seed(seed=self.seed, stage=self.stage, purpose=purpose)
+
+
+def methods(**replaced: Any) -> Methods:
+    """AdamW, constant rate, one process, fp32, no stabilizer, unless replaced."""
+    from harness_plugins.batch_schedule.constant import Constant as ConstantBatch
+    from harness_plugins.optimizer.adamw import AdamW
+    from harness_plugins.parallelism.single import Single
+    from harness_plugins.precision.fp32 import Fp32
+    from harness_plugins.schedule.cosine import Cosine
+
+    defaults: dict[str, Any] = {
+        "optimizer": AdamW(),
+        "schedule": Cosine(),
+        "batch_schedule": ConstantBatch(),
+        "stabilizers": (),
+        "precision": Fp32(),
+        "parallelism": Single(),
+    }
+    return Methods(**{**defaults, **replaced})

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from harness.axes import MODEL_AXES
 from harness.compose.experiment import Experiment
-from harness.compose.schema import EXPERIMENT_KEYS, model_options, mounted_axes, stage_axes, stage_key
+from harness.compose.schema import EXPERIMENT_KEYS, Root, model_options, mounted_axes, stage_axes, stage_key
 from harness.compose.typed import instance, plain
 from harness.errors import ConfigError, UnknownNameError
 from harness.method import CellView, Choice
@@ -23,6 +23,9 @@ from harness.stages import CHAIN, stage_class
 
 NOT_RESULT = (*EXPERIMENT_KEYS, "tracker", "device", "scale")
 """Root keys that do not determine what a cell yields."""
+
+
+ROOT_KEYS = (*(f.name for f in fields(Root)), "model")
 
 
 class Cell(CellView):
@@ -149,7 +152,7 @@ class Cell(CellView):
             )
         if self.seed_from is not None and self.seed_from not in self.stages:
             raise UnknownNameError(what="stage (in seed_from)", name=self.seed_from, known=self.stages)
-        if self.model_path() == "???":
+        if self.model_path() == "":
             raise ConfigError("model=pretrained needs model.path=DIR (a directory, or a name on the hub)")
         pretrained = self.model_path() is not None
         if pretrained and not self.imports_model():
@@ -170,8 +173,11 @@ class Cell(CellView):
                 config[key] = self._canonical_axis(key)
             elif key in stages:
                 config[key] = self._canonical_stage(stages[key])
-            else:
+            elif key in ROOT_KEYS:
                 config[key] = plain(value)
+            else:
+                known = [*ROOT_KEYS, *registry().axes, *stages]
+                raise UnknownNameError(what="config key", name=key, known=known)
         return config
 
     def _canonical_axis(self, axis: str) -> Any:

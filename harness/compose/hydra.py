@@ -9,6 +9,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
+from harness.compose import explain
 from harness.compose.cell import Cell
 from harness.compose.publish import publish
 
@@ -35,11 +36,33 @@ def compose(overrides: Sequence[str] = ()) -> Cell:
 
 
 def load(overrides: Sequence[str] = ()) -> tuple[DictConfig, dict[str, str | None]]:
-    """The composed node without Hydra's own, and what was chosen in each config group."""
+    """The composed node without Hydra's own, and what was chosen in each config group.
+
+    Raises: ConfigError or PluginError, translated from Hydra's
+    """
     publish()
+    explain.check(overrides)
+    try:
+        return _load(overrides)
+    except explain.REFUSED as error:
+        explain.explain(error, overrides, _choices_alone(overrides))
+
+
+def _load(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str | None]]:
     with hydra.initialize_config_dir(config_dir=str(config_dir()), job_name="harness", version_base="1.3"):
         node = hydra.compose(CONFIG_NAME, overrides=list(overrides), return_hydra_config=True)
     choices = dict(node.hydra.runtime.choices)
     OmegaConf.set_struct(node, False)
     del node["hydra"]
     return node, choices
+
+
+def _choices_alone(overrides: Sequence[str]) -> DictConfig | None:
+    """The composition of the overrides that choose (groups), or None where even they fail."""
+    groups = [text for text in overrides if "." not in text.partition("=")[0].partition("@")[0]]
+    for attempt in (groups, []):
+        try:
+            return _load(attempt)[0]
+        except explain.REFUSED:
+            continue
+    return None

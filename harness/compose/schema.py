@@ -107,7 +107,7 @@ def stage_node(stage: str) -> DictConfig:
 
 def root_node() -> DictConfig:
     """Everything but the axes, typed."""
-    root: DictConfig = OmegaConf.structured(Root)
+    root: DictConfig = writable(OmegaConf.structured(Root))
     OmegaConf.set_struct(root, False)
     root["model"] = model_node()
     for stage in available_stages():
@@ -129,6 +129,8 @@ def writable(node: Any) -> Any:
     """A structured node that takes overrides although its dataclass is frozen."""
     if OmegaConf.is_config(node):
         OmegaConf.set_readonly(node, None)
+        if OmegaConf.get_type(node) is dict:
+            OmegaConf.set_struct(node, False)  # a mapping takes new keys
         if OmegaConf.is_dict(node) and not node._is_none() and not node._is_missing():
             for key in node:
                 writable(node._get_node(key))

@@ -23,7 +23,9 @@ HEAVY = ("transformers", "peft", "lm_eval", "wandb", "datasets", "trl", "datatro
 
 def test_the_config_is_frozen(method: type[Method]) -> None:
     assert dataclasses.is_dataclass(method.Config)
-    assert method.Config.__dataclass_params__.frozen, "decorate it with @dataclass(frozen=True, kw_only=True)"
+    assert vars(method.Config)["__dataclass_params__"].frozen, (
+        "decorate it with @dataclass(frozen=True, kw_only=True)"
+    )
     assert all(f.kw_only for f in dataclasses.fields(method.Config)), "options are keyword-only"
 
 
@@ -54,7 +56,7 @@ def test_a_config_round_trips_through_hydra(method: type[Method]) -> None:
 def test_its_defaults_are_plain_values(method: type[Method]) -> None:
     for f in dataclasses.fields(method.Config):
         if not _is_required(f):
-            value = f.default if f.default is not dataclasses.MISSING else f.default_factory()  # type: ignore[misc]
+            value = f.default if f.default is not dataclasses.MISSING else f.default_factory()  # type: ignore[misc,operator]
             kinds = (bool, int, float, str, list, tuple, dict, Enum, Path, type(None))
             assert isinstance(value, kinds) or dataclasses.is_dataclass(value), f"{f.name} = {value!r}"
 

@@ -1,0 +1,159 @@
+"""What Hydra and OmegaConf refuse, said so that the reader knows where, what, and what would work."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, NoReturn
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
+
+from harness.errors import ConfigError, HarnessError, UnknownNameError
+from harness.registry import registry
+
+REFUSED = (HydraException, OmegaConfBaseException, ValueError, AttributeError, TypeError)
+"""What a composition raises for a bad override or file."""
+
+
+def parse(overrides: Sequence[str]) -> list[Override]:
+    """Overrides as Hydra reads them.
+
+    Raises: ConfigError naming the one that cannot be read
+    """
+    parser = OverridesParser.create()
+    found = []
+    for text in overrides:
+        try:
+            found += parser.parse_overrides([text])
+        except HydraException as error:
+            reason = str(error).splitlines()
+            detail = next(
+                (line for line in reason if not line.startswith(("Error parsing", "See "))), reason[0]
+            )
+            raise ConfigError(f"'{text}' is no override ({detail}); write key=value, e.g. seed=1") from error
+    return found
+
+
+def check(overrides: Sequence[str]) -> None:
+    """Refuse overrides that no composition can make sense of, and what Hydra would say badly.
+
+    Raises: ConfigError, UnknownNameError, PluginError
+    """
+    for override in parse(overrides):
+        text, key = override.input_line, override.key_or_group
+        if override.is_sweep_override():
+            raise ConfigError(f"{text} has several values; one run takes one, `harness sweep` takes all")
+        if key in registry().axes:
+            _check_choice(override, str(text))
+        elif key.endswith(".method"):
+            axis = key.removesuffix(".method").rpartition(".")[2]
+            raise ConfigError(
+                f"{text} would keep the options of another method; choose it with {axis}={override.value()}"
+            )
+
+
+def _check_choice(override: Override, text: str) -> None:
+    axis = registry().axes[override.key_or_group]
+    absent = f"{axis.axis}=[]" if axis.many else f"{axis.axis}=none"
+    value = override.value()
+    if override.is_delete() or (value is None and override.package is None):
+        ways = [absent] if axis.many or axis.optional else sorted(registry().methods(axis.axis))
+        raise ConfigError(f"{text} leaves {axis.axis} undefined; use {' or '.join(map(str, ways))}")
+    if value is None:
+        return
+    names = value if isinstance(value, list) else [value]
+    if len(names) > 1 and not axis.many:
+        raise ConfigError(
+            f"{text}: {axis.axis} takes one method; to compare several, `harness sweep` with a,b"
+        )
+    for name in names:
+        registry().get(axis.axis, str(name))
+        if names.count(name) > 1:
+            raise ConfigError(f"{text} names {name} twice; each method of a list stands once")
+
+
+def explain(error: Exception, overrides: Sequence[str], without_values: DictConfig | None) -> NoReturn:
+    """Raise what a failed composition means.
+
+    `without_values` is the composition of the choices alone, to list the options that exist.
+    Raises: ConfigError, UnknownNameError, PluginError
+    """
+    if isinstance(error, HarnessError):
+        raise error
+    where = re.match(r"In '([^']+)': ", str(error))
+    prefix = f"conf/{where[1]}.yaml: " if where and where[1] != "config" else ""
+    if isinstance(error, MissingConfigException):
+        _missing(error, prefix)
+    cause: Any = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    in_text = re.search(r"full_key: (\S+)", str(error))
+    key = getattr(cause, "full_key", None) or (in_text[1] if in_text else "")
+    unknown = isinstance(cause, ConfigKeyError | ConfigAttributeError) or "not in" in str(cause)
+    if key and unknown:
+        raise ConfigError(prefix + unknown_key(str(key), without_values)) from error
+    if key and isinstance(cause, ValidationError):
+        given = next((text for text in overrides if text.lstrip("+").split("=")[0] == key), key)
+        raise ConfigError(f"{prefix}{given}: {_first_line(cause)}") from error
+    misplaced = re.match(r"(?:In '[^']+': )?Could not override '([^'@]+)@([^']+)'", str(error))
+    if misplaced:
+        axis, package = misplaced.groups()
+        raise ConfigError(
+            f"{prefix}{axis}@{package}: no stage takes {axis} there; known: {', '.join(_mounts(axis))}"
+        ) from error
+    raise ConfigError(prefix + _first_line(error)) from error
+
+
+def unknown_key(key: str, node: DictConfig | None) -> str:
+    """Why there is no such key, with what exists beside it and which methods do have it."""
+    parent, _, name = key.rpartition(".")
+    beside: Any = OmegaConf.select(node, parent) if node is not None and parent else node
+    axis = registry().axes.get(key.split(".")[0])
+    if axis is not None and axis.many and not OmegaConf.is_dict(beside):
+        chosen = key.split(".")[1]
+        return f"{key}: {chosen} is not chosen; add it, e.g. {axis.axis}=[{chosen}]"
+    if not OmegaConf.is_dict(beside):
+        return f"No config key is called '{key}'"
+    known = sorted(str(item) for item in beside if item != "method")
+    what = "config key" if not parent else f"option of {parent}"
+    if axis is not None and "method" in beside:
+        what = f"option of {parent.replace('.', '=') if axis.many else f'{parent}={beside.method}'}"
+    message = str(UnknownNameError(what=what, name=name, known=known))
+    having = [
+        method.name
+        for method in (registry().methods(axis.axis).values() if axis is not None else ())
+        if any(f.name == name for f in fields(method.Config))
+    ]
+    return f"{message}. Methods that have it: {', '.join(having)}" if having else message
+
+
+def _missing(error: MissingConfigException, prefix: str) -> NoReturn:
+    """A choice that no config stands for."""
+    group, _, name = (error.missing_cfg_file or "").rpartition("/")
+    if group in registry().axes:
+        try:
+            registry().get(group, name)
+        except HarnessError as plain:
+            raise ConfigError(f"{prefix}{plain}") if prefix else plain from error
+    raise ConfigError(
+        prefix
+        + str(
+            UnknownNameError(what=group.replace("/", " ") or "config", name=name, known=error.options or [])
+        )
+    ) from error
+
+
+def _mounts(axis: str) -> list[str]:
+    from harness.compose.schema import available_stages, mounted_axes, stage_key
+
+    return [
+        f"{axis}@{stage_key(stage)}.{axis}" for stage in available_stages() if axis in mounted_axes(stage)
+    ]
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(getattr(error, "msg", None) or error)
+    return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)

@@ -52,6 +52,7 @@ _PUBLIC = {
     **dict.fromkeys(("Evaluator", "Evaluation", "Metric", "Subject"), "harness.axes.evaluator"),
     **dict.fromkeys(("Judge", "Duel"), "harness.axes.judge"),
     "Tracker": "harness.axes.tracker",
+    "records": "harness.report.frames",
 }
 """Public name -> module; a plugin imports these from `harness` and nothing else of it."""
 

@@ -1,0 +1,329 @@
+"""Records as tables: one pandas row a cell and metric, and the arrangement that a report computes from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.errors import ConfigError, DataError, UnknownNameError
+from harness.report.records import Record, label, read
+from harness.report.statistics import Array, Measured
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Levels = tuple[str, ...]
+"""One level for each factor, in the order of the factors."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricInfo:
+    """What a number is."""
+
+    name: str
+    """`<evaluator>.<task>.<metric>`, or `<stage>.<fact>` for a measured fact."""
+    unit: str = ""
+    higher_is_better: bool | None = None
+    """None where no direction is better (facts)."""
+
+
+@dataclass(kw_only=True)
+class Results:
+    """Records arranged by configuration, seed and metric."""
+
+    name: str
+    factors: dict[str, list[str]]
+    """Factor -> its levels in the experiment's order."""
+    baseline: dict[str, str]
+    seeds: list[int]
+    records: dict[Levels, dict[int, Record]]
+    """Configuration -> seed -> record, failed ones included."""
+    notes: list[str] = field(default_factory=list)
+    """What was left out and why, one sentence each."""
+
+    @cached_property
+    def metrics(self) -> dict[str, MetricInfo]:
+        """Every metric of every record, then every numeric fact, in order of appearance."""
+        found: dict[str, MetricInfo] = {}
+        for record in self.all_records():
+            for m in record.data["metrics"]:
+                name = metric_name(m)
+                found.setdefault(
+                    name,
+                    MetricInfo(
+                        name=name, unit=m.get("unit") or "", higher_is_better=m.get("higher_is_better")
+                    ),
+                )
+        for record in self.all_records():
+            for name in facts(record):
+                found.setdefault(name, MetricInfo(name=name))
+        return found
+
+    def all_records(self) -> list[Record]:
+        return [record for by_seed in self.records.values() for record in by_seed.values()]
+
+    def resolve(self, reference: str) -> str:
+        """The full name of a metric given by its last parts, e.g. `recall.acc`.
+
+        Raises: UnknownNameError, ConfigError where several fit
+        """
+        if reference in self.metrics:
+            return reference
+        fits = [name for name in self.metrics if name.endswith("." + reference)]
+        measured = [name for name in fits if self.metrics[name].higher_is_better is not None]
+        fits = measured or fits
+        if not fits:
+            raise UnknownNameError(what="metric", name=reference, known=self.metrics)
+        if len(fits) > 1:
+            raise ConfigError(f"metric '{reference}' fits {', '.join(fits)}; name one of them in full")
+        return fits[0]
+
+    def configurations(self, where: Mapping[str, str]) -> list[Levels]:
+        """The configurations that have these levels.
+
+        Raises: UnknownNameError for a factor or level the experiment does not have
+        """
+        for factor, level in where.items():
+            if factor not in self.factors:
+                raise UnknownNameError(
+                    what=f"factor of experiment '{self.name}'", name=factor, known=self.factors
+                )
+            if level not in self.factors[factor]:
+                raise UnknownNameError(
+                    what=f"level of factor '{factor}'", name=level, known=self.factors[factor]
+                )
+        places = [(list(self.factors).index(f), level) for f, level in where.items()]
+        return [levels for levels in self.records if all(levels[i] == level for i, level in places)]
+
+    def measured(self, where: Mapping[str, str], metric: str) -> Measured | None:
+        """A metric of all configurations with these levels, averaged over the factors not named.
+
+        A seed counts only where every one of those configurations has it; None where none does.
+        """
+        chosen = self.configurations(where)
+        if not chosen:
+            return None
+        seeds = [
+            seed
+            for seed in self.seeds
+            if all(math.isfinite(self._value(levels, seed, metric)) for levels in chosen)
+        ]
+        if not seeds:
+            return None
+        values = {s: float(np.mean([self._value(levels, s, metric) for levels in chosen])) for s in seeds}
+        items_SD = self._items(chosen, seeds, metric)
+        stderr, n = self._own_error(chosen, seeds, metric)
+        return Measured(values=values, items_SD=items_SD, stderr=stderr, num_items=n)
+
+    def missing(self, where: Mapping[str, str], metric: str) -> list[str]:
+        """Why there is no number, one line a configuration and seed that lacks one."""
+        lines = []
+        chosen = self.configurations(where)
+        if not chosen:
+            return ["not in the sweep"]
+        for levels in chosen:
+            for seed in self.seeds:
+                record = self.records[levels].get(seed)
+                if record is None:
+                    lines.append(f"seed {seed}: no record")
+                elif record.status != "ok":
+                    lines.append(f"seed {seed}: {record.reason}")
+                elif not math.isfinite(value := self._value(levels, seed, metric)):
+                    known = metric in self._numbers[record.cell]
+                    lines.append(f"seed {seed}: {'the value is ' + str(value) if known else 'not measured'}")
+        return lines
+
+    @cached_property
+    def _numbers(self) -> dict[str, dict[str, float]]:
+        """Cell id -> metric -> value, facts included."""
+        found = {}
+        for record in self.all_records():
+            numbers = dict(facts(record))
+            for m in record.data["metrics"]:
+                value = m.get("value")
+                numbers[metric_name(m)] = float("nan") if value is None else float(value)
+            found[record.cell] = numbers
+        return found
+
+    def _value(self, levels: Levels, seed: int, metric: str) -> float:
+        record = self.records[levels].get(seed)
+        if record is None or record.status != "ok":
+            return float("nan")
+        return self._numbers[record.cell].get(metric, float("nan"))
+
+    def _own_error(
+        self, chosen: Sequence[Levels], seeds: Sequence[int], metric: str
+    ) -> tuple[float | None, int]:
+        """The evaluator's standard error and number of items, for one configuration alone."""
+        found = [self._metric(levels, seed, metric) for levels in chosen for seed in seeds]
+        n = min((int(m.get("n") or 0) for m in found if m), default=0)
+        errors = [m.get("stderr") for m in found if m]
+        usable = len(chosen) == 1 and errors and all(isinstance(e, int | float) for e in errors)
+        return (float(np.mean(errors)) if usable else None), n
+
+    def _metric(self, levels: Levels, seed: int, metric: str) -> Mapping[str, Any] | None:
+        for m in self.records[levels][seed].data["metrics"]:
+            if metric_name(m) == metric:
+                return dict(m)
+        return None
+
+    def _items(self, chosen: Sequence[Levels], seeds: Sequence[int], metric: str) -> Array | None:
+        matrix = self._item_matrix(metric)
+        if matrix is None:
+            return None
+        values_RD, row_of = matrix
+        rows = [[row_of.get(self.records[levels][seed].cell) for levels in chosen] for seed in seeds]
+        if any(row is None for line in rows for row in line):
+            return None
+        return np.asarray(values_RD[np.array(rows)].mean(axis=1))
+
+    def _item_matrix(self, metric: str) -> tuple[Array, dict[str, int]] | None:
+        """Per-item values of all records: rows x items (NaN where not scored), and the row of each cell.
+
+        A metric whose printed value is not the mean of its items (a ratio of sums) has none, so that no
+        test speaks of another number than the one shown.
+        """
+        if metric not in self._matrices:
+            self._matrices[metric] = self._build_matrix(metric)
+        return self._matrices[metric]
+
+    _matrices: dict[str, tuple[Array, dict[str, int]] | None] = field(default_factory=dict)
+
+    def _build_matrix(self, metric: str) -> tuple[Array, dict[str, int]] | None:
+        sample_name, _, column = metric.rpartition(".")
+        found: list[tuple[str, Any, Array]] = []
+        for record in self.all_records():
+            frame = record.samples(sample_name) if record.status == "ok" else None
+            if frame is None or column not in frame or "doc_hash" not in frame:
+                continue
+            values_N = frame[column].to_numpy(dtype=np.float64, na_value=np.nan)
+            printed = self._numbers[record.cell].get(metric, float("nan"))
+            if not math.isclose(
+                float(np.nanmean(values_N)) if len(values_N) else math.nan, printed, rel_tol=1e-3
+            ):
+                return None
+            found.append((record.cell, frame["doc_hash"].to_numpy(), values_N))
+        if not found:
+            return None
+        index = {doc: i for i, doc in enumerate(dict.fromkeys(doc for _, docs, _ in found for doc in docs))}
+        values_RD = np.full((len(found), len(index)), np.nan)
+        for row, (_, docs, values_N) in enumerate(found):
+            places = np.fromiter((index[doc] for doc in docs), dtype=np.int64, count=len(docs))
+            counts = np.bincount(places, minlength=len(index))
+            if counts.max(initial=0) <= 1:
+                values_RD[row, places] = values_N
+            else:  # one document twice in a task: its mean, so that it weighs once
+                sums = np.bincount(places, weights=values_N, minlength=len(index))
+                values_RD[row] = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+        return values_RD, {cell: row for row, (cell, _, _) in enumerate(found)}
+
+
+def metric_name(m: Mapping[str, Any]) -> str:
+    return f"{m['evaluator']}.{m['task']}.{m['metric']}"
+
+
+def facts(record: Record) -> dict[str, float]:
+    """Numeric facts as `<stage>.<fact>`."""
+    return {
+        f"{stage}.{name}": float(value)
+        for stage, found in record.data.get("facts", {}).items()
+        for name, value in found.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+
+
+def factor_levels(factors: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Factor -> labels of its levels, from an experiment's `factors:`."""
+    found = {}
+    for name, spec in factors.items():
+        if isinstance(spec, Mapping):
+            (_, first), *rest = spec.items()
+            values = first if not rest and isinstance(first, list | tuple) else list(spec)
+        else:
+            values = spec
+        found[str(name)] = [label(v) for v in values]
+    return found
+
+
+def arrange(records: Sequence[Record]) -> Results:
+    """Records by configuration and seed; duplicates give way to the newest, and a note says so.
+
+    Raises: DataError if there are no records
+    """
+    if not records:
+        raise DataError("There are no records to arrange; run the sweep first")
+    newest = records[-1]
+    factors = factor_levels(newest.experiment.get("factors") or {})
+    for record in records:
+        for factor, level in record.levels.items():
+            known = factors.setdefault(factor, [])
+            if level not in known:
+                known.append(level)
+    notes = []
+    arranged: dict[Levels, dict[int, Record]] = {}
+    for record in records:
+        levels = tuple(record.levels.get(f, "unset") for f in factors)
+        by_seed = arranged.setdefault(levels, {})
+        previous = by_seed.get(record.seed)
+        if previous is not None:
+            where = ", ".join(levels)
+            notes.append(
+                f"Two records of {where}, seed {record.seed}: {record.cell} is newer and is shown, "
+                f"{previous.cell} is not."
+            )
+        by_seed[record.seed] = record
+    for factor, levels_of_factor in factors.items():
+        place = list(factors).index(factor)
+        if any(levels[place] == "unset" for levels in arranged) and "unset" not in levels_of_factor:
+            levels_of_factor.append("unset")
+    order = {f: {level: i for i, level in enumerate(v)} for f, v in factors.items()}
+    ordered = sorted(arranged, key=lambda levels: [order[f][v] for f, v in zip(factors, levels, strict=True)])
+    baseline = {str(k): label(v) for k, v in (newest.experiment.get("baseline") or {}).items()}
+    return Results(
+        name=str(newest.experiment.get("name") or newest.data.get("sweep")),
+        factors=factors,
+        baseline={f: v for f, v in baseline.items() if v in factors.get(f, [])},
+        seeds=sorted({r.seed for r in records}),
+        records={levels: dict(sorted(arranged[levels].items())) for levels in ordered},
+        notes=notes,
+    )
+
+
+def load(store: object, experiment: str) -> pd.DataFrame:
+    """One row a cell and metric: factors, seed, outcome, value, standard error, items.
+
+    A cell without numbers has one row that says why. A factor called like a column gets `factor.` before it.
+    Raises: DataError if there are no records
+    """
+    import pandas as pd
+
+    rows = []
+    for record in read(store, experiment):
+        base: dict[str, Any] = {
+            "cell": record.cell,
+            "seed": record.seed,
+            "outcome": record.status,
+            "reason": "" if record.status == "ok" else record.reason,
+        }
+        measured = [
+            {key: m.get(key) for key in ("evaluator", "task", "metric", "value", "unit", "stderr", "n")}
+            for m in record.data["metrics"]
+        ] or [
+            dict.fromkeys(("evaluator", "task", "metric", "unit"), "")
+            | {"value": np.nan, "stderr": np.nan, "n": 0}
+        ]
+        taken = {*base, *measured[0]}
+        levels = {f"factor.{f}" if f in taken else f: level for f, level in record.levels.items()}
+        rows += [{**levels, **base, **m} for m in measured]
+    frame = pd.DataFrame(rows)
+    return frame.astype({"value": float, "stderr": float})
+
+
+def records(experiment: str, *, store: object = None) -> pd.DataFrame:
+    """All measurements of an experiment as a data frame; see `load`."""
+    return load(store, experiment)

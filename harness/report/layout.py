@@ -1,0 +1,210 @@
+"""Layouts: what a table shows and how, read from conf/report/<name>.yaml or made from the factors."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.errors import ConfigError, UnknownNameError
+from harness.report.frames import Results
+
+Better = Literal["higher", "lower", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricColumn:
+    """One metric of a table."""
+
+    metric: str
+    """Its last name parts, e.g. `recall.acc`; a measured fact is `<stage>.<fact>`."""
+    label: str = ""
+    """Heading; the metric's own name where empty."""
+    format: str = ""
+    """Python format of the value, e.g. `.2f`; digits follow the uncertainty where empty."""
+    scale: float = 1.0
+    """Factor on value and interval before printing, e.g. 100 for percent."""
+    unit: str = ""
+    """Unit after scaling; the metric's own where empty."""
+    better: Better | None = None
+    """Which direction is better; the metric's own where null."""
+    optional: bool = False
+    """Whether the column is left out where no record has the metric."""
+    note: str = ""
+    """A footnote on the heading."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """A table: which factors stand where, which metrics, which marks."""
+
+    name: str = "default"
+    title: str = ""
+    alias: str = ""
+    """The survey's name of the table, e.g. `T10`."""
+    rows: tuple[str, ...] = ()
+    """Factors down the side, outermost first."""
+    columns: tuple[str, ...] = ()
+    """Factors along the top, above the metrics; factors in neither are averaged over."""
+    metrics: tuple[MetricColumn, ...] = ()
+    """All measured metrics where empty."""
+    where: Mapping[str, Any] = field(default_factory=dict)
+    """Factor -> levels to keep."""
+    group: str = ""
+    """Factor of the rows after whose levels a rule is drawn; best values are sought inside a group."""
+    best: bool = True
+    """Whether the best and second best of a column are marked."""
+    arrows: bool = True
+    """Whether headings say which direction is better."""
+    interval: Literal["ci", "sd", "none"] = "ci"
+    """What follows the value: half the 95 % interval, the standard deviation over seeds, or nothing."""
+    test: Literal["paired_t", "mixed"] = "paired_t"
+    """How methods are compared to the baseline over seeds."""
+    family: Literal["table", "metric"] = "table"
+    """The comparisons that Holm's correction covers together."""
+    baseline: Mapping[str, Any] = field(default_factory=dict)
+    """Overrides the experiment's."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Factor or level -> how it is printed."""
+    footnotes: tuple[str, ...] = ()
+    claims: tuple[Mapping[str, Any], ...] = ()
+    """Claims of the literature that this table can settle, beside the experiment's own."""
+    published: Mapping[str, Any] = field(default_factory=dict)
+    """The survey's values and the settings under which they were had."""
+    reference: Mapping[str, Any] = field(default_factory=dict)
+    """Rows and columns of a reference table, which needs no records."""
+
+    def text(self, name: str) -> str:
+        """How a factor or level is printed."""
+        return str(self.labels.get(name, name))
+
+
+def conf_folder() -> Path:
+    """conf/report, in a checkout or in the wheel."""
+    package = Path(__file__).parents[1]
+    inside = package / "conf" / "report"
+    return inside if inside.is_dir() else package.parent / "conf" / "report"
+
+
+def shipped() -> dict[str, Path]:
+    """Layout name -> its file."""
+    return {path.stem: path for path in sorted(conf_folder().glob("*.yaml"))}
+
+
+def load_layout(chosen: str | Mapping[str, Any] | None) -> Layout:
+    """A layout by name, alias, path, or as an inline mapping (an experiment's `report:`).
+
+    Raises: UnknownNameError, ConfigError
+    """
+    if chosen is None:
+        return Layout()
+    if isinstance(chosen, Mapping):
+        return parse(chosen, where="report")
+    files = shipped()
+    path = Path(chosen) if chosen.endswith((".yaml", ".yml")) else files.get(chosen.lower())
+    if path is None:
+        by_alias = {str(read_yaml(p).get("alias", "")).lower(): p for p in files.values()}
+        path = by_alias.get(chosen.lower())
+    if path is None:
+        raise UnknownNameError(what="table layout", name=chosen, known=files)
+    if not path.exists():
+        raise ConfigError(f"--table {path} does not exist; shipped layouts are {', '.join(files)}")
+    return parse({"name": path.stem, **read_yaml(path)}, where=str(path.name))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping.
+
+    Raises: ConfigError
+    """
+    import yaml
+
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path} must hold a mapping, e.g. `rows: [peft]`")
+    return loaded
+
+
+def parse(raw: Mapping[str, Any], *, where: str) -> Layout:
+    """A checked Layout.
+
+    Raises: ConfigError for a key or a value that no layout has
+    """
+    given = dict(raw)
+    metrics = [
+        build(MetricColumn, {"metric": m} if isinstance(m, str) else m, where=f"{where}.metrics")
+        for m in given.pop("metrics", None) or ()
+    ]
+    for key in ("rows", "columns", "footnotes"):
+        value = given.get(key) or ()
+        given[key] = (value,) if isinstance(value, str) else tuple(value)
+    given["claims"] = tuple({"says": c} if isinstance(c, str) else dict(c) for c in given.get("claims") or ())
+    layout: Layout = build(Layout, {**given, "metrics": tuple(metrics)}, where=where)
+    return layout
+
+
+def build(kind: Any, raw: Mapping[str, Any], *, where: str) -> Any:
+    """A dataclass from a mapping, with unknown keys and wrong choices named."""
+    known = {f.name: f for f in dataclasses.fields(kind)}
+    for key, value in raw.items():
+        if key not in known:
+            raise UnknownNameError(what=f"option of {where}", name=str(key), known=known)
+        choices = CHOICES.get((kind, key))
+        if choices and value not in choices:
+            raise ConfigError(f"{where}.{key}={value!r} must be one of {', '.join(map(repr, choices))}")
+    try:
+        return kind(**raw)
+    except TypeError as error:
+        raise ConfigError(f"{where} is not complete: {error}") from error
+
+
+CHOICES: Mapping[tuple[Any, str], Sequence[Any]] = {
+    (Layout, "interval"): ("ci", "sd", "none"),
+    (Layout, "test"): ("paired_t", "mixed"),
+    (Layout, "family"): ("table", "metric"),
+    (MetricColumn, "better"): ("higher", "lower", "none", None),
+}
+
+
+def fit(layout: Layout, results: Results) -> Layout:
+    """The layout with what it leaves open filled in from the records.
+
+    Without rows and columns, the last of several factors goes on top if its columns stay readable.
+    Raises: UnknownNameError for a factor or metric that the records do not have
+    """
+    factors = list(results.factors)
+    rows, columns = list(layout.rows), list(layout.columns)
+    for factor in (*rows, *columns, *layout.where, *([layout.group] if layout.group else [])):
+        if factor not in factors:
+            raise UnknownNameError(
+                what=f"factor of experiment '{results.name}' (asked for by table '{layout.name}')",
+                name=factor,
+                known=factors,
+            )
+    if not rows and not columns:
+        on_top = len(factors) > 1 and len(results.factors[factors[-1]]) <= 4
+        rows, columns = (factors[:-1], factors[-1:]) if on_top else (factors, [])
+    metrics = layout.metrics or tuple(
+        MetricColumn(metric=name) for name, m in results.metrics.items() if m.higher_is_better is not None
+    )
+    kept = []
+    for column in metrics:
+        try:
+            results.resolve(column.metric)
+        except UnknownNameError:
+            if not column.optional:
+                raise
+        else:
+            kept.append(column)
+    return dataclasses.replace(
+        layout,
+        rows=tuple(rows),
+        columns=tuple(columns),
+        metrics=tuple(kept),
+        group=layout.group or (rows[0] if len(rows) > 1 else ""),
+    )

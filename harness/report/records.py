@@ -1,0 +1,246 @@
+"""Records: what cells yielded, read from a store or from the compact file beside a committed report."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMAT = 1
+"""Version of record.json and of the compact file."""
+TEXT = ("prompt", "answer", "target")
+"""Sample columns a reader looks at; all other numeric ones are metrics."""
+
+
+@dataclass(eq=False, kw_only=True)
+class Record:
+    """What one cell yielded: outcome, metrics, measured facts, provenance, samples."""
+
+    data: Mapping[str, Any]
+    """The content of record.json."""
+    folder: Path | None = None
+    """Where it lies, None when it comes from a compact file."""
+    embedded: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    """Samples of a compact file, by `<evaluator>.<task>`."""
+    _cache: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False)
+
+    @property
+    def cell(self) -> str:
+        return str(self.data["cell"])
+
+    @property
+    def levels(self) -> dict[str, str]:
+        """Factor -> level, both as text."""
+        return {str(k): label(v) for k, v in self.data["levels"].items()}
+
+    @property
+    def seed(self) -> int:
+        return int(self.data["seed"])
+
+    @property
+    def status(self) -> str:
+        return str(self.data["outcome"]["status"])
+
+    @property
+    def reason(self) -> str:
+        """Why there is no number, in one line; empty when there is."""
+        outcome = self.data["outcome"]
+        stage = f" in {outcome['stage']}" if outcome.get("stage") else ""
+        step = f" at step {outcome['step']}" if outcome.get("step") is not None else ""
+        text = " ".join(str(outcome.get("reason") or "").split())
+        return f"{self.status}{stage}{step}" + (f": {text}" if text else "")
+
+    @property
+    def finished(self) -> str:
+        return str(self.data.get("provenance", {}).get("finished", ""))
+
+    @property
+    def experiment(self) -> Mapping[str, Any]:
+        value = self.data["experiment"]
+        assert isinstance(value, Mapping)
+        return value
+
+    @property
+    def sample_names(self) -> list[str]:
+        if self.folder is None:
+            return sorted(self.embedded)
+        return sorted(path.stem for path in (self.folder / "samples").glob("*.parquet"))
+
+    def samples(self, name: str) -> pd.DataFrame | None:
+        """Items of `<evaluator>.<task>`: doc_hash, texts, one column a metric; None where not kept.
+
+        Raises: DataError if the file cannot be read
+        """
+        if name in self.embedded:
+            return self.embedded[name]
+        if self.folder is None:
+            return None
+        if name not in self._cache:
+            import pyarrow.parquet as parquet
+
+            path = self.folder / "samples" / f"{name}.parquet"
+            if not path.exists():
+                return None
+            try:
+                # One small file: threads and memory maps cost more than they bring.
+                self._cache[name] = parquet.ParquetFile(path).read(use_threads=False).to_pandas()
+            except (OSError, ValueError) as error:
+                raise DataError(f"{path} cannot be read as samples: {error}; delete it and re-run") from error
+        return self._cache[name]
+
+
+def label(level: object) -> str:
+    """A level as it is printed and compared: `none` for null, `true`, 8, 0.1, `lora`."""
+    if level is None:
+        return "none"
+    if isinstance(level, bool):
+        return str(level).lower()
+    if isinstance(level, Mapping | list | tuple):
+        return json.dumps(level, sort_keys=True)
+    return str(level)
+
+
+def store_root(store: object = None) -> Path:
+    """The store's directory: a Store, a path, `$HARNESS_STORE`, or `.harness` here."""
+    root = store if isinstance(store, str | Path) else getattr(store, "root", None)
+    return Path(root or os.environ.get("HARNESS_STORE") or ".harness")
+
+
+def read(store: object, experiment: str, *, cells: Iterable[str] | None = None) -> list[Record]:
+    """All records of an experiment, oldest first; `cells` keeps only those ids.
+
+    `store` may also be a compact file (`records.json.gz`).
+    Raises: DataError if there is none, naming the experiments that have some
+    """
+    root = store_root(store)
+    records = read_compact(root) if root.suffix in (".gz", ".json") else read_folder(root, experiment)
+    records = [r for r in records if experiment in (r.experiment.get("name"), r.data.get("sweep"))]
+    if cells is not None:
+        wanted = set(cells)
+        records = [r for r in records if r.cell in wanted]
+    if not records:
+        known = ", ".join(experiments(root)) or "none"
+        raise DataError(
+            f"There are no records of experiment '{experiment}' in {root}. With records: {known}. "
+            f"Run `harness sweep experiment={experiment}` first, or name another store."
+        )
+    return sorted(records, key=lambda r: (r.finished, r.cell))
+
+
+def experiments(root: Path) -> list[str]:
+    """Names of the sweeps that have records."""
+    if root.is_file():
+        return sorted({str(r.experiment.get("name")) for r in read_compact(root)})
+    return sorted(p.name for p in (root / "records").glob("*") if any(p.glob("*/record.json")))
+
+
+def read_folder(root: Path, experiment: str) -> list[Record]:
+    """Records below `<root>/records/<experiment>`, or of any sweep where that folder is absent."""
+    folder = root / "records" / experiment
+    pattern = "*/record.json"
+    if not folder.is_dir():
+        folder, pattern = root / "records", "*/*/record.json"
+    return [read_one(path) for path in sorted(folder.glob(pattern))]
+
+
+def read_one(path: Path) -> Record:
+    """One record.json.
+
+    Raises: DataError if it is not JSON of the known format
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is not JSON: {error}; delete its folder and run the sweep again") from error
+    check_format(data, where=str(path))
+    return Record(data=data, folder=path.parent)
+
+
+def check_format(data: Any, *, where: str) -> None:
+    """Raises: DataError if the keys a report rests on are missing."""
+    needed = ("cell", "levels", "seed", "outcome", "metrics", "config", "experiment")
+    missing = [key for key in needed if not isinstance(data, dict) or key not in data]
+    if missing:
+        raise DataError(f"{where} lacks {', '.join(missing)}; a record of format {FORMAT} has them")
+    if data.get("format", FORMAT) != FORMAT:
+        raise DataError(f"{where} is of format {data['format']}; this harness reads format {FORMAT}")
+
+
+def write_compact(records: Sequence[Record], path: Path, *, texts: int = 8) -> None:
+    """All that a report needs in one file: records, per-item values, the first `texts` items' texts.
+
+    The same records give the same bytes (no time stamp), so that it can be committed.
+    """
+    documents: dict[str, list[str]] = {}
+    rows = []
+    for record in records:
+        samples: dict[str, Any] = {}
+        for name in record.sample_names:
+            frame = record.samples(name)
+            if frame is None or "doc_hash" not in frame:
+                continue
+            known = documents.setdefault(name, [])
+            index = {doc: i for i, doc in enumerate(known)}
+            for doc in frame["doc_hash"]:
+                if doc not in index:
+                    index[doc] = len(known)
+                    known.append(doc)
+            numbers = [c for c in frame.columns if c not in TEXT and is_number(frame[c])]
+            samples[name] = {
+                "docs": [index[doc] for doc in frame["doc_hash"]],
+                "values": {c: [plain(v) for v in frame[c].astype(float)] for c in numbers},
+                "texts": {c: [str(v) for v in frame[c].head(texts)] for c in TEXT if c in frame},
+            }
+        rows.append({**record.data, "samples": samples})
+    # Keys keep their order: that of `factors` and of its levels is the order of the table.
+    content = json.dumps({"format": FORMAT, "documents": documents, "records": rows}, separators=(",", ":"))
+    data = content.encode()
+    path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+
+
+def read_compact(path: Path) -> list[Record]:
+    """The records of a compact file.
+
+    Raises: DataError if it is not one
+    """
+    import pandas as pd
+
+    try:
+        raw = path.read_bytes()
+        content = json.loads(gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw)
+        rows, documents = content["records"], content["documents"]
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is not a file of records: {error!r}") from error
+    records = []
+    for row in rows:
+        check_format(row, where=str(path))
+        embedded = {}
+        for name, part in row.pop("samples", {}).items():
+            docs = [documents[name][i] for i in part["docs"]]
+            columns: dict[str, Any] = {"doc_hash": docs, **part["values"]}
+            for column, texts in part["texts"].items():
+                columns[column] = texts + [None] * (len(docs) - len(texts))
+            embedded[name] = pd.DataFrame(columns)
+        records.append(Record(data=row, embedded=embedded))
+    return records
+
+
+def is_number(column: pd.Series[Any]) -> bool:
+    return column.dtype.kind in "biuf"
+
+
+def plain(value: float) -> float | int | None:
+    """A number as JSON keeps it: whole ones as int, NaN as null, others to 7 digits."""
+    if not math.isfinite(value):
+        return None
+    return int(value) if value == int(value) else float(f"{value:.7g}")

@@ -1,0 +1,323 @@
+"""A table as Markdown, LaTeX, CSV, JSON, HTML, and on the terminal."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import itertools
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from harness.report.table import Column, Table, TableCell, heading, sign
+
+LATEX = {
+    **{c: "\\" + c for c in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "▲": r"$\blacktriangle$",
+    "▼": r"$\blacktriangledown$",
+    "△": r"$\vartriangle$",
+    "▽": r"$\triangledown$",
+    "≈": r"$\approx$",
+    "≃": r"$\simeq$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "≤": r"$\leq$",
+}
+
+
+def arrow(column: Column, table: Table) -> str:
+    if not table.layout.arrows or column.higher_is_better is None:
+        return ""
+    return " ↑" if column.higher_is_better else " ↓"
+
+
+def title_of(column: Column, table: Table) -> str:
+    """Heading with unit and direction."""
+    unit = column.unit
+    text = heading(column)
+    return text + (f" ({unit})" if unit and unit not in text else "") + arrow(column, table)
+
+
+def over(column: Column, table: Table) -> list[str]:
+    """Levels above a metric column, outermost first."""
+    return [table.layout.text(level) for level in column.where.values()]
+
+
+def reference_marks(cell: TableCell) -> str:
+    return "".join(f"[{i + 1}]" for i in cell.notes)
+
+
+def why_missing(cell: TableCell) -> str:
+    """The reason an empty cell shows, shortened."""
+    reasons = list(dict.fromkeys(line.partition(": ")[2] or line for line in cell.missing))
+    return "; ".join(reasons)[:90]
+
+
+def labels_of(row: Mapping[str, str], table: Table) -> list[str]:
+    return [table.layout.text(level) for level in row.values()]
+
+
+def dimmed(table: Table) -> Iterator[tuple[list[str], list[bool], bool]]:
+    """Row labels, which of them repeat the row above, and whether a group starts."""
+    previous: list[str] = []
+    for row in table.rows:
+        labels = labels_of(row, table)
+        same = [labels[: i + 1] == previous[: i + 1] for i in range(len(labels))]
+        group = table.layout.group
+        starts = (
+            bool(previous)
+            and group in row
+            and labels[list(row).index(group)] != previous[list(row).index(group)]
+        )
+        yield labels, same, starts
+        previous = labels
+
+
+def markdown(table: Table) -> str:
+    """GitHub's Markdown: bold best, underlined second best, marks and footnotes."""
+    factors = [table.layout.text(f) for f in table.rows[0]] or [""]
+    heads = factors + ["<br>".join([*over(c, table), title_of(c, table)]) for c in table.columns]
+    lines = [
+        "| " + " | ".join(escape_markdown(h) for h in heads) + " |",
+        "|" + "---|" * len(factors) + "---:|" * len(table.columns),
+    ]
+    for (labels, same, _), cells in zip(dimmed(table), table.cells, strict=True):
+        shown = ["" if s else escape_markdown(text) for text, s in zip(labels, same, strict=True)] or [""]
+        lines.append("| " + " | ".join(shown + [markdown_cell(c) for c in cells]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def markdown_cell(cell: TableCell) -> str:
+    if cell.estimate is None:
+        return f"*{escape_markdown(why_missing(cell))}*"
+    value = {1: f"**{cell.value}**", 2: f"<u>{cell.value}</u>"}.get(cell.rank, cell.value)
+    spread = f" ±{cell.spread}" if cell.spread else ""
+    mark = sign(cell)
+    return value + spread + (f" {mark}" if mark else "") + reference_marks(cell)
+
+
+def escape_markdown(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def notes_markdown(table: Table) -> str:
+    lines = [f"- {line}" for line in table.caption]
+    lines += [f"- [{i + 1}] {escape_markdown(note)}" for i, note in enumerate(table.footnotes)]
+    return "\n".join(lines) + "\n"
+
+
+def latex(table: Table) -> str:
+    r"""A booktabs table with one header line a column factor; needs booktabs and amssymb."""
+    num_labels = max(1, len(table.rows[0]))
+    lines = [
+        "% needs \\usepackage{booktabs,amssymb}",
+        "\\begin{table}",
+        "\\centering",
+        f"\\begin{{tabular}}{{{'l' * num_labels}{'r' * len(table.columns)}}}",
+        "\\toprule",
+    ]
+    for depth in range(len(table.layout.columns)):
+        spans, rules, at = [], [], num_labels
+        for text, width in header_spans(table, depth):
+            spans.append(f"\\multicolumn{{{width}}}{{c}}{{{escape_latex(text)}}}")
+            rules.append(f"\\cmidrule(lr){{{at + 1}-{at + width}}}")
+            at += width
+        lines += [" & " * num_labels + " & ".join(spans) + " \\\\", "".join(rules)]
+    names = [escape_latex(table.layout.text(f)) for f in table.rows[0]] or [""]
+    lines += [
+        " & ".join(names + [escape_latex(title_of(c, table)) for c in table.columns]) + " \\\\",
+        "\\midrule",
+    ]
+    for (labels, same, starts), cells in zip(dimmed(table), table.cells, strict=True):
+        shown = ["" if s else escape_latex(text) for text, s in zip(labels, same, strict=True)] or [""]
+        lines += ["\\midrule"] * starts
+        lines.append(" & ".join(shown + [latex_cell(c) for c in cells]) + " \\\\")
+    notes = [*table.caption, *(f"[{i + 1}] {note}" for i, note in enumerate(table.footnotes))]
+    caption = " ".join(escape_latex(text) for text in [table.title.rstrip(".") + ".", *notes])
+    lines += ["\\bottomrule", "\\end{tabular}", f"\\caption{{{caption}}}", "\\end{table}"]
+    return "\n".join(lines) + "\n"
+
+
+def header_spans(table: Table, depth: int) -> list[tuple[str, int]]:
+    """Headings of one header line with how many columns each covers."""
+    keys = [over(c, table)[: depth + 1] for c in table.columns]
+    return [(key[-1], len(list(same))) for key, same in itertools.groupby(keys)]
+
+
+def latex_cell(cell: TableCell) -> str:
+    if cell.estimate is None:
+        return "\\emph{" + escape_latex(why_missing(cell)) + "}"
+    value = escape_latex(cell.value)
+    value = {1: f"\\textbf{{{value}}}", 2: f"\\underline{{{value}}}"}.get(cell.rank, value)
+    spread = f" {{\\scriptsize $\\pm$ {escape_latex(cell.spread)}}}" if cell.spread else ""
+    return value + spread + escape_latex(sign(cell)) + escape_latex(reference_marks(cell))
+
+
+def escape_latex(text: str) -> str:
+    return "".join(LATEX.get(c, c) for c in text)
+
+
+def flat(table: Table) -> list[dict[str, Any]]:
+    """One row a cell with everything known of it; the content of CSV and JSON."""
+    rows = []
+    for line in table.cells:
+        for cell, column in zip(line, table.columns, strict=True):
+            e, c = cell.estimate, cell.comparison
+            rows.append(
+                {
+                    **cell.where,
+                    "metric": column.info.name,
+                    "unit": column.info.unit,
+                    "mean": number(e.mean) if e else None,
+                    "low": number(e.low) if e else None,
+                    "high": number(e.high) if e else None,
+                    "sd_over_seeds": number(e.sd) if e else None,
+                    "stderr_over_items": number(e.stderr) if e else None,
+                    "interval_over": e.basis if e else None,
+                    "seeds": e.num_seeds if e else 0,
+                    "items": e.num_items if e else 0,
+                    "verdict": cell.verdict,
+                    "about": c.about if c else None,
+                    "test": c.test if c else None,
+                    "difference": number(c.difference) if c else None,
+                    "difference_low": number(c.low) if c else None,
+                    "difference_high": number(c.high) if c else None,
+                    "p": number(c.p) if c else None,
+                    "p_holm": number(c.p_holm) if c else None,
+                    "detectable": number(c.detectable) if c else None,
+                    "undecided_because": c.reason if c else "",
+                    "rank": cell.rank,
+                    "missing": "; ".join(cell.missing),
+                    "cells": " ".join(cell.cells),
+                }
+            )
+    return rows
+
+
+def number(value: float | None) -> float | None:
+    """A number to 6 digits, so that a last bit of another machine changes no file; NaN is none."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
+
+
+def as_csv(table: Table) -> str:
+    """One line a cell (tidy), so that any statistics program can read it."""
+    rows = flat(table)
+    out = io.StringIO()
+    writer = csv.DictWriter(out, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def as_json(table: Table) -> str:
+    content = {
+        "title": table.title,
+        "baseline": table.baseline,
+        "caption": table.caption,
+        "footnotes": table.footnotes,
+        "cells": flat(table),
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def as_html(table: Table) -> str:
+    """A plain HTML table, to paste somewhere; the page has its own."""
+    num_labels = max(1, len(table.rows[0]))
+    head = []
+    for depth in range(len(table.layout.columns)):
+        spans = "".join(f'<th colspan="{n}">{html.escape(t)}</th>' for t, n in header_spans(table, depth))
+        head.append(f'<tr><th colspan="{num_labels}"></th>{spans}</tr>')
+    names = [table.layout.text(f) for f in table.rows[0]] or [""]
+    titles = [*names, *(title_of(c, table) for c in table.columns)]
+    head.append("<tr>" + "".join(f"<th>{html.escape(t)}</th>" for t in titles) + "</tr>")
+    body = []
+    for row, cells in zip(table.rows, table.cells, strict=True):
+        labels = "".join(f"<th>{html.escape(t)}</th>" for t in labels_of(row, table) or [""])
+        body.append("<tr>" + labels + "".join(html_cell(c) for c in cells) + "</tr>")
+    notes = "".join(f"<p>{html.escape(t)}</p>" for t in [*table.caption, *table.footnotes])
+    return f"<table><thead>{''.join(head)}</thead><tbody>{''.join(body)}</tbody></table>{notes}\n"
+
+
+def html_cell(cell: TableCell) -> str:
+    if cell.estimate is None:
+        return f"<td><em>{html.escape(why_missing(cell))}</em></td>"
+    value = {1: f"<b>{cell.value}</b>", 2: f"<u>{cell.value}</u>"}.get(cell.rank, cell.value)
+    spread = f" <small>±{cell.spread}</small>" if cell.spread else ""
+    return f"<td>{value}{spread} {sign(cell)}{reference_marks(cell)}</td>"
+
+
+def terminal(table: Table, *, width: int) -> Any:
+    """The table for rich's console: as laid out where it fits, else the levels on top become rows."""
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    shown = RichTable(title=table.title, title_justify="left", header_style="bold", pad_edge=False)
+    if table.layout.columns and terminal_width(table) > width:
+        factors, lines = unfolded(table)
+        titles = [title_of(c, table) for c in table.columns if c.where == table.columns[0].where]
+    else:
+        factors = list(table.rows[0])
+        lines = [(labels_of(row, table), cells) for row, cells in zip(table.rows, table.cells, strict=True)]
+        titles = ["\n".join([*over(c, table), title_of(c, table)]) for c in table.columns]
+    for factor in factors or [""]:
+        shown.add_column(Text(table.layout.text(factor)), no_wrap=True)
+    for title in titles:
+        shown.add_column(Text(title), justify="right")
+    previous: list[str] = []
+    for labels, cells in lines:
+        if previous and len(labels) > 1 and labels[0] != previous[0]:
+            shown.add_section()
+        same = [labels[: i + 1] == previous[: i + 1] for i in range(len(labels))]
+        styled = [Text("" if s else text) for text, s in zip(labels, same, strict=True)] or [Text("")]
+        shown.add_row(*styled, *(terminal_cell(c) for c in cells))
+        previous = labels
+    return shown
+
+
+def terminal_width(table: Table) -> int:
+    """Characters that the table needs on one line."""
+    columns = [
+        max(len(title_of(c, table)), *(len(line[j].text) + 4 for line in table.cells))
+        for j, c in enumerate(table.columns)
+    ]
+    return sum(columns) + 3 * len(columns) + 12 * len(table.rows[0])
+
+
+def unfolded(table: Table) -> tuple[list[str], list[tuple[list[str], list[TableCell]]]]:
+    """Factors and lines of the table with the levels above its columns moved into the rows."""
+    lines = []
+    for row, cells in zip(table.rows, table.cells, strict=True):
+        pairs = zip(table.columns, cells, strict=True)
+        for _, same in itertools.groupby(pairs, key=lambda pair: list(pair[0].where.items())):
+            block = list(same)
+            lines.append((labels_of({**row, **block[0][0].where}, table), [cell for _, cell in block]))
+    return [*table.rows[0], *table.columns[0].where], lines
+
+
+def terminal_cell(cell: TableCell) -> Any:
+    from rich.text import Text
+
+    if cell.estimate is None:
+        return Text(why_missing(cell), style="dim italic")
+    text = Text(cell.value, style={1: "bold", 2: "underline"}.get(cell.rank, ""))
+    if cell.spread:
+        text.append(f" ±{cell.spread}", style="dim")
+    style = {"better": "green", "worse": "red"}.get(cell.verdict, "dim")
+    return text.append(f" {sign(cell)}" if sign(cell) else "", style=style).append(
+        reference_marks(cell), style="dim"
+    )
+
+
+WRITERS: Mapping[str, tuple[str, Callable[[Table], str]]] = {
+    "latex": ("tex", latex),
+    "csv": ("csv", as_csv),
+    "json": ("json", as_json),
+}
+"""Format -> suffix and writer of one table; `md` and `html` are whole documents (commands.py)."""
+FORMATS: Sequence[str] = ("md", "latex", "html", "csv", "json")

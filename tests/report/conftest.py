@@ -1,0 +1,16 @@
+"""Stores with simulated records, made once a session."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import simulate
+
+
+@pytest.fixture(scope="session")
+def demo_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve configurations, three seeds, two tasks with items."""
+    return simulate.experiment(tmp_path_factory.mktemp("store"))

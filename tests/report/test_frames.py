@@ -1,0 +1,135 @@
+"""Reading and arranging records."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simulate
+
+from harness.errors import ConfigError, DataError, UnknownNameError
+from harness.report import frames, records
+
+
+def results_of(store: Path) -> frames.Results:
+    return frames.arrange(records.read(store, "demo"))
+
+
+def test_a_frame_has_one_row_a_cell_and_metric(demo_store: Path) -> None:
+    frame = frames.load(demo_store, "demo")
+    assert len(frame) == 12 * 3 * 6
+    assert {"peft", "alignment", "quantizer", "seed", "outcome", "value", "stderr", "n"} <= set(frame.columns)
+
+
+def test_the_public_call_reads_the_same_frame(demo_store: Path) -> None:
+    import harness
+
+    assert harness.records("demo", store=demo_store).equals(frames.load(demo_store, "demo"))
+
+
+def test_levels_keep_the_order_of_the_experiment(demo_store: Path) -> None:
+    assert results_of(demo_store).factors["quantizer"] == ["16 bit", "8 bit", "4 bit"]
+
+
+def test_no_records_is_an_error_that_names_those_there_are(demo_store: Path) -> None:
+    with pytest.raises(DataError, match=r"no records of experiment 'demonstration'.*With records: demo"):
+        records.read(demo_store, "demonstration")
+
+
+def test_a_failed_cell_has_a_row_that_says_why(tmp_path: Path) -> None:
+    simulate.experiment(tmp_path, items=5)
+    outcome = {"status": "oom", "reason": "needs 3 GiB", "stage": "instruct", "step": None}
+    simulate.edit(tmp_path, "demo", 3, outcome=outcome, metrics=[])
+    frame = frames.load(tmp_path, "demo")
+    failed = frame[frame.outcome == "oom"]
+    assert len(failed) == 1
+    assert failed.reason.item() == "oom in instruct: needs 3 GiB"
+
+
+def test_truncated_json_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    simulate.experiment(tmp_path, items=5)
+    path = next(tmp_path.glob("records/demo/*/record.json"))
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(DataError, match=str(path)):
+        records.read(tmp_path, "demo")
+
+
+def test_a_metric_is_found_by_its_last_parts_only_where_one_fits(demo_store: Path) -> None:
+    results = results_of(demo_store)
+    assert results.resolve("recall.acc") == "lm_eval.recall.acc"
+    assert results.resolve("pretrain.steps") == "pretrain.steps"
+    with pytest.raises(ConfigError, match=r"fits lm_eval\.instructions\.acc, lm_eval\.recall\.acc"):
+        results.resolve("acc")
+    with pytest.raises(UnknownNameError, match=r"Did you mean 'lm_eval\.recall\.acc'"):
+        results.resolve("lm_eval.recal.acc")
+
+
+def test_an_average_over_a_factor_is_the_mean_per_seed_and_per_item(demo_store: Path) -> None:
+    results = results_of(demo_store)
+    pooled = results.measured({"quantizer": "4 bit"}, "lm_eval.recall.acc")
+    parts = [
+        results.measured({"quantizer": "4 bit", "peft": p, "alignment": a}, "lm_eval.recall.acc")
+        for p in ("full", "lora")
+        for a in ("none", "dpo")
+    ]
+    assert pooled is not None
+    assert pooled.items_SD is not None
+    for i, seed in enumerate(pooled.seeds):
+        assert pooled.values[seed] == pytest.approx(np.mean([p.values[seed] for p in parts if p]))
+        assert pooled.items_SD[i].mean() == pytest.approx(pooled.values[seed])
+
+
+def test_items_are_paired_on_their_hash_and_not_on_their_place(tmp_path: Path) -> None:
+    import pandas as pd
+
+    simulate.experiment(tmp_path, items=30, seeds=(0,))
+    before = results_of(tmp_path).measured({"peft": "lora"}, "lm_eval.recall.acc")
+    for path in tmp_path.glob("records/demo/*/samples/lm_eval.recall.parquet"):
+        pd.read_parquet(path).sample(frac=1, random_state=hash(path.parent.parent.name) % 97).to_parquet(path)
+    after = results_of(tmp_path)
+    columns = after._build_matrix("lm_eval.recall.acc")
+    assert columns is not None
+    assert before is not None
+    assert before.items_SD is not None
+    rows = [columns[1][r.cell] for r in after.all_records() if r.levels["peft"] == "lora"]
+    assert sorted(columns[0][rows].mean(axis=0)) == pytest.approx(sorted(before.items_SD[0]))
+
+
+def test_a_metric_that_is_no_mean_of_its_items_is_not_tested_over_items(tmp_path: Path) -> None:
+    simulate.experiment(tmp_path, items=30, seeds=(0,))
+
+    def shifted(metrics: list[dict[str, float]]) -> list[dict[str, float]]:
+        return [{**m, "value": m["value"] + 0.2} for m in metrics]
+
+    simulate.edit(tmp_path, "demo", 0, metrics=shifted)
+    found = results_of(tmp_path).measured({}, "lm_eval.recall.acc")
+    assert found is not None
+    assert found.items_SD is None
+
+
+def test_of_duplicate_records_the_newest_is_kept_and_it_is_said(tmp_path: Path) -> None:
+    simulate.experiment(tmp_path, items=5)
+    path = sorted(tmp_path.glob("records/demo/*/record.json"))[0]
+    copy = json.loads(path.read_text())
+    copy.update(cell="f" * 16, provenance={**copy["provenance"], "finished": "2027-01-01T00:00:00+00:00"})
+    simulate.write(tmp_path, copy)
+    results = results_of(tmp_path)
+    assert "f" * 16 in {r.cell for r in results.all_records()}
+    assert len(results.all_records()) == 36
+    assert any("Two records of" in note for note in results.notes)
+
+
+def test_a_compact_file_gives_the_same_results_as_the_folder(demo_store: Path, tmp_path: Path) -> None:
+    folder = records.read(demo_store, "demo")
+    records.write_compact(folder, tmp_path / "records.json.gz")
+    first = (tmp_path / "records.json.gz").read_bytes()
+    compact = records.read(tmp_path / "records.json.gz", "demo")
+    records.write_compact(compact, tmp_path / "records.json.gz")
+    assert (tmp_path / "records.json.gz").read_bytes() == first, "the compact form must be a fixed point"
+    a, b = frames.arrange(folder), frames.arrange(compact)
+    for where in ({"peft": "lora"}, {"quantizer": "4 bit", "alignment": "dpo"}):
+        x, y = (r.measured(where, "lm_eval.recall.acc") for r in (a, b))
+        assert x is not None
+        assert y is not None
+        assert x.values == y.values
+        assert np.array_equal(x.items_SD, y.items_SD)  # type: ignore[arg-type]

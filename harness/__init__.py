@@ -36,6 +36,8 @@ _PUBLIC = {
     **dict.fromkeys(("Objective", "Example"), "harness.axes.objective"),
     **dict.fromkeys(("Context", "Rotary"), "harness.axes.context"),
     **dict.fromkeys(("Instruction", "Conversation", "Turn", "Role"), "harness.axes.instruction"),
+    **dict.fromkeys(("Item", "skill_items"), "harness.data.skills"),
+    **dict.fromkeys(("check", "violated", "share_met"), "harness.data.checks"),
     "InstructionStrategy": "harness.axes.instruction_strategy",
     "Peft": "harness.axes.peft",
     **dict.fromkeys(("Reward", "Preference"), "harness.axes.reward"),

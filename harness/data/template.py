@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
-    "{%- if message['role'] == 'assistant' -%}{{- '<|assistant|>' + message['content'] + '<|eos|>' -}}"
-    "{%- elif message['role'] == 'user' -%}{{- '<|user|>' + message['content'] -}}"
+    "{%- if message['role'] == 'assistant' -%}{{- '<|assistant|> ' + message['content'] + '<|eos|>' -}}"
+    "{%- elif message['role'] == 'user' -%}{{- '<|user|> ' + message['content'] -}}"
     "{%- else -%}{{- message['content'] + '\\n' -}}{%- endif -%}"
     "{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}"

@@ -1,0 +1,80 @@
+"""Task instructions: exercises with checkable answers, also inverted."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from harness import (
+    ConfigError,
+    Conversation,
+    Document,
+    Instruction,
+    Method,
+    Role,
+    Split,
+    Turn,
+    hookimpl,
+    skill_items,
+)
+
+HELD_OUT_DIVISOR = 10
+
+
+class Task(Instruction):
+    """Instances of tasks written out as instruction and answer; inverted ones ask for the instruction.
+
+    Paper: Wei et al. 2021, arXiv:2109.01652 (tasks as instructions, some inverted)
+    """
+
+    name = "task"
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Instruction.Config):
+        skills: list[str] = field(default_factory=lambda: ["instructions", "recall"])
+        """Skills or groups of skills, in equal parts."""
+        num_items: int = 6000
+        """Training items in all; a tenth as many for validation and for test."""
+        inverted_share: float = 0.0
+        """Share of items that show the answer and ask for the instruction (0 to 1)."""
+
+        def __post_init__(self) -> None:
+            if not self.skills:
+                raise ConfigError("instruction.skills=[] must name at least one skill, e.g. [recall]")
+            if self.num_items < 1:
+                raise ConfigError(f"instruction.num_items={self.num_items} must be at least 1")
+            if not 0 <= self.inverted_share <= 1:
+                raise ConfigError(f"instruction.inverted_share={self.inverted_share} must lie in [0, 1]")
+
+    config: Config
+
+    def conversations(self, documents: Sequence[Document], seed: int) -> Iterator[Conversation]:
+        for split in Split:
+            total = self.config.num_items
+            total = total if split is Split.train else max(1, total // HELD_OUT_DIVISOR)
+            for place, skill in enumerate(self.config.skills):
+                share = (total + place) // len(self.config.skills)
+                for index, item in enumerate(skill_items(skill, split, seed, share)):
+                    invert = int((index + 1) * self.config.inverted_share) > int(
+                        index * self.config.inverted_share
+                    )
+                    yield Conversation(
+                        id=item.id,
+                        turns=_inverted(item.prompt, item.answer)
+                        if invert
+                        else _asked(item.prompt, item.answer),
+                        source=f"{item.skill}_inverted" if invert else item.skill,
+                        split=split,
+                        checks={} if invert else item.checks,
+                    )
+
+
+def _asked(prompt: str, answer: str) -> tuple[Turn, ...]:
+    return Turn(role=Role.user, text=prompt), Turn(role=Role.assistant, text=answer)
+
+
+def _inverted(prompt: str, answer: str) -> tuple[Turn, ...]:
+    return _asked(f"Ask for: {answer}", prompt)
+
+
+@hookimpl
+def harness_methods() -> list[type[Method]]:
+    return [Task]

@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import Any
 
 _PUBLIC = {
-    **dict.fromkeys(("Method", "Choice", "Problem", "LossTerm", "model_ref"), "harness.method"),
+    **dict.fromkeys(("Method", "Choice", "CellView", "Problem", "LossTerm", "model_ref"), "harness.method"),
     **dict.fromkeys(("hookimpl", "hookspec"), "harness.hookspecs"),
     **dict.fromkeys(
         (
@@ -39,11 +39,22 @@ _PUBLIC = {
     **dict.fromkeys(("Item", "skill_items"), "harness.data.skills"),
     **dict.fromkeys(("check", "violated", "share_met"), "harness.data.checks"),
     "InstructionStrategy": "harness.axes.instruction_strategy",
-    "Peft": "harness.axes.peft",
+    **dict.fromkeys(("Peft", "match_modules"), "harness.axes.peft"),
     **dict.fromkeys(("Reward", "Preference"), "harness.axes.reward"),
     "Feedback": "harness.axes.feedback",
-    **dict.fromkeys(("Alignment", "LogProbs", "Needs"), "harness.axes.alignment"),
-    **dict.fromkeys(("Quantizer", "Calibration"), "harness.axes.quantizer"),
+    **dict.fromkeys(("Alignment", "LogProbs", "Needs", "Rollouts"), "harness.axes.alignment"),
+    **dict.fromkeys(
+        (
+            "Quantizer",
+            "Calibration",
+            "PackedLinear",
+            "linear_layers",
+            "replace_module",
+            "weight_matrix",
+        ),
+        "harness.axes.quantizer",
+    ),
+    **dict.fromkeys(("pack_codes", "unpack_codes", "packed_width"), "harness.ops.packing"),
     "Optimizer": "harness.axes.optimizer",
     "Schedule": "harness.axes.schedule",
     "BatchSchedule": "harness.axes.batch_schedule",

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
-from harness.method import Method
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
+from harness.errors import EffectError
+from harness.method import CellView, Method, Problem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +26,92 @@ class Calibration:
     sha256: str
 
 
+class _Recomputed(torch.autograd.Function):
+    """y = x W^T that keeps the packed layer instead of its dequantized weight for the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: PackedLinear) -> Tensor:
+        ctx.layer = layer
+        return F.linear(x, layer.dequantize().to(x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = gradients
+        return gradient @ ctx.layer.dequantize().to(gradient.dtype), None
+
+
+class PackedLinear(nn.Linear):
+    """A linear layer that stores codes in buffers; the weight exists only while it is used.
+
+    It is an `nn.Linear` so that adapters and hooks find it, but has no weight parameter: `weight` is
+    computed on each access and writing to it is lost.
+    Shapes: weight is out x in; x is (..., in)
+    """
+
+    def __init__(self, in_features: int, out_features: int, bias: Tensor | None = None) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = in_features, out_features
+        self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
+
+    @abstractmethod
+    def dequantize(self) -> Tensor:
+        """The weight (out x in), float32."""
+        raise NotImplementedError
+
+    def stored_bits(self) -> int:
+        """Bits of everything stored for the weight: codes, scales, zeros (not the bias)."""
+        return sum(b.numel() * b.element_size() * 8 for b in self.buffers(recurse=False))
+
+    def num_weights(self) -> int:
+        """Weights represented."""
+        return self.in_features * self.out_features
+
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]
+        """The dequantized weight."""
+        return self.dequantize()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """y = x W^T + b, gradients with respect to x only."""
+        if torch.is_grad_enabled() and x.requires_grad:
+            y: Tensor = _Recomputed.apply(x, self)  # type: ignore[no-untyped-call]
+        else:
+            y = F.linear(x, self.dequantize().to(x.dtype))
+        return y if self.bias is None else y + self.bias.to(y.dtype)
+
+
+def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """The unpacked linear layers of a causal model by name, the output head left out.
+
+    Hugging Face's Conv1D (GPT-2) counts: a linear layer that stores its weight as in x out.
+    """
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if module is not head
+        and not isinstance(module, PackedLinear)
+        and (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D")
+    }
+
+
+def weight_matrix(layer: nn.Module) -> Tensor:
+    """The weight of a linear layer as out x in."""
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    return weight.detach().T if type(layer).__name__ == "Conv1D" else weight.detach()
+
+
+def replace_module(model: nn.Module, name: str, new: nn.Module) -> None:
+    """Put `new` where the module called `name` stands."""
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, new)
+
+
 class Quantizer(Method):
     """Replaces linear layers by packed ones, in place; embeddings, norms and head stay.
 
-    Every replacement module offers `stored_bits() -> int`, `num_weights() -> int` and
-    `dequantize() -> Tensor` (the weight, out x in), and a state dict of packed tensors.
+    Every replacement is a `PackedLinear` whose state dict holds the packed tensors.
     """
 
     axis = "quantizer"
@@ -36,6 +119,7 @@ class Quantizer(Method):
     optional = True
     needs_calibration: bool = False
     provides = frozenset({"packed_weights"})
+    changes = frozenset({"weights"})
 
     @abstractmethod
     def quantize(self, model: nn.Module, calibration: Calibration | None) -> nn.Module:
@@ -51,3 +135,38 @@ class Quantizer(Method):
     def bits_per_weight(self, in_features: int, out_features: int) -> float:
         """Bits stored for each weight of a layer, scales and zeros included, by formula."""
         raise NotImplementedError
+
+    def layer_problems(self, in_features: int, out_features: int) -> str | None:
+        """Why a layer of this size cannot be packed, and what would work; None where it can."""
+        return None
+
+    @classmethod
+    def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
+        """Layers whose size the options do not fit."""
+        if meta_model is None:
+            return
+        method = cls(config)
+        seen: set[tuple[int, int]] = set()
+        for name, layer in linear_layers(meta_model).items():
+            out_features, in_features = weight_matrix(layer).shape
+            if (in_features, out_features) in seen:
+                continue
+            seen.add((in_features, out_features))
+            message = method.layer_problems(in_features, out_features)
+            if message is not None:
+                yield Problem(where=f"quantizer={cls.name}", message=f"layer {name}: {message}")
+
+    def swap(self, model: nn.Module, make: Callable[[str, nn.Module], PackedLinear]) -> nn.Module:
+        """Replace every linear layer by what `make(name, layer)` gives.
+
+        Raises: EffectError where the model has no linear layer
+        """
+        layers = linear_layers(model)
+        if not layers:
+            kinds = sorted({type(module).__name__ for module in model.modules()})
+            raise EffectError(
+                f"quantizer={self.name} found no unpacked linear layer; the model has {', '.join(kinds)}"
+            )
+        for name, layer in layers.items():
+            replace_module(model, name, make(name, layer))
+        return model

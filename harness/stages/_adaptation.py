@@ -1,0 +1,99 @@
+"""What instruct, reward and align share: put a peft method on the model, and save what it trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from harness.axes.peft import Peft
+from harness.effects import Snapshot, prove, snapshot, tensor_hash
+from harness.errors import EffectError, IncompatibleError
+from harness.method import Choice
+from harness.model.artifact import Delta, Loaded, describe, save_model
+
+
+@dataclass(kw_only=True)
+class Adapted:
+    """A model ready to train, and how it got there."""
+
+    model: nn.Module
+    loaded: Loaded
+    choice: Choice
+    method: Peft
+    fresh: bool
+    """Whether the adapter starts here; else one on packed weights goes on."""
+    start: str
+    """Hash of the trainable parameters before training."""
+    effects: dict[str, Any]
+
+    def trained(self) -> dict[str, Any]:
+        """Proof that training moved the parameters.
+
+        Raises: EffectError if it did not
+        """
+        if trainable_hash(self.model) == self.start:
+            raise EffectError(
+                f"peft={self.choice.method.name} trained nothing: no trainable parameter moved; "
+                "raise the stage's budget or learning_rate"
+            )
+        return {f"peft={self.choice.method.name}": {**self.effects, "adapter_is_fresh": self.fresh}}
+
+    def save(self, out: Path, *, applied: list[dict[str, Any]], template: bool) -> None:
+        """Write the artifact: all weights, or an adapter beside its base."""
+        delta = Delta(self.method.delta)
+        base = self.loaded.base if self.fresh else self.loaded.adapter_base
+        save_model(
+            out,
+            self.model,
+            base=base,
+            delta=delta,
+            applied=[*self.loaded.applied, *applied],
+            tokenizer=self.loaded.tokenizer_from,
+            template=template,
+            adapter=self.choice if delta is Delta.adapter else None,
+        )
+
+
+def trainable_hash(model: nn.Module) -> str:
+    """Hash of the parameters that require gradients."""
+    return tensor_hash({name: p for name, p in model.named_parameters() if p.requires_grad})
+
+
+def adapt(loaded: Loaded, choice: Choice) -> Adapted:
+    """Apply the chosen peft method; an adapter that could not be merged goes on where it is the same method.
+
+    Raises: EffectError if nothing became trainable, IncompatibleError on an adapter of another method
+    """
+    method: Peft = choice.build()
+    if loaded.adapter is not None and loaded.adapter.method is not choice.method:
+        why = "the weights are packed" if loaded.packed else "its update is no change of weights"
+        raise IncompatibleError(
+            f"peft={choice.method.name} cannot follow peft={loaded.adapter.method.name}: its adapter cannot "
+            f"be merged, because {why}; use the same method for both stages, or tune with a mergeable one"
+        )
+    fresh = loaded.adapter is None
+    before: Snapshot = snapshot(loaded.model.requires_grad_(False) if fresh else loaded.model)
+    model = method.apply(loaded.model) if fresh else loaded.model
+    after = snapshot(model)
+    if not after.trainable:
+        raise EffectError(f"peft={choice.method.name} left no parameter trainable")
+    effects = prove(before, after, what=f"peft={choice.method.name}") if fresh else {}
+    effects["trainable_parameters"] = after.trainable
+    effects["trainable_share"] = after.trainable / max(1, after.parameters)
+    return Adapted(
+        model=model,
+        loaded=loaded,
+        choice=choice,
+        method=method,
+        fresh=fresh,
+        start=trainable_hash(model),
+        effects=effects,
+    )
+
+
+def peft_entry(choice: Choice, *, stage: str) -> dict[str, Any]:
+    """The entry of a tuned model in `applied`."""
+    return {**describe(choice), "stage": stage}

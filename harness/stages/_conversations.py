@@ -1,0 +1,224 @@
+"""Conversations as training batches: answers are learned, prompts are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.data.template import IGNORED, Template
+from harness.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from harness.axes.instruction import Conversation
+    from harness.training.contract import Batch, BatchSource
+
+Encoded = tuple[np.ndarray, np.ndarray]
+"""Token ids and unshifted labels of one conversation (T each)."""
+
+
+def encode_all(
+    conversations: Sequence[Conversation], template: Template, *, length: int
+) -> tuple[dict[str, Encoded], int]:
+    """Encoded conversations by id, cut to `length` + 1 tokens; those whose answer is cut away are dropped.
+
+    Raises: DataError if none is left
+    """
+    encoded: dict[str, Encoded] = {}
+    dropped = 0
+    for conversation in conversations:
+        if conversation.id in encoded:
+            continue
+        ids_T, labels_T = template.encode(conversation)
+        ids_T, labels_T = ids_T[: length + 1], labels_T[: length + 1]
+        if (labels_T[1:] == IGNORED).all():
+            dropped += 1
+            continue
+        encoded[conversation.id] = ids_T, labels_T
+    if not encoded:
+        raise DataError(
+            f"no conversation has an answer within sequence_length={length} tokens; "
+            "raise sequence_length or choose another instruction source"
+        )
+    return encoded, dropped
+
+
+class ConversationSource:
+    """Epochs of conversations in the order a strategy gives, one or several to a sequence.
+
+    Shapes: B x T, T the longest row of the batch
+    State: epoch and position; the order of an epoch follows from the seed and its number
+    """
+
+    def __init__(
+        self,
+        encoded: dict[str, Encoded],
+        schedule: Callable[[np.random.Generator], list[Conversation]],
+        *,
+        seed: int,
+        length: int,
+        packs: bool,
+        pad_id: int,
+        bytes_per_token: float,
+        document_ids: bool,
+    ) -> None:
+        self.encoded, self.schedule, self.seed = encoded, schedule, seed
+        self.length, self.packs, self.pad_id = length, packs, pad_id
+        self.bytes_per_token, self.document_ids = bytes_per_token, document_ids
+        self.epoch = self.position = 0
+        self._rows = self._epoch_rows()
+        self.num_sequences = len(self._rows)
+
+    def next(self, size: int) -> Batch:
+        """The next `size` sequences; the last of an epoch are followed by the first of the next."""
+        rows: list[list[Encoded]] = []
+        while len(rows) < size:
+            if self.position == len(self._rows):
+                self.epoch, self.position = self.epoch + 1, 0
+                self._rows = self._epoch_rows()
+            rows.append(self._rows[self.position])
+            self.position += 1
+        return self._collate(rows)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Epoch and position."""
+        return {"epoch": self.epoch, "position": self.position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue with the same sequences."""
+        self.epoch = state["epoch"]
+        self._rows = self._epoch_rows()
+        self.position = state["position"]
+
+    def _epoch_rows(self) -> list[list[Encoded]]:
+        order = self.schedule(np.random.default_rng([self.seed, self.epoch]))
+        items = [self.encoded[c.id] for c in order if c.id in self.encoded]
+        if not items:
+            raise DataError(
+                "instruction_strategy scheduled no conversation; its weights leave nothing to learn"
+            )
+        if not self.packs:
+            return [[item] for item in items]
+        rows: list[list[Encoded]] = []
+        room = 0
+        for item in items:
+            width = len(item[0]) - 1
+            if width > room or not rows:
+                rows.append([])
+                room = self.length
+            rows[-1].append(item)
+            room -= width
+        return rows
+
+    def _collate(self, rows: list[list[Encoded]]) -> Batch:
+        width = max(sum(len(ids) - 1 for ids, _ in row) for row in rows)
+        shape = (len(rows), width)
+        ids_BT = np.full(shape, self.pad_id, dtype=np.int64)
+        labels_BT = np.full(shape, IGNORED, dtype=np.int64)
+        mask_BT, documents_BT, positions_BT = (np.zeros(shape, dtype=np.int64) for _ in range(3))
+        for row, items in enumerate(rows):
+            at = 0
+            for number, (ids_T, labels_T) in enumerate(items):
+                end = at + len(ids_T) - 1
+                ids_BT[row, at:end], labels_BT[row, at:end] = ids_T[:-1], labels_T[1:]
+                mask_BT[row, at:end], documents_BT[row, at:end] = 1, number
+                positions_BT[row, at:end] = np.arange(end - at)
+                at = end
+            documents_BT[row, at:] = len(items)
+            positions_BT[row, at:] = np.arange(width - at)
+        batch: dict[str, np.ndarray] = {"input_ids": ids_BT, "labels_BT": labels_BT}
+        if not self.packs:
+            batch["attention_mask"] = mask_BT
+        else:  # Hugging Face models tell documents apart by positions that start again
+            batch["position_ids"] = positions_BT
+            if self.document_ids:
+                batch["document_ids"] = documents_BT
+        return {name: torch.from_numpy(value) for name, value in batch.items()}
+
+
+class MixedSource:
+    """A share of pretraining windows among conversations, padded to one width.
+
+    State: that of both sources
+    """
+
+    def __init__(
+        self, conversations: ConversationSource, pretraining: BatchSource, *, share: float, pad_id: int
+    ) -> None:
+        if not 0 < share < 1:
+            raise ConfigError(f"the pretraining share {share} must be between 0 and 1")
+        self.conversations, self.pretraining, self.share, self.pad_id = (
+            conversations,
+            pretraining,
+            share,
+            pad_id,
+        )
+        self.bytes_per_token, self.num_sequences = conversations.bytes_per_token, conversations.num_sequences
+        self.drawn = 0
+        self.from_pretraining = 0
+
+    def next(self, size: int) -> Batch:
+        """`size` sequences, of which the stated share comes from the pretraining data in the long run."""
+        self.drawn += size
+        wanted = min(round(self.drawn * self.share) - self.from_pretraining, size)
+        self.from_pretraining += wanted
+        parts = []
+        if size - wanted:
+            parts.append(self.conversations.next(size - wanted))
+        if wanted:
+            parts.append(self.pretraining.next(wanted))
+        return self._join(parts)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Both sources and the counts."""
+        return {
+            "conversations": self.conversations.state_dict(),
+            "pretraining": self.pretraining.state_dict(),
+            "drawn": self.drawn,
+            "from_pretraining": self.from_pretraining,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue both."""
+        self.conversations.load_state_dict(state["conversations"])
+        self.pretraining.load_state_dict(state["pretraining"])
+        self.drawn, self.from_pretraining = state["drawn"], state["from_pretraining"]
+
+    def _join(self, parts: list[Batch]) -> Batch:
+        width = max(part["input_ids"].shape[1] for part in parts)
+        fills = {"input_ids": self.pad_id, "labels_BT": IGNORED, "attention_mask": 0}
+        names = [n for n in fills if n != "attention_mask" or not self.conversations.packs]
+        names += [n for n in ("document_ids", "position_ids") if n in parts[0] or n in parts[-1]]
+        joined: dict[str, Tensor] = {}
+        for name in names:
+            rows = []
+            for part in parts:
+                value = part.get(name)
+                if value is None:
+                    value = _default(name, part["input_ids"])
+                rows.append(_widen(name, value, width, fills.get(name)))
+            joined[name] = torch.cat(rows)
+        return joined
+
+
+def _default(name: str, ids_BT: Tensor) -> Tensor:
+    if name == "attention_mask":
+        return torch.ones_like(ids_BT)
+    if name == "position_ids":
+        return torch.arange(ids_BT.shape[1]).expand_as(ids_BT)
+    return torch.zeros_like(ids_BT)
+
+
+def _widen(name: str, value_BT: Tensor, width: int, fill: int | None) -> Tensor:
+    extra = width - value_BT.shape[1]
+    if not extra:
+        return value_BT
+    if fill is not None:
+        return torch.nn.functional.pad(value_BT, (0, extra), value=fill)
+    if name == "document_ids":  # padding is a document of its own
+        tail_B1 = value_BT.amax(dim=1, keepdim=True) + 1
+        return torch.cat([value_BT, tail_B1.expand(-1, extra)], dim=1)
+    return torch.cat([value_BT, torch.arange(extra).expand(len(value_BT), -1)], dim=1)

@@ -1,0 +1,138 @@
+"""Align: learning from preferences or from rewarded samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import nn
+
+from harness.axes import TRAINING_AXES
+from harness.axes.alignment import Needs
+from harness.errors import DataError
+from harness.rng import Purpose
+from harness.stages._training import TrainingConfig, run_training
+from harness.stages.instruct import training_conversations
+from harness.stages.stage import Choices, Stage, Work
+
+if TYPE_CHECKING:
+    from harness.axes.alignment import Alignment
+    from harness.compose import Cell
+    from harness.stages._adaptation import Adapted
+    from harness.stages._preferences import Reference
+
+
+class Align(Stage):
+    """Tunes the model on preferences, or on its own samples where the method wants them.
+
+    Policy and reference start as the same artifact; the reference stays as it is.
+    """
+
+    name = "align"
+    axes: ClassVar[tuple[str, ...]] = (
+        "instruction",
+        "peft",
+        "reward",
+        "feedback",
+        "alignment",
+        *TRAINING_AXES,
+    )
+    needs = ("model",)
+    may_need = ("documents", "reward")
+    produces = "model"
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(TrainingConfig):
+        """Budget, batch and learning rate."""
+
+    @classmethod
+    def active(cls, cell: Cell) -> bool:
+        return cell.choice("alignment", stage=cls.name) is not None
+
+    @classmethod
+    def narrow(cls, part: str, choices: Choices) -> Choices:
+        method = choices["alignment"].method  # type: ignore[union-attr]
+        unused = {
+            "feedback": method.needs is not Needs.preferences,
+            "reward": not method.needs_reward,
+        }
+        return {axis: choice for axis, choice in choices.items() if not unused.get(axis)}
+
+    def run(self, work: Work) -> dict[str, Any]:
+        from harness.model.artifact import describe, open_model
+        from harness.stages._adaptation import adapt, peft_entry
+
+        method: Alignment = work.one("alignment").build()
+        loaded = open_model(work, trainable=True)
+        adapted = adapt(loaded, work.one("peft"))
+        reference = reference_of(work, adapted) if method.needs_reference else None
+        if method.needs is Needs.preferences:
+            from harness.stages._preferences import preference_loss
+
+            source: Any = preference_source(work, adapted, method)
+            loss = preference_loss(method, reference)
+            facts: dict[str, Any] = {"preferences": len(source.pairs), "preferences_dropped": source.dropped}
+        else:
+            from harness.stages._rollouts import RolloutSource, rollout_loss
+
+            source = RolloutSource(work, adapted, method, reference)
+            loss = rollout_loss(method)
+            facts = {"prompts": source.num_prompts}
+        facts |= run_training(work, adapted.model, source, loss)
+        if method.needs is Needs.rollouts:
+            facts |= source.facts()
+        facts["effects"] = adapted.trained()
+        facts["reference"] = "none" if reference is None else "the start, frozen"
+        applied = [
+            {**peft_entry(adapted.choice, stage=work.stage)},
+            {**describe(work.one("alignment")), "stage": work.stage},
+        ]
+        adapted.save(work.out, applied=applied, template=True)
+        return facts
+
+
+def preference_source(work: Work, adapted: Adapted, method: Alignment) -> Any:
+    """Batches of preferences from the chosen feedback.
+
+    Raises: DataError where it gives none
+    """
+    from harness.data.template import Template
+    from harness.stages._preferences import PreferenceSource
+
+    feedback = work.one("feedback").build()
+    conversations = training_conversations(work)
+    found = list(feedback.preferences(conversations, work.stream(Purpose.sampling)))
+    if not found:
+        raise DataError(f"feedback={feedback.name} gave no preference on {len(conversations)} conversations")
+    tokenizer = adapted.loaded.tokenizer
+    return PreferenceSource(
+        [method.rewrite(p) for p in found],
+        Template(tokenizer),
+        seed=work.stream(Purpose.data_order),
+        length=work.config.sequence_length,
+        pad_id=tokenizer.pad_token_id or 0,
+        mismatched=method.needs_mismatched,
+    )
+
+
+def reference_of(work: Work, adapted: Adapted) -> Reference:
+    """The model as it was before this stage: its fresh adapter switched off, else loaded a second time."""
+    if adapted.fresh and adapted.method.reversible:
+
+        @contextmanager
+        def disabled() -> Iterator[nn.Module]:
+            with adapted.method.disabled(adapted.model):
+                yield adapted.model
+
+        return disabled
+    from harness.model.artifact import open_model
+
+    copy = open_model(work).model.requires_grad_(False)
+
+    @contextmanager
+    def frozen() -> Iterator[nn.Module]:
+        yield copy
+
+    return frozen

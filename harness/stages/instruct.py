@@ -1,0 +1,111 @@
+"""Instruct: supervised tuning on conversations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from harness.axes import TRAINING_AXES
+from harness.axes.corpus import Split
+from harness.errors import DataError
+from harness.rng import Purpose
+from harness.stages._training import TrainingConfig, run_training
+from harness.stages.stage import Stage, Work
+
+if TYPE_CHECKING:
+    from harness.axes.instruction import Conversation
+    from harness.compose import Cell
+    from harness.model.artifact import Loaded
+    from harness.training.contract import BatchSource
+
+
+class Instruct(Stage):
+    """Tunes the model on conversations; the loss counts the assistant's tokens only."""
+
+    name = "instruct"
+    axes: ClassVar[tuple[str, ...]] = ("instruction", "instruction_strategy", "peft", *TRAINING_AXES)
+    needs = ("model",)
+    may_need = ("documents", "tokens")
+    produces = "model"
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(TrainingConfig):
+        """Budget, batch and learning rate."""
+
+    @classmethod
+    def active(cls, cell: Cell) -> bool:
+        return cell.choice("instruction", stage=cls.name) is not None
+
+    def run(self, work: Work) -> dict[str, Any]:
+        from harness.model.artifact import open_model
+        from harness.stages._adaptation import adapt, peft_entry
+        from harness.training.losses import language_modeling_loss
+
+        conversations = training_conversations(work)
+        loaded = open_model(work, trainable=True)
+        source, facts = self.source(work, loaded, conversations)
+        adapted = adapt(loaded, work.one("peft"))
+        facts |= run_training(work, adapted.model, source, language_modeling_loss)
+        facts["effects"] = adapted.trained()
+        adapted.save(work.out, applied=[peft_entry(adapted.choice, stage=work.stage)], template=True)
+        return facts
+
+    def source(
+        self, work: Work, loaded: Loaded, conversations: list[Conversation]
+    ) -> tuple[BatchSource, dict[str, Any]]:
+        """Batches in the order of the strategy, and facts about the data."""
+        from harness.data.template import IGNORED, Template
+        from harness.data.token_files import PackedSource, TokenFiles
+        from harness.stages._conversations import ConversationSource, MixedSource, encode_all
+
+        strategy = work.one("instruction_strategy").build()
+        length, seed = work.config.sequence_length, work.stream(Purpose.data_order)
+        encoded, dropped = encode_all(conversations, Template(loaded.tokenizer), length=length)
+        num_tokens = sum(len(ids) for ids, _ in encoded.values())
+        num_bytes = sum(len(t.text.encode()) for c in conversations if c.id in encoded for t in c.turns)
+        pad_id = loaded.tokenizer.pad_token_id or 0
+        ours = getattr(loaded.model.config, "model_type", "") == "harness"  # type: ignore[union-attr]
+        source = ConversationSource(
+            encoded,
+            lambda rng: strategy.schedule(conversations, rng),
+            seed=seed,
+            length=length,
+            packs=strategy.packs(),
+            pad_id=pad_id,
+            bytes_per_token=num_bytes / num_tokens,
+            document_ids=ours,
+        )
+        answers = sum(int((labels != IGNORED).sum()) for _, labels in encoded.values())
+        facts = {
+            "conversations": len(encoded),
+            "conversations_dropped": dropped,
+            "answer_token_share": answers / num_tokens,
+        }
+        share = strategy.pretraining_share()
+        if not share:
+            return source, facts
+        if "tokens" not in work.inputs:
+            raise DataError(
+                f"instruction_strategy={strategy.name} mixes pretraining data in, but no tokens stage ran; "
+                "add corpus, tokenizer and tokens to stages"
+            )
+        windows = PackedSource(TokenFiles(work.inputs["tokens"].path), length=length, seed=seed)
+        return MixedSource(source, windows, share=share, pad_id=pad_id), facts
+
+
+def training_conversations(work: Work) -> list[Conversation]:
+    """The training split of the chosen instruction source.
+
+    Raises: DataError where it is empty
+    """
+    from harness.data import documents
+
+    instruction = work.one("instruction").build()
+    corpus = work.inputs.get("documents")
+    texts = documents.read(corpus.path) if corpus is not None else []
+    found = [
+        c for c in instruction.conversations(texts, work.stream(Purpose.sampling)) if c.split is Split.train
+    ]
+    if not found:
+        raise DataError(f"instruction={instruction.name} gave no training conversation")
+    return found

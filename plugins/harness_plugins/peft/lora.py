@@ -1,0 +1,41 @@
+"""LoRA: a low-rank update beside each linear layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from harness import Method, hookimpl
+
+from ._library import LowRank, LowRankConfig, linear_targets
+
+
+class LoRA(LowRank):
+    """Low-rank adaptation, W + (alpha / r) B A with B = 0 at the start.
+
+    Paper: Hu et al. 2021, arXiv:2106.09685
+    """
+
+    name = "lora"
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(LowRankConfig):
+        """Rank, scale, dropout and targets."""
+
+    def library_config(self, model: nn.Module) -> Any:
+        from peft import LoraConfig
+
+        return LoraConfig(
+            r=self.config.rank,
+            lora_alpha=self.config.alpha,
+            lora_dropout=self.config.dropout,
+            target_modules=list(linear_targets(model, self.config)),
+            task_type="CAUSAL_LM",
+        )
+
+
+@hookimpl
+def harness_methods() -> list[type[Method]]:
+    return [LoRA]

@@ -63,6 +63,8 @@ _PUBLIC = {
     "Parallelism": "harness.axes.parallelism",
     "Decoding": "harness.axes.decoding",
     **dict.fromkeys(("Evaluator", "Evaluation", "Metric", "Subject"), "harness.axes.evaluator"),
+    **dict.fromkeys(("Scorer", "ScoreRequest", "rolling"), "harness.evaluation.scoring"),
+    **dict.fromkeys(("Answers", "answer"), "harness.evaluation.answers"),
     **dict.fromkeys(("Judge", "Duel"), "harness.axes.judge"),
     "Tracker": "harness.axes.tracker",
     "records": "harness.report.frames",

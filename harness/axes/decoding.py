@@ -34,7 +34,8 @@ class Decoding(Method):
         """New tokens; the global RNG is seeded with `seed` and restored."""
         import torch
 
-        with torch.random.fork_rng(devices=[]):
+        devices = [input_BT.device] if input_BT.is_cuda else []
+        with torch.random.fork_rng(devices=devices):
             torch.manual_seed(seed)
             out = model.generate(  # type: ignore[operator]
                 input_ids=input_BT,

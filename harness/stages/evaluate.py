@@ -1,0 +1,140 @@
+"""Stage evaluate: one evaluator and task a part, so that adding a measurement re-runs no other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.axes.evaluator import Evaluator, Subject
+from harness.method import Choice, Method
+from harness.stages.stage import Choices, Stage, Work
+
+if TYPE_CHECKING:
+    from harness.axes.corpus import Document
+    from harness.compose import Cell
+    from harness.store.artifacts import Artifact
+
+
+class Evaluate(Stage):
+    """Measures the cell's latest model.
+
+    Raises: TaskError where a task does not exist or cannot be had
+    """
+
+    name = "evaluate"
+    axes = ("evaluator", "judge", "decoding")
+    needs = ("model",)
+    may_need = ("documents", "reward")
+    produces = "evaluation"
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Stage.Config):
+        max_length: int | None = None
+        """Longest sequence the model is run on, in tokens; null = what the model states."""
+
+    @classmethod
+    def parts(cls, cell: Cell) -> Sequence[str]:
+        return [
+            f"{choice.method.name}.{task}"
+            for choice in cell.choices("evaluator")
+            if issubclass(choice.method, Evaluator)
+            for task in choice.method.tasks(choice.config)
+        ]
+
+    @classmethod
+    def narrow(cls, part: str, choices: Choices) -> Choices:
+        """The part's evaluator, asked for this task alone, and the axes that it uses."""
+        chosen = _evaluator(part, choices)
+        assert issubclass(chosen.method, Evaluator)
+        uses = chosen.method.uses
+        return {"evaluator": (chosen,)} | {axis: choices[axis] for axis in uses if axis in choices}
+
+    @classmethod
+    def surroundings(cls, part: str, choices: Choices) -> dict[str, str]:
+        chosen = _evaluator(part, choices)
+        assert issubclass(chosen.method, Evaluator)
+        return chosen.method.surroundings(chosen.config)
+
+    def run(self, work: Work) -> dict[str, Any]:
+        chosen = _evaluator(work.part, work.choices)
+        subject = load_subject(work, work.inputs["model"], max_length=work.config.max_length)
+        baseline = work.inputs.get(f"evaluator.{chosen.method.name}.baseline") or work.inputs.get(
+            "evaluator.baseline"
+        )
+        if baseline is not None:
+            subject = replace(
+                subject, baseline=partial(load_subject, work, baseline, max_length=work.config.max_length)
+            )
+        found = chosen.build().evaluate(work.part.partition(".")[2], subject)
+        metrics = [{"evaluator": chosen.method.name, **asdict(metric)} for metric in found.metrics]
+        (work.out / "metrics.json").write_text(json.dumps(metrics, indent=1, allow_nan=True))
+        found.samples.to_parquet(work.out / "samples.parquet", index=False)
+        return {"metrics": metrics, "max_length": subject.max_length, **found.facts}
+
+
+def _evaluator(part: str, choices: Choices) -> Choice:
+    name = part.partition(".")[0]
+    chosen = choices["evaluator"]
+    found = [choice for choice in (chosen if isinstance(chosen, tuple) else (chosen,)) if choice.method.name == name]
+    assert len(found) == 1, f"part '{part}' names no chosen evaluator"
+    return found[0]
+
+
+def load_subject(work: Work, artifact: Artifact, *, max_length: int | None = None) -> Subject:
+    """A model artifact ready to be measured, with what the cell chose for it."""
+    from harness.data.template import Template
+    from harness.model.artifact import load_model, restore
+
+    loaded = load_model(artifact, work.load, device=work.device)
+    model, tokenizer = loaded.model.eval(), loaded.tokenizer
+    if loaded.template:
+        Template(tokenizer)
+    applied = [restore(entry) for entry in loaded.applied]
+    documents = work.inputs.get("documents")
+    decoding, judge = work.choices.get("decoding"), work.choices.get("judge")
+    return Subject(
+        model=model,
+        tokenizer=tokenizer,
+        max_length=max_length or window(model),
+        device=work.device,
+        seed=work.seed,
+        template=tokenizer.chat_template if loaded.template else None,
+        prompts=[choice.build() for choice in applied if choice.method.prompt is not Method.prompt],
+        decoding=decoding.build() if isinstance(decoding, Choice) else None,
+        judge=judge.build() if isinstance(judge, Choice) else None,
+        documents=None if documents is None else partial(_documents, documents.path),
+        stored_bytes=_stored_bytes(artifact, work),
+    )
+
+
+def window(model: Any) -> int:
+    """The longest sequence a model states that it reads, in tokens."""
+    config = getattr(model, "config", None)
+    spec = getattr(config, "spec", None)
+    stated = [getattr(spec, "max_length", None)] + [
+        getattr(config, key, None) for key in ("max_position_embeddings", "n_positions", "n_ctx")
+    ]
+    return int(next((value for value in stated if value), 2048))
+
+
+def _documents(path: Path, split: str) -> list[Document]:
+    from harness.data.documents import read
+
+    return list(read(path, split))
+
+
+def _stored_bytes(artifact: Artifact, work: Work) -> int:
+    """Bytes of the weight files of an artifact and of what it builds on."""
+    suffixes = {".safetensors", ".bin", ".gguf", ".pt"}
+    files = [path for path in artifact.path.rglob("*") if path.suffix in suffixes]
+    total = sum(path.stat().st_size for path in files)
+    stated = artifact.path / "model.json"
+    card = json.loads(stated.read_text()) if stated.exists() else {}
+    base = (card.get("base") or {}).get("key")
+    if base and card.get("delta") in ("none", "adapter"):
+        total += _stored_bytes(work.load(base), work)
+    return total

@@ -1,0 +1,120 @@
+"""Perplexity: how many bits the model needs for a byte of unseen documents."""
+
+import hashlib
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness import ConfigError, Document, Evaluation, Evaluator, Method, Metric, Scorer, Subject, hookimpl, rolling
+from harness import IncompatibleError
+
+
+class Perplexity(Evaluator):
+    """Bits per byte on the corpus's held-out documents, fair across tokenizers.
+
+    Units: bits per UTF-8 byte; loss in nats per token, which is not comparable across tokenizers
+    Error: standard errors over documents (ratio estimator)
+    """
+
+    name = "perplexity"
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Evaluator.Config):
+        split: str = "test"
+        """Documents to score: `test`, or `validation` for tuning."""
+        max_documents: int = 64
+        """Documents scored, spread evenly over the split; 0 = all."""
+        max_bytes: int = 1024
+        """Bytes of each document that are scored, from its start; 0 = all."""
+        batch_tokens: int = 4096
+        """Padded tokens of one forward pass."""
+
+        def __post_init__(self) -> None:
+            if self.split not in ("validation", "test"):
+                raise ConfigError(f"evaluator.perplexity.split={self.split} must be validation or test")
+
+    config: Config
+
+    def evaluate(self, task: str, subject: Subject) -> Evaluation:
+        documents = self.documents(subject)
+        texts = [self.head(document.text) for document in documents]
+        scorer = Scorer(
+            model=subject.model, max_length=subject.max_length, batch_tokens=self.config.batch_tokens
+        )
+        tokenizer = subject.tokenizer
+        bos = tokenizer.bos_token_id
+        prefix = tokenizer.eos_token_id if bos is None else bos
+        tokens = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
+        windows = [list(rolling(ids, prefix=prefix, max_length=subject.max_length)) for ids in tokens]
+        scores = iter(scorer.score([window for row in windows for window in row]))
+        losses = np.array([-sum(next(scores).total for _ in row) for row in windows])
+        sizes = np.array([len(text.encode()) for text in texts])
+        counts = np.array([len(ids) for ids in tokens])
+        bits = losses / math.log(2)
+        samples = pd.DataFrame(
+            {
+                "task": task,
+                "doc_hash": [hashlib.sha256(document.id.encode()).hexdigest() for document in documents],
+                "prompt": [document.id for document in documents],
+                "bits_per_byte": bits / sizes,
+                "loss": losses / counts,
+                "bytes": sizes,
+                "tokens": counts,
+            }
+        )
+        metrics = [
+            Metric(
+                task=task,
+                metric=name,
+                value=float(total.sum() / weight.sum()),
+                unit=unit,
+                higher_is_better=False,
+                stderr=ratio_error(total, weight),
+                n=len(texts),
+            )
+            for name, unit, total, weight in (
+                ("bits_per_byte", "bits/byte", bits, sizes),
+                ("loss", "nats/token", losses, counts),
+            )
+        ]
+        facts: dict[str, Any] = {
+            "bytes": int(sizes.sum()),
+            "tokens": int(counts.sum()),
+            "documents_sha256": hashlib.sha256("\0".join(texts).encode()).hexdigest(),
+        }
+        return Evaluation(metrics=metrics, samples=samples, facts=facts)
+
+    def documents(self, subject: Subject) -> list[Document]:
+        """Non-empty documents of the split, spread evenly over it."""
+        if subject.documents is None:
+            raise IncompatibleError("evaluator.perplexity needs documents; add the stage corpus to `stages`")
+        found = [document for document in subject.documents(self.config.split) if document.text.strip()]
+        if not found:
+            raise IncompatibleError(
+                f"evaluator.perplexity: the corpus has no {self.config.split} documents; "
+                f"raise corpus.{self.config.split}_share"
+            )
+        wanted = min(len(found), self.config.max_documents or len(found))
+        return [found[index * len(found) // wanted] for index in range(wanted)]
+
+    def head(self, text: str) -> str:
+        """The first `max_bytes` bytes, cut between characters."""
+        limit = self.config.max_bytes
+        return text.encode()[:limit].decode(errors="ignore") if limit else text
+
+
+def ratio_error(totals: np.ndarray, weights: np.ndarray) -> float | None:
+    """Standard error of sum(totals) / sum(weights) over items."""
+    count = len(totals)
+    if count < 2:
+        return None
+    residuals = totals - totals.sum() / weights.sum() * weights
+    return float(np.sqrt(count * residuals.var(ddof=1)) / weights.sum())
+
+
+@hookimpl
+def harness_methods() -> list[type[Method]]:
+    return [Perplexity]

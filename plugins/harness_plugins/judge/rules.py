@@ -1,0 +1,42 @@
+"""Rules: the answer that meets more of the prompt's machine-checkable constraints wins."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness import Duel, Judge, Method, hookimpl
+
+
+class Rules(Judge):
+    """Compares the share of constraints that each answer meets; equal shares are a draw."""
+
+    name = "rules"
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Judge.Config):
+        prefer_shorter: bool = False
+        """Whether the shorter of two answers that meet equally many constraints wins."""
+
+    config: Config
+
+    def prefer(self, duels: Sequence[Duel]) -> list[float]:
+        return [self._prefer(duel) for duel in duels]
+
+    def _prefer(self, duel: Duel) -> float:
+        first, second = (self.share(answer, duel.checks) for answer in (duel.first, duel.second))
+        if first != second:
+            return float(first > second)
+        if self.config.prefer_shorter and len(duel.first) != len(duel.second):
+            return float(len(duel.first) < len(duel.second))
+        return 0.5
+
+    def share(self, answer: str, checks: dict[str, object]) -> float:
+        """Share of the constraints that an answer meets (0 to 1)."""
+        from harness import check
+
+        met = [check(answer, {name: value}) for name, value in checks.items()]
+        return sum(met) / len(met) if met else 0.0
+
+
+@hookimpl
+def harness_methods() -> list[type[Method]]:
+    return [Rules]

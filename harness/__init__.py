@@ -64,6 +64,16 @@ _PUBLIC = {
     "Decoding": "harness.axes.decoding",
     **dict.fromkeys(("Evaluator", "Evaluation", "Metric", "Subject"), "harness.axes.evaluator"),
     **dict.fromkeys(("Scorer", "ScoreRequest", "rolling"), "harness.evaluation.scoring"),
+    **dict.fromkeys(("find_task", "load_task"), "harness.evaluation.lm_tasks"),
+    **dict.fromkeys(("Source", "drawing_from"), "harness.evaluation.items"),
+    **dict.fromkeys(
+        ("PeakTracker", "flops_per_token", "matmul_weights", "peak_flops"), "harness.training.measure"
+    ),
+    "read_items": "harness.evaluation.prompts",
+    **dict.fromkeys(("hardware", "alone_on_machine"), "harness.evaluation.hardware"),
+    "run_tasks": "harness.evaluation.lm_run",
+    **dict.fromkeys(("check", "share_met"), "harness.data.checks"),
+    **dict.fromkeys(("Item", "skill_items"), "harness.data.skills"),
     **dict.fromkeys(("Answers", "answer"), "harness.evaluation.answers"),
     **dict.fromkeys(("Judge", "Duel"), "harness.axes.judge"),
     "Tracker": "harness.axes.tracker",

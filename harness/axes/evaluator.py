@@ -61,6 +61,11 @@ class Evaluator(Method):
         return (cls.name,)
 
     @classmethod
+    def only(cls, config: Any, task: str) -> Any:
+        """The options as far as one task depends on them; they enter its key."""
+        return config
+
+    @classmethod
     def surroundings(cls, config: Any) -> dict[str, str]:
         """What the result depends on beyond options and inputs, e.g. the hardware for a speed."""
         return {}

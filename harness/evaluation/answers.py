@@ -52,9 +52,7 @@ def answer(
 
     @torch.inference_mode()
     def draw(ids_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
-        return decoding.generate(
-            ready, ids_BT, mask_BT, max_new_tokens=max_new_tokens, seed=subject.seed
-        )
+        return decoding.generate(ready, ids_BT, mask_BT, max_new_tokens=max_new_tokens, seed=subject.seed)
 
     new = in_batches(
         [prompt[-room:] for prompt in prompts],

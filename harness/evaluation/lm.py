@@ -15,7 +15,7 @@ from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, po
 from harness.axes.evaluator import Subject
 from harness.errors import TaskError
 from harness.evaluation.generation import StopAt, in_batches
-from harness.evaluation.scoring import ScoreRequest, Scorer, rolling
+from harness.evaluation.scoring import Scorer, ScoreRequest, rolling
 
 
 class SubjectLM(TemplateLM):  # type: ignore[misc]
@@ -85,9 +85,7 @@ class SubjectLM(TemplateLM):  # type: ignore[misc]
         scores = self.scorer.score([ScoreRequest(context, choice) for _, context, choice in requests])
         return [(score.total, score.greedy) for score in scores]
 
-    def loglikelihood(
-        self, requests: list[Instance], disable_tqdm: bool = True
-    ) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         return super().loglikelihood(requests, disable_tqdm=True)  # type: ignore[no-any-return]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = True) -> list[float]:

@@ -27,7 +27,7 @@ class ScoreRequest(NamedTuple):
 
 
 class Score(NamedTuple):
-    """Log-probabilities (natural logarithm) of the continuation's tokens, and whether each is the likeliest."""
+    """Log-probabilities (natural logarithm) of a continuation's tokens, and whether each is the likeliest."""
 
     log_probs: Tensor
     greedy: bool
@@ -86,7 +86,12 @@ class Scorer:
     pad_id: int = 0
     share_prefix: bool = True
     facts: dict[str, Any] = field(
-        default_factory=lambda: {"requests": 0, "truncated_contexts": 0, "truncated_tokens": 0, "saved_tokens": 0}
+        default_factory=lambda: {
+            "requests": 0,
+            "truncated_contexts": 0,
+            "truncated_tokens": 0,
+            "saved_tokens": 0,
+        }
     )
     _verified: bool = False
 
@@ -226,7 +231,9 @@ class Scorer:
         """Fills in the scores from logits whose first column stands at position `start`."""
         wants = [(b, row, index, want) for b, row in enumerate(rows) for index, want in row.wants]
         lines = [b for b, _, _, want in wants for _ in want]
-        columns = [len(row.ids) - len(want) + i - start for _, row, _, want in wants for i in range(len(want))]
+        columns = [
+            len(row.ids) - len(want) + i - start for _, row, _, want in wants for i in range(len(want))
+        ]
         targets = torch.tensor([token for *_, want in wants for token in want], device=logits_BTV.device)
         needed_NV = logits_BTV[torch.tensor(lines), torch.tensor(columns)].float()
         log_probs_N = needed_NV.gather(1, targets[:, None])[:, 0] - needed_NV.logsumexp(-1)

@@ -79,9 +79,16 @@ class Evaluate(Stage):
 def _evaluator(part: str, choices: Choices) -> Choice:
     name = part.partition(".")[0]
     chosen = choices["evaluator"]
-    found = [choice for choice in (chosen if isinstance(chosen, tuple) else (chosen,)) if choice.method.name == name]
+    found = [
+        choice
+        for choice in (chosen if isinstance(chosen, tuple) else (chosen,))
+        if choice.method.name == name
+    ]
     assert len(found) == 1, f"part '{part}' names no chosen evaluator"
-    return found[0]
+    chosen_method = found[0].method
+    assert issubclass(chosen_method, Evaluator)
+    config = chosen_method.only(found[0].config, part.partition(".")[2])
+    return replace(found[0], config=config)
 
 
 def load_subject(work: Work, artifact: Artifact, *, max_length: int | None = None) -> Subject:

@@ -8,8 +8,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness import ConfigError, Document, Evaluation, Evaluator, Method, Metric, Scorer, Subject, hookimpl, rolling
-from harness import IncompatibleError
+from harness import (
+    ConfigError,
+    Document,
+    Evaluation,
+    Evaluator,
+    IncompatibleError,
+    Method,
+    Metric,
+    Scorer,
+    Subject,
+    hookimpl,
+    rolling,
+)
 
 
 class Perplexity(Evaluator):

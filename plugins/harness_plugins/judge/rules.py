@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness import Duel, Judge, Method, hookimpl
+from harness import Duel, Judge, Method, hookimpl, share_met
 
 
 class Rules(Judge):
@@ -22,19 +22,12 @@ class Rules(Judge):
         return [self._prefer(duel) for duel in duels]
 
     def _prefer(self, duel: Duel) -> float:
-        first, second = (self.share(answer, duel.checks) for answer in (duel.first, duel.second))
+        first, second = (share_met(answer, duel.checks) for answer in (duel.first, duel.second))
         if first != second:
             return float(first > second)
         if self.config.prefer_shorter and len(duel.first) != len(duel.second):
             return float(len(duel.first) < len(duel.second))
         return 0.5
-
-    def share(self, answer: str, checks: dict[str, object]) -> float:
-        """Share of the constraints that an answer meets (0 to 1)."""
-        from harness import check
-
-        met = [check(answer, {name: value}) for name, value in checks.items()]
-        return sum(met) / len(met) if met else 0.0
 
 
 @hookimpl

@@ -1,0 +1,185 @@
+"""lm-eval tasks by name: the shipped offline ones, a user's own folder, or lm-eval's; on local files if asked."""
+
+from __future__ import annotations
+
+import difflib
+import gzip
+import importlib.util
+import json
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import DataError, TaskError
+
+if TYPE_CHECKING:
+    from lm_eval.tasks import TaskManager
+
+OWN = Path(__file__).parent / "tasks"
+_NAMED = re.compile(rb"^(?:task|group): *[\"']?([\w.:-]+)[\"']? *$", re.MULTILINE)
+_CALLS = re.compile(r"!function\b|^class:", re.MULTILINE)
+
+
+def own_tasks() -> list[str]:
+    """Names of the offline tasks that ship with the harness."""
+    return sorted(path.stem for path in OWN.glob("*.yaml"))
+
+
+@lru_cache(maxsize=8)
+def task_files(folder: Path) -> Mapping[str, Path]:
+    """Task and group names of a folder of YAML -> file, found without importing lm-eval."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*.yaml")):
+        for name in _NAMED.findall(path.read_bytes()):
+            found.setdefault(name.decode(), path)
+    return found
+
+
+def lm_eval_folder() -> Path:
+    """The folder of lm-eval's own tasks, found without importing it."""
+    spec = importlib.util.find_spec("lm_eval")
+    if spec is None or spec.origin is None:
+        raise TaskError("lm-eval is not installed; pip install 'lm-eval>=0.4.11,<0.5'")
+    return Path(spec.origin).parent / "tasks"
+
+
+def find_task(name: str, *, include_path: str = "") -> Path | None:
+    """The YAML of a task or group; None for a tag, which has no file of its own.
+
+    Raises: TaskError with a suggestion where nothing has this name
+    """
+    folders = [Path(include_path).expanduser()] if include_path else []
+    if folders and not folders[0].is_dir():
+        raise TaskError(f"evaluator.lm_eval.include_path={include_path} is not a folder")
+    known: list[str] = []
+    for folder in (OWN, *folders, lm_eval_folder()):
+        files = task_files(folder)
+        if name in files:
+            return files[name]
+        known += files
+    tagged = rf"(?m)^(?:tag: *|  ?- *){re.escape(name)} *$"
+    if any(re.search(tagged, path.read_text()) for path in set(task_files(lm_eval_folder()).values())):
+        return None
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f" Did you mean '{close[0]}'?" if close else ""
+    raise TaskError(
+        f"No lm-eval task is called '{name}'.{hint} Offline tasks: {', '.join(own_tasks())}; "
+        "all others: lm_eval ls tasks. Your own YAML: evaluator.lm_eval.include_path=FOLDER"
+    )
+
+
+def load_task(
+    name: str, *, include_path: str = "", data_files: Mapping[str, str] | None = None, trust: bool = False
+) -> dict[str, Any]:
+    """lm-eval's dictionary of one task, or of a group's tasks.
+
+    `data_files` (split -> local JSON or JSON lines, gzipped or not) replaces the task's data set.
+    Raises: TaskError where the task does not exist, its data cannot be had, or its code is not trusted
+    """
+    path = find_task(name, include_path=include_path)
+    if include_path and path is not None and Path(include_path).expanduser() in path.parents and not trust:
+        _refuse_code(path)
+    overrides = {"custom_dataset": local_data(data_files)} if data_files else None
+    defaults = path is None or (path.is_relative_to(lm_eval_folder()) and _is_group(path))
+    manager = _manager(include_path, defaults)
+    if path is None:
+        entry = manager.task_index[name]
+    else:
+        from lm_eval.tasks._index import TaskIndex
+
+        entry = manager.task_index.get(name) or TaskIndex.entry_from_path(path)
+    try:
+        built = manager._factory.build(entry, overrides=overrides, registry=manager.task_index)
+    except (TaskError, DataError):
+        raise
+    except Exception as error:
+        if _is_about_network(error):
+            raise TaskError(
+                f"the data of lm-eval task '{name}' cannot be had without a network "
+                f"({type(error).__name__}). Run once online with HF_HUB_OFFLINE=0 so that it is cached, "
+                f"or give local files: +evaluator.lm_eval.data_files.{name}.test=FILE.jsonl"
+            ) from error
+        raise TaskError(f"lm-eval task '{name}' does not load: {type(error).__name__}: {error}") from error
+    return manager.load(built if isinstance(built, list) else [built])  # type: ignore[no-any-return]
+
+
+def local_data(files: Mapping[str, str]) -> Any:
+    """A function that lm-eval calls for the data set: split -> rows of a local file."""
+
+    def dataset(**_: Any) -> dict[str, Any]:
+        from datasets import Dataset
+
+        return {split: Dataset.from_list(read_rows(Path(file))) for split, file in files.items()}
+
+    return dataset
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of JSON lines, a JSON list, or a JSON object with one list in it; gzipped or not.
+
+    Raises: DataError naming file and line
+    """
+    path = path.expanduser()
+    if not path.is_file():
+        raise DataError(f"{path} does not exist; give a .json or .jsonl file (.gz allowed)")
+    raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 at byte {error.start}") from error
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        return [_row(line, path, number) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if isinstance(value, dict):
+        lists = [item for item in value.values() if isinstance(item, list)]
+        value = lists[0] if len(lists) == 1 else [value]
+    return list(value)
+
+
+def _row(line: str, path: Path, number: int) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}, line {number} is not JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise DataError(f"{path}, line {number} is not a JSON object")
+    return row
+
+
+@lru_cache(maxsize=8)
+def _manager(include_path: str, defaults: bool) -> TaskManager:
+    """One index a process; with lm-eval's defaults it costs 9 s, without 1 ms."""
+    from lm_eval.tasks import TaskManager
+
+    folders = [str(OWN), *([include_path] if include_path else [])]
+    return TaskManager(include_path=folders, include_defaults=defaults)
+
+
+def _is_group(path: Path) -> bool:
+    return re.search(r"^group:", path.read_text(), re.MULTILINE) is not None
+
+
+def _refuse_code(path: Path) -> None:
+    files: Iterable[Path] = path.parent.rglob("*.yaml")
+    calling = [file for file in files if _CALLS.search(file.read_text())]
+    if calling:
+        raise TaskError(
+            f"{calling[0]} runs Python code of its own (!function); read it, then set "
+            "evaluator.lm_eval.trust=true"
+        )
+
+
+def _is_about_network(error: BaseException) -> bool:
+    names = {
+        "ConnectionError", "ConnectTimeout", "ConnectError", "OfflineModeIsEnabled", "DatasetNotFoundError",
+        "LocalEntryNotFoundError", "HfHubHTTPError", "MaxRetryError", "gaierror", "ProxyError",
+    }  # fmt: skip
+    seen: BaseException | None = error
+    while seen is not None:
+        if type(seen).__name__ in names:
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False

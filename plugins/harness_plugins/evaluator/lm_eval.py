@@ -1,0 +1,89 @@
+"""lm-eval: any task of the Language Model Evaluation Harness, and the offline ones shipped here."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import nn
+
+from harness import ConfigError, Evaluation, Evaluator, Method, Problem, Subject, TaskError, hookimpl
+
+
+class LmEval(Evaluator):
+    """Runs lm-eval's tasks on a scoring engine of our own that runs every shared context once.
+
+    Error: closed-form standard errors for means over items, 200 bootstrap resamples for other aggregates
+    Raises: TaskError where a task does not exist or its data cannot be had
+    """
+
+    name = "lm_eval"
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Evaluator.Config):
+        tasks: list[str] = field(default_factory=lambda: ["instruction_following", "recall"])
+        """Tasks or groups by name; completion, last_word, instruction_following, recall, copy, mqar and
+        passkey need no network."""
+        limit: int | None = 200
+        """Items of each task, from its start; null = all."""
+        num_fewshot: int | None = None
+        """Examples in the prompt; null = what the task states."""
+        include_path: str = ""
+        """Folder with task YAML of your own."""
+        data_files: dict[str, Any] = field(default_factory=dict)
+        """Task -> {split: local JSON or JSON lines file}, in place of the task's data set."""
+        trust: bool = False
+        """Whether YAML in include_path may run Python code of its own."""
+        batch_tokens: int = 4096
+        """Padded tokens of one forward pass."""
+
+        def __post_init__(self) -> None:
+            if not self.tasks:
+                raise ConfigError("evaluator.lm_eval.tasks=[] names no task; e.g. [recall]")
+            if self.limit is not None and self.limit < 1:
+                raise ConfigError(f"evaluator.lm_eval.limit={self.limit} must be at least 1, or null for all")
+
+    config: Config
+
+    @classmethod
+    def tasks(cls, config: Any) -> Sequence[str]:
+        return tuple(dict.fromkeys(config.tasks))
+
+    @classmethod
+    def only(cls, config: Any, task: str) -> Any:
+        files = {name: value for name, value in config.data_files.items() if name == task}
+        return replace(config, tasks=[task], data_files=files)
+
+    @classmethod
+    def check(cls, config: Any, cell: Any, meta_model: nn.Module | None) -> Iterable[Problem]:
+        from harness import find_task
+
+        for task in config.tasks:
+            try:
+                find_task(task, include_path=config.include_path)
+            except TaskError as error:
+                yield Problem(where="evaluator.lm_eval.tasks", message=str(error))
+
+    def evaluate(self, task: str, subject: Subject) -> Evaluation:
+        from harness import Source, drawing_from, load_task, run_tasks
+
+        config = self.config
+        documents = subject.documents("test") if subject.documents is not None else []
+        with drawing_from(Source(documents=documents, limit=config.limit)):
+            loaded = load_task(
+                task,
+                include_path=config.include_path,
+                data_files=config.data_files.get(task),
+                trust=config.trust,
+            )
+            return run_tasks(
+                loaded,
+                subject,
+                limit=config.limit,
+                num_fewshot=config.num_fewshot,
+                batch_tokens=config.batch_tokens,
+            )
+
+
+@hookimpl
+def harness_methods() -> list[type[Method]]:
+    return [LmEval]

@@ -71,7 +71,7 @@ _PUBLIC = {
     ),
     "read_items": "harness.evaluation.prompts",
     **dict.fromkeys(("hardware", "alone_on_machine"), "harness.evaluation.hardware"),
-    "run_tasks": "harness.evaluation.lm_run",
+    **dict.fromkeys(("quiet", "run_tasks"), "harness.evaluation.lm_run"),
     **dict.fromkeys(("check", "share_met"), "harness.data.checks"),
     **dict.fromkeys(("Item", "skill_items"), "harness.data.skills"),
     **dict.fromkeys(("Answers", "answer"), "harness.evaluation.answers"),

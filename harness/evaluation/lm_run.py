@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
+import logging
 import math
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +20,22 @@ from harness.evaluation.lm import SubjectLM
 
 RESAMPLES = 200
 """Bootstrap resamples for metrics that are no mean over items."""
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """lm-eval without its progress bars and notices; a cell's output is read by people and by other tools."""
+    import lm_eval.api.task as lm_eval_task
+
+    logger, bar = logging.getLogger("lm_eval"), lm_eval_task.tqdm
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    lm_eval_task.tqdm = functools.partial(bar, disable=True)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        lm_eval_task.tqdm = bar
 
 
 def run_tasks(

@@ -1,4 +1,4 @@
-"""lm-eval tasks by name: the shipped offline ones, a user's own folder, or lm-eval's; on local files if asked."""
+"""lm-eval tasks by name: shipped offline ones, a user's own folder, or lm-eval's; on local files if asked."""
 
 from __future__ import annotations
 

@@ -64,11 +64,11 @@ class LmEval(Evaluator):
                 yield Problem(where="evaluator.lm_eval.tasks", message=str(error))
 
     def evaluate(self, task: str, subject: Subject) -> Evaluation:
-        from harness import Source, drawing_from, load_task, run_tasks
+        from harness import Source, drawing_from, load_task, quiet, run_tasks
 
         config = self.config
         documents = subject.documents("test") if subject.documents is not None else []
-        with drawing_from(Source(documents=documents, limit=config.limit)):
+        with quiet(), drawing_from(Source(documents=documents, limit=config.limit)):
             loaded = load_task(
                 task,
                 include_path=config.include_path,

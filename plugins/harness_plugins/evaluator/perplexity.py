@@ -38,7 +38,7 @@ class Perplexity(Evaluator):
         """Documents to score: `test`, or `validation` for tuning."""
         max_documents: int = 64
         """Documents scored, spread evenly over the split; 0 = all."""
-        max_bytes: int = 1024
+        max_bytes: int = 512
         """Bytes of each document that are scored, from its start; 0 = all."""
         batch_tokens: int = 4096
         """Padded tokens of one forward pass."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -143,7 +145,8 @@ class Method:
     @classmethod
     def summary(cls) -> str:
         """First sentence of the class's docstring."""
-        return next(iter((cls.__doc__ or "").strip().splitlines()), "").strip()
+        first = inspect.cleandoc(cls.__doc__ or "").partition("\n\n")[0]
+        return re.split(r"(?<=[^.][^.g]\.) ", " ".join(first.split()))[0]
 
     @classmethod
     def labelled(cls, label: str) -> str | None:

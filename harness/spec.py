@@ -5,6 +5,10 @@ from dataclasses import dataclass
 from harness.errors import ConfigError
 
 
+SET_BY_METHODS = ("vocab_size", "residual_scale", "init_gain", "qk_norm", "embedding_gradient_scale")
+"""Fields that follow from the chosen methods; no preset and no override sets them."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
     """Everything the composable transformer is built from, besides its methods.

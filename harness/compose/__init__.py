@@ -1,8 +1,9 @@
 """From overrides to a typed cell: publishes every Config to Hydra, composes, converts, explains errors."""
 
+from harness.compose import explain
 from harness.compose.cell import Cell
 from harness.compose.experiment import Experiment
 from harness.compose.hydra import compose, config_dir, load
 from harness.compose.publish import publish
 
-__all__ = ["Cell", "Experiment", "compose", "config_dir", "load", "publish"]
+__all__ = ["Cell", "Experiment", "compose", "config_dir", "explain", "load", "publish"]

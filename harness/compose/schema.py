@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import MISSING, dataclass, field, fields, make_dataclass
+from dataclasses import dataclass, field, fields, make_dataclass
 from enum import Enum
 from typing import Any
 
@@ -13,17 +13,8 @@ from omegaconf.nodes import BooleanNode
 from harness.axes import TRAINING_AXES
 from harness.compose.experiment import Experiment
 from harness.registry import registry
-from harness.spec import ModelSpec
+from harness.spec import SET_BY_METHODS, ModelSpec
 from harness.stages import CHAIN, stage_class
-
-SET_BY_METHODS = (
-    "vocab_size",
-    "residual_scale",
-    "init_gain",
-    "qk_norm",
-    "embedding_gradient_scale",
-)
-"""Fields of ModelSpec that follow from the chosen methods and cannot be set in `model`."""
 
 
 class Device(Enum):
@@ -59,9 +50,7 @@ EXPERIMENT_KEYS = tuple(f.name for f in fields(Experiment))
 def model_options() -> type[Any]:
     """ModelSpec without what methods set, as a dataclass whose defaults are presets' starting point."""
     entries = [
-        (f.name, f.type, field(default=f.default))
-        for f in fields(ModelSpec)
-        if f.name not in SET_BY_METHODS and f.default is not MISSING
+        (f.name, f.type, field(default=f.default)) for f in fields(ModelSpec) if f.name not in SET_BY_METHODS
     ]
     return make_dataclass("ModelOptions", entries, kw_only=True)
 

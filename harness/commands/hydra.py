@@ -1,0 +1,89 @@
+"""`harness run` and `harness sweep`: Hydra's command line over our configs, with all of Hydra's flags."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from harness.compose import compose, config_dir, explain, publish
+from harness.compose.hydra import CONFIG_NAME
+
+RUN_HELP = """usage: harness run KEY=VALUE ...
+
+Runs one cell: composes the config, runs the stages that the store does not hold yet, writes a record.
+Of an experiment it takes the first level of every factor. Hydra's flags work: --cfg job, --info searchpath.
+
+  harness run attention=grouped_query attention.num_kv_heads=2 seed=1
+  harness run experiment=demo scale=smoke"""
+
+SWEEP_HELP = """usage: harness sweep KEY=VALUE[,VALUE...] ...
+
+Runs every cell of an experiment, crossed with whatever has several values; the same command again resumes.
+Equal to `python -m harness -m ...`; Hydra's flags and launchers work (hydra/launcher=submitit_slurm).
+
+  harness sweep experiment=demo
+  harness sweep attention=full,sliding_window optimizer=adamw,lion seed=0,1,2"""
+
+_SHOWS_ONLY = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--shell-completion", "-sc")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """One cell (or, with -m, a sweep) through Hydra; returns the exit code of the work."""
+    if "--help" in arguments or "-h" in arguments:
+        print(RUN_HELP)
+        return 0
+    return through_hydra(arguments)
+
+
+def sweep(arguments: Sequence[str]) -> int:
+    """A multirun through Hydra; returns the exit code of the work."""
+    if "--help" in arguments or "-h" in arguments:
+        print(SWEEP_HELP)
+        return 0
+    return through_hydra([*arguments, "--multirun"])
+
+
+def through_hydra(arguments: Sequence[str]) -> int:
+    """Hand the arguments to `hydra.main`; what it refuses is explained."""
+    import hydra
+
+    publish()
+    flags = [text for text in arguments if text.startswith("-")]
+    overrides = [text for text in arguments if not text.startswith("-")]
+    multirun = "-m" in flags or "--multirun" in flags
+    if not multirun and not any(flag.partition("=")[0] in _SHOWS_ONLY for flag in flags):
+        compose(_without_values_of_flags(arguments))  # refuses before Hydra does, and says why
+    codes: list[int] = []
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us instead of Hydra's own report
+    before = sys.argv
+    sys.argv = ["harness", *arguments]
+    try:
+        hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=CONFIG_NAME)(
+            lambda config: codes.append(_task(config))
+        )()
+    except explain.REFUSED as error:
+        explain.explain(error, overrides, None)
+    finally:
+        sys.argv = before
+    return max(codes, default=0)
+
+
+def _task(config: Any) -> int:
+    """What Hydra runs: one cell, or one worker of a sweep that was planned before."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from harness.sweep import commands
+
+    return int(commands.run(list(HydraConfig.get().overrides.task)) or 0)
+
+
+def _without_values_of_flags(arguments: Sequence[str]) -> list[str]:
+    """The overrides among arguments; `--config-dir DIR` and its like take the word that follows."""
+    takes = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p")
+    return [
+        text
+        for i, text in enumerate(arguments)
+        if not text.startswith("-") and (i == 0 or arguments[i - 1] not in takes)
+    ]

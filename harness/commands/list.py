@@ -1,0 +1,67 @@
+"""`harness list`: every installed method, from the index."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from harness import registry_index
+from harness.errors import UnknownNameError
+
+KEYS = ("axis", "name", "package", "version", "summary", "paper")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the methods by axis, or as JSON."""
+    parser = argparse.ArgumentParser(prog="harness list", description="List every installed method.")
+    parser.add_argument("axis", nargs="?", help="only this axis")
+    parser.add_argument("--json", action="store_true", help="a list of {axis, name, package, version, ...}")
+    asked = parser.parse_args(list(arguments))
+    index = registry_index.read()
+    if asked.axis is not None and asked.axis not in index["axes"]:
+        raise UnknownNameError(what="axis", name=asked.axis, known=index["axes"])
+    found = rows(index, asked.axis)
+    print(json.dumps(found, indent=1) if asked.json else table(index, found))
+    return 0
+
+
+def rows(index: dict[str, Any], axis: str | None = None) -> list[dict[str, str]]:
+    """One row a method; what does not load follows, with the reason as its status."""
+    found = [
+        {**{key: method[key] for key in KEYS}, "status": registry_index.status(method)}
+        for method in index["methods"]
+        if axis in (None, method["axis"])
+    ]
+    broken = [
+        {
+            "axis": "",
+            "name": item["module"],
+            "package": item["package"],
+            "version": item["version"],
+            "summary": "",
+            "paper": "",
+            "status": f"does not load: {item['cause']}",
+        }
+        for item in index["quarantined"]
+    ]
+    return found + broken
+
+
+def table(index: dict[str, Any], found: Sequence[dict[str, str]]) -> str:
+    """The methods under their axes, as text."""
+    lines = []
+    for axis, about in index["axes"].items():
+        own = [row for row in found if row["axis"] == axis]
+        if own:
+            lines.append(f"{axis}: {about['summary']}")
+        for row in own:
+            notes = [] if row["package"] == "harness-lm" else [f"{row['package']} {row['version']}"]
+            notes += [] if row["status"] == "ok" else [row["status"]]
+            suffix = f"  [{', '.join(notes)}]" if notes else ""
+            lines.append(f"  {row['name']:<24} {row['summary']}{suffix}")
+    for row in found:
+        if not row["axis"]:
+            lines.append(f"! {row['name']} ({row['package']} {row['version']}) {row['status']}")
+    return "\n".join(lines)

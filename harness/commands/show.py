@@ -1,0 +1,74 @@
+"""`harness show AXIS METHOD`: options with meaning and default, sources, what it needs and changes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from harness import registry_index
+from harness.commands.list import rows, table
+from harness.errors import PluginError, UnknownNameError
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print one method, or one axis."""
+    parser = argparse.ArgumentParser(
+        prog="harness show", description="Show a method: options, sources, needs."
+    )
+    parser.add_argument("axis")
+    parser.add_argument("method", nargs="?", help="without it, the axis with its methods")
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args(list(arguments))
+    index = registry_index.read()
+    if asked.axis not in index["axes"]:
+        raise UnknownNameError(what="axis", name=asked.axis, known=index["axes"])
+    if asked.method is None:
+        own = [row for row in rows(index, asked.axis) if row["axis"]]
+        print(json.dumps(own, indent=1) if asked.json else table(index, own))
+        return 0
+    method = find(index, asked.axis, asked.method)
+    print(
+        json.dumps(method, indent=1) if asked.json else page(method, many=index["axes"][asked.axis]["many"])
+    )
+    return 0
+
+
+def find(index: dict[str, Any], axis: str, name: str) -> dict[str, Any]:
+    """A method of the index.
+
+    Raises: UnknownNameError; PluginError where a plugin of that name does not load
+    """
+    known = {method["name"]: method for method in index["methods"] if method["axis"] == axis}
+    if name in known:
+        return known[name]  # type: ignore[no-any-return]
+    for broken in index["quarantined"]:
+        if name in broken["offers"]:
+            raise PluginError(broken["message"])
+    raise UnknownNameError(what=f"{axis} method", name=name, known=known)
+
+
+def page(method: dict[str, Any], *, many: bool) -> str:
+    """A method as text."""
+    axis, name = method["axis"], method["name"]
+    lines = [f"{axis}={name if not many else f'[{name}]'}   {method['package']} {method['version']}"]
+    lines += ["", *textwrap.wrap(method["summary"], 100)]
+    for label, text in method["notes"].items():
+        lines += textwrap.wrap(f"{label}: {text}", 100, subsequent_indent="    ")
+    for word in ("requires", "conflicts", "provides", "changes", "after"):
+        if method[word]:
+            lines.append(f"{word}: {', '.join(method[word])}")
+    if method["extra"]:
+        lines.append(f"needs: pip install '{method['package']}[{method['extra']}]'")
+    prefix = f"{axis}.{name}" if many else axis
+    lines += ["", "options:" if method["options"] else "no options"]
+    for option in method["options"]:
+        lines.append(f"  {prefix}.{option['name']}={_text(option['default'])}   ({option['type']})")
+        lines += textwrap.wrap(option["doc"], 100, initial_indent="      ", subsequent_indent="      ")
+    return "\n".join(lines)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) and value else json.dumps(value)

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from harness.errors import ConfigError
 
-
 SET_BY_METHODS = ("vocab_size", "residual_scale", "init_gain", "qk_norm", "embedding_gradient_scale")
 """Fields that follow from the chosen methods; no preset and no override sets them."""
 

@@ -61,6 +61,12 @@ class ModelSpec:
     """Factor on the residual branch x before it is added (DeepNorm's alpha)."""
     init_gain: float = 1.0
     """Factor on the initial weights of ffn, value and output projections (DeepNorm's beta)."""
+    encoder_residual_scale: float = 1.0
+    """The same for encoder blocks."""
+    encoder_init_gain: float = 1.0
+    """The same for encoder blocks."""
+    rotary_dim: int | None = None
+    """Components of a head that positions may rotate; null is all of head_dim (latent attention: fewer)."""
     qk_norm: bool = False
     """Whether queries and keys are normalised per head before their product."""
     embedding_gradient_scale: float = 1.0

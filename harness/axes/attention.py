@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from harness.axes.position import Position
 from harness.errors import ConfigError
-from harness.method import Method
+from harness.method import CellView, Method, Problem
 from harness.ops.index import Index
 from harness.ops.kernels import attend
 from harness.ops.view import View
@@ -79,6 +79,25 @@ class Attention(nn.Module, Method):
         """Key/value heads this variant keeps (K)."""
         return num_heads
 
+    @classmethod
+    def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
+        """Pairs with the position axis that cannot work."""
+        position = getattr(getattr(meta_model, "model", None), "position", None)
+        if not isinstance(position, Position) or not position.has_bias():
+            return
+        if cls.recurrent:
+            yield Problem(
+                where="attention",
+                message=f"attention={cls.name} has no scores that position={position.name} could add to; "
+                "use rope, xpos, learned, sinusoidal or nope",
+            )
+        if config.kernel is Kernel.flash and any(True for _ in position.parameters()):
+            yield Problem(
+                where="attention.kernel",
+                message=f"the flash kernel takes no learned score bias, which position={position.name} adds; "
+                "use attention.kernel=auto, or position=alibi",
+            )
+
     def build(self, spec: ModelSpec) -> None:
         """Create the projections."""
         qkv_bias = spec.bias if spec.qkv_bias is None else spec.qkv_bias
@@ -101,6 +120,8 @@ class Attention(nn.Module, Method):
         """A superset of the keys that queries q_start..q_end read; lets the base skip the rest."""
         return slice(0, num_keys)
 
+    recurrent: bool = False
+    """Whether its past is a state of fixed size, so that decoding keeps a StateCache."""
     absolute: bool = False
     """Whether `mask` depends on more than q - k and h; `keys` then holds only where positions are slots."""
 

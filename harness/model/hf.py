@@ -11,15 +11,26 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, GenerationMixin, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    Cache,
+    DynamicCache,
+    GenerationMixin,
+    PreTrainedModel,
+)
 from transformers import initialization as init
+from transformers.cache_utils import CacheLayerMixin
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from harness.axes.attention import CacheKind
 from harness.errors import ConfigError
 from harness.method import Choice
 from harness.model.choices import from_plain
 from harness.model.transformer import Transformer
+from harness.ops.paged_cache import PagedCache
+from harness.ops.state_cache import StateCache
 from harness.spec import ModelSpec
 
 
@@ -156,9 +167,22 @@ class HarnessForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc
         )
         return output.to_tuple() if return_dict is False else output  # type: ignore[no-any-return]
 
-    def new_cache(self) -> Any:
-        """An empty cache of the kind that `attention.cache` names."""
+    def new_cache(self) -> Cache:
+        """An empty cache of the kind that the attention keeps: states, blocks, or growing tensors."""
+        layers = [layer.self_attn for layer in self.model.layers]
+        if layers[0].recurrent:
+            return Cache(layers=[StateCache() for _ in layers])
+        if layers[0].config.cache is CacheKind.paged:
+            return Cache(layers=[PagedCache() for _ in layers])
         return DynamicCache(config=self.config)
+
+    def _prepare_cache_for_generation(
+        self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> None:
+        chosen = model_kwargs.get("past_key_values") is not None or generation_config.cache_implementation
+        if not chosen and generation_config.use_cache is not False:
+            model_kwargs["past_key_values"] = self.new_cache()
+        super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.model.embed_tokens
@@ -181,33 +205,57 @@ class HarnessForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc
         self.model.spec = dataclasses.replace(self.model.spec, vocab_size=table.num_embeddings)
         return table  # type: ignore[no-any-return]
 
-    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
-        """The prompt is the prefix of a prefix decoder; later steps see everything anyway."""
-        inputs: dict[str, Any] = super().prepare_inputs_for_generation(input_ids, **kwargs)
-        if not self.model.architecture.uses_prefix():
-            return inputs
-        prefix = inputs.get("prefix_length")
-        if prefix is None:
-            raise ConfigError("a prefix decoder generates through `generate`, which sets prefix_length")
-        return inputs
-
     @torch.no_grad()
     def generate(self, inputs: Tensor | None = None, **kwargs: Any) -> Any:
-        """Hugging Face's generate; a prefix decoder reads the prompt in both directions."""
-        tokens = inputs if inputs is not None else kwargs.get("input_ids")
-        if (
-            self.model.architecture.uses_prefix()
-            and kwargs.get("prefix_length") is None
-            and tokens is not None
-        ):
+        """Hugging Face's generate; the prompt is the prefix of a prefix decoder and the source of an encoder.
+
+        Shapes: inputs BT -> prompt and continuation, whatever the architecture
+        """
+        prompt = inputs if inputs is not None else kwargs.pop("input_ids", None)
+        architecture = self.model.architecture
+        if prompt is not None and architecture.uses_prefix() and kwargs.get("prefix_length") is None:
             mask = kwargs.get("attention_mask")
-            length = mask.sum(dim=1) if mask is not None else tokens.new_full((len(tokens),), tokens.shape[1])
-            kwargs["prefix_length"] = length
-        return super().generate(inputs, **kwargs)
+            full = prompt.new_full((len(prompt),), prompt.shape[1])
+            kwargs["prefix_length"] = full if mask is None else mask.sum(dim=1)
+        if prompt is not None and architecture.has_encoder() and "encoder_hidden_states" not in kwargs:
+            return self._generate_from_source(prompt, **kwargs)
+        return super().generate(prompt, **kwargs)
+
+    def _generate_from_source(self, prompt: Tensor, **kwargs: Any) -> Any:
+        """Encode the source once, decode from the start token, and answer prompt + continuation."""
+        source = kwargs.pop("encoder_input_ids", None)
+        config = kwargs.get("generation_config") or self.generation_config
+        mask = kwargs.pop("encoder_attention_mask", None)
+        start = prompt
+        if source is None:
+            source, mask = prompt, kwargs.pop("attention_mask", None)
+            start_id = kwargs.pop("decoder_start_token_id", None)
+            start_id = config.decoder_start_token_id if start_id is None else start_id
+            start_id = kwargs.get("bos_token_id", config.bos_token_id) if start_id is None else start_id
+            if start_id is None:
+                raise ConfigError("generation from an encoder needs bos_token_id in the generation config")
+            start = prompt.new_full((len(prompt), 1), start_id)
+        out = super().generate(
+            start,
+            encoder_hidden_states=self.model.encode(source, mask),
+            encoder_attention_mask=mask,
+            **kwargs,
+        )
+        if start is prompt:
+            return out
+        rows = out if isinstance(out, Tensor) else out.sequences
+        repeats = len(rows) // len(prompt)
+        rows = torch.cat((prompt.repeat_interleave(repeats, dim=0), rows[:, 1:]), dim=1)
+        if isinstance(out, Tensor):
+            return rows
+        out.sequences = rows
+        return out
 
 
 def register() -> None:
-    """Make AutoConfig and AutoModelForCausalLM know `model_type: harness`."""
+    """Make AutoConfig and AutoModelForCausalLM know `model_type: harness`, and HF caches know our layers."""
+    CacheLayerMixin.register(StateCache)
+    CacheLayerMixin.register(PagedCache)
     AutoConfig.register(HarnessConfig.model_type, HarnessConfig, exist_ok=True)
     AutoModelForCausalLM.register(HarnessConfig, HarnessForCausalLM, exist_ok=True)
 

@@ -31,9 +31,11 @@ Choices = Mapping[str, Choice]
 class Block(nn.Module):
     """Attention (and cross-attention where there is a memory), then feed-forward."""
 
-    def __init__(self, spec: ModelSpec, choices: Choices, layer: int, *, cross: bool) -> None:
+    def __init__(
+        self, spec: ModelSpec, choices: Choices, layer: int, *, cross: bool, residual_scale: float
+    ) -> None:
         super().__init__()
-        self.spec = spec
+        self.spec, self.residual_scale = spec, residual_scale
         self.arrange: NormPosition = choices["norm_position"].build()
         norm: Norm = choices["norm"].build()
 
@@ -66,7 +68,7 @@ class Block(nn.Module):
         def feed(h_BTD: Tensor) -> Tensor:
             return self.dropout(self.mlp(h_BTD))  # type: ignore[no-any-return]
 
-        scale = self.spec.residual_scale
+        scale = self.residual_scale
         if self.spec.parallel_residual:
             read, feed_on = self.attn_norms[0](x_BTD), self.mlp_norms[0](x_BTD)
             return x_BTD * scale + attend(read) + feed(feed_on)
@@ -84,6 +86,8 @@ class Block(nn.Module):
 class Stack(nn.Module):
     """Blocks, their shared position scheme, and the last norm."""
 
+    is_decoder = False
+
     def __init__(
         self, spec: ModelSpec, choices: Choices, *, num_layers: int, bidirectional: bool, cross: bool
     ) -> None:
@@ -91,7 +95,10 @@ class Stack(nn.Module):
         position = choices["position"]
         assert issubclass(position.method, Position)
         self.position: Position = position.method(position.config, spec, bidirectional=bidirectional)
-        self.layers = nn.ModuleList(Block(spec, choices, i, cross=cross) for i in range(num_layers))
+        scale = spec.residual_scale if self.is_decoder else spec.encoder_residual_scale
+        self.layers = nn.ModuleList(
+            Block(spec, choices, i, cross=cross, residual_scale=scale) for i in range(num_layers)
+        )
         last = choices["norm_position"].build().final_norm()
         self.norm: nn.Module = choices["norm"].build().build(spec.dim, spec) if last else nn.Identity()
         self.gradient_checkpointing = False
@@ -141,6 +148,8 @@ class Transformer(Stack):
     Shapes: input_ids BT -> last_hidden_state BTD
     Raises: ConfigError for sequences beyond a learned table and prefixes longer than the sequence
     """
+
+    is_decoder = True
 
     def __init__(self, spec: ModelSpec, choices: Choices) -> None:
         architecture: Architecture = choices["architecture"].build()
@@ -297,6 +306,7 @@ class Transformer(Stack):
             prefix_length=prefix_length,
         )
         self.check_length(self.position, view)
+        tell_padding(past_key_values, view)
         memory = None
         if encoder_input_ids is not None and encoder_hidden_states is None:
             encoder_hidden_states = self.encode(encoder_input_ids, encoder_attention_mask)
@@ -322,6 +332,16 @@ class Transformer(Stack):
         return View(
             query_position_BT=rows, key_position_BS=columns, past=0, visible=everything, padding_BS=padding
         )
+
+
+def tell_padding(cache: Any, view: View) -> None:
+    """Let a fresh paged cache know each row's left padding, which it does not store."""
+    if cache is None or view.past or view.padding_BS is None:
+        return
+    starts = view.padding_BS.long().argmax(dim=1).tolist()
+    for layer in getattr(cache, "layers", ()):
+        if hasattr(layer, "starts"):
+            layer.starts = list(starts)
 
 
 class LanguageModel(nn.Module):

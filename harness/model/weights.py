@@ -38,7 +38,8 @@ def gain(name: str, spec: ModelSpec) -> float:
     """Factor on init_std for the layer called `name`."""
     last = name.rpartition(".")[2]
     if spec.residual_scale != 1:
-        return spec.init_gain if last in _GAIN else 1.0
+        beta = spec.encoder_init_gain if ".encoder." in f".{name}" else spec.init_gain
+        return beta if last in _GAIN else 1.0
     depth = 2 * max(spec.num_layers, 1)
     return spec.init_gain / math.sqrt(depth) if last in _OUT else 1.0
 

@@ -46,7 +46,7 @@ class Rope(Position):
     config: Config
 
     def build(self, spec: ModelSpec) -> None:
-        width = int(spec.head_dim * self.config.fraction)
+        width = int((spec.rotary_dim or spec.head_dim) * self.config.fraction)
         if width % 2 or width == 0:
             raise ConfigError(
                 f"position=rope rotates pairs, but model.head_dim={spec.head_dim} times "

@@ -41,11 +41,6 @@ def publish() -> None:
             package=f"{method.axis}.{method.name}" if method.many else method.axis,
             provider=str(registry().source(method)),
         )
-    for name, axis in registry().axes.items():
-        defaults = axis.default if isinstance(axis.default, tuple) else (axis.default,)
-        for missing in {word for word in defaults if word} - set(registry().methods(name)):
-            # Until every axis has its default method: a node that stands for nothing.
-            store.store(group=name, name=missing, node={}, package="_global_", provider="harness")
     store.store(name="harness_root", node=root_node(), provider="harness")
     store.store(name="harness_mounts", node=OmegaConf.create({"defaults": _mounts()}), provider="harness")
     Plugins.instance().register(PluginConf)

@@ -37,7 +37,7 @@ class Root(Experiment):
     """First stage that `seed` varies; a sweep sets it."""
     device: Device = Device.auto
     """Device of every stage; `auto` takes CUDA where there is one."""
-    stages: list[str] = field(default_factory=lambda: list(CHAIN))
+    stages: list[str] = field(default_factory=lambda: list(available_stages()))
     """Stages in order; a suffix (`instruct@chat`) names a second use of one."""
     scale: str = ""
     """Name of the scale preset, set by it."""

@@ -1,0 +1,134 @@
+"""Why a cell cannot run, found before anything is spent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from harness.axes import MODEL_AXES
+from harness.compose import Cell
+from harness.compose.schema import stage_axes
+from harness.errors import ConfigError, IncompatibleError
+from harness.method import Choice, Method, Problem
+from harness.registry import registry
+from harness.stages import stage_class
+
+
+def problems(cell: Cell) -> list[Problem]:
+    """Everything that speaks against a cell: idle choices, capabilities, and each method's own `check`.
+
+    Imports torch at most (no transformers); the meta model it hands to `check` holds shapes and no data.
+    """
+    chosen = list(choices(cell))
+    found = [*_idle(cell), *_capabilities(cell, chosen), *_writers(chosen)]
+    checking = [choice for choice in chosen if _has_check(choice.method)]
+    if cell.model_path() is None:
+        try:
+            model = _meta_model(cell) if checking else None
+            cell.spec()
+        except (ConfigError, IncompatibleError) as error:
+            return [*found, Problem(where="model", message=str(error))]
+    else:
+        model = None
+    for choice in checking:
+        found.extend(choice.method.check(choice.config, cell, model))
+    return found
+
+
+def choices(cell: Cell) -> Iterator[Choice]:
+    """Every distinct choice that an active stage of the cell reads, in the order of the axes."""
+    seen: dict[str, list[Choice]] = {axis: [] for axis in registry().axes}
+    for stage in cell.stages:
+        if stage_class(stage).active(cell):
+            for axis in stage_axes(stage):
+                seen[axis] += [c for c in cell.choices(axis, stage=stage) if c not in seen[axis]]
+    for found in seen.values():
+        yield from found
+
+
+def _has_check(method: type[Method]) -> bool:
+    return any("check" in vars(base) for base in method.__mro__ if base is not Method)
+
+
+def _meta_model(cell: Cell) -> Any:
+    from harness.model import meta_model
+
+    spec = cell.spec()
+    shape = {axis: cell.choice(axis) for axis in MODEL_AXES}
+    present = {axis: choice for axis, choice in shape.items() if choice is not None}
+    return meta_model(spec, present) if spec is not None and len(present) == len(MODEL_AXES) else None
+
+
+def _idle(cell: Cell) -> Iterator[Problem]:
+    """Choices other than the default that no stage of this cell reads: they would change nothing."""
+    read = {axis for stage in cell.stages for axis in stage_axes(stage)}
+    for name, axis in registry().axes.items():
+        defaults = axis.default if isinstance(axis.default, tuple) else (axis.default,)
+        for choice in cell.choices(name) if name not in read and name != "tracker" else ():
+            if choice.method.name not in defaults:
+                stages = [stage for stage in _readers(name) if stage not in cell.stages]
+                yield Problem(
+                    where=name,
+                    message=f"{name}={choice.method.name} changes nothing: no stage reads it; "
+                    f"add one of {stages} to `stages`, or drop it",
+                )
+
+
+def _readers(axis: str) -> list[str]:
+    from harness.compose.schema import available_stages
+
+    return [stage for stage in available_stages() if axis in stage_axes(stage)]
+
+
+def _capabilities(cell: Cell, chosen: list[Choice]) -> Iterator[Problem]:
+    """`requires` that no other choice provides, and `conflicts` with what one provides."""
+    unknown = _of_any_model() if cell.model_path() is not None and not cell.imports_model() else frozenset()
+    for choice in chosen:
+        others = [other for other in chosen if other is not choice]
+        provided = frozenset().union(*(other.method.provides for other in others))
+        for word in sorted(choice.method.requires - provided - unknown):
+            able = [f"{m.axis}={m.name}" for m in registry().all() if word in m.provides]
+            lacking = sorted({f"{m.axis}={m.name}" for m in _rivals(word, others)})
+            yield Problem(
+                where=choice.axis,
+                message=f"{_name(choice)} requires '{word}', "
+                f"which {' and '.join(lacking) or 'no chosen method'} does not provide; use {' or '.join(able) or 'a plugin that does'}",
+            )
+        for other in others:
+            for word in sorted(choice.method.conflicts & other.method.provides):
+                yield Problem(
+                    where=choice.axis,
+                    message=f"{_name(choice)} cannot work with {_name(other)} ('{word}'); change one of them",
+                )
+
+
+def _rivals(capability: str, others: list[Choice]) -> Iterator[type[Method]]:
+    """Chosen methods of the axes on which the capability could have been had."""
+    axes = {method.axis for method in registry().all() if capability in method.provides}
+    for other in others:
+        if other.axis in axes:
+            yield other.method
+
+
+def _of_any_model() -> frozenset[str]:
+    """Capabilities that depend on the model's architecture, which a pretrained model may have or not."""
+    shaping = [method for axis in MODEL_AXES for method in registry().methods(axis).values()]
+    return frozenset().union(*(method.provides for method in shaping))
+
+
+def _writers(chosen: list[Choice]) -> Iterator[Problem]:
+    """Two methods that write one resource, where neither says that it comes after the other."""
+    for i, first in enumerate(chosen):
+        for second in chosen[i + 1 :]:
+            if first.method is second.method:
+                continue  # one method in two stages
+            shared = first.method.changes & second.method.changes
+            for word in sorted(shared - second.method.after - first.method.after):
+                yield Problem(
+                    where=second.axis,
+                    message=f"{_name(first)} and {_name(second)} both change '{word}'; drop one of them",
+                )
+
+
+def _name(choice: Choice) -> str:
+    return f"{choice.axis}={choice.method.name}"

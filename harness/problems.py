@@ -87,12 +87,13 @@ def _capabilities(cell: Cell, chosen: list[Choice]) -> Iterator[Problem]:
         others = [other for other in chosen if other is not choice]
         provided = frozenset().union(*(other.method.provides for other in others))
         for word in sorted(choice.method.requires - provided - unknown):
-            able = [f"{m.axis}={m.name}" for m in registry().all() if word in m.provides]
+            able = " or ".join(f"{m.axis}={m.name}" for m in registry().all() if word in m.provides)
             lacking = sorted({f"{m.axis}={m.name}" for m in _rivals(word, others)})
             yield Problem(
                 where=choice.axis,
                 message=f"{_name(choice)} requires '{word}', "
-                f"which {' and '.join(lacking) or 'no chosen method'} does not provide; use {' or '.join(able) or 'a plugin that does'}",
+                f"which {' and '.join(lacking) or 'no chosen method'} does not provide; "
+                f"use {able or 'a plugin that does'}",
             )
         for other in others:
             for word in sorted(choice.method.conflicts & other.method.provides):

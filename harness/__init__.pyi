@@ -85,8 +85,8 @@ from harness.evaluation.lm_run import run_tasks as run_tasks
 from harness.evaluation.lm_tasks import find_task as find_task
 from harness.evaluation.lm_tasks import load_task as load_task
 from harness.evaluation.prompts import read_items as read_items
-from harness.evaluation.scoring import Scorer as Scorer
 from harness.evaluation.scoring import ScoreRequest as ScoreRequest
+from harness.evaluation.scoring import Scorer as Scorer
 from harness.evaluation.scoring import rolling as rolling
 from harness.hookspecs import hookimpl as hookimpl
 from harness.hookspecs import hookspec as hookspec

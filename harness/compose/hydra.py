@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from harness.compose import explain
@@ -49,7 +51,12 @@ def load(overrides: Sequence[str] = ()) -> tuple[DictConfig, dict[str, str | Non
 
 
 def _load(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str | None]]:
-    with hydra.initialize_config_dir(config_dir=str(config_dir()), job_name="harness", version_base="1.3"):
+    directory = str(config_dir())
+    if GlobalHydra.instance().is_initialized():  # within hydra.main, whose search path holds
+        context: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
+    else:
+        context = hydra.initialize_config_dir(config_dir=directory, job_name="harness", version_base="1.3")
+    with context:
         node = hydra.compose(CONFIG_NAME, overrides=list(overrides), return_hydra_config=True)
     choices = dict(node.hydra.runtime.choices)
     OmegaConf.set_struct(node, False)

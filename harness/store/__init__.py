@@ -1,1 +1,5 @@
-"""The content-addressed store: artifacts, claims, records."""
+"""The store: content-addressed artifacts, claims on them, and records of cells."""
+
+from harness.store.artifacts import Artifact, Store
+
+__all__ = ["Artifact", "Store"]

@@ -1,0 +1,223 @@
+"""The store: artifacts in directories named by the hash of everything that determined them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.errors import CorruptArtifactError, StoreError, StoreFullError
+from harness.store.claims import Claim, Claims
+from harness.store.files import disk_errors, is_disk_full, sha256_file, write_json
+
+FORMAT = 1
+log = logging.getLogger("harness.store")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """What a stage produced: a directory, and what is known of it."""
+
+    key: str
+    path: Path
+    stage: str
+    """The stage that made it; `external` for a model directory from outside the store."""
+    kind: str
+    inputs: dict[str, str]
+    """Keys of what it was made from, by the name of the input."""
+    facts: dict[str, Any]
+    """What the stage measured."""
+    meta: dict[str, Any] = field(default_factory=dict)
+    """Everything else artifact.json holds: files, material of the key, seconds, seed."""
+
+
+class Store:
+    """Artifacts, claims and records below one directory; any number of processes may share it.
+
+    State: `artifacts/` is written by rename only, so what stands there is complete; `partial/` holds
+    checkpoints of unfinished stages, `tmp/` what is being written, `corrupt/` what did not match its hash
+    """
+
+    def __init__(self, root: Path | str | None = None) -> None:
+        self.root = Path(root or os.environ.get("HARNESS_STORE") or ".harness").absolute()
+        self.claims = Claims(self.root / "claims")
+
+    def path(self, key: str) -> Path:
+        """Where the artifact of `key` stands or would stand."""
+        return self.root / "artifacts" / key[:2] / key
+
+    def find(self, key: str) -> Artifact | None:
+        """The artifact of `key`, or None where there is none or it was damaged and moved aside.
+
+        Sizes are always compared; content is hashed again where a file's time differs from the recorded one.
+        """
+        try:
+            return self._read(key, rehash=False)
+        except FileNotFoundError:
+            return None
+        except CorruptArtifactError as error:
+            log.warning("%s", error)
+            return None
+
+    def get(self, key: str) -> Artifact:
+        """The artifact of `key`.
+
+        Raises: StoreError where there is none
+        """
+        artifact = self.find(key)
+        if artifact is None:
+            raise StoreError(f"No artifact {key} in {self.root}; run the sweep that makes it again")
+        return artifact
+
+    def verify(self, key: str) -> Artifact:
+        """The artifact of `key` with every file hashed again.
+
+        Raises: CorruptArtifactError, having moved the damaged one aside; StoreError where there is none
+        """
+        try:
+            return self._read(key, rehash=True)
+        except FileNotFoundError:
+            raise StoreError(f"No artifact {key} in {self.root}") from None
+
+    def keys(self) -> list[str]:
+        """Keys of all artifacts, sorted."""
+        return sorted(path.name for path in (self.root / "artifacts").glob("??/*") if path.is_dir())
+
+    @contextlib.contextmanager
+    def create(
+        self, key: str, *, stage: str, kind: str, inputs: Mapping[str, str], meta: dict[str, Any]
+    ) -> Iterator[Path]:
+        """A directory to fill; it becomes the artifact when the block ends without an error.
+
+        `meta` is read at the end of the block, so facts may be put into it until then.
+        Raises: StoreFullError, StoreError where the store is read-only
+        """
+        temporary = self.root / "tmp" / f"{key}.{uuid.uuid4().hex[:8]}"
+        with disk_errors(self.root):
+            temporary.mkdir(parents=True)
+        try:
+            try:
+                yield temporary
+            except Exception as error:
+                if is_disk_full(error) and not isinstance(error, StoreError):
+                    raise StoreFullError(
+                        f"A disk is full ({error}). Free space under {self.root} (`harness store gc` removes "
+                        "what no record needs) and run the same command again"
+                    ) from error
+                raise
+            with disk_errors(self.root):
+                described = {
+                    "format": FORMAT,
+                    "key": key,
+                    "stage": stage,
+                    "kind": kind,
+                    "inputs": dict(inputs),
+                    "files": _describe(temporary),
+                    "created": time.time(),
+                    **meta,
+                }
+                write_json(temporary / "artifact.json", described)
+                self._land(temporary, key)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def checkpoints(self, key: str) -> Path:
+        """A directory for the unfinished stage of `key`; survives kills, goes when the artifact lands."""
+        path = self.root / "partial" / key
+        with disk_errors(self.root):
+            path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def claim(self, key: str) -> Claim | None:
+        """The right to make `key`, or None while another living process has it."""
+        claim = self.claims.acquire(key)
+        if claim is not None:
+            for leftover in (self.root / "tmp").glob(f"{key}.*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+        return claim
+
+    def _land(self, temporary: Path, key: str) -> None:
+        final = self.path(key)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.rename(temporary, final)
+        except OSError:
+            # Another process landed the same key first: same key, same content.
+            if not (final / "artifact.json").exists():
+                raise
+        shutil.rmtree(self.root / "partial" / key, ignore_errors=True)
+
+    def _read(self, key: str, *, rehash: bool) -> Artifact:
+        path = self.path(key)
+        try:
+            described = json.loads((path / "artifact.json").read_text(encoding="utf-8"))
+            files = described["files"]
+        except FileNotFoundError:
+            if path.is_dir():
+                raise self._corrupt(key, "artifact.json is missing") from None
+            raise
+        except (ValueError, KeyError, UnicodeDecodeError) as error:
+            raise self._corrupt(key, f"artifact.json is unreadable ({error})") from None
+        if described.get("format", 0) > FORMAT:
+            raise StoreError(
+                f"{path} was written by a newer version of harness (format {described['format']}, this one "
+                f"reads {FORMAT}); upgrade harness or use another HARNESS_STORE"
+            )
+        for name, expected in files.items():
+            self._check_file(key, path / name, expected, rehash=rehash)
+        known = ("key", "stage", "kind", "inputs", "facts")
+        return Artifact(
+            key=key,
+            path=path,
+            stage=described["stage"],
+            kind=described["kind"],
+            inputs=described["inputs"],
+            facts=described.get("facts", {}),
+            meta={name: value for name, value in described.items() if name not in known},
+        )
+
+    def _check_file(self, key: str, path: Path, expected: dict[str, Any], *, rehash: bool) -> None:
+        try:
+            stat = path.stat()
+        except FileNotFoundError:
+            raise self._corrupt(key, f"{path.name} is missing") from None
+        if stat.st_size != expected["size"]:
+            raise self._corrupt(key, f"{path.name} has {stat.st_size} bytes instead of {expected['size']}")
+        touched = stat.st_mtime_ns != expected["mtime_ns"]
+        if (rehash or touched) and sha256_file(path) != expected["sha256"]:
+            raise self._corrupt(key, f"the content of {path.name} does not match its hash")
+        if touched:
+            with contextlib.suppress(OSError):
+                os.utime(path, ns=(stat.st_atime_ns, expected["mtime_ns"]))
+
+    def _corrupt(self, key: str, reason: str) -> CorruptArtifactError:
+        """Move a damaged artifact aside, so that it is built again, and say so."""
+        aside = self.root / "corrupt" / f"{key}.{uuid.uuid4().hex[:8]}"
+        with disk_errors(self.root):
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(self.path(key), aside)
+        return CorruptArtifactError(
+            f"Artifact {key[:12]} is damaged: {reason}. It was moved to {aside} and will be built again"
+        )
+
+
+def _describe(directory: Path) -> dict[str, dict[str, Any]]:
+    """Size, time and hash of every file below a directory, by relative POSIX path."""
+    described = {}
+    for path in sorted(p for p in directory.rglob("*") if p.is_file()):
+        stat = path.stat()
+        described[path.relative_to(directory).as_posix()] = {
+            "size": stat.st_size,
+            "sha256": sha256_file(path),
+            "mtime_ns": stat.st_mtime_ns,
+        }
+    return described

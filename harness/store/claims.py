@@ -1,0 +1,250 @@
+"""Claims: who is making what, on any number of machines that share a folder."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import signal
+import threading
+import time
+import uuid
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from harness.store.files import disk_errors
+
+HEARTBEAT = 10.0
+"""Seconds between two signs of life."""
+STALE = 60.0
+"""Seconds without a sign of life, on the watcher's own clock, after which a claim is dead."""
+
+
+class Claim:
+    """The right to make something, kept alive by a thread until it is released.
+
+    State: `lost` becomes True if another process took the claim over (this one was suspended, say)
+    """
+
+    def __init__(self, path: Path, owner: dict[str, Any], *, heartbeat: float) -> None:
+        self.path = path
+        self.token: str = owner["token"]
+        self.lost = False
+        self._owner = owner
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, args=(heartbeat,), daemon=True, name="claim")
+        self._thread.start()
+
+    def __enter__(self) -> Claim:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.release()
+
+    def works_in(self, pid: int) -> None:
+        """Note the process group that does the work, so that a takeover can end what is left of it."""
+        self._owner["worker"] = [pid, _start_time(pid)]
+        if self._is_mine():
+            _replace(self.path, self._owner)
+
+    def release(self) -> None:
+        """Give the claim up; does nothing if it was taken over."""
+        self._stop.set()
+        self._thread.join()
+        if self._is_mine():
+            self.path.unlink(missing_ok=True)
+
+    def _is_mine(self) -> bool:
+        owner = _read(self.path)
+        return owner is not None and owner.get("token") == self.token
+
+    def _beat(self, interval: float) -> None:
+        while not self._stop.wait(interval):
+            if not self._is_mine():
+                self.lost = True
+                return
+            with contextlib.suppress(OSError):
+                os.utime(self.path)
+
+
+@dataclass
+class Claims:
+    """All claims below one directory.
+
+    A claim's age is never read off a clock of another machine: a watcher takes it for dead when its
+    file's time did not change for `stale` seconds of the watcher's own monotonic clock, or at once
+    when its process is known to be gone. So a claim from the future is watched like any other.
+    """
+
+    root: Path
+    heartbeat: float = HEARTBEAT
+    stale: float = STALE
+    _seen: dict[str, tuple[str, int, float]] = field(default_factory=dict)
+    """Name -> (token, file time, when this watcher first saw that pair)."""
+
+    def acquire(self, name: str) -> Claim | None:
+        """The claim on `name`, taken over from a dead holder if need be; None while a living one has it."""
+        path = self.root / name
+        owner = _owner()
+        with disk_errors(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            for _ in range(3):
+                if _create(path, owner):
+                    return Claim(path, owner, heartbeat=self.heartbeat)
+                holder = _read(path)
+                if holder is not None and not self._is_dead(name, path, holder):
+                    return None
+                if holder is not None:
+                    return self._take_over(name, path, holder, owner)
+        return None
+
+    def holder(self, name: str) -> dict[str, Any] | None:
+        """Who has the claim: host, pid, when it began; None where nobody has."""
+        return _read(self.root / name)
+
+    def names(self) -> list[str]:
+        """Names of all claims that stand, dead ones included."""
+        if not self.root.is_dir():
+            return []
+        return sorted(p.name for p in self.root.iterdir() if not p.name.startswith(".") and "+" not in p.name)
+
+    def _take_over(self, name: str, path: Path, dead: dict[str, Any], owner: dict[str, Any]) -> Claim | None:
+        """Replace one dead claim; a claim on its token decides who may, so several never do."""
+        token = dead.get("token", "unreadable")
+        turn = self.acquire(f"{name}+{token}")
+        if turn is None:
+            return None
+        with turn:
+            current = _read(path)
+            if current is None or current.get("token", "unreadable") != token:
+                return None
+            _end_worker(dead)
+            _replace(path, owner)
+        self._seen.pop(name, None)
+        return Claim(path, owner, heartbeat=self.heartbeat)
+
+    def _is_dead(self, name: str, path: Path, holder: dict[str, Any]) -> bool:
+        if holder.get("boot") == _boot():
+            return not _alive(holder.get("pid"), holder.get("started"))
+        try:
+            time_ns = path.stat().st_mtime_ns
+        except FileNotFoundError:
+            return False
+        now = time.monotonic()
+        token, seen_ns, since = self._seen.get(name, ("", 0, now))
+        if (token, seen_ns) != (holder.get("token"), time_ns):
+            self._seen[name] = (holder.get("token", ""), time_ns, now)
+            return False
+        return now - since > self.stale
+
+
+def _owner() -> dict[str, Any]:
+    pid = os.getpid()
+    return {
+        "token": uuid.uuid4().hex,
+        "host": os.uname().nodename,
+        "pid": pid,
+        "started": _start_time(pid),
+        "boot": _boot(),
+        "since": time.time(),
+    }
+
+
+@cache
+def _boot() -> str:
+    """Names this boot of this machine and this process namespace: where a pid can be looked up."""
+    parts = [os.uname().nodename]
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return "/".join(parts)
+
+
+def _start_time(pid: int) -> str:
+    """When a process started, so that a pid used again is not mistaken; empty where unknown."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def _alive(pid: int | None, started: str | None) -> bool:
+    if not pid:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return not Path("/proc/self/stat").exists()
+    return state not in "ZX" and _start_time(pid) == started
+
+
+def _end_worker(owner: dict[str, Any]) -> None:
+    """End what is left of a dead holder's work on this machine, so that it is not done twice."""
+    worker = owner.get("worker")
+    if not worker or owner.get("boot") != _boot() or not _alive(worker[0], worker[1]):
+        return
+    with contextlib.suppress(OSError):
+        os.killpg(worker[0], signal.SIGKILL)
+    for _ in range(200):
+        if not _alive(worker[0], worker[1]):
+            return
+        time.sleep(0.01)
+
+
+def _create(path: Path, owner: dict[str, Any]) -> bool:
+    """Create the file with its content in one step; False if it exists. Works on NFS (link is atomic)."""
+    temporary = path.with_name(f".{owner['token']}")
+    try:
+        temporary.write_text(json.dumps(owner), encoding="utf-8")
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except (PermissionError, NotImplementedError, OSError) as error:
+            if not _no_links(error):
+                raise
+            return _create_exclusive(path, owner)
+        return True
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _no_links(error: OSError | NotImplementedError) -> bool:
+
+    return getattr(error, "errno", None) in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, None)
+
+
+def _create_exclusive(path: Path, owner: dict[str, Any]) -> bool:
+    """As `_create`, on file systems without hard links."""
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(json.dumps(owner))
+    except FileExistsError:
+        return False
+    return True
+
+
+def _replace(path: Path, owner: dict[str, Any]) -> None:
+    temporary = path.with_name(f".{owner['token']}.{uuid.uuid4().hex[:8]}")
+    temporary.write_text(json.dumps(owner), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """The claim's content; None where there is none; empty where it is half-written or damaged."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        return value if isinstance(value, dict) else {}
+    except FileNotFoundError:
+        return None
+    except (ValueError, OSError):
+        return {}

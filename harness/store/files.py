@@ -1,0 +1,83 @@
+"""File operations that the store rests on: hashes, atomic writes, and what the disk's errors mean."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from harness.errors import StoreError, StoreFullError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL_WORDS = ("no space left on device", "os error 28", "disk quota exceeded", "os error 122")
+_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's content, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that a reader sees the old file or the whole new one, never a part.
+
+    Raises: StoreFullError, StoreError where the store is read-only
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or one it was raised from, says that the disk is full.
+
+    Libraries (safetensors, Arrow, torch) wrap the operating system's error in their own types.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, StoreFullError):
+            return True
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return True
+        if any(words in str(error).lower() for words in _FULL_WORDS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+@contextlib.contextmanager
+def disk_errors(where: Path) -> Iterator[None]:
+    """Turn a full or read-only disk into an error that says what to do.
+
+    Raises: StoreFullError, StoreError
+    """
+    try:
+        yield
+    except StoreError:
+        raise
+    except OSError as error:
+        if is_disk_full(error):
+            raise StoreFullError(
+                f"The disk under {where} is full. Free space (`harness store gc` removes what no record "
+                "needs) and run the same command again; nothing that was finished is lost"
+            ) from error
+        if error.errno in _READ_ONLY:
+            raise StoreError(
+                f"Cannot write to {where}: {error.strerror}. Set HARNESS_STORE to a directory that you may "
+                "write to"
+            ) from error
+        raise

@@ -1,0 +1,239 @@
+"""Source fingerprints: a changed method never returns a stale result, a changed comment costs nothing."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import metadata, util
+from pathlib import Path
+from typing import Any
+
+from harness.errors import StoreError
+from harness.store.files import sha256_file, write_json
+
+_DATA = {".yaml", ".yml", ".json", ".jinja", ".j2", ".txt"}
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What a set of modules rests on."""
+
+    sha256: str
+    """Hash of the docstring-free syntax trees, and of data files beside them."""
+    libraries: tuple[str, ...]
+    """Top-level names of other distributions they import, the standard library left out."""
+
+
+@dataclass
+class Fingerprints:
+    """Fingerprints of modules; files are parsed again only when their size or time changed.
+
+    State: `cache_file` remembers, by path, (size, time, hash, imports); it may be deleted at any time
+    """
+
+    cache_file: Path | None = None
+    _known: dict[str, list[Any]] = field(default_factory=dict)
+    _closures: dict[str, Fingerprint] = field(default_factory=dict)
+    _changed: bool = False
+
+    def __post_init__(self) -> None:
+        if self.cache_file is not None:
+            try:
+                self._known = json.loads(self.cache_file.read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                self._known = {}
+
+    def of(self, modules: Iterable[str]) -> Fingerprint:
+        """Fingerprint of modules and of all they import inside their own distribution and harness."""
+        names = sorted(set(modules))
+        whole = "\n".join(names)
+        if whole not in self._closures:
+            self._closures[whole] = self._closure(names)
+        return self._closures[whole]
+
+    def save(self) -> None:
+        """Write the cache; a store that cannot be written merely forgets."""
+        if self.cache_file is not None and self._changed:
+            try:
+                write_json(self.cache_file, self._known)
+            except (OSError, StoreError):
+                return
+            self._changed = False
+
+    def _closure(self, roots: list[str]) -> Fingerprint:
+        hashes: dict[str, str] = {}
+        libraries: set[str] = set()
+        waiting = list(roots)
+        while waiting:
+            name = waiting.pop()
+            if name in hashes:
+                continue
+            file = module_file(name)
+            if file is None:
+                continue
+            sha256, imports = self._parsed(file)
+            hashes[name] = sha256
+            for data in _data_files(file.parent):
+                hashes[str(data.relative_to(file.parent.parent))] = self._data(data)
+            package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+            for imported in imports:
+                for target in _resolve(imported, package=package):
+                    if _top(target) in (_top(name), "harness"):
+                        waiting.append(target)
+                    elif _top(target) not in sys.stdlib_module_names:
+                        libraries.add(_top(target))
+        material = json.dumps(sorted(hashes.items())).encode()
+        return Fingerprint(hashlib.sha256(material).hexdigest(), tuple(sorted(libraries)))
+
+    def _parsed(self, file: Path) -> tuple[str, list[list[Any]]]:
+        stat = file.stat()
+        known = self._known.get(str(file))
+        if known is None or known[:2] != [stat.st_size, stat.st_mtime_ns]:
+            tree = ast.parse(file.read_bytes(), filename=str(file))
+            known = [stat.st_size, stat.st_mtime_ns, _tree_hash(tree), _imports(tree)]
+            self._known[str(file)] = known
+            self._changed = True
+        return known[2], known[3]
+
+    def _data(self, file: Path) -> str:
+        stat = file.stat()
+        known = self._known.get(str(file))
+        if known is None or known[:2] != [stat.st_size, stat.st_mtime_ns]:
+            known = [stat.st_size, stat.st_mtime_ns, sha256_file(file)]
+            self._known[str(file)] = known
+            self._changed = True
+        return str(known[2])
+
+
+def module_file(name: str) -> Path | None:
+    """The source file of a module, found without importing it; None for what is no Python source."""
+    top, *rest = name.split(".")
+    if top == name:
+        # The package itself: `import harness` re-exports on demand, so its text decides nothing.
+        return None if name == "harness" else _package_file(name)
+    for folder in _folders(top):
+        path = folder.joinpath(*rest)
+        if (path / "__init__.py").is_file():
+            return path / "__init__.py"
+        if path.with_suffix(".py").is_file():
+            return path.with_suffix(".py")
+    loaded = sys.modules.get(name)
+    file = getattr(loaded, "__file__", None)
+    return Path(file) if file and file.endswith(".py") else None
+
+
+@cache
+def versions(libraries: tuple[str, ...]) -> dict[str, str]:
+    """Installed versions of top-level packages, `absent` where there is none; nothing is imported."""
+    return {library: _version(library) for library in libraries}
+
+
+def _version(library: str) -> str:
+    for names in ((library,), _distributions().get(library, ())):
+        for name in names:
+            try:
+                return metadata.version(name)
+            except metadata.PackageNotFoundError:
+                continue
+    return "absent"
+
+
+@cache
+def environment() -> str:
+    """A hash of every installed distribution and its version, and of Python's."""
+    installed = sorted({f"{d.name}=={d.version}" for d in metadata.distributions()})
+    return hashlib.sha256("\n".join([sys.version, *installed]).encode()).hexdigest()[:16]
+
+
+@cache
+def _distributions() -> dict[str, list[str]]:
+    return {name: sorted(set(found)) for name, found in metadata.packages_distributions().items()}
+
+
+@cache
+def _folders(top: str) -> tuple[Path, ...]:
+    spec = util.find_spec(top)
+    return tuple(Path(p) for p in (spec.submodule_search_locations or ())) if spec is not None else ()
+
+
+@cache
+def _package_file(name: str) -> Path | None:
+    spec = util.find_spec(name)
+    origin = spec.origin if spec is not None else None
+    return Path(origin) if origin and origin.endswith(".py") else None
+
+
+@cache
+def _data_files(folder: Path) -> tuple[Path, ...]:
+    """Data files of a package: those in its folder and in its folders that hold no Python."""
+    if not (folder / "__init__.py").is_file():
+        return ()
+    found = []
+    for directory, children, files in os.walk(folder):
+        here = Path(directory)
+        if here != folder and any(file.endswith(".py") for file in files):
+            children.clear()
+            continue
+        children[:] = sorted(child for child in children if child not in ("__pycache__", "conf"))
+        found += [here / file for file in sorted(files) if Path(file).suffix in _DATA]
+    return tuple(found)
+
+
+def _tree_hash(tree: ast.Module) -> str:
+    """Hash of a syntax tree without docstrings, comments and places."""
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [s for s in body if not _is_text(s)]  # type: ignore[attr-defined]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+def _is_text(statement: ast.AST) -> bool:
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
+
+
+def _imports(tree: ast.Module) -> list[list[Any]]:
+    """Imports anywhere in a tree as [level, module, names], those for type checkers left out."""
+    found: list[list[Any]] = []
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            waiting.extend(node.orelse)
+            continue
+        if isinstance(node, ast.Import):
+            found += [[0, alias.name, []] for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found.append([node.level, node.module or "", [alias.name for alias in node.names]])
+        waiting.extend(ast.iter_child_nodes(node))
+    return found
+
+
+def _resolve(imported: list[Any], *, package: str) -> Iterable[str]:
+    """Modules that one import statement may load."""
+    level, module, names = imported
+    if level:
+        base = package.split(".")[: len(package.split(".")) - level + 1]
+        module = ".".join([*base, module] if module else base)
+    if module == "harness":
+        from harness import _PUBLIC
+
+        yield from (_PUBLIC.get(name, f"harness.{name}") for name in names)
+        return
+    yield module
+    if _top(module) in ("harness", _top(package)):
+        yield from (f"{module}.{name}" for name in names)
+
+
+def _top(name: str) -> str:
+    return name.partition(".")[0]

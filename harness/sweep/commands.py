@@ -1,0 +1,186 @@
+"""What the command line does with sweeps: run, sweep, plan."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from harness.errors import StoreFullError
+from harness.store import Store
+from harness.sweep.launch import WORKER, Hydra, job_overrides, launch, options, read_plan
+from harness.sweep.outcome import STATUSES
+from harness.sweep.plan import Plan, make_plan
+from harness.sweep.progress import Live, view
+from harness.sweep.worker import Options, Worker
+
+__all__ = ["Hydra", "multirun", "options", "plan", "run", "sweep"]
+FULL_EXIT = 75
+"""EX_TEMPFAIL: the same command goes on once there is room."""
+INTERRUPTED_EXIT = 130
+_QUIET = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+}
+_OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
+
+
+def run(overrides: Sequence[str], options: Options | None = None, *, store: Store | None = None) -> int:
+    """`harness run`: one cell, the first levels of an experiment; returns the exit code."""
+    placed = [text for text in overrides if text.startswith(WORKER)]
+    if placed:
+        return work_on(Path(placed[0].removeprefix(WORKER).strip("'\"")))
+    return _work(make_plan(overrides, store=store or Store(), single=True), options or Options())
+
+
+def sweep(overrides: Sequence[str], options: Options | None = None, *, store: Store | None = None) -> int:
+    """`harness sweep`: all cells of a command line; returns the exit code.
+
+    0: every cell is ok or was known to be incompatible; 1: some are not; 75: the disk is full; 130: Ctrl-C
+    Raises: ConfigError and its kin before anything runs
+    """
+    return _work(make_plan(overrides, store=store or Store()), options or Options())
+
+
+def plan(arguments: Sequence[str]) -> int:
+    """`harness plan`: what a sweep would do, and what cannot work; nothing is run."""
+    made = make_plan([text for text in arguments if text != "--json"], store=Store())
+    if "--json" in arguments:
+        print(json.dumps(describe(made), indent=1))
+        return 0
+    console = Console()
+    console.print(made.summary(), highlight=False)
+    for note in made.notes:
+        console.print(note, highlight=False, markup=False)
+    console.print(_stage_table(made))
+    for cell in made.cells:
+        for problem in cell.problems:
+            where = " ".join(f"{name}={label}" for name, label in cell.levels.items())
+            word = "cannot work" if problem.fatal else "note"
+            console.print(f"{where}: {word}: {problem}", highlight=False, markup=False)
+    return 0
+
+
+def multirun(arguments: Sequence[str], chosen: Options, *, hydra: Hydra) -> int:
+    """What Hydra's multirun does: the whole sweep, here or through the chosen launcher."""
+    made = make_plan(job_overrides(arguments), store=Store())
+    if hydra.places_workers and made.missing():
+        prepare_environment(made)
+        print(made.summary(), file=sys.stderr)
+        launch(made, chosen, hydra)
+        # Their results are in the store; what is left to do here is to count, or to finish.
+    return _work(made, chosen)
+
+
+def work_on(file: Path) -> int:
+    """One worker of a plan, placed by a launcher."""
+    made, chosen = read_plan(file)
+    return _work(made, chosen)
+
+
+def describe(made: Plan) -> dict[str, Any]:
+    """A plan as JSON."""
+    missing = {node.key for node in made.missing()}
+    return {
+        "sweep": made.name,
+        "summary": made.summary(),
+        "notes": made.notes,
+        "factors": {factor.name: [level.label for level in factor.levels] for factor in made.factors},
+        "cells": [
+            {
+                "cell": cell.cell.id,
+                "levels": cell.levels,
+                "seed": cell.seed,
+                "overrides": list(cell.cell.overrides),
+                "stages": list(cell.keys),
+                "problems": [str(problem) for problem in cell.problems],
+                "refused": bool(cell.refused),
+            }
+            for cell in made.cells
+        ],
+        "stages": [
+            {
+                "key": key,
+                "stage": made.graph.nodes[key].stage,
+                "part": made.graph.nodes[key].part,
+                "inputs": made.graph.nodes[key].inputs,
+                "seed": made.graph.nodes[key].seed,
+                "stored": key not in missing,
+            }
+            for key in made.wanted()
+        ],
+    }
+
+
+def _work(made: Plan, options: Options) -> int:
+    prepare_environment(made)
+    shown = view(made)
+    shown.say(made.summary())
+    for note in made.notes:
+        shown.say(note)
+    worker = Worker(made, options, shown)
+    code = 0
+    try:
+        worker.run()
+    except StoreFullError as error:
+        shown.say(f"paused: {error}")
+        code = FULL_EXIT
+    except KeyboardInterrupt:
+        shown.say("stopped; the same command goes on from here")
+        code = INTERRUPTED_EXIT
+    finally:
+        if isinstance(shown, Live):
+            shown.close()
+    outcomes = Counter(outcome.status for outcome in worker.outcomes.values())
+    print_outcomes(made, outcomes)
+    if code:
+        return code
+    return 0 if set(outcomes) <= {"ok", "incompatible"} else 1
+
+
+def prepare_environment(made: Plan) -> None:
+    """Libraries' telemetry off; no network where the scale promises none. Set before anything is imported."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    if all(cell.cell.config.get("scale") in ("smoke", "mini") for cell in made.cells):
+        for name in _OFFLINE:
+            os.environ.setdefault(name, "1")
+
+
+def print_outcomes(made: Plan, outcomes: Counter[str]) -> None:
+    """The last table: how many cells ended how."""
+    console = Console()
+    table = Table("outcome", "cells", title=f"{made.name}: {len(made.cells)} cells", title_justify="left")
+    for status in STATUSES:
+        if outcomes[status]:
+            table.add_row(status, str(outcomes[status]))
+    unfinished = len(made.cells) - sum(outcomes.values())
+    if unfinished:
+        table.add_row("unfinished", str(unfinished))
+    console.print(table)
+    console.print(
+        f"Records: {made.graph.store.root / 'records' / made.name}", highlight=False, soft_wrap=True
+    )
+
+
+def _stage_table(made: Plan) -> Table:
+    missing = {node.key for node in made.missing()}
+    wanted = made.wanted()
+    table = Table("stage", "asked", "distinct", "to run", "in the store")
+    asked = Counter(
+        made.graph.nodes[key].stage for cell in made.cells if not cell.refused for key in cell.keys
+    )
+    for stage in dict.fromkeys(made.graph.nodes[key].stage for key in wanted):
+        own = [key for key in wanted if made.graph.nodes[key].stage == stage]
+        run_now = sum(key in missing for key in own)
+        table.add_row(stage, str(asked[stage]), str(len(own)), str(run_now), str(len(own) - run_now))
+    return table

@@ -1,0 +1,84 @@
+"""What this machine has, and the lock under which a measured speed runs alone on it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import tempfile
+from pathlib import Path
+
+
+def cores() -> int:
+    """Processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory() -> int:
+    """Bytes of main memory: the control group's limit where there is one, else the machine's."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):
+            return min(total, int(Path(file).read_text()))
+    return total
+
+
+def available_memory() -> int:
+    """Bytes that could be allocated now without swapping."""
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) * 1024
+    return memory()
+
+
+def gpus() -> tuple[int, ...]:
+    """Indices of the visible NVIDIA GPUs, without importing torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return tuple(range(len([item for item in visible.split(",") if item.strip() not in ("", "-1")])))
+    return tuple(range(len(list(Path("/proc/driver/nvidia/gpus").glob("*")))))
+
+
+class Presence:
+    """A stage's presence on this machine; an exclusive one waits for the others and keeps them out.
+
+    Two locks: whoever wants to be alone takes `intent` first, so that no newcomer starts meanwhile.
+    """
+
+    def __init__(self, *, alone: bool, folder: Path | None = None) -> None:
+        self._folder = folder or Path(tempfile.gettempdir())
+        self._alone = alone
+        self._held: dict[str, int] = {}
+
+    def enter(self) -> bool:
+        """Try to be there; False means: try again later."""
+        if self._alone:
+            return self._lock("intent", fcntl.LOCK_EX) and self._lock("present", fcntl.LOCK_EX)
+        if not self._lock("intent", fcntl.LOCK_SH):
+            return False
+        entered = self._lock("present", fcntl.LOCK_SH)
+        self._release("intent")
+        return entered
+
+    def leave(self) -> None:
+        """Be gone."""
+        for name in tuple(self._held):
+            self._release(name)
+
+    def _lock(self, name: str, kind: int) -> bool:
+        if name in self._held:
+            return True
+        path = self._folder / f"harness-{name}.lock"
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+        except OSError:
+            os.close(file)
+            return False
+        self._held[name] = file
+        return True
+
+    def _release(self, name: str) -> None:
+        file = self._held.pop(name, None)
+        if file is not None:
+            os.close(file)

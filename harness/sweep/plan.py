@@ -1,0 +1,175 @@
+"""The plan of a sweep: its cells, the shared stage graph, what is in the store, and what cannot work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.compose import Cell, Experiment, load
+from harness.compose.schema import EXPERIMENT_KEYS
+from harness.compose.typed import instance, plain
+from harness.errors import ConfigError
+from harness.method import Problem
+from harness.store import Store
+from harness.store.records import record_dir
+from harness.sweep.assemble import Assembler
+from harness.sweep.cells import Factor, cells, chosen_labels, factors, request
+from harness.sweep.grammar import label_text
+from harness.sweep.graph import Graph, Node
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedCell:
+    """A cell with its place in the table, the artifacts it asks for, and why it cannot run, if so."""
+
+    cell: Cell
+    levels: dict[str, str]
+    seed: int
+    keys: tuple[str, ...]
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def refused(self) -> str:
+        """The reason why it cannot run; empty where it can."""
+        return "; ".join(str(problem) for problem in self.problems if problem.fatal)
+
+
+@dataclass(kw_only=True)
+class Plan:
+    """Everything a worker needs; picklable."""
+
+    name: str
+    """Of the sweep; its records stand under it."""
+    arguments: tuple[str, ...]
+    experiment: Experiment
+    factors: list[Factor]
+    cells: list[PlannedCell]
+    graph: Graph
+    notes: list[str] = field(default_factory=list)
+    """What a reader of the plan should know, e.g. which levels `harness run` took."""
+
+    def asked(self) -> int:
+        """Stages over all cells, shared ones counted each time."""
+        return sum(len(cell.keys) for cell in self.cells if not cell.refused)
+
+    def wanted(self) -> list[str]:
+        """Keys that some cell asks for, with all they rest on, inputs first, each once."""
+        asked = {key for cell in self.cells if not cell.refused for key in cell.keys}
+        for key in tuple(asked):
+            asked.update(self.graph.ancestors(key))
+        return [key for key in self.graph.nodes if key in asked]
+
+    def missing(self) -> list[Node]:
+        """Nodes to run, inputs first."""
+        found = self.graph.store.find
+        return [self.graph.nodes[key] for key in self.wanted() if found(key) is None]
+
+    def summary(self) -> str:
+        """One line: `57 cells, 171 stages asked, 64 to run, 20 in the store`."""
+        wanted, missing = self.wanted(), len(self.missing())
+        refused = sum(1 for cell in self.cells if cell.refused)
+        line = (
+            f"{_count(len(self.cells), 'cell')}, {_count(self.asked(), 'stage')} asked, {missing} to run, "
+            f"{len(wanted) - missing} in the store"
+        )
+        return line + (f", {_count(refused, 'cell')} that cannot work" if refused else "")
+
+    def experiment_node(self) -> dict[str, Any]:
+        """The experiment as records state it: factors as names and labels."""
+        node: dict[str, Any] = plain(asdict(self.experiment))
+        node["name"] = self.name
+        node["baseline"] = {str(name): label_text(v) for name, v in self.experiment.baseline.items()}
+        node["factors"] = {factor.name: [level.label for level in factor.levels] for factor in self.factors}
+        return node
+
+
+def make_plan(arguments: Sequence[str], *, store: Store, single: bool = False, check: bool = True) -> Plan:
+    """The plan of a command line; `single` takes first levels and one seed, as `harness run` does.
+
+    Every cell is composed and validated here, before anything runs.
+    Raises: ConfigError, UnknownNameError, PluginError, naming what is wrong and what works
+    """
+    asked = request(arguments)
+    if single and asked.swept:
+        keys = ", ".join(item.key for item in asked.swept)
+        raise ConfigError(f"harness run takes one value of {keys}; use `harness sweep` to cross several")
+    declared = _experiment(asked.base)
+    labels = chosen_labels(declared, asked) if declared.factors else set()
+    base = tuple(text for text in asked.base if text not in labels)
+    node, choices = load(base)
+    experiment = _from_node(node, choices.get("experiment"))
+    found = factors(experiment, asked)
+    seeds = _seeds(experiment, asked, int(node.seed))
+    notes = []
+    if single:
+        found, seeds, notes = _first(found, seeds)
+    planned = cells(experiment, found, seeds=seeds, stages=list(node.stages))
+    if not planned:
+        raise ConfigError("the sweep has no cells: `exclude` leaves out all of them")
+    assembler = Assembler(tuple(text for text in base if not text.startswith("seed=")))
+    graph = Graph(store)
+    seen: dict[str, PlannedCell] = {}
+    for item in planned:
+        cell = assembler.cell(item.overrides)
+        if cell.id not in seen:
+            keys = tuple(graph.add(cell))
+            seen[cell.id] = PlannedCell(cell=cell, levels=item.levels, seed=item.seed, keys=keys)
+    graph.save_caches()
+    duplicates = len(planned) - len(seen)
+    if duplicates:
+        notes.append(f"{_count(duplicates, 'cell')} the same as another, left out")
+    return Plan(
+        name=experiment.name or "_x_".join(f.name.replace("/", ".") for f in found) or "run",
+        arguments=tuple(arguments),
+        experiment=experiment,
+        factors=found,
+        cells=list(seen.values()),
+        graph=graph,
+        notes=notes,
+    )
+
+
+def directory(plan: Plan, cell: PlannedCell) -> Path:
+    """Where a cell's record stands."""
+    return record_dir(plan.graph.store.root, sweep=plan.name, cell=cell.cell.id)
+
+
+def _experiment(base: Sequence[str]) -> Experiment:
+    """The experiment that a command line names, before its levels are chosen."""
+    own = [text for text in base if text.partition("=")[0].lstrip("+") == "experiment"]
+    node, choices = load(own)
+    return _from_node(node, choices.get("experiment"))
+
+
+def _from_node(node: Any, name: str | None) -> Experiment:
+    from omegaconf import OmegaConf
+
+    raw = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(raw, dict)
+    raw["name"] = raw["name"] or name or ""
+    return instance(Experiment, {key: raw[key] for key in EXPERIMENT_KEYS}, where="experiment")
+
+
+def _seeds(experiment: Experiment, asked: Any, given: int) -> list[int]:
+    for item in asked.swept:
+        if item.key == "seed":
+            return [int(value) for value in item.values]
+    if any(item.key == "seed" for item in asked.plain):
+        return [given]
+    return list(experiment.seeds) or [given]
+
+
+def _first(found: list[Factor], seeds: list[int]) -> tuple[list[Factor], list[int], list[str]]:
+    """First levels and seed, and a note that says so."""
+    taken = [Factor(factor.name, factor.levels[:1]) for factor in found]
+    dropped = [f"{f.name}={f.levels[0].label}" for f in found if len(f.levels) > 1]
+    if len(seeds) > 1:
+        dropped.append(f"seed={seeds[0]}")
+    notes = [f"one cell: {', '.join(dropped)} (first levels; `harness sweep` runs all)"] if dropped else []
+    return taken, seeds[:1], notes
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")

@@ -1,0 +1,123 @@
+"""Progress: a live view on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from typing import TextIO
+
+from harness.sweep.graph import Node
+from harness.sweep.outcome import Outcome
+from harness.sweep.plan import Plan, PlannedCell
+
+EVERY = 10.0
+"""Seconds between two plain lines about a running stage."""
+
+
+class Lines:
+    """Plain lines: one for each stage and cell, and one now and then about what runs."""
+
+    def __init__(self, plan: Plan, *, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._total = len(plan.cells)
+        self._done: Counter[str] = Counter()
+        self._running: dict[str, tuple[Node, float, str]] = {}
+        self._last = time.monotonic()
+        self._begun = time.monotonic()
+
+    def started(self, node: Node) -> None:
+        self._running[node.key] = (node, time.monotonic(), "")
+
+    def step(self, node: Node, step: int, facts: dict[str, float]) -> None:
+        started = self._running[node.key][1]
+        self._running[node.key] = (node, started, describe_step(step, facts, time.monotonic() - started))
+
+    def finished(self, node: Node, outcome: Outcome, seconds: float) -> None:
+        self._running.pop(node.key, None)
+        reason = f": {outcome.reason}" if outcome.reason else ""
+        self.say(f"{node.title}  {outcome.status} in {seconds:.1f} s{reason}")
+
+    def cell_finished(self, cell: PlannedCell, outcome: Outcome, *, reused: bool) -> None:
+        self._done[outcome.status] += 1
+        if reused:
+            return
+        where = " ".join(f"{name}={label}" for name, label in cell.levels.items()) or cell.cell.id
+        reason = f": {outcome.reason}" if outcome.reason else ""
+        place = f"cell {sum(self._done.values())}/{self._total}"
+        self.say(f"{place}  {where} seed={cell.seed}  {outcome.status}{reason}")
+
+    def tick(self, *, waiting: int, elsewhere: int) -> None:
+        if time.monotonic() - self._last < EVERY:
+            return
+        for node, started, text in self._running.values():
+            self.say(f"{node.title}  running for {time.monotonic() - started:.0f} s  {text}".rstrip())
+        if not self._running and elsewhere:
+            self.say(f"waiting for {elsewhere} stages that other processes are making")
+        self._last = time.monotonic()
+
+    def say(self, text: str) -> None:
+        self._last = time.monotonic()
+        print(f"[{time.monotonic() - self._begun:6.1f} s] {text}", file=self._stream, flush=True)
+
+
+class Live(Lines):
+    """A live table on a terminal; finished stages scroll by above it."""
+
+    def __init__(self, plan: Plan) -> None:
+        from rich.console import Console
+        from rich.live import Live as RichLive
+
+        super().__init__(plan)
+        self._console = Console(stderr=True)
+        self._live = RichLive(console=self._console, refresh_per_second=4, transient=True)
+        self._live.start()
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        self._live.stop()
+
+    def tick(self, *, waiting: int, elsewhere: int) -> None:
+        if time.monotonic() - self._last < 0.25:
+            return
+        self._last = time.monotonic()
+        self._live.update(self._table(waiting, elsewhere))
+
+    def say(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False)
+
+    def _table(self, waiting: int, elsewhere: int) -> object:
+        from rich.table import Table
+
+        done = sum(self._done.values())
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        by_outcome = ", ".join(f"{number} {status}" for status, number in self._done.items()) or "none yet"
+        table.add_row("cells", f"{done} of {self._total}: {by_outcome}")
+        table.add_row(
+            "stages",
+            f"{len(self._running)} running, {waiting} waiting"
+            + (f", {elsewhere} made by other processes" if elsewhere else ""),
+        )
+        for node, started, text in self._running.values():
+            table.add_row(f"  {node.title}", f"{time.monotonic() - started:5.0f} s  {text}")
+        return table
+
+
+def view(plan: Plan) -> Lines:
+    """The view that fits where the output goes."""
+    return Live(plan) if sys.stderr.isatty() else Lines(plan)
+
+
+def describe_step(step: int, facts: dict[str, float], seconds: float) -> str:
+    """What is known of a training: step, loss, tokens/s, time left."""
+    parts = [f"step {step}"]
+    if "loss" in facts:
+        parts.append(f"loss {facts['loss']:.3f}")
+    speed = facts.get("tokens_per_second")
+    if speed:
+        parts.append(f"{speed:,.0f} tokens/s")
+    progress = facts.get("progress", 0.0)
+    if 0 < progress < 1:
+        left = seconds * (1 - progress) / progress
+        parts.append(f"{progress:.0%}, {left:.0f} s left")
+    return ", ".join(parts)

@@ -1,0 +1,407 @@
+"""A worker: pulls ready stages through claims until none is left. Any number may work on one plan."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from enum import Enum
+from types import FrameType
+from typing import Any, Protocol
+
+from harness.errors import StoreFullError
+from harness.store.claims import Claim
+from harness.sweep import machine, record
+from harness.sweep.execute import Task
+from harness.sweep.graph import Node
+from harness.sweep.isolation import Child, Limits, Server
+from harness.sweep.lifecycle import Session
+from harness.sweep.order import coverage_first
+from harness.sweep.outcome import FULL, MAX_LOST, Outcome, Outcomes, is_final
+from harness.sweep.plan import Plan, PlannedCell
+
+ELSEWHERE = 0.5
+"""Seconds between two looks at a stage that another process is making."""
+HEAVY = ("torch", "transformers", "peft", "lm_eval", "pandas", "datasets", "tokenizers", "pyarrow.parquet")
+"""Libraries worth loading once in the fork server, where a stage to run imports them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a sweep runs; nothing here changes a result."""
+
+    workers: int = 0
+    """Stages at a time; 0 = one for every `threads` cores, or one a GPU."""
+    threads: int = 0
+    """Threads of a stage; 0 = cores / workers, and all cores for a stage that everything waits for."""
+    timeout: float = 0.0
+    """Seconds a stage may take; 0 = no limit."""
+    memory: int = 0
+    """Bytes of address space a stage may take on the CPU; 0 = no limit."""
+    retry: frozenset[str] = frozenset()
+    """Final outcomes to try again all the same: failed, oom, timeout, ... or all."""
+
+
+class View(Protocol):
+    """Shows what a worker does."""
+
+    def started(self, node: Node) -> None: ...
+    def step(self, node: Node, step: int, facts: dict[str, float]) -> None: ...
+    def finished(self, node: Node, outcome: Outcome, seconds: float) -> None: ...
+    def cell_finished(self, cell: PlannedCell, outcome: Outcome, *, reused: bool) -> None: ...
+    def tick(self, *, waiting: int, elsewhere: int) -> None: ...
+    def say(self, text: str) -> None: ...
+
+
+class State(Enum):
+    """Where a stage stands, as this worker knows it."""
+
+    open = "open"
+    running = "running"
+    stored = "stored"
+    failed = "failed"
+
+
+@dataclass
+class Running:
+    """A stage that this worker is making."""
+
+    node: Node
+    child: Child
+    claim: Claim
+    presence: machine.Presence
+    threads: int
+    device: str
+
+
+class Worker:
+    """Runs a plan to its end, or to the first Ctrl-C.
+
+    State: `outcomes` by cell id, of every cell that is finished
+    """
+
+    def __init__(self, plan: Plan, options: Options, view: View) -> None:
+        self.plan, self.options, self.view = plan, options, view
+        self.outcomes: dict[str, Outcome] = {}
+        self.executed: list[str] = []
+        """Keys of the stages this worker made."""
+        self._store = plan.graph.store
+        self._kept = Outcomes(self._store.root)
+        self._cells = coverage_first(plan.cells)
+        self._nodes = plan.graph.nodes
+        self._states: dict[str, State] = {}
+        self._failed: dict[str, Outcome] = {}
+        self._later: dict[str, float] = {}
+        self._running: dict[str, Running] = {}
+        self._sessions: dict[str, tuple[Session, Claim]] = {}
+        self._server: Server | None = None
+        self._stopping = 0
+        self._full: Outcome | None = None
+        self._started = time.time()
+
+    def run(self) -> Counter[str]:
+        """Work until every cell has its outcome; returns how many ended how.
+
+        Raises: StoreFullError where the disk is full; KeyboardInterrupt after Ctrl-C. Both leave a store
+        from which the same command goes on
+        """
+        previous = {s: signal.signal(s, self._interrupt) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            self._look()
+            self._loop()
+        finally:
+            for entry in self._running.values():
+                entry.child.kill()
+                self._drop(entry)
+            for _, claim in self._sessions.values():
+                claim.release()
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+        if self._full is not None:
+            raise StoreFullError(self._full.reason)
+        if self._stopping:
+            raise KeyboardInterrupt
+        return Counter(outcome.status for outcome in self.outcomes.values())
+
+    def _look(self) -> None:
+        """What the store already holds."""
+        wanted = self.plan.wanted()
+        for key in wanted:
+            self._states[key] = State.stored if self._store.find(key) is not None else State.open
+        rank: dict[str, int] = {}
+        self._owners: dict[str, PlannedCell] = {}
+        for place, cell in enumerate(self._cells):
+            for key in cell.keys:
+                for needed in (*self.plan.graph.ancestors(key), key):
+                    rank.setdefault(needed, place)
+                    self._owners.setdefault(needed, cell)
+        order = {key: place for place, key in enumerate(wanted)}
+        opened = [key for key in wanted if self._states[key] is State.open]
+        self._queue = sorted(opened, key=lambda key: (rank.get(key, 0), order[key]))
+        self._bottlenecks = self._find_bottlenecks(opened)
+        self._initially = set(opened)
+        self._pending = list(self._cells)
+
+    def _loop(self) -> None:
+        while self._pending and not (self._stopping and not self._running):
+            progress = self._poll()
+            if self._full is None and not self._stopping:
+                progress |= self._start_ready()
+            progress |= self._finish_cells()
+            if self._full is not None and not self._running:
+                return
+            self.view.tick(waiting=len(self._queue), elsewhere=len(self._later))
+            if not progress:
+                time.sleep(0.02)
+
+    # Stages
+
+    def _start_ready(self) -> bool:
+        progress = False
+        for key in list(self._queue):
+            if not self._has_room():
+                break
+            if self._later.get(key, 0.0) > time.monotonic():
+                continue
+            inputs = [k for k in self._nodes[key].inputs.values() if k in self._nodes]
+            if any(self._states[k] is State.failed for k in inputs):
+                blocked = next(self._failed[k] for k in inputs if self._states[k] is State.failed)
+                self._settle(key, State.failed, blocked)
+                progress = True
+            elif all(self._states[k] is State.stored for k in inputs):
+                progress |= self._try(self._nodes[key])
+        return progress
+
+    def _try(self, node: Node) -> bool:
+        """Take a ready stage, unless somebody else has it or has finished it."""
+        known = self._kept.read(node.key)
+        if known is not None and self._is_final(known):
+            self._settle(node.key, State.failed, known)
+            return True
+        presence = machine.Presence(alone=node.alone)
+        if (node.alone and self._running) or not presence.enter():
+            presence.leave()
+            return False
+        claim = self._store.claim(node.key)
+        if claim is None or self._store.find(node.key) is not None:
+            presence.leave()
+            if claim is not None:
+                claim.release()
+            if self._store.find(node.key) is not None:
+                self._settle(node.key, State.stored)
+                return True
+            self._later[node.key] = time.monotonic() + ELSEWHERE
+            return False
+        self._later.pop(node.key, None)
+        self._launch(node, claim, presence)
+        return True
+
+    def _launch(self, node: Node, claim: Claim, presence: machine.Presence) -> None:
+        if self._server is None:
+            self._server = Server(_preload(self._nodes[key] for key in self._initially))
+        self._open_session(self._owners[node.key])
+        device, threads = self._device(node), self._threads(node.key)
+        limits = Limits(threads=threads, memory=self.options.memory, seconds=self.options.timeout)
+        task = Task(node=node, store=self._store.root, externals=self.plan.graph.externals, device=device)
+        log = self._store.root / "logs" / f"{node.key}.log"
+        child = self._server.start(task, stage=node.stage, log=log, limits=limits, device=device)
+        claim.works_in(child.pid)
+        self._states[node.key] = State.running
+        self._queue.remove(node.key)
+        self._running[node.key] = Running(node, child, claim, presence, threads, device)
+        self.view.started(node)
+
+    def _poll(self) -> bool:
+        progress = False
+        for key, entry in list(self._running.items()):
+            for what, value in entry.child.poll():
+                if what == "step":
+                    self._on_step(entry.node, *value)
+            if entry.claim.lost:
+                entry.child.kill()
+            outcome = entry.child.outcome
+            if outcome is None:
+                continue
+            progress = True
+            del self._running[key]
+            self._drop(entry, before=lambda e=entry, o=outcome: self._ended(e, o))
+        return progress
+
+    def _ended(self, entry: Running, outcome: Outcome) -> None:
+        key = entry.node.key
+        self.view.finished(entry.node, outcome, entry.child.seconds)
+        if outcome.status == "ok":
+            self._kept.clear(key)
+            self.executed.append(key)
+            self._settle(key, State.stored)
+        elif outcome.status == FULL:
+            self._full = outcome
+        elif self._stopping > 1:
+            self._states[key] = State.open
+        else:
+            self._failed_once(entry, outcome)
+
+    def _failed_once(self, entry: Running, outcome: Outcome) -> None:
+        key = entry.node.key
+        before = self._kept.read(key)
+        attempts = before.attempts + 1 if before is not None and before.status == outcome.status else 1
+        memory = outcome.memory or self._memory(entry.device)
+        outcome = replace(outcome, attempts=attempts, memory=memory if outcome.status == "oom" else 0)
+        self._kept.write(key, outcome)
+        if outcome.status == "lost" and attempts < MAX_LOST:
+            self.view.say(f"{entry.node.title} was lost ({outcome.reason}); attempt {attempts + 1} follows")
+            self._states[key] = State.open
+            self._queue.insert(0, key)
+        else:
+            self._settle(key, State.failed, outcome)
+
+    def _settle(self, key: str, state: State, outcome: Outcome | None = None) -> None:
+        self._states[key] = state
+        if outcome is not None:
+            self._failed[key] = outcome
+        if key in self._queue:
+            self._queue.remove(key)
+        self._later.pop(key, None)
+
+    def _drop(self, entry: Running, before: Callable[[], Any] = lambda: None) -> None:
+        try:
+            before()
+        finally:
+            entry.claim.release()
+            entry.presence.leave()
+
+    def _on_step(self, node: Node, step: int, facts: dict[str, float]) -> None:
+        self.view.step(node, step, facts)
+        opened = self._sessions.get(self._owners[node.key].cell.id)
+        if opened is not None:
+            opened[0].step(node.key, step, facts)
+
+    def _is_final(self, outcome: Outcome) -> bool:
+        return is_final(
+            outcome,
+            memory=self.options.memory or machine.memory(),
+            limit=self.options.timeout,
+            retry=self.options.retry,
+        )
+
+    # Cells
+
+    def _open_session(self, cell: PlannedCell) -> Session | None:
+        """The observers of a cell; None while another process has them."""
+        if cell.cell.id in self._sessions:
+            return self._sessions[cell.cell.id][0]
+        claim = self._store.claims.acquire(f"{self.plan.name}.{cell.cell.id}")
+        if claim is None:
+            return None
+        session = Session(self.plan, cell, started=time.time(), warn=self.view.say)
+        self._sessions[cell.cell.id] = (session, claim)
+        return session
+
+    def _finish_cells(self) -> bool:
+        progress = False
+        for cell in list(self._pending):
+            outcome = self._outcome(cell)
+            if outcome is not None and self._finish(cell, outcome):
+                self._pending.remove(cell)
+                progress = True
+        return progress
+
+    def _outcome(self, cell: PlannedCell) -> Outcome | None:
+        """How a cell ended; None while any of its stages may still run."""
+        if cell.refused:
+            return Outcome(status="incompatible", reason=cell.refused)
+        states = [self._states[key] for key in cell.keys]
+        if any(state in (State.open, State.running) for state in states):
+            return None
+        first = next((key for key in cell.keys if self._states[key] is State.failed), None)
+        return Outcome(status="ok") if first is None else self._failed[first]
+
+    def _finish(self, cell: PlannedCell, outcome: Outcome) -> bool:
+        """Write the record, once over all processes; False while another process is at it."""
+        made_here = any(key in self._initially for key in cell.keys)
+        if outcome.status == "ok" and not made_here and record.finished(self.plan, cell):
+            self.outcomes[cell.cell.id] = outcome
+            self.view.cell_finished(cell, outcome, reused=True)
+            return True
+        session = self._open_session(cell)
+        if session is None:
+            return False
+        _, claim = self._sessions.pop(cell.cell.id)
+        with claim:
+            written = record.finished(self.plan, cell) if outcome.status == "ok" else None
+            if written is None:
+                reused = {key: key not in self._initially for key in cell.keys}
+                arguments: dict[str, Any] = {"outcome": outcome, "reused": reused, "started": self._started}
+                written = record.write(self.plan, cell, notes=session.notes, **arguments)
+                session.finish(written)
+                if session.notes and written.get("notes") != session.notes:
+                    record.write(self.plan, cell, notes=session.notes, **arguments)
+        self.outcomes[cell.cell.id] = outcome
+        self.view.cell_finished(cell, outcome, reused=False)
+        return True
+
+    # Resources
+
+    def _slots(self) -> int:
+        gpus = machine.gpus()
+        if gpus and any(node.device == "cuda" for node in self._nodes.values()):
+            return self.options.workers or len(gpus)
+        return self.options.workers or max(1, machine.cores() // (self.options.threads or 1))
+
+    def _has_room(self) -> bool:
+        if not self._running:
+            return True
+        if any(entry.node.alone for entry in self._running.values()):
+            return False
+        used = sum(entry.threads for entry in self._running.values())
+        short = machine.available_memory() < machine.memory() // 10
+        return len(self._running) < self._slots() and used < max(machine.cores(), self._slots()) and not short
+
+    def _threads(self, key: str) -> int:
+        if self.options.threads:
+            return self.options.threads
+        return machine.cores() if key in self._bottlenecks else max(1, machine.cores() // self._slots())
+
+    def _device(self, node: Node) -> str:
+        if node.device != "cuda":
+            return node.device
+        gpus = machine.gpus() or (0,)
+        used = Counter(entry.device for entry in self._running.values())
+        return min((f"cuda:{index}" for index in gpus), key=lambda name: used[name])
+
+    def _memory(self, device: str) -> int:
+        if device.startswith("cuda"):
+            import torch
+
+            return int(torch.cuda.get_device_properties(device).total_memory)
+        return self.options.memory or machine.memory()
+
+    def _find_bottlenecks(self, opened: list[str]) -> set[str]:
+        """Stages to run that have no sibling at their depth: while one runs, nothing else is ready."""
+        depth: dict[str, int] = {}
+        for key in opened:
+            inputs = (k for k in self._nodes[key].inputs.values() if k in depth)
+            depth[key] = 1 + max((depth[k] for k in inputs), default=0)
+        width = Counter(depth.values())
+        return {key for key in opened if width[depth[key]] == 1}
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self._stopping += 1 if number == signal.SIGINT else 2
+        if self._stopping == 1:
+            self.view.say(
+                f"finishing {len(self._running)} running stages, starting no more; Ctrl-C again stops them "
+                "at once. The same command goes on from here"
+            )
+        else:
+            for entry in self._running.values():
+                entry.child.kill()
+
+
+def _preload(nodes: Iterable[Node]) -> list[str]:
+    """Modules for the fork server: heavy libraries that some stage imports, and the stages themselves."""
+    nodes = list(nodes)
+    libraries = {library for node in nodes for library in node.libraries}
+    heavy = [name for name in HEAVY if name.partition(".")[0] in libraries]
+    return ["harness.sweep.execute", "harness.registry", *heavy]

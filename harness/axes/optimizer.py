@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
+from harness.errors import ConfigError
 from harness.method import Method
 
 if TYPE_CHECKING:
@@ -14,7 +15,10 @@ if TYPE_CHECKING:
 
 
 class Optimizer(Method):
-    """Builds a torch optimizer. The learning rate belongs to the stage, decay to the optimizer."""
+    """Builds a torch optimizer. The learning rate belongs to the stage, decay to the optimizer.
+
+    Raises: ConfigError for a negative decay or a beta outside [0, 1)
+    """
 
     axis = "optimizer"
     default = "adamw"
@@ -24,21 +28,32 @@ class Optimizer(Method):
         weight_decay: float = 0.1
         """Decay of matrices (parameters of two or more dimensions); others are not decayed."""
 
+        def __post_init__(self) -> None:
+            if self.weight_decay < 0:
+                raise ConfigError(f"optimizer.weight_decay={self.weight_decay} must not be negative")
+            for field in fields(self):
+                value = getattr(self, field.name)
+                if field.name.startswith("beta") and isinstance(value, float) and not 0 <= value < 1:
+                    raise ConfigError(f"optimizer.{field.name}={value} must lie in [0, 1)")
+
     config: Config
 
     @abstractmethod
     def build(self, model: nn.Module, learning_rate: float) -> TorchOptimizer:
-        """The optimizer over the parameters that require gradients."""
+        """The optimizer over the parameters that require gradients.
+
+        All it must remember is in its state dict; it reads `lr` from its groups at every step.
+        """
         raise NotImplementedError
 
-    def groups(self, model: nn.Module) -> list[dict[str, object]]:
+    def finish(self, optimizer: TorchOptimizer) -> None:
+        """Called once when training is over; leaves on the model the weights to be used."""
+
+    def groups(self, model: nn.Module) -> list[dict[str, Any]]:
         """Parameter groups: decayed matrices and undecayed rest."""
         trainable = [p for p in model.parameters() if p.requires_grad]
-        groups = [
-            {
-                "params": [p for p in trainable if p.ndim >= 2],
-                "weight_decay": self.config.weight_decay,
-            },
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": self.config.weight_decay},
             {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
         ]
         return [group for group in groups if group["params"]]

@@ -91,6 +91,7 @@ class Trainer:
                 self._look(step)
             if saves and self.meter.spent() < 1:
                 self._save(step)
+        self.methods.optimizer.finish(self.optimizer)
         return self._facts()
 
     def _step(self) -> None:

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from harness.conformance.tiny import FakeRun, TinyModel, TinySource, methods
 from harness.errors import ConfigError, DivergedError
 from harness.training.gradients import Gradients
 from harness.training.loop import train
 from harness.training.losses import language_modeling_loss
 from harness.training.settings import Budget, Settings, Unit
-from tests.training.fakes import FakeRun, TinyModel, TinySource, methods
 
 
 def settings(**options: object) -> Settings:
@@ -177,7 +177,7 @@ import sys, os, signal, torch
 from pathlib import Path
 from harness.training.loop import train
 from harness.training.losses import language_modeling_loss
-from tests.training.fakes import FakeRun, TinyModel, TinySource, methods
+from harness.conformance.tiny import FakeRun, TinyModel, TinySource, methods
 from tests.training.test_loop import settings
 from harness.training.settings import Budget, Unit
 

@@ -1,20 +1,31 @@
-"""A tiny model, source and place to work in, for tests of the loop."""
+"""A tiny model, source and place to work in, on which suites and tests run the training loop."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import nn
 
+from harness.axes import TRAINING_AXES
 from harness.method import Choice
+from harness.registry import registry
 from harness.rng import Purpose, stream_seed
+from harness.training.loop import train
+from harness.training.losses import language_modeling_loss
 from harness.training.methods import Methods
+from harness.training.settings import Budget, Settings, Unit
 
 VOCAB = 32
+
+
+class Output(dict[str, Any]):
+    """A model's output, read by key or by attribute."""
+
+    def __getattr__(self, name: str) -> Any:
+        return self[name]
 
 
 class TinyModel(nn.Module):
@@ -31,10 +42,10 @@ class TinyModel(nn.Module):
             self.lm_head = nn.Linear(dim, VOCAB, bias=False)
             self.dropout = nn.Dropout(dropout)
 
-    def forward(self, input_ids: torch.Tensor, use_cache: bool = False, **_: Any) -> SimpleNamespace:
+    def forward(self, input_ids: torch.Tensor, use_cache: bool = False, **_: Any) -> Output:
         x_BTD = self.dropout(self.embed_tokens(input_ids))
         x_BTD = x_BTD + self.out(torch.relu(self.hidden(self.norm(x_BTD))))
-        return SimpleNamespace(logits=self.lm_head(x_BTD))
+        return Output(logits=self.lm_head(x_BTD))
 
     def get_input_embeddings(self) -> nn.Module:
         return self.embed_tokens
@@ -98,19 +109,29 @@ class FakeRun:
 
 
 def methods(**replaced: Any) -> Methods:
-    """AdamW, constant rate, one process, fp32, no stabilizer, unless replaced."""
-    from harness_plugins.batch_schedule.constant import Constant as ConstantBatch
-    from harness_plugins.optimizer.adamw import AdamW
-    from harness_plugins.parallelism.single import Single
-    from harness_plugins.precision.fp32 import Fp32
-    from harness_plugins.schedule.cosine import Cosine
-
-    defaults: dict[str, Any] = {
-        "optimizer": AdamW(),
-        "schedule": Cosine(),
-        "batch_schedule": ConstantBatch(),
-        "stabilizers": (),
-        "precision": Fp32(),
-        "parallelism": Single(),
+    """The default method of each training axis and no stabilizer, unless replaced."""
+    known = registry()
+    chosen: dict[str, Any] = {
+        axis: known.get(axis, known.axes[axis].default)() for axis in TRAINING_AXES if axis != "stabilizer"
     }
-    return Methods(**{**defaults, **replaced})
+    return Methods(**{**chosen, "stabilizers": (), **replaced})
+
+
+def run(
+    folder: Path, model: nn.Module | None = None, *, source: Any = None, loss: Any = None, **options: Any
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Train a tiny model with these settings; `methods=` takes what `methods` returns."""
+    model = TinyModel() if model is None else model
+    chosen = options.pop("methods", None) or methods()
+    steps = Budget(unit=Unit.steps, amount=options.pop("steps", 12))
+    base = {"learning_rate": 1e-2, "budget": steps, "batch_size": 8, "sequence_length": 12, "log_every": 4}
+    settings = Settings(**{**base, "checkpoint_every": 0, **options})
+    facts = train(
+        model,
+        source or TinySource(),
+        loss or language_modeling_loss,
+        work=FakeRun(folder),
+        settings=settings,
+        methods=chosen,
+    )
+    return model, facts

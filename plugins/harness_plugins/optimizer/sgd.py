@@ -1,0 +1,43 @@
+"""SGD: steps along the gradient, with momentum."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from harness import Method, Optimizer, hookimpl
+
+
+class Sgd(Optimizer):
+    """Stochastic gradient descent with momentum; decay is an L2 penalty on the loss.
+
+    Paper: Sutskever et al. 2013, proceedings.mlr.press/v28/sutskever13, equations 1 to 4
+    State: one momentum buffer
+    """
+
+    name = "sgd"
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Optimizer.Config):
+        weight_decay: float = 0.0
+        """Weight of the L2 penalty on matrices, added to the gradient."""
+        beta: float = 0.9
+        """Momentum; 0 is plain gradient descent."""
+        nesterov: bool = False
+        """Whether the gradient is taken ahead of the momentum step."""
+
+    config: Config
+
+    def build(self, model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
+        return torch.optim.SGD(
+            self.groups(model),
+            lr=learning_rate,
+            momentum=self.config.beta,
+            nesterov=self.config.nesterov,
+            fused=True,
+        )
+
+
+@hookimpl
+def harness_methods() -> list[type[Method]]:
+    return [Sgd]

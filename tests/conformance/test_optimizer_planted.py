@@ -1,0 +1,92 @@
+"""Planted bugs: the optimizer suite must fail on each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from harness.axes.optimizer import Optimizer
+from harness.conformance import test_optimizer as suite
+
+
+class Deaf(Optimizer):
+    """Keeps the learning rate it was built with."""
+
+    name = "deaf"
+
+    def build(self, model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
+        class Step(torch.optim.SGD):
+            def step(self, closure: Any = None) -> None:  # type: ignore[override]
+                for group in self.param_groups:
+                    group["lr"] = learning_rate
+                super().step()
+
+        return Step(self.groups(model), lr=learning_rate)
+
+
+class Forgetful(Optimizer):
+    """Keeps its momentum outside its state."""
+
+    name = "forgetful"
+
+    def build(self, model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
+        momentum: dict[nn.Parameter, torch.Tensor] = {}
+
+        class Step(torch.optim.SGD):
+            def step(self, closure: Any = None) -> None:  # type: ignore[override]
+                for group in self.param_groups:
+                    for p in group["params"]:
+                        momentum[p] = momentum.get(p, 0) * 0.9 + p.grad
+                        p.data.sub_(momentum[p], alpha=group["lr"])
+
+        return Step(self.groups(model), lr=learning_rate)
+
+
+class Greedy(Optimizer):
+    """Decays every parameter."""
+
+    name = "greedy"
+
+    def build(self, model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(
+            [p for p in model.parameters() if p.requires_grad],
+            lr=learning_rate,
+            weight_decay=self.config.weight_decay,
+        )
+
+
+class Careless(Optimizer):
+    """Ignores its weight decay."""
+
+    name = "careless"
+
+    def build(self, model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
+
+
+class Uphill(Optimizer):
+    """Climbs."""
+
+    name = "uphill"
+
+    def build(self, model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
+        return torch.optim.SGD(model.parameters(), lr=learning_rate, maximize=True)
+
+
+@pytest.mark.parametrize(
+    ("broken", "test"),
+    [
+        (Deaf, suite.test_a_learning_rate_of_zero_changes_nothing),
+        (Forgetful, suite.test_a_resumed_optimizer_continues_bit_for_bit),
+        (Greedy, suite.test_decay_shrinks_matrices_and_spares_vectors),
+        (Careless, suite.test_decay_shrinks_matrices_and_spares_vectors),
+        (Uphill, suite.test_it_learns),
+    ],
+)
+def test_the_suite_finds(broken: type[Optimizer], test: Callable[[type[Optimizer]], None]) -> None:
+    with pytest.raises(AssertionError):
+        test(broken)

@@ -1,0 +1,212 @@
+"""Optimizers against independent implementations: ten steps equal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from harness.registry import registry
+
+RATE = 1e-2
+
+
+def model(*, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(12, 20), nn.Tanh(), nn.LayerNorm(20), nn.Linear(20, 6)).double()
+
+
+def descend(net: nn.Module, optimizer: Any, steps: int = 10) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(steps):
+        x = torch.randn(32, 12, generator=generator, dtype=torch.float64)
+        y = torch.randn(32, 6, generator=generator, dtype=torch.float64)
+        x, y = (value.to(next(net.parameters()).dtype) for value in (x, y))
+        optimizer.zero_grad()
+        (net(x) - y).square().mean().backward()
+        optimizer.step()
+    return [p.detach() for p in net.parameters()]
+
+
+def ours(name: str, net: nn.Module, **options: Any) -> Any:
+    method = registry().get("optimizer", name)
+    return method(method.Config(**options)).build(net, RATE)  # type: ignore[attr-defined]
+
+
+def groups(net: nn.Module, decay: float) -> list[dict[str, Any]]:
+    return [
+        {"params": [p for p in net.parameters() if p.ndim >= 2], "weight_decay": decay},
+        {"params": [p for p in net.parameters() if p.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+def transformers_adafactor(net: nn.Module) -> Any:
+    from transformers import Adafactor
+
+    return Adafactor(groups(net, 0.0), lr=RATE, scale_parameter=True, relative_step=False, warmup_init=False)
+
+
+def oracle(library_name: str, **options: Any) -> Callable[[nn.Module], Any]:
+    def make(net: nn.Module) -> Any:
+        import pytorch_optimizer
+
+        decay = options.pop("decay", 0.0)
+        return getattr(pytorch_optimizer, library_name)(groups(net, decay), lr=RATE, **options)
+
+    return make
+
+
+CASES = {
+    "sgd": (
+        {"weight_decay": 0.1, "nesterov": True},
+        lambda net: torch.optim.SGD(groups(net, 0.1), lr=RATE, momentum=0.9, nesterov=True),
+    ),
+    "adam": (
+        {"weight_decay": 0.1},
+        lambda net: torch.optim.Adam(groups(net, 0.1), lr=RATE, betas=(0.9, 0.95), foreach=False),
+    ),
+    "adamw": (
+        {"weight_decay": 0.1},
+        lambda net: torch.optim.AdamW(groups(net, 0.1), lr=RATE, betas=(0.9, 0.95), foreach=False),
+    ),
+    "adafactor": ({}, transformers_adafactor),
+    "lion": (
+        {"weight_decay": 0.1},
+        oracle("Lion", betas=(0.9, 0.99), weight_decouple=True, fixed_decay=False, decay=0.1),
+    ),
+    "shampoo": ({"weight_decay": 0.0}, oracle("Shampoo", preconditioning_compute_steps=1)),
+    "soap": (
+        {"weight_decay": 0.01, "every": 3},
+        oracle("SOAP", betas=(0.95, 0.95), precondition_frequency=3, decay=0.01),
+    ),
+    "schedule_free": (
+        # The library adds eps under the root, the paper outside: compare where it vanishes.
+        {"weight_decay": 0.1, "eps": 1e-30},
+        oracle("ScheduleFreeAdamW", betas=(0.9, 0.999), decay=0.1, eps=1e-30),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_ten_steps_equal_the_oracle(name: str) -> None:
+    options, make = CASES[name]
+    left, right = model(), model()
+    found, expected = descend(left, ours(name, left, **options)), descend(right, make(right))
+    # transformers' Adafactor keeps its factored moments in float32 and SOAP's oracle its QR steps.
+    error = {"adafactor": 1e-6, "soap": 1e-5}.get(name, 1e-10)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=error, atol=error)
+
+
+def test_schedule_free_ends_on_the_average() -> None:
+    from pytorch_optimizer import ScheduleFreeAdamW
+
+    left, right = model(), model()
+    mine = ours("schedule_free", left, weight_decay=0.0, eps=1e-30)
+    theirs = ScheduleFreeAdamW(groups(right, 0.0), lr=RATE, betas=(0.9, 0.999), eps=1e-30)
+    descend(left, mine)
+    descend(right, theirs)
+    registry().get("optimizer", "schedule_free")().finish(mine)  # type: ignore[attr-defined]
+    theirs.eval()
+    for a, b in zip(left.parameters(), right.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_muon_equals_torch_on_hidden_matrices_and_adamw_elsewhere() -> None:
+    left, right = model().float(), model().float()
+    found = descend(left, ours("muon", left, weight_decay=0.1))
+    matrices = [p for p in right.parameters() if p.ndim == 2]
+    rest = [p for p in right.parameters() if p.ndim != 2]
+    muon = torch.optim.Muon(matrices, lr=RATE, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    adamw = torch.optim.AdamW(rest, lr=RATE, weight_decay=0.0, betas=(0.9, 0.95))
+
+    class Both:
+        def zero_grad(self) -> None:
+            right.zero_grad()
+
+        def step(self) -> None:
+            muon.step()
+            adamw.step()
+
+    for a, b in zip(found, descend(right, Both()), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_muon_leaves_embeddings_and_head_to_adamw() -> None:
+    from harness.conformance.tiny import TinyModel
+
+    net = TinyModel()
+    optimizer = ours("muon", net)
+    hidden = {id(p) for group in optimizer.param_groups if group["orthogonal"] for p in group["params"]}
+    assert hidden == {id(net.hidden.weight), id(net.out.weight)}
+
+
+def test_adam8bit_is_near_adamw_and_stores_bytes() -> None:
+    pytest.importorskip("bitsandbytes")
+
+    def wide() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(12, 512), nn.Tanh(), nn.Linear(512, 6))
+
+    left, right = wide(), wide()
+    optimizer = ours("adam8bit", left, weight_decay=0.0)
+    descend(left, optimizer)
+    descend(right, torch.optim.AdamW(right.parameters(), lr=RATE, betas=(0.9, 0.95), weight_decay=0.0))
+    assert optimizer.state[left[0].weight]["state1"].dtype is torch.uint8  # type: ignore[index]
+    assert optimizer.state[left[0].bias]["state1"].dtype is torch.float32  # type: ignore[index]
+    before = [p.detach() for p in wide().parameters()]
+    for start, a, b in zip(before, left.parameters(), right.parameters(), strict=True):
+        moved = (b - start).norm()
+        assert (a - b).norm() < 0.1 * moved
+
+
+def test_sophia_follows_the_paper() -> None:
+    """Algorithm 3 written out, the Hessian set by hand."""
+    net = model()
+    optimizer = ours("sophia", net, weight_decay=0.1, gamma=0.05)
+    hessians = [torch.rand_like(p) for p in net.parameters()]
+    expected = [p.detach().clone() for p in net.parameters()]
+    momenta = [torch.zeros_like(p) for p in expected]
+    ordered = [p for group in optimizer.param_groups for p in group["params"]]
+    for p, h in zip(net.parameters(), hessians, strict=True):
+        optimizer._state(p)["hessian"].copy_(h)
+    assert len(ordered) == len(expected)
+    for seed in range(10):
+        generator = torch.Generator().manual_seed(seed)
+        for i, p in enumerate(net.parameters()):
+            p.grad = torch.randn(p.shape, generator=generator, dtype=p.dtype)
+            momenta[i] = 0.965 * momenta[i] + 0.035 * p.grad
+            decay = 0.1 if p.ndim >= 2 else 0.0
+            ratio = momenta[i] / torch.clamp(0.05 * hessians[i], min=1e-12)
+            expected[i] = expected[i] * (1 - RATE * decay) - RATE * ratio.clamp(-1, 1)
+        optimizer.step()
+    for p, value in zip(net.parameters(), expected, strict=True):
+        torch.testing.assert_close(p.detach(), value, rtol=1e-10, atol=1e-12)
+
+
+def test_sophias_estimate_is_the_gauss_newton_diagonal() -> None:
+    """For a linear softmax model E[estimate] is the exact diagonal: sum over tokens of p (1 - p) x^2 / B."""
+    from types import SimpleNamespace
+
+    class Linear(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.randn(3, 4, generator=torch.Generator().manual_seed(0)).double())
+
+    net = Linear()
+    method = registry().get("optimizer", "sophia")
+    sophia: Any = method(method.Config(beta2=0.0))
+    optimizer = sophia.build(net, RATE)
+    x = torch.randn(1, 50, 3, generator=torch.Generator().manual_seed(1)).double()
+    probabilities = (x @ net.w).softmax(-1)[0]
+    exact = torch.einsum("tv,td->dv", probabilities * (1 - probabilities), x[0].square()) / 50
+    torch.manual_seed(0)
+    mean = torch.zeros(3, 4, dtype=torch.float64)
+    for _ in range(3000):
+        sophia.loss_terms(SimpleNamespace(logits=x @ net.w).__dict__, {})
+        sophia.on_gradients(net, 0)
+        mean += optimizer.state[net.w]["hessian"] / 3000
+    torch.testing.assert_close(mean, exact, rtol=0.12, atol=0.0)

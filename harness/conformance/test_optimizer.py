@@ -68,9 +68,7 @@ def test_it_learns(method: type[Optimizer]) -> None:
                 spike_factor=None,
             )
             best = min(best, facts["final_loss"] / facts["first_loss"])
-    assert best < 0.7, (
-        f"in 80 steps the loss fell to {best:.0%} of its start, at the best of three rates"
-    )
+    assert best < 0.7, f"in 80 steps the loss fell to {best:.0%} of its start, at the best of three rates"
 
 
 def test_a_learning_rate_of_zero_changes_nothing(method: type[Optimizer]) -> None:

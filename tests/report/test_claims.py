@@ -1,0 +1,112 @@
+"""The grammar of claims and their verdicts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import simulate
+
+from harness.errors import ConfigError, UnknownNameError
+from harness.report import claims, frames, records
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("bits_per_byte[kv_heads=4] <= bits_per_byte[kv_heads=1]", None),
+        ("recall.acc[quantizer=16 bit,peft=lora]<recall.acc [ quantizer = 4 bit ]+.02",
+         "recall.acc[quantizer=16 bit, peft=lora] < recall.acc[quantizer=4 bit] + 0.02"),
+        ("acc[a=1e-3] = acc[a=x-y] +- 1e-2", "acc[a=1e-3] = acc[a=x-y] +- 0.01"),
+        ('"acc, norm"["data set"="FLAN, v2"] > acc - 3', "acc, norm[data set=FLAN, v2] > acc - 3"),
+        ("loss >= loss", None),
+    ],
+)  # fmt: skip
+def test_a_claim_is_read_as_its_grammar_says(text: str, shown: str | None) -> None:
+    assert str(claims.parse(text)) == (shown or text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "acc",
+        "acc[a=1] <",
+        "acc < ",
+        "acc[a] < acc",
+        "acc[a=1 < acc",
+        "acc < acc + many",
+        "acc < acc + 1 + 2",
+        "acc < acc +- 1",
+        "acc[a<1] < acc",
+        "acc << acc",
+        "__import__('os').system('true')",
+    ],
+)
+def test_anything_else_is_an_error_that_quotes_the_claim(text: str) -> None:
+    with pytest.raises(ConfigError, match="Claim '"):
+        claims.parse(text)
+
+
+@pytest.fixture(scope="module")
+def strong(tmp_path_factory: pytest.TempPathFactory) -> frames.Results:
+    """Five seeds, a large effect of 4 bit and of dpo, none of 8 bit."""
+    root = simulate.experiment(
+        tmp_path_factory.mktemp("strong"),
+        seeds=range(5),
+        items=400,
+        tasks=("recall",),
+        effects={"alignment.dpo": 1.0, "quantizer.4 bit": -1.0},
+        seed_sd=0.02,
+    )
+    return frames.arrange(records.read(root, "demo"))
+
+
+@pytest.mark.parametrize(
+    ("says", "verdict"),
+    [
+        ("recall.acc[alignment=dpo] > recall.acc[alignment=none]", "confirmed"),
+        ("recall.acc[alignment=none] < recall.acc[alignment=dpo]", "confirmed"),
+        ("recall.acc[alignment=dpo] > recall.acc[alignment=none] + 0.5", "refuted"),
+        ("recall.acc[quantizer=4 bit] = recall.acc[quantizer=16 bit]", "refuted"),
+        ("recall.acc[quantizer=8 bit] = recall.acc[quantizer=16 bit] +- 0.1", "confirmed"),
+        ("recall.acc[quantizer=8 bit] = recall.acc[quantizer=16 bit]", "undecided"),
+        ("recall.acc[quantizer=8 bit] < recall.acc[quantizer=16 bit]", "undecided"),
+        ("bits_per_byte[alignment=dpo] < bits_per_byte[alignment=none]", "confirmed"),
+        ("memory[quantizer=4 bit] < memory[quantizer=16 bit]", "undecided"),
+    ],
+)
+def test_verdicts_follow_the_interval_over_seeds(strong: frames.Results, says: str, verdict: str) -> None:
+    found = claims.check(strong, {"says": says, "source": "arXiv:0000.00000"})
+    assert found.verdict == verdict, found
+    assert found.source == "arXiv:0000.00000"
+    assert found.difference is not None
+
+
+def test_two_seeds_decide_nothing_about_methods_but_say_what_the_checkpoints_do(tmp_path: Path) -> None:
+    simulate.experiment(tmp_path, seeds=(0, 1), items=300, tasks=("recall",), effects={"alignment.dpo": 2.0})
+    results = frames.arrange(records.read(tmp_path, "demo"))
+    found = claims.check(results, "recall.acc[alignment=dpo] > recall.acc[alignment=none]")
+    assert found.verdict == "undecided"
+    assert "3 are needed" in found.reason
+    assert "these checkpoints say confirmed" in found.reason
+
+
+def test_unknown_names_are_errors_for_one_claim_and_undecided_in_a_list(strong: frames.Results) -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'quantizer'"):
+        claims.check(strong, "recall.acc[quantiser=4 bit] < recall.acc")
+    (found,) = claims.check_all(strong, ["recall.acc[quantizer=2 bit] < recall.acc"])
+    assert found.verdict == "undecided"
+    assert "No level of factor 'quantizer' is called '2 bit'" in found.reason
+
+
+def test_a_failed_cell_makes_the_claim_undecided_with_its_reason(tmp_path: Path) -> None:
+    simulate.experiment(tmp_path, tasks=())
+    for i, path in enumerate(sorted(tmp_path.glob("records/demo/*/record.json"))):
+        if '"4 bit", "alignment"' in path.read_text() or '"quantizer": "4 bit"' in path.read_text():
+            outcome = {"status": "oom", "reason": "needs 9 GiB", "stage": "quantize", "step": None}
+            simulate.edit(tmp_path, "demo", i, outcome=outcome, metrics=[])
+    results = frames.arrange(records.read(tmp_path, "demo"))
+    found = claims.check(results, "bits_per_byte[quantizer=4 bit] < bits_per_byte[quantizer=16 bit]")
+    assert found.verdict == "undecided"
+    assert "oom in quantize: needs 9 GiB" in found.reason

@@ -5,6 +5,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from harness.errors import ConfigError
 from harness.method import Method
@@ -57,6 +58,11 @@ class Corpus(Method):
                 )
 
     config: Config
+
+    @classmethod
+    def trial(cls, directory: Path) -> Config:
+        """Options the conformance suite runs it with; writes the small input it needs into `directory`."""
+        return cls.Config()
 
     @abstractmethod
     def documents(self) -> Iterator[Document]:

@@ -27,6 +27,11 @@ class Curriculum(Method):
     axis = "curriculum"
     default = "none"
 
+    @classmethod
+    def trial(cls) -> Method.Config:
+        """Options the conformance suite runs it with, on the domains `code` and `docs`."""
+        return cls.Config()
+
     @abstractmethod
     def order(self, order_R: np.ndarray, *, domains_S: np.ndarray, texts: SampleReader) -> np.ndarray:
         """The R sample numbers in the order they are met."""

@@ -16,6 +16,11 @@ class Feedback(Method):
     axis = "feedback"
     default = "rule"
 
+    @classmethod
+    def trial(cls) -> Method.Config:
+        """Options the conformance suite runs it with."""
+        return cls.Config()
+
     @abstractmethod
     def preferences(self, conversations: Sequence[Conversation], seed: int) -> Iterator[Preference]:
         """Preferences over answers to the conversations' prompts."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from harness.axes.corpus import Document
@@ -29,9 +30,25 @@ class Filter(Method):
     many = True
     default = ()
 
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Method.Config):
+        domains: list[str] = field(default_factory=list)
+        """Domains it looks at, the others pass untouched; empty for all."""
+
+    config: Config
+
     def __init__(self, config: Method.Config | None = None) -> None:
         super().__init__(config)
         self.report = FilterReport()
+
+    @classmethod
+    def trial(cls, directory: Path) -> tuple[Config, Document, Document]:
+        """Options, a document that stays untouched, and one that is dropped or rewritten under them;
+        writes the small input it needs into `directory`.
+
+        A filter of whole streams finds the second dropped because it repeats the first.
+        """
+        raise NotImplementedError
 
     def prepare(self, inputs: Mapping[str, Any]) -> None:
         """Take what the options asked for: artifacts of model references, under `filter.<name>.<option>`."""
@@ -43,11 +60,18 @@ class Filter(Method):
     def apply(self, documents: Iterator[Document]) -> Iterator[Document]:
         """The documents that stay, in their order."""
         for document in documents:
+            if self.config.domains and document.domain not in self.config.domains:
+                yield document
+                continue
             self.report.seen += 1
             verdict = self.judge(document)
             if isinstance(verdict, str):
-                self.report.dropped += 1
-                self.report.reasons[verdict] = self.report.reasons.get(verdict, 0) + 1
+                self.drop(verdict)
                 continue
             self.report.rewritten += verdict.text != document.text
             yield verdict
+
+    def drop(self, reason: str) -> None:
+        """Note that a document was dropped."""
+        self.report.dropped += 1
+        self.report.reasons[reason] = self.report.reasons.get(reason, 0) + 1

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 
 from harness.axes.corpus import Document, Split
 from harness.method import Method
@@ -49,6 +50,11 @@ class Instruction(Method):
     axis = "instruction"
     default = "task"
     optional = True
+
+    @classmethod
+    def trial(cls, directory: Path) -> Method.Config:
+        """Options the conformance suite runs it with; writes the small input it needs into `directory`."""
+        return cls.Config()
 
     @abstractmethod
     def conversations(self, documents: Sequence[Document], seed: int) -> Iterator[Conversation]:

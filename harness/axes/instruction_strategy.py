@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,16 @@ class InstructionStrategy(Method):
 
     axis = "instruction_strategy"
     default = "proportional"
+
+    @classmethod
+    def trial(cls, sources: Sequence[str]) -> Method.Config:
+        """Options the conformance suite runs it with, on conversations of these sources."""
+        return cls.Config()
+
+    def prepare(self, inputs: Mapping[str, Any]) -> None:
+        """Take what the options asked for: artifacts of model references, under
+        `instruction_strategy.<option>`.
+        """
 
     @abstractmethod
     def schedule(self, conversations: Sequence[Conversation], rng: np.random.Generator) -> list[Conversation]:

@@ -1,7 +1,7 @@
 """Mixture: how often each domain is drawn."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from harness.method import Method
 
@@ -11,6 +11,11 @@ class Mixture(Method):
 
     axis = "mixture"
     default = "proportional"
+
+    @classmethod
+    def trial(cls, domains: Sequence[str]) -> Method.Config:
+        """Options the conformance suite runs it with, on these domains."""
+        return cls.Config()
 
     @abstractmethod
     def weights(self, num_tokens: Mapping[str, int]) -> dict[str, float]:

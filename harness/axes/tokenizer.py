@@ -32,12 +32,14 @@ class Tokenizer(Method):
     """Learns a vocabulary from text; what it yields is a `tokenizers.Tokenizer`, saved as tokenizer.json
     and loaded everywhere as transformers' PreTrainedTokenizerFast.
 
-    Error: `decode(encode(x)) == x` for any Unicode where `lossless`
+    Error: `decode(encode(x)) == x` for any Unicode without `lossy_characters` where `lossless`
     """
 
     axis = "tokenizer"
     default = "byte_bpe"
     lossless: bool = True
+    lossy_characters: str = ""
+    """Characters that do not survive although everything else does."""
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):
@@ -53,6 +55,11 @@ class Tokenizer(Method):
                 )
 
     config: Config
+
+    @classmethod
+    def trial(cls, directory: Path) -> Config:
+        """Options the conformance suite runs it with; writes the small input it needs into `directory`."""
+        return cls.Config(vocab_size=max(400, cls.min_vocab_size()))
 
     @classmethod
     def min_vocab_size(cls) -> int:

@@ -14,55 +14,13 @@ from typing import Any
 from harness.axes.corpus import Split
 from harness.errors import UnknownNameError
 
-WORDS = [
-    "address",
-    "argument",
-    "bytes",
-    "character",
-    "class",
-    "code",
-    "command",
-    "context",
-    "data",
-    "default",
-    "encoding",
-    "error",
-    "exception",
-    "file",
-    "filename",
-    "form",
-    "frame",
-    "function",
-    "header",
-    "instance",
-    "item",
-    "key",
-    "line",
-    "list",
-    "message",
-    "method",
-    "mode",
-    "module",
-    "name",
-    "number",
-    "object",
-    "option",
-    "path",
-    "prefix",
-    "result",
-    "size",
-    "source",
-    "state",
-    "string",
-    "text",
-    "time",
-    "tuple",
-    "type",
-    "value",
-]
-"""Words that are frequent in the embedded corpus, so that most are one token."""
+WORDS = tuple(
+    "name value file list string class error message object path result time type code line number".split()
+)
+"""Sixteen words that are frequent in the embedded corpus, so that most are one token. Few, because a model
+of 1 M parameters learns to copy 16 words in 60,000 tokens and 46 words in more than 130,000."""
 
-VERBS = ("Say", "Write", "Print", "Give")
+VERBS = ("Say", "Write", "Print")
 NUMBERS = {2: "two", 3: "three", 4: "four"}
 HELD_OUT_SHARE = 0.15
 """Share of a family's possible prompts in each of validation and test."""
@@ -117,11 +75,10 @@ def _last(rng: random.Random) -> Draft:
 
 
 def _brackets(rng: random.Random) -> Draft:
-    words = rng.sample(WORDS, 2)
-    answer = f"[ {words[0]} ]"
-    wrong = [words[0], f"[ {words[1]} ]", f"{words[0]} ]"]
+    words = rng.sample(WORDS, 3)
+    answer, *wrong = (f"[ {word} ]" for word in words)
     checks = {"starts_with": "[", "ends_with": "]", "exact": answer}
-    return f"{rng.choice(VERBS)} in brackets: {words[0]}", answer, checks, wrong
+    return f"{rng.choice(VERBS)} in brackets: {words[0]}", answer, checks, [*wrong, words[0]]
 
 
 def _list(rng: random.Random) -> Draft:
@@ -173,26 +130,29 @@ FAMILIES: dict[str, Callable[[random.Random], Draft]] = {
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "instructions": ("say", "repeat", "first", "brackets"),
-    "recall": ("copy", "associative_recall", "passkey"),
+    "recall": ("copy", "passkey"),
 }
 """Names for several families met in turn."""
 
 
 def skill_items(name: str, split: Split | str, seed: int, n: int) -> Iterator[Item]:
-    """`n` distinct items of a family, or of a group's families in turn.
+    """`n` distinct items of a family, or of a group's families in turn; fewer where there are no more.
 
     The split of an item is decided by a hash of its prompt, so no seed moves an item across splits.
     Raises: UnknownNameError on a family or group that does not exist
     """
     if name not in FAMILIES and name not in GROUPS:
         raise UnknownNameError(what="skill", name=name, known=[*FAMILIES, *GROUPS])
-    families = GROUPS.get(name, (name,))
-    streams = [_items(family, Split(split), seed) for family in families]
-    for index in range(n):
-        item = next(streams[index % len(streams)], None)
-        if item is None:
-            return
-        yield item
+    streams = [_items(family, Split(split), seed) for family in GROUPS.get(name, (name,))]
+    left = n
+    while streams and left:
+        for stream in list(streams)[:left]:
+            item = next(stream, None)
+            if item is None:
+                streams.remove(stream)
+                continue
+            yield item
+            left -= 1
 
 
 def _items(family: str, split: Split, seed: int) -> Iterator[Item]:

@@ -1,12 +1,10 @@
 """Byte-level byte-pair encoding: merges over the 256 bytes, so nothing is ever unknown."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Any
 
 from harness import SPECIAL_TOKENS, Method, Tokenizer, hookimpl
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer as RustTokenizer
+from harness_plugins.tokenizer._trainer import alphabet, byte_level, learn
 
 
 class ByteBpe(Tokenizer):
@@ -21,26 +19,19 @@ class ByteBpe(Tokenizer):
     def min_vocab_size(cls) -> int:
         return len(SPECIAL_TOKENS) + 256
 
-    def train(self, texts: Iterator[str]) -> "RustTokenizer":
+    def train(self, texts: Iterator[str]) -> Any:
         from tokenizers import Tokenizer as RustTokenizer
-        from tokenizers import decoders, models, pre_tokenizers, trainers
+        from tokenizers import models, trainers
 
         tokenizer = RustTokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Digits(individual_digits=True),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-            ]
-        )
-        tokenizer.decoder = decoders.ByteLevel()
+        tokenizer.pre_tokenizer, tokenizer.decoder = byte_level()
         trainer = trainers.BpeTrainer(
             vocab_size=self.config.vocab_size,
             special_tokens=list(SPECIAL_TOKENS),
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            initial_alphabet=alphabet(),
             show_progress=False,
         )
-        tokenizer.train_from_iterator(texts, trainer)
-        return tokenizer
+        return learn(tokenizer, trainer, texts)
 
 
 @hookimpl

@@ -1,0 +1,60 @@
+"""What every filter must do."""
+
+from pathlib import Path
+
+from harness.axes.corpus import Document
+from harness.axes.filter import Filter
+
+AXIS = "filter"
+
+
+def run(method: type[Filter], directory: Path, documents: list[Document]) -> tuple[list[Document], Filter]:
+    """What stays of some documents, and the filter with its report."""
+    config, _, _ = method.trial(directory)
+    instance = method(config)
+    return list(instance.apply(iter(documents))), instance
+
+
+def test_it_keeps_what_it_should_keep(method: type[Filter], tmp_path: Path) -> None:
+    _, clean, _ = method.trial(tmp_path)
+    kept, instance = run(method, tmp_path, [clean])
+    assert kept == [clean]
+    assert instance.report.dropped == instance.report.rewritten == 0
+
+
+def test_it_acts_on_what_it_should_not_keep(method: type[Filter], tmp_path: Path) -> None:
+    _, clean, dirty = method.trial(tmp_path)
+    kept, instance = run(method, tmp_path, [clean, dirty])
+    assert kept[:1] == [clean]
+    assert dirty not in kept
+    assert instance.report.dropped + instance.report.rewritten == 1
+
+
+def test_its_report_adds_up(method: type[Filter], tmp_path: Path) -> None:
+    _, clean, dirty = method.trial(tmp_path)
+    kept, instance = run(method, tmp_path, [clean, dirty])
+    assert instance.report.seen == 2
+    assert instance.report.seen - instance.report.dropped == len(kept)
+    assert sum(instance.report.reasons.values()) == instance.report.dropped
+
+
+def test_it_keeps_ids_domains_splits_and_order(method: type[Filter], tmp_path: Path) -> None:
+    _, clean, dirty = method.trial(tmp_path)
+    kept, _ = run(method, tmp_path, [clean, dirty])
+    ids = [document.id for document in kept]
+    assert ids == [name for name in (clean.id, dirty.id) if name in ids]
+    known = {document.id: (document.domain, document.split) for document in (clean, dirty)}
+    assert all(known[document.id] == (document.domain, document.split) for document in kept)
+
+
+def test_an_empty_stream_stays_empty(method: type[Filter], tmp_path: Path) -> None:
+    kept, instance = run(method, tmp_path, [])
+    assert kept == []
+    assert instance.report.seen == 0
+
+
+def test_two_instances_share_nothing(method: type[Filter], tmp_path: Path) -> None:
+    _, clean, dirty = method.trial(tmp_path)
+    run(method, tmp_path, [clean, dirty])
+    _, instance = run(method, tmp_path, [clean])
+    assert (instance.report.seen, instance.report.dropped) == (1, 0)

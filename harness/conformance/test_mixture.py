@@ -1,0 +1,35 @@
+"""What every mixture must do."""
+
+import math
+
+from harness.axes.mixture import Mixture
+
+AXIS = "mixture"
+SIZES = {"books": 4_000, "code": 90_000, "docs": 6_000}
+
+
+def weights(method: type[Mixture], sizes: dict[str, int]) -> dict[str, float]:
+    """The method's shares under its trial options for these domains."""
+    return method(method.trial(sorted(sizes))).weights(sizes)
+
+
+def test_shares_sum_to_one(method: type[Mixture]) -> None:
+    assert math.isclose(sum(weights(method, SIZES).values()), 1.0, abs_tol=1e-9)
+
+
+def test_no_share_is_negative(method: type[Mixture]) -> None:
+    assert min(weights(method, SIZES).values()) >= 0
+
+
+def test_every_domain_has_a_share_and_no_other(method: type[Mixture]) -> None:
+    assert set(weights(method, SIZES)) == set(SIZES)
+
+
+def test_one_domain_gets_everything(method: type[Mixture]) -> None:
+    assert math.isclose(weights(method, {"books": 10})["books"], 1.0)
+
+
+def test_the_order_of_domains_does_not_matter(method: type[Mixture]) -> None:
+    turned = dict(reversed(SIZES.items()))
+    there, back = weights(method, SIZES), weights(method, turned)
+    assert all(math.isclose(there[name], back[name]) for name in SIZES)

@@ -1,0 +1,58 @@
+"""Vocabularies learned by the sentencepiece library, written out as `tokenizers.Tokenizer`."""
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+from harness import SPECIAL_TOKENS, ConfigError, MissingExtraError
+
+SPACE = "\u2581"
+
+
+def learn(texts: Iterator[str], *, model_type: str, vocab_size: int) -> Any:
+    """The sentencepiece processor of a model learned from the lines of `texts`.
+
+    Raises: MissingExtraError, ConfigError with the library's reason where the vocabulary cannot be learned
+    """
+    try:
+        import sentencepiece
+    except ImportError as error:
+        needed_by = f"tokenizer=sentencepiece_{model_type}"
+        raise MissingExtraError(package="sentencepiece", extra="data", needed_by=needed_by) from error
+    pad, bos, eos, unk, *others = SPECIAL_TOKENS
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=(line for text in texts for line in text.split("\n") if line),
+            model_writer=model,
+            model_type=model_type,
+            vocab_size=vocab_size,
+            normalization_rule_name="identity",
+            byte_fallback=True,
+            remove_extra_whitespaces=False,
+            add_dummy_prefix=False,
+            split_digits=True,
+            hard_vocab_limit=False,
+            num_threads=1,
+            minloglevel=2,
+            **{f"{role}_id": i for i, role in enumerate(("pad", "bos", "eos", "unk"))},
+            **{f"{r}_piece": t for r, t in zip(("pad", "bos", "eos", "unk"), (pad, bos, eos, unk), strict=True)},
+            user_defined_symbols=others,
+        )
+    except RuntimeError as error:
+        raise ConfigError(f"tokenizer.vocab_size={vocab_size}: sentencepiece refuses: {error}") from error
+    return sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+
+
+def wrap(model: Any) -> Any:
+    """A tokenizer around a model whose vocabulary came from sentencepiece: spaces, bytes, special tokens."""
+    from tokenizers import Tokenizer as RustTokenizer
+    from tokenizers import decoders, normalizers
+
+    tokenizer = RustTokenizer(model)
+    tokenizer.normalizer = normalizers.Replace(" ", SPACE)
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
+    return tokenizer

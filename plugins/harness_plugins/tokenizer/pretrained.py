@@ -1,0 +1,62 @@
+"""A tokenizer as somebody else trained it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import SPECIAL_TOKENS, ConfigError, DataError, Method, Tokenizer, hookimpl
+
+
+class Pretrained(Tokenizer):
+    """A Hugging Face directory with tokenizer.json, taken as it is; what it loses it loses.
+
+    Error: whether it is lossless is measured, not claimed
+    Raises: ConfigError without a path, DataError where the directory holds no tokenizer
+    """
+
+    name = "pretrained"
+    lossless = False
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Tokenizer.Config):
+        path: str = ""
+        """Directory with tokenizer.json and tokenizer_config.json; required."""
+        vocab_size: int = 0
+        """Entries of the embedding table; at least those of the tokenizer."""
+
+    config: Config
+
+    @classmethod
+    def trial(cls, directory: Path) -> Config:
+        from tokenizers import Tokenizer as RustTokenizer
+        from tokenizers import decoders, models, pre_tokenizers
+
+        entries = ["<|eos|>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+        rust = RustTokenizer(models.BPE(vocab={e: i for i, e in enumerate(entries)}, merges=[]))
+        rust.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        rust.decoder = decoders.ByteLevel()
+        rust.save(str(directory / "tokenizer.json"))
+        (directory / "tokenizer_config.json").write_text('{"eos_token": "<|eos|>"}')
+        return cls.Config(path=str(directory), vocab_size=len(entries))
+
+    @classmethod
+    def min_vocab_size(cls) -> int:
+        return len(SPECIAL_TOKENS)
+
+    def directory(self) -> Path:
+        if not self.config.path:
+            raise ConfigError("tokenizer=pretrained needs tokenizer.path=DIR, a folder with tokenizer.json")
+        path = Path(self.config.path).expanduser()
+        for file in ("tokenizer.json", "tokenizer_config.json"):
+            if not (path / file).is_file():
+                raise DataError(f"tokenizer.path={path} holds no {file}; give a Hugging Face directory")
+        return path
+
+    def train(self, texts: Iterator[str]) -> Any:
+        raise NotImplementedError("a pretrained tokenizer is not trained")
+
+
+@hookimpl
+def harness_methods() -> list[type[Method]]:
+    return [Pretrained]

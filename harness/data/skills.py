@@ -18,7 +18,7 @@ WORDS = tuple(
     "name value file list string class error message object path result time type code line number".split()
 )
 """Sixteen words that are frequent in the embedded corpus, so that most are one token. Few, because a model
-of 1 M parameters learns to copy 16 words in 60,000 tokens and 46 words in more than 130,000."""
+of 1 M parameters learns to copy 16 words in 60,000 tokens, and 46 words in more than 130,000."""
 
 VERBS = ("Say", "Write", "Print")
 NUMBERS = {2: "two", 3: "three", 4: "four"}

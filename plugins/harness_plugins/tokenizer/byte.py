@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from harness import SPECIAL_TOKENS, ConfigError, Method, Tokenizer, hookimpl
@@ -29,6 +30,10 @@ class Byte(Tokenizer):
                 raise ConfigError(f"tokenizer.vocab_size={self.vocab_size} must be {VOCAB_SIZE} for bytes")
 
     config: Config
+
+    @classmethod
+    def trial(cls, directory: Path) -> Config:
+        return cls.Config()
 
     @classmethod
     def min_vocab_size(cls) -> int:

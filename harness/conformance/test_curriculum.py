@@ -50,4 +50,4 @@ def test_the_end_of_a_run_sees_whole_windows(method: type[Curriculum]) -> None:
 def test_a_window_never_shrinks_during_a_run(method: type[Curriculum]) -> None:
     lengths = [method(method.trial()).visible(128, step / 20) for step in range(21)]
     assert lengths == sorted(lengths)
-    assert 1 <= lengths[0]
+    assert lengths[0] >= 1

@@ -67,7 +67,9 @@ def test_text_it_learned_from_survives(method: type[Tokenizer], tmp_path: Path) 
         assert decoded == TEXT
     else:
         letters = "".join(decoded.split()).lower()
-        assert letters == "".join(TEXT.split()).lower(), "even a lossy tokenizer keeps the characters it knows"
+        assert letters == "".join(TEXT.split()).lower(), (
+            "even a lossy tokenizer keeps the characters it knows"
+        )
 
 
 def test_any_unicode_survives_where_lossless(method: type[Tokenizer], tmp_path: Path) -> None:
@@ -106,5 +108,10 @@ def test_saved_and_loaded_it_is_the_same(method: type[Tokenizer], tmp_path: Path
     assert loaded(TEXT, add_special_tokens=False)["input_ids"] == (
         tokenizer.encode(TEXT, add_special_tokens=False).ids
     )
-    assert (loaded.pad_token_id, loaded.bos_token_id, loaded.eos_token_id, loaded.unk_token_id) == (0, 1, 2, 3)
+    assert (loaded.pad_token_id, loaded.bos_token_id, loaded.eos_token_id, loaded.unk_token_id) == (
+        0,
+        1,
+        2,
+        3,
+    )
     assert loaded.chat_template

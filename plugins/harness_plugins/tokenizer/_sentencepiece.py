@@ -36,7 +36,10 @@ def learn(texts: Iterator[str], *, model_type: str, vocab_size: int) -> Any:
             num_threads=1,
             minloglevel=2,
             **{f"{role}_id": i for i, role in enumerate(("pad", "bos", "eos", "unk"))},
-            **{f"{r}_piece": t for r, t in zip(("pad", "bos", "eos", "unk"), (pad, bos, eos, unk), strict=True)},
+            **{
+                f"{r}_piece": t
+                for r, t in zip(("pad", "bos", "eos", "unk"), (pad, bos, eos, unk), strict=True)
+            },
             user_defined_symbols=others,
         )
     except RuntimeError as error:

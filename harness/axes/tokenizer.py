@@ -38,6 +38,8 @@ class Tokenizer(Method):
     axis = "tokenizer"
     default = "byte_bpe"
     lossless: bool = True
+    reproducible: bool = True
+    """Whether the same texts always give the same vocabulary."""
     lossy_characters: str = ""
     """Characters that do not survive although everything else does."""
 

@@ -13,7 +13,7 @@ LIMIT = 500
 DOCUMENTS = [
     Document(
         id=f"docs/{number}",
-        text=f"os.path\nCommon pathname manipulations, part {number}.\n\nThe module holds functions on names.\n",
+        text=f"os.path\nCommon pathname manipulations, part {number}.\n\nThe module holds functions.\n",
         domain="docs",
         split=Split.train if number % 5 else Split.test,
     )

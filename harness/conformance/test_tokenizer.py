@@ -55,9 +55,12 @@ def test_ids_lie_within_the_vocabulary(method: type[Tokenizer], tmp_path: Path) 
 
 def test_training_twice_gives_the_same_tokens(method: type[Tokenizer], tmp_path: Path) -> None:
     if trains(method, tmp_path):
-        first = trained(method, tmp_path).encode(TEXT, add_special_tokens=False).ids
-        again = method(method.trial(tmp_path)).train(iter([TEXT] * 50))
-        assert again.encode(TEXT, add_special_tokens=False).ids == first
+        first = trained(method, tmp_path).get_vocab()
+        again = method(method.trial(tmp_path)).train(iter([TEXT] * 50)).get_vocab()
+        if method.reproducible:
+            assert again == first
+        else:
+            assert len(set(again) ^ set(first)) <= 0.1 * len(first)
 
 
 def test_text_it_learned_from_survives(method: type[Tokenizer], tmp_path: Path) -> None:
@@ -67,9 +70,7 @@ def test_text_it_learned_from_survives(method: type[Tokenizer], tmp_path: Path) 
         assert decoded == TEXT
     else:
         letters = "".join(decoded.split()).lower()
-        assert letters == "".join(TEXT.split()).lower(), (
-            "even a lossy tokenizer keeps the characters it knows"
-        )
+        assert letters == "".join(TEXT.split()).lower(), "a lossy tokenizer keeps the characters it knows"
 
 
 def test_any_unicode_survives_where_lossless(method: type[Tokenizer], tmp_path: Path) -> None:

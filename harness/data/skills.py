@@ -14,25 +14,9 @@ from typing import Any
 from harness.axes.corpus import Split
 from harness.errors import UnknownNameError
 
-WORDS = tuple(
-    [
-        "name",
-        "value",
-        "file",
-        "list",
-        "string",
-        "class",
-        "error",
-        "message",
-        "object",
-        "path",
-        "result",
-        "time",
-        "type",
-        "code",
-        "line",
-        "number",
-    ]
+WORDS = (
+    *("name", "value", "file", "list", "string", "class", "error", "message"),
+    *("object", "path", "result", "time", "type", "code", "line", "number"),
 )
 """Sixteen words that are frequent in the embedded corpus, so that most are one token. Few, because a model
 of 1 M parameters learns to copy 16 words in 60,000 tokens, and 46 words in more than 130,000."""

@@ -19,7 +19,10 @@ def learn(texts: Iterator[str], *, model_type: str, vocab_size: int) -> Any:
     except ImportError as error:
         needed_by = f"tokenizer=sentencepiece_{model_type}"
         raise MissingExtraError(package="sentencepiece", extra="data", needed_by=needed_by) from error
-    pad, bos, eos, unk, *others = SPECIAL_TOKENS
+    roles = ("pad", "bos", "eos", "unk")
+    special: dict[str, Any] = {"user_defined_symbols": list(SPECIAL_TOKENS[len(roles) :])}
+    for index, (role, token) in enumerate(zip(roles, SPECIAL_TOKENS, strict=False)):
+        special |= {f"{role}_id": index, f"{role}_piece": token}
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
@@ -35,12 +38,7 @@ def learn(texts: Iterator[str], *, model_type: str, vocab_size: int) -> Any:
             hard_vocab_limit=False,
             num_threads=1,
             minloglevel=2,
-            **{f"{role}_id": i for i, role in enumerate(("pad", "bos", "eos", "unk"))},
-            **{
-                f"{r}_piece": t
-                for r, t in zip(("pad", "bos", "eos", "unk"), (pad, bos, eos, unk), strict=True)
-            },
-            user_defined_symbols=others,
+            **special,
         )
     except RuntimeError as error:
         raise ConfigError(f"tokenizer.vocab_size={vocab_size}: sentencepiece refuses: {error}") from error

@@ -1,6 +1,7 @@
 """What the tokenizers learned with Hugging Face's `tokenizers` share."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from harness import SPECIAL_TOKENS
@@ -26,7 +27,14 @@ def alphabet() -> list[str]:
     return sorted(pre_tokenizers.ByteLevel.alphabet())
 
 
-def learn(tokenizer: Any, trainer: Any, texts: Iterator[str]) -> Any:
+def frequent_characters(texts: list[str], number: int) -> list[str]:
+    """The most frequent characters but spaces, ties by code point: the library would break them by chance."""
+    counts = Counter("".join(texts))
+    kept = sorted(counts, key=lambda c: (-counts[c], c))
+    return [c for c in kept if c != " "][:number]
+
+
+def learn(tokenizer: Any, trainer: Any, texts: Iterable[str]) -> Any:
     """The tokenizer after training, with every special token registered as such."""
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.add_special_tokens(list(SPECIAL_TOKENS))

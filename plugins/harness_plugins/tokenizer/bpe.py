@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness import SPECIAL_TOKENS, ConfigError, Method, Tokenizer, hookimpl
-from harness_plugins.tokenizer._trainer import learn
+from harness_plugins.tokenizer._trainer import frequent_characters, learn
 
 
 class Bpe(Tokenizer):
@@ -37,13 +37,17 @@ class Bpe(Tokenizer):
         tokenizer = RustTokenizer(models.BPE(unk_token="<|unk|>"))
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
         tokenizer.decoder = decoders.Metaspace(prepend_scheme="never")
+        known = list(texts)
+        room = self.config.vocab_size - len(SPECIAL_TOKENS) - 1
+        characters = ["\u2581", *frequent_characters(known, min(self.config.max_characters, room))]
         trainer = trainers.BpeTrainer(
             vocab_size=self.config.vocab_size,
             special_tokens=list(SPECIAL_TOKENS),
-            limit_alphabet=min(self.config.max_characters, self.config.vocab_size - len(SPECIAL_TOKENS)),
+            initial_alphabet=characters,
+            limit_alphabet=len(characters),
             show_progress=False,
         )
-        return learn(tokenizer, trainer, texts)
+        return learn(tokenizer, trainer, known)
 
 
 @hookimpl

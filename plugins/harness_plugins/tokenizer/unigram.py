@@ -12,9 +12,11 @@ class Unigram(Tokenizer):
 
     Paper: Kudo 2018, arXiv:1804.10959
     Differs: over bytes instead of characters, so that nothing is unknown
+    Error: the library adds in parallel and breaks ties by chance, so two trainings may differ in a few pieces
     """
 
     name = "unigram"
+    reproducible = False
 
     @classmethod
     def min_vocab_size(cls) -> int:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness import SPECIAL_TOKENS, ConfigError, Method, Tokenizer, hookimpl
-from harness_plugins.tokenizer._trainer import learn
+from harness_plugins.tokenizer._trainer import frequent_characters
 
 
 class WordPiece(Tokenizer):
@@ -22,7 +22,8 @@ class WordPiece(Tokenizer):
     @dataclass(frozen=True, kw_only=True)
     class Config(Tokenizer.Config):
         max_characters: int = 256
-        """Most frequent characters kept as entries; words with others are unknown."""
+        """Most frequent characters kept as entries (twice: at the start of words and inside); words with
+        others are unknown."""
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -35,16 +36,26 @@ class WordPiece(Tokenizer):
         from tokenizers import Tokenizer as RustTokenizer
         from tokenizers import decoders, models, pre_tokenizers, trainers
 
-        tokenizer = RustTokenizer(models.WordPiece(unk_token="<|unk|>"))
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        tokenizer.decoder = decoders.WordPiece(prefix="##")
+        known = list(texts)
+        room = (self.config.vocab_size - len(SPECIAL_TOKENS)) // 2
+        characters = frequent_characters(known, min(self.config.max_characters, room))
+        # Inner pieces of one character are fixed beforehand: the library would number them by chance.
+        entries = [*SPECIAL_TOKENS, *characters, *(f"##{c}" for c in characters)]
+        learner = RustTokenizer(models.WordPiece(unk_token="<|unk|>"))
+        learner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         trainer = trainers.WordPieceTrainer(
             vocab_size=self.config.vocab_size,
-            special_tokens=list(SPECIAL_TOKENS),
-            limit_alphabet=min(self.config.max_characters, self.config.vocab_size - len(SPECIAL_TOKENS)),
+            special_tokens=entries,
+            limit_alphabet=0,
             show_progress=False,
         )
-        return learn(tokenizer, trainer, texts)
+        learner.train_from_iterator(known, trainer)
+        vocab = learner.get_vocab()
+        tokenizer = RustTokenizer(models.WordPiece(vocab, unk_token="<|unk|>"))
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        tokenizer.decoder = decoders.WordPiece(prefix="##")
+        tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
+        return tokenizer
 
 
 @hookimpl

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UnknownNameError
+from harness.report.comparability import comparable
 from harness.report.frames import Results, arrange
 from harness.report.layout import load_layout
 from harness.report.records import Record, read, write_compact
@@ -34,7 +35,9 @@ def report(
         if name not in FORMATS:
             raise UnknownNameError(what="report format", name=name, known=FORMATS)
     records = read(store, experiment, cells=cells)
-    results = arrange(records)
+    checked = comparable(records)
+    results = arrange(checked.records)
+    results.notes, results.marks = [*checked.notes, *results.notes], checked.marks
     layout = load_layout(table if table is not None else records[-1].experiment.get("report"))
     built = build(results, layout)
     folder = Path(out) if out is not None else Path("reports") / experiment

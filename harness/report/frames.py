@@ -45,6 +45,8 @@ class Results:
     """Configuration -> seed -> record, failed ones included."""
     notes: list[str] = field(default_factory=list)
     """What was left out and why, one sentence each."""
+    marks: dict[str, list[str]] = field(default_factory=dict)
+    """Cell id -> footnotes on its numbers."""
 
     @cached_property
     def metrics(self) -> dict[str, MetricInfo]:

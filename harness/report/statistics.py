@@ -299,10 +299,16 @@ def mixed_model(values_CS: Array, *, baseline: int, level: float = LEVEL) -> lis
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p values; controls the chance of any false positive in the family."""
-    from statsmodels.stats.multitest import multipletests
+    """Holm's adjusted p values; controls the chance of any false positive in the family.
 
-    return [float(p) for p in multipletests(p_values, method="holm")[1]] if p_values else []
+    Differs: equal to statsmodels' multipletests, which collects garbage at every call (0.1 s)
+    """
+    values = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(values)
+    stepped = np.maximum.accumulate(values[order] * (len(values) - np.arange(len(values))))
+    adjusted = np.empty(len(values))
+    adjusted[order] = np.minimum(stepped, 1)
+    return [float(p) for p in adjusted]
 
 
 def detectable(*, stderr: float, df: float, level: float = LEVEL, power: float = POWER) -> float:

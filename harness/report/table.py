@@ -97,7 +97,7 @@ class Table:
         return self.footnotes.index(text)
 
 
-def build(results: Results, layout: Layout, *, notes: Sequence[str] = ()) -> Table:
+def build(results: Results, layout: Layout) -> Table:
     """The table of a layout over records.
 
     Raises: UnknownNameError for a factor, level or metric that the records do not have
@@ -123,7 +123,7 @@ def build(results: Results, layout: Layout, *, notes: Sequence[str] = ()) -> Tab
         cells=[],
         baseline={f: v for f, v in given.items() if f in shown},
         caption=[],
-        footnotes=[*layout.footnotes, *results.notes, *notes],
+        footnotes=[*layout.footnotes, *results.notes],
     )
     table.cells = [
         [new_cell(results, table, {**fixed, **row, **c.where}, c) for c in columns] for row in rows
@@ -163,6 +163,8 @@ def new_cell(results: Results, table: Table, where: Selection, column: Column) -
         return cell
     cell.estimate = estimate(measured)
     cell.verdict = "untested"
+    for text in dict.fromkeys(text for id_ in cell.cells for text in results.marks.get(id_, ())):
+        cell.notes.append(table.footnote(text))
     if cell.missing:
         shown = f"mean of {len(measured.values)} of {len(results.seeds)} seeds; {'; '.join(cell.missing)}"
         cell.notes.append(table.footnote(shown))

@@ -19,11 +19,13 @@ from harness.method import CellView, Method, Problem
 class Calibration:
     """Token batches a quantizer may look at; a declared input with a hash of its own.
 
-    Shapes: batches_BT, each B x T int64
+    Shapes: batches_BT and held_out_BT, each B x T int64
     """
 
     batches_BT: Sequence[Tensor]
     sha256: str
+    held_out_BT: Sequence[Tensor] = ()
+    """Batches that nothing is fitted to, for reporting errors."""
 
 
 class _Recomputed(torch.autograd.Function):
@@ -112,6 +114,7 @@ class Quantizer(Method):
     """Replaces linear layers by packed ones, in place; embeddings, norms and head stay.
 
     Every replacement is a `PackedLinear` whose state dict holds the packed tensors.
+    State: `facts` holds what `quantize` measured (errors by layer, say); it enters the record
     """
 
     axis = "quantizer"
@@ -120,6 +123,10 @@ class Quantizer(Method):
     needs_calibration: bool = False
     provides = frozenset({"packed_weights"})
     changes = frozenset({"weights"})
+
+    def __init__(self, config: Any = None) -> None:
+        super().__init__(config)
+        self.facts: dict[str, Any] = {}
 
     @abstractmethod
     def quantize(self, model: nn.Module, calibration: Calibration | None) -> nn.Module:

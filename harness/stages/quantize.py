@@ -39,8 +39,12 @@ class Quantize(Stage):
         """Tokens of each."""
         calibration_batch: int = 8
         """Sequences run at once."""
+        held_out_sequences: int = 8
+        """Further sequences that nothing is fitted to, on which layer errors are reported."""
 
         def __post_init__(self) -> None:
+            if self.held_out_sequences < 0:
+                raise ConfigError(f"quantize.held_out_sequences={self.held_out_sequences} is negative")
             for name in ("calibration_sequences", "calibration_length", "calibration_batch"):
                 if getattr(self, name) < 1:
                     raise ConfigError(f"quantize.{name}={getattr(self, name)} must be at least 1")
@@ -77,7 +81,7 @@ class Quantize(Stage):
             adapter=loaded.adapter,
             adapter_path=loaded.adapter_path,
         )
-        facts = measured_bits(model, method)
+        facts = measured_bits(model, method) | method.facts
         facts["seconds"] = seconds
         facts["adapter"] = "kept in 16 bits" if loaded.adapter else "none or merged"
         facts["calibration_sha256"] = calibration.sha256 if calibration else ""
@@ -123,20 +127,26 @@ def calibrate(work: Work, loaded: Loaded) -> Calibration:
 
     config = work.config
     count, length = config.calibration_sequences, config.calibration_length
-    stream = _training_tokens(work, loaded, wanted=4 * count * length)
-    if len(stream) < count * length:
+    total = count + config.held_out_sequences
+    stream = _training_tokens(work, loaded, wanted=4 * total * length)
+    if len(stream) < total * length:
         raise DataError(
-            f"calibration needs {count} x {length} = {count * length} tokens and the training split has "
-            f"{len(stream)}; lower quantize.calibration_sequences or quantize.calibration_length"
+            f"calibration needs {total} x {length} = {total * length} tokens (held-out ones included) and the "
+            f"training split has {len(stream)}; lower quantize.calibration_sequences or calibration_length"
         )
     rng = np.random.default_rng(work.stream(Purpose.calibration))
-    starts = rng.choice(len(stream) // length, size=count, replace=False) * length
+    starts = rng.choice(len(stream) // length, size=total, replace=False) * length
     ids = np.stack([stream[s : s + length] for s in starts]).astype(np.int64)
-    batches = [
-        torch.from_numpy(ids[i : i + config.calibration_batch]).to(work.device)
-        for i in range(0, count, config.calibration_batch)
-    ]
-    return Calibration(batches_BT=batches, sha256=hashlib.sha256(ids.tobytes()).hexdigest())
+
+    def batches(rows: np.ndarray) -> list[torch.Tensor]:
+        size = config.calibration_batch
+        return [torch.from_numpy(rows[i : i + size]).to(work.device) for i in range(0, len(rows), size)]
+
+    return Calibration(
+        batches_BT=batches(ids[:count]),
+        held_out_BT=batches(ids[count:]),
+        sha256=hashlib.sha256(ids[:count].tobytes()).hexdigest(),
+    )
 
 
 def _training_tokens(work: Work, loaded: Loaded, *, wanted: int) -> np.ndarray:

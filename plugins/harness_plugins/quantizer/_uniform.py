@@ -43,7 +43,7 @@ class UniformConfig(Quantizer.Config):
 
     bits: int = 4
     """Bits of a code (2 to 8)."""
-    granularity: Granularity = Granularity.group
+    granularity: Granularity = Granularity.channel
     """Weights that share a scale: the tensor, an output channel, or `group_size` inputs of one channel."""
     group_size: int = 64
     """Inputs that share a scale where granularity is `group`; must divide every layer's inputs."""

@@ -1,0 +1,128 @@
+"""Runs calibration data through a model block by block, each block reading what quantized ones gave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from harness import linear_layers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Observe = Callable[[str, Tensor, int], None]
+"""Called with a layer's name, its inputs (rows x in, float32) and the number of the batch."""
+Finish = Callable[[Sequence[str]], None]
+"""Called with the names of a block's layers once all batches were observed; replaces the layers."""
+
+
+class _Stop(Exception):
+    """Ends a forward pass early."""
+
+
+def block_names(model: nn.Module) -> list[str]:
+    """Names of the repeated blocks: members of the outermost module lists that hold linear layers."""
+    layers = set(linear_layers(model))
+    found: list[str] = []
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.ModuleList) or any(name.startswith(f"{b}.") for b in found):
+            continue
+        blocks = [f"{name}.{i}" for i in range(len(module))]
+        if any(layer.startswith(f"{name}.") for layer in layers):
+            found += blocks
+    return found
+
+
+@contextmanager
+def observing(model: nn.Module, names: Sequence[str], observe: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Within the context, `observe` sees the inputs of the named layers."""
+
+    def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        return lambda module, inputs: observe(name, inputs[0].detach().flatten(0, -2).float())
+
+    handles = [model.get_submodule(n).register_forward_pre_hook(hook(n)) for n in names]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def walk(model: nn.Module, batches_BT: Sequence[Tensor], observe: Observe, finish: Finish) -> None:
+    """Visit all linear layers in the order of the computation.
+
+    Layers of a block are observed on what the finished blocks before it give; layers outside blocks come
+    last, each observed on the finished model.
+    """
+    blocks = block_names(model)
+    lists = list(dict.fromkeys(name.rpartition(".")[0] for name in blocks))
+    for group in sorted(lists, key=lambda name: "encoder" not in name):
+        _walk_list(model, [n for n in blocks if n.rpartition(".")[0] == group], batches_BT, observe, finish)
+    rest = list(linear_layers(model))
+    if rest:
+        for number, ids_BT in enumerate(batches_BT):
+            with observing(model, rest, _numbered(observe, number)):
+                model(input_ids=ids_BT, use_cache=False)
+        finish(rest)
+
+
+def _walk_list(
+    model: nn.Module, blocks: Sequence[str], batches_BT: Sequence[Tensor], observe: Observe, finish: Finish
+) -> None:
+    hidden, calls = _record(model, blocks, batches_BT)
+    for place, name in enumerate(blocks):
+        block = model.get_submodule(name)
+        names = [layer for layer in linear_layers(model) if layer.startswith(f"{name}.")]
+        for number in range(len(batches_BT)):
+            with observing(model, names, _numbered(observe, number)):
+                _run(block, hidden[number], calls[number][place])
+        if names:
+            finish(names)
+        hidden = [_run(block, x_BTD, call[place]) for x_BTD, call in zip(hidden, calls, strict=True)]
+
+
+def _numbered(observe: Observe, number: int) -> Callable[[str, Tensor], None]:
+    return lambda name, x: observe(name, x, number)
+
+
+def _record(
+    model: nn.Module, blocks: Sequence[str], batches_BT: Sequence[Tensor]
+) -> tuple[list[Tensor], list[list[tuple[tuple[Any, ...], dict[str, Any]]]]]:
+    """What the first block reads, and every block's other arguments, for each batch."""
+    hidden: list[Tensor] = []
+    calls: list[list[tuple[tuple[Any, ...], dict[str, Any]]]] = []
+    last = model.get_submodule(blocks[-1])
+
+    def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        kwargs = dict(kwargs)
+        x_BTD = args[0] if args else kwargs.pop("hidden_states")
+        if not calls[-1]:
+            hidden.append(x_BTD.detach())
+        calls[-1].append((args[1:], kwargs))
+        if module is last:
+            raise _Stop
+
+    handles = [model.get_submodule(n).register_forward_pre_hook(record, with_kwargs=True) for n in blocks]
+    try:
+        for ids_BT in batches_BT:
+            calls.append([])
+            try:
+                model(input_ids=ids_BT, use_cache=False)
+            except _Stop:
+                continue
+    finally:
+        for handle in handles:
+            handle.remove()
+    return hidden, calls
+
+
+def _run(block: nn.Module, x_BTD: Tensor, call: tuple[tuple[Any, ...], Mapping[str, Any]]) -> Tensor:
+    args, kwargs = call
+    output = block(x_BTD, *args, **kwargs)
+    y_BTD: Tensor = output[0] if isinstance(output, tuple) else output
+    return y_BTD

@@ -45,7 +45,7 @@ _PUBLIC = {
     **dict.fromkeys(("Peft", "match_modules"), "harness.axes.peft"),
     **dict.fromkeys(("Reward", "Preference"), "harness.axes.reward"),
     "Feedback": "harness.axes.feedback",
-    **dict.fromkeys(("Alignment", "LogProbs", "Needs", "Rollouts"), "harness.axes.alignment"),
+    **dict.fromkeys(("Alignment", "LogProbs", "Needs", "Rollouts", "log_ratios"), "harness.axes.alignment"),
     **dict.fromkeys(
         (
             "Quantizer",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from harness.axes.instruction import Role, Turn
 from harness.axes.reward import Preference
 from harness.method import Method
 
@@ -61,6 +63,13 @@ class Rollouts:
     extras: dict[str, Tensor]
 
 
+def log_ratios(policy: Mapping[str, LogProbs], reference: Mapping[str, LogProbs]) -> tuple[Tensor, Tensor]:
+    """Log-ratios of policy to reference for chosen and rejected answers (B each)."""
+    chosen_B = policy["chosen"].sum() - reference["chosen"].sum()
+    rejected_B = policy["rejected"].sum() - reference["rejected"].sum()
+    return chosen_B, rejected_B
+
+
 class Alignment(Method):
     """A loss on preferences or on scored samples; the one training loop does the rest."""
 
@@ -70,26 +79,27 @@ class Alignment(Method):
     needs: Needs = Needs.preferences
     needs_reference: bool = True
     needs_reward: bool = False
-    needs_mismatched: bool = False
-    """Whether `loss` also wants each prompt with another prompt's answer (KTO's estimate of the KL)."""
+    parts: tuple[str, ...] = ("chosen", "rejected")
+    """The sequences of a pair that `loss` is handed: those that `turns` names, and `mismatched` (the prompt
+    with another prompt's chosen answer)."""
     needs_values: bool = False
     """Whether rollouts come with a value head's estimates."""
 
-    def rewrite(self, preference: Preference) -> Preference:
-        """The texts that are learned from, where they differ from the preference's."""
-        return preference
+    def turns(self, preference: Preference) -> dict[str, tuple[Turn, ...]]:
+        """The sequences of a pair by name, as conversations; their answers are learned from."""
+        question = Turn(role=Role.user, text=preference.prompt)
+        return {
+            "chosen": (question, Turn(role=Role.assistant, text=preference.chosen)),
+            "rejected": (question, Turn(role=Role.assistant, text=preference.rejected)),
+        }
 
     def loss(
-        self,
-        *,
-        chosen: LogProbs,
-        rejected: LogProbs,
-        reference_chosen: LogProbs | None,
-        reference_rejected: LogProbs | None,
-        mismatched: LogProbs | None = None,
-        reference_mismatched: LogProbs | None = None,
+        self, policy: Mapping[str, LogProbs], reference: Mapping[str, LogProbs]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of each pair (B) and facts to log (B each), for methods that learn from preferences."""
+        """Loss of each pair (B) and facts to log (B each), for methods that learn from preferences.
+
+        Both hold log-probabilities by part; `reference` is empty unless the method `needs_reference`.
+        """
         raise NotImplementedError
 
     def samples_per_prompt(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.axes.alignment import Alignment, LogProbs
-from harness.axes.instruction import Conversation, Role, Turn
+from harness.axes.instruction import Conversation, Turn
 from harness.data.template import IGNORED, Template
 from harness.errors import DataError
 from harness.training.contract import Batch, LossSum
@@ -24,16 +25,17 @@ Reference = Callable[[], AbstractContextManager[nn.Module]]
 """Enters a context that yields the reference model."""
 
 
-def encode_answer(
-    template: Template, prompt: str, answer: str, *, length: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and shifted labels of one answered prompt, at most `length` positions."""
-    turns = (Turn(role=Role.user, text=prompt), Turn(role=Role.assistant, text=answer))
+Row = tuple[np.ndarray, np.ndarray]
+"""Inputs and shifted labels of one sequence (T each)."""
+
+
+def encode_turns(template: Template, turns: tuple[Turn, ...], *, length: int) -> Row:
+    """Inputs and shifted labels of a conversation, at most `length` positions."""
     ids_T, labels_T = template.encode(Conversation(id="", turns=turns, source=""))
     return ids_T[:-1][:length], labels_T[1:][:length]
 
 
-def pad_rows(rows: Sequence[tuple[np.ndarray, np.ndarray]], *, pad_id: int, prefix: str = "") -> Batch:
+def pad_rows(rows: Sequence[Row], *, pad_id: int, prefix: str = "") -> Batch:
     """Encoded answers as `input_ids`, `attention_mask` and `labels_BT`, padded right."""
     width = max(len(ids) for ids, _ in rows)
     ids_BT = np.full((len(rows), width), pad_id, dtype=np.int64)
@@ -49,36 +51,34 @@ def pad_rows(rows: Sequence[tuple[np.ndarray, np.ndarray]], *, pad_id: int, pref
 class PreferenceSource:
     """Epochs of preference pairs in random order.
 
-    Shapes: `<part>_input_ids`, `<part>_attention_mask`, `<part>_labels_BT` with part chosen, rejected and,
-    where asked for, mismatched (the prompt with the answer of the row before)
+    Shapes: `<part>_input_ids`, `<part>_attention_mask`, `<part>_labels_BT` for each of the method's parts;
+    mismatched is the prompt with the chosen answer of the row before
     State: epoch and position
     """
 
     def __init__(
         self,
         preferences: Sequence[Preference],
+        method: Alignment,
         template: Template,
         *,
         seed: int,
         length: int,
         pad_id: int,
-        mismatched: bool = False,
     ) -> None:
-        self.seed, self.pad_id, self.mismatched = seed, pad_id, mismatched
-        self.template, self.length = template, length
-        self.pairs: list[tuple[Preference, tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]] = []
-        self.dropped = 0
-        num_bytes = num_tokens = 0
+        self.method, self.template = method, template
+        self.seed, self.length, self.pad_id = seed, length, pad_id
+        self.pairs: list[tuple[Preference, dict[str, Row]]] = []
+        self.dropped = num_bytes = num_tokens = 0
         for preference in preferences:
-            chosen = encode_answer(template, preference.prompt, preference.chosen, length=length)
-            rejected = encode_answer(template, preference.prompt, preference.rejected, length=length)
-            if any((labels == IGNORED).all() for _, labels in (chosen, rejected)):
+            turns = method.turns(preference)
+            rows = {part: encode_turns(template, turns[part], length=length) for part in turns}
+            if any((labels == IGNORED).all() for _, labels in rows.values()):
                 self.dropped += 1
                 continue
-            self.pairs.append((preference, chosen, rejected))
-            num_bytes += 2 * len(preference.prompt.encode())
-            num_bytes += len(preference.chosen.encode()) + len(preference.rejected.encode())
-            num_tokens += len(chosen[0]) + len(rejected[0])
+            self.pairs.append((preference, rows))
+            num_bytes += sum(len(turn.text.encode()) for part in turns.values() for turn in part)
+            num_tokens += sum(len(ids) for ids, _ in rows.values())
         if not self.pairs:
             raise DataError(
                 f"no preference of {len(preferences)} has both answers within {length} tokens; raise the "
@@ -91,23 +91,24 @@ class PreferenceSource:
 
     def next(self, size: int) -> Batch:
         """The next `size` pairs."""
-        rows = []
+        drawn = []
         for _ in range(size):
             if self.position == len(self.pairs):
                 self.epoch, self.position = self.epoch + 1, 0
                 self._order = self._permutation()
-            rows.append(self.pairs[self._order[self.position]])
+            drawn.append(self.pairs[self._order[self.position]])
             self.position += 1
-        batch = pad_rows([chosen for _, chosen, _ in rows], pad_id=self.pad_id, prefix="chosen_")
-        batch |= pad_rows([rejected for _, _, rejected in rows], pad_id=self.pad_id, prefix="rejected_")
-        if self.mismatched:
-            answers = [rows[i - 1][0].chosen for i in range(len(rows))]
-            encoded = [
-                encode_answer(self.template, p.prompt, answer, length=self.length)
-                for (p, _, _), answer in zip(rows, answers, strict=True)
-            ]
-            batch |= pad_rows(encoded, pad_id=self.pad_id, prefix="mismatched_")
+        batch: Batch = {}
+        for part in self.method.parts:
+            rows = self._mismatched(drawn) if part == "mismatched" else [rows[part] for _, rows in drawn]
+            batch |= pad_rows(rows, pad_id=self.pad_id, prefix=f"{part}_")
         return batch
+
+    def _mismatched(self, drawn: Sequence[tuple[Preference, dict[str, Row]]]) -> list[Row]:
+        swapped = [replace(p, chosen=drawn[i - 1][0].chosen) for i, (p, _) in enumerate(drawn)]
+        return [
+            encode_turns(self.template, self.method.turns(p)["chosen"], length=self.length) for p in swapped
+        ]
 
     def state_dict(self) -> dict[str, Any]:
         """Epoch and position."""
@@ -154,20 +155,12 @@ def preference_loss(method: Alignment, reference: Reference | None) -> Callable[
     """The training loop's loss for a method that learns from pairs."""
 
     def loss(model: nn.Module, batch: Batch) -> LossSum:
-        parts = ["chosen", "rejected"] + ["mismatched"] * method.needs_mismatched
-        policy = answers_log_probs(model, batch, parts)
+        policy = answers_log_probs(model, batch, method.parts)
         frozen: dict[str, LogProbs] = {}
         if reference is not None:
             with torch.no_grad(), reference() as other:
-                frozen = answers_log_probs(other, batch, parts)
-        loss_B, facts = method.loss(
-            chosen=policy["chosen"],
-            rejected=policy["rejected"],
-            reference_chosen=frozen.get("chosen"),
-            reference_rejected=frozen.get("rejected"),
-            mismatched=policy.get("mismatched"),
-            reference_mismatched=frozen.get("mismatched"),
-        )
+                frozen = answers_log_probs(other, batch, method.parts)
+        loss_B, facts = method.loss(policy, frozen)
         count = torch.tensor(float(len(loss_B)), device=loss_B.device)
         return LossSum(loss_B.sum(), count, {name: value.detach().sum() for name, value in facts.items()})
 

@@ -108,12 +108,12 @@ def preference_source(work: Work, adapted: Adapted, method: Alignment) -> Any:
         raise DataError(f"feedback={feedback.name} gave no preference on {len(conversations)} conversations")
     tokenizer = adapted.loaded.tokenizer
     return PreferenceSource(
-        [method.rewrite(p) for p in found],
+        found,
+        method,
         Template(tokenizer),
         seed=work.stream(Purpose.data_order),
         length=work.config.sequence_length,
         pad_id=tokenizer.pad_token_id or 0,
-        mismatched=method.needs_mismatched,
     )
 
 

@@ -131,7 +131,7 @@ def calibrate(work: Work, loaded: Loaded) -> Calibration:
     stream = _training_tokens(work, loaded, wanted=4 * total * length)
     if len(stream) < total * length:
         raise DataError(
-            f"calibration needs {total} x {length} = {total * length} tokens (held-out ones included) and the "
+            f"calibration needs {total} x {length} = {total * length} tokens (with those held out) and the "
             f"training split has {len(stream)}; lower quantize.calibration_sequences or calibration_length"
         )
     rng = np.random.default_rng(work.stream(Purpose.calibration))

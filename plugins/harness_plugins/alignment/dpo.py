@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 from torch.nn import functional as F
 
-from harness import Alignment, ConfigError, LogProbs, Method, hookimpl
+from harness import Alignment, ConfigError, LogProbs, Method, hookimpl, log_ratios
 
 
 class DPO(Alignment):
@@ -34,20 +35,10 @@ class DPO(Alignment):
     config: Config
 
     def loss(
-        self,
-        *,
-        chosen: LogProbs,
-        rejected: LogProbs,
-        reference_chosen: LogProbs | None,
-        reference_rejected: LogProbs | None,
-        mismatched: LogProbs | None = None,
-        reference_mismatched: LogProbs | None = None,
+        self, policy: Mapping[str, LogProbs], reference: Mapping[str, LogProbs]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        assert reference_chosen is not None
-        assert reference_rejected is not None
-        chosen_ratio_B = chosen.sum() - reference_chosen.sum()
-        rejected_ratio_B = rejected.sum() - reference_rejected.sum()
-        logits_B = self.config.beta * (chosen_ratio_B - rejected_ratio_B)
+        chosen_B, rejected_B = log_ratios(policy, reference)
+        logits_B = self.config.beta * (chosen_B - rejected_B)
         smoothing = self.config.label_smoothing
         loss_B = -F.logsigmoid(logits_B) * (1 - smoothing) - F.logsigmoid(-logits_B) * smoothing
         return loss_B, {"margin": logits_B, "accuracy": (logits_B > 0).float()}

@@ -20,7 +20,7 @@ Finish = Callable[[Sequence[str]], None]
 """Called with the names of a block's layers once all batches were observed; replaces the layers."""
 
 
-class _Stop(Exception):
+class _StopForwardError(Exception):
     """Ends a forward pass early."""
 
 
@@ -38,7 +38,9 @@ def block_names(model: nn.Module) -> list[str]:
 
 
 @contextmanager
-def observing(model: nn.Module, names: Sequence[str], observe: Callable[[str, Tensor], None]) -> Iterator[None]:
+def observing(
+    model: nn.Module, names: Sequence[str], observe: Callable[[str, Tensor], None]
+) -> Iterator[None]:
     """Within the context, `observe` sees the inputs of the named layers."""
 
     def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
@@ -105,7 +107,7 @@ def _record(
             hidden.append(x_BTD.detach())
         calls[-1].append((args[1:], kwargs))
         if module is last:
-            raise _Stop
+            raise _StopForwardError
 
     handles = [model.get_submodule(n).register_forward_pre_hook(record, with_kwargs=True) for n in blocks]
     try:
@@ -113,7 +115,7 @@ def _record(
             calls.append([])
             try:
                 model(input_ids=ids_BT, use_cache=False)
-            except _Stop:
+            except _StopForwardError:
                 continue
     finally:
         for handle in handles:

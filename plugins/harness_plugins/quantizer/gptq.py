@@ -79,8 +79,8 @@ class GPTQ(UniformQuantizer):
         weight, config = weight_matrix(layer).float(), self.config
         if hessian.rows < weight.shape[1]:
             raise ConfigError(
-                f"calibration has {hessian.rows} tokens for a layer with {weight.shape[1]} inputs; GPTQ needs "
-                "at least as many: raise quantize.calibration_sequences or quantize.calibration_length"
+                f"calibration has {hessian.rows} tokens for a layer with {weight.shape[1]} inputs; GPTQ "
+                "needs at least as many: raise quantize.calibration_sequences or quantize.calibration_length"
             )
         plain = make_grid(weight, config)
         codes, grid = gptq_codes(

@@ -40,7 +40,7 @@ def read() -> dict[str, Any]:
 def status(method: dict[str, Any]) -> str:
     """`ok`, or which extra must be installed before the method runs."""
     extra = method["extra"]
-    if not extra or _has_extra(method["package"], extra):
+    if not extra or has_extra(method["package"], extra):
         return "ok"
     return f"needs {method['package']}[{extra}]"
 
@@ -120,7 +120,7 @@ def _write(path: Path, index: dict[str, Any]) -> None:
         part.unlink(missing_ok=True)
 
 
-def _has_extra(package: str, extra: str) -> bool:
+def has_extra(package: str, extra: str) -> bool:
     """Whether everything that an extra names is installed."""
     from packaging.requirements import InvalidRequirement, Requirement
 

@@ -5,6 +5,7 @@ from harness.axes.alignment import Alignment as Alignment
 from harness.axes.alignment import LogProbs as LogProbs
 from harness.axes.alignment import Needs as Needs
 from harness.axes.alignment import Rollouts as Rollouts
+from harness.axes.alignment import log_ratios as log_ratios
 from harness.axes.architecture import Architecture as Architecture
 from harness.axes.attention import Attention as Attention
 from harness.axes.attention import CacheKind as CacheKind

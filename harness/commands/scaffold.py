@@ -95,7 +95,7 @@ def readme(package: str, axis: str, name: str) -> str:
 
 
 def _demanded(tree: ast.Module, base: str) -> list[ast.FunctionDef]:
-    """What every choice must write: the contract's abstract methods, else the first that is not implemented."""
+    """What every choice must write: abstract methods, else the first one not implemented."""
     contract = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == base)
     functions = [n for n in contract.body if isinstance(n, ast.FunctionDef)]
     abstract = [f for f in functions if any("abstractmethod" in ast.unparse(d) for d in f.decorator_list)]
@@ -108,7 +108,7 @@ def _stub(function: ast.FunctionDef) -> str:
     doc = f'"""{ast.get_docstring(function, clean=False)}"""\n' if ast.get_docstring(function) else ""
     body = ast.parse(f'{doc}raise NotImplementedError("to be written")').body
     stub = ast.FunctionDef(**{**vars(function), "decorator_list": kept, "body": body})
-    return ast.unparse(ast.fix_missing_locations(stub))
+    return ast.unparse(ast.fix_missing_locations(stub)).replace("'to be written'", '"to be written"')
 
 
 def _indented(text: str) -> str:

@@ -9,7 +9,7 @@ COMMANDS = {
         "cross methods: harness sweep experiment=demo optimizer=adamw,lion",
     ),
     "plan": ("harness.sweep.commands:plan", "cells, shared stages, problems and costs; runs nothing"),
-    "report": ("harness.report.commands:report", "tables, figures and a page from records"),
+    "report": ("harness.report.commands:main", "tables, figures and a page from records"),
     "watch": ("harness.sweep.commands:watch", "live view of a sweep"),
     "list": ("harness.commands.list:main", "every installed method: harness list [AXIS] [--json]"),
     "show": ("harness.commands.show:main", "a method's options and sources: harness show attention full"),

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from harness.errors import UnknownNameError
+from harness.errors import HarnessError, UnknownNameError
 from harness.report.comparability import comparable
 from harness.report.frames import Results, arrange
 from harness.report.layout import load_layout
 from harness.report.records import Record, read, write_compact
 from harness.report.table import Table, build
 from harness.report.writers import FORMATS, WRITERS, markdown, notes_markdown, terminal
+
+if TYPE_CHECKING:
+    from harness.sweep.plan import Plan
 
 
 def report(
@@ -40,13 +45,46 @@ def report(
     results.notes, results.marks = [*checked.notes, *results.notes], checked.marks
     layout = load_layout(table if table is not None else records[-1].experiment.get("report"))
     built = build(results, layout)
-    folder = Path(out) if out is not None else Path("reports") / experiment
+    folder = Path(out) if out is not None else Path("reports") / default_folder(experiment, records)
     folder.mkdir(parents=True, exist_ok=True)
     write(built, results, folder, formats=formats)
     write_compact(records, folder / "records.json.gz")
     if not quiet:
         show(built, folder)
     return folder
+
+
+def default_folder(experiment: str, records: Sequence[Record]) -> str:
+    """Name of the report's folder; a smoke test never overwrites a real report."""
+    scales = {record.data["config"].get("scale") for record in records}
+    return f"{experiment}.smoke" if scales == {"smoke"} else experiment
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`harness report EXPERIMENT`; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="harness report", description="Tables, figures and a page.")
+    parser.add_argument("experiment", help="whose records to report")
+    parser.add_argument("--table", help="a layout of conf/report, or a YAML file")
+    parser.add_argument("--format", default=",".join(FORMATS), help=f"of {','.join(FORMATS)} (default: all)")
+    parser.add_argument("--out", type=Path, help="folder (default: reports/EXPERIMENT)")
+    parser.add_argument("--store", type=Path, help="a store, or a records.json.gz (default: the store)")
+    asked = parser.parse_args(list(arguments))
+    report(
+        asked.experiment,
+        table=asked.table,
+        formats=[name for name in asked.format.split(",") if name],
+        out=asked.out,
+        store=asked.store,
+    )
+    return 0
+
+
+def after_sweep(plan: Plan) -> None:
+    """The report of a sweep that just ended, over its own cells; a fault in it loses no record."""
+    try:
+        report(plan.name, store=plan.graph.store, cells=[cell.cell.id for cell in plan.cells])
+    except HarnessError as error:
+        print(f"harness: no report: {error}", file=sys.stderr)
 
 
 def write(table: Table, results: Results, folder: Path, *, formats: Sequence[str]) -> None:

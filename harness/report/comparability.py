@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.axes import BUILTIN, MODEL_AXES
-from harness.report.records import Record, label
+from harness.report.records import Record, flatten, label
 from harness.stages import CHAIN
 
 NOT_CONTROLS = frozenset(
@@ -147,15 +147,6 @@ def free_roots(keys: set[str]) -> set[str]:
     return roots | (set(MODEL_AXES) if "model" in roots else set())
 
 
-def flatten(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves of a config as dotted paths; a list is a leaf."""
-    if isinstance(node, Mapping) and node:
-        for key, value in node.items():
-            yield from flatten(value, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, node
-
-
 def controls(record: Record) -> dict[str, Any]:
     """All that must not vary over the rows: the config without factors, seeds and texts."""
     free: set[str] = set()
@@ -221,8 +212,10 @@ def shown(values: Mapping[str, Any], key: str) -> str:
     return label(values[key]) if key in values else "absent"
 
 
-def is_controlled(name: str) -> bool:
-    return name in COUNTS or name in EXACT or name.endswith(EXACT_ENDINGS)
+def is_controlled(path: str) -> bool:
+    """Whether comparability rests on a fact; counts by split or domain are counts too."""
+    name = path.rpartition(".")[2]
+    return name in EXACT or name.endswith(EXACT_ENDINGS) or not COUNTS.isdisjoint(path.split(".")[1:])
 
 
 def drifted_facts(records: Sequence[Record]) -> tuple[list[str], dict[str, list[str]]]:
@@ -239,7 +232,7 @@ def drifted_facts(records: Sequence[Record]) -> tuple[list[str], dict[str, list[
     keys = factor_keys(records[-1].experiment)
     for name, values in columns.items():
         for group in groups_of(name, values, by_cell, keys):
-            if not agree(name.rpartition(".")[2], list(group.values())):
+            if not agree(name, list(group.values())):
                 footnote(name, group, notes, marks)
     return notes, marks
 
@@ -266,7 +259,7 @@ def record_facts(record: Record) -> Iterator[tuple[str, Any]]:
     """Controlled facts and provenance of a record as (dotted name, value)."""
     for stage, found in record.data.get("facts", {}).items():
         for path, value in flatten(found, stage):
-            if is_controlled(path.rpartition(".")[2]):
+            if is_controlled(path):
                 yield path, value
     provenance = record.data.get("provenance", {})
     for kind in ("harness", "python", "platform"):
@@ -290,7 +283,8 @@ def text_of(value: Any) -> str:
 
 def agree(name: str, values: Sequence[Any]) -> bool:
     """Whether all values are the same, counts within 1 %."""
-    if name in COUNTS and all(isinstance(v, int | float) and math.isfinite(v) for v in values):
+    counted = not COUNTS.isdisjoint(name.split(".")[1:])
+    if counted and all(isinstance(v, int | float) and math.isfinite(v) for v in values):
         return max(values) - min(values) <= TOLERANCE * max(abs(v) for v in values)
     return len({json.dumps(v, sort_keys=True, default=str) for v in values}) <= 1
 
@@ -299,10 +293,10 @@ def groups_of(
     name: str, values: Mapping[str, Any], records: Mapping[str, Record], keys: Mapping[str, set[str]]
 ) -> list[dict[str, Any]]:
     """The values inside which a fact must agree: all, or each level of the factors bound to move it."""
-    fact = name.rpartition(".")[2]
-    if agree(fact, list(values.values())):
+    parts = name.split(".")[1:]
+    if agree(name, list(values.values())):
         return []
-    movers = [factor for factor, own in keys.items() if any(fact in moved_by(key) for key in own)]
+    movers = [f for f, own in keys.items() if any(not moved_by(key).isdisjoint(parts) for key in own)]
     groups: dict[tuple[str, ...], dict[str, Any]] = {}
     for cell, value in values.items():
         levels = records[cell].levels

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.errors import ConfigError, DataError, UnknownNameError
-from harness.report.records import Record, label, read
+from harness.report.records import Record, flatten, label, read
 from harness.report.statistics import Array, Measured
 
 if TYPE_CHECKING:
@@ -230,11 +230,10 @@ def metric_name(m: Mapping[str, Any]) -> str:
 
 
 def facts(record: Record) -> dict[str, float]:
-    """Numeric facts as `<stage>.<fact>`."""
+    """Numeric facts as `<stage>.<fact>`; those of an evaluation as `evaluate.<evaluator>.<task>.<fact>`."""
     return {
-        f"{stage}.{name}": float(value)
-        for stage, found in record.data.get("facts", {}).items()
-        for name, value in found.items()
+        path: float(value)
+        for path, value in flatten(record.data.get("facts", {}))
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
 

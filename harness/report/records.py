@@ -6,7 +6,7 @@ import gzip
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,6 +108,15 @@ def label(level: object) -> str:
     if isinstance(level, Mapping | list | tuple):
         return json.dumps(level, sort_keys=True)
     return str(level)
+
+
+def flatten(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves of a config as dotted paths; a list is a leaf."""
+    if isinstance(node, Mapping) and node:
+        for key, value in node.items():
+            yield from flatten(value, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, node
 
 
 def store_root(store: object = None) -> Path:

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,15 +70,20 @@ def plan(arguments: Sequence[str]) -> int:
     return 0
 
 
-def multirun(arguments: Sequence[str], chosen: Options, *, hydra: Hydra) -> int:
-    """What Hydra's multirun does: the whole sweep, here or through the chosen launcher."""
+def multirun(
+    arguments: Sequence[str], chosen: Options, *, hydra: Hydra, finished: Callable[[Plan], None]
+) -> int:
+    """What Hydra's multirun does: the whole sweep, here or through the chosen launcher, then `finished`."""
     made = make_plan(job_overrides(arguments), store=Store())
     if hydra.places_workers and made.missing():
         prepare_environment(made)
         print(made.summary(), file=sys.stderr)
         launch(made, chosen, hydra)
         # Their results are in the store; what is left to do here is to count, or to finish.
-    return _work(made, chosen)
+    code = _work(made, chosen)
+    if code in (0, 1):
+        finished(made)
+    return code
 
 
 def work_on(file: Path) -> int:

@@ -77,11 +77,14 @@ class Plan:
         return line + (f", {_count(refused, 'cell')} that cannot work" if refused else "")
 
     def experiment_node(self) -> dict[str, Any]:
-        """The experiment as records state it: factors as names and labels."""
+        """The experiment as records state it: each factor's labels with the overrides they stand for."""
         node: dict[str, Any] = plain(asdict(self.experiment))
         node["name"] = self.name
         node["baseline"] = {str(name): label_text(v) for name, v in self.experiment.baseline.items()}
-        node["factors"] = {factor.name: [level.label for level in factor.levels] for factor in self.factors}
+        node["factors"] = {
+            factor.name: {v.label: dict(text.split("=", 1) for text in v.overrides) for v in factor.levels}
+            for factor in self.factors
+        }
         return node
 
 

@@ -35,6 +35,7 @@ class HarnessSweeper(Sweeper):  # type: ignore[misc]
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the sweep; a sweep in which some cells have no result ends with exit code 1."""
+        from harness.report.commands import after_sweep
         from harness.sweep import commands
 
         assert self._config is not None
@@ -42,6 +43,7 @@ class HarnessSweeper(Sweeper):  # type: ignore[misc]
             arguments,
             commands.options(self._options),
             hydra=commands.Hydra(context=self._context, task=self._task, config=self._config),
+            finished=after_sweep,
         )
         if code:
             sys.exit(code)

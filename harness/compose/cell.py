@@ -34,8 +34,10 @@ class Cell(CellView):
     Raises: ConfigError where a value is unknown, of the wrong type or impossible
     """
 
-    def __init__(self, node: DictConfig, *, overrides: tuple[str, ...] = (), experiment: str = "") -> None:
-        raw: Any = OmegaConf.to_container(node, resolve=True)
+    def __init__(
+        self, node: DictConfig | dict[str, Any], *, overrides: tuple[str, ...] = (), experiment: str = ""
+    ) -> None:
+        raw: Any = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
         self.overrides = overrides
         self.stages = tuple(raw["stages"])
         self.seed, self.base_seed = int(raw["seed"]), int(raw["base_seed"])

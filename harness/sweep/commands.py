@@ -53,7 +53,7 @@ def sweep(overrides: Sequence[str], options: Options | None = None, *, store: St
 
 def plan(arguments: Sequence[str]) -> int:
     """`harness plan`: what a sweep would do, and what cannot work; nothing is run."""
-    made = make_plan([text for text in arguments if text != "--json"], store=Store())
+    made = make_plan(job_overrides(text for text in arguments if text != "--json"), store=Store())
     if "--json" in arguments:
         print(json.dumps(describe(made), indent=1))
         return 0
@@ -164,7 +164,7 @@ def prepare_environment(made: Plan) -> None:
 def print_outcomes(made: Plan, outcomes: Counter[str]) -> None:
     """The last table: how many cells ended how."""
     console = Console()
-    table = Table("outcome", "cells", title=f"{made.name}: {len(made.cells)} cells", title_justify="left")
+    table = Table("outcome", "cells")
     for status in STATUSES:
         if outcomes[status]:
             table.add_row(status, str(outcomes[status]))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import OverrideParseException
 
 from harness.errors import ConfigError
@@ -31,6 +31,12 @@ class Assignment:
     def overrides(self) -> list[str]:
         """One command-line override for each value."""
         return [f"{self.key}={value}" if value or self.key[0] != "~" else self.key for value in self.values]
+
+    def value(self) -> Any:
+        """The only value, as Python has it."""
+        (text,) = self.values
+        value = _parser().parse_override(f"key={text}").value()
+        return str(value.text) if isinstance(value, QuotedString) else value
 
 
 @functools.cache

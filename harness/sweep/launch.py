@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,6 @@ def read_plan(file: Path) -> tuple[Plan, Options]:
     return made, chosen
 
 
-def job_overrides(arguments: Sequence[str]) -> list[str]:
+def job_overrides(arguments: Iterable[str]) -> list[str]:
     """A command line without what belongs to Hydra itself."""
     return [text for text in arguments if not text.startswith(("hydra.", "hydra/"))]

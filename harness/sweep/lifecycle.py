@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from harness.axes.tracker import Tracker
+from harness.method import Choice
 from harness.registry import registry
 from harness.sweep.execute import STEPS, read_steps
 from harness.sweep.plan import Plan, PlannedCell, directory
@@ -37,7 +39,7 @@ class Session:
         self._steps: dict[str, int] = {}
         self._trackers: dict[str, Tracker] = {}
         for choice in cell.cell.choices("tracker"):
-            self._guard(choice.method.name, lambda choice=choice: self._add(choice.build()))
+            self._guard(choice.method.name, partial(self._add, choice))
         self._each("harness_run_started", "run_started", run=self.run)
 
     def step(self, key: str, step: int, facts: dict[str, float]) -> None:
@@ -61,20 +63,20 @@ class Session:
         if artifact is None or key in self._told:
             return
         self._told.add(key)
-        for step, facts in read_steps(artifact.path / STEPS):
-            self.step(key, step, facts)
+        for step, seen in read_steps(artifact.path / STEPS):
+            self.step(key, step, seen)
         facts = {**artifact.facts, "reused": reused, "seconds": artifact.meta.get("seconds")}
         part = artifact.meta.get("part", "")
         stage = f"{artifact.stage}.{part}" if part else artifact.stage
         self._each("harness_stage_finished", "stage_finished", run=self.run, stage=stage, facts=facts)
 
-    def _add(self, tracker: Tracker) -> None:
-        self._trackers[tracker.name] = tracker
+    def _add(self, choice: Choice) -> None:
+        self._trackers[choice.method.name] = choice.build()
 
     def _each(self, hook: str, method: str, **arguments: Any) -> None:
         for name, tracker in list(self._trackers.items()):
-            self._guard(name, lambda tracker=tracker: getattr(tracker, method)(**arguments))
-        self._guard("plugin hooks", lambda: getattr(registry().hook, hook)(**arguments))
+            self._guard(name, partial(getattr(tracker, method), **arguments))
+        self._guard("plugin hooks", partial(getattr(registry().hook, hook), **arguments))
 
     def _guard(self, name: str, call: Callable[[], Any]) -> None:
         """Run an observer; what it raises becomes a note of the record, never the cell's outcome."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,7 @@ def make_plan(arguments: Sequence[str], *, store: Store, single: bool = False, c
     experiment = _from_node(node, choices.get("experiment"))
     found = factors(experiment, asked)
     seeds = _seeds(experiment, asked, int(node.seed))
-    notes = []
+    notes: list[str] = []
     if single:
         found, seeds, notes = _first(found, seeds)
     planned = cells(experiment, found, seeds=seeds, stages=list(node.stages))
@@ -117,9 +117,10 @@ def make_plan(arguments: Sequence[str], *, store: Store, single: bool = False, c
     for item in planned:
         cell = assembler.cell(item.overrides)
         if cell.id not in seen:
-            keys = tuple(graph.add(cell))
-            seen[cell.id] = PlannedCell(cell=cell, levels=item.levels, seed=item.seed, keys=keys)
+            asks = tuple(graph.add(cell))
+            seen[cell.id] = PlannedCell(cell=cell, levels=item.levels, seed=item.seed, keys=asks)
     graph.save_caches()
+    _check(graph, seen)
     duplicates = len(planned) - len(seen)
     if duplicates:
         notes.append(f"{_count(duplicates, 'cell')} the same as another, left out")
@@ -132,6 +133,15 @@ def make_plan(arguments: Sequence[str], *, store: Store, single: bool = False, c
         graph=graph,
         notes=notes,
     )
+
+
+def _check(graph: Graph, cells: dict[str, PlannedCell]) -> None:
+    """Note the problems of every cell; one whose stages are all in the store has been proven to work."""
+    from harness.problems import problems
+
+    for name, planned in cells.items():
+        if any(graph.store.find(key) is None for key in planned.keys):
+            cells[name] = replace(planned, problems=tuple(problems(planned.cell)))
 
 
 def directory(plan: Plan, cell: PlannedCell) -> Path:

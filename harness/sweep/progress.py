@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from harness.sweep.graph import Node
 from harness.sweep.outcome import Outcome
 from harness.sweep.plan import Plan, PlannedCell
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 EVERY = 10.0
 """Seconds between two plain lines about a running stage."""
@@ -86,7 +89,7 @@ class Live(Lines):
     def say(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False)
 
-    def _table(self, waiting: int, elsewhere: int) -> object:
+    def _table(self, waiting: int, elsewhere: int) -> RenderableType:
         from rich.table import Table
 
         done = sum(self._done.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
 from types import FrameType
@@ -226,7 +226,10 @@ class Worker:
                 continue
             progress = True
             del self._running[key]
-            self._drop(entry, before=lambda e=entry, o=outcome: self._ended(e, o))
+            try:
+                self._ended(entry, outcome)
+            finally:
+                self._drop(entry)
         return progress
 
     def _ended(self, entry: Running, outcome: Outcome) -> None:
@@ -265,12 +268,9 @@ class Worker:
             self._queue.remove(key)
         self._later.pop(key, None)
 
-    def _drop(self, entry: Running, before: Callable[[], Any] = lambda: None) -> None:
-        try:
-            before()
-        finally:
-            entry.claim.release()
-            entry.presence.leave()
+    def _drop(self, entry: Running) -> None:
+        entry.claim.release()
+        entry.presence.leave()
 
     def _on_step(self, node: Node, step: int, facts: dict[str, float]) -> None:
         self.view.step(node, step, facts)

@@ -90,7 +90,7 @@ class TokenFiles:
     def bytes_per_token(self, split: Split | str, domain: str) -> float:
         """UTF-8 bytes of text behind one stored token of a domain, on average."""
         entry = self.index["splits"][Split(split).value][domain]
-        return float(entry["num_bytes"]) / max(entry["num_tokens"], 1)
+        return float(entry["num_bytes"] / max(entry["num_tokens"], 1))
 
 
 @dataclass(frozen=True, kw_only=True)

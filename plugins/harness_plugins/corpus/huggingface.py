@@ -1,0 +1,100 @@
+"""A data set of the Hugging Face hub, or one saved or laid out as such on disk."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import ConfigError, Corpus, DataError, Document, Method, files_at, hash_files, hookimpl
+
+
+class HuggingFace(Corpus):
+    """Rows of a `datasets` data set; the split is ours, by a hash of the row's number.
+
+    Raises: DataError with the library's reason where the data cannot be had (offline, unknown, no column)
+    """
+
+    name = "huggingface"
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Corpus.Config):
+        path: str = ""
+        """Name on the hub, or a folder (`save_to_disk`, or Parquet, JSON, CSV, text files); required."""
+        subset: str = ""
+        """Configuration of the data set, where it has several."""
+        revision: str = ""
+        """Commit or tag on the hub; state one, or the result is not reproducible."""
+        source_split: str = "train"
+        """Split to read."""
+        text_field: str = "text"
+        """Column of the text."""
+        domain: str = "huggingface"
+        """Domain of all documents."""
+        max_documents: int = 0
+        """Rows to read; 0 reads all."""
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if self.max_documents < 0:
+                raise ConfigError(f"corpus.max_documents={self.max_documents} must be at least 0 (0 is all)")
+
+    config: Config
+
+    @classmethod
+    def trial(cls, directory: Path) -> Config:
+        rows = (f'{{"text": "Row {number} of a data set."}}\n' for number in range(50))
+        (directory / "train.jsonl").write_text("".join(rows))
+        return cls.Config(path=str(directory))
+
+    def documents(self) -> Iterator[Document]:
+        for number, row in enumerate(self._load()):
+            if self.config.max_documents and number == self.config.max_documents:
+                return
+            text = row.get(self.config.text_field)
+            if not isinstance(text, str):
+                raise DataError(
+                    f"corpus.path={self.config.path}: row {number} has no text in column "
+                    f"'{self.config.text_field}'; set corpus.text_field to one of {sorted(row)}"
+                )
+            if text.strip():
+                name = f"{self.config.path.rstrip('/').rpartition('/')[2]}/{number}"
+                yield Document(
+                    id=name,
+                    text=text.replace("\r\n", "\n"),
+                    domain=self.config.domain,
+                    split=self.split(str(number)),
+                )
+
+    def fingerprint(self) -> dict[str, str]:
+        if Path(self.config.path).is_dir():
+            return {"sha256": hash_files(files_at(self.config.path, option="corpus.path"))}
+        return {"revision": self.config.revision or "unstated"}
+
+    def _load(self) -> Any:
+        import datasets
+
+        if not self.config.path:
+            raise ConfigError("corpus=huggingface needs corpus.path=NAME or a folder")
+        folder = Path(self.config.path)
+        try:
+            if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
+                found = datasets.load_from_disk(str(folder))
+                return found[self.config.source_split] if isinstance(found, dict) else found
+            return datasets.load_dataset(
+                self.config.path,
+                self.config.subset or None,
+                split=self.config.source_split,
+                revision=self.config.revision or None,
+                streaming=bool(self.config.max_documents) and not folder.is_dir(),
+            )
+        except Exception as error:  # the library raises anything, from OSError to its own
+            raise DataError(
+                f"corpus=huggingface cannot load '{self.config.path}' "
+                f"(split '{self.config.source_split}'): {type(error).__name__}: {error}; "
+                "offline it must be a folder or lie in the cache of `datasets`"
+            ) from error
+
+
+@hookimpl
+def harness_methods() -> list[type[Method]]:
+    return [HuggingFace]

@@ -1,0 +1,94 @@
+"""Classifier filter: keeps documents that read like a reference."""
+
+import itertools
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from harness import ConfigError, Document, Filter, Method, Split, files_at, hookimpl, read_text
+
+BUCKETS = 1 << 15
+CHUNK_WORDS = 80
+
+
+class Classifier(Filter):
+    """Naive Bayes on hashed words and word pairs: reference text against other text.
+
+    Paper: Brown et al. 2020, arXiv:2005.14165, appendix A (a linear classifier on hashed features)
+    Differs: naive Bayes (one pass, no tuning) instead of logistic regression
+    State: with no negative file the whole stream is held in memory and is the negative class
+    """
+
+    name = "classifier"
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Filter.Config):
+        positive: str = ""
+        """Text file or folder of what to keep; empty takes Python's language reference."""
+        negative: str = ""
+        """Text file or folder of what not to keep; empty takes the corpus itself."""
+        threshold: float = 0.5
+        """Least probability of the positive class, equal priors (0 to 1)."""
+
+        def __post_init__(self) -> None:
+            if not 0 <= self.threshold <= 1:
+                raise ConfigError(f"filter.classifier.threshold={self.threshold} must lie in [0, 1]")
+
+    config: Config
+
+    @classmethod
+    def trial(cls, directory: Path) -> tuple[Config, Document, Document]:
+        good = "The function returns the value of the object when the argument is a sequence. "
+        bad = "click here now best price buy cheap free offer win prize today only "
+        (directory / "good.txt").write_text(good * 20)
+        (directory / "bad.txt").write_text(bad * 20)
+        return (
+            cls.Config(positive=str(directory / "good.txt"), negative=str(directory / "bad.txt")),
+            Document(id="good", text=good, domain="docs", split=Split.train),
+            Document(id="bad", text="Buy now, cheap price, free offer!", domain="docs", split=Split.train),
+        )
+
+    def apply(self, documents: Iterator[Document]) -> Iterator[Document]:
+        if self.config.positive:
+            positive = _texts("positive", self.config.positive)
+        else:
+            from pydoc_data.topics import topics
+
+            positive = list(topics.values())
+        if self.config.negative:
+            negative = _texts("negative", self.config.negative)
+        else:
+            documents = iter(found := list(documents))
+            negative = [document.text for document in found]
+        rates = [1.0 + sum(map(_counts, texts), np.zeros(BUCKETS)) for texts in (positive, negative)]
+        self.log_odds = np.log(rates[0] / rates[0].sum()) - np.log(rates[1] / rates[1].sum())
+        yield from super().apply(documents)
+
+    def judge(self, document: Document) -> Document | str:
+        return document if self.probability(document.text) >= self.config.threshold else "classifier"
+
+    def probability(self, text: str) -> float:
+        """Probability of the positive class, of an average stretch of `CHUNK_WORDS` words."""
+        counts = _counts(text)
+        score = float(counts @ self.log_odds) / max(1.0, counts.sum() / CHUNK_WORDS)
+        return float(1 / (1 + np.exp(-np.clip(score, -60, 60))))
+
+
+def _texts(option: str, path: str) -> list[str]:
+    return [read_text(file) for file in files_at(path, option=f"filter.classifier.{option}")]
+
+
+def _counts(text: str) -> np.ndarray:
+    words = re.findall(r"\w+|[^\w\s]", text.lower())
+    features = [*words, *(f"{a} {b}" for a, b in itertools.pairwise(words))]
+    codes = [zlib.crc32(feature.encode()) % BUCKETS for feature in features]
+    return np.bincount(codes, minlength=BUCKETS).astype(np.float64)
+
+
+@hookimpl
+def harness_methods() -> list[type[Method]]:
+    return [Classifier]

@@ -1,0 +1,73 @@
+"""Sentence-level deduplication: spans of sentences met before are cut out."""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness import ConfigError, Document, Filter, Method, Split, hookimpl
+
+SENTENCE = re.compile(r"[^.!?\n]*(?:[.!?]+[ \t]*\n?|\n|$)")
+
+
+class DedupSentence(Filter):
+    """Keeps the first of every span of `span` consecutive sentences; later ones are cut.
+
+    Paper: Raffel et al. 2019, arXiv:1910.10683, section 2.2 (C4: spans of three sentences)
+    Differs: spans with fewer than `min_words` words stay, so that `return None` may recur
+    State: hashes of all spans seen, 8 bytes each
+    """
+
+    name = "dedup_sentence"
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Filter.Config):
+        span: int = 3
+        """Sentences compared at once."""
+        min_words: int = 8
+        """Words below which a span may repeat."""
+
+        def __post_init__(self) -> None:
+            if self.span < 1:
+                raise ConfigError(f"filter.dedup_sentence.span={self.span} must be at least 1")
+
+    config: Config
+
+    @classmethod
+    def trial(cls, directory: Path) -> tuple[Config, Document, Document]:
+        text = "Files are opened by name. They are read line by line. Each line ends with a newline. "
+        return (
+            cls.Config(),
+            Document(id="first", text=text, domain="docs", split=Split.train),
+            Document(
+                id="second", text="Something new stands here. " + text, domain="docs", split=Split.train
+            ),
+        )
+
+    def apply(self, documents: Iterator[Document]) -> Iterator[Document]:
+        self.seen: set[bytes] = set()
+        yield from super().apply(documents)
+
+    def judge(self, document: Document) -> Document | str:
+        sentences = [part for part in SENTENCE.findall(document.text) if part]
+        full = [index for index, part in enumerate(sentences) if part.strip()]
+        cut: set[int] = set()
+        for start in range(len(full) - self.config.span + 1):
+            span = full[start : start + self.config.span]
+            words = " ".join(sentences[index] for index in span).lower().split()
+            if len(words) < self.config.min_words:
+                continue
+            digest = hashlib.blake2b(" ".join(words).encode(), digest_size=8).digest()
+            if digest in self.seen:
+                cut.update(span)
+            self.seen.add(digest)
+        if not cut:
+            return document
+        text = "".join(part for index, part in enumerate(sentences) if index not in cut)
+        return replace(document, text=text) if text.strip() else "nothing but repeated sentences"
+
+
+@hookimpl
+def harness_methods() -> list[type[Method]]:
+    return [DedupSentence]

@@ -8,22 +8,25 @@ from harness.method import Method
 
 
 class Verdict(StrEnum):
-    """What to do with the step that was just computed."""
+    """What to do about a step."""
 
     proceed = "proceed"
     rollback = "rollback"
-    """Return to the last checkpoint before the spike and skip the data seen since."""
+    """Return to the last checkpoint before this step and skip the data seen since."""
 
 
 class Stabilizer(Method):
-    """Acts through `modify_spec`, `modify_model`, `loss_terms` and `on_gradients`, and may judge a step."""
+    """Acts through `modify_spec`, `modify_model`, `loss_terms` and `on_gradients`, and may judge steps."""
 
     axis = "stabilizer"
     many = True
     default = ("clip_norm",)
 
-    def verdict(self, step: int, loss: float, gradient_norm: float) -> Verdict:
-        """What to do, seen on logging steps only; called before the optimizer's step."""
+    def verdict(self, step: int, loss: float) -> Verdict:
+        """What to do about step `step` (0-based); asked on logging steps, for every step since the last.
+
+        Raises: DivergedError where nothing helps any more
+        """
         return Verdict.proceed
 
     def state_dict(self) -> dict[str, object]:

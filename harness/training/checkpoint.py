@@ -34,6 +34,13 @@ def steps(folder: Path) -> list[int]:
     return sorted(int(path.stem.removeprefix("step-")) for path in folder.glob("step-*.pt"))
 
 
+def drop_after(folder: Path, step: int) -> None:
+    """Delete the checkpoints of later steps."""
+    for later in steps(folder):
+        if later > step:
+            (folder / f"step-{later:09d}.pt").unlink()
+
+
 def read(folder: Path, step: int) -> dict[str, Any]:
     """The checkpoint of a step, on the CPU."""
     state: dict[str, Any] = torch.load(folder / f"step-{step:09d}.pt", map_location="cpu", weights_only=False)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
-from harness.errors import DivergedError
+from harness.axes.stabilizer import Verdict
+from harness.errors import ConfigError, DivergedError
 from harness.rng import Purpose
 from harness.training import checkpoint, measure
-from harness.training.contract import BatchSource, Loss, Run
+from harness.training.contract import Batch, BatchSource, Loss, Run
 from harness.training.curve import Curve
 from harness.training.gradients import Gradients
 from harness.training.meter import Meter
-from harness.training.methods import Methods
+from harness.training.methods import Methods, acts
 from harness.training.settings import Settings
 
 
@@ -75,21 +79,25 @@ class Trainer:
         self.on_gradients = methods.actors(self.model, "on_gradients")
         self.meter = Meter.of(source, settings.budget, flops_per_token=flops)
         self.curve = Curve(log_every=settings.log_every, device=self.device)
-        self.peak_memory = 0
+        self.peak_memory = self.traced = 0
+        self.rolls_back = any(acts(type(method), "verdict") for method in methods.stabilizers)
+        if self.rolls_back and not settings.checkpoint_every:
+            raise ConfigError("spike_rollback returns to checkpoints; set checkpoint_every above 0")
         self.rollbacks: list[dict[str, Any]] = []
 
     def run(self) -> dict[str, Any]:
         """Train to the end of the budget."""
         torch.manual_seed(self.work.stream(Purpose.dropout) + self.methods.parallelism.data_rank()[0])
         self._resume()
+        if self.rolls_back and not self.meter.counts["steps"]:
+            self._save(0)
         self.meter.restart_clock()
         while self.meter.spent() < 1:
-            self._measured_step()
+            self._step()
             step = int(self.meter.counts["steps"])
             saves = self.settings.checkpoint_every and step % self.settings.checkpoint_every == 0
-            if saves or step % self.settings.log_every == 0 or self.meter.spent() >= 1:
-                self._look(step)
-            if saves and self.meter.spent() < 1:
+            looks = saves or step % self.settings.log_every == 0 or self.meter.spent() >= 1
+            if looks and self._look(step) and saves and self.meter.spent() < 1:
                 self._save(step)
         self.methods.optimizer.finish(self.optimizer)
         return self._facts()
@@ -108,12 +116,17 @@ class Trainer:
         factor = self.methods.schedule.factor(progress, step, total_steps)
         for group, peak in zip(self.optimizer.param_groups, self.peak_rates, strict=True):
             group["lr"] = peak * factor
+        with self._traced(measure.num_elements(batch)):
+            self._update(batch, size, {"learning_rate": settings.learning_rate * factor})
+
+    def _update(self, batch: Batch, size: int, facts: dict[str, Any]) -> None:
+        """Gradients of a global batch and the optimizer's step."""
         result = self.gradients.compute(batch, size)
         if self.scaler:
             self.scaler.unscale_(self.optimizer)
-        facts = {**result.facts, "learning_rate": settings.learning_rate * factor}
+        facts |= result.facts
         for method in self.on_gradients:
-            facts.update(method.on_gradients(self.model, step))
+            facts |= method.on_gradients(self.model, int(self.meter.counts["steps"]) - 1)
         if self.scaler:
             self.scaler.step(self.optimizer)
             self.scaler.update()
@@ -122,21 +135,29 @@ class Trainer:
         self.gradients.zero()
         self.curve.add(result.loss, facts)
 
-    def _measured_step(self) -> None:
-        # The second step has optimizer state and is as large as any; tracing every step would cost time.
-        if self.device.type == "cpu" and self.meter.counts["steps"] == 1 and not self.peak_memory:
-            with measure.PeakTracker(self._tensors()) as tracker:
-                self._step()
-            self.peak_memory = tracker.peak
-        else:
-            self._step()
+    @contextmanager
+    def _traced(self, num_elements: int) -> Iterator[None]:
+        """Measure peak memory in a step with optimizer state that is larger than any before.
 
-    def _look(self, step: int) -> None:
-        """A logging step: the only place where the host reads from the device."""
+        Tracing every step would cost time; a CUDA allocator keeps its own books.
+        """
+        if self.device.type != "cpu" or not self.optimizer.state or num_elements <= self.traced:
+            yield
+            return
+        with measure.PeakTracker(self._tensors()) as tracker:
+            yield
+        self.traced, self.peak_memory = num_elements, max(self.peak_memory, tracker.peak)
+
+    def _look(self, step: int) -> bool:
+        """A logging step: the only place where the host reads from the device. False after a rollback."""
         interval = self.curve.read(step)
-        for index, value in enumerate(interval.losses):
-            if not value == value or value in (float("inf"), float("-inf")):
-                raise DivergedError(step - len(interval.losses) + index, f"the loss is {value}")
+        for index, value in enumerate(interval.losses, start=step - len(interval.losses)):
+            for stabilizer in self.methods.stabilizers:
+                if stabilizer.verdict(index, value) is Verdict.rollback:
+                    self._roll_back(index, value)
+                    return False
+            if not math.isfinite(value):
+                raise DivergedError(index, f"the loss is {value}")
         factor = self.settings.spike_factor
         if factor is not None and self.curve.has_diverged(factor):
             raise DivergedError(
@@ -153,6 +174,34 @@ class Trainer:
                 "seconds_left": seconds * max(1 / spent - 1, 0.0),
             },
         )
+        return True
+
+    def _roll_back(self, step: int, loss: float) -> None:
+        """Continue from the last checkpoint before a step, with data that was not seen yet."""
+        folder, position = self.work.checkpoints, self.source.state_dict()
+        before = [written for written in checkpoint.steps(folder) if written <= step]
+        if not before:
+            raise DivergedError(step, f"the loss is {loss:.4g} and no checkpoint lies before it")
+        state, now = checkpoint.read(folder, before[-1]), self.meter.state_dict()
+        skipped = now["sequences"] - state["meter"]["sequences"]
+        kept = [stabilizer.state_dict() for stabilizer in self.methods.stabilizers]
+        rollbacks = [
+            *self.rollbacks,
+            {
+                "spike_step": step,
+                "loss": loss,
+                "restored_step": before[-1],
+                "skipped_sequences": int(skipped),
+                "skipped_from": state["source"],
+                "skipped_to": position,
+            },
+        ]
+        state |= {"source": position, "stabilizers": kept, "rollbacks": rollbacks}
+        state["meter"]["seconds"] = now["seconds"]
+        self._restore(state)
+        checkpoint.drop_after(folder, before[-1])
+        self._save(before[-1])
+        self.work.on_step(before[-1], {"rollback_from_step": step, "skipped_sequences": skipped})
 
     def _save(self, step: int) -> None:
         state = self.methods.parallelism.state(self.model, self.optimizer)

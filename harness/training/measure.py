@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary, finalize
@@ -112,6 +112,11 @@ def _measured_peak(device_type: str, dtype: torch.dtype, num_threads: int) -> tu
     return 2 * size**3 / best, what
 
 
+def num_elements(batch: Mapping[str, Tensor]) -> int:
+    """Elements of a batch's id tensors, padding included: what a step's memory grows with."""
+    return sum(value.numel() for name, value in batch.items() if name.endswith("input_ids"))
+
+
 class PeakTracker(TorchDispatchMode):
     """Follows the storages that are held and every one made while it is active, until they are freed.
 
@@ -138,7 +143,7 @@ class PeakTracker(TorchDispatchMode):
         return result
 
     def _follow(self, value: Tensor) -> None:
-        storage = value.untyped_storage()
+        storage = getattr(value, "_local_tensor", value).untyped_storage()  # a DTensor's own share
         if storage in self.known:
             return
         size = self.known[storage] = storage.nbytes()

@@ -73,8 +73,9 @@ class Methods:
 
 def acts(method: type[Method], *points: str) -> bool:
     """Whether a class implements one of the published points of training."""
+    contract = Stabilizer if issubclass(method, Stabilizer) else Method
     points = points or ("loss_terms", "on_gradients", "modify_model")
-    return any(getattr(method, point) is not getattr(Method, point) for point in points)
+    return any(getattr(method, point) is not getattr(contract, point) for point in points)
 
 
 def _several(choices: Choice | tuple[Choice, ...] | None) -> tuple[Choice, ...]:

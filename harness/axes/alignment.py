@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -114,10 +114,15 @@ class Alignment(Method):
         """Whether samples come from the policy as it was before training, not as it is."""
         return False
 
+    def relabel(self, prompts: Sequence[str], rewards_B: Tensor) -> list[str]:
+        """The prompts that samples are learned under, once their rewards are known (control tokens)."""
+        return list(prompts)
+
     def prepare(self, rollouts: Rollouts) -> dict[str, Tensor]:
         """Advantages and the like, B x ... each, computed once on all samples of a rollout."""
         return {}
 
     def rollout_loss(self, rollouts: Rollouts) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of each sample (B) and facts to log (B each), for methods that learn from samples."""
+        """Loss of each sample (B) or token (B x T), and facts to log (B each), for methods that learn from
+        their own samples."""
         raise NotImplementedError

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 from harness.method import Method
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +25,23 @@ class Preference:
     """Machine-checkable constraints of the prompt; empty where there are none."""
 
 
+class Scorer(Protocol):
+    """A trained reward model, or a language model that judges."""
+
+    def score(self, prompts: Sequence[str], answers: Sequence[str]) -> Tensor:
+        """The trained head's reward of B answers.
+
+        Raises: IncompatibleError where the model has no such head
+        """
+        ...
+
+    def log_probs(self, prompts: Sequence[str], answers: Sequence[str]) -> Tensor:
+        """Log-probability of B answers under the language model."""
+        ...
+
+
 class Reward(Method):
-    """Scores answers. A learned reward has `trains`, and gives `loss`; others score at once.
+    """Scores answers. A learned reward `trains` in the stage of that name; others score at once.
 
     Shapes: scores are B, higher is better
     """
@@ -34,18 +50,30 @@ class Reward(Method):
     default = "none"
     optional = True
     trains: bool = False
+    reads_language_model: bool = False
+    """Whether `scorer` must be a language model: the option `model` where it is set, else the start of
+    the policy."""
 
-    def loss(self, model: nn.Module, batch: dict[str, Any]) -> Tensor:
-        """Training loss of a learned reward on a batch of preferences."""
+    def from_scratch(self) -> bool:
+        """Whether a trained reward starts from fresh weights of the policy's shape, not from the policy."""
+        return False
+
+    def loss(
+        self, chosen_B: Tensor, rejected_B: Tensor, chosen_nll_B: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Training loss of each pair (B) and facts to log (B each), from the head's scores and the
+        cross-entropy per token of the chosen answer under the same model's language head.
+        """
         raise NotImplementedError
 
+    @abstractmethod
     def score(
         self,
         prompts: Sequence[str],
         answers: Sequence[str],
         *,
-        checks: Sequence[dict[str, object]],
-        scorer: Any = None,
+        checks: Sequence[Mapping[str, object]],
+        scorer: Scorer | None = None,
     ) -> Tensor:
         """Rewards of B answers; `scorer` is the trained reward model where there is one."""
         raise NotImplementedError

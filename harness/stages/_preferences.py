@@ -16,10 +16,14 @@ from harness.axes.alignment import Alignment, LogProbs
 from harness.axes.instruction import Conversation, Turn
 from harness.data.template import IGNORED, Template
 from harness.errors import DataError
+from harness.rng import Purpose
 from harness.training.contract import Batch, LossSum
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from harness.axes.reward import Preference
+    from harness.stages.stage import Work
 
 Reference = Callable[[], AbstractContextManager[nn.Module]]
 """Enters a context that yields the reference model."""
@@ -123,27 +127,30 @@ class PreferenceSource:
         return np.random.default_rng([self.seed, self.epoch]).permutation(len(self.pairs))
 
 
-def log_probs(model: nn.Module, input_ids: Tensor, attention_mask: Tensor, labels_BT: Tensor) -> LogProbs:
-    """Log-probabilities of the labelled tokens.
-
-    Shapes: all B x T; labels are shifted already
-    """
-    logits_BTV = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
+def per_token_log_probs(logits_BTV: Tensor, labels_BT: Tensor) -> LogProbs:
+    """Log-probabilities of the labelled tokens; labels are shifted already."""
     kept_BT = labels_BT != IGNORED
     per_token_N = -F.cross_entropy(logits_BTV[kept_BT].float(), labels_BT[kept_BT], reduction="none")
     per_token_BT = torch.zeros(labels_BT.shape, dtype=per_token_N.dtype, device=labels_BT.device)
     return LogProbs(per_token_BT=per_token_BT.masked_scatter(kept_BT, per_token_N), mask_BT=kept_BT.float())
 
 
-def answers_log_probs(model: nn.Module, batch: Batch, parts: Sequence[str]) -> dict[str, LogProbs]:
-    """Log-probabilities of several parts of a preference batch, in one pass through the model."""
+def joined_parts(batch: Batch, parts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
+    """Ids, attention mask and labels of several parts below each other, padded to one width."""
     width = max(batch[f"{part}_input_ids"].shape[1] for part in parts)
 
     def joined(name: str, fill: int) -> Tensor:
         rows = [batch[f"{part}_{name}"] for part in parts]
         return torch.cat([F.pad(row, (0, width - row.shape[1]), value=fill) for row in rows])
 
-    both = log_probs(model, joined("input_ids", 0), joined("attention_mask", 0), joined("labels_BT", IGNORED))
+    return joined("input_ids", 0), joined("attention_mask", 0), joined("labels_BT", IGNORED)
+
+
+def answers_log_probs(model: nn.Module, batch: Batch, parts: Sequence[str]) -> dict[str, LogProbs]:
+    """Log-probabilities of several parts of a preference batch, in one pass through the model."""
+    ids_BT, mask_BT, labels_BT = joined_parts(batch, parts)
+    logits_BTV = model(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False).logits
+    both = per_token_log_probs(logits_BTV, labels_BT)
     tokens = both.per_token_BT.chunk(len(parts))
     masks = both.mask_BT.chunk(len(parts))
     return {
@@ -165,3 +172,25 @@ def preference_loss(method: Alignment, reference: Reference | None) -> Callable[
         return LossSum(loss_B.sum(), count, {name: value.detach().sum() for name, value in facts.items()})
 
     return loss
+
+
+def preference_source(work: Work, tokenizer: PreTrainedTokenizerBase, method: Alignment) -> PreferenceSource:
+    """Batches of preferences from the chosen feedback.
+
+    Raises: DataError where it gives none
+    """
+    from harness.stages.instruct import training_conversations
+
+    feedback = work.one("feedback").build()
+    conversations = training_conversations(work)
+    found = list(feedback.preferences(conversations, work.stream(Purpose.sampling)))
+    if not found:
+        raise DataError(f"feedback={feedback.name} gave no preference on {len(conversations)} conversations")
+    return PreferenceSource(
+        found,
+        method,
+        Template(tokenizer),  # type: ignore[arg-type]
+        seed=work.stream(Purpose.data_order),
+        length=work.config.sequence_length,
+        pad_id=tokenizer.pad_token_id or 0,
+    )

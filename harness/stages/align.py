@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
 
 from harness.axes import TRAINING_AXES
 from harness.axes.alignment import Needs
-from harness.errors import DataError
-from harness.rng import Purpose
+from harness.errors import ConfigError
 from harness.stages._training import TrainingConfig, run_training
-from harness.stages.instruct import training_conversations
 from harness.stages.stage import Choices, Stage, Work
+from harness.training.settings import Budget, Unit
 
 if TYPE_CHECKING:
     from harness.axes.alignment import Alignment
@@ -45,7 +44,21 @@ class Align(Stage):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(TrainingConfig):
-        """Budget, batch and learning rate."""
+        learning_rate: float = 5e-4
+        """Peak learning rate; the schedule multiplies it."""
+        budget: Budget = Budget(unit=Unit.epochs, amount=1.0)  # noqa: RUF009 - frozen
+        """How long to train."""
+        max_new_tokens: int = 32
+        """Longest sampled answer, for methods that learn from their own samples."""
+        temperature: float = 1.0
+        """Temperature of those samples."""
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if self.max_new_tokens < 1:
+                raise ConfigError(f"align.max_new_tokens={self.max_new_tokens} must be at least 1")
+            if self.temperature <= 0:
+                raise ConfigError(f"align.temperature={self.temperature} must be positive")
 
     @classmethod
     def active(cls, cell: Cell) -> bool:
@@ -69,20 +82,23 @@ class Align(Stage):
         adapted = adapt(loaded, work.one("peft"))
         reference = reference_of(work, adapted) if method.needs_reference else None
         if method.needs is Needs.preferences:
-            from harness.stages._preferences import preference_loss
+            from harness.stages._preferences import preference_loss, preference_source
 
-            source: Any = preference_source(work, adapted, method)
+            source: Any = preference_source(work, adapted.loaded.tokenizer, method)
             loss = preference_loss(method, reference)
             facts: dict[str, Any] = {"preferences": len(source.pairs), "preferences_dropped": source.dropped}
         else:
             from harness.stages._rollouts import RolloutSource, rollout_loss
 
             source = RolloutSource(work, adapted, method, reference)
-            loss = rollout_loss(method)
+            loss = rollout_loss(method, samples_per_prompt=source.samples_per_prompt)
             facts = {"prompts": source.num_prompts}
-        facts |= run_training(work, adapted.model, source, loss)
+        settings = work.config
+        if method.needs is Needs.rollouts:  # a policy gradient's loss hovers around zero: only NaN is a spike
+            settings = replace(settings, spike_factor=None)
+        facts |= run_training(work, adapted.model, source, loss, settings)
         if method.needs is Needs.rollouts:
-            facts |= source.facts()
+            facts |= source.finish()
         facts["effects"] = adapted.trained()
         facts["reference"] = "none" if reference is None else "the start, frozen"
         applied = [
@@ -91,30 +107,6 @@ class Align(Stage):
         ]
         adapted.save(work.out, applied=applied, template=True)
         return facts
-
-
-def preference_source(work: Work, adapted: Adapted, method: Alignment) -> Any:
-    """Batches of preferences from the chosen feedback.
-
-    Raises: DataError where it gives none
-    """
-    from harness.data.template import Template
-    from harness.stages._preferences import PreferenceSource
-
-    feedback = work.one("feedback").build()
-    conversations = training_conversations(work)
-    found = list(feedback.preferences(conversations, work.stream(Purpose.sampling)))
-    if not found:
-        raise DataError(f"feedback={feedback.name} gave no preference on {len(conversations)} conversations")
-    tokenizer = adapted.loaded.tokenizer
-    return PreferenceSource(
-        found,
-        method,
-        Template(tokenizer),
-        seed=work.stream(Purpose.data_order),
-        length=work.config.sequence_length,
-        pad_id=tokenizer.pad_token_id or 0,
-    )
 
 
 def reference_of(work: Work, adapted: Adapted) -> Reference:

@@ -11,6 +11,7 @@ from harness.errors import DataError
 from harness.rng import Purpose
 from harness.stages._training import TrainingConfig, run_training
 from harness.stages.stage import Stage, Work
+from harness.training.settings import Budget, Unit
 
 if TYPE_CHECKING:
     from harness.axes.instruction import Conversation
@@ -30,7 +31,10 @@ class Instruct(Stage):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(TrainingConfig):
-        """Budget, batch and learning rate."""
+        learning_rate: float = 1e-3
+        """Peak learning rate; the schedule multiplies it."""
+        budget: Budget = Budget(unit=Unit.epochs, amount=1.0)  # noqa: RUF009 - frozen
+        """How long to train."""
 
     @classmethod
     def active(cls, cell: Cell) -> bool:

@@ -95,3 +95,26 @@ def test_a_stage_gives_the_same_artifact_twice(tmp_path: Path) -> None:
         chain.run("align", "peft=lora", "alignment=dpo")
         logits.append(chain.logits())
     assert torch.equal(*logits)
+
+
+@pytest.mark.parametrize("alignment", ["ppo", "grpo", "rloo", "raft", "best_of_n", "quark"])
+def test_methods_that_learn_from_their_own_samples_run(chain: Chain, alignment: str) -> None:
+    facts = chain.run(
+        "align", f"alignment={alignment}", "reward=rules", "peft=lora", "align.max_new_tokens=6"
+    )
+    assert facts["rollouts"] >= 1
+    assert facts["reward_method"] == "rules"
+
+
+def test_a_trained_reward_guides_alignment(chain: Chain) -> None:
+    out = chain.shelf.new("reward", "reward")
+    everything = ["model=pretrained", f"model.path={chain.directory}", *FAST, "reward=pairwise"]
+    everything += ["reward_stage.budget={unit: steps, amount: 3}", "reward_stage.batch_size=4"]
+    work = tiny.work(chain.shelf, "reward", out, everything, {})
+    facts = stage_class("reward")().run(work)
+    assert facts["preferences"] > 0
+    inputs = {"reward": out}
+    aligned = chain.shelf.new("aligned")
+    overrides = [*everything, "alignment=grpo", "align.max_new_tokens=6"]
+    facts = stage_class("align")().run(tiny.work(chain.shelf, "align", aligned, overrides, inputs))
+    assert facts["reward_method"] == "pairwise"

@@ -1,0 +1,103 @@
+"""Reward: a model of human preference, trained on pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import nn
+
+from harness.axes import TRAINING_AXES
+from harness.axes.alignment import Alignment, LogProbs
+from harness.rng import Purpose
+from harness.stages._training import TrainingConfig, run_training
+from harness.stages.stage import Stage, Work
+from harness.training.contract import Batch, LossSum
+from harness.training.settings import Budget, Unit
+
+if TYPE_CHECKING:
+    from harness.axes.reward import Reward as RewardMethod
+    from harness.compose import Cell
+    from harness.stages._adaptation import Adapted
+
+
+class Reward(Stage):
+    """Trains a scalar head, and the model below it, to score the chosen answer above the rejected one."""
+
+    name = "reward"
+    axes: ClassVar[tuple[str, ...]] = ("instruction", "peft", "reward", "feedback", *TRAINING_AXES)
+    needs = ("model",)
+    may_need = ("documents",)
+    produces = "reward"
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(TrainingConfig):
+        learning_rate: float = 1e-3
+        """Peak learning rate; the schedule multiplies it."""
+        budget: Budget = Budget(unit=Unit.epochs, amount=1.0)  # noqa: RUF009 - frozen
+        """How long to train."""
+
+    @classmethod
+    def active(cls, cell: Cell) -> bool:
+        choice = cell.choice("reward", stage=cls.name)
+        return choice is not None and choice.method.trains  # type: ignore[attr-defined,no-any-return]
+
+    def run(self, work: Work) -> dict[str, Any]:
+        from harness.model.artifact import open_model
+        from harness.model.scorer import save_head
+        from harness.stages._adaptation import adapt, peft_entry
+        from harness.stages._preferences import preference_source
+
+        method: RewardMethod = work.one("reward").build()
+        loaded = open_model(work, trainable=True)
+        if method.from_scratch():
+            torch.manual_seed(work.stream(Purpose.init))
+            loaded.model = type(loaded.model)(loaded.model.config)
+        adapted = adapt(loaded, work.one("peft"))
+        adapted.model.score_head = score_head(adapted, work.stream(Purpose.init))
+        source = preference_source(work, adapted.loaded.tokenizer, PAIRS)
+        facts: dict[str, Any] = {"preferences": len(source.pairs), "preferences_dropped": source.dropped}
+        facts |= run_training(work, adapted.model, source, reward_loss(method))
+        head = adapted.model.score_head
+        del adapted.model.score_head
+        facts["effects"] = adapted.trained()
+        adapted.save(work.out, applied=[peft_entry(adapted.choice, stage=work.stage)], template=True)
+        save_head(head, work.out)  # type: ignore[arg-type]
+        return facts
+
+
+class _Pairs(Alignment):
+    """Plain pairs, as any method that learns from preferences sees them."""
+
+
+PAIRS = _Pairs()
+
+
+def score_head(adapted: Adapted, seed: int) -> nn.Linear:
+    """A fresh head on the model's hidden state."""
+    embeddings = adapted.model.get_input_embeddings()  # type: ignore[operator]
+    head = nn.Linear(embeddings.weight.shape[1], 1, bias=False)
+    with torch.no_grad():
+        generator = torch.Generator().manual_seed(seed)
+        head.weight.normal_(0, head.in_features**-0.5, generator=generator)
+    return head.to(embeddings.weight.device)
+
+
+def reward_loss(method: RewardMethod) -> Callable[[nn.Module, Batch], LossSum]:
+    """The training loop's loss of a learned reward."""
+    from harness.model.scorer import last_state
+    from harness.stages._preferences import joined_parts, per_token_log_probs
+
+    def loss(model: nn.Module, batch: Batch) -> LossSum:
+        ids_BT, mask_BT, labels_BT = joined_parts(batch, PAIRS.parts)
+        out = model(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False, output_hidden_states=True)
+        scores = model.score_head(last_state(out.hidden_states[-1], mask_BT).float())[:, 0]  # type: ignore[operator]
+        chosen_B, rejected_B = scores.chunk(2)
+        answers: LogProbs = per_token_log_probs(out.logits, labels_BT)
+        loss_B, facts = method.loss(chosen_B, rejected_B, -answers.mean().chunk(2)[0])
+        count = torch.tensor(float(len(loss_B)), device=loss_B.device)
+        return LossSum(loss_B.sum(), count, {name: value.detach().sum() for name, value in facts.items()})
+
+    return loss

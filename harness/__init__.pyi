@@ -64,6 +64,12 @@ from harness.axes.tracker import Tracker as Tracker
 from harness.data.checks import check as check
 from harness.data.checks import share_met as share_met
 from harness.data.checks import violated as violated
+from harness.data.reading import files_at as files_at
+from harness.data.reading import hash_files as hash_files
+from harness.data.reading import read_rows as read_rows
+from harness.data.reading import read_text as read_text
+from harness.data.similarity import mtld as mtld
+from harness.data.similarity import rouge_l as rouge_l
 from harness.data.skills import Item as Item
 from harness.data.skills import skill_items as skill_items
 from harness.errors import ConfigError as ConfigError

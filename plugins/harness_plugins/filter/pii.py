@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import partial
 from pathlib import Path
 
 from harness import ConfigError, Document, Filter, Method, Split, hookimpl
@@ -58,11 +59,14 @@ class Pii(Filter):
         text = document.text
         for kind in self.config.kinds:
             pattern, holds = RULES[kind]
-            mask = f"<{kind.upper()}>"
-            text = pattern.sub(lambda m, holds=holds, mask=mask: mask if holds(m[0]) else m[0], text)
+            text = pattern.sub(partial(_masked, kind=kind, holds=holds), text)
         if text == document.text:
             return document
         return replace(document, text=text) if self.config.action is Action.mask else "personal data"
+
+
+def _masked(found: re.Match[str], *, kind: str, holds: Callable[[str], bool]) -> str:
+    return f"<{kind.upper()}>" if holds(found[0]) else found[0]
 
 
 def _public(text: str) -> bool:

@@ -1,0 +1,100 @@
+"""Chat: conversations of several turns."""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from harness import (
+    ConfigError,
+    Conversation,
+    DataError,
+    Document,
+    Instruction,
+    Method,
+    Role,
+    Split,
+    Turn,
+    files_at,
+    hookimpl,
+    read_rows,
+    skill_items,
+)
+
+
+class Chat(Instruction):
+    """Multi-turn conversations: {messages: [{role, content}]} from files, or exercises asked in a row.
+
+    Every answer is learned, nothing else. Without a path, a conversation is 2 to `max_exchanges` exercises.
+    Raises: DataError naming file and entry of what does not have the format
+    """
+
+    name = "chat"
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Instruction.Config):
+        path: str = ""
+        """JSON or JSON Lines with `messages`; empty makes conversations of exercises."""
+        skills: list[str] = field(default_factory=lambda: ["instructions", "recall"])
+        """Skills of the exercises, in equal parts."""
+        num_conversations: int = 2_000
+        """Training conversations made of exercises; a tenth as many for validation and for test."""
+        max_exchanges: int = 3
+        """Most questions of a conversation made of exercises."""
+
+        def __post_init__(self) -> None:
+            if self.max_exchanges < 2 or self.num_conversations < 1 or not self.skills:
+                raise ConfigError(
+                    "instruction=chat needs max_exchanges >= 2, num_conversations >= 1 and a skill"
+                )
+
+    config: Config
+
+    def conversations(self, documents: Sequence[Document], seed: int) -> Iterator[Conversation]:
+        if self.config.path:
+            yield from self._read()
+            return
+        for split in Split:
+            number = (
+                self.config.num_conversations if split is Split.train else self.config.num_conversations // 10
+            )
+            yield from self._made(split, max(1, number), seed)
+
+    def _read(self) -> Iterator[Conversation]:
+        for file in files_at(self.config.path, option="instruction.path", suffixes=(".json", ".jsonl")):
+            for number, row in enumerate(read_rows(file)):
+                try:
+                    turns = tuple(Turn(role=Role(m["role"]), text=str(m["content"])) for m in row["messages"])
+                except (KeyError, TypeError, ValueError) as error:
+                    raise DataError(
+                        f"{file}, entry {number}: needs messages: [{{role: system|user|assistant, content}}]"
+                    ) from error
+                if turns and turns[-1].role is Role.assistant:
+                    yield Conversation(id=f"chat/{file.stem}/{number}", turns=turns, source=file.stem)
+
+    def _made(self, split: Split, number: int, seed: int) -> Iterator[Conversation]:
+        rng = random.Random(f"chat/{split.value}/{seed}")
+        most = number * self.config.max_exchanges
+        items = [item for skill in self.config.skills for item in skill_items(skill, split, seed, most)]
+        rng.shuffle(items)
+        stock = iter(items)
+        for index in range(number):
+            size = rng.randint(2, self.config.max_exchanges)
+            asked = [item for _, item in zip(range(size), stock, strict=False)]
+            if not asked:
+                return
+            turns: list[Turn] = []
+            for item in asked:
+                turns.append(Turn(role=Role.user, text=item.prompt))
+                turns.append(Turn(role=Role.assistant, text=item.answer))
+            yield Conversation(
+                id=f"chat/{split.value}/{seed}/{index}",
+                turns=tuple(turns),
+                source="chat",
+                split=split,
+                checks=asked[-1].checks,
+            )
+
+
+@hookimpl
+def harness_methods() -> list[type[Method]]:
+    return [Chat]

@@ -54,23 +54,57 @@ def attend(
         if view.is_causal and num_queries == num_keys:
             return call(q_BNTH, k_BKSH, v_BKSH, None, is_causal=True)
     size = BLOCK if keys is not None else DENSE_BLOCK
+    source = _Source(k_BKSH, v_BKSH, size if num_keys > 2 * size and keys is not None else None)
     outputs = []
     for start in range(0, num_queries, size):
         rows = torch.arange(start, min(start + size, num_queries), device=q_BNTH.device)
         end = start + len(rows)
-        columns = _columns(keys, view, start, end, num_keys)
+        columns = source.aligned(_columns(keys, view, start, end, num_keys))
         index = columns if isinstance(columns, Tensor) else _range(columns, num_keys, q_BNTH.device)
 
         def make(rows: Tensor = rows, index: Tensor = index) -> Tensor:
             return _mask_or_bias(view, mask, bias, q_BNTH, rows, index)
 
         score_mask = view.remember(("mask", key, q_BNTH.dtype, start, end), make)
-        if isinstance(columns, Tensor):
-            k_block, v_block = k_BKSH.index_select(2, columns), v_BKSH.index_select(2, columns)
-        else:
-            k_block, v_block = k_BKSH[:, :, columns], v_BKSH[:, :, columns]
-        outputs.append(call(q_BNTH[:, :, start:end], k_block, v_block, score_mask))
+        outputs.append(call(q_BNTH[:, :, start:end], *source.read(columns), score_mask))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
+
+
+class _Source:
+    """Keys and values as blocks read them; cut into chunks once, so that gradients add up chunk by chunk."""
+
+    def __init__(self, k_BKSH: Tensor, v_BKSH: Tensor, size: int | None) -> None:
+        self.k, self.v, self.size = k_BKSH, v_BKSH, size
+        if size is not None:
+            self.k_chunks, self.v_chunks = k_BKSH.split(size, dim=2), v_BKSH.split(size, dim=2)
+
+    def aligned(self, columns: slice | Tensor) -> slice | Tensor:
+        """The columns, widened to whole chunks."""
+        if isinstance(columns, Tensor) or self.size is None:
+            return columns
+        stop = -(-columns.stop // self.size) * self.size
+        return slice(columns.start // self.size * self.size, min(stop, self.k.shape[2]))
+
+    def read(self, columns: slice | Tensor) -> tuple[Tensor, Tensor]:
+        """Shapes: -> BK[columns]H twice"""
+        if isinstance(columns, Tensor):
+            return self.k.index_select(2, columns), self.v.index_select(2, columns)
+        if self.size is None:
+            return self.k[:, :, columns], self.v[:, :, columns]
+        chunks = slice(columns.start // self.size, -(-columns.stop // self.size))
+        return torch.cat(self.k_chunks[chunks], dim=2), torch.cat(self.v_chunks[chunks], dim=2)
+
+
+def _columns(keys: Keys | None, view: View, start: int, end: int, num_keys: int) -> slice | Tensor:
+    """Key slots that a block of queries reads at most; what lies in its future is cut off."""
+    limit = view.past + end if view.is_causal else num_keys
+    if keys is None:
+        return slice(0, limit)
+    found = keys(view.past + start, view.past + end, num_keys)
+    if isinstance(found, slice):
+        return slice(max(0, found.start), min(found.stop, limit))
+    found = found.to(view.key_position_BS.device)
+    return found[found < limit]
 
 
 def _range(columns: slice, num_keys: int, device: torch.device) -> Tensor:

@@ -38,6 +38,10 @@ class MultiHeadLatent(Attention):
     def modify_spec(cls, config: Any, spec: ModelSpec) -> ModelSpec:
         return dataclasses.replace(spec, rotary_dim=config.rope_dim)
 
+    @classmethod
+    def small(cls) -> Any:
+        return cls.Config(latent_dim=8, rope_dim=4)
+
     def build(self, spec: ModelSpec) -> None:
         self.content_dim = spec.head_dim - self.config.rope_dim
         if self.content_dim < 1:

@@ -34,6 +34,10 @@ class SlidingWindow(Attention):
     def num_kv_heads(cls, config: Any, num_heads: int) -> int:
         return int(config.num_kv_heads or num_heads)
 
+    @classmethod
+    def small(cls) -> Any:
+        return cls.Config(window=4)
+
     def mask(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         return (q - k).abs() < self.config.window
 

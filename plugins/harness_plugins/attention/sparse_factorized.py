@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from harness import Attention, ConfigError, Kernel, Method, Position, View, hookimpl
-from harness_plugins.attention._strided import strided_attend
+from harness_plugins.attention._factorized import fixed_attend, strided_attend
 
 
 class Pattern(Enum):
@@ -51,6 +52,10 @@ class SparseFactorized(Attention):
     def absolute(self) -> bool:  # type: ignore[override]
         return self.config.pattern is Pattern.fixed
 
+    @classmethod
+    def small(cls) -> Any:
+        return cls.Config(stride=4, summary=1)
+
     def mask(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         stride = self.config.stride
         if self.config.pattern is Pattern.strided:
@@ -71,13 +76,14 @@ class SparseFactorized(Attention):
     def attend(
         self, q_BNTH: Tensor, k_BKSH: Tensor, v_BKSH: Tensor, view: View, position: Position | None
     ) -> Tensor:
-        direct = self.config.pattern is Pattern.strided and self.config.kernel is Kernel.auto
-        plain = view.is_causal and view.aligned and q_BNTH.shape[2] == k_BKSH.shape[2]
-        if direct and plain and not self.cross and q_BNTH.shape[2] > 2 * self.config.stride:
+        stride, summary = self.config.stride, self.config.summary
+        plain = view.is_causal and view.aligned and q_BNTH.shape[2] == k_BKSH.shape[2] > 2 * stride
+        if self.config.kernel is Kernel.auto and plain and not self.cross:
             bias = position.bias if position is not None and position.has_bias() else None
-            return strided_attend(
-                q_BNTH, k_BKSH, v_BKSH, stride=self.config.stride, scale=self.scale, bias=bias
-            )
+            qkv = (q_BNTH, k_BKSH, v_BKSH)
+            if self.config.pattern is Pattern.strided:
+                return strided_attend(*qkv, stride=stride, scale=self.scale, bias=bias)
+            return fixed_attend(*qkv, stride=stride, summary=summary, scale=self.scale, bias=bias)
         return super().attend(q_BNTH, k_BKSH, v_BKSH, view, position)
 
 

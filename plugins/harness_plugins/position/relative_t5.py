@@ -46,8 +46,9 @@ class RelativeT5(Position):
 
     def bias(self, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         bucket = self.bucket(k - q)
-        if bucket.dim() == 4 and bucket.shape[1] == 1 and h.shape[:1] == (1,) and h.numel() == h.shape[1]:
-            return F.embedding(bucket[:, 0], self.table.weight).permute(0, 3, 1, 2)
+        if bucket.dim() == 4 and bucket.shape[1] == 1 and h.numel() == h.shape[1]:
+            # One lookup for all heads; indexing [bucket, h] has a far slower backward.
+            return F.embedding(bucket[:, 0], self.table.weight[:, h.flatten()]).permute(0, 3, 1, 2)
         return self.table.weight[bucket, h]
 
     def bucket(self, distance: Tensor) -> Tensor:

@@ -1,0 +1,124 @@
+"""Tiny models for the suites of the model axes, and a cache that needs no other library.
+
+Shapes: B = 2 rows, T = 16 tokens, V = 32
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.axes import MODEL_AXES
+from harness.axes.architecture import Architecture
+from harness.axes.attention import Attention, CacheKind
+from harness.axes.norm import Norm
+from harness.method import Choice, Method
+from harness.model.transformer import LanguageModel
+from harness.model.weights import initialize
+from harness.ops.paged_cache import PagedCache
+from harness.ops.state_cache import StateCache
+from harness.registry import registry
+from harness.spec import ModelSpec
+
+SPEC = ModelSpec(
+    vocab_size=32,
+    dim=32,
+    num_layers=2,
+    num_heads=4,
+    head_dim=16,
+    ffn_dim=48,
+    max_length=32,
+    bias=True,
+    init_std=0.2,
+)
+
+
+def default_choice(axis: str) -> Choice:
+    """The method an axis has when nothing is said."""
+    name = registry().axes[axis].default
+    assert isinstance(name, str)
+    method = registry().get(axis, name)
+    return Choice(axis=axis, method=method, config=method.Config())
+
+
+def model_of(method: type[Method], *, dtype: torch.dtype = torch.float64, **shape: Any) -> LanguageModel:
+    """A model that differs from the default in one method, with large random weights."""
+    choices = {axis: default_choice(axis) for axis in MODEL_AXES}
+    config = method.small() if issubclass(method, Attention) else method.Config()
+    choices[method.axis] = Choice(axis=method.axis, method=method, config=config)
+    spec = dataclasses.replace(SPEC, **shape)
+    if issubclass(method, Architecture) and method.has_encoder():
+        spec = dataclasses.replace(spec, num_encoder_layers=2)
+    if issubclass(method, Norm) and method.modify_spec(config, spec).residual_scale != 1:
+        post = registry().get("norm_position", "post")
+        choices["norm_position"] = Choice(axis="norm_position", method=post, config=post.Config())
+    for choice in choices.values():
+        spec = choice.method.modify_spec(choice.config, spec)
+    model = LanguageModel(spec, choices)
+    initialize(model, spec, seed=0)
+    with torch.no_grad():  # Biases and norms move too, or a bug in them would not show.
+        generator = torch.Generator().manual_seed(1)
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return model.to(dtype).eval()
+
+
+def tokens(rows: int = 2, length: int = 16, *, seed: int = 0) -> Tensor:
+    """Random token ids.
+
+    Shapes: -> BT
+    """
+    return torch.randint(0, SPEC.vocab_size, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+def inputs_for(model: LanguageModel, rows: int = 2) -> dict[str, Tensor]:
+    """What the architecture reads besides the tokens."""
+    inputs = {}
+    if model.model.architecture.has_encoder():
+        inputs["encoder_input_ids"] = tokens(rows, 8, seed=5)
+    if model.model.architecture.uses_prefix():
+        inputs["prefix_length"] = torch.full((rows,), 5)
+    return inputs
+
+
+class GrowingCache:
+    """Keys and values of one layer, appended."""
+
+    def __init__(self) -> None:
+        self.k: Tensor | None = None
+        self.v: Tensor | None = None
+
+    def update(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        self.k = k if self.k is None else torch.cat((self.k, k), dim=2)
+        self.v = v if self.v is None else torch.cat((self.v, v), dim=2)
+        return self.k, self.v
+
+    def get_seq_length(self) -> int:
+        return 0 if self.k is None else self.k.shape[2]
+
+
+class LayeredCache:
+    """The cache of a whole model, of the kind that its attention keeps."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.layers: list[Any] = []
+        for layer in model.model.layers:
+            attention = layer.self_attn
+            assert isinstance(attention, Attention)
+            if attention.recurrent:
+                self.layers.append(StateCache())
+            elif attention.config.cache is CacheKind.paged:
+                self.layers.append(PagedCache(block_size=4))
+            else:
+                self.layers.append(GrowingCache())
+
+    def update(self, k: Tensor, v: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        k, v = self.layers[layer].update(k, v)
+        return k, v
+
+    def get_seq_length(self) -> int:
+        return int(self.layers[0].get_seq_length())

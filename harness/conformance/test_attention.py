@@ -1,0 +1,66 @@
+"""What every attention must do."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from harness.axes.attention import Attention
+from harness.conformance._model_suite import *  # noqa: F403
+from harness.conformance._models import SPEC, LayeredCache, model_of, tokens
+from harness.method import Method
+from harness.ops.state_cache import StateCache
+
+AXIS = "attention"
+
+
+def _layer(method: type[Method]) -> Attention:
+    attention = model_of(method).model.layers[0].self_attn
+    assert isinstance(attention, Attention)
+    return attention
+
+
+def test_keys_hold_all_that_the_mask_allows(method: type[Method]) -> None:
+    """`keys` may name too many keys, never too few, for any block of queries."""
+    attention, length = _layer(method), 40
+    q, k = torch.arange(length)[:, None], torch.arange(length)[None]
+    zero = torch.zeros(1, 1, dtype=torch.long)
+    for head in range(SPEC.num_heads):
+        allowed = torch.as_tensor(attention.mask(zero, zero + head, q, k)).expand(length, length) & (k <= q)
+        for start in range(0, length, 7):
+            end = min(start + 7, length)
+            named = torch.zeros(length, dtype=torch.bool)
+            named[attention.keys(start, end, length)] = True
+            missed = (allowed[start:end] & ~named).nonzero()
+            assert not len(missed), f"queries {start}..{end} read keys that `keys` leaves out: {missed[:3]}"
+
+
+def test_a_token_reads_itself(method: type[Method]) -> None:
+    """No row of the softmax is empty: position 0 sees itself."""
+    at = torch.arange(20)[None, None, :, None]
+    zero = torch.zeros_like(at)
+    assert torch.as_tensor(_layer(method).mask(zero, zero, at, at)).all()
+
+
+@torch.no_grad()
+def test_the_cache_holds_the_stated_number_of_heads(method: type[Method]) -> None:
+    """The cache's tensors have `num_kv_heads` heads at most, which divide the query heads."""
+    model = model_of(method)
+    attention, cache = _layer(method), LayeredCache(model)
+    model(tokens(), past_key_values=cache)
+    heads = attention.num_kv_heads(attention.config, SPEC.num_heads)
+    assert SPEC.num_heads % heads == 0
+    layer = cache.layers[0]
+    if isinstance(layer, StateCache):
+        assert layer.state is not None
+        assert layer.state.shape[:2] == (2, SPEC.num_heads)
+        return
+    k: Tensor = getattr(layer, "k", None) if hasattr(layer, "k") else layer.keys
+    assert k.shape[1] <= heads
+
+
+def test_projections_have_uniform_names(method: type[Method]) -> None:
+    """PEFT, quantizers and importers find the same layers in every variant."""
+    modules = dict(_layer(method).named_modules())
+    for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
+        assert isinstance(modules.get(name), torch.nn.Linear), f"{name} must be a Linear layer"

@@ -160,7 +160,7 @@ class Attention(nn.Module, Method):
 
         Shapes: B T (n H) -> BnTH
         """
-        return x_BTD.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+        return x_BTD.view(*x_BTD.shape[:2], num_heads, -1).transpose(1, 2)
 
     def project_keys(self, x_BSD: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of tokens, before rotation.

@@ -63,7 +63,7 @@ def model_of(method: type[Method], *, dtype: torch.dtype = torch.float64, **shap
         generator = torch.Generator().manual_seed(1)
         for parameter in model.parameters():
             if parameter.dim() == 1:
-                parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+                parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
     return model.to(dtype).eval()
 
 

@@ -55,7 +55,7 @@ def test_the_cache_holds_the_stated_number_of_heads(method: type[Method]) -> Non
         assert layer.state is not None
         assert layer.state.shape[:2] == (2, SPEC.num_heads)
         return
-    k: Tensor = getattr(layer, "k", None) if hasattr(layer, "k") else layer.keys
+    k: Tensor = layer.k if hasattr(layer, "k") else layer.keys
     assert k.shape[1] <= heads
 
 

@@ -169,7 +169,7 @@ class HarnessForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc
 
     def new_cache(self) -> Cache:
         """An empty cache of the kind that the attention keeps: states, blocks, or growing tensors."""
-        layers = [layer.self_attn for layer in self.model.layers]
+        layers: list[Any] = [layer.self_attn for layer in self.model.layers]
         if layers[0].recurrent:
             return Cache(layers=[StateCache() for _ in layers])
         if layers[0].config.cache is CacheKind.paged:

@@ -111,18 +111,6 @@ def _range(columns: slice, num_keys: int, device: torch.device) -> Tensor:
     return torch.arange(*columns.indices(num_keys), device=device)
 
 
-def _columns(keys: Keys | None, view: View, start: int, end: int, num_keys: int) -> slice | Tensor:
-    """Key slots that a block of queries reads at most; what lies in its future is cut off."""
-    limit = view.past + end if view.is_causal else num_keys
-    if keys is None:
-        return slice(0, limit)
-    found = keys(view.past + start, view.past + end, num_keys)
-    if isinstance(found, slice):
-        return slice(found.start, min(found.stop, limit))
-    found = found.to(view.key_position_BS.device)
-    return found[found < limit]
-
-
 def _mask_or_bias(
     view: View, mask: Mask | None, bias: Bias | None, q_BNTH: Tensor, rows: Tensor, columns: Tensor
 ) -> Tensor:

@@ -72,7 +72,8 @@ def fixed_attend(
 
 def _cut(x_BNTH: Tensor, stride: int) -> Tensor:
     """Shapes: BNTH -> B N n l H, the end padded with zeros that no real token reads"""
-    return F.pad(x_BNTH, (0, 0, 0, -x_BNTH.shape[2] % stride)).unflatten(2, (-1, stride))
+    padded = F.pad(x_BNTH, (0, 0, 0, -x_BNTH.shape[2] % stride))
+    return padded.view(*padded.shape[:2], -1, stride, padded.shape[-1])
 
 
 def _coordinates(q: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,7 +92,8 @@ def _bias(bias: Bias, q: Tensor, q_at: Tensor, k_at: Tensor) -> Tensor:
     rows = q_at.flatten()[None, None, :, None]
     columns = k_at.expand(*q_at.shape[:2], k_at.shape[-1]).flatten(0, 1)[None, None]
     head = torch.arange(q.shape[1], device=q.device)[None, :, None, None]
-    return bias(head, rows, columns).unflatten(2, q_at.shape[:2]).to(q.dtype)
+    found = bias(head, rows, columns).to(q.dtype)
+    return found.reshape(*found.shape[:2], *q_at.shape[:2], -1)
 
 
 def _softmax(near: Tensor, sees_near: Tensor, far: Tensor, sees_far: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,8 @@ from harness.stages.stage import Choices, Stage, Work
 
 if TYPE_CHECKING:
     from harness.axes.corpus import Document
+    from harness.axes.decoding import Decoding
+    from harness.axes.judge import Judge
     from harness.compose import Cell
     from harness.store.artifacts import Artifact
 
@@ -62,13 +64,9 @@ class Evaluate(Stage):
     def run(self, work: Work) -> dict[str, Any]:
         chosen = _evaluator(work.part, work.choices)
         subject = load_subject(work, work.inputs["model"], max_length=work.config.max_length)
-        baseline = work.inputs.get(f"evaluator.{chosen.method.name}.baseline") or work.inputs.get(
-            "evaluator.baseline"
-        )
+        baseline = work.inputs.get("evaluator.baseline")
         if baseline is not None:
-            subject = replace(
-                subject, baseline=partial(load_subject, work, baseline, max_length=work.config.max_length)
-            )
+            subject.baseline = partial(load_subject, work, baseline, max_length=work.config.max_length)
         found = chosen.build().evaluate(work.part.partition(".")[2], subject)
         metrics = [{"evaluator": chosen.method.name, **asdict(metric)} for metric in found.metrics]
         (work.out / "metrics.json").write_text(json.dumps(metrics, indent=1, allow_nan=True))
@@ -111,11 +109,41 @@ def load_subject(work: Work, artifact: Artifact, *, max_length: int | None = Non
         seed=work.seed,
         template=tokenizer.chat_template if loaded.template else None,
         prompts=[choice.build() for choice in applied if choice.method.prompt is not Method.prompt],
-        decoding=decoding.build() if isinstance(decoding, Choice) else None,
-        judge=judge.build() if isinstance(judge, Choice) else None,
+        decoding=_decoding(work, decoding),
+        judge=_judge(work, judge),
         documents=None if documents is None else partial(_documents, documents.path),
         stored_bytes=_stored_bytes(artifact, work),
     )
+
+
+def _decoding(work: Work, choice: Any) -> Decoding | None:
+    """The chosen decoding, with the models its options name."""
+    if choice is None:
+        return None
+    decoding: Decoding = choice.build()
+    decoding.models = {name: loaded.model.eval() for name, loaded in _references(work, "decoding").items()}
+    return decoding
+
+
+def _judge(work: Work, choice: Any) -> Judge | None:
+    """The chosen judge, with the models its options name."""
+    if choice is None:
+        return None
+    judge: Judge = choice.build()
+    found = _references(work, "judge")
+    judge.scorers = {name: (loaded.model.eval(), loaded.tokenizer) for name, loaded in found.items()}
+    return judge
+
+
+def _references(work: Work, axis: str) -> dict[str, Any]:
+    """Models named by an axis's options, by option."""
+    from harness.model.artifact import load_model
+
+    return {
+        name.partition(".")[2]: load_model(artifact, work.load, device=work.device)
+        for name, artifact in work.inputs.items()
+        if name.startswith(f"{axis}.")
+    }
 
 
 def window(model: Any) -> int:

@@ -50,7 +50,8 @@ class DoLa(Decoding):
         stepper = Stepper(model, input_BT, mask_BT, hidden=True)
         head: Any = model.get_output_embeddings()  # type: ignore[operator]
         candidates = self.candidates(model, len(stepper.layers) - 1)
-        seen_BT = input_BT
+        # Padding was never seen; the last token of a left-padded prompt always was.
+        seen_BT = torch.where(mask_BT.bool(), input_BT, input_BT[:, -1:])
 
         def choose() -> Tensor:
             nonlocal seen_BT

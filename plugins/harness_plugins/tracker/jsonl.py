@@ -10,9 +10,10 @@ from harness import ConfigError, Method, Tracker, hookimpl
 
 
 class JsonLines(Tracker):
-    """Appends one JSON object an event to `events.jsonl` in the record's directory.
+    """Writes one JSON object an event to `events.jsonl` in the record's directory.
 
-    State: one open file for a cell; every line is flushed, so a killed run keeps what it logged
+    State: the file begins anew with a run, which is told everything again; each line is on disk at once,
+        so a killed run keeps what it logged
     """
 
     name = "jsonl"
@@ -33,6 +34,7 @@ class JsonLines(Tracker):
         self._steps: dict[str, int] = {}
 
     def run_started(self, run: dict[str, Any]) -> None:
+        self._path(run).unlink(missing_ok=True)
         self._write(run, {"event": "run_started", "cell": run["cell"], "sweep": run.get("sweep", "")})
 
     def stage_finished(self, run: dict[str, Any], stage: str, facts: dict[str, Any]) -> None:
@@ -54,10 +56,13 @@ class JsonLines(Tracker):
         )
 
     def _write(self, run: dict[str, Any], event: dict[str, Any]) -> None:
+        with self._path(run).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"time": time.time(), **event}, default=str) + "\n")
+
+    def _path(self, run: dict[str, Any]) -> Path:
         path = Path(run["directory"]) / "events.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as file:
-            file.write(json.dumps({"time": time.time(), **event}, default=str) + "\n")
+        return path
 
 
 @hookimpl

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 import transformers
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[2] / "support"))
 from decoding_models import NEW_TOKENS, PROMPTS, tiny_llama
 
 SETTINGS = {

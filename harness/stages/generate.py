@@ -1,0 +1,73 @@
+"""Stage generate: the cell's latest model answers prompts by the chosen decoding."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from harness.errors import ConfigError
+from harness.stages.evaluate import load_subject
+from harness.stages.stage import Stage, Work
+
+
+class Generate(Stage):
+    """Writes answers to `generations.parquet`: id, prompt, answer, target, tokens.
+
+    Raises: TaskError where the window leaves no room for a prompt; DataError for a prompt file it cannot read
+    """
+
+    name = "generate"
+    axes = ("decoding",)
+    needs = ("model",)
+    may_need = ("documents",)
+    produces = "generations"
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Stage.Config):
+        prompts: str = "instructions"
+        """A skill whose test items are asked, or a JSON (lines) file with `prompt` and maybe `answer`."""
+        max_prompts: int = 64
+        """Prompts asked, from the start."""
+        max_new_tokens: int = 32
+        """Longest answer, in tokens."""
+        batch_size: int = 64
+        """Prompts answered at once."""
+
+        def __post_init__(self) -> None:
+            for key in ("max_prompts", "max_new_tokens", "batch_size"):
+                if getattr(self, key) < 1:
+                    raise ConfigError(f"generate.{key}={getattr(self, key)} must be at least 1")
+
+    def run(self, work: Work) -> dict[str, Any]:
+        import pandas as pd
+
+        from harness.evaluation.answers import answer
+        from harness.evaluation.prompts import read_items
+
+        config: Generate.Config = work.config
+        subject = load_subject(work, work.inputs["model"])
+        items = read_items(config.prompts, limit=config.max_prompts)
+        start = time.perf_counter()
+        answers = answer(
+            subject,
+            [item.prompt for item in items],
+            max_new_tokens=config.max_new_tokens,
+            batch_size=config.batch_size,
+        )
+        seconds = time.perf_counter() - start
+        rows = {
+            "id": [item.id for item in items],
+            "prompt": [item.prompt for item in items],
+            "answer": answers.texts,
+            "target": [item.answer for item in items],
+            "tokens": [len(tokens) for tokens in answers.tokens],
+        }
+        pd.DataFrame(rows).to_parquet(work.out / "generations.parquet", index=False)
+        tokens = sum(rows["tokens"])  # type: ignore[arg-type]
+        return {
+            "prompts": len(items),
+            "tokens": tokens,
+            "tokens_per_second": tokens / seconds,
+            "truncated_prompts": answers.truncated,
+        }

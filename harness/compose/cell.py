@@ -197,6 +197,7 @@ class Cell(CellView):
                 content[axis] = _with_name(self._choice(axis, own, f"{stage}.{axis}"))
         for axis in mounted_axes(stage):
             if registry().axes[axis].many:
+                self.choices(axis, stage=stage)  # refuses a name that is not chosen
                 content[f"{axis}s"] = plain(raw.get(f"{axis}s"))
             else:
                 content.setdefault(axis, None)

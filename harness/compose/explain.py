@@ -112,8 +112,8 @@ def unknown_key(key: str, node: DictConfig | None) -> str:
     parent, _, name = key.rpartition(".")
     beside: Any = OmegaConf.select(node, parent) if node is not None and parent else node
     axis = registry().axes.get(key.split(".")[0])
-    if axis is not None and axis.many and not OmegaConf.is_dict(beside):
-        chosen = key.split(".")[1]
+    if axis is not None and axis.many and (parent == axis.axis or not OmegaConf.is_dict(beside)):
+        chosen = registry().get(axis.axis, key.split(".")[1]).name
         return f"{key}: {chosen} is not chosen; add it, e.g. {axis.axis}=[{chosen}]"
     if not OmegaConf.is_dict(beside):
         return f"No config key is called '{key}'"

@@ -73,9 +73,13 @@ def mounted_axes(stage: str) -> tuple[str, ...]:
 
 
 def stage_key(stage: str) -> str:
-    """The config key of a stage's options: its name, or `<name>_stage` where an axis has that name."""
-    base, at, suffix = stage.partition("@")
-    return f"{base}_stage{at}{suffix}" if base in registry().axes else stage
+    """The config key of a stage's options: its name, or `<name>_stage` where an axis has that name.
+
+    A second use, `instruct@chat`, has its options under `instruct_chat` (`@` means something to Hydra).
+    """
+    base, _, suffix = stage.partition("@")
+    key = f"{base}_stage" if base in registry().axes else base
+    return f"{key}_{suffix}" if suffix else key
 
 
 def stage_axes(stage: str) -> tuple[str, ...]:

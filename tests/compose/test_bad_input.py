@@ -1,0 +1,76 @@
+"""A bad config gets one message that says where, what is wrong, and what would work."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.compose import compose
+from harness.compose import hydra as composition
+from harness.errors import ConfigError
+
+CASES = {
+    "attention=groupd_query": "No attention method is called 'groupd_query'. Did you mean 'grouped_query'?",
+    "evaluator=[perplexty]": "Did you mean 'perplexity'? Known: ",
+    "atention=full": "No config key is called 'atention'. Did you mean 'attention'?",
+    "corpus.max_byte=3": "No option of corpus=stdlib is called 'max_byte'. Did you mean 'max_bytes'? Known: ",
+    "corpus.max_bytes=abc": "corpus.max_bytes=abc: Value 'abc' of type 'str' could not be converted to Integer",
+    "seed=1.5": "seed=1.5: Value '1.5' of type 'float' could not be converted to Integer",
+    "device=gpu": "device=gpu: Invalid value 'gpu', expected one of [auto, cpu, cuda]",
+    "attention.window=3": "No option of attention=full is called 'window'",
+    "attention.kernel=fast": "attention.kernel=fast: Invalid value 'fast', expected one of [auto, math, flash",
+    "attention.method=flash": "would keep the options of another method; choose it with attention=flash",
+    "alignment=null": "alignment=null leaves alignment undefined; use alignment=none",
+    "evaluator=null": "use evaluator=[]",
+    "~optimizer": "~optimizer leaves optimizer undefined",
+    "attention=full,flash": "has several values; one run takes one, `harness sweep` takes all",
+    "attention=[full,flash]": "attention takes one method",
+    "evaluator=[perplexity,perplexity]": "names perplexity twice",
+    "stages=[corpus,toknizer]": "No stage is called 'toknizer'. Did you mean 'tokenizer'?",
+    "stages=[instruct,instruct]": "name the second use, e.g. 'instruct@chat'",
+    "experiment=nope": "No experiment is called 'nope'",
+    "model=tny": "No model is called 'tny'. Did you mean 'tiny'?",
+    "model.dimm=4": "No option of model is called 'dimm'. Did you mean 'dim'?",
+    "model.qk_norm=true": "No option of model is called 'qk_norm'",
+    "scale=smol": "No scale is called 'smol'. Did you mean 'smoke'?",
+    "optimizer@corpus_stage.optimizer=adamw": "no stage takes optimizer there; known: optimizer@pretrain.optimizer",
+    "++nonsense=1": "No config key is called 'nonsense'",
+    "attention": "'attention' is no override",
+    "pretrain.budget.unit=parsecs": "pretrain.budget.unit=parsecs: Invalid value 'parsecs', expected one of",
+    "evaluator.lm_eval.tasks=x": "lm_eval is not chosen; add it, e.g. evaluator=[lm_eval]",
+}
+
+
+@pytest.mark.parametrize(("override", "message"), CASES.items(), ids=CASES)
+def test_it_says_where_what_and_what_would_work(override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose([override])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_option_that_other_methods_have_names_them() -> None:
+    with pytest.raises(ConfigError, match=r"Methods that have it: .*sliding_window"):
+        compose(["attention.window=3"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("defaults:\n  - override /attention: gqq\n", "No attention method is called 'gqq'"),
+        ("corpus:\n  max_byte: 3\n", "No option of corpus=stdlib is called 'max_byte'"),
+        ("seedz: 4\n", "No config key is called 'seedz'. Did you mean 'seed'?"),
+        ("filter:\n  pii: {kinds: [email]}\n", "filter.pii has options but no method"),
+    ],
+)
+def test_a_bad_experiment_file_is_explained(
+    content: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    shutil.copytree(composition.config_dir(), tmp_path / "conf")
+    (tmp_path / "conf/experiment").mkdir(exist_ok=True)
+    (tmp_path / "conf/experiment/bad.yaml").write_text("# @package _global_\n" + content)
+    monkeypatch.setattr(composition, "config_dir", lambda: tmp_path / "conf")
+    with pytest.raises(ConfigError) as caught:
+        compose(["experiment=bad"])
+    assert message in str(caught.value)

@@ -90,9 +90,7 @@ def test_a_pretrained_model_keeps_its_architecture() -> None:
     assert cell.model_path() == "/models/llama"
     assert cell.spec() is None
     assert cell.choice("attention") is None
-    with pytest.raises(
-        ConfigError, match=r"attention=full cannot change the pretrained model.*model\.import"
-    ):
+    with pytest.raises(ConfigError, match=r"attention=full cannot change the pretrained.*model\.import"):
         compose(["model=pretrained", "model.path=/models/llama", "attention=full"])
     cell = compose(["model=pretrained", "model.path=/m", "model.import=true", "attention=full"])
     assert cell.choice("attention") is not None

@@ -72,6 +72,8 @@ from harness.data.similarity import mtld as mtld
 from harness.data.similarity import rouge_l as rouge_l
 from harness.data.skills import Item as Item
 from harness.data.skills import skill_items as skill_items
+from harness.data.surprise import answer_surprise as answer_surprise
+from harness.data.surprise import text_surprise as text_surprise
 from harness.errors import ConfigError as ConfigError
 from harness.errors import DataError as DataError
 from harness.errors import DivergedError as DivergedError

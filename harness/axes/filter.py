@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from harness.axes.corpus import Document
@@ -23,7 +24,8 @@ class Filter(Method):
     """A pass over documents. A filter of single documents implements `judge`; one that needs the
     whole stream (deduplication) overrides `apply`.
 
-    State: one instance per corpus stage; `report` accumulates
+    State: one instance per corpus stage; `report` accumulates; `models` holds (model, tokenizer) of what
+        its ModelRef options name, by option
     """
 
     axis = "filter"
@@ -36,6 +38,7 @@ class Filter(Method):
         """Domains it looks at, the others pass untouched; empty for all."""
 
     config: Config
+    models: Mapping[str, tuple[Any, Any]] = MappingProxyType({})
 
     def __init__(self, config: Method.Config | None = None) -> None:
         super().__init__(config)
@@ -49,9 +52,6 @@ class Filter(Method):
         A filter of whole streams finds the second dropped because it repeats the first.
         """
         raise NotImplementedError
-
-    def prepare(self, inputs: Mapping[str, Any]) -> None:
-        """Take what the options asked for: artifacts of model references, under `filter.<name>.<option>`."""
 
     def judge(self, document: Document) -> Document | str:
         """The document (rewritten or not), or the reason for dropping it."""

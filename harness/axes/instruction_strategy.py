@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,20 +14,27 @@ from harness.method import Method
 
 
 class InstructionStrategy(Method):
-    """Order and repetition of instruction data."""
+    """Choice, order and repetition of instruction data.
+
+    State: `models` holds (model, tokenizer) of what its ModelRef options name, by option
+    """
 
     axis = "instruction_strategy"
     default = "proportional"
+
+    models: Mapping[str, tuple[Any, Any]] = MappingProxyType({})
 
     @classmethod
     def trial(cls, sources: Sequence[str]) -> Method.Config:
         """Options the conformance suite runs it with, on conversations of these sources."""
         return cls.Config()
 
-    def prepare(self, inputs: Mapping[str, Any]) -> None:
-        """Take what the options asked for: artifacts of model references, under
-        `instruction_strategy.<option>`.
+    def select(self, conversations: Sequence[Conversation], rng: np.random.Generator) -> list[Conversation]:
+        """The conversations to learn from: chosen, rewritten or all; asked once, before the first epoch.
+
+        A rewritten conversation keeps its id and adds a suffix after `#`.
         """
+        return list(conversations)
 
     @abstractmethod
     def schedule(self, conversations: Sequence[Conversation], rng: np.random.Generator) -> list[Conversation]:

@@ -27,7 +27,8 @@ def conversations() -> list[Conversation]:
 def schedule(method: type[InstructionStrategy], seed: int = 0) -> list[Conversation]:
     """One epoch under the method's trial options."""
     instance = method(method.trial(["flan", "chat", "self"]))
-    return instance.schedule(conversations(), np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    return instance.schedule(instance.select(conversations(), rng), rng)
 
 
 def test_it_meets_something(method: type[InstructionStrategy]) -> None:
@@ -51,7 +52,8 @@ def test_another_seed_gives_another_order(method: type[InstructionStrategy]) -> 
 
 def test_the_input_is_left_as_it_was(method: type[InstructionStrategy]) -> None:
     given = conversations()
-    method(method.trial(["flan", "chat", "self"])).schedule(given, np.random.default_rng(0))
+    instance = method(method.trial(["flan", "chat", "self"]))
+    instance.schedule(instance.select(given, np.random.default_rng(0)), np.random.default_rng(0))
     assert given == conversations()
 
 

@@ -8,6 +8,7 @@ from harness.axes.corpus import Corpus, Split
 from harness.axes.filter import Filter
 from harness.data import documents
 from harness.errors import DataError
+from harness.stages._references import referenced
 from harness.stages.stage import Stage, Work
 
 
@@ -27,7 +28,7 @@ class CorpusStage(Stage):
         stream = corpus.documents()
         filters: list[Filter] = [choice.build() for choice in work.several("filter")]
         for method in filters:
-            method.prepare(work.inputs)
+            method.models = referenced(work, f"filter.{method.name}")
             stream = method.apply(stream)
         facts = documents.write(work.out, stream)
         facts["source"] = corpus.fingerprint()

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from harness.axes import TRAINING_AXES
 from harness.axes.corpus import Split
 from harness.errors import DataError
 from harness.rng import Purpose
+from harness.stages._references import referenced
 from harness.stages._training import TrainingConfig, run_training
 from harness.stages.stage import Stage, Work
 from harness.training.settings import Budget, Unit
@@ -63,7 +66,9 @@ class Instruct(Stage):
         from harness.stages._conversations import ConversationSource, MixedSource, encode_all
 
         strategy = work.one("instruction_strategy").build()
+        strategy.models = referenced(work, "instruction_strategy")
         length, seed = work.config.sequence_length, work.stream(Purpose.data_order)
+        conversations = strategy.select(conversations, np.random.default_rng(work.stream(Purpose.sampling)))
         encoded, dropped = encode_all(conversations, Template(loaded.tokenizer), length=length)
         num_tokens = sum(len(ids) for ids, _ in encoded.values())
         num_bytes = sum(len(t.text.encode()) for c in conversations if c.id in encoded for t in c.turns)

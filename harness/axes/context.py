@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from harness.method import Method
+from harness.errors import ConfigError
+from harness.method import CellView, Method, Problem
+from harness.ops.extension import Rotary, rescale, set_length, trained_length
+from harness.ops.unrotated import Heads, install
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-
-@dataclass(frozen=True, kw_only=True)
-class Rotary:
-    """Rotary parameters of a model, as a scaling method receives and returns them.
-
-    Shapes: inv_freq is H/2 inverse frequencies in radians per position
-    """
-
-    inv_freq: Tensor
-    base: float
-    head_dim: int
-    max_length: int
-    """Length the model was trained on, in tokens."""
-    attention_factor: float = 1.0
-    """Multiplies cos and sin (YaRN's temperature)."""
+__all__ = ["Context", "Heads", "Rotary"]
 
 
 class Context(Method):
-    """A way to read beyond the trained length. Train-free unless `trains`.
+    """A way to read beyond the trained length, on our models and on Hugging Face's.
 
-    A scaled-rotary method implements `scale`; a windowed or position-truncating one overrides `apply`.
+    A scaled-rotary method implements `scale`; one that chooses distances or what is read implements
+    `attend`; any other overrides `apply`.
     """
 
     axis = "context"
@@ -39,18 +30,54 @@ class Context(Method):
     requires = frozenset({"rotary"})
     changes = frozenset({"rotary"})
     trains: bool = False
+    """Whether it is meant to be followed by training on long sequences (`extend.train` decides)."""
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):
         factor: float = 2.0
         """Target length as a multiple of the trained length."""
 
+        def __post_init__(self) -> None:
+            if not 1 <= self.factor < float("inf"):
+                raise ConfigError(f"context.factor={self.factor} must be at least 1")
+
     config: Config
+
+    @classmethod
+    def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
+        attention = cell.choice("attention")
+        if cls.attend is not Context.attend and getattr(
+            getattr(attention, "method", None), "recurrent", False
+        ):
+            assert attention is not None
+            yield Problem(
+                where="context",
+                message=f"context={cls.name} chooses scores, and attention={attention.method.name} has none; "
+                "use attention=full, or a scaled-rotary context method",
+            )
+
+    def target_length(self, model: nn.Module) -> int:
+        """Tokens the model shall read."""
+        return round(trained_length(model) * self.config.factor)
 
     def scale(self, rotary: Rotary, length: int) -> Rotary:
         """Rotary parameters to use for a sequence of `length` tokens."""
         raise NotImplementedError
 
+    def attend(self, heads: Heads) -> Tensor:
+        """Self-attention from unrotated queries and keys (BNTH)."""
+        raise NotImplementedError
+
     def apply(self, model: nn.Module) -> nn.Module:
         """The model reading longer contexts; also called when an artifact is loaded again."""
-        raise NotImplementedError
+        length = self.target_length(model)
+        if type(self).attend is not Context.attend:
+            self.before_install(model)
+            install(model, self.attend)
+        else:
+            rescale(model, self.scale, length=length)
+        set_length(model, length)
+        return model
+
+    def before_install(self, model: nn.Module) -> None:
+        """Read off the model what `attend` needs, e.g. its trained length."""

@@ -1,0 +1,48 @@
+"""Streaming: attention sinks and a rolling window, at positions within the cache."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from harness import ConfigError, Context, Heads, Method, hookimpl
+
+
+class Streaming(Context):
+    """StreamingLLM: reads the first `sinks` tokens and a window; positions count what is read.
+
+    Paper: Xiao et al. 2023, arXiv:2309.17453, section 3.2
+    Raises: ConfigError if window is below 1
+    Differs: keys that are no longer read stay in the cache, so memory grows while results are the paper's
+    """
+
+    name = "streaming"
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Context.Config):
+        sinks: int = 4
+        """First tokens that stay readable."""
+        window: int = 252
+        """Last tokens that are read, the query included."""
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if self.window < 1 or self.sinks < 0:
+                raise ConfigError(
+                    f"context.window={self.window} must be at least 1, sinks={self.sinks} not negative"
+                )
+
+    config: Config
+
+    def attend(self, heads: Heads) -> Tensor:
+        sinks, window = self.config.sinks, self.config.window
+        key = heads.key_position_BS[:, None, None, :]
+        # The query is the last of sinks + window cached tokens, once there are that many.
+        in_cache = heads.query_position_BT.clamp(max=sinks + window - 1)
+        scores = torch.where(key < sinks, heads.scores(in_cache, heads.key_position_BS), heads.plain_scores())
+        return heads.mix(scores, (heads.distance() < window) | (key < sinks))
+
+
+@hookimpl
+def harness_methods() -> list[type[Method]]:
+    return [Streaming]

@@ -2,15 +2,23 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
 
 from harness.method import Method
 
 
 class Mixture(Method):
-    """Sampling weights of domains from their sizes."""
+    """Sampling weights of domains from their sizes.
+
+    State: `tokens` holds each domain's training ids, for methods that learn the weights
+    """
 
     axis = "mixture"
     default = "proportional"
+
+    tokens: Mapping[str, np.ndarray] = MappingProxyType({})
 
     @classmethod
     def trial(cls, domains: Sequence[str]) -> Method.Config:

@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 from harness.axes.mixture import Mixture
 
 AXIS = "mixture"
@@ -10,7 +12,12 @@ SIZES = {"books": 4_000, "code": 90_000, "docs": 6_000}
 
 def weights(method: type[Mixture], sizes: dict[str, int]) -> dict[str, float]:
     """The method's shares under its trial options for these domains."""
-    return method(method.trial(sorted(sizes))).weights(sizes)
+    instance = method(method.trial(sorted(sizes)))
+    instance.tokens = {
+        name: np.random.default_rng(place).integers(0, 4 + 4 * place, size=400)
+        for place, name in enumerate(sorted(sizes))
+    }
+    return instance.weights(sizes)
 
 
 def test_shares_sum_to_one(method: type[Mixture]) -> None:

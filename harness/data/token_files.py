@@ -44,10 +44,17 @@ class TokenWriter:
         entry["num_bytes"] += num_bytes
         entry["num_documents"] += 1
 
-    def close(self, weights: Mapping[str, float]) -> None:
-        """Write the index; `weights` are the shares of the training domains."""
+    def finish(self, split: Split) -> dict[str, np.ndarray]:
+        """Close the files; all ids of each domain of a split, as read-only maps."""
         for file in self.files.values():
             file.close()
+        return {
+            domain: np.memmap(self.directory / entry["file"], dtype=self.dtype, mode="r")
+            for domain, entry in sorted(self.splits[split.value].items())
+        }
+
+    def write_index(self, weights: Mapping[str, float]) -> None:
+        """Write the index; `weights` are the shares of the training domains."""
         index = {
             "dtype": self.dtype.name,
             "vocab_size": self.vocab_size,

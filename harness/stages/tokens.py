@@ -38,12 +38,13 @@ class TokensStage(Stage):
             writer.add(document.split.value, document.domain, ids, num_bytes=len(document.text.encode()))
         train = writer.splits[Split.train.value]
         mixture: Mixture = work.one("mixture").build()
+        mixture.tokens = writer.finish(Split.train)
         weights = mixture.weights({domain: entry["num_tokens"] for domain, entry in sorted(train.items())})
         if set(weights) != set(train) or abs(sum(weights.values()) - 1) > 1e-6:
             raise ConfigError(
                 f"mixture={mixture.name} gives {weights}; it must give each of {sorted(train)} a share, sum 1"
             )
-        writer.close(weights)
+        writer.write_index(weights)
         return {
             "weights": weights,
             "num_tokens": {

@@ -70,7 +70,7 @@ _PUBLIC = {
     "Parallelism": "harness.axes.parallelism",
     "Decoding": "harness.axes.decoding",
     **dict.fromkeys(("Evaluator", "Evaluation", "Metric", "Subject"), "harness.axes.evaluator"),
-    **dict.fromkeys(("Scorer", "ScoreRequest", "rolling"), "harness.evaluation.scoring"),
+    **dict.fromkeys(("LikelihoodScorer", "ScoreRequest", "rolling"), "harness.evaluation.scoring"),
     **dict.fromkeys(("find_task", "load_task"), "harness.evaluation.lm_tasks"),
     **dict.fromkeys(("Source", "drawing_from"), "harness.evaluation.items"),
     **dict.fromkeys(

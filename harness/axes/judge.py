@@ -6,9 +6,12 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.method import Method
+
+if TYPE_CHECKING:
+    from harness.axes.reward import Scorer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +28,17 @@ class Duel:
 class Judge(Method):
     """Prefers one of two answers. Both orders are asked by the evaluator.
 
-    State: `scorers` holds (model, tokenizer) of what its ModelRef options name, by option
+    State: `scorers` holds the models its ModelRef options name, by option, and under `reward` the cell's
+        own reward model
     """
 
     axis = "judge"
     default = "rules"
-    scorers: Mapping[str, tuple[Any, Any]] = MappingProxyType({})
+    scorers: Mapping[str, Scorer] = MappingProxyType({})
+
+    def facts(self) -> dict[str, Any]:
+        """What a reader of its verdicts should know, e.g. that it was also trained against."""
+        return {}
 
     @abstractmethod
     def prefer(self, duels: Sequence[Duel]) -> list[float]:

@@ -15,7 +15,7 @@ from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, po
 from harness.axes.evaluator import Subject
 from harness.errors import TaskError
 from harness.evaluation.generation import StopAt, in_batches
-from harness.evaluation.scoring import Scorer, ScoreRequest, rolling
+from harness.evaluation.scoring import LikelihoodScorer, ScoreRequest, rolling
 
 
 class SubjectLM(TemplateLM):  # type: ignore[misc]
@@ -33,7 +33,7 @@ class SubjectLM(TemplateLM):  # type: ignore[misc]
         self._device = torch.device(subject.device)
         pad = self.tokenizer.pad_token_id
         self.pad_id = self.eot_token_id if pad is None else pad
-        self.scorer = Scorer(
+        self.scorer = LikelihoodScorer(
             model=self.model, max_length=self.max_length, batch_tokens=batch_tokens, pad_id=self.pad_id
         )
 

@@ -67,7 +67,7 @@ class Row:
 
 
 @dataclass(kw_only=True)
-class Scorer:
+class LikelihoodScorer:
     """Scores requests on any causal model that returns logits (and a key/value cache, to share contexts).
 
     Batches hold sequences of similar length, padded on the right, where a causal model needs no mask. Rows of

@@ -118,32 +118,32 @@ def load_subject(work: Work, artifact: Artifact, *, max_length: int | None = Non
 
 def _decoding(work: Work, choice: Any) -> Decoding | None:
     """The chosen decoding, with the models its options name."""
+    from harness.model.artifact import load_model
+
     if choice is None:
         return None
     decoding: Decoding = choice.build()
-    decoding.models = {name: loaded.model.eval() for name, loaded in _references(work, "decoding").items()}
+    decoding.models = {
+        name.partition(".")[2]: load_model(artifact, work.load, device=work.device).model.eval()
+        for name, artifact in work.inputs.items()
+        if name.startswith("decoding.")
+    }
     return decoding
 
 
 def _judge(work: Work, choice: Any) -> Judge | None:
-    """The chosen judge, with the models its options name."""
+    """The chosen judge, with the models its options name and the cell's own reward model."""
+    from harness.model.scorer import load_scorer
+
     if choice is None:
         return None
     judge: Judge = choice.build()
-    found = _references(work, "judge")
-    judge.scorers = {name: (loaded.model.eval(), loaded.tokenizer) for name, loaded in found.items()}
-    return judge
-
-
-def _references(work: Work, axis: str) -> dict[str, Any]:
-    """Models named by an axis's options, by option."""
-    from harness.model.artifact import load_model
-
-    return {
-        name.partition(".")[2]: load_model(artifact, work.load, device=work.device)
+    judge.scorers = {
+        name.rpartition(".")[2]: load_scorer(artifact, work.load, device=work.device)
         for name, artifact in work.inputs.items()
-        if name.startswith(f"{axis}.")
+        if name == "reward" or name.startswith("judge.")
     }
+    return judge
 
 
 def window(model: Any) -> int:

@@ -14,9 +14,9 @@ from harness import (
     Evaluation,
     Evaluator,
     IncompatibleError,
+    LikelihoodScorer,
     Method,
     Metric,
-    Scorer,
     Subject,
     hookimpl,
     rolling,
@@ -52,7 +52,7 @@ class Perplexity(Evaluator):
     def evaluate(self, task: str, subject: Subject) -> Evaluation:
         documents = self.documents(subject)
         texts = [self.head(document.text) for document in documents]
-        scorer = Scorer(
+        scorer = LikelihoodScorer(
             model=subject.model, max_length=subject.max_length, batch_tokens=self.config.batch_tokens
         )
         tokenizer = subject.tokenizer

@@ -84,6 +84,7 @@ class WinRate(Evaluator):
             "judge": judge.name,
             "draws": int((wins == 0.5).sum()),
             "orders_disagree": int((one != other).sum()),
+            **judge.facts(),
             "against": "reference answers" if subject.baseline is None else "model",
         }
         return Evaluation(metrics=[metric], samples=samples, facts=facts)

@@ -1,0 +1,58 @@
+"""TensorBoard: event files beside the record."""
+
+import importlib.util
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from harness import Method, Problem, Tracker, hookimpl
+
+
+class TensorBoard(Tracker):
+    """Curves of the stages as scalars, config and metrics as text, in `tensorboard/` of the record.
+
+    State: one writer a cell
+    """
+
+    name = "tensorboard"
+    extra = "tensorboard"
+
+    def __init__(self, config: Tracker.Config | None = None) -> None:
+        super().__init__(config)
+        self._writer: Any = None
+
+    @classmethod
+    def check(cls, config: Any, cell: Any, meta_model: nn.Module | None) -> Iterable[Problem]:
+        if importlib.util.find_spec("tensorboard") is None:
+            yield Problem(
+                where="tracker",
+                message="tensorboard is not installed; pip install 'harness-lm[tensorboard]'",
+            )
+
+    def run_started(self, run: dict[str, Any]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        directory = Path(run["directory"]) / "tensorboard"
+        for old in directory.glob("events.out.tfevents.*"):
+            old.unlink()
+        self._writer = SummaryWriter(str(directory))
+        self._writer.add_text("config", f"```json\n{json.dumps(run['config'], indent=1, default=str)}\n```")
+
+    def training_step(self, run: dict[str, Any], stage: str, step: int, facts: dict[str, float]) -> None:
+        for name, value in facts.items():
+            self._writer.add_scalar(f"{stage}/{name}", value, step)
+
+    def cell_finished(self, run: dict[str, Any], record: dict[str, Any]) -> None:
+        for found in record.get("metrics", []):
+            name = f"{found['evaluator']}/{found['task']}/{found['metric']}"
+            self._writer.add_scalar(name, found["value"], 0)
+        self._writer.add_text("outcome", json.dumps(record.get("outcome", {})))
+        self._writer.close()
+
+
+@hookimpl
+def harness_methods() -> list[type[Method]]:
+    return [TensorBoard]

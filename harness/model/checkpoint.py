@@ -1,0 +1,194 @@
+"""Hugging Face checkpoints into our transformer and back; all of a checkpoint is read, or nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from harness.errors import DataError, IncompatibleError
+from harness.method import Choice
+from harness.model.choices import from_plain
+from harness.model.families import NAMES, family
+from harness.model.families.family import Family, Rule
+from harness.model.transformer import LanguageModel
+from harness.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from harness.model.hf import HarnessForCausalLM
+
+
+def describe(path: Path) -> tuple[ModelSpec, dict[str, Choice]]:
+    """Shape and methods of a checkpoint directory; reads its config only.
+
+    Raises: DataError without a config.json, UnknownNameError for a family that is not known
+    """
+    config = read_config(path)
+    spec, methods = family(config["model_type"]).read_config(config)
+    return spec, from_plain(methods)
+
+
+def import_checkpoint(path: Path, *, dtype: torch.dtype | None = None) -> HarnessForCausalLM:
+    """Our transformer with the weights of a Hugging Face checkpoint (safetensors, sharded or not).
+
+    Units: `dtype` None keeps the checkpoint's
+    Raises: DataError naming every missing, unknown or misshapen tensor, before any is loaded
+    """
+    from harness.model.choices import to_plain
+    from harness.model.hf import HarnessConfig, HarnessForCausalLM
+
+    config = read_config(path)
+    source = family(config["model_type"])
+    spec, methods = source.read_config(config)
+    choices = from_plain(methods)
+    shards = TensorFiles(path, source)
+    with torch.device("meta"):
+        shapes = {name: p.shape for name, p in LanguageModel(spec, choices).named_parameters()}
+    rules = list(source.rules(spec, methods))
+    _check(path, rules, shards, shapes, source)
+    kept = {key: config[key] for key in _GENERATION if config.get(key) is not None}
+    model = HarnessForCausalLM(
+        HarnessConfig.of(spec, to_plain(choices), imported_from=source.model_type, **kept), choices=choices
+    )
+    state = {}
+    for rule in rules:
+        for name, tensor in zip(rule.ours, rule.split(shards.read(rule.theirs)), strict=True):
+            state[name] = tensor
+    kind = dtype if dtype is not None else next(iter(state.values())).dtype
+    model = model.to(kind)
+    result = model.load_state_dict(state, strict=False)
+    unexpected, missing = result.unexpected_keys, set(result.missing_keys) - {"lm_head.weight"}
+    assert not unexpected, unexpected
+    assert not missing, missing
+    model.tie_weights()
+    return model.eval()
+
+
+_GENERATION = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+
+
+def export_checkpoint(model: HarnessForCausalLM, out: Path, *, model_type: str | None = None) -> str:
+    """Write a model of ours as a checkpoint of a Hugging Face family; returns the family.
+
+    Without `model_type`, the family it was imported from, else the first that can express it.
+
+    Raises: IncompatibleError saying, for each family, what it cannot express
+    """
+    from safetensors.torch import save_file
+
+    spec, methods = model.config.model_spec(), model.config.methods
+    origin = getattr(model.config, "imported_from", None)
+    names = (model_type or origin,) if model_type or origin else NAMES
+    reasons = []
+    for name in names:
+        try:
+            target, config = family(name), family(name).write_config(spec, methods)
+        except IncompatibleError as error:
+            reasons.append(str(error))
+            continue
+        state = model.state_dict()
+        tensors = {
+            rule.theirs: rule.join(*(state[ours].detach().cpu() for ours in rule.ours)).contiguous()
+            for rule in target.rules(spec, methods)
+        }
+        out.mkdir(parents=True, exist_ok=True)
+        kept = {key: getattr(model.config, key, None) for key in _GENERATION}
+        config |= {key: value for key, value in kept.items() if value is not None}
+        config |= {"model_type": name, "architectures": [target.architecture]}
+        config["torch_dtype"] = str(model.dtype).removeprefix("torch.")
+        (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
+        return name
+    raise IncompatibleError("no Hugging Face family can express this model: " + "; ".join(reasons))
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """config.json of a checkpoint directory."""
+    file = Path(path) / "config.json"
+    if not file.is_file():
+        raise DataError(f"{path} holds no config.json; give the directory of a Hugging Face checkpoint")
+    config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    if "model_type" not in config:
+        raise DataError(f"{file} states no model_type; it is not the config of a Hugging Face checkpoint")
+    return config
+
+
+class TensorFiles:
+    """The safetensors files of a directory, by tensor name."""
+
+    def __init__(self, path: Path, source: Family) -> None:
+        from safetensors import SafetensorError, safe_open
+
+        index, single = path / "model.safetensors.index.json", path / "model.safetensors"
+        if index.is_file():
+            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        elif single.is_file():
+            names = [single.name]
+        else:
+            raise DataError(
+                f"{path} holds neither model.safetensors nor model.safetensors.index.json; "
+                "save the checkpoint with save_pretrained(safe_serialization=True)"
+            )
+        self.files: dict[str, Any] = {}
+        for name in names:
+            try:
+                handle = safe_open(path / name, framework="pt")
+            except (SafetensorError, OSError) as error:
+                raise DataError(f"{path / name} cannot be read as safetensors: {error}") from error
+            for key in handle.keys():  # noqa: SIM118
+                self.files[key] = handle
+        if source.prefix and not any(key.startswith(source.prefix) for key in self.files):
+            self.files = {source.prefix + key: handle for key, handle in self.files.items()}
+            self.cut = len(source.prefix)
+        else:
+            self.cut = 0
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor, from the header."""
+        return tuple(self.files[name].get_slice(name[self.cut :]).get_shape())
+
+    def read(self, name: str) -> Tensor:
+        """A tensor."""
+        tensor: Tensor = self.files[name].get_tensor(name[self.cut :])
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.files)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.files
+
+
+def _check(
+    path: Path, rules: list[Rule], shards: TensorFiles, shapes: Mapping[str, torch.Size], source: Family
+) -> None:
+    """Every tensor of ours is made once, every tensor of theirs is used, all shapes fit."""
+    known = {rule.theirs for rule in rules}
+    tied = {"lm_head.weight", "embed_out.weight"}
+    faults = [f"missing: {name}" for name in sorted(known - set(shards))]
+    for name in sorted(set(shards) - known - tied):
+        if not name.endswith(source.ignored or ("\0",)):
+            faults.append(f"unknown: {name}")
+    made = [name for rule in rules for name in rule.ours]
+    assert sorted(made) == sorted(shapes), f"rules and parameters differ: {set(made) ^ set(shapes)}"
+    for rule in rules:
+        if rule.theirs not in shards:
+            continue
+        found = shards.shape(rule.theirs)
+        try:
+            parts = rule.split(torch.empty(found, device="meta"))
+            fits = [tuple(part.shape) for part in parts] == [tuple(shapes[name]) for name in rule.ours]
+        except (RuntimeError, IndexError):
+            fits = False
+        if not fits:
+            wanted = tuple(rule.join(*(torch.empty(shapes[name], device="meta") for name in rule.ours)).shape)
+            faults.append(f"wrong shape: {rule.theirs} is {found}, its config says {wanted}")
+    if faults:
+        more = f" and {len(faults) - 12} more" if len(faults) > 12 else ""
+        raise DataError(
+            f"{path} does not fit its config: {'; '.join(faults[:12])}{more}. Nothing was loaded."
+        )

@@ -1,0 +1,162 @@
+"""What a family states: its shape and methods, and how its tensors map to ours in both directions."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.errors import IncompatibleError
+from harness.spec import ModelSpec
+
+Methods = dict[str, dict[str, Any]]
+"""{axis: {method: name, option: value}}."""
+
+
+def _one(tensor: Tensor) -> tuple[Tensor, ...]:
+    return (tensor,)
+
+
+def _same(*tensors: Tensor) -> Tensor:
+    return tensors[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """One tensor of theirs, and the tensors of ours that it is made of."""
+
+    theirs: str
+    ours: tuple[str, ...]
+    split: Callable[[Tensor], tuple[Tensor, ...]] = field(default=_one)
+    join: Callable[..., Tensor] = field(default=_same)
+
+
+def same(theirs: str, ours: str) -> Rule:
+    """The same tensor under another name."""
+    return Rule(theirs=theirs, ours=(ours,))
+
+
+def layer_rules(theirs: str, ours: str, *, bias: bool) -> Iterator[Rule]:
+    """Weight and, where there is one, bias of a layer."""
+    yield same(f"{theirs}.weight", f"{ours}.weight")
+    if bias:
+        yield same(f"{theirs}.bias", f"{ours}.bias")
+
+
+def fused_rules(theirs: str, ours: str, *, num_heads: int, bias: bool) -> Iterator[Rule]:
+    """Query, key and value of each head stored together (GPT-NeoX, BLOOM): rows are N, 3, H."""
+    names = ("q_proj", "k_proj", "v_proj")
+
+    def split(x: Tensor) -> tuple[Tensor, ...]:
+        parts = x.reshape(num_heads, 3, -1, *x.shape[1:])
+        return tuple(parts[:, i].reshape(-1, *x.shape[1:]) for i in range(3))
+
+    def join(*parts: Tensor) -> Tensor:
+        heads = [part.reshape(num_heads, -1, *part.shape[1:]) for part in parts]
+        return torch.stack(heads, dim=1).reshape(-1, *parts[0].shape[1:])
+
+    for suffix in ("weight", "bias") if bias else ("weight",):
+        yield Rule(
+            theirs=f"{theirs}.{suffix}",
+            ours=tuple(f"{ours}.{name}.{suffix}" for name in names),
+            split=split,
+            join=join,
+        )
+
+
+class Family:
+    """Checkpoints of one `model_type`."""
+
+    model_type: str
+    prefix: str = ""
+    """Leading part of tensor names that some checkpoints leave out."""
+    ignored: tuple[str, ...] = ()
+    """Endings of tensors that hold no weights (masks, inverse frequencies)."""
+
+    @abstractmethod
+    def read_config(self, config: Mapping[str, Any]) -> tuple[ModelSpec, Methods]:
+        """Shape and methods of a checkpoint's config.json.
+
+        Raises: IncompatibleError naming the option that our transformer does not have
+        """
+        raise NotImplementedError
+
+    @abstractmethod
+    def write_config(self, spec: ModelSpec, methods: Methods) -> dict[str, Any]:
+        """The config.json (model_type and architectures left out) of a model of ours.
+
+        Raises: IncompatibleError naming what this family cannot express
+        """
+        raise NotImplementedError
+
+    @abstractmethod
+    def rules(self, spec: ModelSpec, methods: Methods) -> Iterator[Rule]:
+        """Every tensor of theirs."""
+        raise NotImplementedError
+
+    architecture: str
+    """Class in `architectures`."""
+
+    def refuse(self, what: str) -> IncompatibleError:
+        """An error about an option of this family."""
+        return IncompatibleError(f"a {self.model_type} checkpoint with {what} cannot be expressed here")
+
+    def expect(self, condition: bool, what: str) -> None:
+        """Raise unless a model of ours can be written as this family."""
+        if not condition:
+            raise IncompatibleError(f"the {self.model_type} family cannot express a model with {what}")
+
+    def expect_methods(self, methods: Methods, **wanted: str | tuple[str, ...]) -> None:
+        """Raise unless each axis has (one of) the given methods."""
+        for axis, names in wanted.items():
+            names = (names,) if isinstance(names, str) else names
+            found = methods[axis]["method"]
+            self.expect(found in names, f"{axis}={found} (it takes {' or '.join(names)})")
+
+
+def head_methods(num_heads: int, num_kv_heads: int) -> dict[str, Any]:
+    """The attention choice for a number of key/value heads."""
+    if num_kv_heads == num_heads:
+        return {"method": "full"}
+    if num_kv_heads == 1:
+        return {"method": "multi_query"}
+    return {"method": "grouped_query", "num_kv_heads": num_kv_heads}
+
+
+def kv_heads_of(spec: ModelSpec, attention: Mapping[str, Any]) -> int:
+    """Key/value heads of an attention choice."""
+    if attention["method"] == "multi_query":
+        return 1
+    return int(attention.get("num_kv_heads") or spec.num_heads)
+
+
+def decoder(attention: dict[str, Any], position: dict[str, Any], norm: str, ffn: dict[str, Any]) -> Methods:
+    """The methods of a pre-norm causal decoder."""
+    return {
+        "architecture": {"method": "causal_decoder"},
+        "attention": attention,
+        "position": position,
+        "norm": {"method": norm},
+        "norm_position": {"method": "pre"},
+        "feed_forward": ffn,
+    }
+
+
+def rope_of(config: Mapping[str, Any], family: Family) -> dict[str, Any]:
+    """The rope choice of a config, old style (rope_theta) or new (rope_parameters)."""
+    parameters = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
+    kind = parameters.get("rope_type", parameters.get("type", "default"))
+    if kind != "default":
+        raise family.refuse(
+            f"rope_type={kind} (scaled rotary positions; import it without scaling and choose context=...)"
+        )
+    base = (
+        parameters.get("rope_theta") or config.get("rope_theta") or config.get("rotary_emb_base") or 10000.0
+    )
+    fraction = parameters.get("partial_rotary_factor") or config.get("partial_rotary_factor")
+    fraction = fraction or config.get("rotary_pct") or 1.0
+    return {"method": "rope", "base": float(base), "fraction": float(fraction)}

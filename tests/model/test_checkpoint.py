@@ -1,0 +1,253 @@
+"""Checkpoints of Hugging Face families: logits, cache, generation, export, and what a broken one says."""
+
+import json
+
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from harness.errors import ConfigError, DataError, IncompatibleError
+
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gpt2", "gpt_neox", "opt", "bloom", "t5")
+
+
+def _hf_config(name, draw):
+    import transformers
+
+    layers, heads = draw(st.integers(1, 2)), draw(st.sampled_from((2, 4, 6)))
+    width, vocab, tied = draw(st.sampled_from((4, 8))), draw(st.integers(20, 60)), draw(st.booleans())
+    dim = heads * width
+    if name in ("llama", "mistral", "qwen2", "qwen3"):
+        options = {
+            "vocab_size": vocab,
+            "hidden_size": dim,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "num_key_value_heads": draw(st.sampled_from([k for k in (1, 2, heads) if heads % k == 0])),
+            "head_dim": draw(st.sampled_from((width, 2 * width))),
+            "intermediate_size": draw(st.integers(3, 30)),
+            "max_position_embeddings": 64,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": draw(st.sampled_from((100.0, 10000.0))),
+            },
+            "tie_word_embeddings": tied,
+            "rms_norm_eps": 1e-6,
+        }
+        if name == "llama":
+            options |= {"attention_bias": draw(st.booleans()), "mlp_bias": draw(st.booleans())}
+        if name == "mistral":
+            options["sliding_window"] = draw(st.sampled_from((None, 3, 100)))
+        kinds = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
+        return getattr(transformers, kinds[name] + "Config")(**options)
+    if name == "gpt2":
+        return transformers.GPT2Config(
+            vocab_size=vocab, n_embd=dim, n_layer=layers, n_head=heads, n_positions=64
+        )
+    if name == "gpt_neox":
+        return transformers.GPTNeoXConfig(
+            vocab_size=vocab,
+            hidden_size=heads * 8,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            intermediate_size=draw(st.integers(3, 30)),
+            max_position_embeddings=64,
+            use_parallel_residual=draw(st.booleans()),
+            rotary_pct=draw(st.sampled_from((0.25, 0.5, 1.0))),
+            tie_word_embeddings=tied,
+        )
+    if name == "opt":
+        return transformers.OPTConfig(
+            vocab_size=vocab,
+            hidden_size=dim,
+            word_embed_proj_dim=dim,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            ffn_dim=draw(st.integers(3, 30)),
+            max_position_embeddings=64,
+            do_layer_norm_before=draw(st.booleans()),
+            dropout=0.0,
+        )
+    if name == "bloom":
+        return transformers.BloomConfig(vocab_size=vocab, hidden_size=dim, n_layer=layers, n_head=heads)
+    return transformers.T5Config(
+        vocab_size=vocab,
+        d_model=dim,
+        d_kv=draw(st.sampled_from((4, 8))),
+        d_ff=draw(st.integers(3, 30)),
+        num_layers=layers,
+        num_decoder_layers=draw(st.integers(1, 2)),
+        num_heads=heads,
+        relative_attention_num_buckets=8,
+        relative_attention_max_distance=20,
+        feed_forward_proj=draw(st.sampled_from(("relu", "gated-gelu"))),
+        tie_word_embeddings=tied,
+        dropout_rate=0.0,
+    )
+
+
+def _checkpoint(name, draw, directory, **saving):
+    """A random model with weights large enough that every one of them matters, saved."""
+    import transformers
+
+    config = _hf_config(name, draw)
+    kind = transformers.AutoModelForSeq2SeqLM if name == "t5" else transformers.AutoModelForCausalLM
+    torch.manual_seed(0)
+    model = kind.from_config(config, attn_implementation="eager").eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape)
+    model.config._attn_implementation = "eager"
+    model.save_pretrained(directory, **saving)
+    return model
+
+
+def _inputs(model, length=9):
+    ids = torch.randint(1, model.config.vocab_size, (2, length), generator=torch.Generator().manual_seed(1))
+    return ids
+
+
+def _logits(model, ids, source):
+    if model.config.model_type == "t5":
+        return model(input_ids=source, decoder_input_ids=ids).logits
+    if getattr(model.config, "methods", {}).get("architecture", {}).get("method") == "encoder_decoder":
+        return model(ids, encoder_input_ids=source).logits
+    return model(ids).logits
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@settings(
+    max_examples=4,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+@given(data=st.data())
+@torch.no_grad()
+def test_import_and_export_keep_the_logits(name, data, tmp_path_factory):
+    from harness.model.checkpoint import export_checkpoint, import_checkpoint
+
+    directory = tmp_path_factory.mktemp(name)
+    theirs = _checkpoint(name, data.draw, directory)
+    ours = import_checkpoint(directory)
+    ids, source = _inputs(theirs), _inputs(theirs, 7)
+    wanted = _logits(theirs, ids, source)
+    torch.testing.assert_close(_logits(ours, ids, source), wanted, rtol=1e-4, atol=1e-4)
+    if name != "t5":
+        mask = torch.ones_like(ids)
+        mask[0, :3] = 0
+        # Without position_ids, GPT-2 counts padding as positions.
+        at = {"position_ids": (mask.cumsum(1) - 1).clamp_min(0)} if name == "gpt2" else {}
+        padded = theirs(ids, attention_mask=mask, **at).logits
+        torch.testing.assert_close(
+            ours(ids, attention_mask=mask).logits[:, 3:], padded[:, 3:], rtol=1e-4, atol=1e-4
+        )
+        options = {"max_new_tokens": 5, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+        options |= {"attention_mask": torch.ones_like(ids)}
+        assert torch.equal(ours.generate(ids, **options), theirs.generate(ids, **options))
+    else:
+        options = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+        their_tokens = theirs.generate(source, decoder_start_token_id=0, **options)
+        assert torch.equal(
+            ours.generate(source, decoder_start_token_id=0, **options)[:, 7:], their_tokens[:, 1:]
+        )
+    out = tmp_path_factory.mktemp(name + "_export")
+    assert export_checkpoint(ours, out) == name
+    kind = type(theirs)
+    again = kind.from_pretrained(out, attn_implementation="eager").eval()
+    torch.testing.assert_close(_logits(again, ids, source), wanted, rtol=1e-5, atol=1e-5)
+
+
+class _First:
+    """Draws the first of everything."""
+
+    def __call__(self, strategy):
+        from hypothesis import find
+
+        return find(strategy, lambda _: True)
+
+
+@pytest.fixture
+def llama(tmp_path):
+    _checkpoint("llama", _First(), tmp_path)
+    return tmp_path
+
+
+def test_a_sharded_checkpoint_is_read(tmp_path):
+    from harness.model.checkpoint import import_checkpoint
+
+    theirs = _checkpoint("llama", _First(), tmp_path, max_shard_size="2KB")
+    assert (tmp_path / "model.safetensors.index.json").is_file()
+    ids = _inputs(theirs)
+    torch.testing.assert_close(
+        import_checkpoint(tmp_path)(ids).logits, theirs(ids).logits, rtol=1e-4, atol=1e-4
+    )
+
+
+def test_missing_unknown_and_misshapen_tensors_are_named_at_once(llama):
+    from safetensors.torch import load_file, save_file
+
+    from harness.model.checkpoint import import_checkpoint
+
+    tensors = load_file(llama / "model.safetensors")
+    tensors.pop("model.norm.weight")
+    tensors["model.extra.weight"] = torch.zeros(2)
+    tensors["model.layers.0.mlp.up_proj.weight"] = torch.zeros(2, 2)
+    save_file(tensors, llama / "model.safetensors")
+    with pytest.raises(DataError) as error:
+        import_checkpoint(llama)
+    for part in (
+        "missing: model.norm.weight",
+        "unknown: model.extra.weight",
+        "wrong shape: model.layers.0.mlp.up_proj.weight is (2, 2)",
+        "Nothing was loaded",
+    ):
+        assert part in str(error.value)
+
+
+def test_an_unknown_family_is_refused_with_the_known_ones(llama):
+    from harness.model.checkpoint import describe
+
+    config = json.loads((llama / "config.json").read_text())
+    (llama / "config.json").write_text(json.dumps({**config, "model_type": "mamba"}))
+    with pytest.raises(ConfigError, match=r"No checkpoint family to import is called .mamba.\..*llama"):
+        describe(llama)
+
+
+def test_a_truncated_file_and_an_empty_directory_are_named(llama, tmp_path_factory):
+    from harness.model.checkpoint import describe, import_checkpoint
+
+    file = llama / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:40])
+    with pytest.raises(DataError, match=r"model\.safetensors cannot be read"):
+        import_checkpoint(llama)
+    with pytest.raises(DataError, match=r"no config\.json"):
+        describe(tmp_path_factory.mktemp("empty"))
+
+
+def test_scaled_rotary_positions_are_refused(llama):
+    from harness.model.checkpoint import describe
+
+    config = json.loads((llama / "config.json").read_text())
+    config["rope_parameters"] = {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}
+    (llama / "config.json").write_text(json.dumps(config))
+    with pytest.raises(IncompatibleError, match="rope_type=linear"):
+        describe(llama)
+
+
+@torch.no_grad()
+def test_a_model_of_ours_is_written_as_the_family_that_can_express_it(tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    from harness.model.checkpoint import export_checkpoint
+    from tests.model.tiny import tiny
+
+    model, ids = tiny(), torch.arange(12)[None]
+    assert export_checkpoint(model, tmp_path) == "llama"
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    torch.testing.assert_close(theirs(ids).logits, model(ids).logits, rtol=1e-4, atol=1e-5)
+    with pytest.raises(IncompatibleError, match=r"attention=retention \(it takes"):
+        export_checkpoint(tiny(attention="retention"), tmp_path / "none")

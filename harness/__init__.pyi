@@ -14,6 +14,7 @@ from harness.axes.attention import Kernel as Kernel
 from harness.axes.attention import View as View
 from harness.axes.batch_schedule import BatchSchedule as BatchSchedule
 from harness.axes.context import Context as Context
+from harness.axes.context import Heads as Heads
 from harness.axes.context import Rotary as Rotary
 from harness.axes.corpus import Corpus as Corpus
 from harness.axes.corpus import Document as Document
@@ -55,6 +56,7 @@ from harness.axes.quantizer import replace_module as replace_module
 from harness.axes.quantizer import weight_matrix as weight_matrix
 from harness.axes.reward import Preference as Preference
 from harness.axes.reward import Reward as Reward
+from harness.axes.reward import Scorer as Scorer
 from harness.axes.schedule import Schedule as Schedule
 from harness.axes.stabilizer import Stabilizer as Stabilizer
 from harness.axes.stabilizer import Verdict as Verdict
@@ -94,8 +96,8 @@ from harness.evaluation.lm_run import run_tasks as run_tasks
 from harness.evaluation.lm_tasks import find_task as find_task
 from harness.evaluation.lm_tasks import load_task as load_task
 from harness.evaluation.prompts import read_items as read_items
+from harness.evaluation.scoring import LikelihoodScorer as LikelihoodScorer
 from harness.evaluation.scoring import ScoreRequest as ScoreRequest
-from harness.evaluation.scoring import Scorer as Scorer
 from harness.evaluation.scoring import rolling as rolling
 from harness.hookspecs import hookimpl as hookimpl
 from harness.hookspecs import hookspec as hookspec
@@ -105,6 +107,9 @@ from harness.method import LossTerm as LossTerm
 from harness.method import Method as Method
 from harness.method import Problem as Problem
 from harness.method import model_ref as model_ref
+from harness.ops.extension import rescale_dynamically as rescale_dynamically
+from harness.ops.extension import set_length as set_length
+from harness.ops.extension import trained_length as trained_length
 from harness.ops.linear import chunked_linear as chunked_linear
 from harness.ops.linear import parallel_linear as parallel_linear
 from harness.ops.packing import pack_codes as pack_codes

@@ -74,4 +74,4 @@ def text_surprise(model: Any, tokenizer: Any, text: str, *, window: int = 256) -
         return float("nan")
     counts_R = np.array([len(piece) - 1 for piece, _ in rows])
     nats_per_token = float((mean_surprise(model, rows) * counts_R).sum() / counts_R.sum())
-    return nats_per_token * len(ids) / np.log(2) / len(text.encode())
+    return float(nats_per_token * len(ids) / np.log(2) / len(text.encode()))

@@ -1,0 +1,102 @@
+"""The suite of filters catches what it should."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness import Document, Filter, Split
+from harness.conformance import test_filter as suite
+
+
+class Base(Filter):
+    """Drops what is short, and right."""
+
+    name = "planted"
+
+    @classmethod
+    def trial(cls, directory: Path) -> tuple[Filter.Config, Document, Document]:
+        return (
+            cls.Config(),
+            Document(id="long", text="a long text", domain="docs", split=Split.test),
+            Document(id="short", text="x", domain="docs", split=Split.train),
+        )
+
+    def judge(self, document: Document) -> Document | str:
+        return document if len(document.text) > 5 else "short"
+
+
+class DropsAll(Base):
+    name = "drops_all"
+
+    def judge(self, document: Document) -> Document | str:
+        return "all"
+
+
+class KeepsAll(Base):
+    name = "keeps_all"
+
+    def judge(self, document: Document) -> Document | str:
+        return document
+
+
+class Silent(Base):
+    name = "silent"
+
+    def apply(self, documents: Iterator[Document]) -> Iterator[Document]:
+        yield from (d for d in documents if self.judge(d) is d)
+
+
+class Renames(Base):
+    name = "renames"
+
+    def judge(self, document: Document) -> Document | str:
+        return replace(document, id=f"{document.id}!")
+
+
+class MovesSplit(Base):
+    name = "moves_split"
+
+    def judge(self, document: Document) -> Document | str:
+        return replace(document, split=Split.train)
+
+
+class Invents(Base):
+    name = "invents"
+
+    def apply(self, documents: Iterator[Document]) -> Iterator[Document]:
+        yield from super().apply(documents)
+        yield Document(id="new", text="invented", domain="docs", split=Split.train)
+
+
+class Remembers(Base):
+    name = "remembers"
+    seen = 0
+
+    def judge(self, document: Document) -> Document | str:
+        type(self).seen += 1
+        return document if self.seen < 2 else "seen"
+
+
+def test_a_right_filter_passes(tmp_path: Path) -> None:
+    for name, test in vars(suite).items():
+        if name.startswith("test_"):
+            test(Base, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("method", "test"),
+    [
+        (DropsAll, suite.test_it_keeps_what_it_should_keep),
+        (KeepsAll, suite.test_it_acts_on_what_it_should_not_keep),
+        (Silent, suite.test_its_report_adds_up),
+        (Renames, suite.test_it_keeps_ids_domains_splits_and_order),
+        (MovesSplit, suite.test_it_keeps_ids_domains_splits_and_order),
+        (Invents, suite.test_an_empty_stream_stays_empty),
+        (Remembers, suite.test_two_instances_share_nothing),
+    ],
+)
+def test_a_planted_bug_is_caught(method: type[Filter], test: object, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError):
+        test(method, tmp_path)  # type: ignore[operator]

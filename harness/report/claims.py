@@ -192,23 +192,32 @@ def check(results: Results, raw: Mapping[str, Any] | str) -> Checked:
     if unknown or "says" not in given:
         raise ConfigError(f"claims: {given} must have `says` and may have `source` and `finding`, no more")
     claim = parse(str(given["says"]))
-    left, right = (side_of(results, term) for term in (claim.left, claim.right))
-    base = {
+    metrics = [results.resolve(term.metric) for term in (claim.left, claim.right)]
+    left, right, left_out = sides_of(results, claim, metrics)
+    base: dict[str, Any] = {
         "text": str(claim),
         "source": str(given.get("source", "")),
         "finding": str(given.get("finding", "")),
         "bounds": (claim.offset - claim.tolerance, claim.offset + claim.tolerance),
     }
     if left is None or right is None:
-        lacking = claim.left if left is None else claim.right
-        why = results.missing(lacking.where, results.resolve(lacking.metric))
-        reason = f"no number for {lacking}: {'; '.join(dict.fromkeys(why))}"
+        terms = zip((claim.left, claim.right), metrics, strict=True)
+        why = [f"{term}: {line}" for term, metric in terms for line in results.missing(term.where, metric)]
+        reason = "no number for " + "; ".join(list(dict.fromkeys(why))[:3])
         return Checked(**base, verdict="undecided", reason=reason)
-    return Checked(**base, **judge(claim, compare(left, right)))
+    found = judge(claim, compare(left, right))
+    found["reason"] += f"; over {left_out}" if left_out else ""
+    return Checked(**base, **found)
 
 
-def side_of(results: Results, term: Term) -> Measured | None:
-    return results.measured(term.where, results.resolve(term.metric))
+def sides_of(
+    results: Results, claim: Claim, metrics: Sequence[str]
+) -> tuple[Measured | None, Measured | None, str]:
+    """Both sides over the same other levels and seeds; of two metrics, each over all it has."""
+    if metrics[0] == metrics[1]:
+        return results.pair(claim.left.where, claim.right.where, metrics[0])
+    left = results.measured(claim.left.where, metrics[0])
+    return left, results.measured(claim.right.where, metrics[1]), ""
 
 
 def judge(claim: Claim, found: Comparison) -> dict[str, Any]:
@@ -222,6 +231,8 @@ def judge(claim: Claim, found: Comparison) -> dict[str, Any]:
             )
         return {**numbers, "verdict": "undecided", "reason": found.reason + about}
     verdict = decide(claim, found.low, found.high)
+    if found.test == "exact":
+        return {**numbers, "verdict": verdict, "reason": f"the same in all {found.num_seeds} seeds"}
     rests = f"95 % interval of per-seed differences, {found.num_seeds} seeds"
     if verdict == "undecided" and claim.relation == "=" and not claim.tolerance:
         rests += "; equality without a tolerance (+- number) can only be refuted"

@@ -285,7 +285,7 @@ def agree(name: str, values: Sequence[Any]) -> bool:
     """Whether all values are the same, counts within 1 %."""
     counted = not COUNTS.isdisjoint(name.split(".")[1:])
     if counted and all(isinstance(v, int | float) and math.isfinite(v) for v in values):
-        return max(values) - min(values) <= TOLERANCE * max(abs(v) for v in values)
+        return bool(max(values) - min(values) <= TOLERANCE * max(abs(v) for v in values))
     return len({json.dumps(v, sort_keys=True, default=str) for v in values}) <= 1
 
 

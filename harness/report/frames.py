@@ -12,7 +12,7 @@ import numpy as np
 
 from harness.errors import ConfigError, DataError, UnknownNameError
 from harness.report.records import Record, flatten, label, read
-from harness.report.statistics import Array, Measured
+from harness.report.statistics import MIN_SEEDS, Array, Measured
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,13 +110,47 @@ class Results:
         chosen = self.configurations(where)
         if not chosen:
             return None
-        seeds = [
+        seeds = self._seeds(chosen, metric)
+        return self._average(chosen, seeds, metric) if seeds else None
+
+    def pair(
+        self, a: Mapping[str, str], b: Mapping[str, str], metric: str
+    ) -> tuple[Measured | None, Measured | None, str]:
+        """Two averages over the same other levels and seeds, so that a gap on one side biases neither.
+
+        Where dropping seeds would leave fewer than three, other levels that lack a number on either side
+        are dropped from both instead; the text says what was left out.
+        """
+        named = [i for i, factor in enumerate(self.factors) if factor in {*a, *b}]
+        sides = []
+        for where in (a, b):
+            rest: dict[Levels, list[Levels]] = {}
+            for levels in self.configurations(where):
+                rest.setdefault(tuple(v for i, v in enumerate(levels) if i not in named), []).append(levels)
+            sides.append(rest)
+        shared = [key for key in sides[0] if key in sides[1]]
+        seeds_of = {key: self._seeds([*sides[0][key], *sides[1][key]], metric) for key in shared}
+        common = [s for s in self.seeds if all(s in seeds for seeds in seeds_of.values())]
+        kept = shared
+        if len(common) < min(MIN_SEEDS, len(self.seeds)):
+            complete = [key for key in shared if len(seeds_of[key]) == len(self.seeds)]
+            kept, common = (complete, self.seeds) if complete else (shared, common)
+        total = len({*sides[0], *sides[1]})
+        left_out = "" if len(kept) == total else f"{len(kept)} of {total} combinations of the other factors"
+        if not kept or not common:
+            return None, None, left_out
+        found = [self._average([v for key in kept for v in side[key]], common, metric) for side in sides]
+        return found[0], found[1], left_out
+
+    def _seeds(self, chosen: Sequence[Levels], metric: str) -> list[int]:
+        """The seeds for which all these configurations have the number."""
+        return [
             seed
             for seed in self.seeds
             if all(math.isfinite(self._value(levels, seed, metric)) for levels in chosen)
         ]
-        if not seeds:
-            return None
+
+    def _average(self, chosen: Sequence[Levels], seeds: Sequence[int], metric: str) -> Measured:
         values = {s: float(np.mean([self._value(levels, s, metric) for levels in chosen])) for s in seeds}
         items_SD = self._items(chosen, seeds, metric)
         stderr, n = self._own_error(chosen, seeds, metric)
@@ -165,8 +199,9 @@ class Results:
         found = [self._metric(levels, seed, metric) for levels in chosen for seed in seeds]
         n = min((int(m.get("n") or 0) for m in found if m), default=0)
         errors = [m.get("stderr") for m in found if m]
-        usable = len(chosen) == 1 and errors and all(isinstance(e, int | float) for e in errors)
-        return (float(np.mean(errors)) if usable else None), n
+        numbers = [float(e) for e in errors if isinstance(e, int | float)]
+        usable = len(chosen) == 1 and numbers and len(numbers) == len(errors)
+        return (float(np.mean(numbers)) if usable else None), n
 
     def _metric(self, levels: Levels, seed: int, metric: str) -> Mapping[str, Any] | None:
         for m in self.records[levels][seed].data["metrics"]:

@@ -185,8 +185,8 @@ def check_format(data: Any, *, where: str) -> None:
         raise DataError(f"{where} is of format {data['format']}; this harness reads format {FORMAT}")
 
 
-def write_compact(records: Sequence[Record], path: Path, *, texts: int = 8) -> None:
-    """All that a report needs in one file: records, per-item values, the first `texts` items' texts.
+def write_compact(records: Sequence[Record], path: Path, *, shown: Mapping[str, Sequence[str]]) -> None:
+    """All that a report needs in one file: records, per-item values, texts of the `shown` items by task.
 
     The same records give the same bytes (no time stamp), so that it can be committed.
     """
@@ -208,13 +208,21 @@ def write_compact(records: Sequence[Record], path: Path, *, texts: int = 8) -> N
             samples[name] = {
                 "docs": [index[doc] for doc in frame["doc_hash"]],
                 "values": {c: [plain(v) for v in frame[c].astype(float)] for c in numbers},
-                "texts": {c: [str(v) for v in frame[c].head(texts)] for c in TEXT if c in frame},
+                "texts": {c: texts_of(frame, c, shown.get(name, ()), index) for c in TEXT if c in frame},
             }
         rows.append({**record.data, "samples": samples})
     # Keys keep their order: that of `factors` and of its levels is the order of the table.
     content = json.dumps({"format": FORMAT, "documents": documents, "records": rows}, separators=(",", ":"))
     data = content.encode()
     path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+
+
+def texts_of(
+    frame: pd.DataFrame, column: str, shown: Sequence[str], index: Mapping[str, int]
+) -> dict[str, str]:
+    """Texts of a column at the shown items, by the items' number."""
+    rows = frame[frame["doc_hash"].isin(list(shown))]
+    return {str(index[d]): str(v) for d, v in zip(rows["doc_hash"], rows[column], strict=True)}
 
 
 def read_compact(path: Path) -> list[Record]:
@@ -238,7 +246,7 @@ def read_compact(path: Path) -> list[Record]:
             docs = [documents[name][i] for i in part["docs"]]
             columns: dict[str, Any] = {"doc_hash": docs, **part["values"]}
             for column, texts in part["texts"].items():
-                columns[column] = texts + [None] * (len(docs) - len(texts))
+                columns[column] = [texts.get(str(i)) for i in part["docs"]]
             embedded[name] = pd.DataFrame(columns)
         records.append(Record(data=row, embedded=embedded))
     return records

@@ -67,7 +67,7 @@ class Comparison:
     """A difference to a reference, and how far it can be believed."""
 
     test: str
-    """`paired t`, `mixed model`, `McNemar`, `paired bootstrap`, or `none`."""
+    """`paired t`, `mixed model`, `McNemar`, `paired bootstrap`, `exact` (nothing sampled), or `none`."""
     about: About
     difference: float
     low: float | None = None
@@ -84,6 +84,8 @@ class Comparison:
 
     @property
     def significant(self) -> bool:
+        if self.test == "exact":
+            return self.difference != 0
         p = self.p if self.p_holm is None else self.p_holm
         return p is not None and p <= LEVEL
 
@@ -161,7 +163,7 @@ def compare(a: Measured, b: Measured, *, level: float = LEVEL) -> Comparison:
     if len(seeds) >= MIN_SEEDS:
         reason = f"all {len(seeds)} seeds differ by the same amount, so seeds are no replicates here"
     else:
-        reason = f"{len(seeds)} seed{'s' * (len(seeds) > 1)}; {MIN_SEEDS} are needed to speak of methods"
+        reason = f"{len(seeds)} seed{'s' * (len(seeds) > 1)} where {MIN_SEEDS} are needed to speak of methods"
     if a.items_SD is not None and b.items_SD is not None:
         # Identical replicates add nothing, so one of them stands for all and McNemar stays exact.
         rows = seeds[:1] if len(seeds) >= MIN_SEEDS else seeds
@@ -170,10 +172,16 @@ def compare(a: Measured, b: Measured, *, level: float = LEVEL) -> Comparison:
         if found.num_items < MIN_ITEMS:
             reason += f"; only {found.num_items} items in common, {MIN_ITEMS} are needed to test them"
         return replace(found, reason=reason, num_seeds=len(seeds), difference=float(differences.mean()))
+    mean = float(differences.mean())
+    if len(seeds) >= MIN_SEEDS and not a.num_items and not b.num_items and a.stderr is None:
+        # A size or a count: nothing was sampled and no seed moves it, so the number is the answer.
+        return Comparison(
+            test="exact", about="methods", difference=mean, low=mean, high=mean, num_seeds=len(seeds)
+        )
     return Comparison(
         test="none",
         about="nothing",
-        difference=float(differences.mean()),
+        difference=mean,
         num_seeds=len(seeds),
         reason=reason + "; no items were kept",
     )

@@ -235,7 +235,7 @@ def mixed_pools(table: Table) -> dict[int, Comparison]:
 
 def verdict(comparison: Comparison, higher_is_better: bool | None) -> Verdict:
     """What the comparison says; a fixed-checkpoint test speaks through `comparison.about`."""
-    if comparison.p is None:
+    if comparison.p is None and comparison.test != "exact":
         return "untested" if comparison.num_seeds >= MIN_SEEDS else "undecided"
     if not comparison.significant:
         return "tie"
@@ -278,8 +278,7 @@ def mark(cells: Sequence[TableCell], *, higher_is_better: bool) -> None:
     found = [replace(c, p_holm=next(adjusted)) if c.p is not None else c for c in found]
     tied = [best]
     for cell, comparison in zip(ordered[1:], found, strict=True):
-        apart = comparison.significant if comparison.p is not None else comparison.difference != 0
-        if not apart:
+        if not comparison.significant:
             tied.append(cell)
     rest = [c for c in ordered if c not in tied]
     if rest:
@@ -377,7 +376,7 @@ def comparison_caption(table: Table) -> list[str]:
     tested = [c.comparison for c in table.all_cells() if c.comparison and c.comparison.p is not None]
     undecided = sorted(
         {
-            c.comparison.reason
+            c.comparison.reason.partition(";")[0]
             for c in table.all_cells()
             if c.comparison and c.verdict != "untested" and c.comparison.reason
         }
@@ -389,6 +388,10 @@ def comparison_caption(table: Table) -> list[str]:
         lines.append(
             f"▲ better, ▼ worse, ≈ not distinguishable from the baseline: {tests} on per-seed differences, "
             f"5 % after Holm over {family} ({len(tested)} comparisons)."
+        )
+    if any(c.comparison and c.comparison.test == "exact" for c in table.all_cells()):
+        lines.append(
+            "Numbers that no seed moves and no sampling went into (= equal) are compared as they are."
         )
     if any(c.about == "checkpoints" for c in tested):
         tests = " / ".join(sorted({c.test for c in tested if c.about == "checkpoints"}))
@@ -434,5 +437,7 @@ def sign(cell: TableCell) -> str:
     """The mark of a cell's verdict."""
     if cell.verdict == "undecided":
         return "?"
+    if cell.verdict == "tie" and cell.comparison and cell.comparison.test == "exact":
+        return "="
     about = cell.comparison.about if cell.comparison else "nothing"
     return MARKS.get((cell.verdict, about), "")

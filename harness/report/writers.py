@@ -254,28 +254,34 @@ def html_cell(cell: TableCell) -> str:
 
 def terminal(table: Table, *, width: int) -> Any:
     """The table for rich's console: as laid out where it fits, else the levels on top become rows."""
+    from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    shown = RichTable(title=table.title, title_justify="left", header_style="bold", pad_edge=False)
-    if table.layout.columns and terminal_width(table) > width:
+    shown = RichTable(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    folded = terminal_width(table) > width
+    if folded and table.layout.columns:
         factors, lines = unfolded(table)
         titles = [title_of(c, table) for c in table.columns if c.where == table.columns[0].where]
     else:
         factors = list(table.rows[0])
         lines = [(labels_of(row, table), cells) for row, cells in zip(table.rows, table.cells, strict=True)]
-        titles = ["\n".join([*over(c, table), title_of(c, table)]) for c in table.columns]
+        titles = [
+            " ".join([*(o.replace(" ", "\xa0") for o in over(c, table)), title_of(c, table)])
+            for c in table.columns
+        ]
     for factor in factors or [""]:
         shown.add_column(Text(table.layout.text(factor)), no_wrap=True)
     for title in titles:
-        shown.add_column(Text(title), justify="right")
+        # A word a line: narrow columns, and numbers that never break.
+        shown.add_column(Text("\n".join(title.split())), justify="right", no_wrap=True)
     previous: list[str] = []
     for labels, cells in lines:
         if previous and len(labels) > 1 and labels[0] != previous[0]:
             shown.add_section()
         same = [labels[: i + 1] == previous[: i + 1] for i in range(len(labels))]
         styled = [Text("" if s else text) for text, s in zip(labels, same, strict=True)] or [Text("")]
-        shown.add_row(*styled, *(terminal_cell(c) for c in cells))
+        shown.add_row(*styled, *(terminal_cell(c, folded=folded) for c in cells))
         previous = labels
     return shown
 
@@ -300,18 +306,20 @@ def unfolded(table: Table) -> tuple[list[str], list[tuple[list[str], list[TableC
     return [*table.rows[0], *table.columns[0].where], lines
 
 
-def terminal_cell(cell: TableCell) -> Any:
+def terminal_cell(cell: TableCell, *, folded: bool) -> Any:
+    """A number with its marks; its interval beside it, or below where space is short."""
     from rich.text import Text
 
     if cell.estimate is None:
         return Text(why_missing(cell), style="dim italic")
     text = Text(cell.value, style={1: "bold", 2: "underline"}.get(cell.rank, ""))
-    if cell.spread:
-        text.append(f" ±{cell.spread}", style="dim")
+    spread = f"±{cell.spread}" if cell.spread else ""
+    if spread and not folded:
+        text.append(f" {spread}", style="dim")
     style = {"better": "green", "worse": "red"}.get(cell.verdict, "dim")
-    return text.append(f" {sign(cell)}" if sign(cell) else "", style=style).append(
-        reference_marks(cell), style="dim"
-    )
+    text.append(f" {sign(cell)}" if sign(cell) else "", style=style)
+    text.append(reference_marks(cell), style="dim")
+    return text.append(f"\n{spread}", style="dim") if spread and folded else text
 
 
 WRITERS: Mapping[str, tuple[str, Callable[[Table], str]]] = {

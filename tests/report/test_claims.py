@@ -73,7 +73,8 @@ def strong(tmp_path_factory: pytest.TempPathFactory) -> frames.Results:
         ("recall.acc[quantizer=8 bit] = recall.acc[quantizer=16 bit]", "undecided"),
         ("recall.acc[quantizer=8 bit] < recall.acc[quantizer=16 bit]", "undecided"),
         ("bits_per_byte[alignment=dpo] < bits_per_byte[alignment=none]", "confirmed"),
-        ("memory[quantizer=4 bit] < memory[quantizer=16 bit]", "undecided"),
+        ("memory[quantizer=4 bit] < memory[quantizer=16 bit]", "confirmed"),
+        ("memory[quantizer=4 bit] = memory[quantizer=16 bit]", "refuted"),
     ],
 )
 def test_verdicts_follow_the_interval_over_seeds(strong: frames.Results, says: str, verdict: str) -> None:

@@ -16,11 +16,15 @@ def measured(answers_SN: np.ndarray) -> Measured:
     return Measured(values=values, items_SD=answers_SN, num_items=answers_SN.shape[1])
 
 
-def table_of(rng: np.random.Generator, *, seeds: int, seed_sd: float, shift: float = 0.0) -> list[Comparison]:
+def table_of(
+    rng: np.random.Generator, *, seeds: int, seed_sd: float, shift: float = 0.0, items: bool = True
+) -> list[Comparison]:
     """Four cells against a baseline, Holm over the four; `shift` in logits moves all four."""
     effect = np.array([0.0, *[shift] * 4])
     answers = simulate.draw(rng, cells=5, seeds=seeds, items=150, effect=effect, seed_sd=seed_sd)
     sides = [measured(cell) for cell in answers]
+    if not items:
+        sides = [Measured(values=side.values) for side in sides]
     found = [statistics.compare(side, sides[0]) for side in sides[1:]]
     adjusted = statistics.holm([1.0 if c.p is None else c.p for c in found])
     return [
@@ -29,12 +33,14 @@ def table_of(rng: np.random.Generator, *, seeds: int, seed_sd: float, shift: flo
     ]
 
 
-def false_positive_rates(*, tables: int, seeds: int, seed_sd: float) -> tuple[float, float]:
+def false_positive_rates(
+    *, tables: int, seeds: int, seed_sd: float, items: bool = True
+) -> tuple[float, float]:
     """Share of comparisons with p <= 5 % and of tables with any after Holm, among claims about methods."""
     rng = np.random.default_rng(seeds * 1000 + int(seed_sd * 100))
     single, family = 0, 0
     for _ in range(tables):
-        about = [c for c in table_of(rng, seeds=seeds, seed_sd=seed_sd) if c.about == "methods"]
+        about = [c for c in table_of(rng, seeds=seeds, seed_sd=seed_sd, items=items) if c.about == "methods"]
         single += sum(c.p is not None and c.p <= 0.05 for c in about)
         family += any(c.significant for c in about)
     return single / (4 * tables), family / tables
@@ -51,7 +57,8 @@ def test_under_no_effect_few_tables_claim_one(seeds: int) -> None:
 @pytest.mark.parametrize("seed_sd", [0.0, 0.15, 0.3])
 @pytest.mark.parametrize("seeds", [2, 3, 5, 10])
 def test_false_positives_stay_at_five_percent_over_two_thousand_tables(seeds: int, seed_sd: float) -> None:
-    single, family = false_positive_rates(tables=2000, seeds=seeds, seed_sd=seed_sd)
+    # Without items: they only add the tests of fixed checkpoints, which are slow and not counted here.
+    single, family = false_positive_rates(tables=2000, seeds=seeds, seed_sd=seed_sd, items=False)
     print(f"seeds {seeds} sd {seed_sd}: single {single:.4f} family {family:.4f}")
     assert single <= 0.065
     assert family <= 0.065
@@ -63,7 +70,7 @@ def test_two_seeds_are_undecided_about_methods_whatever_the_effect() -> None:
     rng = np.random.default_rng(1)
     for found in table_of(rng, seeds=2, seed_sd=0.1, shift=3.0):
         assert found.about == "checkpoints"
-        assert "3 are needed" in found.reason
+        assert "2 seeds where 3 are needed" in found.reason
 
 
 @pytest.mark.parametrize("seed_sd", [0.0, 0.2])

@@ -1,0 +1,273 @@
+"use strict";
+const D = JSON.parse(document.getElementById("data").textContent);
+const $ = (id) => document.getElementById(id);
+
+/** An element with attributes (functions become listeners) and children. */
+function h(tag, attrs = {}, ...children) {
+  const svg = ["svg", "line", "circle", "text", "rect", "path", "g"].includes(tag);
+  const e = svg ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
+  for (const [k, v] of Object.entries(attrs)) {
+    if (typeof v === "function") e.addEventListener(k, v);
+    else if (v !== null && v !== undefined && v !== false) e.setAttribute(k, v === true ? "" : v);
+  }
+  e.append(...children.flat(Infinity).filter((c) => c !== null && c !== undefined && c !== false));
+  return e;
+}
+const short = (x) => (x === null || x === undefined ? "–" : Math.abs(x) >= 1e5 || (x !== 0 && Math.abs(x) < 1e-3) ? x.toExponential(2) : String(+x.toPrecision(4)));
+const pText = (p) => (p === null || p === undefined ? "–" : p < 0.001 ? "< 0.001" : p.toFixed(3));
+const signed = (x) => (x > 0 ? "+" : "") + short(x);
+
+/* ---- state ---- */
+const state = { major: "level", sort: null, off: {}, offMetrics: new Set(), query: "" };
+for (const f of Object.keys(D.factors)) state.off[f] = new Set();
+
+/* ---- toolbar ---- */
+function chip(text, isOn, toggle) {
+  const b = h("button", { class: "chip", type: "button", "aria-pressed": String(isOn()), click: () => { toggle(); b.setAttribute("aria-pressed", String(isOn())); drawGrid(); } }, text);
+  return b;
+}
+function drawTools() {
+  const groups = [...D.rowFactors, ...D.columnFactors].map((f) =>
+    h("fieldset", {}, h("legend", {}, D.text[f] || f), D.factors[f].map((v) =>
+      chip(D.text[v] || v, () => !state.off[f].has(v), () => (state.off[f].has(v) ? state.off[f].delete(v) : state.off[f].add(v))))));
+  const metrics = D.metrics.length > 1 && h("fieldset", {}, h("legend", {}, "metrics"), D.metrics.map((m, i) =>
+    chip(m.label, () => !state.offMetrics.has(i), () => (state.offMetrics.has(i) ? state.offMetrics.delete(i) : state.offMetrics.add(i)))));
+  const turn = D.columnFactors.length > 0 && D.metrics.length > 1 && h("button", { class: "quiet", id: "turn", type: "button", click: () => { state.major = state.major === "level" ? "metric" : "level"; drawGrid(); } }, "Group columns by metric");
+  const search = h("input", { type: "search", id: "search", placeholder: "Filter rows", "aria-label": "Filter rows", input: (e) => { state.query = e.target.value.toLowerCase(); drawGrid(); } });
+  $("tools").append(...[search, ...groups, metrics, turn].filter(Boolean));
+}
+
+/* ---- the table ---- */
+function visibleColumns() {
+  let columns = D.columns.map((c, i) => ({ ...c, i })).filter((c) => !state.offMetrics.has(c.metric) && D.columnFactors.every((f, k) => !state.off[f].has(c.levels[k])));
+  if (state.major === "metric") columns = columns.map((c, n) => [c, n]).sort((a, b) => a[0].metric - b[0].metric || a[1] - b[1]).map((x) => x[0]);
+  return columns;
+}
+function visibleRows() {
+  let rows = D.rows.map((r, i) => ({ ...r, i })).filter((r) =>
+    D.rowFactors.every((f, k) => !state.off[f].has(r.levels[k])) && r.levels.map((v) => D.text[v] || v).join(" ").toLowerCase().includes(state.query));
+  if (state.sort) {
+    const key = (r) => { const c = D.cells[r.cells[state.sort.column]]; return c.mean ?? null; };
+    rows.sort((a, b) => { const x = key(a), y = key(b); return x === null ? 1 : y === null ? -1 : (x - y) * state.sort.direction; });
+  }
+  return rows;
+}
+function heading(c) {
+  const m = D.metrics[c.metric];
+  const label = state.major === "level" || !D.columnFactors.length ? [m.label + m.arrow, m.unit && h("small", {}, m.unit)] : [c.levels.map((v) => D.text[v] || v).join(" · ")];
+  const active = state.sort && state.sort.column === c.i;
+  return h("th", { scope: "col", "aria-sort": active ? (state.sort.direction > 0 ? "ascending" : "descending") : null, class: c.edge ? "edge" : null },
+    h("button", { class: "sort", type: "button", "data-column": c.i, title: m.name, click: () => sortBy(c.i, m.better) }, label, active ? (state.sort.direction > 0 ? " ▴" : " ▾") : ""));
+}
+function sortBy(column, better) {
+  const first = better === "lower" ? 1 : -1;
+  if (!state.sort || state.sort.column !== column) state.sort = { column, direction: first };
+  else if (state.sort.direction === first) state.sort.direction = -first;
+  else state.sort = null;
+  drawGrid();
+}
+function drawGrid() {
+  const columns = visibleColumns(), rows = visibleRows();
+  const keys = columns.map((c) => (state.major === "level" ? c.levels.map((v) => D.text[v] || v) : D.columnFactors.length ? [D.metrics[c.metric].label + D.metrics[c.metric].arrow] : []));
+  columns.forEach((c, n) => { c.edge = n > 0 && keys[n].length > 0 && keys[n].join("\0") !== keys[n - 1].join("\0"); });
+  const lines = [];
+  for (let depth = 0; depth < (keys[0] || []).length; depth++) {
+    const line = h("tr", {}, h("th", { class: "head" }));
+    for (let n = 0; n < columns.length;) {
+      let end = n + 1;
+      while (end < columns.length && keys[end].slice(0, depth + 1).join("\0") === keys[n].slice(0, depth + 1).join("\0")) end++;
+      line.append(h("th", { class: "span" + (n ? " edge" : ""), colspan: end - n, scope: "colgroup" }, h("span", {}, keys[n][depth])));
+      n = end;
+    }
+    lines.push(line);
+  }
+  lines.push(h("tr", {}, h("th", { class: "head lead" }, h("div", { class: "labels" }, D.rowFactors.map((f) => h("span", {}, D.text[f] || f)))), columns.map(heading)));
+  let previous = [];
+  const body = rows.map((r) => {
+    const again = r.levels.map((v, k) => !state.sort && previous.slice(0, k + 1).join("\0") === r.levels.slice(0, k + 1).join("\0"));
+    const starts = !state.sort && previous.length && D.group >= 0 && previous[D.group] !== r.levels[D.group];
+    previous = r.levels;
+    return h("tr", { class: starts ? "starts" : null },
+      h("th", { class: "head", scope: "row" }, h("div", { class: "labels" }, r.levels.map((v, k) => h("span", { class: again[k] && k < r.levels.length - 1 ? "again" : null }, D.text[v] || v)))),
+      columns.map((c) => drawCell(r.cells[c.i], c.edge)));
+  });
+  if (!rows.length || !columns.length) body.push(h("tr", {}, h("td", {}, "Nothing fits these filters.")));
+  const grid = $("grid");
+  grid.replaceChildren(h("thead", {}, lines), h("tbody", {}, body));
+  const widths = D.rowFactors.map((f) => Math.max(...[f, ...D.factors[f]].map((v) => (D.text[v] || v).length)));
+  grid.querySelectorAll(".labels").forEach((d) => [...d.children].forEach((s, k) => s.style.setProperty("--w", `${Math.min(widths[k], 22) * 0.58 + 0.5}em`)));
+  if ($("turn")) $("turn").textContent = state.major === "level" ? "Group columns by metric" : "Group columns by " + D.columnFactors.map((f) => D.text[f] || f).join(", ");
+}
+function drawCell(index, edge) {
+  const c = D.cells[index];
+  const notes = c.notes.length ? h("sup", {}, c.notes.map((n) => n + 1).join(",")) : null;
+  const inside = c.mean === undefined
+    ? h("span", { class: "why" }, c.why, notes)
+    : [h("span", { class: "value" }, h("span", { class: "number" }, c.value), h("span", { class: "mark" }, c.verdict === "baseline" ? "◆" : c.mark), notes), c.spread && h("span", { class: "spread" }, "±" + c.spread)];
+  const classes = [c.verdict, ["", "first", "second"][c.rank], c.verdict === "baseline" && "is-baseline", edge && "edge"].filter(Boolean).join(" ");
+  return h("td", { class: classes }, h("button", { class: "cell", type: "button", "data-cell": index, pointerenter: (e) => e.pointerType === "mouse" && tip(e.currentTarget, c), pointerleave: hideTip, focus: (e) => e.currentTarget.matches(":focus-visible") && tip(e.currentTarget, c), blur: hideTip, click: () => open(index) }, inside));
+}
+
+/* ---- hover ---- */
+const SAYS = {
+  better: "better than the baseline", worse: "worse than the baseline", tie: "not distinguishable from the baseline",
+  undecided: "undecided", untested: "not tested", baseline: "the baseline", missing: "no number",
+};
+function saying(c) {
+  if (c.verdict === "missing") return c.missing.join("; ");
+  const said = SAYS[c.verdict] + (c.about === "checkpoints" ? ", these checkpoints only" : "");
+  return said[0].toUpperCase() + said.slice(1) + (c.reason ? ` (${c.reason})` : "") + ".";
+}
+function facts(c) {
+  const rows = [];
+  if (c.mean !== undefined) {
+    rows.push(["Mean", short(c.mean)]);
+    if (c.low !== null) rows.push([`95 % interval over ${c.basis}`, `${short(c.low)} to ${short(c.high)}`]);
+    rows.push(["n", `${c.seeds} seed${c.seeds === 1 ? "" : "s"}` + (c.items ? `, ${c.items} items` : "")]);
+    if (c.sd !== null) rows.push(["SD over seeds", short(c.sd)]);
+  }
+  if (c.difference !== undefined) {
+    rows.push(["Difference to baseline", signed(c.difference) + (c.dlow !== null ? ` (${short(c.dlow)} to ${short(c.dhigh)})` : "")]);
+    if (c.p !== null) rows.push([`p, ${c.test}`, pText(c.p)], ["p after Holm", pText(c.holm)]);
+    if (c.detectable !== null) rows.push(["Detectable, 80 % power", short(c.detectable)]);
+  }
+  return rows;
+}
+function tip(at, c) {
+  const box = $("tip");
+  box.replaceChildren(h("dl", {}, facts(c).map(([k, v]) => [h("dt", {}, k), h("dd", {}, v)])), h("p", { class: "said" }, saying(c)));
+  box.classList.add("on");
+  const r = at.getBoundingClientRect(), w = box.offsetWidth, t = box.offsetHeight;
+  box.style.left = Math.max(8, Math.min(innerWidth - w - 8, r.left + r.width / 2 - w / 2)) + "px";
+  box.style.top = (r.bottom + t + 12 < innerHeight ? r.bottom + 6 : Math.max(8, r.top - t - 6)) + "px";
+}
+function hideTip() { $("tip").classList.remove("on"); }
+
+/* ---- one number ---- */
+const levelsText = (where) => Object.values(where).map((v) => D.text[v] || v).join(" · ") || "all";
+function open(index, keepHash) {
+  hideTip();
+  const c = D.cells[index], m = D.metrics[c.metric];
+  const tabs = h("div", { class: "tabs", role: "tablist" }), place = h("div");
+  const records = c.records.map((i) => D.records[i]);
+  const choose = (record) => {
+    [...tabs.children].forEach((b) => b.setAttribute("aria-selected", String(b.dataset.record === record.id)));
+    place.replaceChildren(...drawRecord(record, c).flat(9).filter(Boolean));
+  };
+  const many = new Set(records.map((r) => levelsText(r.levels))).size > 1;
+  records.forEach((r) => tabs.append(h("button", { type: "button", role: "tab", "data-record": r.id, click: () => choose(r) }, (many ? levelsText(r.levels) + ", " : "") + `seed ${r.seed}` + (r.status === "ok" ? "" : ` (${r.status})`))));
+  show(levelsText(c.where), m.label + (m.unit ? `, ${m.unit}` : ""),
+    c.mean === undefined ? h("p", {}, saying(c)) : h("div", { class: "big" }, c.value, c.spread ? h("span", {}, ` ±${c.spread}`) : ""),
+    h("dl", { class: "stats" }, facts(c).map(([k, v]) => [h("dt", {}, k), h("dd", {}, v)]),
+      Object.keys(c.bySeed || {}).length ? [h("dt", {}, "By seed"), h("dd", {}, Object.entries(c.bySeed).map(([s, v]) => `${s}: ${short(v)}`).join("   "))] : []),
+    c.mean === undefined ? null : h("p", { class: "notes" }, saying(c), c.notes.map((n) => [h("br"), `[${n + 1}] ${D.footnotes[n]}`])),
+    forest(index), records.length ? [h("h3", {}, records.length > 1 ? "Records" : "Record"), tabs, place] : null);
+  if (records.length) choose(records[0]);
+  if (!keepHash) history.replaceState(null, "", "#cell=" + index);
+}
+function show(title, subtitle, ...content) {
+  const panel = $("panel");
+  panel.replaceChildren(h("div", { class: "bar" }, h("h2", {}, title, h("p", {}, subtitle)), h("button", { class: "quiet", type: "button", id: "close", click: () => panel.close() }, "Close")), h("div", { class: "inner" }, content));
+  if (!panel.open) panel.showModal();
+  panel.scrollTop = 0;
+}
+$("panel").addEventListener("close", () => history.replaceState(null, "", location.pathname + location.search));
+$("panel").addEventListener("click", (e) => { if (e.target === $("panel")) $("panel").close(); });
+
+/** The column of a number: every row's interval, this one in colour. */
+function forest(index) {
+  const row = D.rows.find((r) => r.cells.includes(index));
+  if (!row) return null;
+  const column = row.cells.indexOf(index);
+  const shown = D.rows.map((r) => ({ r, c: D.cells[r.cells[column]] })).filter((x) => x.c.mean !== undefined).slice(0, 24);
+  if (shown.length < 2) return null;
+  const ends = shown.flatMap(({ c }) => [c.low ?? c.mean, c.high ?? c.mean]);
+  const lo = Math.min(...ends), hi = Math.max(...ends), span = hi - lo || 1, left = 190, width = 700, right = 60;
+  const x = (v) => left + ((v - lo) / span) * (width - left - right);
+  const svg = h("svg", { class: "forest", viewBox: `0 0 ${width} ${shown.length * 22 + 8}`, role: "img", "aria-label": "All rows of this column" });
+  shown.forEach(({ r, c }, n) => {
+    const y = n * 22 + 14, me = D.cells[index] === c, colour = me ? "var(--accent)" : c.verdict === "baseline" ? "var(--ink)" : "var(--faint)";
+    svg.append(h("text", { x: 0, y: y + 4, class: me ? "me" : null }, r.levels.map((v) => D.text[v] || v).join(" · ").slice(0, 32)),
+      h("line", { x1: left, x2: width - right, y1: y, y2: y, stroke: "var(--hair)" }),
+      c.low !== null ? h("line", { x1: x(c.low), x2: x(c.high), y1: y, y2: y, stroke: colour, "stroke-width": me ? 2.5 : 1.5 }) : "",
+      h("circle", { cx: x(c.mean), cy: y, r: me ? 4.5 : 3.5, fill: colour }), h("text", { x: width, y: y + 4, "text-anchor": "end", class: me ? "me" : null }, c.value));
+  });
+  return svg;
+}
+
+/* ---- one record ---- */
+function copyable(text) {
+  const b = h("button", { class: "quiet", type: "button", click: async () => { try { await navigator.clipboard.writeText(text); b.textContent = "Copied"; } catch { getSelection().selectAllChildren(b.previousSibling); b.textContent = "Selected"; } setTimeout(() => (b.textContent = "Copy"), 1500); } }, "Copy");
+  return h("div", { class: "copy" }, h("pre", {}, text), b);
+}
+function table(rows, differs) {
+  return h("table", { class: "kv" }, h("tbody", {}, rows.map(([k, v]) => h("tr", { class: differs && differs(k) ? "differs" : null }, h("td", {}, k), h("td", {}, typeof v === "object" && v !== null ? JSON.stringify(v) : String(v))))));
+}
+function drawRecord(record, cell) {
+  const config = { ...D.config, ...record.config };
+  for (const k of record.without) delete config[k];
+  const own = Object.entries(record.config).concat(record.without.map((k) => [k, "(absent)"]));
+  const provenance = D.provenance[record.provenance];
+  return [
+    record.status !== "ok" ? h("p", { class: "verdict refuted" }, record.reason) : null,
+    h("h3", {}, "Reproduce"), copyable(record.command),
+    h("h3", {}, "Where it comes from"),
+    table([["cell", record.id], ...Object.entries(provenance), ["started", record.started], ["finished", record.finished]]),
+    own.length ? [h("h3", {}, "Config, where it differs from most records"), table(own)] : null,
+    h("details", {}, h("summary", {}, `Whole config (${Object.keys(config).length} keys)`), table(Object.entries(config), (k) => k in record.config)),
+    h("details", {}, h("summary", {}, "Overrides"), h("pre", {}, record.overrides.join("\n"))),
+    h("details", {}, h("summary", {}, "Measured facts"), table(Object.entries(record.facts))),
+    h("details", {}, h("summary", {}, `Stages (${record.stages.length})`), table(record.stages.map(([name, key, how]) => [name, `${how}   ${key}`]))),
+    drawSamples(record, cell),
+  ];
+}
+function drawSamples(record, cell) {
+  const names = Object.keys(D.samples).filter((n) => D.samples[n].by[record.index]);
+  if (!names.length) return null;
+  const wanted = names.find((n) => D.metrics[cell.metric] && D.metrics[cell.metric].name.startsWith(n + ".")) || names[0];
+  const base = D.records.find((r) => r.seed === record.seed && r.id !== record.id && Object.entries(D.baseline).every(([f, v]) => r.levels[f] === v)) || D.records.find((r) => r.id !== record.id && r.seed === record.seed) || D.records.find((r) => r.id !== record.id);
+  const others = D.records.filter((r) => r.id !== record.id && D.samples[wanted].by[r.index]);
+  const task = h("select", { "aria-label": "Task", change: () => draw() }, names.map((n) => h("option", { value: n, selected: n === wanted }, n)));
+  const other = h("select", { id: "other", "aria-label": "Compare with", change: () => draw() }, others.map((r) => h("option", { value: r.index, selected: base && r.index === base.index }, `${levelsText(r.levels)}, seed ${r.seed}`)));
+  const place = h("div", { id: "pairs" });
+  const side = (r, item, set) => {
+    const found = r && set.by[r.index] && set.by[r.index][item];
+    const scores = found ? Object.entries(found.scores).map(([k, v]) => h("span", { class: v === 1 ? "right" : v === 0 ? "wrong" : null }, ` ${k} ${short(v)}`)) : [];
+    return h("div", {}, h("h4", {}, h("b", {}, r ? levelsText(r.levels) : "–"), r ? `, seed ${r.seed}` : "", scores), found && found.answer !== null ? h("pre", {}, found.answer) : h("p", { class: "notes" }, found ? "no text kept" : "not scored"));
+  };
+  const draw = () => {
+    const set = D.samples[task.value], second = D.records[+other.value];
+    place.replaceChildren(...set.items.map((item, i) => h("div", { class: "pair" }, h("h4", {}, `Item ${item.doc}`), h("pre", {}, item.prompt), item.target ? h("h4", { style: "margin-top:8px" }, "Target: " + item.target) : null, h("div", { class: "sides" }, side(record, i, set), side(second, i, set)))));
+  };
+  draw();
+  return h("div", { id: "samples" }, h("h3", {}, "Samples, side by side"), h("div", { class: "row" }, task, others.length ? ["against", other] : null), place);
+}
+
+/* ---- records ---- */
+let recordSort = null;
+function drawRecords() {
+  const factors = Object.keys(D.factors);
+  const columns = [...factors.map((f) => [D.text[f] || f, (r) => D.text[r.levels[f]] || r.levels[f] || ""]), ["seed", (r) => r.seed], ["outcome", (r) => (r.status === "ok" ? "ok" : r.reason)], ["stages run", (r) => r.stages.filter((s) => !s[2].startsWith("reused")).length], ["seconds", (r) => r.seconds], ["cell", (r) => r.id]];
+  const rows = [...D.records];
+  if (recordSort) rows.sort((a, b) => { const x = columns[recordSort[0]][1](a), y = columns[recordSort[0]][1](b); return (x < y ? -1 : x > y ? 1 : 0) * recordSort[1]; });
+  $("records").replaceChildren(
+    h("thead", {}, h("tr", {}, columns.map(([name], i) => h("th", { "aria-sort": recordSort && recordSort[0] === i ? (recordSort[1] > 0 ? "ascending" : "descending") : null }, h("button", { class: "sort", type: "button", click: () => { recordSort = recordSort && recordSort[0] === i ? [i, -recordSort[1]] : [i, 1]; drawRecords(); } }, name))))),
+    h("tbody", {}, rows.map((r) => h("tr", { "data-record": r.id, tabindex: 0, keydown: (e) => e.key === "Enter" && openRecord(r), click: () => openRecord(r) }, columns.map(([name, of]) => h("td", { class: ["seconds", "seed", "stages run"].includes(name) ? "n" : name === "cell" ? "hash" : null }, String(of(r))))))));
+}
+function openRecord(r) {
+  show(levelsText(r.levels), `seed ${r.seed}`, h("h3", {}, "Metrics"), table(Object.entries(r.metrics).map(([k, v]) => [k, v === null ? "NaN" : short(v)])), drawRecord(r, { metric: 0 }));
+  history.replaceState(null, "", "#record=" + r.id);
+}
+
+/* ---- theme ---- */
+function theme(next) {
+  document.documentElement.dataset.theme = next;
+  $("theme").textContent = next === "dark" ? "Light" : "Dark";
+}
+$("theme").addEventListener("click", () => theme($("theme").textContent === "Dark" ? "dark" : "light"));
+if (matchMedia("(prefers-color-scheme: dark)").matches) $("theme").textContent = "Light";
+
+drawTools(); drawGrid(); drawRecords();
+const [kind, value] = location.hash.slice(1).split("=");
+if (kind === "cell" && D.cells[+value]) open(+value, true);
+if (kind === "record") { const r = D.records.find((x) => x.id === value); if (r) openRecord(r); }

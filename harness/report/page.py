@@ -1,0 +1,315 @@
+"""The page: one HTML file without network or server, in which every number opens its records."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.report.claims import Checked
+from harness.report.figures import Figure
+from harness.report.frames import Results, metric_name
+from harness.report.records import Record, flatten
+from harness.report.samples import shown_samples
+from harness.report.table import Column, Table, TableCell, heading, sign
+from harness.report.writers import arrow, as_html, number, why_missing
+
+ASSETS = Path(__file__).parent / "assets"
+HIDDEN_FACTS = ("loss_curve",)
+"""Facts that a figure shows better than a list."""
+
+
+def page(
+    table: Table,
+    results: Results,
+    *,
+    claims: Sequence[Checked] = (),
+    figures: Sequence[Figure] = (),
+    samples: bool = True,
+) -> str:
+    """The report as one HTML file; the same records give the same bytes."""
+    records = results.all_records()
+    question = str(records[-1].experiment.get("question") or "") or table.title
+    data = page_data(table, results, samples=samples)
+    parts = {
+        "title": html.escape(question),
+        "name": html.escape(results.name),
+        "facts": "".join(f"<li>{fact}</li>" for fact in head_facts(table, results)),
+        "css": asset("page.css"),
+        "js": asset("page.js"),
+        "table": as_html(table),
+        "notes": notes(table),
+        "claims": claims_section(claims),
+        "figures": figures_section(figures),
+        "footer": footer(records),
+        # No text of a record can end the script element or open another.
+        "data": json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
+    }
+    return re.sub(r"\{\{ (\w+) \}\}", lambda found: parts[found[1]], asset("page.html"))
+
+
+def asset(name: str) -> str:
+    return (ASSETS / name).read_text(encoding="utf-8")
+
+
+def head_facts(table: Table, results: Results) -> list[str]:
+    """The line under the title."""
+    records = results.all_records()
+    bad = Counter(r.status for r in records if r.status != "ok")
+    facts = [
+        f"<b>{len(results.records)}</b> configurations",
+        f"<b>{len(results.seeds)}</b> seed{'s' * (len(results.seeds) > 1)}",
+        f"<b>{len(records)}</b> records",
+        *(f"<b>{n}</b> {html.escape(status)}" for status, n in bad.items()),
+    ]
+    if table.baseline:
+        at = " · ".join(table.layout.text(v) for v in table.baseline.values())
+        facts.append(f"baseline <b>{html.escape(at)}</b>")
+    return facts
+
+
+def notes(table: Table) -> str:
+    """Caption and footnotes."""
+    text = "".join(f"<p>{html.escape(line)}</p>" for line in table.caption)
+    if table.baseline:
+        text += "<p>◆ the baseline. Hover for n, interval and p; click a number for its records.</p>"
+    if table.footnotes:
+        text += "<ol>" + "".join(f"<li>{html.escape(note)}</li>" for note in table.footnotes) + "</ol>"
+    return text
+
+
+def claims_section(claims: Sequence[Checked]) -> str:
+    """What the literature says, with the verdict and the interval."""
+    if not claims:
+        return ""
+    items = []
+    for claim in claims:
+        said = f"<p>{html.escape(claim.finding)}</p>" if claim.finding else ""
+        source = f" · {html.escape(claim.source)}" if claim.source else ""
+        items.append(
+            f'<div class="claim"><span class="verdict {claim.verdict}">{claim.verdict}</span>'
+            f"<div>{said}<code>{html.escape(claim.text)}</code>"
+            f"<small>{html.escape(claim.reason)}{source}</small></div>{interval_strip(claim)}</div>"
+        )
+    return f'<section><h2>Claims</h2><div class="claims">{"".join(items)}</div></section>'
+
+
+def interval_strip(claim: Checked) -> str:
+    """The interval of a claim's difference against the limit it names."""
+    if claim.difference is None:
+        return "<span></span>"
+    low = claim.difference if claim.low is None else claim.low
+    high = claim.difference if claim.high is None else claim.high
+    first, last = claim.bounds
+    ends = (min(low, first, 0.0), max(high, last, 0.0))
+    span = (ends[1] - ends[0]) or 1.0
+
+    def x(value: float) -> float:
+        return round(10 + 200 * (value - ends[0]) / span, 1)
+
+    width = round(x(last) - x(first), 1)
+    tolerance = f'<rect x="{x(first)}" y="4" width="{width}" height="20" fill="var(--hair)"/>'
+    label = f"{claim.difference:+.3g}" + ("" if claim.low is None else f" ({low:.3g} to {high:.3g})")
+    return (
+        f'<svg viewBox="0 0 220 40" role="img" aria-label="difference {html.escape(label)}">{tolerance}'
+        f'<line x1="{x(last)}" x2="{x(last)}" y1="3" y2="25" stroke="var(--ink)" stroke-dasharray="2 2"/>'
+        f'<line x1="{x(low)}" x2="{x(high)}" y1="14" y2="14" stroke="var(--accent)" stroke-width="2.5"/>'
+        f'<circle cx="{x(claim.difference)}" cy="14" r="4" fill="var(--accent)"/>'
+        '<text x="110" y="38" text-anchor="middle" font-size="11" fill="var(--soft)">'
+        f"{html.escape(label)}</text></svg>"
+    )
+
+
+def figures_section(figures: Sequence[Figure]) -> str:
+    if not figures:
+        return ""
+    items = "".join(
+        f"<figure{' class=wide' if f.wide else ''}>{f.svg}"
+        f"<figcaption><b>{html.escape(f.title)}</b> {html.escape(f.caption)}</figcaption></figure>"
+        for f in figures
+    )
+    return f'<section><h2>Views</h2><div class="figures">{items}</div></section>'
+
+
+def footer(records: Sequence[Record]) -> str:
+    """Versions and the command that rebuilds the page."""
+    provenance = records[-1].data.get("provenance", {})
+    versions = {**(provenance.get("versions") or {}), "python": provenance.get("python", "")}
+    shown = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    name = str(records[-1].data.get("sweep") or records[-1].experiment.get("name"))
+    return (
+        f"<p>Rebuild with <code>harness report {html.escape(shlex.quote(name))}</code>. "
+        f"harness {html.escape(str(provenance.get('harness', '')))}; {html.escape(shown)}.</p>"
+    )
+
+
+def page_data(table: Table, results: Results, *, samples: bool) -> dict[str, Any]:
+    """What the script draws from."""
+    records = results.all_records()
+    index = {record.cell: i for i, record in enumerate(records)}
+    flats = [dict(flatten(record.data["config"])) for record in records]
+    common = most_common(flats)
+    provenances: list[dict[str, str]] = []
+    specs = list(dict.fromkeys(c.spec for c in table.columns))
+    cells: list[dict[str, Any]] = []
+    rows = []
+    for row, line in zip(table.rows, table.cells, strict=True):
+        places = []
+        for column, cell in zip(table.columns, line, strict=True):
+            places.append(len(cells))
+            cells.append(cell_data(cell, specs.index(column.spec), index))
+        rows.append({"levels": list(row.values()), "cells": places})
+    return {
+        "factors": results.factors,
+        "text": {name: table.layout.text(name) for name in (*results.factors, *table.layout.labels)},
+        "rowFactors": list(table.rows[0]),
+        "columnFactors": list(table.columns[0].where),
+        "group": list(table.rows[0]).index(table.layout.group) if table.layout.group in table.rows[0] else -1,
+        "baseline": table.baseline,
+        "metrics": [metric_data(next(c for c in table.columns if c.spec == spec), table) for spec in specs],
+        "columns": [{"levels": list(c.where.values()), "metric": specs.index(c.spec)} for c in table.columns],
+        "rows": rows,
+        "cells": cells,
+        "footnotes": table.footnotes,
+        "config": common,
+        "records": [
+            record_data(r, i, flat, common, provenances)
+            for i, (r, flat) in enumerate(zip(records, flats, strict=True))
+        ],
+        "provenance": provenances,
+        "samples": shown_samples(records) if samples else {},
+    }
+
+
+def metric_data(column: Column, table: Table) -> dict[str, Any]:
+    better = column.higher_is_better
+    return {
+        "name": column.info.name,
+        "label": heading(column),
+        "unit": column.unit,
+        "arrow": arrow(column, table).replace(" ", "\u00a0"),
+        "better": None if better is None else "higher" if better else "lower",
+    }
+
+
+def cell_data(cell: TableCell, metric: int, index: Mapping[str, int]) -> dict[str, Any]:
+    """One number with what hovering and opening it show; values as printed after the layout's scale."""
+    data: dict[str, Any] = {
+        "where": cell.where,
+        "metric": metric,
+        "verdict": cell.verdict,
+        "mark": sign(cell),
+        "rank": cell.rank,
+        "notes": cell.notes,
+        "missing": cell.missing,
+        "records": [index[c] for c in cell.cells if c in index],
+    }
+    if (found := cell.estimate) is None or cell.measured is None:
+        return {**data, "why": why_missing(cell)}
+    data |= {
+        "value": cell.value,
+        "spread": cell.spread,
+        "mean": number(found.mean),
+        "low": number(found.low),
+        "high": number(found.high),
+        "sd": number(found.sd),
+        "basis": found.basis,
+        "seeds": found.num_seeds,
+        "items": found.num_items,
+        "bySeed": {str(seed): number(value) for seed, value in cell.measured.values.items()},
+    }
+    if c := cell.comparison:
+        data |= {
+            "difference": number(c.difference),
+            "dlow": number(c.low),
+            "dhigh": number(c.high),
+            "p": number(c.p),
+            "holm": number(c.p_holm),
+            "test": c.test,
+            "about": c.about,
+            "detectable": number(c.detectable),
+            "reason": c.reason,
+        }
+    return data
+
+
+def record_data(
+    record: Record,
+    index: int,
+    flat: Mapping[str, Any],
+    common: Mapping[str, Any],
+    provenances: list[dict[str, str]],
+) -> dict[str, Any]:
+    """A record as the panel shows it: the config as its differences to the common one."""
+    source = record.data.get("provenance", {})
+    shared = {path: str(v) for path, v in flatten(source) if path not in ("started", "finished", "command")}
+    if shared not in provenances:
+        provenances.append(shared)
+    stages = record.data.get("stages", [])
+    facts = {
+        path: compact(v)
+        for path, v in flatten(record.data.get("facts", {}))
+        if path.rpartition(".")[2] not in HIDDEN_FACTS
+    }
+    effects = {f"effect.{path}": compact(v) for path, v in flatten(record.data.get("effects", {}))}
+    return {
+        "index": index,
+        "id": record.cell,
+        "levels": record.levels,
+        "seed": record.seed,
+        "status": record.status,
+        "reason": record.reason,
+        "overrides": list(record.data.get("overrides", [])),
+        "command": reproduce_command(record),
+        "config": {k: v for k, v in flat.items() if k not in common or common[k] != v},
+        "without": [k for k in common if k not in flat],
+        "provenance": provenances.index(shared),
+        "started": source.get("started", ""),
+        "finished": source.get("finished", ""),
+        "stages": [
+            [
+                s["stage"] + (f" {s['part']}" if s.get("part") else ""),
+                str(s.get("key", ""))[:16],
+                "reused" if s.get("reused") else f"{s.get('seconds') or 0:.1f} s, seed {s.get('seed')}",
+            ]
+            for s in stages
+        ],
+        "seconds": round(sum(s.get("seconds") or 0 for s in stages if not s.get("reused")), 1),
+        "metrics": {metric_name(m): finite(m.get("value")) for m in record.data["metrics"]},
+        "facts": {k: v for k, v in {**facts, **effects}.items() if v not in ({}, None)},
+    }
+
+
+def reproduce_command(record: Record) -> str:
+    """The command that makes this cell again; its own overrides, quoted for a shell."""
+    return " ".join(["harness run", *(shlex.quote(o) for o in record.data.get("overrides", []))])
+
+
+def compact(value: Any) -> Any:
+    """A fact short enough to read."""
+    if isinstance(value, float):
+        return finite(value)
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return value if len(text) <= 300 else text[:300] + "..."
+
+
+def finite(value: Any) -> Any:
+    return number(float(value)) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def most_common(flats: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """For each config key that most records have, its most frequent value."""
+    values: dict[str, Counter[str]] = {}
+    for flat in flats:
+        for key, value in flat.items():
+            values.setdefault(key, Counter())[json.dumps(value, default=str)] += 1
+    common = {}
+    for key, counts in values.items():
+        if 2 * sum(counts.values()) > len(flats):
+            common[key] = json.loads(counts.most_common(1)[0][0])
+    return common

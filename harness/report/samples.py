@@ -1,0 +1,111 @@
+"""Which items a report shows side by side: a few, where the cells differ most, cut to a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.report.records import TEXT, Record, is_number
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ITEMS = 6
+"""Items of a task that are shown."""
+BUDGET = 1_200_000
+"""Characters of answers on a page; more records show fewer items."""
+LENGTH = 500
+"""Characters of one text."""
+NO_METRIC = frozenset({"bytes", "tokens", "length", "position"})
+
+
+def score_columns(frame: pd.DataFrame) -> list[str]:
+    """Numeric columns of samples that score an item."""
+    return [c for c in frame.columns if c not in TEXT and c not in NO_METRIC and is_number(frame[c])]
+
+
+def chosen_items(frames: Sequence[pd.DataFrame], items: int) -> list[str]:
+    """Items with text, half those whose score differs most over the cells, half the first."""
+    first = frames[0]
+    usable = [
+        d for d, p in zip(first["doc_hash"], first.get("prompt", []), strict=False) if isinstance(p, str)
+    ]
+    columns = score_columns(first)
+    spread: dict[str, float] = {}
+    if columns:
+        rows = [dict(zip(f["doc_hash"], f[columns[0]].astype(float), strict=True)) for f in frames]
+        for doc in usable:
+            values = np.array([row.get(doc, np.nan) for row in rows])
+            spread[doc] = float(np.nanvar(values)) if not np.isnan(values).all() else 0.0
+    order = {doc: i for i, doc in enumerate(usable)}
+    divided = sorted(usable, key=lambda doc: (-spread.get(doc, 0.0), order[doc]))[: items // 2]
+    rest = [doc for doc in usable if doc not in divided][: items - len(divided)]
+    return sorted({*divided, *rest}, key=lambda doc: order[doc])
+
+
+def shown_items(records: Sequence[Record]) -> dict[str, list[str]]:
+    """Task -> the items that a report of these records shows."""
+    names = list(dict.fromkeys(name for r in records if r.status == "ok" for name in r.sample_names))
+    items = max(2, min(ITEMS, BUDGET // max(1, len(records) * max(1, len(names)) * 300)))
+    return {
+        name: chosen_items(found, items)
+        for name in names
+        if (found := list(with_texts(records, name).values()))
+    }
+
+
+def with_texts(records: Sequence[Record], name: str) -> dict[int, pd.DataFrame]:
+    """Samples of a task that have prompts, by the place of their record."""
+    found = {}
+    for i, record in enumerate(records):
+        frame = record.samples(name) if record.status == "ok" else None
+        if frame is not None and "doc_hash" in frame and "prompt" in frame:
+            found[i] = frame
+    return found
+
+
+def shown_samples(records: Sequence[Record]) -> dict[str, Any]:
+    """Task -> items with prompt and target, and the answers and scores of each record by its index."""
+    found: dict[str, Any] = {}
+    for name, docs in shown_items(records).items():
+        frames = with_texts(records, name)
+        shown: list[dict[str, str]] = []
+        by: dict[int, list[Any]] = {}
+        for i, frame in frames.items():
+            places = {doc: row for row, doc in enumerate(frame["doc_hash"])}
+            by[i] = [answer_of(frame, places.get(doc)) for doc in docs]
+            if not shown and all(doc in places for doc in docs):
+                shown = [item_of(frame, places[doc], doc) for doc in docs]
+        if shown:
+            found[name] = {"items": shown, "by": by}
+    return found
+
+
+def item_of(frame: pd.DataFrame, row: int, doc: str) -> dict[str, str]:
+    target = frame["target"].iloc[row] if "target" in frame else None
+    return {
+        "doc": doc[:12],
+        "prompt": cut(frame["prompt"].iloc[row], keep_end=True) or "",
+        "target": cut(target) or "",
+    }
+
+
+def answer_of(frame: pd.DataFrame, row: int | None) -> dict[str, Any] | None:
+    if row is None:
+        return None
+    scores = {}
+    for column in score_columns(frame):
+        value = float(frame[column].iloc[row])
+        scores[column] = None if np.isnan(value) else float(f"{value:.4g}")
+    return {"answer": cut(frame["answer"].iloc[row]) if "answer" in frame else None, "scores": scores}
+
+
+def cut(value: object, *, keep_end: bool = False) -> str | None:
+    """A text cut to its readable part; a prompt's end is what was asked."""
+    if not isinstance(value, str):
+        return None
+    if len(value) <= LENGTH:
+        return value
+    return "... " + value[-LENGTH:] if keep_end else value[:LENGTH] + " ..."

@@ -1,0 +1,272 @@
+"""What the figures show, computed from records: effects, interactions, fronts, curves, ranks."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from harness.report.frames import Levels, Results
+from harness.report.statistics import Array, Comparison, Measured, compare
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effect:
+    """How much a level moves a metric against its factor's baseline, averaged over the other factors."""
+
+    factor: str
+    level: str
+    metric: str
+    comparison: Comparison
+    given: str = ""
+    """For an interaction: the other factor's level under which the effect is compared to its baseline's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A configuration in two metrics."""
+
+    levels: Levels
+    x: float
+    y: float
+    on_front: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """A line with the configuration it belongs to; `spread` is the range over seeds."""
+
+    levels: tuple[str, ...]
+    x: Array
+    y: Array
+    low: Array
+    high: Array
+
+
+def baseline_level(results: Results, factor: str) -> str:
+    """The declared baseline of a factor, else its first level."""
+    return results.baseline.get(factor, results.factors[factor][0])
+
+
+def marginal_effects(results: Results, metric: str) -> list[Effect]:
+    """Each level against its factor's baseline, over the other levels that both have."""
+    found = []
+    for factor, levels in results.factors.items():
+        baseline = baseline_level(results, factor)
+        for level in levels:
+            other, base, _ = results.pair({factor: level}, {factor: baseline}, metric)
+            if level != baseline and base is not None and other is not None:
+                found.append(
+                    Effect(factor=factor, level=level, metric=metric, comparison=compare(other, base))
+                )
+    return found
+
+
+def interactions(results: Results, metric: str) -> list[Effect]:
+    """Difference of differences for each pair of factors: does an effect change under another's level?"""
+    found = []
+    for a, b in itertools.combinations(results.factors, 2):
+        base_a, base_b = baseline_level(results, a), baseline_level(results, b)
+        for level, given in itertools.product(results.factors[a], results.factors[b]):
+            if level == base_a or given == base_b:
+                continue
+            sides = [
+                contrast(*results.pair({a: level, b: other}, {a: base_a, b: other}, metric)[:2])
+                for other in (given, base_b)
+            ]
+            if sides[0] is not None and sides[1] is not None:
+                found.append(
+                    Effect(
+                        factor=a,
+                        level=level,
+                        metric=metric,
+                        comparison=compare(*sides),
+                        given=f"{b} = {given}",
+                    )
+                )
+    return found
+
+
+def contrast(a: Measured | None, b: Measured | None) -> Measured | None:
+    """a minus b by seed and by item."""
+    if a is None or b is None or not (seeds := [s for s in a.seeds if s in b.values]):
+        return None
+    items_SD = None
+    if a.items_SD is not None and b.items_SD is not None:
+        items_SD = (
+            a.items_SD[[a.seeds.index(s) for s in seeds]] - b.items_SD[[b.seeds.index(s) for s in seeds]]
+        )
+    return Measured(values={s: a.values[s] - b.values[s] for s in seeds}, items_SD=items_SD)
+
+
+def pareto(results: Results, *, cost: str, quality: str) -> list[Point]:
+    """All configurations in two metrics, those that no other beats in both marked.
+
+    Directions are the metrics' own; a cost that is a fact is better low.
+    """
+    points = []
+    for levels in results.records:
+        where = dict(zip(results.factors, levels, strict=True))
+        x, y = results.measured(where, cost), results.measured(where, quality)
+        if x is not None and y is not None:
+            points.append((levels, mean(x), mean(y)))
+    sign_x = -1 if results.metrics[cost].higher_is_better else 1
+    sign_y = 1 if results.metrics[quality].higher_is_better is not False else -1
+    return [
+        Point(
+            levels=levels,
+            x=x,
+            y=y,
+            on_front=not any(
+                sign_x * (u - x) <= 0 and sign_y * (v - y) >= 0 and (u, v) != (x, y) for _, u, v in points
+            ),
+        )
+        for levels, x, y in points
+    ]
+
+
+def mean(measured: Measured) -> float:
+    return float(np.mean(list(measured.values.values())))
+
+
+def loss_curves(results: Results, stage: str, *, against: str = "steps") -> list[Curve]:
+    """Training losses of a stage by configuration, mean and range over seeds.
+
+    `against` is steps, tokens, bytes, flops or seconds: points are spread evenly over what the whole stage
+    measured. Configurations that share one run share one curve.
+    """
+    by_run: dict[str, tuple[Array, Array]] = {}
+    owners: dict[tuple[str, ...], list[Levels]] = {}
+    for levels, by_seed in results.records.items():
+        runs = []
+        for record in by_seed.values():
+            facts = record.data.get("facts", {}).get(stage) or {}
+            points = facts.get("loss_curve")
+            key = next((s["key"] for s in record.data.get("stages", []) if s["stage"] == stage), record.cell)
+            if record.status == "ok" and points and (xy := curve_points(points, facts, against)):
+                by_run[key] = xy
+                runs.append(key)
+        if runs:
+            owners.setdefault(tuple(sorted(set(runs))), []).append(levels)
+    curves = []
+    for runs_of, who in owners.items():
+        x, _ = by_run[runs_of[0]]
+        lines = np.array([np.interp(x, *by_run[run]) for run in runs_of])
+        curves.append(
+            Curve(
+                levels=common_levels(results, who),
+                x=x,
+                y=lines.mean(axis=0),
+                low=lines.min(axis=0),
+                high=lines.max(axis=0),
+            )
+        )
+    return curves
+
+
+def curve_points(points: Sequence[Sequence[float]], facts: Mapping[str, Any], against: str) -> Any:
+    """Finite points with x in the asked unit; None where the stage did not measure it."""
+    xy = np.array([[float(p[0]), float(p[1])] for p in points if p[1] is not None and math.isfinite(p[1])])
+    if len(xy) < 2:
+        return None
+    if against == "steps":
+        return xy[:, 0], xy[:, 1]
+    total, steps = facts.get(against), facts.get("steps") or xy[-1, 0]
+    return (xy[:, 0] * (float(total) / steps), xy[:, 1]) if total else None
+
+
+def common_levels(results: Results, who: Sequence[Levels]) -> tuple[str, ...]:
+    """The levels that all these configurations have and some other has not, as `factor = level`."""
+    named = []
+    for i, factor in enumerate(results.factors):
+        levels = {levels[i] for levels in who}
+        if len(levels) == 1 and len(results.factors[factor]) > 1:
+            named.append(f"{factor} = {next(iter(levels))}")
+    return tuple(named)
+
+
+def by_column(results: Results, sample_name: str, column: str, metric: str) -> list[Curve]:
+    """Mean of a metric at each value of a sample column (`position`, `length`), by configuration."""
+    curves = []
+    for levels, by_seed in results.records.items():
+        lines: list[dict[float, float]] = []
+        for record in by_seed.values():
+            frame = record.samples(sample_name) if record.status == "ok" else None
+            if frame is not None and column in frame and metric in frame:
+                means = frame.groupby(column)[metric].mean()
+                lines.append(dict(zip(means.index.astype(float), means.astype(float), strict=True)))
+        shared = sorted(set.intersection(*(set(line) for line in lines))) if lines else []
+        if len(shared) > 1:
+            y_SX = np.array([[line[x] for x in shared] for line in lines], dtype=float)
+            curves.append(
+                Curve(
+                    levels=levels,
+                    x=np.array(shared, dtype=float),
+                    y=y_SX.mean(axis=0),
+                    low=y_SX.min(axis=0),
+                    high=y_SX.max(axis=0),
+                )
+            )
+    return curves
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranks:
+    """Average ranks of configurations over tasks and seeds, and which cannot be told apart."""
+
+    names: list[str]
+    ranks: list[float]
+    critical_difference: float
+    p: float
+    """Friedman's test that all are equal."""
+    blocks: int
+
+
+def average_ranks(results: Results, metrics: Sequence[str], *, level: float = 0.05) -> Ranks | None:
+    """Friedman's test with Nemenyi's critical difference; blocks are the pairs of metric and seed.
+
+    Paper: Demsar 2006, Statistical comparisons of classifiers over multiple data sets, section 3.2.2
+    None with fewer than three complete configurations or fewer than five blocks.
+    """
+    from scipy.stats import friedmanchisquare, rankdata, studentized_range
+
+    columns = []
+    for levels in results.records:
+        where = dict(zip(results.factors, levels, strict=True))
+        row: list[float] = []
+        for metric in metrics:
+            measured = results.measured(where, metric)
+            sign = 1 if results.metrics[metric].higher_is_better is False else -1
+            row += [sign * measured.values.get(s, math.nan) if measured else math.nan for s in results.seeds]
+        columns.append(row)
+    values_KB = np.array(columns)
+    kept = ~np.isnan(values_KB).any(axis=1)
+    values_KB, k, blocks = values_KB[kept], int(kept.sum()), values_KB.shape[1]
+    if k < 3 or blocks < 5:
+        return None
+    ranks = rankdata(values_KB, axis=0).mean(axis=1)
+    names = [" · ".join(levels) for levels, keep in zip(results.records, kept, strict=True) if keep]
+    return Ranks(
+        names=names,
+        ranks=[float(r) for r in ranks],
+        critical_difference=float(
+            studentized_range.ppf(1 - level, k, np.inf) / 2**0.5 * (k * (k + 1) / (6 * blocks)) ** 0.5
+        ),
+        p=float(friedmanchisquare(*values_KB).pvalue),
+        blocks=blocks,
+    )
+
+
+def cliques(ranks: Ranks) -> list[tuple[float, float]]:
+    """Maximal runs of ranks closer than the critical difference: the bars of the diagram."""
+    ordered = sorted(ranks.ranks)
+    bars: list[tuple[float, float]] = []
+    for i, start in enumerate(ordered):
+        end = max(r for r in ordered[i:] if r - start < ranks.critical_difference)
+        if end > start and (not bars or end > bars[-1][1]):
+            bars.append((start, end))
+    return bars

@@ -1,0 +1,219 @@
+"""The page: what it holds, and what a person does with it, in a real browser."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import simulate
+
+from harness.report.commands import report
+
+browser = pytest.importorskip("browser", reason="the browser's protocol needs aiohttp")
+needs_chromium = pytest.mark.skipif(browser.executable() is None, reason="no Chromium on this machine")
+
+CLAIMS = [
+    {
+        "says": "recall.acc[quantizer=8 bit] = recall.acc[quantizer=16 bit] +- 0.45",
+        "finding": "8 bit is close to 16 bit.",
+        "source": "arXiv:2303.18223",
+    },
+    "bits_per_byte[alignment=dpo] < bits_per_byte[alignment=none] - 1",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report with a failed cell and claims."""
+    root = simulate.experiment(tmp_path_factory.mktemp("store"), items=40, claims=CLAIMS)
+    outcome = {"status": "oom", "reason": "peak 3.1 GiB of 2 GiB", "stage": "instruct", "step": None}
+    for i, path in enumerate(sorted(root.glob("records/demo/*/record.json"))):
+        levels = json.loads(path.read_text())["levels"]
+        if levels == {"peft": "full", "alignment": "dpo", "quantizer": "4 bit"}:
+            simulate.edit(root, "demo", i, outcome=outcome, metrics=[])
+    return report("demo", store=root, out=tmp_path_factory.mktemp("report"), quiet=True)
+
+
+def data_of(folder: Path) -> dict[str, object]:
+    text = (folder / "index.html").read_text(encoding="utf-8")
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
+    assert found
+    return dict(json.loads(found[1]))
+
+
+def test_the_page_asks_for_nothing_outside_itself(folder: Path) -> None:
+    text = (folder / "index.html").read_text(encoding="utf-8")
+    outside = [u for u in re.findall(r'(?:src|href)="([^"#]+)', text) if not u.startswith("data:")]
+    assert outside == []
+    assert "@import" not in text
+    assert "url(http" not in text
+
+
+def test_the_same_records_give_the_same_page(folder: Path, tmp_path: Path) -> None:
+    again = report("demo", store=folder / "records.json.gz", out=tmp_path, quiet=True)
+    for name in ("index.html", "README.md", "table.tex", "table.csv", "table.json", "records.json.gz"):
+        assert (again / name).read_bytes() == (folder / name).read_bytes(), name
+
+
+def test_text_from_records_cannot_break_the_page(tmp_path: Path) -> None:
+    root = simulate.experiment(tmp_path / "store", tasks=(), seeds=(0,))
+    bad = "</script><script>document.title='broken'</script><b>"
+    outcome = {"status": "failed", "reason": bad, "stage": None, "step": None}
+    simulate.edit(root, "demo", 0, outcome=outcome, metrics=[])
+    out = report("demo", store=root, out=tmp_path / "out", quiet=True)
+    assert "<script>document.title" not in (out / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def tab(folder: Path) -> Iterator[object]:
+    with browser.Browser() as found:
+        found.go((folder / "index.html").as_uri())
+        yield found
+
+
+def column_of_first_rows(tab: object, column: int) -> list[float]:
+    return list(
+        tab.read(  # type: ignore[attr-defined]
+            f"[...document.querySelectorAll('#grid tbody tr')].map(r => r.children[{column + 1}]"
+            ".querySelector('.number')).map(n => n && +n.textContent)"
+        )
+    )
+
+
+@pytest.mark.browser
+@needs_chromium
+class TestInChromium:
+    """One tab, in the order a reader would go."""
+
+    def test_it_loads_without_errors_and_shows_every_row(self, tab: browser.Browser) -> None:
+        assert tab.errors == []
+        assert tab.read("document.querySelectorAll('#grid tbody tr').length") == 4
+        assert tab.read("document.querySelectorAll('#grid [data-cell]').length") == 72
+        assert tab.read("document.querySelectorAll('figure svg').length") >= 5
+        assert tab.read("[...document.querySelectorAll('.verdict')].map(v => v.textContent)") == [
+            "confirmed",
+            "refuted",
+        ]
+
+    def test_clicking_a_heading_sorts_by_it_best_first_then_worst_first(self, tab: browser.Browser) -> None:
+        before = column_of_first_rows(tab, 1)
+        tab.click('button[data-column="1"]')
+        assert column_of_first_rows(tab, 1) == sorted(before, reverse=True)
+        assert tab.read("document.querySelector('th[aria-sort]').getAttribute('aria-sort')") == "descending"
+        tab.click('button[data-column="1"]')
+        assert column_of_first_rows(tab, 1) == sorted(before)
+        tab.click('button[data-column="1"]')
+        assert column_of_first_rows(tab, 1) == before
+
+    def test_filters_hide_rows_columns_and_metrics(self, tab: browser.Browser) -> None:
+        chips = "[...document.querySelectorAll('.chip')]"
+        tab.read(f"{chips}.find(c => c.textContent === 'full').click()")
+        assert tab.read("document.querySelectorAll('#grid tbody tr').length") == 2
+        tab.read(f"{chips}.find(c => c.textContent === '8 bit').click()")
+        tab.read(f"{chips}.find(c => c.textContent === 'memory').click()")
+        assert tab.read("document.querySelectorAll('#grid tbody tr:first-child td').length") == 10
+        for text in ("full", "8 bit", "memory"):
+            tab.read(f"{chips}.find(c => c.textContent === '{text}').click()")
+        tab.click("#search")
+        tab.type("lora dpo")
+        assert tab.read("document.querySelectorAll('#grid tbody tr').length") == 1
+        tab.read(
+            "(s => { s.value = ''; s.dispatchEvent(new Event('input')); })(document.querySelector('#search'))"
+        )
+        assert tab.read("document.querySelectorAll('#grid tbody tr').length") == 4
+
+    def test_hovering_shows_n_interval_and_p(self, tab: browser.Browser) -> None:
+        tab.hover('[data-cell="8"]')
+        text = tab.read("document.querySelector('#tip').innerText")
+        assert tab.read("document.querySelector('#tip').classList.contains('on')")
+        for word in ("3 seeds, 40 items", "95 % interval", "p, paired t", "p after Holm", "Detectable"):
+            assert word in text, text
+
+    def test_an_empty_cell_says_why(self, tab: browser.Browser) -> None:
+        assert "oom in instruct" in tab.read("document.querySelector('.why').textContent")
+
+    def test_clicking_a_number_opens_its_records(self, tab: browser.Browser) -> None:
+        tab.click('[data-cell="8"]')
+        text = tab.read("document.querySelector('#panel').innerText")
+        assert tab.read("document.querySelector('#panel').open")
+        assert "null" not in text.split()
+        for word in (
+            "Reproduce",
+            "harness run experiment=demo",
+            "git.commit",
+            "versions.torch",
+            "hardware.cpu",
+        ):
+            assert word in text, word
+        assert tab.read("location.hash") == "#cell=8"
+        tab.read("[...document.querySelectorAll('.tabs button')][2].click()")
+        assert "seed=2" in tab.read("document.querySelector('#panel pre').textContent")
+
+    def test_samples_of_two_cells_stand_side_by_side(self, tab: browser.Browser) -> None:
+        assert tab.read("document.querySelectorAll('.pair .sides').length") == 6
+        first = "document.querySelector('.pair .sides > div:last-child h4').textContent"
+        before = tab.read(first)
+        tab.read(
+            "(s => { s.selectedIndex = (s.selectedIndex + 7) % s.options.length;"
+            "s.dispatchEvent(new Event('change')); })(document.querySelector('#other'))"
+        )
+        assert tab.read(first) != before
+        tab.press("Escape")
+        tab.click("#close") if tab.read("document.querySelector('#panel').open") else None
+        assert tab.read("location.hash") == ""
+
+    def test_columns_regroup_by_metric(self, tab: browser.Browser) -> None:
+        tab.click("#turn")
+        spans = "[...document.querySelectorAll('#grid th.span')].map(t => t.innerText)"
+        assert tab.read(spans)[0].startswith("bits per byte")
+        tab.click("#turn")
+        assert tab.read(spans) == ["16 bit", "8 bit", "4 bit"]
+
+    def test_records_sort_and_open(self, tab: browser.Browser) -> None:
+        assert tab.read("document.querySelectorAll('#records tbody tr').length") == 36
+        tab.read("document.querySelectorAll('#records .sort')[3].click()")
+        seeds = tab.read(
+            "[...document.querySelectorAll('#records tbody tr')].map(r => +r.children[3].textContent)"
+        )
+        assert seeds == sorted(seeds)
+        tab.read("document.querySelector('#records tbody tr').click()")
+        assert "Metrics" in tab.read("document.querySelector('#panel').innerText")
+        tab.click("#close")
+
+    def test_dark_and_light_differ_and_the_button_switches(self, tab: browser.Browser) -> None:
+        ground = "getComputedStyle(document.body).backgroundColor"
+        light = tab.read(ground)
+        tab.media(dark=True)
+        assert tab.read(ground) != light
+        tab.media(dark=False)
+        tab.click("#theme")
+        assert tab.read(ground) != light
+        tab.click("#theme")
+        assert tab.read(ground) == light
+
+    def test_it_fits_a_phone(self, tab: browser.Browser) -> None:
+        tab.resize(390, 844, mobile=True)
+        assert tab.read("document.documentElement.scrollWidth") <= 390
+        tab.click('[data-cell="8"]')
+        assert tab.read("document.querySelector('#panel').getBoundingClientRect().width") <= 390
+        tab.click("#close")
+        tab.resize(1280, 900)
+
+    def test_it_prints_without_its_tools(self, tab: browser.Browser, tmp_path: Path) -> None:
+        tab.media(kind="print")
+        assert tab.read("getComputedStyle(document.querySelector('#tools')).display") == "none"
+        assert tab.read("getComputedStyle(document.querySelector('#grid')).display") == "table"
+        tab.media()
+        tab.pdf(tmp_path / "page.pdf")
+        assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
+
+    def test_a_link_opens_its_cell(self, tab: browser.Browser, folder: Path) -> None:
+        tab.go("about:blank")
+        tab.go((folder / "index.html").as_uri() + "#cell=8")
+        assert tab.read("document.querySelector('#panel').open")
+
+    def test_nothing_went_wrong_on_the_way(self, tab: browser.Browser) -> None:
+        assert tab.errors == []

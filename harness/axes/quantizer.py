@@ -121,6 +121,8 @@ class Quantizer(Method):
     default = "none"
     optional = True
     needs_calibration: bool = False
+    quantizes_activations: bool = False
+    """Whether inputs are quantized too, at run time."""
     provides = frozenset({"packed_weights"})
     changes = frozenset({"weights"})
 
@@ -143,13 +145,21 @@ class Quantizer(Method):
         """Bits stored for each weight of a layer, scales and zeros included, by formula."""
         raise NotImplementedError
 
+    @classmethod
+    def unavailable(cls, config: Any) -> str | None:
+        """Why its library cannot run on this machine, and what would help; None where it can."""
+        return None
+
     def layer_problems(self, in_features: int, out_features: int) -> str | None:
         """Why a layer of this size cannot be packed, and what would work; None where it can."""
         return None
 
     @classmethod
     def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
-        """Layers whose size the options do not fit."""
+        """A library that cannot run here, and layers whose size the options do not fit."""
+        reason = cls.unavailable(config)
+        if reason is not None:
+            yield Problem(where=f"quantizer={cls.name}", message=reason)
         if meta_model is None:
             return
         method = cls(config)
@@ -163,10 +173,10 @@ class Quantizer(Method):
             if message is not None:
                 yield Problem(where=f"quantizer={cls.name}", message=f"layer {name}: {message}")
 
-    def swap(self, model: nn.Module, make: Callable[[str, nn.Module], PackedLinear]) -> nn.Module:
-        """Replace every linear layer by what `make(name, layer)` gives.
+    def targets(self, model: nn.Module) -> dict[str, nn.Module]:
+        """The linear layers to pack.
 
-        Raises: EffectError where the model has no linear layer
+        Raises: EffectError where the model has none
         """
         layers = linear_layers(model)
         if not layers:
@@ -174,6 +184,10 @@ class Quantizer(Method):
             raise EffectError(
                 f"quantizer={self.name} found no unpacked linear layer; the model has {', '.join(kinds)}"
             )
-        for name, layer in layers.items():
+        return layers
+
+    def swap(self, model: nn.Module, make: Callable[[str, nn.Module], PackedLinear]) -> nn.Module:
+        """Replace every linear layer by what `make(name, layer)` gives."""
+        for name, layer in self.targets(model).items():
             replace_module(model, name, make(name, layer))
         return model

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from harness import Calibration, ConfigError, Method, hookimpl, linear_layers, replace_module, weight_matrix
+from harness import Calibration, ConfigError, Method, hookimpl, replace_module, weight_matrix
 
 from ._calibration import walk
 from ._gptq import Hessian, gptq_codes, output_error
@@ -66,7 +66,7 @@ class GPTQ(UniformQuantizer):
                 packed, errors[name] = self.pack(layer, hessians.pop(name), held_out.pop(name, None))
                 replace_module(model, name, packed)
 
-        for layer in linear_layers(model).values():
+        for layer in self.targets(model).values():
             self.fit_layer(layer)
         walk(model, batches, observe, finish)
         self.facts = summarize(errors)

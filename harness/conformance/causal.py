@@ -1,0 +1,50 @@
+"""A tiny Hugging Face Llama, on which suites of adaptation methods run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+VOCABULARY = 64
+
+
+def causal_model(seed: int = 0, *, dim: int = 32, layers: int = 2) -> Any:
+    """A Llama with random weights of usual size; equal seeds give equal models."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=dim,
+        intermediate_size=2 * dim,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=128,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.ndim == 2:
+                    parameter.normal_(0, 0.15)
+    return model
+
+
+def tokens(seed: int = 0, *, batch: int = 4, length: int = 24) -> Tensor:
+    """Random ids without special ones (B x T)."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(3, VOCABULARY, (batch, length), generator=generator)
+
+
+@torch.no_grad()
+def logits(model: nn.Module, ids_BT: Tensor) -> Tensor:
+    """Logits in evaluation mode (B x T x V)."""
+    model.eval()
+    found: Tensor = model(input_ids=ids_BT, use_cache=False).logits
+    return found

@@ -1,0 +1,118 @@
+"""What every peft method must do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+import torch
+from torch import nn
+
+from harness.axes.peft import Peft
+from harness.conformance.causal import causal_model, logits, tokens
+from harness.errors import IncompatibleError
+
+AXIS = "peft"
+TOLERANCE = 2e-5
+"""Largest difference of logits between two ways to compute the same in fp32."""
+
+
+def applied(method: type[Peft]) -> tuple[Peft, nn.Module]:
+    chosen = method()
+    return chosen, chosen.apply(causal_model().requires_grad_(False))
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def train_a_little(model: nn.Module, steps: int = 3) -> None:
+    """A few steps of gradient descent towards random next tokens."""
+    model.train()
+    optimizer = torch.optim.SGD(trainable(model).values(), lr=0.5)
+    ids_BT = tokens(1)
+    for _ in range(steps):
+        logits_BTV = model(input_ids=ids_BT, use_cache=False).logits
+        loss = nn.functional.cross_entropy(logits_BTV[:, :-1].flatten(0, 1), ids_BT[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def test_it_trains_something(method: type[Peft]) -> None:
+    _, model = applied(method)
+    assert trainable(model), "apply left no parameter that requires gradients"
+    before = logits(model, tokens())
+    train_a_little(model)
+    assert not torch.allclose(before, logits(model, tokens()), atol=1e-4), "training did not change the model"
+
+
+def test_logits_have_a_row_for_each_token(method: type[Peft]) -> None:
+    _, model = applied(method)
+    assert logits(model, tokens()).shape[:2] == tokens().shape
+
+
+def test_nothing_else_moves(method: type[Peft]) -> None:
+    _, model = applied(method)
+    frozen = {n: p.detach().clone() for n, p in model.named_parameters() if not p.requires_grad}
+    train_a_little(model)
+    moved = [n for n, p in model.named_parameters() if n in frozen and not torch.equal(p, frozen[n])]
+    assert not moved, f"frozen parameters moved: {moved[:3]}"
+    assert method.delta == "weights" or frozen, "an adapter leaves the base frozen"
+
+
+def test_switched_off_it_is_the_base(method: type[Peft]) -> None:
+    if not method.reversible:
+        return
+    chosen, model = applied(method)
+    train_a_little(model)
+    with chosen.disabled(model):
+        assert torch.allclose(logits(model, tokens()), logits(causal_model(), tokens()), atol=TOLERANCE)
+    assert not torch.allclose(logits(model, tokens()), logits(causal_model(), tokens()), atol=1e-4)
+
+
+def test_a_saved_adapter_comes_back(method: type[Peft]) -> None:
+    if method.delta != "adapter":
+        return
+    chosen, model = applied(method)
+    train_a_little(model)
+    with TemporaryDirectory() as directory:
+        chosen.save(model, Path(directory))
+        again = chosen.load(causal_model().requires_grad_(False), Path(directory), trainable=True)
+    assert torch.allclose(logits(model, tokens()), logits(again, tokens()), atol=TOLERANCE)
+    assert set(trainable(again)) == set(trainable(model)), "a loaded adapter trains on as it did before"
+
+
+def test_merged_equals_unmerged(method: type[Peft]) -> None:
+    chosen, model = applied(method)
+    train_a_little(model)
+    before = logits(model, tokens())
+    if not method.mergeable:
+        with pytest.raises(IncompatibleError):
+            chosen.merge(model)
+        return
+    merged = chosen.merge(model)
+    assert torch.allclose(before, logits(merged, tokens()), atol=TOLERANCE)
+    base = {name: p.shape for name, p in causal_model().named_parameters()}
+    kept = {n: p.shape for n, p in merged.named_parameters() if n in base}
+    assert kept == base, "a merged model is the plain model again"
+
+
+def test_the_parameter_count_is_the_formula(method: type[Peft]) -> None:
+    chosen = method()
+    expected = chosen.trainable_parameters(causal_model())
+    if expected is not None:
+        _, model = applied(method)
+        assert sum(p.numel() for p in trainable(model).values()) == expected
+
+
+def test_it_generates(method: type[Peft]) -> None:
+    _, model = applied(method)
+    train_a_little(model)
+    ids_BT = tokens(batch=2, length=5)
+    out = model.eval().generate(  # type: ignore[operator]
+        input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT), max_new_tokens=3, do_sample=False
+    )
+    first = logits(model, ids_BT)[:, -1].argmax(-1)
+    assert torch.equal(out[:, ids_BT.shape[1]], first), "generate and forward disagree"

@@ -1,0 +1,153 @@
+"""What every quantizer must do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from harness.axes.quantizer import Calibration, PackedLinear, Quantizer, linear_layers
+from harness.conformance.causal import causal_model, logits, tokens
+from harness.errors import EffectError, HarnessError
+
+AXIS = "quantizer"
+DIM = 64
+"""Divides by the usual group sizes."""
+
+
+def base() -> Any:
+    return causal_model(dim=DIM)
+
+
+def calibration() -> Calibration:
+    batches = [tokens(seed, batch=4, length=48) for seed in range(3)]
+    return Calibration(batches_BT=batches[:2], held_out_BT=batches[2:], sha256="")
+
+
+def quantized(method: type[Quantizer]) -> tuple[Quantizer, Any]:
+    chosen = method()
+    return chosen, chosen.quantize(base(), calibration() if method.needs_calibration else None)
+
+
+def packed(model: nn.Module) -> dict[str, PackedLinear]:
+    return {n: m for n, m in model.named_modules() if isinstance(m, PackedLinear)}
+
+
+def refuses(method: type[Quantizer]) -> bool:
+    """Whether the library cannot run here; then quantizing must say why, not do something else."""
+    reason = method.unavailable(method.Config())
+    if reason is None:
+        return False
+    with pytest.raises(HarnessError) as error:
+        quantized(method)
+    assert reason in str(error.value)
+    return True
+
+
+def test_every_linear_layer_is_packed_and_nothing_else_changes(method: type[Quantizer]) -> None:
+    if refuses(method):
+        return
+    _, model = quantized(method)
+    assert set(packed(model)) == set(linear_layers(base()))
+    reference = dict(base().named_parameters())
+    for name, parameter in model.named_parameters():
+        if name in reference:
+            assert torch.equal(parameter, reference[name]), f"{name} changed"
+
+
+def test_it_stores_the_bits_it_states(method: type[Quantizer]) -> None:
+    if refuses(method):
+        return
+    chosen, model = quantized(method)
+    for name, layer in packed(model).items():
+        formula = chosen.bits_per_weight(layer.in_features, layer.out_features)
+        assert layer.stored_bits() / layer.num_weights() == pytest.approx(formula, rel=0.01), name
+    assert formula < 16, "fewer bits than half precision"
+
+
+def test_the_file_is_as_large_as_the_formula_says(method: type[Quantizer]) -> None:
+    if refuses(method):
+        return
+    from safetensors.torch import load_file, save_file
+
+    chosen, model = quantized(method)
+    prefixes = tuple(f"{name}." for name in packed(model))
+    tensors = {
+        n: t.contiguous()
+        for n, t in model.state_dict().items()
+        if n.startswith(prefixes) and not n.endswith("bias")
+    }
+    with TemporaryDirectory() as directory:
+        file = Path(directory) / "packed.safetensors"
+        save_file(tensors, file)
+        header = 8 + int.from_bytes(file.read_bytes()[:8], "little")
+        bits = 8 * (file.stat().st_size - header)
+        assert set(load_file(file)) == set(tensors)
+    formula = sum(
+        layer.num_weights() * chosen.bits_per_weight(layer.in_features, layer.out_features)
+        for layer in packed(model).values()
+    )
+    assert bits == pytest.approx(formula, rel=0.01)
+
+
+def test_a_stored_model_comes_back_bit_for_bit(method: type[Quantizer]) -> None:
+    if refuses(method):
+        return
+    chosen, model = quantized(method)
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    again = type(chosen)(chosen.config).empty(base())
+    again.load_state_dict(state, assign=True)
+    again.tie_weights()  # type: ignore[operator]
+    assert torch.equal(logits(model, tokens()), logits(again, tokens()))
+
+
+def test_it_is_deterministic(method: type[Quantizer]) -> None:
+    if refuses(method):
+        return
+    first, second = quantized(method)[1].state_dict(), quantized(method)[1].state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_weights_are_close(method: type[Quantizer]) -> None:
+    if refuses(method):
+        return
+    _, model = quantized(method)
+    for name, layer in packed(model).items():
+        weight: Tensor = base().get_submodule(name).weight
+        similarity = torch.cosine_similarity(layer.dequantize().flatten(), weight.flatten(), dim=0)
+        assert similarity > 0.9, f"{name}: cosine similarity {similarity:.3f} with the weight"
+
+
+def test_the_forward_pass_uses_the_stored_weight(method: type[Quantizer]) -> None:
+    if refuses(method):
+        return
+    _, model = quantized(method)
+    x = torch.randn(8, DIM, generator=torch.Generator().manual_seed(3))
+    layer = next(layer for layer in packed(model).values() if layer.in_features == DIM)
+    expected = x @ layer.dequantize().T
+    with torch.no_grad():
+        error = (layer(x) - expected).norm() / expected.norm()
+    assert error < (0.03 if method.quantizes_activations else 1e-5), f"relative error {error:.4f}"
+
+
+def test_gradients_pass_through_to_what_lies_below(method: type[Quantizer]) -> None:
+    if refuses(method):
+        return
+    _, model = quantized(method)
+    for name, layer in packed(model).items():
+        x = torch.randn(8, layer.in_features, generator=torch.Generator().manual_seed(3), requires_grad=True)
+        layer(x).sum().backward()
+        assert x.grad is not None, f"{name} cuts the gradient"
+        expected = layer.dequantize().sum(0).expand_as(x)
+        assert (x.grad - expected).norm() < 0.05 * expected.norm(), f"{name} has a wrong gradient"
+
+
+def test_a_model_without_linear_layers_is_refused(method: type[Quantizer]) -> None:
+    if refuses(method):
+        return
+    with pytest.raises(EffectError, match="no unpacked linear layer"):
+        method().quantize(nn.Sequential(nn.Embedding(4, 4)), calibration())

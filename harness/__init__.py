@@ -47,7 +47,7 @@ _PUBLIC = {
     **dict.fromkeys(("check", "violated", "share_met"), "harness.data.checks"),
     "InstructionStrategy": "harness.axes.instruction_strategy",
     **dict.fromkeys(("Peft", "match_modules"), "harness.axes.peft"),
-    **dict.fromkeys(("Reward", "Preference", "Scorer"), "harness.axes.reward"),
+    **dict.fromkeys(("Reward", "Preference", "AnswerScorer"), "harness.axes.reward"),
     "Feedback": "harness.axes.feedback",
     **dict.fromkeys(("Alignment", "LogProbs", "Needs", "Rollouts", "log_ratios"), "harness.axes.alignment"),
     **dict.fromkeys(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +32,7 @@ class Snapshot:
     """Bits stored for each weight of packed layers, by layer."""
 
 
-def tensor_hash(tensors: dict[str, Tensor]) -> str:
+def tensor_hash(tensors: Mapping[str, Tensor]) -> str:
     """16 hex digits of names, shapes, sums and norms in float64; the tensors are read once, not copied."""
     digest = hashlib.sha256()
     for name in sorted(tensors):

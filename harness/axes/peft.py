@@ -47,7 +47,7 @@ class Peft(Method):
 
     def save(self, model: nn.Module, directory: Path) -> None:
         """Write the adapter in PEFT's own format."""
-        for config in model.peft_config.values():  # type: ignore[union-attr]
+        for config in model.peft_config.values():  # type: ignore[union-attr,operator]
             config.base_model_name_or_path = None
         model.save_pretrained(directory)  # type: ignore[operator]
 

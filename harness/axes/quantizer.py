@@ -53,7 +53,8 @@ class PackedLinear(nn.Linear):
     def __init__(self, in_features: int, out_features: int, bias: Tensor | None = None) -> None:
         nn.Module.__init__(self)
         self.in_features, self.out_features = in_features, out_features
-        self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
+        kept = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
+        self.register_parameter("bias", kept)
 
     @abstractmethod
     def dequantize(self) -> Tensor:

@@ -25,7 +25,7 @@ class Preference:
     """Machine-checkable constraints of the prompt; empty where there are none."""
 
 
-class Scorer(Protocol):
+class AnswerScorer(Protocol):
     """A trained reward model, or a language model that judges."""
 
     def score(self, prompts: Sequence[str], answers: Sequence[str]) -> Tensor:
@@ -73,7 +73,7 @@ class Reward(Method):
         answers: Sequence[str],
         *,
         checks: Sequence[Mapping[str, object]],
-        scorer: Scorer | None = None,
+        scorer: AnswerScorer | None = None,
     ) -> Tensor:
         """Rewards of B answers; `scorer` is the trained reward model where there is one."""
         raise NotImplementedError

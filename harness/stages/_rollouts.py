@@ -19,7 +19,7 @@ from harness.training.contract import Batch, LossSum
 
 if TYPE_CHECKING:
     from harness.axes.instruction import Conversation
-    from harness.axes.reward import Reward, Scorer
+    from harness.axes.reward import AnswerScorer, Reward
     from harness.stages._adaptation import Adapted
     from harness.stages.stage import Work
 
@@ -125,7 +125,7 @@ class RolloutSource:
 
     def _next_prompt(self) -> tuple[str, Mapping[str, object]]:
         order = np.random.default_rng([self.work.stream(Purpose.data_order), self.epoch])
-        place = order.permutation(self.num_prompts)[self.position]
+        place = int(order.permutation(self.num_prompts)[self.position])
         self.position += 1
         if self.position == self.num_prompts:
             self.epoch, self.position = self.epoch + 1, 0
@@ -243,7 +243,7 @@ def rollout_loss(method: Alignment, *, samples_per_prompt: int) -> Callable[[nn.
     return loss
 
 
-def rewarder(work: Work) -> tuple[Reward, Scorer | None]:
+def rewarder(work: Work) -> tuple[Reward, AnswerScorer | None]:
     """The chosen reward and the model it reads, if any.
 
     Raises: IncompatibleError where none is chosen or a learned one was not trained
@@ -273,7 +273,9 @@ def rewarder(work: Work) -> tuple[Reward, Scorer | None]:
 
 
 def _prompts(conversations: Sequence[Conversation]) -> list[tuple[str, Mapping[str, object]]]:
-    found = [(c.turns[0].text, c.checks) for c in conversations if c.turns and c.turns[0].role is Role.user]
+    found: list[tuple[str, Mapping[str, object]]] = [
+        (c.turns[0].text, c.checks) for c in conversations if c.turns and c.turns[0].role is Role.user
+    ]
     if not found:
         raise DataError("no conversation starts with a user turn; align has no prompt to answer")
     return found

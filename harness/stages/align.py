@@ -12,6 +12,7 @@ from torch import nn
 from harness.axes import TRAINING_AXES
 from harness.axes.alignment import Needs
 from harness.errors import ConfigError
+from harness.method import Choice
 from harness.stages._training import TrainingConfig, run_training
 from harness.stages.stage import Choices, Stage, Work
 from harness.training.settings import Budget, Unit
@@ -66,7 +67,9 @@ class Align(Stage):
 
     @classmethod
     def narrow(cls, part: str, choices: Choices) -> Choices:
-        method = choices["alignment"].method  # type: ignore[union-attr]
+        choice = choices["alignment"]
+        assert isinstance(choice, Choice)
+        method: type[Alignment] = choice.method  # type: ignore[assignment]
         unused = {
             "feedback": method.needs is not Needs.preferences,
             "reward": not method.needs_reward,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from harness.axes.alignment import Alignment, LogProbs, Needs, Rollouts
-from harness.axes.reward import Reward, Scorer
+from harness.axes.reward import AnswerScorer, Reward
 from harness.conformance import test_alignment as suite
 from harness.conformance import test_reward as reward_suite
 from harness.registry import registry
@@ -127,7 +127,7 @@ class Relative(Rules):  # type: ignore[misc]
         answers: Sequence[str],
         *,
         checks: Sequence[Mapping[str, object]],
-        scorer: Scorer | None = None,
+        scorer: AnswerScorer | None = None,
     ) -> Tensor:
         found: Tensor = super().score(prompts, answers, checks=checks, scorer=scorer)
         return found - found.mean()
@@ -144,7 +144,7 @@ class Blind(Rules):  # type: ignore[misc]
         answers: Sequence[str],
         *,
         checks: Sequence[Mapping[str, object]],
-        scorer: Scorer | None = None,
+        scorer: AnswerScorer | None = None,
     ) -> Tensor:
         return torch.ones(len(answers))
 
@@ -160,7 +160,7 @@ class Placed(Rules):  # type: ignore[misc]
         answers: Sequence[str],
         *,
         checks: Sequence[Mapping[str, object]],
-        scorer: Scorer | None = None,
+        scorer: AnswerScorer | None = None,
     ) -> Tensor:
         return super().score(prompts, answers, checks=checks) - torch.arange(len(answers))  # type: ignore[no-any-return]
 

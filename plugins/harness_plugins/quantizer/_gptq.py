@@ -39,7 +39,8 @@ def inverse_factor(hessian: Tensor, damping: float) -> Tensor:
     shift = damping * diagonal.mean()
     diagonal += shift if float(shift) > 0 else 1.0
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
-    return torch.linalg.cholesky(inverse, upper=True)
+    factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
+    return factor
 
 
 def gptq_codes(

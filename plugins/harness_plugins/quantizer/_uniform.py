@@ -104,7 +104,8 @@ class Grid:
     def values(self, codes: Tensor) -> Tensor:
         """Weights that codes stand for."""
         grouped = codes.unflatten(-1, (self.scale.shape[-1], -1))
-        return ((grouped - self.zero[..., None]) * self.scale[..., None]).flatten(-2)
+        values: Tensor = (grouped - self.zero[..., None]) * self.scale[..., None]
+        return values.flatten(-2)
 
     def nearest(self, weight: Tensor) -> Tensor:
         """Weights rounded to the grid."""
@@ -172,7 +173,8 @@ class UniformLinear(PackedLinear):
         codes = unpack_codes(self.codes, self.bits, self.in_features).to(torch.float32)
         codes = codes.unflatten(-1, (self.scale.shape[-1], -1))
         zero: float | Tensor = 2 ** (self.bits - 1) if self.zero is None else self.zero[..., None].float()
-        return codes.sub_(zero).mul_(self.scale[..., None].float()).flatten(-2)
+        weight: Tensor = codes.sub_(zero).mul_(self.scale[..., None].float())
+        return weight.flatten(-2)
 
     def extra_repr(self) -> str:
         """What is stored."""

@@ -9,7 +9,7 @@ from enum import StrEnum
 from torch import Tensor
 from torch.nn import functional as F
 
-from harness import ConfigError, IncompatibleError, Method, Reward, Scorer, hookimpl
+from harness import AnswerScorer, ConfigError, IncompatibleError, Method, Reward, hookimpl
 
 
 class Start(StrEnum):
@@ -64,11 +64,12 @@ class Pairwise(Reward):
         answers: Sequence[str],
         *,
         checks: Sequence[Mapping[str, object]],
-        scorer: Scorer | None = None,
+        scorer: AnswerScorer | None = None,
     ) -> Tensor:
         if scorer is None:
             raise IncompatibleError("reward=pairwise scores with a trained model; run the stage reward first")
-        return scorer.score(prompts, answers)
+        rewards_B: Tensor = scorer.score(prompts, answers)
+        return rewards_B
 
 
 @hookimpl

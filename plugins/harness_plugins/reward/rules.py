@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harness import Method, Reward, Scorer, check, hookimpl, share_met
+from harness import AnswerScorer, Method, Reward, check, hookimpl, share_met
 
 
 class Rules(Reward):
@@ -34,7 +34,7 @@ class Rules(Reward):
         answers: Sequence[str],
         *,
         checks: Sequence[Mapping[str, object]],
-        scorer: Scorer | None = None,
+        scorer: AnswerScorer | None = None,
     ) -> Tensor:
         found = []
         for answer, wanted in zip(answers, checks, strict=True):

@@ -1,0 +1,137 @@
+"""GPTQ against an independent float64 implementation, and where its result is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import tiny_models as tiny
+import torch
+from harness_plugins.quantizer._gptq import Hessian, gptq_codes, inverse_factor, output_error
+from harness_plugins.quantizer._uniform import make_grid
+from torch import Tensor
+
+from harness import Calibration, ConfigError
+
+GENERATOR = torch.Generator().manual_seed(0)
+
+
+def options(**values: Any) -> Any:
+    return tiny.choose("quantizer", "gptq", **values).config
+
+
+def layer_data(rows: int = 256, inputs: int = 48, outputs: int = 20) -> tuple[Tensor, Tensor]:
+    """A weight and correlated inputs."""
+    mixing = torch.randn(inputs, inputs, generator=GENERATOR) / inputs**0.5
+    x = torch.randn(rows, inputs, generator=GENERATOR) @ mixing + torch.randn(inputs, generator=GENERATOR)
+    return torch.randn(outputs, inputs, generator=GENERATOR), x
+
+
+def reference(weight: Tensor, hessian: Tensor, config: Any) -> Tensor:
+    """Optimal brain quantization in column order, by removing one row and column of H^-1 at a time.
+
+    Written from the OBQ equations (Frantar and Alistarh 2022, eq. 2 and 3), with no Cholesky factor.
+    """
+    rest = weight.double().clone()
+    h = hessian.double().clone()
+    h += torch.eye(len(h)).double() * config.damping * h.diagonal().mean()
+    inverse = torch.linalg.inv(h)
+    size = config.group_size if config.granularity.value == "group" else weight.shape[1]
+    result = torch.zeros_like(rest)
+    for i in range(weight.shape[1]):
+        if i % size == 0:
+            group = rest[:, i : i + size].float()
+            if config.granularity.value == "tensor":
+                group = weight
+            grid = make_grid(group, options(**_plain(config, granularity="channel")))
+            scale, zero = grid.scale.double(), grid.zero.double()
+        codes = (torch.round(rest[:, i : i + 1] / scale) + zero).clamp(0, 2**config.bits - 1)
+        result[:, i : i + 1] = (codes - zero) * scale
+        error = (rest[:, i] - result[:, i]) / inverse[0, 0]
+        rest[:, i:] -= error[:, None] * inverse[0]
+        inverse = (inverse - torch.outer(inverse[:, 0], inverse[0]) / inverse[0, 0])[1:, 1:]
+    return result
+
+
+def _plain(config: Any, **changes: Any) -> dict[str, Any]:
+    names = ("bits", "symmetric", "damping", "group_size")
+    return {name: getattr(config, name) for name in names} | changes
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("granularity", ["channel", "group"])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_it_equals_an_independent_implementation(bits: int, granularity: str, symmetric: bool) -> None:
+    config = options(bits=bits, granularity=granularity, group_size=16, symmetric=symmetric)
+    weight, x = layer_data()
+    hessian = x.double().T @ x.double()
+    codes, grid = gptq_codes(weight, hessian, config, damping=0.01, block_size=32, act_order=False)
+    expected = reference(weight, hessian, config)
+    got = grid.values(codes).double()
+    step = grid.scale.repeat_interleave(weight.shape[1] // grid.scale.shape[1], dim=1)
+    different = ((got - expected).abs() > 0.01 * step).double().mean()
+    assert different < 0.01, f"{float(different):.3%} of the codes differ"
+    errors = output_error(hessian, weight, got.float()), output_error(hessian, weight, expected.float())
+    assert errors[0] == pytest.approx(errors[1], rel=0.01)
+
+
+@pytest.mark.parametrize("act_order", [False, True])
+@pytest.mark.parametrize("granularity", ["tensor", "channel", "group"])
+def test_a_diagonal_hessian_gives_plain_rounding_bit_for_bit(act_order: bool, granularity: str) -> None:
+    config = options(bits=4, granularity=granularity, group_size=16)
+    weight, _ = layer_data()
+    hessian = torch.diag(torch.rand(48, generator=GENERATOR).double() + 0.1)
+    codes, grid = gptq_codes(weight, hessian, config, damping=0.0, block_size=16, act_order=act_order)
+    plain = make_grid(weight, config)
+    assert torch.equal(codes, plain.codes(weight))
+    assert torch.equal(grid.scale, plain.scale)
+
+
+def test_the_block_size_does_not_matter() -> None:
+    weight, x = layer_data()
+    hessian = x.double().T @ x.double()
+    found = [
+        gptq_codes(weight, hessian, options(), damping=0.01, block_size=size, act_order=False)[0]
+        for size in (1, 16, 48, 128)
+    ]
+    assert all((codes != found[0]).double().mean() < 0.005 for codes in found)
+
+
+def test_the_factor_is_that_of_the_damped_inverse() -> None:
+    _, x = layer_data()
+    hessian = x.double().T @ x.double()
+    factor = inverse_factor(hessian, 0.02)
+    damped = hessian + 0.02 * hessian.diagonal().mean() * torch.eye(48).double()
+    assert torch.allclose(factor.T @ factor @ damped, torch.eye(48).double(), atol=1e-9)
+    assert torch.equal(factor, factor.triu())
+
+
+def test_the_hessian_sums_over_batches() -> None:
+    _, x = layer_data()
+    whole, parts = Hessian(48, x.device), Hessian(48, x.device)
+    whole.add(x)
+    for part in x.split(50):
+        parts.add(part)
+    assert parts.rows == whole.rows == 256
+    assert torch.allclose(whole.sum, parts.sum, rtol=1e-5)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_layer_errors_never_exceed_rounding(bits: int) -> None:
+    batches = [torch.randint(3, tiny.VOCABULARY, (4, 64), generator=GENERATOR) for _ in range(4)]
+    calibration = Calibration(batches_BT=batches[:3], held_out_BT=batches[3:], sha256="")
+    method = tiny.choose("quantizer", "gptq", bits=bits).build()
+    method.quantize(tiny.llama(), calibration)
+    facts = method.facts
+    for name, errors in facts["layer_errors"].items():
+        assert min(errors["gptq"], errors["rtn"]) <= errors["rtn"], name
+        assert "held_out_gptq" in errors
+    assert facts["layers_kept_rounded"] == sum(e["gptq"] > e["rtn"] for e in facts["layer_errors"].values())
+    assert facts["error_gptq"] < 0.8 * facts["error_rtn"], "compensation helps by more than a fifth"
+    assert facts["error_held_out_gptq"] < facts["error_held_out_rtn"]
+
+
+def test_too_little_calibration_is_refused() -> None:
+    calibration = Calibration(batches_BT=[torch.arange(3, 20)[None]], sha256="")
+    with pytest.raises(ConfigError, match="17 tokens for a layer with 32 inputs"):
+        tiny.choose("quantizer", "gptq").build().quantize(tiny.llama(), calibration)

@@ -54,6 +54,7 @@ from harness.axes.quantizer import Quantizer as Quantizer
 from harness.axes.quantizer import linear_layers as linear_layers
 from harness.axes.quantizer import replace_module as replace_module
 from harness.axes.quantizer import weight_matrix as weight_matrix
+from harness.axes.reward import AnswerScorer as AnswerScorer
 from harness.axes.reward import Preference as Preference
 from harness.axes.reward import Reward as Reward
 from harness.axes.reward import Scorer as Scorer

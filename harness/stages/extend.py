@@ -1,0 +1,128 @@
+"""Stage extend: a trained model made to read longer contexts, with or without further training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from harness.axes import TRAINING_AXES
+from harness.data.token_files import PackedSource, TokenFiles
+from harness.errors import ConfigError, EffectError, IncompatibleError
+from harness.rng import Purpose
+from harness.stages._training import TrainingConfig, run_training
+from harness.stages.stage import Stage, Work
+from harness.training.losses import language_modeling_loss
+from harness.training.settings import Budget, Unit
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from harness.compose import Cell
+    from harness.model.artifact import Loaded
+
+
+class Extend(Stage):
+    """Applies a context method; trains on long windows where the method wants it or the config says so.
+
+    Raises: ConfigError where sequences exceed the extended length, IncompatibleError for packed weights
+    """
+
+    name = "extend"
+    axes: ClassVar[tuple[str, ...]] = ("context", *TRAINING_AXES)
+    needs = ("model",)
+    may_need = ("tokens",)
+    produces = "model"
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(TrainingConfig):
+        train: bool | None = None
+        """Whether to train after applying the method; null = as the method is meant."""
+        learning_rate: float = 1e-3
+        """Peak learning rate; the schedule multiplies it."""
+        budget: Budget = Budget(unit=Unit.bytes, amount=5e5)  # noqa: RUF009 - frozen
+        """How long to train, over all lengths."""
+        batch_size: int = 8
+        """Sequences in one global batch."""
+        sequence_length: int = 0
+        """Tokens of one sequence; 0 = the extended length."""
+
+        def __post_init__(self) -> None:
+            replace_zero = self.sequence_length == 0
+            if self.sequence_length < 0:
+                raise ConfigError(f"extend.sequence_length={self.sequence_length} must not be negative")
+            if not replace_zero:
+                super().__post_init__()
+
+    @classmethod
+    def active(cls, cell: Cell) -> bool:
+        return cell.choice("context", stage=cls.name) is not None
+
+    def run(self, work: Work) -> dict[str, Any]:
+        from harness.effects import changes, snapshot
+        from harness.model.artifact import Delta, describe, open_model, save_model
+        from harness.ops.extension import trained_length
+
+        choice, settings = work.one("context"), work.config
+        method = choice.build()
+        loaded = open_model(work)
+        before, trained = snapshot(loaded.model), trained_length(loaded.model)
+        model = method.apply(loaded.model)
+        length = trained_length(model)
+        effects = changes(before, snapshot(model)) | {"length": [trained, length]}
+        effects["attention_replaced"] = any(
+            getattr(module, "context_attend", None) is not None for module in model.modules()
+        )
+        trains = method.trains if settings.train is None else settings.train
+        if (
+            length == trained
+            and not trains
+            and not any(effects[name] for name in effects if name != "length")
+        ):
+            raise EffectError(
+                f"context={method.name} was asked for and changed nothing: the length stays {length} tokens; "
+                "raise context.factor"
+            )
+        facts: dict[str, Any] = {"length": length}
+        if trains:
+            lengths = getattr(method, "lengths", lambda: [length / trained])()
+            facts |= train_on(work, loaded, model, [round(trained * multiple) for multiple in lengths])
+        save_model(
+            work.out,
+            model if trains else None,
+            base=loaded.base,
+            delta=Delta.weights if trains else Delta.none,
+            applied=[*loaded.applied, describe(choice)],
+            tokenizer=loaded.tokenizer_from,
+            template=loaded.template,
+        )
+        return facts | {"effects": {f"context={method.name}": effects}}
+
+
+def train_on(work: Work, loaded: Loaded, model: nn.Module, lengths: list[int]) -> dict[str, Any]:
+    """Train on windows of each length in turn, with equal shares of the budget; facts of the last."""
+    if loaded.packed:
+        raise IncompatibleError(
+            "stage extend trains all weights and these are packed; put it before quantize"
+        )
+    if "tokens" not in work.inputs:
+        raise IncompatibleError(
+            "stage extend trains on token files; put tokens before it or set extend.train=false"
+        )
+    settings: TrainingConfig = work.config
+    if settings.sequence_length > lengths[-1]:
+        raise ConfigError(
+            f"extend.sequence_length={settings.sequence_length} exceeds the extended length {lengths[-1]}; "
+            "lower it or raise context.factor"
+        )
+    files, facts, parts = TokenFiles(work.inputs["tokens"].path), {}, []
+    model.requires_grad_(True)
+    budget = replace(settings.budget, amount=settings.budget.amount / len(lengths))
+    for index, length in enumerate(lengths):
+        length = min(length, settings.sequence_length or length)
+        source = PackedSource(files, length=length, seed=work.stream(Purpose.data_order) + index)
+        now = replace(settings, sequence_length=length, budget=budget)
+        part = replace(work, checkpoints=work.checkpoints / f"length-{length}")
+        facts = run_training(part, model, source, language_modeling_loss, now)
+        parts.append({name: facts[name] for name in ("steps", "tokens", "seconds", "flops", "final_loss")})
+    sums = {name: sum(part[name] for part in parts) for name in ("steps", "tokens", "seconds", "flops")}
+    return {**facts, **sums, "lengths": lengths, "parts": parts}

@@ -166,7 +166,8 @@ class Registry:
             for hook in ("harness_axes", "harness_methods", "harness_conf"):
                 _check_result(hook, _call(module, hook))
         except Exception as error:
-            self.manager.unregister(module)
+            if self.manager.is_registered(module):
+                self.manager.unregister(module)
             self.quarantined.append(_quarantine(source, error))
             return False
         return True

@@ -36,7 +36,8 @@ class TopK(Attention):
     def attend(self, q_BNTH: Tensor, k_BKSH: Tensor, v_BKSH: Tensor, view: View, position: Any) -> Tensor:
         rows = torch.arange(q_BNTH.shape[2], device=q_BNTH.device)
         columns = torch.arange(k_BKSH.shape[2], device=q_BNTH.device)
-        scores_BNTS = (q_BNTH @ k_BKSH.transpose(-1, -2)).float() * self.scale
+        wide = torch.promote_types(q_BNTH.dtype, torch.float32)  # a tie in 16 bits would keep too many keys
+        scores_BNTS = (q_BNTH.to(wide) @ k_BKSH.to(wide).transpose(-1, -2)) * self.scale
         if position is not None and position.has_bias():
             head = torch.arange(self.num_heads, device=q_BNTH.device)[None, :, None, None]
             query = view.query_position_BT[:, None, :, None]

@@ -1,0 +1,28 @@
+"""Real distributions in a folder of their own, and the command line that sees them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def distribution(site: Path, name: str, module: str, content: str) -> None:
+    """Another distribution in the same folder, as an installer leaves it."""
+    (site / f"{module}.py").write_text(content)
+    info = site / f"{name.replace('-', '_')}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[harness]\n{module} = {module}\n")
+
+
+def harness(arguments: Sequence[str], *sites: Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own that sees the given folders."""
+    paths = [*map(str, sites), str(ROOT), str(ROOT / "plugins")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "XDG_CACHE_HOME": str(cwd / "cache")}
+    command = [sys.executable, "-m", "harness", *arguments]
+    return subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, check=False)

@@ -240,10 +240,10 @@ def test_scaled_rotary_positions_are_refused(llama):
 
 @torch.no_grad()
 def test_a_model_of_ours_is_written_as_the_family_that_can_express_it(tmp_path):
+    from composed import tiny
     from transformers import AutoModelForCausalLM
 
     from harness.model.checkpoint import export_checkpoint
-    from tests.model.tiny import tiny
 
     model, ids = tiny(), torch.arange(12)[None]
     assert export_checkpoint(model, tmp_path) == "llama"

@@ -31,3 +31,24 @@ def tiny(*, seed=0, shape=None, **methods):
     for choice in choices.values():
         spec = choice.method.modify_spec(choice.config, spec)
     return build(spec, choices, seed=seed).eval()
+
+
+def attention_layer(name, *, dim=32, num_heads=4, head_dim=8, **options):
+    """One attention layer in float64, with its spec."""
+    import torch
+
+    spec = ModelSpec(vocab_size=8, dim=dim, num_heads=num_heads, head_dim=head_dim, init_std=0.3)
+    choice = choose("attention", name, **options)
+    spec = choice.method.modify_spec(choice.config, spec)
+    torch.manual_seed(0)
+    return choice.build(spec, 0).double()
+
+
+def causal_view(length, *, past=0):
+    """The view of a plain causal pass."""
+    import torch
+
+    from harness.ops.view import View, causal
+
+    slots = torch.arange(past + length)[None]
+    return View(query_position_BT=slots[:, past:], key_position_BS=slots, past=past, visible=causal)

@@ -1,0 +1,355 @@
+"""Attention against formulas written out, dense masks, other forms of itself, and transformers."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from composed import attention_layer, causal_view, tiny
+
+from harness import ConfigError, IncompatibleError, Kernel, PagedCache
+from harness.ops.view import View, everything
+
+
+def _x(length, *, rows=2, dim=32, seed=0):
+    return torch.randn(rows, length, dim, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def _heads(layer, x):
+    q, (k, v) = layer.project_queries(x), layer.project_keys(x)
+    groups = layer.num_heads // layer.kv_heads
+    return q, k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
+
+
+def _dense(layer, x, allowed):
+    """softmax(q k / sqrt(H)) v written out, under a dense mask."""
+    q, k, v = _heads(layer, x)
+    scores = (q @ k.transpose(-1, -2)) * layer.spec.head_dim**-0.5
+    mixed = scores.masked_fill(~allowed, float("-inf")).softmax(-1) @ v
+    return layer.o_proj(mixed.transpose(1, 2).flatten(2))
+
+
+def _offsets(length):
+    return torch.arange(length)[:, None], torch.arange(length)[None]
+
+
+@pytest.mark.parametrize("name", ["full", "multi_query", "grouped_query", "flash", "paged"])
+@torch.no_grad()
+def test_softmax_attention_equals_the_formula(name):
+    layer, x = attention_layer(name), _x(20)
+    q, k = _offsets(20)
+    torch.testing.assert_close(layer(x, causal_view(20)), _dense(layer, x, k <= q))
+
+
+@torch.no_grad()
+def test_grouped_query_with_all_heads_equals_full():
+    full, grouped = attention_layer("full"), attention_layer("grouped_query", num_kv_heads=4)
+    grouped.load_state_dict(full.state_dict())
+    x = _x(20)
+    torch.testing.assert_close(grouped(x, causal_view(20)), full(x, causal_view(20)))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "ratio"),
+    [("grouped_query", {"num_kv_heads": 2}, 2), ("multi_query", {}, 4)],
+)
+@torch.no_grad()
+def test_the_cache_shrinks_by_exactly_n_over_k(name, options, ratio):
+    def size(model):
+        cache = model(torch.arange(10)[None], use_cache=True).past_key_values
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
+
+    assert size(tiny()) == ratio * size(tiny(attention=(name, options)))
+
+
+def test_heads_that_do_not_divide_are_refused_with_those_that_do():
+    with pytest.raises(
+        ConfigError, match=r"num_kv_heads=3 must divide model.num_heads=4; use one of \[1, 2, 4\]"
+    ):
+        attention_layer("grouped_query", num_kv_heads=3)
+
+
+def _strided(q, k, stride):
+    return (k <= q) & ((q - k < stride) | ((q - k) % stride == 0))
+
+
+def _fixed(q, k, stride, summary):
+    return (k <= q) & ((q // stride == k // stride) | (k % stride >= stride - summary))
+
+
+@pytest.mark.parametrize("length", [7, 600, 1100])
+@torch.no_grad()
+def test_windows_and_factorized_patterns_equal_dense_masks(length):
+    from harness_plugins.attention.sparse_factorized import Pattern
+
+    x, (q, k) = _x(length, rows=1), _offsets(length)
+    window = attention_layer("sliding_window", window=100)
+    torch.testing.assert_close(window(x, causal_view(length)), _dense(window, x, (k <= q) & (q - k < 100)))
+    strided = attention_layer("sparse_factorized", stride=24)
+    torch.testing.assert_close(strided(x, causal_view(length)), _dense(strided, x, _strided(q, k, 24)))
+    fixed = attention_layer("sparse_factorized", stride=24, summary=3, pattern=Pattern.fixed)
+    torch.testing.assert_close(fixed(x, causal_view(length)), _dense(fixed, x, _fixed(q, k, 24, 3)))
+
+
+@pytest.mark.parametrize("pattern", ["strided", "fixed"])
+@pytest.mark.parametrize("position", ["alibi", "relative_t5"])
+@torch.no_grad()
+def test_factorized_patterns_take_a_score_bias(pattern, position):
+    """The direct form equals the masked form, which the math kernel forces."""
+    from harness_plugins.attention.sparse_factorized import Pattern
+
+    options = {"stride": 5, "summary": 2, "pattern": Pattern[pattern]}
+    direct = tiny(attention=("sparse_factorized", options), position=position)
+    masked = tiny(attention=("sparse_factorized", {**options, "kernel": Kernel.math}), position=position)
+    ids = torch.arange(33)[None]
+    torch.testing.assert_close(direct(ids).logits, masked(ids).logits, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_window_of_the_whole_sequence_equals_full():
+    full, window = attention_layer("full"), attention_layer("sliding_window", window=600)
+    window.load_state_dict(full.state_dict())
+    x = _x(600, rows=1)
+    torch.testing.assert_close(window(x, causal_view(600)), full(x, causal_view(600)))
+
+
+def test_blocked_gradients_equal_dense_ones():
+    layer, length = attention_layer("sliding_window", window=60), 700
+    q, k = _offsets(length)
+    grads = []
+    for run in (lambda x: layer(x, causal_view(length)), lambda x: _dense(layer, x, (k <= q) & (q - k < 60))):
+        x = _x(length, rows=1).requires_grad_()
+        run(x).square().sum().backward()
+        grads.append(x.grad)
+    torch.testing.assert_close(*grads)
+
+
+def _dispatched(layer, x):
+    with torch.profiler.profile() as profile:
+        layer(x, causal_view(x.shape[1]))
+    return {event.key for event in profile.key_averages() if "scaled_dot_product" in event.key}
+
+
+def test_the_flash_kernel_is_dispatched_and_the_math_kernel_too():
+
+    flash = _dispatched(attention_layer("flash"), _x(16))
+    assert "aten::_scaled_dot_product_flash_attention_for_cpu" in flash
+    math = _dispatched(attention_layer("full", kernel=Kernel.math), _x(16))
+    assert "aten::_scaled_dot_product_attention_math" in math
+    assert not any("flash" in name for name in math)
+
+
+def test_flash_refuses_what_it_cannot_run():
+    model = tiny(attention="flash", position="relative_t5")
+    with pytest.raises(
+        IncompatibleError, match=r"attention.kernel=flash cannot run here: .*use attention.kernel=auto"
+    ):
+        model(torch.arange(8)[None])
+    with pytest.raises(ConfigError, match="contradicts attention=flash"):
+        attention_layer("flash", kernel=Kernel.math)
+
+
+@pytest.mark.parametrize("position", ["alibi"])
+@torch.no_grad()
+def test_flex_attention_equals_the_other_kernels(position):
+
+    ids = torch.arange(40)[None] % 64
+    documents = torch.tensor([[0] * 15 + [1] * 25])
+    options = {"window": 6}
+    auto = tiny(attention=("sliding_window", options), position=position)
+    flex = tiny(attention=("sliding_window", {**options, "kernel": Kernel.flex}), position=position)
+    torch.testing.assert_close(flex(ids).logits, auto(ids).logits, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        flex(ids, document_ids=documents).logits,
+        auto(ids, document_ids=documents).logits,
+        rtol=1e-4,
+        atol=1e-4,
+    )
+
+
+def test_flex_attention_says_that_it_cannot_train_on_a_cpu():
+
+    model = tiny(attention=("full", {"kernel": Kernel.flex}))
+    with pytest.raises(IncompatibleError, match=r"cannot train on device cpu; use attention\.kernel=auto"):
+        model(torch.arange(8)[None])
+
+
+@torch.no_grad()
+def test_linear_attention_equals_its_recurrence():
+    """Katharopoulos et al., eq. 16 to 20: s and z grow token by token."""
+    layer, x = attention_layer("linear"), _x(300)
+    q, k, v = _heads(layer, x)
+    q, k = F.elu(q) + 1, F.elu(k) + 1
+    s, z, out = torch.zeros(2, 4, 8, 8).double(), torch.zeros(2, 4, 8).double(), []
+    for t in range(300):
+        s = s + k[:, :, t, :, None] * v[:, :, t, None, :]
+        z = z + k[:, :, t]
+        top = torch.einsum("bnh,bnhe->bne", q[:, :, t], s)
+        out.append(top / (q[:, :, t] * z).sum(-1, keepdim=True))
+    wanted = layer.o_proj(torch.stack(out, 1).flatten(2))
+    torch.testing.assert_close(layer(x, causal_view(300)), wanted)
+
+
+@torch.no_grad()
+def test_retention_equals_its_recurrence():
+    """Sun et al., eq. 6: S_n = gamma S_(n-1) + K_n^T V_n, with gamma = 1 - 2^(-5-h)."""
+    layer, x = attention_layer("retention"), _x(300)
+    q, k, v = _heads(layer, x)
+    gamma = (1 - 2.0 ** (-5 - torch.arange(4.0).double()))[:, None, None]
+    s, out = torch.zeros(2, 4, 8, 8).double(), []
+    for t in range(300):
+        s = gamma * s + (k[:, :, t, :, None] * 8**-0.5) * v[:, :, t, None, :]
+        out.append(torch.einsum("bnh,bnhe->bne", q[:, :, t], s))
+    mixed = torch.stack(out, 1)
+    mean, var = mixed.mean(-1, keepdim=True), mixed.var(-1, keepdim=True, unbiased=False)
+    normed = ((mixed - mean) / (var + layer.spec.norm_eps).sqrt()).flatten(2)
+    wanted = layer.o_proj(F.silu(layer.g_proj(x)) * normed)
+    torch.testing.assert_close(layer(x, causal_view(300)), wanted, rtol=1e-6, atol=1e-6)
+
+
+@torch.no_grad()
+def test_latent_attention_equals_deepseek():
+    """One layer of transformers' DeepSeek-V2 with copied weights; its rotary pairs are interleaved."""
+    from transformers import DeepseekV2Config
+    from transformers.models.deepseek_v2.modeling_deepseek_v2 import (
+        DeepseekV2Attention,
+        DeepseekV2RotaryEmbedding,
+    )
+
+    config = DeepseekV2Config(
+        hidden_size=32,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        q_lora_rank=None,
+        kv_lora_rank=12,
+        qk_rope_head_dim=4,
+        qk_nope_head_dim=4,
+        v_head_dim=8,
+        attention_bias=False,
+        attn_implementation="eager",
+    )
+    theirs = DeepseekV2Attention(config, 0).float().eval()
+    ours = attention_layer("multi_head_latent", latent_dim=12, rope_dim=4).float()
+    order = torch.tensor([0, 2, 1, 3])
+    q = theirs.q_proj.weight.view(4, 8, 32).clone()
+    q[:, 4:] = q[:, 4:][:, order]
+    ours.q_proj.weight.copy_(q.reshape(32, 32))
+    ours.kv_down_proj.weight.copy_(theirs.kv_a_proj_with_mqa.weight[:12])
+    ours.k_rope_proj.weight.copy_(theirs.kv_a_proj_with_mqa.weight[12:][order])
+    up = theirs.kv_b_proj.weight.view(4, 12, 12)
+    ours.k_proj.weight.copy_(up[:, :4].reshape(16, 12))
+    ours.v_proj.weight.copy_(up[:, 4:].reshape(32, 12))
+    ours.o_proj.weight.copy_(theirs.o_proj.weight)
+    ours.kv_norm.weight.copy_(theirs.kv_a_layernorm.weight)
+    ours.kv_norm.eps = theirs.kv_a_layernorm.variance_epsilon
+    x, at = _x(10).float(), torch.arange(10)[None]
+    rotary = DeepseekV2RotaryEmbedding(config)(x, at)
+    mask = torch.full((10, 10), float("-inf")).triu(1)[None, None]
+    wanted = theirs(x, attention_mask=mask, position_embeddings=rotary, position_ids=at)[0]
+    from composed import choose
+
+    rope = choose("position", "rope").build(ours.spec)
+    torch.testing.assert_close(ours(x, causal_view(10), position=rope), wanted, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_latent_attention_caches_the_latent_only():
+    model = tiny(attention=("multi_head_latent", {"latent_dim": 6, "rope_dim": 4}))
+    cache = model(torch.arange(10)[None], use_cache=True).past_key_values
+    assert cache.layers[0].keys.shape == (1, 1, 10, 6)
+    assert cache.layers[0].values.shape == (1, 1, 10, 4)
+
+
+@torch.no_grad()
+def test_a_recurrent_state_does_not_grow():
+    model = tiny(attention="retention")
+    one = model(torch.arange(10)[None], use_cache=True).past_key_values
+    two = model(torch.arange(60)[None], use_cache=True).past_key_values
+    assert one.layers[0].state.shape == two.layers[0].state.shape == (1, 4, 8, 8)
+
+
+@torch.no_grad()
+def test_cross_attention_reads_everything():
+    layer, x, memory = attention_layer("full"), _x(6), _x(9, seed=1)
+    view = View(
+        query_position_BT=torch.arange(6)[None],
+        key_position_BS=torch.arange(9)[None],
+        past=0,
+        visible=everything,
+    )
+    q, (k, v) = layer.project_queries(x), layer.project_keys(memory)
+    mixed = ((q @ k.transpose(-1, -2)) * 8**-0.5).softmax(-1) @ v
+    wanted = layer.o_proj(mixed.transpose(1, 2).flatten(2))
+    torch.testing.assert_close(layer(x, view, memory_BSD=memory), wanted)
+
+
+# Paged cache
+
+
+def _kv(rows, count, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(rows, 2, count, 4, generator=generator), torch.randn(
+        rows, 2, count, 4, generator=generator
+    )
+
+
+def test_a_paged_cache_returns_what_a_contiguous_one_holds():
+    cache, keys, values = PagedCache(block_size=4), [], []
+    for seed, count in enumerate((5, 1, 1, 1, 3, 1)):
+        k, v = _kv(3, count, seed)
+        keys.append(k)
+        values.append(v)
+        k_all, v_all = cache.update(k, v)
+        assert torch.equal(k_all, torch.cat(keys, 2))
+        assert torch.equal(v_all, torch.cat(values, 2))
+    assert cache.num_blocks() == 9
+    assert cache.waste() == 0
+
+
+def test_a_paged_cache_wastes_less_than_one_block_a_sequence():
+    cache = PagedCache(block_size=4)
+    cache.starts = [0, 3, 9]
+    k, v = _kv(3, 10, 0)
+    k_all, _ = cache.update(k, v)
+    assert cache.lengths == [10, 7, 1]
+    assert cache.waste() == 2 + 1 + 3 < 3 * 4
+    for row, start in enumerate(cache.starts):
+        assert torch.equal(k_all[row, :, start:], k[row, :, start:])
+
+
+def test_sequences_share_their_past_until_one_writes():
+    cache = PagedCache(block_size=4)
+    k, v = _kv(1, 10, 0)
+    cache.update(k, v)
+    cache.batch_repeat_interleave(5)
+    assert cache.num_blocks() == 3, "five sequences hold the same three blocks"
+    new_k, new_v = _kv(5, 1, 1)
+    k_all, _ = cache.update(new_k, new_v)
+    assert cache.num_blocks() == 2 + 5, "the two full blocks stay shared, the last is copied on write"
+    for row in range(5):
+        assert torch.equal(k_all[row], torch.cat((k[0], new_k[row]), 1))
+
+
+def test_blocks_come_back():
+    cache = PagedCache(block_size=4)
+    cache.update(*_kv(4, 10, 0))
+    cache.crop(-3)
+    assert (cache.num_blocks(), cache.get_seq_length()) == (8, 7)
+    cache.batch_select_indices(torch.tensor([2, 2]))
+    assert cache.num_blocks() == 2
+    cache.reset()
+    assert cache.num_blocks() == 0
+
+
+@torch.no_grad()
+def test_paged_generation_equals_contiguous_with_beams_samples_and_padding():
+    paged, full = tiny(attention="paged"), tiny()
+    ids = torch.randint(1, 64, (3, 12), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[0, :5] = 0
+    for options in ({}, {"num_beams": 3}, {"num_beams": 4, "num_return_sequences": 2}):
+        both = [
+            model.generate(
+                ids, attention_mask=mask, max_new_tokens=20, do_sample=False, pad_token_id=0, **options
+            )
+            for model in (paged, full)
+        ]
+        assert torch.equal(*both)

@@ -57,7 +57,6 @@ from harness.axes.quantizer import weight_matrix as weight_matrix
 from harness.axes.reward import AnswerScorer as AnswerScorer
 from harness.axes.reward import Preference as Preference
 from harness.axes.reward import Reward as Reward
-from harness.axes.reward import Scorer as Scorer
 from harness.axes.schedule import Schedule as Schedule
 from harness.axes.stabilizer import Stabilizer as Stabilizer
 from harness.axes.stabilizer import Verdict as Verdict

@@ -44,6 +44,10 @@ QUESTION = Turn(role=Role.user, text="1 + 1")
 ANSWER = Turn(role=Role.assistant, text="2")
 
 
+UNANSWERED = changed("unanswered", turns=(QUESTION,))
+LEAKY = changed("leaky", turns=(QUESTION, ANSWER), checks={})
+
+
 class Chance(Base):
     name = "chance"
 

@@ -47,7 +47,7 @@ class Stdlib(Corpus):
     def documents(self) -> Iterator[Document]:
         for domain in sorted(set(self.config.domains)):
             left = self.config.max_bytes or float("inf")
-            for module, text in _shuffled(_code() if domain == "code" else _docs()):
+            for module, text in _code() if domain == "code" else _docs():
                 left -= len(text.encode())
                 if left < 0:
                     break
@@ -75,26 +75,37 @@ def _sources() -> list[Path]:
     return found
 
 
-def _shuffled(texts: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+def _shuffled(names: Iterable[str]) -> list[str]:
     """Ordered by a hash of the name, so that the first megabyte is like the rest."""
-    return sorted(texts, key=lambda item: hashlib.sha256(item[0].encode()).digest())
+    return sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
+
+
+def _modules() -> dict[str, Path]:
+    """Source files by their names within the library."""
+    return {path.relative_to(_root()).as_posix(): path for path in _sources()}
 
 
 def _code() -> Iterator[tuple[str, str]]:
-    for path in _sources():
-        with tokenize.open(path) as file:
+    modules = _modules()
+    for name in _shuffled(modules):
+        with tokenize.open(modules[name]) as file:
             text = file.read()
         if text.strip():
-            yield path.relative_to(_root()).as_posix(), text
+            yield name, text
 
 
 def _docs() -> Iterator[tuple[str, str]]:
     with tokenize.open(_root() / "pydoc_data" / "topics.py") as file:
-        yield from _topics(ast.parse(file.read()))
-    for module, text in _code():
-        strings = list(_docstrings(ast.parse(text)))
+        topics = dict(_topics(ast.parse(file.read())))
+    modules = _modules()
+    for name in _shuffled([*topics, *modules]):
+        if name in topics:
+            yield name, topics[name]
+            continue
+        with tokenize.open(modules[name]) as file:
+            strings = list(_docstrings(ast.parse(file.read())))
         if strings:
-            yield module, "\n\n".join(strings) + "\n"
+            yield name, "\n\n".join(strings) + "\n"
 
 
 def _topics(tree: ast.Module) -> Iterator[tuple[str, str]]:

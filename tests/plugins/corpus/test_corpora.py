@@ -1,0 +1,128 @@
+"""Facts about single corpora, and what is said about input that is not what it should be."""
+
+import gzip
+import hashlib
+import json
+import platform
+from pathlib import Path
+
+import pytest
+from harness_plugins.corpus.huggingface import HuggingFace
+from harness_plugins.corpus.jsonl import Jsonl
+from harness_plugins.corpus.recall import Recall
+from harness_plugins.corpus.stdlib import Stdlib
+from harness_plugins.corpus.text import Text
+
+from harness import ConfigError, DataError, Split
+from harness.conformance.test_corpus import documents
+
+
+def test_the_standard_library_states_python_and_its_hash() -> None:
+    facts = Stdlib().fingerprint()
+    assert facts["python"] == platform.python_version()
+    assert len(facts["stdlib_sha256"]) == 64
+
+
+def test_the_standard_library_has_code_and_docs() -> None:
+    found = list(Stdlib(Stdlib.Config(max_bytes=400_000)).documents())
+    size = {d: sum(len(x.text.encode()) for x in found if x.domain == d) for d in ("code", "docs")}
+    assert 200_000 < size["code"] <= 400_000
+    assert 200_000 < size["docs"] <= 400_000
+
+
+def test_a_modules_code_and_docs_are_in_one_split() -> None:
+    splits: dict[str, set[Split]] = {}
+    for document in Stdlib(Stdlib.Config(max_bytes=1_000_000)).documents():
+        splits.setdefault(document.id.partition("/")[2], set()).add(document.split)
+    assert all(len(found) == 1 for found in splits.values())
+    assert sum(len(found) for found in splits.values()) > 100
+
+
+def test_docs_hold_no_code() -> None:
+    found = list(Stdlib(Stdlib.Config(domains=["docs"], max_bytes=500_000)).documents())
+    lines = [line for document in found for line in document.text.splitlines()]
+    assert sum(line.startswith("def ") for line in lines) / len(lines) < 0.01
+
+
+def test_pieces_of_a_text_make_the_text_again(tmp_path: Path) -> None:
+    text = "".join(f"Verse {n}\nof the poem.\n\n" for n in range(500))
+    (tmp_path / "poem.txt").write_text(text)
+    config = Text.Config(path=str(tmp_path), document_bytes=200)
+    found = list(Text(config).documents())
+    assert len(found) > 30
+    assert "".join(document.text for document in found) == text
+
+
+def test_text_that_is_not_utf8_is_named_with_its_byte(tmp_path: Path) -> None:
+    path = tmp_path / "latin.txt"
+    path.write_bytes("fine\nna\u00efve".encode("latin-1"))
+    with pytest.raises(DataError, match=r"latin\.txt is not UTF-8: byte 0xef at offset 7"):
+        list(Text(Text.Config(path=str(path))).documents())
+
+
+def test_an_empty_text_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text(" \n")
+    with pytest.raises(DataError, match=r"empty\.txt is empty"):
+        list(Text(Text.Config(path=str(tmp_path / "empty.txt"))).documents())
+
+
+def test_a_path_that_does_not_exist_is_named() -> None:
+    with pytest.raises(DataError, match=r"corpus\.path: no file or folder 'nowhere'"):
+        list(Text(Text.Config(path="nowhere")).documents())
+    with pytest.raises(DataError, match=r"corpus\.path is empty"):
+        list(Jsonl().documents())
+
+
+def test_json_lines_name_line_and_byte_of_what_is_broken(tmp_path: Path) -> None:
+    path = tmp_path / "pages.jsonl"
+    path.write_text('{"text": "caf\u00e9"}\n{"text": \n')
+    with pytest.raises(DataError, match=r"pages\.jsonl:2: not JSON: .* at byte \d+"):
+        list(Jsonl(Jsonl.Config(path=str(path))).documents())
+    path.write_text('{"body": "x"}\n')
+    with pytest.raises(DataError, match=r"no text under 'text'.*\['body'\]"):
+        list(Jsonl(Jsonl.Config(path=str(path))).documents())
+
+
+def test_json_lines_may_be_packed(tmp_path: Path) -> None:
+    rows = "".join(json.dumps({"text": f"row {n}", "kind": "ab"[n % 2]}) + "\n" for n in range(10))
+    (tmp_path / "rows.jsonl.gz").write_bytes(gzip.compress(rows.encode()))
+    found = list(Jsonl(Jsonl.Config(path=str(tmp_path), domain_field="kind")).documents())
+    assert [d.domain for d in found] == ["a", "b"] * 5
+    (tmp_path / "rows.jsonl.gz").write_bytes(gzip.compress(rows.encode())[:-9])
+    with pytest.raises(DataError, match="not a whole gzip file"):
+        list(Jsonl(Jsonl.Config(path=str(tmp_path))).documents())
+
+
+def test_a_saved_data_set_is_read(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    datasets.Dataset.from_dict({"text": ["one", "two"]}).save_to_disk(str(tmp_path / "saved"))
+    found = list(HuggingFace(HuggingFace.Config(path=str(tmp_path / "saved"))).documents())
+    assert [document.text for document in found] == ["one", "two"]
+
+
+def test_a_data_set_that_cannot_be_had_is_an_error() -> None:
+    with pytest.raises(DataError, match="cannot load 'nobody/nothing'"):
+        list(HuggingFace(HuggingFace.Config(path="nobody/nothing")).documents())
+
+
+def test_recall_never_trains_on_what_it_tests() -> None:
+    lines: dict[Split, set[str]] = {split: set() for split in Split}
+    for document in Recall(Recall.Config(num_documents=300)).documents():
+        lines[document.split].update(document.text.splitlines())
+    assert not lines[Split.train] & lines[Split.test]
+    assert {line.split()[0] for line in lines[Split.test]} == {"Copy:", "Recall:", "Find:"}
+
+
+def test_an_unknown_domain_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"corpus\.domains"):
+        Stdlib.Config(domains=["news"])
+
+
+@pytest.mark.shared
+def test_tinyshakespeare_is_read_whole(shared_data: Path, tmp_path: Path) -> None:
+    path = shared_data / "tinyshakespeare.txt"
+    found = list(Text(Text.Config(path=str(path))).documents())
+    joined = "".join(document.text for document in found)
+    assert hashlib.sha256(joined.encode()).hexdigest() == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert {document.split for document in found} == set(Split)
+    assert documents(Text, tmp_path)

@@ -1,0 +1,270 @@
+"""Filters against planted cases (precision and recall are printed) and against datatrove and datasketch."""
+
+import random
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+from harness_plugins.filter._ngram import ByteNgram
+from harness_plugins.filter.classifier import Classifier
+from harness_plugins.filter.dedup_document import DedupDocument
+from harness_plugins.filter.dedup_sentence import DedupSentence
+from harness_plugins.filter.dedup_set import DedupSet
+from harness_plugins.filter.keyword import Action, Keyword
+from harness_plugins.filter.language import Language
+from harness_plugins.filter.perplexity import Perplexity
+from harness_plugins.filter.pii import Pii
+from harness_plugins.filter.statistics import Statistics
+
+from harness import Document, Filter, Split, text_surprise
+
+WORDS = [
+    f"{a}{b}" for a in ("ka", "lo", "mi", "ne", "ru", "sa", "ti", "vo") for b in ("ber", "dan", "fel", "gor")
+]
+
+
+def prose(rng: random.Random, words: int) -> str:
+    """Sentences of made-up words."""
+    return " ".join(rng.choice(WORDS) + ("." if rng.random() < 0.1 else "") for _ in range(words))
+
+
+def make(name: str, text: str, split: Split = Split.train) -> Document:
+    return Document(id=name, text=text, domain="docs", split=split)
+
+
+def scored(
+    flagged: set[str], planted: set[str], what: str, capsys: pytest.CaptureFixture[str]
+) -> tuple[float, float]:
+    """Precision and recall, printed."""
+    precision = len(flagged & planted) / max(1, len(flagged))
+    recall = len(flagged & planted) / len(planted)
+    with capsys.disabled():
+        print(f"\n{what}: precision {precision:.3f}, recall {recall:.3f} of {len(planted)} planted")
+    return precision, recall
+
+
+def dropped(method: Filter, documents: Sequence[Document]) -> set[str]:
+    return {d.id for d in documents} - {d.id for d in method.apply(iter(documents))}
+
+
+def test_planted_near_copies_are_found(capsys: pytest.CaptureFixture[str]) -> None:
+    rng = random.Random(0)
+    documents = [make(f"page/{n}", prose(rng, 200)) for n in range(150)]
+    planted = set()
+    for number in range(0, 150, 3):
+        words = documents[number].text.split(" ")
+        for _ in range(2):  # two of 200 words changed: Jaccard of 5-grams about 0.9
+            words[rng.randrange(len(words))] = "changed"
+        documents.append(make(f"copy/{number}", " ".join(words)))
+        planted.add(f"copy/{number}")
+    flagged = dropped(DedupDocument(), documents)
+    precision, recall = scored(flagged, planted, "dedup_document", capsys)
+    assert precision >= 0.98
+    assert recall >= 0.95
+
+
+def test_minhash_estimates_the_jaccard_similarity() -> None:
+    datasketch = pytest.importorskip("datasketch")
+    rng = random.Random(1)
+    method = DedupDocument(DedupDocument.Config(ngram=1, bands=32, rows=8))
+    list(method.apply(iter(())))
+    ours, theirs = [], []
+    for overlap in (0.1, 0.3, 0.5, 0.7, 0.9):
+        shared = [f"s{n}" for n in range(int(300 * overlap))]
+        own = [[f"{side}{n}" for n in range(300 - len(shared))] for side in "ab"]
+        texts = [" ".join(rng.sample(part + shared, 300)) for part in own]
+        exact = len(shared) / (600 - len(shared))
+        first, second = (method.signature(text) for text in texts)
+        oracle = [datasketch.MinHash(num_perm=256, seed=1) for _ in texts]
+        for sketch, text in zip(oracle, texts, strict=True):
+            for word in text.split():
+                sketch.update(word.encode())
+        ours.append(abs((first == second).mean() - exact))
+        theirs.append(abs(oracle[0].jaccard(oracle[1]) - exact))
+    limit = 3 * np.sqrt(0.25 / 256)
+    assert max(ours) < limit, f"errors {ours}; datasketch's {theirs}"
+    assert max(theirs) < limit
+
+
+def test_planted_contamination_is_found(capsys: pytest.CaptureFixture[str]) -> None:
+    rng = random.Random(2)
+    test = [make(f"test/{n}", prose(rng, 60), Split.test) for n in range(20)]
+    train = [make(f"train/{n}", prose(rng, 200)) for n in range(100)]
+    planted = set()
+    for number in range(0, 100, 5):
+        quote = " ".join(test[number // 5].text.split(" ")[10:40])
+        train[number] = make(f"train/{number}", f"{train[number].text} {quote.upper()} {prose(rng, 20)}")
+        planted.add(f"train/{number}")
+    flagged = dropped(DedupSet(), [*train, *test])
+    precision, recall = scored(flagged, planted, "dedup_set", capsys)
+    assert (precision, recall) == (1.0, 1.0)
+
+
+def test_planted_personal_data_is_masked(capsys: pytest.CaptureFixture[str]) -> None:
+    personal = {
+        "mail": "Write to john.smith+lists@mail.example.co.uk today.",
+        "phone": "Call +49 30 901820 or later.",
+        "phone/us": "Dial (212) 555-0187 now.",
+        "ip": "The server 8.8.4.4 answered.",
+        "ip6": "It is 2001:4860:4860:0000:0000:0000:0000:8888 here.",
+        "card": "Paid with 4111 1111 1111 1111 yesterday.",
+        "iban": "Send it to DE89 3704 0044 0532 0130 00 please.",
+        "ssn": "His number is 536-22-1840, he said.",
+    }
+    harmless = {
+        "version": "Python 3.11.7 came in 2023-12-04 with 1.2.3.4.5 changes.",
+        "local": "Listen on 127.0.0.1 or 192.168.0.1, port 8080.",
+        "decorator": "@property and user@host are no addresses.",
+        "number": "The number 1234 5678 9012 3456 has a wrong checksum; 10 000 000 is round.",
+        "hash": "sha256 9f86d081884c7d65 and 0x7fff5fbff8c0",
+        "code": "x = a[1:2] - b[-1]; range(100, 200, 300)",
+        "iban": "GB00 WEST 1234 5698 7654 32 has a wrong checksum.",
+        "isbn": "ISBN 978-3-16-148410-0 and RFC 2822",
+    }
+    documents = [make(f"dirty/{k}", v) for k, v in personal.items()]
+    documents += [make(f"clean/{k}", v) for k, v in harmless.items()]
+    found = {d.id: d for d in Pii().apply(iter(documents))}
+    flagged = {d.id for d in documents if found[d.id].text != d.text}
+    precision, recall = scored(flagged, {d.id for d in documents if d.id.startswith("dirty")}, "pii", capsys)
+    assert (precision, recall) == (1.0, 1.0), sorted(flagged)
+    assert found["dirty/mail"].text == "Write to <EMAIL> today."
+
+
+def test_only_the_kinds_asked_for_are_masked() -> None:
+    text = "jane@example.com, 8.8.8.8"
+    (found,) = Pii(Pii.Config(kinds=["ip"])).apply(iter([make("a", text)]))
+    assert found.text == "jane@example.com, <IP>"
+
+
+def test_repeated_sentences_are_cut_and_the_rest_stays() -> None:
+    shared = "All rights to this text are kept. Do not copy it in any form. Ask the owner of it first. "
+    documents = [
+        make("a", f"First page about files. {shared}"),
+        make("b", f"Second page, on paths. {shared}End."),
+    ]
+    method = DedupSentence()
+    first, second = method.apply(iter(documents))
+    assert first == documents[0]
+    assert second.text == "Second page, on paths. End."
+    assert method.report.rewritten == 1
+
+
+def test_sentences_are_all_of_the_text() -> None:
+    from harness_plugins.filter.dedup_sentence import SENTENCE
+
+    text = "One. Two!  Three?\n\nFour... and 3.5\nfive"
+    assert "".join(SENTENCE.findall(text)) == text
+
+
+def test_keywords_can_take_lines_alone() -> None:
+    config = Keyword.Config(action=Action.remove_lines, words=["casino"])
+    (found,) = Keyword(config).apply(iter([make("a", "good line\nbest CASINO here\nlast line\n")]))
+    assert found.text == "good line\nlast line\n"
+
+
+def test_languages_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("py3langid")
+    english = [
+        "The file could not be opened because it does not exist.",
+        "Each of the names is looked up first.",
+    ]
+    others = [
+        "Das Programm konnte die Datei nicht finden, weil sie fehlt.",
+        "Le fichier ne peut pas etre ouvert car il n'existe pas.",
+        "El archivo no se puede abrir porque no existe en el disco.",
+        "Il file non puo essere aperto perche non esiste nel disco.",
+    ]
+    documents = [make(f"en/{n}", t) for n, t in enumerate(english)]
+    documents += [make(f"xx/{n}", t) for n, t in enumerate(others)]
+    flagged = dropped(Language(), documents)
+    assert scored(flagged, {d.id for d in documents if d.id[:2] == "xx"}, "language", capsys) == (1.0, 1.0)
+
+
+def gopher() -> Callable[[str], bool]:
+    """datatrove's Gopher filter: whether a text stays."""
+    pytest.importorskip("spacy")
+    quality = pytest.importorskip("datatrove.pipeline.filters.gopher_quality_filter")
+    data = pytest.importorskip("datatrove.data")
+    method = quality.GopherQualityFilter(min_stop_words=2)
+    return lambda text: method.filter(data.Document(text=text, id="x")) is True
+
+
+def test_statistics_agree_with_datatrove() -> None:
+    stays = gopher()
+    rng = random.Random(3)
+    running = (
+        "the value of a name is the object that it was bound to by an assignment and it may be read with care"
+    )
+    texts = [
+        " ".join(rng.choices(running.split(), k=120)),
+        " ".join(rng.choices(running.split(), k=30)),
+        " ".join(["the of and", *["x y z"] * 60]),
+        " ".join(["the of and to", *["incomprehensibilities"] * 60]),
+        "# " * 60 + running * 3,
+        "\n".join(f"- the item of number {n} and more words" for n in range(20)),
+        "\n".join(f"it is the end of line {n} and so on..." for n in range(20)),
+        " ".join(["the of and", *["12345 6789"] * 60]),
+        " ".join(["word", "other", "names"] * 40),
+        " ".join([*prose(rng, 100).split(), "the", "and"]),
+    ]
+    ours = [make("a", text) in list(Statistics().apply(iter([make("a", text)]))) for text in texts]
+    assert ours == [stays(text) for text in texts]
+    assert 0 < sum(ours) < len(ours)
+
+
+def test_the_classifier_keeps_what_is_like_its_reference() -> None:
+    from pydoc_data.topics import topics
+
+    text = topics["assert"] + topics["while"]
+    spam = "Win a free prize! Click now, best casino bonus, cheap pills, order today! " * 4
+    documents = [make("doc", text), *(make(f"spam/{n}", spam + str(n)) for n in range(5))]
+    assert dropped(Classifier(), documents) == {f"spam/{n}" for n in range(5)}
+
+
+def test_byte_ngrams_give_a_probability() -> None:
+    model = ByteNgram(["abcabcabd" * 50])
+    shares = [
+        2 ** -(4 * model.bits_per_byte("xab" + chr(c)) - 3 * model.bits_per_byte("xab"))
+        for c in range(1, 128)
+    ]
+    assert sum(shares) == pytest.approx(1.0, abs=0.05)
+    assert shares[ord("c") - 1] > 0.5
+
+
+def test_surprising_text_is_dropped_and_english_kept() -> None:
+    rng = random.Random(4)
+    noise = "".join(chr(rng.randrange(33, 126)) for _ in range(500))
+    english = "The interpreter evaluates the expression and binds the result to the name on the left. " * 3
+    method = Perplexity()
+    assert dropped(method, [make("noise", noise), make("english", english)]) == {"noise"}
+    assert method.report.reasons == {"too surprising": 1}
+
+
+def test_a_models_surprise_is_its_loss() -> None:
+    import torch
+    from harness_plugins.tokenizer.byte import Byte
+    from tokenizers import pre_tokenizers
+
+    class Uniform(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> object:
+            from types import SimpleNamespace
+
+            return SimpleNamespace(logits=torch.zeros(*input_ids.shape, 256) + self.weight)
+
+    rust = Byte().train(iter(()))
+    assert pre_tokenizers.ByteLevel.alphabet()
+
+    def tokenizer(text: str, add_special_tokens: bool) -> dict[str, list[int]]:
+        return {"input_ids": [i - 7 for i in rust.encode(text, add_special_tokens=False).ids]}
+
+    assert text_surprise(Uniform(), tokenizer, "some text " * 60, window=64) == pytest.approx(8.0)
+
+
+def test_filters_leave_other_domains_alone() -> None:
+    method = Statistics(Statistics.Config(domains=["web"]))
+    assert dropped(method, [make("a", "short")]) == set()
+    assert method.report.seen == 0

@@ -95,7 +95,7 @@ def test_it_leaves_a_proof_of_its_effect(method: type[Context], kind: str) -> No
 @both
 def test_the_config_states_the_longer_context(method: type[Context], kind: str) -> None:
     model = model_of(kind)
-    applied = method(method.Config(factor=4.0)).apply(model)
+    applied: Any = method(method.Config(factor=4.0)).apply(model)
     stated = applied.config.max_position_embeddings
     assert 2 * LENGTH <= stated <= 4 * LENGTH, "tools ask config.max_position_embeddings"
 

@@ -112,7 +112,9 @@ def methods(**replaced: Any) -> Methods:
     """The default method of each training axis and no stabilizer, unless replaced."""
     known = registry()
     chosen: dict[str, Any] = {
-        axis: known.get(axis, known.axes[axis].default)() for axis in TRAINING_AXES if axis != "stabilizer"
+        axis: known.get(axis, str(known.axes[axis].default))()
+        for axis in TRAINING_AXES
+        if axis != "stabilizer"
     }
     return Methods(**{**chosen, "stabilizers": (), **replaced})
 

@@ -81,7 +81,8 @@ def install(model: nn.Module, attend: Attend) -> None:
     Raises: IncompatibleError where the model's attention cannot be replaced, found by trying
     """
     rotary = rotary_modules(model)
-    if len({tuple(module.inv_freq.shape) for module in rotary}) > 1:  # type: ignore[union-attr,operator]
+    shapes = {module.inv_freq.shape for module in rotary}  # type: ignore[union-attr]
+    if len(shapes) > 1:
         raise IncompatibleError("layers of this model rotate differently; this context method needs one way")
     expected = _probe(model)
     if hasattr(rotary[0], "rotate"):

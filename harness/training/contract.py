@@ -44,7 +44,7 @@ class LossSum(NamedTuple):
     """
 
     total: Tensor
-    count: Tensor
+    count: Tensor  # type: ignore[assignment]
     facts: dict[str, Tensor]
 
 

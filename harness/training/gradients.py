@@ -22,7 +22,7 @@ class BatchLoss(NamedTuple):
     """
 
     loss: Tensor
-    count: Tensor
+    count: Tensor  # type: ignore[assignment]
     facts: dict[str, Tensor]
 
 

@@ -126,7 +126,7 @@ class PeakTracker(TorchDispatchMode):
     """
 
     def __init__(self, held: Iterable[Any]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.held = self.peak = 0
         self.known: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
         for value in held:

@@ -96,7 +96,7 @@ def test_pretraining_learns_and_is_the_same_twice(chain: Chain) -> None:
     first = chain.run("pretrain", *steps(16))
     weights = chain.artifacts["model"].path / "model.safetensors"
     again = chain.run("pretrain", *steps(16))
-    assert first["final_loss"] < 0.8 * first["first_loss"]
+    assert first["final_loss"] < 0.9 * first["first_loss"]
     assert first["loss_curve"] == again["loss_curve"]
     assert weights.read_bytes() == (chain.artifacts["model"].path / "model.safetensors").read_bytes()
     assert first["bytes"] == pytest.approx(first["tokens"], rel=0.05)

@@ -38,7 +38,8 @@ def _with_sentinels(tokens_T: np.ndarray, hidden_T: np.ndarray, sentinels: np.nd
     starts_T = hidden_T & ~np.concatenate([[False], hidden_T[:-1]])
     out_T = tokens_T.copy()
     out_T[starts_T] = sentinels[: int(starts_T.sum())]
-    return out_T[starts_T | ~hidden_T]
+    left_T: np.ndarray = out_T[starts_T | ~hidden_T]
+    return left_T
 
 
 def fitted(window_T: np.ndarray, *, density: float, mean_span: float, max_spans: int) -> int:

@@ -1,6 +1,7 @@
 """Denoising: spans are replaced by sentinels and spelled out in the target."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +49,7 @@ class Denoising(Objective):
         encoder: bool,
         sentinels: np.ndarray,
     ) -> Example:
-        shape = {
+        shape: dict[str, Any] = {
             "density": self.config.density,
             "mean_span": self.config.mean_span,
             "max_spans": len(sentinels),

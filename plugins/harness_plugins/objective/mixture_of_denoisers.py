@@ -1,6 +1,7 @@
 """Mixture of denoisers: short spans, extreme spans and prefix modeling, each with its mode token."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -69,7 +70,7 @@ class MixtureOfDenoisers(Objective):
                 target_T = np.concatenate([spans[:1], target_T])
         else:
             mean_span, density = (REGULAR, EXTREME)[mode][int(rng.integers(len((REGULAR, EXTREME)[mode])))]
-            shape = {"density": density, "mean_span": mean_span, "max_spans": len(spans)}
+            shape: dict[str, Any] = {"density": density, "mean_span": mean_span, "max_spans": len(spans)}
             if not encoder:
                 tokens_T = tokens_T[: fitted(tokens_T, **shape)]
             noise_T = noise_mask(len(tokens_T), rng=rng, **shape)

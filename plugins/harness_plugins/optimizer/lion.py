@@ -36,7 +36,7 @@ class Lion(Optimizer):
 
 class _Lion(torch.optim.Optimizer):
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> Any:
         for group in self.param_groups:
             weights: list[Tensor] = [p for p in group["params"] if p.grad is not None]
             if not weights:

@@ -58,7 +58,7 @@ class Muon(Optimizer):
 
 
 class _Muon(torch.optim.AdamW):
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def step(self, closure: Any = None) -> Any:
         everything = self.param_groups
         self.param_groups = [group for group in everything if not group["orthogonal"]]
         if self.param_groups:

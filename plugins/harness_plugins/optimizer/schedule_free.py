@@ -57,7 +57,7 @@ class ScheduleFree(Optimizer):
 
 class _ScheduleFree(torch.optim.Optimizer):
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> Any:
         for group in self.param_groups:
             group["steps"] += 1
             group["largest_lr"] = max(group["lr"], group["largest_lr"])

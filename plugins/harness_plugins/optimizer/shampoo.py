@@ -45,7 +45,7 @@ class Shampoo(Optimizer):
 
 class _Shampoo(torch.optim.Optimizer):
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> Any:
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:
@@ -75,7 +75,8 @@ def inverse_root(matrix: Tensor, order: int) -> Tensor:
     """matrix ** (-1 / order) of a positive definite matrix."""
     values, vectors = torch.linalg.eigh(matrix)
     smallest = values.max() * torch.finfo(matrix.dtype).eps
-    return (vectors * values.clamp(min=smallest) ** (-1 / order)) @ vectors.T
+    root: Tensor = (vectors * values.clamp(min=smallest) ** (-1 / order)) @ vectors.T
+    return root
 
 
 @hookimpl

@@ -50,7 +50,7 @@ class Soap(Optimizer):
 
 class _Soap(torch.optim.Optimizer):
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> Any:
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:

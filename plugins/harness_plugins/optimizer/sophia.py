@@ -100,7 +100,7 @@ class _SophiaG(torch.optim.Optimizer):
         return state
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> Any:
         for group in self.param_groups:
             group["steps"] += 1
             for p in group["params"]:

@@ -48,8 +48,10 @@ class _LinearInFp8(TorchFunctionMode):
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """F.linear on rounded operands."""
     flat: Tensor = _Product.apply(x.flatten(0, -2), weight)  # type: ignore[no-untyped-call]
-    out = flat.unflatten(0, x.shape[:-1])
-    return out if bias is None else out + bias.to(out.dtype)
+    out: Tensor = flat.unflatten(0, x.shape[:-1])
+    if bias is not None:
+        out = out + bias.to(out.dtype)
+    return out
 
 
 class _Product(torch.autograd.Function):

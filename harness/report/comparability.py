@@ -173,6 +173,7 @@ def refuse(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
     reference = found[texts.index(common)]
     places = {place(r) for r, text in zip(records, texts, strict=True) if text == common}
     kept, replaced, notes = [], [], []
+    refused: dict[str, list[str]] = {}
     for record, text, own in zip(records, texts, found, strict=True):
         if text == common:
             kept.append(record)
@@ -183,7 +184,12 @@ def refuse(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
         else:
             outcome = {"status": "refused", "reason": drift, "stage": None, "step": None}
             kept.append(dataclasses.replace(record, data={**record.data, "outcome": outcome}, _cache={}))
-            notes.append(f"Refused, because controls differ from the other rows': {where(record)}: {drift}.")
+            refused.setdefault(drift, []).append(where(record))
+    for drift, who in refused.items():
+        more = f" and {len(who) - 2} more" if len(who) > 2 else ""
+        notes.append(
+            f"Refused, because controls differ from the other rows' ({drift}): {'; '.join(who[:2])}{more}."
+        )
     for drift, n in Counter(replaced).items():
         notes.append(f"{n} record{'s' * (n > 1)} of another configuration left out: {drift}.")
     return kept, notes

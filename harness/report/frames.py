@@ -17,6 +17,9 @@ from harness.report.statistics import MIN_SEEDS, Array, Measured
 if TYPE_CHECKING:
     import pandas as pd
 
+NOT_IN_SWEEP = "not in the sweep"
+WEIGHTS = ("bytes", "tokens", "weight")
+"""Sample columns that weigh an item in a ratio of sums."""
 Levels = tuple[str, ...]
 """One level for each factor, in the order of the factors."""
 
@@ -161,7 +164,7 @@ class Results:
         lines = []
         chosen = self.configurations(where)
         if not chosen:
-            return ["not in the sweep"]
+            return [NOT_IN_SWEEP]
         for levels in chosen:
             for seed in self.seeds:
                 record = self.records[levels].get(seed)
@@ -240,6 +243,8 @@ class Results:
                 continue
             values_N = frame[column].to_numpy(dtype=np.float64, na_value=np.nan)
             printed = self._numbers[record.cell].get(metric, float("nan"))
+            if (weighted := ratio_items(frame, values_N, printed)) is not None:
+                values_N = weighted
             if not math.isclose(
                 float(np.nanmean(values_N)) if len(values_N) else math.nan, printed, rel_tol=1e-3
             ):
@@ -258,6 +263,24 @@ class Results:
                 sums = np.bincount(places, weights=values_N, minlength=len(index))
                 values_RD[row] = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
         return values_RD, {cell: row for row, (cell, _, _) in enumerate(found)}
+
+
+def ratio_items(frame: pd.DataFrame, values_N: Array, printed: float) -> Array | None:
+    """Items of a ratio of sums (bits per byte), linearised so that their mean is the printed ratio.
+
+    Item i counts R + w_i / mean(w) (x_i - R): means, paired differences and their errors are then those of
+    the ratio. None where the plain mean is what was printed, or no weight explains it.
+    """
+    if np.isnan(values_N).any() or math.isclose(float(values_N.mean()), printed, rel_tol=1e-3):
+        return None
+    for column in WEIGHTS:
+        if column in frame:
+            weights_N = frame[column].to_numpy(dtype=np.float64)
+            if weights_N.sum() > 0 and math.isclose(
+                float((weights_N * values_N).sum() / weights_N.sum()), printed, rel_tol=1e-3
+            ):
+                return np.asarray(printed + weights_N / weights_N.mean() * (values_N - printed))
+    return None
 
 
 def metric_name(m: Mapping[str, Any]) -> str:

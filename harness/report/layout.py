@@ -171,6 +171,23 @@ CHOICES: Mapping[tuple[Any, str], Sequence[Any]] = {
 }
 
 
+def default_metrics(results: Results) -> tuple[MetricColumn, ...]:
+    """Every metric; where that is many, of efficiency and perplexity only what a reader asks first."""
+    names = [name for name, m in results.metrics.items() if m.higher_is_better is not None]
+    if len(names) > MANY:
+        names = [
+            name
+            for name in names
+            if (kept := HEADLINES.get(name.partition(".")[0])) is None or name.rpartition(".")[2] in kept
+        ]
+    return tuple(MetricColumn(metric=name) for name in names)
+
+
+MANY = 8
+HEADLINES = {"efficiency": ("weights_in_memory", "decode"), "perplexity": ("bits_per_byte",)}
+"""Evaluator -> its metrics in a table that nobody laid out, once there are more than MANY."""
+
+
 def fit(layout: Layout, results: Results) -> Layout:
     """The layout with what it leaves open filled in from the records.
 
@@ -189,9 +206,7 @@ def fit(layout: Layout, results: Results) -> Layout:
     if not rows and not columns:
         on_top = len(factors) > 1 and len(results.factors[factors[-1]]) <= 4
         rows, columns = (factors[:-1], factors[-1:]) if on_top else (factors, [])
-    metrics = layout.metrics or tuple(
-        MetricColumn(metric=name) for name, m in results.metrics.items() if m.higher_is_better is not None
-    )
+    metrics = layout.metrics or default_metrics(results)
     kept = []
     for column in metrics:
         try:

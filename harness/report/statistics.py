@@ -120,11 +120,14 @@ def estimate(measured: Measured) -> Estimate:
     n, mean = len(values), float(values.mean())
     sd = float(values.std(ddof=1)) if n > 1 else None
     stderr, num_items = measured.stderr, measured.num_items
+    binary: tuple[float, float] | None = None
     if measured.items_SD is not None:
         items_D = item_means(measured.items_SD)
         num_items = len(items_D)
         if num_items > 1:
             stderr = float(items_D.std(ddof=1) / num_items**0.5)
+        if num_items and n == 1 and bool(np.isin(items_D, (0, 1)).all()):
+            binary = wilson(mean, num_items)
     parts: dict[str, Any] = {
         "mean": mean,
         "sd": sd,
@@ -137,8 +140,17 @@ def estimate(measured: Measured) -> Estimate:
         return Estimate(**parts, low=mean - half, high=mean + half, basis="seeds")
     if stderr is not None and num_items >= MIN_ITEMS:
         half = t_quantile(num_items - 1) * stderr
-        return Estimate(**parts, low=mean - half, high=mean + half, basis="items")
+        low, high = binary or (mean - half, mean + half)
+        return Estimate(**parts, low=low, high=high, basis="items")
     return Estimate(**parts, low=None, high=None, basis="none")
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """Wilson's interval of a share; honest at 0 and 1, where the normal one has no width."""
+    z = t_quantile(1e9)
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5
+    return middle - half, middle + half
 
 
 def item_means(items_SD: Array) -> Array:

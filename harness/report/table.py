@@ -104,14 +104,15 @@ def build(results: Results, layout: Layout) -> Table:
     """
     layout = fit(layout, results)
     kept = {f: levels_kept(results, layout, f) for f in results.factors}
-    rows = combinations(kept, layout.rows)
+    fixed = {f: levels[0] for f, levels in kept.items() if f in layout.where and len(levels) == 1}
+    rows = [row for row in combinations(kept, layout.rows) if results.configurations({**fixed, **row})]
     infos = [(spec, results.metrics[results.resolve(spec.metric)]) for spec in layout.metrics]
     columns = [
         Column(where=where, spec=spec, info=info)
         for where in combinations(kept, layout.columns)
+        if results.configurations({**fixed, **where})
         for spec, info in infos
     ]
-    fixed = {f: levels[0] for f, levels in kept.items() if f in layout.where and len(levels) == 1}
     shown = {*layout.rows, *layout.columns}
     given = {f: label(v) for f, v in {**results.baseline, **layout.baseline}.items()}
     table = Table(

@@ -78,15 +78,11 @@ def interactions(results: Results, metric: str) -> list[Effect]:
                 contrast(*results.pair({a: level, b: other}, {a: base_a, b: other}, metric)[:2])
                 for other in (given, base_b)
             ]
-            if sides[0] is not None and sides[1] is not None:
+            under, usual = sides
+            if under is not None and usual is not None:
+                both = compare(under, usual)
                 found.append(
-                    Effect(
-                        factor=a,
-                        level=level,
-                        metric=metric,
-                        comparison=compare(*sides),
-                        given=f"{b} = {given}",
-                    )
+                    Effect(factor=a, level=level, metric=metric, comparison=both, given=f"{b} = {given}")
                 )
     return found
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from harness.report.frames import NOT_IN_SWEEP
 from harness.report.table import Column, Table, TableCell, heading, sign
 
 LATEX = {
@@ -54,7 +55,9 @@ def reference_marks(cell: TableCell) -> str:
 
 
 def why_missing(cell: TableCell) -> str:
-    """The reason an empty cell shows, shortened."""
+    """The reason an empty cell shows, shortened; a dash where the sweep has no such cell."""
+    if cell.missing == [NOT_IN_SWEEP]:
+        return "-"
     reasons = list(dict.fromkeys(line.partition(": ")[2] or line for line in cell.missing))
     return "; ".join(reasons)[:90]
 
@@ -270,8 +273,9 @@ def terminal(table: Table, *, width: int) -> Any:
             " ".join([*(o.replace(" ", "\xa0") for o in over(c, table)), title_of(c, table)])
             for c in table.columns
         ]
-    for factor in factors or [""]:
-        shown.add_column(Text(table.layout.text(factor)), no_wrap=True)
+    for i, factor in enumerate(factors or [""]):
+        longest = max((len(labels[i]) for labels, _ in lines if labels), default=0)
+        shown.add_column(Text(table.layout.text(factor)), no_wrap=True, min_width=min(longest, 24))
     for title in titles:
         # A word a line: narrow columns, and numbers that never break.
         shown.add_column(Text("\n".join(title.split())), justify="right", no_wrap=True)
@@ -311,7 +315,7 @@ def terminal_cell(cell: TableCell, *, folded: bool) -> Any:
     from rich.text import Text
 
     if cell.estimate is None:
-        return Text(why_missing(cell), style="dim italic")
+        return Text(why_missing(cell).partition(":")[0], style="dim italic")
     text = Text(cell.value, style={1: "bold", 2: "underline"}.get(cell.rank, ""))
     spread = f"±{cell.spread}" if cell.spread else ""
     if spread and not folded:

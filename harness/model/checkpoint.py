@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,8 +35,12 @@ def describe(path: Path) -> tuple[ModelSpec, dict[str, Choice]]:
     return spec, from_plain(methods)
 
 
-def import_checkpoint(path: Path, *, dtype: torch.dtype | None = None) -> HarnessForCausalLM:
+def import_checkpoint(
+    path: Path, *, dtype: torch.dtype | None = None, replace: Mapping[str, Choice] | None = None
+) -> HarnessForCausalLM:
     """Our transformer with the weights of a Hugging Face checkpoint (safetensors, sharded or not).
+
+    `replace` puts other methods in place of the checkpoint's; they must have the same parameters.
 
     Units: `dtype` None keeps the checkpoint's
     Raises: DataError naming every missing, unknown or misshapen tensor, before any is loaded
@@ -44,7 +51,7 @@ def import_checkpoint(path: Path, *, dtype: torch.dtype | None = None) -> Harnes
     config = read_config(path)
     source = family(config["model_type"])
     spec, methods = source.read_config(config)
-    choices = from_plain(methods)
+    choices = {**from_plain(methods), **(replace or {})}
     shards = TensorFiles(path, source)
     with torch.device("meta"):
         shapes = {name: p.shape for name, p in LanguageModel(spec, choices).named_parameters()}
@@ -104,6 +111,36 @@ def export_checkpoint(model: HarnessForCausalLM, out: Path, *, model_type: str |
         save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
         return name
     raise IncompatibleError("no Hugging Face family can express this model: " + "; ".join(reasons))
+
+
+def converted(path: Path, *, replace: Mapping[str, Choice], root: Path) -> Path:
+    """A directory of our own format with a checkpoint's weights and tokenizer; made once below `root`.
+
+    State: `root/imports/<digest of the checkpoint and the replaced methods>`
+    """
+    from harness.model.choices import plain_node
+
+    files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else []
+    stated = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    changed = {axis: plain_node(choice) for axis, choice in sorted(replace.items())}
+    digest = hashlib.sha256(json.dumps([str(path.resolve()), stated, changed]).encode()).hexdigest()[:16]
+    out = root / "imports" / digest
+    if out.is_dir():
+        return out
+    model = import_checkpoint(path, replace=replace)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent) as name:
+        draft = Path(name) / "model"
+        model.save_pretrained(draft)
+        for file in files:
+            if file.suffix not in (".safetensors", ".bin") and file.name not in _WEIGHT_FILES:
+                shutil.copy(file, draft / file.name)
+        if not out.is_dir():
+            draft.rename(out)
+    return out
+
+
+_WEIGHT_FILES = ("config.json", "model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -173,10 +210,13 @@ def _check(
     for name in sorted(set(shards) - known - tied):
         if not name.endswith(source.ignored or ("\0",)):
             faults.append(f"unknown: {name}")
-    made = [name for rule in rules for name in rule.ours]
-    assert sorted(made) == sorted(shapes), f"rules and parameters differ: {set(made) ^ set(shapes)}"
+    made = {name for rule in rules for name in rule.ours}
+    faults += [
+        f"no weights for: {name}, which the chosen methods need" for name in sorted(set(shapes) - made)
+    ]
+    faults += [f"no place for: {name}, given the chosen methods" for name in sorted(made - set(shapes))]
     for rule in rules:
-        if rule.theirs not in shards:
+        if rule.theirs not in shards or not set(rule.ours) <= set(shapes):
             continue
         found = shards.shape(rule.theirs)
         try:

@@ -20,10 +20,12 @@ def to_plain(choices: Mapping[str, Choice]) -> dict[str, dict[str, Any]]:
     missing = [axis for axis in MODEL_AXES if axis not in choices]
     if missing:
         raise ConfigError(f"a model needs a choice on every model axis; missing: {', '.join(missing)}")
-    return {
-        axis: {"method": choices[axis].method.name, **_plain(dataclasses.asdict(choices[axis].config))}
-        for axis in MODEL_AXES
-    }
+    return {axis: plain_node(choices[axis]) for axis in MODEL_AXES}
+
+
+def plain_node(choice: Choice) -> dict[str, Any]:
+    """{method: name, option: value} of one choice."""
+    return {"method": choice.method.name, **_plain(dataclasses.asdict(choice.config))}
 
 
 def from_plain(methods: Mapping[str, Mapping[str, Any]]) -> dict[str, Choice]:

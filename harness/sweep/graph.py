@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.axes import MODEL_AXES
 from harness.compose.schema import stage_axes
 from harness.errors import ConfigError
 from harness.method import Choice
@@ -149,6 +150,12 @@ class Graph:
         path = cell.model_path()
         if path is None:
             return {}
+        if cell.imports_model():
+            from harness.model.checkpoint import converted
+
+            shape = {axis: cell.choice(axis) for axis in MODEL_AXES}
+            replace = {axis: choice for axis, choice in shape.items() if choice is not None}
+            path = str(converted(Path(path), replace=replace, root=self.store.root))
         key = self._external(path)
         return {"model": key, "tokenizer": key}
 

@@ -251,3 +251,27 @@ def test_a_model_of_ours_is_written_as_the_family_that_can_express_it(tmp_path):
     torch.testing.assert_close(theirs(ids).logits, model(ids).logits, rtol=1e-4, atol=1e-5)
     with pytest.raises(IncompatibleError, match=r"attention=retention \(it takes"):
         export_checkpoint(tiny(attention="retention"), tmp_path / "none")
+
+
+@torch.no_grad()
+def test_another_attention_reads_the_same_weights(llama):
+    from composed import choose
+
+    from harness.model.checkpoint import converted, import_checkpoint
+
+    ids = torch.arange(16)[None]
+    window = choose("attention", "sliding_window", window=3, num_kv_heads=1)
+    plain, local = import_checkpoint(llama), import_checkpoint(llama, replace={"attention": window})
+    assert not torch.allclose(plain(ids).logits, local(ids).logits, atol=1e-3)
+    torch.testing.assert_close(plain(ids[:, :3]).logits, local(ids[:, :3]).logits)
+    with pytest.raises(DataError, match=r"no weights for: model\.layers\.0\.self_attn\.g_proj\.weight"):
+        import_checkpoint(llama, replace={"attention": choose("attention", "retention")})
+    (llama / "tokenizer.json").write_text("{}")
+    root = llama.parent
+    made = converted(llama, replace={"attention": window}, root=root)
+    assert converted(llama, replace={"attention": window}, root=root) == made
+    assert (made / "tokenizer.json").is_file()
+    from transformers import AutoModelForCausalLM
+
+    again = AutoModelForCausalLM.from_pretrained(made).eval()
+    assert torch.equal(again(ids).logits, local(ids).logits)

@@ -1,0 +1,86 @@
+"""The prompt template: what is written, and which tokens are learned."""
+
+from pathlib import Path
+
+import pytest
+from harness_plugins.tokenizer.byte import Byte
+
+from harness.axes.instruction import Conversation, Role, Turn
+from harness.data.template import CHAT_TEMPLATE, IGNORED, TEXT_TEMPLATE, Template
+from harness.data.tokenization import load_tokenizer, save_tokenizer
+
+PAD, BOS, EOS, UNK, USER, ASSISTANT, MASK = range(7)
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
+    directory: Path = tmp_path_factory.mktemp("tokenizer")
+    save_tokenizer(Byte().train(iter(())), directory)
+    return Template(load_tokenizer(directory))
+
+
+def conversation(*turns: tuple[Role, str]) -> Conversation:
+    return Conversation(id="a", turns=tuple(Turn(role=r, text=t) for r, t in turns), source="test")
+
+
+def symbols(template: Template, values: list[int]) -> list[str]:
+    """Tokens as text, - where nothing is learned."""
+    return ["-" if v == IGNORED else template.tokenizer.decode([v]) for v in values]
+
+
+def test_the_loss_of_one_exchange_counts_the_answer_and_its_end(template: Template) -> None:
+    ids, labels = template.encode(conversation((Role.user, "Hi"), (Role.assistant, "Yo")))
+    written = symbols(template, ids.tolist())
+    assert written == ["<|user|>", " ", "H", "i", "<|assistant|>", " ", "Y", "o", "<|eos|>"]
+    learned = symbols(template, labels.tolist())
+    assert learned == ["-", "-", "-", "-", "-", " ", "Y", "o", "<|eos|>"]
+
+
+def test_the_loss_of_several_exchanges_counts_every_answer(template: Template) -> None:
+    ids, labels = template.encode(
+        conversation((Role.user, "a"), (Role.assistant, "b"), (Role.user, "c"), (Role.assistant, "d"))
+    )
+    assert "".join(symbols(template, ids.tolist())) == (
+        "<|user|> a<|assistant|> b<|eos|><|user|> c<|assistant|> d<|eos|>"
+    )
+    assert symbols(template, labels.tolist()) == [
+        *("-", "-", "-", "-", " ", "b", "<|eos|>"),
+        *("-", "-", "-", "-", " ", "d", "<|eos|>"),
+    ]
+
+
+def test_a_system_text_is_read_and_not_learned(template: Template) -> None:
+    ids, labels = template.encode(conversation((Role.system, "S"), (Role.user, "a"), (Role.assistant, "b")))
+    assert "".join(symbols(template, ids.tolist())) == "S\n<|user|> a<|assistant|> b<|eos|>"
+    assert (labels[:-3] == IGNORED).all()
+    assert symbols(template, labels[-3:].tolist()) == [" ", "b", "<|eos|>"]
+
+
+def test_the_prompt_has_the_tokens_that_training_puts_before_the_answer(template: Template) -> None:
+    ids, labels = template.encode(conversation((Role.user, "Say: x"), (Role.assistant, "x")))
+    prompt = template.prompt_ids("Say: x")
+    assert ids[: len(prompt)].tolist() == prompt
+    assert (labels[: len(prompt)] == IGNORED).all()
+    assert labels[len(prompt)] != IGNORED
+
+
+def test_text_with_special_tokens_in_braces_stays_text(template: Template) -> None:
+    ids, _ = template.encode(conversation((Role.user, "{{ x }} {% if %}"), (Role.assistant, "ok")))
+    assert "{{ x }} {% if %}" in "".join(symbols(template, ids.tolist()))
+
+
+def test_a_tokenizer_without_role_tokens_gets_roles_as_text(tmp_path: Path) -> None:
+    from harness_plugins.tokenizer.pretrained import Pretrained
+
+    Pretrained.trial(tmp_path)
+    tokenizer = load_tokenizer(tmp_path)
+    template = Template(tokenizer)
+    assert tokenizer.chat_template == TEXT_TEMPLATE
+    ids, labels = template.encode(conversation((Role.user, "Hi"), (Role.assistant, "Yo")))
+    text = tokenizer.decode(ids.tolist())
+    assert text == "\n[|Human|]: Hi\n\n[|AI|]: Yo<|eos|>"
+    assert tokenizer.decode([i for i in labels.tolist() if i != IGNORED]) == "Yo<|eos|>"
+
+
+def test_the_template_is_saved_with_the_tokenizer(template: Template) -> None:
+    assert template.tokenizer.chat_template == CHAT_TEMPLATE

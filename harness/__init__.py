@@ -77,7 +77,7 @@ _PUBLIC = {
         ("PeakTracker", "flops_per_token", "matmul_weights", "peak_flops"), "harness.training.measure"
     ),
     "read_items": "harness.evaluation.prompts",
-    **dict.fromkeys(("hardware", "alone_on_machine"), "harness.evaluation.hardware"),
+    "hardware": "harness.evaluation.hardware",
     **dict.fromkeys(("quiet", "run_tasks"), "harness.evaluation.lm_run"),
     **dict.fromkeys(("check", "share_met"), "harness.data.checks"),
     **dict.fromkeys(("files_at", "hash_files", "read_rows", "read_text"), "harness.data.reading"),

@@ -1,19 +1,12 @@
-"""The machine: its fingerprint, and a lock that keeps measured speeds apart."""
+"""The machine's fingerprint: what a measured speed depends on."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import platform
 import re
-import tempfile
-import time
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-
-from harness.errors import HarnessError
 
 
 @cache
@@ -33,28 +26,3 @@ def hardware() -> dict[str, str]:
         "threads": os.environ.get("OMP_NUM_THREADS", ""),
         "gpus": ", ".join(gpus),
     }
-
-
-@contextlib.contextmanager
-def alone_on_machine(*, timeout: float = 3600.0) -> Iterator[float]:
-    """Holds the machine-wide lock of measurements; yields the seconds waited for it.
-
-    Raises: HarnessError where it is not had within `timeout` seconds
-    """
-    path = Path(tempfile.gettempdir()) / "harness-measurement.lock"
-    start = time.monotonic()
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() - start > timeout:
-                    raise HarnessError(
-                        f"another measurement has held {path} for {timeout:.0f} s; end it and run again"
-                    ) from None
-                time.sleep(0.02)
-        yield time.monotonic() - start
-    finally:
-        os.close(descriptor)

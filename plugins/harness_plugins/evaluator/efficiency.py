@@ -20,7 +20,6 @@ from harness import (
     Metric,
     PeakTracker,
     Subject,
-    alone_on_machine,
     flops_per_token,
     hardware,
     hookimpl,
@@ -32,8 +31,9 @@ MIB = 1 << 20
 
 
 class Efficiency(Evaluator):
-    """Prefill and decode speed, time to first token, memory, size and FLOPs; alone on the machine.
+    """Prefill and decode speed, time to first token, memory, size and FLOPs.
 
+    State: `surroundings` puts the hardware into the key and keeps other cells off the machine meanwhile
     Units: tokens/s, seconds, MiB, FLOP per token; speeds are medians of the repeats
     Error: standard errors of the mean over repeats; peak memory counts tensors, not temporaries in a kernel
     """
@@ -77,10 +77,9 @@ class Efficiency(Evaluator):
         vocab = model.get_output_embeddings().weight.shape[0]
         prompt_BT = torch.randint(vocab, (config.batch_size, length), generator=generator)
         prompt_BT = prompt_BT.to(subject.device)
-        with alone_on_machine() as waited:
-            for _ in range(config.warmup):
-                self.run(model, prompt_BT)
-            runs = pd.DataFrame([self.run(model, prompt_BT) for _ in range(config.repeats)])
+        for _ in range(config.warmup):
+            self.run(model, prompt_BT)
+        runs = pd.DataFrame([self.run(model, prompt_BT) for _ in range(config.repeats)])
         peak = self.peak_memory(model, prompt_BT)
         runs.insert(0, "task", task)
         runs.insert(1, "doc_hash", [str(index) for index in range(len(runs))])
@@ -108,7 +107,6 @@ class Efficiency(Evaluator):
             "new_tokens": config.new_tokens,
             "batch_size": config.batch_size,
             "threads": torch.get_num_threads(),
-            "waited_seconds": round(waited, 3),
             "weight_bytes": weight_bytes(model),
             "stored_bytes": stored,
         }

@@ -1,0 +1,199 @@
+"""Long context: loss by position and by length, and finding a key planted at any depth."""
+
+import hashlib
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness import (
+    ConfigError,
+    Evaluation,
+    Evaluator,
+    IncompatibleError,
+    LikelihoodScorer,
+    Method,
+    Metric,
+    ScoreRequest,
+    Subject,
+    hookimpl,
+)
+
+FILLER = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again. "
+QUESTION = "What is the pass key? The pass key is"
+
+
+class LongContext(Evaluator):
+    """What a model does with contexts of growing length, beyond the trained window too.
+
+    Paper: Mohtashami and Jaggi 2023, arXiv:2305.16300 (pass key); Chen et al. 2023, arXiv:2306.15595
+    Units: lengths and positions in tokens (the pass key's to within one filler sentence); loss in nats per
+        token, comparable between models of one tokenizer only; bits per byte beside it
+    """
+
+    name = "long_context"
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Evaluator.Config):
+        lengths: list[int] = field(default_factory=lambda: [128, 256, 512])
+        """Context lengths; those beyond the model's window are tried all the same."""
+        num_windows: int = 8
+        """Stretches of test documents, the same ones cut to every length."""
+        buckets: int = 4
+        """Equal parts of the longest length whose loss is reported by position."""
+        depths: list[float] = field(default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0])
+        """Where in the context the pass key stands (0 = start, 1 = end)."""
+        num_keys: int = 4
+        """Pass keys tried at every length and depth."""
+        num_choices: int = 8
+        """Keys the right one is compared with, itself included; 1 / num_choices is chance."""
+
+        def __post_init__(self) -> None:
+            if not self.lengths or min(self.lengths) < 16:
+                raise ConfigError(f"evaluator.long_context.lengths={self.lengths} must all be at least 16")
+            if not self.depths or not all(0 <= depth <= 1 for depth in self.depths):
+                raise ConfigError(f"evaluator.long_context.depths={self.depths} must lie between 0 and 1")
+            if self.num_choices < 2 or self.num_windows < 1 or self.num_keys < 1 or self.buckets < 1:
+                raise ConfigError(
+                    "evaluator.long_context needs num_choices >= 2, num_windows, num_keys, buckets >= 1"
+                )
+
+    config: Config
+
+    @classmethod
+    def tasks(cls, config: Any) -> Sequence[str]:
+        return ("loss", "passkey")
+
+    def evaluate(self, task: str, subject: Subject) -> Evaluation:
+        longest = max(self.config.lengths)
+        scorer = LikelihoodScorer(model=subject.model, max_length=longest, batch_tokens=max(4096, longest))
+        samples = (self.loss if task == "loss" else self.passkey)(subject, scorer)
+        samples.insert(0, "task", task)
+        groups = {"loss": ("length", "position"), "passkey": ("length", "depth")}[task]
+        metrics = self.summarize(task, samples, groups)
+        facts = {"window": subject.max_length, "lengths": list(self.config.lengths), **scorer.facts}
+        return Evaluation(metrics=metrics, samples=samples, facts=facts)
+
+    def loss(self, subject: Subject, scorer: LikelihoodScorer) -> pd.DataFrame:
+        """One row a window and length, and one a window and position in the longest."""
+        windows = self.windows(subject)
+        rows = []
+        for length in self.config.lengths:
+            requests = [ScoreRequest(ids[:1], ids[1 : length + 1]) for ids in windows]
+            for index, score in enumerate(scorer.score(requests)):
+                losses = -score.log_probs.double().numpy()
+                text = subject.tokenizer.decode(windows[index][1 : length + 1])
+                bits = float(losses.sum()) / math.log(2) / max(1, len(text.encode()))
+                row = {"doc_hash": _hash(windows[index]), "prompt": text[:80]}
+                rows.append({**row, "length": length, "loss": losses.mean(), "bits_per_byte": bits})
+                if length == max(self.config.lengths):
+                    for part in np.array_split(np.arange(len(losses)), self.config.buckets):
+                        rows.append({**row, "position": int(part[0]), "loss": losses[part].mean()})
+        return pd.DataFrame(rows)
+
+    def windows(self, subject: Subject) -> list[list[int]]:
+        """Token windows of the longest length from consecutive test documents."""
+        if subject.documents is None:
+            raise IncompatibleError(
+                "evaluator.long_context needs documents; add the stage corpus to `stages`"
+            )
+        longest, wanted = max(self.config.lengths) + 1, self.config.num_windows
+        tokenizer, found, ids = subject.tokenizer, [], []
+        for document in subject.documents("test"):
+            ids += [*tokenizer.encode(document.text, add_special_tokens=False), tokenizer.eos_token_id]
+            while len(ids) >= longest and len(found) < wanted:
+                found.append(ids[:longest])
+                ids = ids[longest:]
+            if len(found) == wanted:
+                return found
+        if not found:
+            raise IncompatibleError(
+                f"evaluator.long_context.lengths={self.config.lengths}: all test documents together hold "
+                f"fewer than {longest} tokens; lower lengths or raise corpus.test_share"
+            )
+        return found
+
+    def passkey(self, subject: Subject, scorer: LikelihoodScorer) -> pd.DataFrame:
+        """One row a length, depth and key: was the planted key the likeliest of the choices?"""
+        rng = random.Random(0)
+        rows: list[dict[str, Any]] = []
+        requests: list[ScoreRequest] = []
+        for length in self.config.lengths:
+            for depth in self.config.depths:
+                for _ in range(self.config.num_keys):
+                    keys = [str(key) for key in rng.sample(range(10000, 100000), self.config.num_choices)]
+                    prompt = self.plant(subject, keys[0], length, depth)
+                    context = subject.tokenizer.encode(prompt, add_special_tokens=False)
+                    for key in keys:
+                        answer = subject.tokenizer.encode(f" {key}", add_special_tokens=False)
+                        requests.append(ScoreRequest(context, answer))
+                    digest = hashlib.sha256(prompt.encode()).hexdigest()
+                    rows.append({"doc_hash": digest, "length": length, "depth": depth, "target": keys[0]})
+        scores = scorer.score(requests)
+        for index, row in enumerate(rows):
+            choices = scores[index * self.config.num_choices : (index + 1) * self.config.num_choices]
+            row["acc"] = float(choices[0].total > max(choice.total for choice in choices[1:]))
+            row["exact_match"] = float(choices[0].greedy)
+        return pd.DataFrame(rows)
+
+    def plant(self, subject: Subject, key: str, length: int, depth: float) -> str:
+        """A prompt of about `length` tokens with the key at `depth`."""
+        tokenizer = subject.tokenizer
+        needle = f"The pass key is {key}. Remember it. {key} is the pass key. "
+        frame = len(tokenizer.encode(subject.prompt(needle + QUESTION) + f" {key}"))
+        sentences = FILLER.split(". ")[:-1]
+        size = len(tokenizer.encode(FILLER)) / len(sentences)
+        count = max(0, int((length - frame) / size))
+        filler = [f"{sentences[index % len(sentences)]}. " for index in range(count)]
+        place = round(depth * count)
+        text = "".join([*filler[:place], needle, *filler[place:], QUESTION])
+        return subject.prompt(text)
+
+    def summarize(self, task: str, samples: pd.DataFrame, groups: Sequence[str]) -> list[Metric]:
+        """Means over windows or keys: over all, by each group, and, for the pass key, by the grid."""
+        names = ("loss", "bits_per_byte") if task == "loss" else ("acc", "exact_match")
+        metrics = []
+        for name in names:
+            for group in groups:
+                for value, rows in samples.dropna(subset=[group]).groupby(group):
+                    metrics += self.mean(task, f"{name}.{group}={value:g}", rows.get(name))
+            if task == "passkey":
+                metrics += self.mean(task, name, samples[name])
+                for (length, depth), rows in samples.groupby(["length", "depth"]):
+                    metrics += self.mean(task, f"{name}.length={length:g}.depth={depth:g}", rows[name])
+        return metrics
+
+    def mean(self, task: str, metric: str, values: Any) -> list[Metric]:
+        """The mean of a column with its standard error; nothing where it holds no values."""
+        values = None if values is None else values.dropna()
+        if values is None or not len(values):
+            return []
+        count = len(values)
+        error = float(values.std(ddof=1) / count**0.5) if count > 1 else None
+        unit = {"loss": "nats/token", "bits_per_byte": "bits/byte"}.get(metric.partition(".")[0], "")
+        better = task == "passkey"
+        value = float(values.mean())
+        return [
+            Metric(
+                task=task,
+                metric=metric,
+                value=value,
+                unit=unit,
+                higher_is_better=better,
+                stderr=error,
+                n=count,
+            )
+        ]
+
+
+def _hash(ids: Sequence[int]) -> str:
+    return hashlib.sha256(" ".join(map(str, ids)).encode()).hexdigest()
+
+
+@hookimpl
+def harness_methods() -> list[type[Method]]:
+    return [LongContext]

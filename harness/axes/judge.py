@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.method import Method
 
@@ -34,6 +34,8 @@ class Judge(Method):
 
     axis = "judge"
     default = "rules"
+    online: ClassVar[bool] = False
+    """Whether it asks a server; suites and plans without a network leave it out."""
     scorers: Mapping[str, Scorer] = MappingProxyType({})
 
     def facts(self) -> dict[str, Any]:

@@ -61,6 +61,10 @@ class Efficiency(Evaluator):
     config: Config
 
     @classmethod
+    def trial(cls) -> Any:
+        return cls.Config(prompt_tokens=16, new_tokens=2, repeats=2)
+
+    @classmethod
     def surroundings(cls, config: Any) -> dict[str, str]:
         return hardware()
 

@@ -62,6 +62,10 @@ class Generation(Evaluator):
     config: Config
 
     @classmethod
+    def trial(cls) -> Any:
+        return cls.Config(max_prompts=4, max_new_tokens=8)
+
+    @classmethod
     def surroundings(cls, config: Any) -> dict[str, str]:
         return hardware()
 

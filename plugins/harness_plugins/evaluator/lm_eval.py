@@ -45,6 +45,10 @@ class LmEval(Evaluator):
     config: Config
 
     @classmethod
+    def trial(cls) -> Any:
+        return cls.Config(tasks=["recall"], limit=12)
+
+    @classmethod
     def tasks(cls, config: Any) -> Sequence[str]:
         return tuple(dict.fromkeys(config.tasks))
 

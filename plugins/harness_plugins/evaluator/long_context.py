@@ -65,6 +65,10 @@ class LongContext(Evaluator):
     config: Config
 
     @classmethod
+    def trial(cls) -> Any:
+        return cls.Config(lengths=[160, 256], num_windows=2, num_keys=1)
+
+    @classmethod
     def tasks(cls, config: Any) -> Sequence[str]:
         return ("loss", "passkey")
 

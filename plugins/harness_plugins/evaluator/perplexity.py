@@ -49,6 +49,10 @@ class Perplexity(Evaluator):
 
     config: Config
 
+    @classmethod
+    def trial(cls) -> Any:
+        return cls.Config(max_documents=8, max_bytes=128)
+
     def evaluate(self, task: str, subject: Subject) -> Evaluation:
         documents = self.documents(subject)
         texts = [self.head(document.text) for document in documents]

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -49,6 +50,10 @@ class WinRate(Evaluator):
                 raise ConfigError("evaluator.win_rate.max_prompts and max_new_tokens must be at least 1")
 
     config: Config
+
+    @classmethod
+    def trial(cls) -> Any:
+        return cls.Config(max_prompts=6, max_new_tokens=8)
 
     def evaluate(self, task: str, subject: Subject) -> Evaluation:
         judge = subject.judge

@@ -37,6 +37,7 @@ class OpenAi(Judge):
     """
 
     name = "openai"
+    online = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Judge.Config):

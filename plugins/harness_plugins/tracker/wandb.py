@@ -47,6 +47,7 @@ class Wandb(Tracker):
     def __init__(self, config: Tracker.Config | None = None) -> None:
         super().__init__(config)
         self._run: Any = None
+        self._defined: set[str] = set()
 
     @classmethod
     def check(cls, config: Any, cell: Any, meta_model: nn.Module | None) -> Iterable[Problem]:
@@ -87,7 +88,8 @@ class Wandb(Tracker):
                 self._run.summary[f"{stage}/{name}"] = value
 
     def training_step(self, run: dict[str, Any], stage: str, step: int, facts: dict[str, float]) -> None:
-        if f"{stage}/step" not in self._run.summary:
+        if stage not in self._defined:
+            self._defined.add(stage)
             self._run.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
         self._run.log({f"{stage}/step": step} | {f"{stage}/{name}": value for name, value in facts.items()})
 

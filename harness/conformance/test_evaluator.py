@@ -1,0 +1,97 @@
+"""What every evaluator must do."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import NamedTuple
+
+import torch
+
+from harness.axes.evaluator import Evaluation, Evaluator
+from harness.conformance._language import subject
+
+AXIS = "evaluator"
+
+
+class Measured(NamedTuple):
+    """One task measured twice, and whether model and random state stayed as they were."""
+
+    first: Evaluation
+    second: Evaluation
+    weights_kept: bool
+    mode_kept: bool
+    random_kept: bool
+
+
+@cache
+def measured(method: type[Evaluator]) -> Measured:
+    """The first task under the method's trial options."""
+    config = method.trial()
+    task = method.tasks(config)[0]
+    given = subject()
+    before = {name: value.clone() for name, value in given.model.state_dict().items()}
+    random = torch.get_rng_state()
+    found = [method(config).evaluate(task, given) for _ in range(2)]
+    kept = all(torch.equal(value, before[name]) for name, value in given.model.state_dict().items())
+    same = torch.equal(random, torch.get_rng_state())
+    return Measured(found[0], found[1], kept, not given.model.training, same)
+
+
+def test_every_task_has_a_name_of_its_own(method: type[Evaluator]) -> None:
+    tasks = list(method.tasks(method.trial()))
+    assert tasks, "at least one task"
+    assert len(set(tasks)) == len(tasks)
+    assert all(isinstance(task, str) and task for task in tasks)
+
+
+def test_one_task_depends_on_no_other(method: type[Evaluator]) -> None:
+    config = method.trial()
+    for task in method.tasks(config):
+        assert task in method.tasks(method.only(config, task)), "`only` keeps the task it is asked for"
+
+
+def test_metrics_can_be_printed_and_tested(method: type[Evaluator]) -> None:
+    metrics = measured(method).first.metrics
+    assert metrics, "at least one number"
+    names = [(metric.task, metric.metric) for metric in metrics]
+    assert len(set(names)) == len(names), "one number a task and metric"
+    for metric in metrics:
+        assert isinstance(metric.value, float), f"{metric.metric} must be a float"
+        assert math.isfinite(metric.value), f"{metric.metric} must be finite"
+        assert metric.stderr is None or metric.stderr >= 0, f"{metric.metric}: error below 0"
+        assert metric.stderr is None or metric.n > 1, f"{metric.metric}: an error needs items"
+
+
+def test_samples_are_kept_by_document(method: type[Evaluator]) -> None:
+    samples = measured(method).first.samples
+    assert {"task", "doc_hash"} <= set(samples.columns), "columns `task` and `doc_hash`"
+    assert len(samples) > 0
+    assert samples["doc_hash"].map(lambda value: isinstance(value, str)).all(), "`doc_hash` is text"
+
+
+def test_samples_survive_storage(method: type[Evaluator]) -> None:
+    import io
+
+    buffer = io.BytesIO()
+    measured(method).first.samples.to_parquet(buffer, index=False)
+
+
+def test_the_same_model_gets_the_same_numbers(method: type[Evaluator]) -> None:
+    if method.surroundings(method.trial()):
+        return  # a speed: it depends on the machine's mood too
+    first, second = (
+        {(m.task, m.metric): m.value for m in e.metrics}
+        for e in (measured(method).first, measured(method).second)
+    )
+    assert first == second
+
+
+def test_the_model_is_left_as_it_was(method: type[Evaluator]) -> None:
+    found = measured(method)
+    assert found.weights_kept, "an evaluator changes no weight"
+    assert found.mode_kept, "an evaluator leaves the model in eval mode"
+
+
+def test_the_global_random_state_is_left_as_it_was(method: type[Evaluator]) -> None:
+    assert measured(method).random_kept, "draw from a generator of your own"

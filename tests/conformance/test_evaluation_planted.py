@@ -1,0 +1,328 @@
+"""Planted bugs: the suites of decoding, evaluator, judge and tracker must fail on each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from harness.axes.decoding import Decoding
+from harness.axes.evaluator import Evaluation, Evaluator, Metric, Subject
+from harness.axes.judge import Duel, Judge
+from harness.axes.tracker import Tracker
+from harness.conformance import test_decoding, test_evaluator, test_judge, test_tracker
+from harness.method import Method
+
+
+class Correct(Decoding):
+    """Greedy by hand."""
+
+    name = "correct"
+
+    def generate(
+        self, model: Any, input_BT: torch.Tensor, mask_BT: torch.Tensor, *, max_new_tokens: int, seed: int
+    ) -> torch.Tensor:
+        return model.generate(  # type: ignore[no-any-return]
+            input_ids=input_BT, attention_mask=mask_BT, max_new_tokens=max_new_tokens, do_sample=False
+        )[:, input_BT.shape[1] :]
+
+
+class Echo(Correct):
+    """Returns the prompt too."""
+
+    name = "echo"
+
+    def generate(self, model: Any, input_BT: Any, mask_BT: Any, **options: Any) -> torch.Tensor:
+        return torch.cat([input_BT, super().generate(model, input_BT, mask_BT, **options)], dim=1)
+
+
+class Unseeded(Correct):
+    """Draws from the global random state."""
+
+    name = "unseeded"
+
+    def generate(self, model: Any, input_BT: Any, mask_BT: Any, **options: Any) -> torch.Tensor:
+        return torch.randint(256, (len(input_BT), options["max_new_tokens"]))
+
+
+class Maskless(Correct):
+    """Reads padding."""
+
+    name = "maskless"
+
+    def generate(self, model: Any, input_BT: Any, mask_BT: Any, **options: Any) -> torch.Tensor:
+        return super().generate(model, input_BT, torch.ones_like(mask_BT), **options)
+
+
+class Endless(Correct):
+    """Goes on after the end."""
+
+    name = "endless"
+
+    def generate(self, model: Any, input_BT: Any, mask_BT: Any, **options: Any) -> torch.Tensor:
+        new_BS = super().generate(model, input_BT, mask_BT, **options)
+        return torch.where(new_BS == test_decoding.PAD, 65, new_BS)
+
+
+class Spoiler(Correct):
+    """Changes a weight."""
+
+    name = "spoiler"
+
+    def generate(self, model: Any, input_BT: Any, mask_BT: Any, **options: Any) -> torch.Tensor:
+        with torch.no_grad():
+            model.lm_head.weight.add_(1e-3)
+        return super().generate(model, input_BT, mask_BT, **options)
+
+
+@pytest.mark.parametrize(
+    ("test", "bug"),
+    [
+        (test_decoding.test_only_new_tokens_come_back, Echo),
+        (test_decoding.test_one_seed_draws_the_same_tokens_again, Unseeded),
+        (test_decoding.test_the_global_random_state_is_left_as_it_was, Unseeded),
+        (test_decoding.test_padding_on_the_left_changes_nothing, Maskless),
+        (test_decoding.test_nothing_but_padding_follows_the_end, Endless),
+        (test_decoding.test_the_model_is_left_as_it_was, Spoiler),
+    ],
+)
+def test_decoding_suite_fails_on(test: Callable[..., None], bug: type[Method]) -> None:
+    test(Correct)
+    with pytest.raises(AssertionError):
+        test(bug)
+
+
+class Counts(Evaluator):
+    """Counts documents; correct."""
+
+    name = "counts"
+    rows = 3
+
+    def evaluate(self, task: str, subject: Subject) -> Evaluation:
+        metric = Metric(task=task, metric="documents", value=self.value(subject), n=self.rows)
+        return Evaluation(metrics=[metric], samples=self.samples(task))
+
+    def value(self, subject: Subject) -> float:
+        return 3.0
+
+    def samples(self, task: str) -> pd.DataFrame:
+        return pd.DataFrame({"task": task, "doc_hash": ["a", "b", "c"]})
+
+
+class NotANumber(Counts):
+    """Yields NaN."""
+
+    name = "nan"
+
+    def value(self, subject: Subject) -> float:
+        return float("nan")
+
+
+class Moody(Counts):
+    """Draws its number from the global random state."""
+
+    name = "moody"
+
+    def value(self, subject: Subject) -> float:
+        return float(torch.rand(()))
+
+
+class Trainer(Counts):
+    """Trains the model and leaves it in training mode."""
+
+    name = "trainer"
+
+    def value(self, subject: Subject) -> float:
+        subject.model.train()
+        with torch.no_grad():
+            subject.model.lm_head.weight.mul_(2)
+        return 1.0
+
+
+class Anonymous(Counts):
+    """Keeps no document's hash."""
+
+    name = "anonymous"
+
+    def samples(self, task: str) -> pd.DataFrame:
+        return pd.DataFrame({"task": [task]})
+
+
+class Unstorable(Counts):
+    """Keeps what no file can hold."""
+
+    name = "unstorable"
+
+    def samples(self, task: str) -> pd.DataFrame:
+        return pd.DataFrame({"task": task, "doc_hash": ["a", "b"], "what": [object(), "text"]})
+
+
+class Twins(Counts):
+    """Two tasks of one name."""
+
+    name = "twins"
+
+    @classmethod
+    def tasks(cls, config: Any) -> Sequence[str]:
+        return ("one", "one")
+
+
+class Forgetful(Counts):
+    """Loses its task when asked for one."""
+
+    name = "forgetful"
+
+    @classmethod
+    def tasks(cls, config: Any) -> Sequence[str]:
+        return ("one", "two") if isinstance(config, cls.Config) else ()
+
+    @classmethod
+    def only(cls, config: Any, task: str) -> Any:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("test", "bug", "error"),
+    [
+        (test_evaluator.test_metrics_can_be_printed_and_tested, NotANumber, AssertionError),
+        (test_evaluator.test_the_same_model_gets_the_same_numbers, Moody, AssertionError),
+        (test_evaluator.test_the_global_random_state_is_left_as_it_was, Moody, AssertionError),
+        (test_evaluator.test_the_model_is_left_as_it_was, Trainer, AssertionError),
+        (test_evaluator.test_samples_are_kept_by_document, Anonymous, AssertionError),
+        (test_evaluator.test_samples_survive_storage, Unstorable, Exception),
+        (test_evaluator.test_every_task_has_a_name_of_its_own, Twins, AssertionError),
+        (test_evaluator.test_one_task_depends_on_no_other, Forgetful, AssertionError),
+    ],
+)
+def test_evaluator_suite_fails_on(
+    test: Callable[..., None], bug: type[Method], error: type[Exception]
+) -> None:
+    test(Counts)
+    with pytest.raises(error):
+        test(bug)
+
+
+class Longer(Judge):
+    """Prefers the longer answer; correct."""
+
+    name = "longer"
+
+    def prefer(self, duels: Sequence[Duel]) -> list[float]:
+        return [self.one(len(duel.first), len(duel.second)) for duel in duels]
+
+    def one(self, first: int, second: int) -> float:
+        return 0.5 if first == second else float(first > second)
+
+
+class First(Longer):
+    """Prefers the first answer on a tie."""
+
+    name = "first"
+
+    def one(self, first: int, second: int) -> float:
+        return float(first >= second)
+
+
+class Percent(Longer):
+    """Speaks in percent."""
+
+    name = "percent"
+
+    def one(self, first: int, second: int) -> float:
+        return 100 * super().one(first, second)
+
+
+class Undecided(Longer):
+    """Always a draw."""
+
+    name = "undecided"
+
+    def one(self, first: int, second: int) -> float:
+        return 0.5
+
+
+class Impatient(Longer):
+    """Cannot stand an empty list."""
+
+    name = "impatient"
+
+    def prefer(self, duels: Sequence[Duel]) -> list[float]:
+        assert duels
+        return super().prefer(duels)
+
+
+@pytest.mark.parametrize(
+    ("test", "bug"),
+    [
+        (test_judge.test_equal_answers_draw, First),
+        (test_judge.test_swapped_answers_swap_the_verdict, First),
+        (test_judge.test_every_duel_gets_a_verdict, Percent),
+        (test_judge.test_it_tells_answers_apart, Undecided),
+        (test_judge.test_no_duel_is_no_error, Impatient),
+    ],
+)
+def test_judge_suite_fails_on(test: Callable[..., None], bug: type[Method]) -> None:
+    test(Longer)
+    with pytest.raises(AssertionError):
+        test(bug)
+
+
+class Diary(Tracker):
+    """Writes one line a run; correct."""
+
+    name = "diary"
+
+    def cell_finished(self, run: dict[str, Any], record: dict[str, Any]) -> None:
+        path = Path(run["directory"])
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "diary").write_text("done")
+
+
+class Litterer(Diary):
+    """Writes where it stands."""
+
+    name = "litterer"
+
+    def run_started(self, run: dict[str, Any]) -> None:
+        Path("litter").write_text("x")
+
+
+class Vandal(Diary):
+    """Empties the record."""
+
+    name = "vandal"
+
+    def cell_finished(self, run: dict[str, Any], record: dict[str, Any]) -> None:
+        super().cell_finished(run, record)
+        record["metrics"].clear()
+
+
+class Hasty(Diary):
+    """Counts on a stage."""
+
+    name = "hasty"
+
+    def stage_finished(self, run: dict[str, Any], stage: str, facts: dict[str, Any]) -> None:
+        self.stage = stage
+
+    def cell_finished(self, run: dict[str, Any], record: dict[str, Any]) -> None:
+        super().cell_finished(run, record)
+        assert self.stage
+
+
+@pytest.mark.parametrize(
+    ("test", "bug", "error"),
+    [
+        (test_tracker.test_it_writes_into_the_records_directory_only, Litterer, AssertionError),
+        (test_tracker.test_what_it_is_told_stays_as_it_was, Vandal, AssertionError),
+        (test_tracker.test_a_cell_that_ends_before_its_first_stage_is_no_error, Hasty, AttributeError),
+    ],
+)
+def test_tracker_suite_fails_on(test: Callable[..., None], bug: type[Method], error: type[Exception]) -> None:
+    test(Diary)
+    with pytest.raises(error):
+        test(bug)

@@ -1,0 +1,94 @@
+"""Trackers read back by the tools their files are made for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness_plugins.tracker.jsonl import JsonLines
+from harness_plugins.tracker.tensorboard import TensorBoard
+from harness_plugins.tracker.wandb import Mode, Wandb
+
+from harness.conformance.test_tracker import RECORD, run_of, tell
+
+
+def test_jsonl_holds_every_event_and_begins_anew_with_a_run(tmp_path: Path) -> None:
+    for _ in range(2):
+        tell(JsonLines(), run_of(tmp_path), RECORD)
+    events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    kinds = [event["event"] for event in events]
+    assert kinds == ["run_started", *["training_step"] * 3, *["stage_finished"] * 2, "cell_finished"]
+    assert events[-1]["metrics"] == RECORD["metrics"]
+
+
+def test_jsonl_keeps_every_nth_step(tmp_path: Path) -> None:
+    tell(JsonLines(JsonLines.Config(every=2)), run_of(tmp_path), RECORD)
+    events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert [event["step"] for event in events if event["event"] == "training_step"] == [1]
+
+
+def wandb_records(path: Path) -> list[Any]:
+    """Protobuf records of an offline run, read by wandb's own reader."""
+    from wandb.proto import wandb_internal_pb2
+    from wandb.sdk.internal.datastore import DataStore
+
+    store = DataStore()
+    store.open_for_scan(str(path))
+    found = []
+    while (data := store.scan_data()) is not None:
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        found.append(record)
+    return found
+
+
+def test_wandb_reads_back_config_curves_and_summary(tmp_path: Path) -> None:
+    tell(Wandb(), run_of(tmp_path), RECORD)
+    (file,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    records = wandb_records(file)
+    (run,) = [record.run for record in records if record.WhichOneof("record_type") == "run"]
+    assert (run.run_id, run.run_group, run.job_type) == ("0123456789abcdef", "trial", "peft=lora")
+    config = {update.key: json.loads(update.value_json) for update in run.config.update}
+    assert config["peft"] == {"method": "lora", "rank": 8}
+    history = [record.history for record in records if record.WhichOneof("record_type") == "history"]
+    rows = [
+        {item.key or "/".join(item.nested_key): item.value_json for item in step.item} for step in history
+    ]
+    assert [row["pretrain/step"] for row in rows] == ["0", "1", "2"]
+    assert rows[0]["pretrain/loss"] in ("3", "3.0")
+    summary: dict[str, str] = {}
+    for record in records:
+        if record.WhichOneof("record_type") == "summary":
+            for item in record.summary.update:
+                summary[item.key or "/".join(item.nested_key)] = item.value_json
+    assert json.loads(summary["lm_eval/recall/acc"]) == 0.25
+    assert json.loads(summary["outcome"]) == "ok"
+
+
+def test_wandb_online_without_a_login_is_refused_by_the_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    online = Wandb.Config(mode=Mode.online)
+    (problem,) = Wandb.check(online, None, None)
+    assert "wandb login" in str(problem)
+    assert problem.fatal
+    assert not list(Wandb.check(Wandb.Config(), None, None))
+    (tmp_path / "netrc").write_text("machine api.wandb.ai\n  login user\n  password x\n")
+    (tmp_path / "netrc").chmod(0o600)
+    assert not list(Wandb.check(online, None, None))
+    monkeypatch.setenv("WANDB_API_KEY", "x")
+    assert not list(Wandb.check(Wandb.Config(mode=Mode.online, base_url="https://own.example"), None, None))
+
+
+def test_tensorboard_reads_back_curves_and_metrics(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tell(TensorBoard(), run_of(tmp_path), RECORD)
+    found = EventAccumulator(str(tmp_path / "tensorboard"))
+    found.Reload()
+    assert [event.step for event in found.Scalars("pretrain/loss")] == [0, 1, 2]
+    assert found.Scalars("lm_eval/recall/acc")[0].value == 0.25

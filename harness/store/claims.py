@@ -134,9 +134,10 @@ class Claims:
         except FileNotFoundError:
             return False
         now = time.monotonic()
-        token, seen_ns, since = self._seen.get(name, ("", 0, now))
-        if (token, seen_ns) != (holder.get("token"), time_ns):
-            self._seen[name] = (holder.get("token", ""), time_ns, now)
+        state = (holder.get("token", ""), time_ns)
+        *seen, since = self._seen.get(name, (None, 0, now))
+        if tuple(seen) != state:
+            self._seen[name] = (*state, now)
             return False
         return now - since > self.stale
 

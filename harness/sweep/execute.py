@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.stages import stage_class
 from harness.stages.stage import Work
 from harness.store import Artifact, Store
 from harness.store.external import external
@@ -64,7 +63,7 @@ class Task:
                 load=lambda key: self._artifact(store, key),
                 on_step=on_step,
             )
-            meta["facts"] = jsonable(stage_class(node.stage)().run(work))
+            meta["facts"] = jsonable(node.maker().run(work))
             meta["seconds"] = time.monotonic() - started
             steps.finish(out / STEPS)
         return meta["facts"]  # type: ignore[no-any-return]

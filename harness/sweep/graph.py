@@ -19,7 +19,7 @@ from harness.store.keys import stage_key
 
 if TYPE_CHECKING:
     from harness.compose import Cell
-    from harness.stages.stage import Choices
+    from harness.stages.stage import Choices, Stage
 
 CELL = "cell:"
 
@@ -31,6 +31,8 @@ class Node:
     key: str
     stage: str
     """Name in the cell's order, suffix included."""
+    maker: type[Stage]
+    """The class that makes it."""
     part: str
     kind: str
     inputs: dict[str, str]
@@ -197,6 +199,7 @@ class Graph:
         return Node(
             key=key,
             stage=stage,
+            maker=kind,
             part=part,
             kind=kind.produces,
             inputs=inputs,

@@ -234,6 +234,9 @@ class Worker:
 
     def _ended(self, entry: Running, outcome: Outcome) -> None:
         key = entry.node.key
+        if self._stopping > 1 and outcome.status != "ok":
+            self._states[key] = State.open
+            return
         self.view.finished(entry.node, outcome, entry.child.seconds)
         if outcome.status == "ok":
             self._kept.clear(key)
@@ -241,8 +244,6 @@ class Worker:
             self._settle(key, State.stored)
         elif outcome.status == FULL:
             self._full = outcome
-        elif self._stopping > 1:
-            self._states[key] = State.open
         else:
             self._failed_once(entry, outcome)
 

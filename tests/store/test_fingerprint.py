@@ -1,0 +1,104 @@
+"""Fingerprints: code that changed changes the key, comments and docstrings do not."""
+
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+from harness.errors import ConfigError
+from harness.store.external import directory_hash, external
+from harness.store.fingerprint import Fingerprints, versions
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / f"toypackage_{uuid.uuid4().hex}"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "__init__.py").write_text("")
+    (folder / "inner" / "__init__.py").write_text("")
+    (folder / "a.py").write_text('"""Doc."""\nimport json\nimport yaml\nfrom .inner import b\n\nX = 1\n')
+    (folder / "inner" / "b.py").write_text("from harness.rng import stream_seed\nY = 2\n")
+    (folder / "unused.py").write_text("Z = 3\n")
+    (folder / "inner" / "data.yaml").write_text("k: 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return folder
+
+
+def fingerprint(package: Path) -> str:
+    return Fingerprints().of([f"{package.name}.a"]).sha256
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("a.py", '"""Other doc."""\nimport json\nimport yaml\n# A comment.\nfrom .inner import b\nX = 1\n'),
+        ("unused.py", "Z = 4\n"),
+    ],
+)
+def test_comments_docstrings_and_unused_modules_change_nothing(package: Path, file: str, text: str) -> None:
+    before = fingerprint(package)
+    (package / file).write_text(text)
+    assert fingerprint(package) == before
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("a.py", "import json\nimport yaml\nfrom .inner import b\nX = 2\n"),
+        ("inner/b.py", "from harness.rng import stream_seed\nY = 3\n"),
+        ("inner/data.yaml", "k: 2\n"),
+    ],
+)
+def test_code_and_data_that_are_reached_change_it(package: Path, file: str, text: str) -> None:
+    before = fingerprint(package)
+    (package / file).write_text(text)
+    assert fingerprint(package) != before
+
+
+def test_other_libraries_are_named_and_the_standard_library_is_not(package: Path) -> None:
+    assert Fingerprints().of([f"{package.name}.a"]).libraries == ("yaml",)
+    assert versions(("yaml", "no_such_library"))["no_such_library"] == "absent"
+    assert versions(("yaml",))["yaml"][0].isdigit()
+
+
+def test_imports_for_type_checkers_are_not_followed(package: Path) -> None:
+    before = Fingerprints().of([f"{package.name}.a"])
+    (package / "a.py").write_text(
+        "import json\nimport yaml\nfrom typing import TYPE_CHECKING\nfrom .inner import b\n"
+        "if TYPE_CHECKING:\n    import pandas\nX = 1\n"
+    )
+    assert Fingerprints().of([f"{package.name}.a"]).libraries == before.libraries
+
+
+def test_the_public_surface_of_harness_is_followed_to_the_module_behind_it() -> None:
+    whole = Fingerprints()
+    whole.of(["harness_plugins.tokenizer.byte_bpe"])
+    assert any(file.endswith("harness/axes/tokenizer.py") for file in whole._known)
+    assert not any(file.endswith("harness/axes/quantizer.py") for file in whole._known)
+
+
+def test_the_cache_spares_parsing_and_nothing_heavy_is_imported(package: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache.json"
+    first = Fingerprints(cache)
+    sha256 = first.of([f"{package.name}.a"]).sha256
+    first.save()
+    second = Fingerprints(cache)
+    assert second.of([f"{package.name}.a"]).sha256 == sha256
+    assert not second._changed
+    assert f"{package.name}.a" not in sys.modules
+
+
+def test_a_model_directory_is_known_by_content_and_hashed_once(tmp_path: Path) -> None:
+    model, cache = tmp_path / "model", tmp_path / "directories.json"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    (model / "model.safetensors").write_bytes(b"12345678")
+    first = external(f"path:{model}", cache=cache)
+    assert external(str(model), cache=cache).key == first.key == "path:" + directory_hash(model, cache=cache)
+    (model / "model.safetensors").write_bytes(b"12345679")
+    assert external(str(model), cache=cache).key != first.key
+    with pytest.raises(ConfigError, match="No model directory"):
+        external("path:/no/such", cache=cache)
+    with pytest.raises(ConfigError, match=r"holds no config\.json"):
+        external(str(tmp_path), cache=cache)

@@ -11,6 +11,7 @@ from enum import Enum
 from types import FrameType
 from typing import Any, Protocol
 
+from harness.compose import Cell
 from harness.errors import StoreFullError
 from harness.store.claims import Claim
 from harness.sweep import machine, record
@@ -405,4 +406,5 @@ def _preload(nodes: Iterable[Node]) -> list[str]:
     nodes = list(nodes)
     libraries = {library for node in nodes for library in node.libraries}
     heavy = [name for name in HEAVY if name.partition(".")[0] in libraries]
-    return ["harness.sweep.execute", "harness.registry", *heavy]
+    plugins = ["harness.sweep.loaded"] if any(isinstance(node.cell, Cell) for node in nodes) else []
+    return ["harness.sweep.execute", *plugins, *heavy]

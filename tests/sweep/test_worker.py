@@ -93,8 +93,8 @@ def test_a_finished_sweep_runs_nothing_and_more_seeds_run_only_what_is_new(tmp_p
         ("diverges", {}, "diverged", "the loss is nan"),
         ("incompatible", {}, "incompatible", "these two cannot work together"),
         ("exits", {}, "failed", "SystemExit: 3"),
-        ("allocates", {"memory": 3_000_000_000}, "oom", "MemoryError"),
-        ("allocates_with_torch", {"memory": 6_000_000_000}, "oom", "can't allocate memory"),
+        ("allocates", {"memory": 20 * 10**9}, "oom", "MemoryError"),
+        ("allocates_with_torch", {"memory": 20 * 10**9}, "oom", "can't allocate memory"),
     ],
 )
 def test_each_way_to_end_has_its_outcome_and_is_final(

@@ -78,16 +78,13 @@ class Faults:
 
     @staticmethod
     def allocates(work: Work) -> None:
-        """Memory through Python, until a limit stops it."""
-        hoard = []
-        for _ in range(400):
-            hoard.append(bytearray(100_000_000))
+        """Memory through Python, more than the limit."""
+        assert bytearray(10**11)
 
     @staticmethod
     def allocates_with_torch(work: Work) -> None:
         torch = import_module("torch")  # so that the fork server need not load it for every toy
-        hoard = [torch.ones(25_000_000) for _ in range(400)]
-        assert hoard
+        torch.zeros(10**11, dtype=torch.uint8)
 
     @staticmethod
     def exits(work: Work) -> None:

@@ -1,0 +1,86 @@
+"""Shared by the methods that prepend trained vectors: the model reads tokens that do not exist."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from harness import ConfigError, Peft, Problem
+
+from ._library import LibraryPeft
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from harness import CellView
+
+ENCODER = "prompt_encoder.safetensors"
+"""The trained encoder behind the vectors, which PEFT's own format leaves out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VirtualConfig(Peft.Config):
+    """Options of every method with virtual tokens."""
+
+    num_virtual_tokens: int = 8
+    """Trained vectors before each sequence."""
+
+    def __post_init__(self) -> None:
+        if self.num_virtual_tokens < 1:
+            raise ConfigError(f"peft.num_virtual_tokens={self.num_virtual_tokens} must be at least 1")
+
+
+class VirtualTokens(LibraryPeft):
+    """Base of prefix, prompt and p-tuning. Outputs are cut to the real tokens."""
+
+    Config = VirtualConfig
+    config: VirtualConfig
+
+    @classmethod
+    def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
+        strategy = cell.choice("instruction_strategy", stage="instruct")
+        if strategy is not None and "instruct" in cell.stages and strategy.build().packs():
+            yield Problem(
+                where=f"peft={cls.name}",
+                message=f"virtual tokens stand before a sequence, and instruction_strategy="
+                f"{strategy.method.name} packs several conversations into one; use proportional",
+            )
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        return _cut(super().apply(model))
+
+    def save(self, model: nn.Module, directory: Path) -> None:
+        from safetensors.torch import save_file
+
+        super().save(model, directory)
+        encoder: Any = model.prompt_encoder
+        state = {name: tensor.contiguous() for name, tensor in encoder.state_dict().items()}
+        save_file(state, directory / ENCODER)
+
+    def load(self, model: nn.Module, directory: Path, *, trainable: bool) -> nn.Module:
+        from safetensors.torch import load_file
+
+        model = self.apply(model)
+        encoder: Any = model.prompt_encoder
+        encoder.load_state_dict(load_file(directory / ENCODER))
+        if not trainable:
+            model.requires_grad_(False)
+        return model
+
+
+def _cut(model: nn.Module) -> nn.Module:
+    """Drop the logits of virtual tokens, so that there is one row for each real one."""
+
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
+        ids = kwargs.get("input_ids", args[0] if args else None)
+        if ids is not None and getattr(out, "logits", None) is not None:
+            out.logits = out.logits[:, -ids.shape[1] :]
+            if getattr(out, "hidden_states", None):
+                out.hidden_states = tuple(h[:, -ids.shape[1] :] for h in out.hidden_states)
+        return out
+
+    model.register_forward_hook(hook, with_kwargs=True)
+    return model

@@ -1,0 +1,54 @@
+"""P-tuning: a soft prompt that a small network computes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from harness import ConfigError, Method, hookimpl
+
+from ._virtual import VirtualConfig, VirtualTokens
+
+
+class PTuning(VirtualTokens):
+    """Soft prompt behind a three-layer MLP.
+
+    Paper: Liu et al. 2021, arXiv:2103.10385
+    """
+
+    name = "p_tuning"
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(VirtualConfig):
+        hidden: int = 64
+        """Width of the network that computes the prompt."""
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if self.hidden < 1:
+                raise ConfigError(f"peft.hidden={self.hidden} must be at least 1")
+
+    config: Config
+
+    def library_config(self, model: nn.Module) -> Any:
+        from peft import PromptEncoderConfig
+
+        return PromptEncoderConfig(
+            num_virtual_tokens=self.config.num_virtual_tokens,
+            encoder_hidden_size=self.config.hidden,
+            encoder_reparameterization_type="MLP",
+            task_type="CAUSAL_LM",
+        )
+
+    def trainable_parameters(self, model: nn.Module) -> int:
+        """Embeddings and the MLP d -> h -> h -> d."""
+        d: int = model.get_input_embeddings().weight.shape[1]  # type: ignore[operator]
+        h = self.config.hidden
+        return self.config.num_virtual_tokens * d + (d * h + h) + (h * h + h) + (h * d + d)
+
+
+@hookimpl
+def harness_methods() -> list[type[Method]]:
+    return [PTuning]

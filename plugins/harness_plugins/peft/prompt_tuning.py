@@ -1,0 +1,40 @@
+"""Prompt tuning: trained vectors before the embedded input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from harness import Method, hookimpl
+
+from ._virtual import VirtualConfig, VirtualTokens
+
+
+class PromptTuning(VirtualTokens):
+    """Soft prompt of free embedding vectors.
+
+    Paper: Lester et al. 2021, arXiv:2104.08691
+    """
+
+    name = "prompt_tuning"
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(VirtualConfig):
+        """Length of the prompt."""
+
+    def library_config(self, model: nn.Module) -> Any:
+        from peft import PromptTuningConfig
+
+        return PromptTuningConfig(num_virtual_tokens=self.config.num_virtual_tokens, task_type="CAUSAL_LM")
+
+    def trainable_parameters(self, model: nn.Module) -> int:
+        """One vector of the model's width for each virtual token."""
+        width: int = model.get_input_embeddings().weight.shape[1]  # type: ignore[operator]
+        return self.config.num_virtual_tokens * width
+
+
+@hookimpl
+def harness_methods() -> list[type[Method]]:
+    return [PromptTuning]

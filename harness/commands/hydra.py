@@ -48,6 +48,8 @@ def sweep(arguments: Sequence[str]) -> int:
 def through_hydra(arguments: Sequence[str]) -> int:
     """Hand the arguments to `hydra.main`; what it refuses is explained."""
     import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
 
     publish()
     flags = [text for text in arguments if text.startswith("-")]
@@ -63,7 +65,7 @@ def through_hydra(arguments: Sequence[str]) -> int:
         hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=CONFIG_NAME)(
             lambda config: codes.append(_task(config))
         )()
-    except explain.REFUSED as error:
+    except (HydraException, OmegaConfBaseException) as error:
         explain.explain(error, overrides, None)
     finally:
         sys.argv = before

@@ -168,6 +168,9 @@ def _from_node(node: Any, name: str | None) -> Experiment:
 def _seeds(experiment: Experiment, asked: Any, given: int) -> list[int]:
     for item in asked.swept:
         if item.key == "seed":
+            wrong = [value for value in item.values if not value.lstrip("-").isdigit()]
+            if wrong:
+                raise ConfigError(f"seed={wrong[0]}: a seed is an integer")
             return [int(value) for value in item.values]
     if any(item.key == "seed" for item in asked.plain):
         return [given]

@@ -1,0 +1,63 @@
+"""Adding a method costs one file: dropped into its axis's folder, it is listed, composed and checked."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+HALVING = '''"""Halving: the rate falls by half at every tenth of the run."""
+
+from harness import Method, Schedule, hookimpl
+
+
+class Halving(Schedule):
+    """Exponential decay by steps.
+
+    Paper: none, a test
+    """
+
+    name = "halving"
+
+    def decay(self, progress: float) -> float:
+        return 0.5 ** int(progress * 10)
+
+
+@hookimpl
+def harness_methods() -> list[type[Method]]:
+    return [Halving]
+'''
+
+SEEN = """
+import json, sys
+import harness_plugins.schedule
+harness_plugins.schedule.__path__.append(sys.argv[1])
+from harness.compose import compose
+from harness.describe import describe
+from harness.docs import methods_page
+from harness.registry import registry
+known = registry()
+method = known.get("schedule", "halving")
+listed = describe(method, known)
+cell = compose(["schedule=halving", "schedule.warmup_share=0.2"])
+import pytest
+code = pytest.main(["-q", "-p", "no:cacheprovider", "--import-mode=importlib", "-k", "halving",
+                    *(f"harness/conformance/test_{suite}.py" for suite in ("methods", "schedule"))])
+print(json.dumps({"package": listed["package"], "config": cell.config["schedule"], "code": int(code),
+                  "documented": "| `halving` | Exponential decay by steps. |" in methods_page(known)}))
+"""
+
+
+def test_a_new_method_is_one_new_file(tmp_path: Path) -> None:
+    (tmp_path / "halving.py").write_text(HALVING)
+    command = [sys.executable, "-c", SEEN, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout.splitlines()[-1])
+    assert seen["package"] == "harness-lm"
+    assert seen["config"] == {"method": "halving", "warmup_share": 0.2}
+    assert seen["documented"]
+    assert seen["code"] == 0, done.stdout

@@ -1,0 +1,167 @@
+"""The rules of the house."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import dataclasses
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+import harness
+from harness import docs
+from harness.axes import BUILTIN
+from harness.compose import compose, config_dir
+from harness.compose.schema import available_stages, stage_axes
+from harness.errors import ConfigError
+from harness.problems import problems
+from harness.registry import registry
+from harness.stages import CHAIN, stage_class
+
+ROOT = Path(__file__).parents[2]
+EXPERIMENTS = sorted(path.stem for path in (config_dir() / "experiment").glob("*.yaml"))
+SCALES = sorted(path.stem for path in (config_dir() / "scale").glob("*.yaml"))
+
+
+def test_imports_run_one_way() -> None:
+    command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
+    linted = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert linted.returncode == 0, linted.stdout[-3000:]
+
+
+def test_the_import_rules_cover_every_core_module() -> None:
+    config = configparser.ConfigParser()
+    config.read(ROOT / ".importlinter")
+    layers = config["importlinter:contract:layers"]["layers"].replace("|", " ").split()
+    covered = {name.split(".")[1] for name in layers}
+    free = {"__init__", "__main__", "describe", "registry_index", "effects", "conf", "api", "py"}
+    found = {
+        path.stem for path in (ROOT / "harness").iterdir() if not path.name.startswith((".", "__pycache__"))
+    }
+    assert found - covered - free - {"__pycache__", "py"} == set()
+
+
+@pytest.mark.parametrize("axis", BUILTIN)
+def test_every_axis_has_contract_suite_method_stage_and_default_line(axis: str) -> None:
+    known = registry()
+    contract = known.axes[axis]
+    assert contract.__doc__, f"harness/axes/{axis}.py says nothing"
+    assert (ROOT / f"harness/conformance/test_{axis}.py").is_file(), f"no conformance suite for {axis}"
+    assert [name for name in known.methods(axis) if name != "none"], f"{axis} has no method"
+    readers = [stage for stage in available_stages() if axis in stage_axes(stage)]
+    assert readers or axis == "tracker", f"no stage reads {axis}"
+    assert f"\n  - {axis}: " in (ROOT / "conf/config.yaml").read_text(), f"config.yaml does not list {axis}"
+
+
+@pytest.mark.parametrize("axis", BUILTIN)
+def test_every_suite_has_planted_bugs(axis: str) -> None:
+    planted = (path.read_text() for path in (ROOT / "tests/conformance").glob("*_planted.py"))
+    assert any(re.search(rf"\btest_{axis}\b", text) for text in planted), f"what would fail test_{axis}?"
+
+
+def test_every_stage_of_the_chain_exists() -> None:
+    assert available_stages() == CHAIN
+    assert [stage_class(stage).name for stage in CHAIN] == list(CHAIN)
+
+
+def test_every_option_is_read_somewhere() -> None:
+    read = {name for path in _sources() for name in _attributes(path)}
+    configs = {method.Config for method in registry().all()} | {
+        stage_class(s).Config for s in available_stages()
+    }
+    unread = {
+        f"{config.__module__}.{config.__qualname__}.{f.name}"
+        for config in configs
+        for f in dataclasses.fields(config)
+        if f.name not in read
+    }
+    assert unread == set()
+
+
+def test_an_unread_option_would_be_found() -> None:
+    read = {name for path in _sources() for name in _attributes(path)}
+    assert "window" in read
+    assert "an_option_that_nobody_reads" not in read
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_shipped_experiment_composes(experiment: str, scale: str) -> None:
+    cell = compose([f"experiment={experiment}", f"scale={scale}"])
+    assert cell.experiment.name == experiment
+    assert cell.experiment.question, "an experiment states its question"
+    levels = set(cell.experiment.factors)
+    assert set(cell.experiment.baseline) <= levels, f"baseline names a factor that is none of {levels}"
+    assert [p for p in problems(cell) if p.fatal and "hub" not in p.message] == []
+
+
+@pytest.mark.parametrize("path", docs.generated(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_generated_files_are_up_to_date(path: Path) -> None:
+    assert path.read_text(encoding="utf-8") == docs.generated()[path], "run `python -m harness.docs`"
+
+
+def test_the_public_surface_exists() -> None:
+    for name in harness.__all__:
+        assert getattr(harness, name) is not None
+
+
+def test_importing_harness_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, harness, harness.cli, harness.registry_index; "
+        "print(sorted(set(sys.modules) & {'torch', 'hydra'}))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_the_registry_loads_without_the_heavy_libraries() -> None:
+    code = (
+        "import sys; from harness.compose import compose; from harness.problems import problems; "
+        "problems(compose()); print(sorted(set(sys.modules) & "
+        "{'transformers', 'peft', 'lm_eval', 'wandb', 'datasets', 'matplotlib'}))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_the_conf_folder_is_found_in_a_checkout_and_in_a_wheel() -> None:
+    assert (config_dir() / "config.yaml").is_file()
+    text = (ROOT / "pyproject.toml").read_text()
+    assert 'conf = "harness/conf"' in text
+    assert files("harness").joinpath("py.typed").is_file()
+
+
+def test_method_files_are_ascii_and_short() -> None:
+    for path in (ROOT / "plugins/harness_plugins").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert text.isascii(), f"{path} is not ASCII"
+        assert len(text.splitlines()) <= 300, (
+            f"{path} holds more than one idea: {len(text.splitlines())} lines"
+        )
+
+
+def test_an_unknown_experiment_is_refused() -> None:
+    with pytest.raises(ConfigError, match="No experiment is called"):
+        compose(["experiment=there_is_none"])
+
+
+def _sources() -> Iterator[Path]:
+    for folder in ("harness", "plugins/harness_plugins"):
+        yield from (path for path in (ROOT / folder).rglob("*.py") if "conformance" not in path.parts)
+
+
+def _attributes(path: Path) -> Iterator[str]:
+    """Names read off any object, and strings handed to getattr or used as keys of options."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+            yield node.attr
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "getattr":
+            yield from (
+                a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)
+            )

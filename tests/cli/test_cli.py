@@ -1,0 +1,118 @@
+"""The command line as a user meets it: real processes, one message for each mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from third_party import harness
+
+from harness import cli
+
+MISTAKES: dict[str, tuple[list[str], int, str]] = {
+    "command": (["lst"], 2, "No command is called 'lst'. Did you mean 'list'?"),
+    "axis": (["show", "atention"], 2, "No axis is called 'atention'. Did you mean 'attention'?"),
+    "method": (["show", "attention", "ful"], 2, "Did you mean 'full'?"),
+    "run": (["run", "attention=gqq"], 2, "No attention method is called 'gqq'."),
+    "plain": (["attention.window=3"], 2, "No option of attention=full is called 'window'"),
+    "multirun": (
+        ["-m", "optimizer=adamw,lyon"],
+        2,
+        "No optimizer method is called 'lyon'. Did you mean 'lion'?",
+    ),
+    "sweep": (["sweep", "seed=0,x"], 2, "seed=x: a seed is an integer"),
+    "plan": (["plan", "alignment=null"], 2, "alignment=null leaves alignment undefined; use alignment=none"),
+    "experiment": (["sweep", "experiment=nope"], 2, "No experiment is called 'nope'."),
+    "grammar": (["run", "attention="], 2, "attention= leaves attention undefined"),
+    "check": (["check", "harness-lx"], 2, "Did you mean 'harness-lm'?"),
+    "new": (["new", "attention", "Big"], 2, "'Big' is no method name; use snake_case"),
+    "taken": (["new", "attention", "full", "--package", "x"], 2, "attention=full exists already"),
+    "launcher": (["run", "hydra/launcher=slrm"], 2, "No hydra launcher is called 'slrm'"),
+}
+
+BATCH = """
+import contextlib, io, json, sys
+from harness.cli import main
+results = []
+for arguments in json.load(sys.stdin):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(arguments)
+    results.append([code, out.getvalue(), err.getvalue()])
+print(json.dumps(results))
+"""
+
+
+@pytest.fixture(scope="module")
+def mistakes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str | int]]:
+    """Every mistake, made in one process (starting one costs seconds)."""
+    folder = tmp_path_factory.mktemp("mistakes")
+    asked = json.dumps([arguments for arguments, _, _ in MISTAKES.values()])
+    command = [sys.executable, "-c", BATCH]
+    done = subprocess.run(command, input=asked, cwd=folder, capture_output=True, text=True, check=True)
+    assert not list(folder.iterdir()), "a refused command left something behind"
+    return dict(zip(MISTAKES, json.loads(done.stdout.splitlines()[-1]), strict=True))
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_gets_one_message(name: str, mistakes: dict[str, list[str]]) -> None:
+    _, code, message = MISTAKES[name]
+    found, out, err = mistakes[name]
+    assert message in err
+    assert err.startswith("harness: ")
+    assert "Traceback" not in err
+    assert (found, out) == (code, "")
+
+
+def test_a_real_process_ends_the_same_way(tmp_path: Path) -> None:
+    refused = harness(["optimizer=lyon"], cwd=tmp_path)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("harness: No optimizer method is called 'lyon'. Did you mean 'lion'?")
+
+
+def test_hydras_own_flags_pass_through(tmp_path: Path) -> None:
+    job = harness(["run", "--cfg", "job", "--resolve", "attention=flash", "seed=3"], cwd=tmp_path)
+    assert job.returncode == 0, job.stderr
+    assert "seed: 3" in job.stdout
+    assert "method: flash" in job.stdout
+    paths = harness(["--info", "searchpath"], cwd=tmp_path)
+    assert "structured://" in paths.stdout
+
+
+def test_list_is_fast_once_its_index_exists(tmp_path: Path) -> None:
+    first = json.loads(harness(["list", "--json"], cwd=tmp_path).stdout)
+    assert set(first[0]) == {"axis", "name", "package", "version", "summary", "paper", "status"}
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        again = harness(["list", "--json"], cwd=tmp_path)
+        seconds.append(time.perf_counter() - start)
+        assert json.loads(again.stdout) == first
+    imported = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "harness", "list"],
+        cwd=tmp_path,
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    print(f"harness list: {min(seconds):.2f} s")
+    assert min(seconds) < 1.0
+    assert not any(line.endswith(("| torch", "| hydra")) for line in imported.stderr.splitlines())
+
+
+def test_every_command_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 0
+    text = capsys.readouterr().out
+    assert all(f"\n  {command}" in text for command in cli.COMMANDS)
+
+
+def test_debug_shows_where(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("HARNESS_DEBUG", "1")
+    assert cli.main(["lst"]) == 2
+    assert "Traceback" in capsys.readouterr().err

@@ -107,13 +107,14 @@ def bradley_terry(
 
 
 def standard_errors(games: Sequence[tuple[int, int]], strengths: np.ndarray) -> np.ndarray:
-    """Standard errors of Bradley-Terry strengths, from the pseudo-inverse of the information matrix."""
-    information = np.zeros((len(strengths), len(strengths)))
+    """Standard errors of Bradley-Terry strengths with mean 0, from the information matrix."""
+    mean = np.full((len(strengths), len(strengths)), 1 / len(strengths))
+    information = np.zeros_like(mean)
     for winner, loser in games:
         p = 1 / (1 + np.exp(strengths[loser] - strengths[winner]))
         for i, j, sign in ((winner, winner, 1), (loser, loser, 1), (winner, loser, -1), (loser, winner, -1)):
             information[i, j] += sign * p * (1 - p)
-    return np.asarray(np.sqrt(np.diag(np.linalg.pinv(information))))
+    return np.asarray(np.sqrt(np.diag(np.linalg.inv(information + mean) - mean)))
 
 
 def elo(games: Sequence[tuple[int, int]], number: int, *, step: float = 32.0) -> np.ndarray:

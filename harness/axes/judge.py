@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from harness.method import Method
 
 if TYPE_CHECKING:
-    from harness.axes.reward import Scorer
+    from harness.axes.reward import AnswerScorer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Judge(Method):
     default = "rules"
     online: ClassVar[bool] = False
     """Whether it asks a server; suites and plans without a network leave it out."""
-    scorers: Mapping[str, Scorer] = MappingProxyType({})
+    scorers: Mapping[str, AnswerScorer] = MappingProxyType({})
 
     def facts(self) -> dict[str, Any]:
         """What a reader of its verdicts should know, e.g. that it was also trained against."""

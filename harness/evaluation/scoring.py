@@ -185,21 +185,17 @@ class LikelihoodScorer:
         """Whether one shared context scores the same with and without the cache; asked once a model."""
         if self._verified or not self.share_prefix:
             return self.share_prefix
-        plain: dict[int, Score | None] = {}
-        size = 1 + max(index for row in group for index, _ in row.wants)
-        plain, shared = [None] * size, [None] * size  # type: ignore[assignment]
-        self._run(group, plain)  # type: ignore[arg-type]
+        indices = [index for row in group for index, _ in row.wants]
+        plain: list[Score | None] = [None] * (1 + max(indices))
+        shared = list(plain)
+        self._run(group, plain)
         reason = ""
         _, cache = self._forward([group[0].ids[: group[0].shared]], keep=1, use_cache=True)
         if not hasattr(cache, "batch_select_indices"):
             reason = f"{type(cache).__name__} cannot be copied along the batch"
         else:
-            self._run_shared([group], shared)  # type: ignore[arg-type]
-            error = max(
-                float((shared[index].log_probs - plain[index].log_probs).abs().max())
-                for row in group
-                for index, _ in row.wants
-            )
+            self._run_shared([group], shared)
+            error = max(_distance(shared[index], plain[index]) for index in indices)
             limit = 4096 * torch.finfo(self._dtype).eps  # 5e-4 in fp32
             if error > limit:
                 reason = f"log-probabilities with the cache differ by {error:.2g} from those without"
@@ -255,3 +251,10 @@ class LikelihoodScorer:
     def _keeps_logits(self) -> bool:
         base = getattr(self.model, "get_base_model", lambda: self.model)()
         return "logits_to_keep" in inspect.signature(base.forward).parameters
+
+
+def _distance(first: Score | None, second: Score | None) -> float:
+    """Largest difference between the log-probabilities of two scores of one request."""
+    assert first is not None
+    assert second is not None
+    return float((first.log_probs - second.log_probs).abs().max())

@@ -56,18 +56,18 @@ class Generate(Stage):
             batch_size=config.batch_size,
         )
         seconds = time.perf_counter() - start
+        sizes = [len(tokens) for tokens in answers.tokens]
         rows = {
             "id": [item.id for item in items],
             "prompt": [item.prompt for item in items],
             "answer": answers.texts,
             "target": [item.answer for item in items],
-            "tokens": [len(tokens) for tokens in answers.tokens],
+            "tokens": sizes,
         }
         pd.DataFrame(rows).to_parquet(work.out / "generations.parquet", index=False)
-        tokens = sum(rows["tokens"])  # type: ignore[arg-type]
         return {
             "prompts": len(items),
-            "tokens": tokens,
-            "tokens_per_second": tokens / seconds,
+            "tokens": sum(sizes),
+            "tokens_per_second": sum(sizes) / seconds,
             "truncated_prompts": answers.truncated,
         }

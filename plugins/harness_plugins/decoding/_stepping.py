@@ -20,6 +20,8 @@ class Stepper:
     def __init__(self, model: nn.Module, input_BT: Tensor, mask_BT: Tensor, *, hidden: bool = False) -> None:
         self.model, self.mask_BT, self.hidden = model, mask_BT, hidden
         self.cache: Any = None
+        self.logits_BV: Tensor
+        self.layers: tuple[Tensor, ...]
         positions_BT = (mask_BT.cumsum(-1) - 1).clamp(min=0)
         self._run(input_BT, positions_BT)
         if not hasattr(self.cache, "batch_select_indices"):
@@ -48,7 +50,7 @@ class Stepper:
             output_hidden_states=self.hidden,
         )
         self.cache, self.logits_BV = out.past_key_values, out.logits[:, -1].float()
-        self.layers: tuple[Tensor, ...] = tuple(out.hidden_states) if self.hidden else ()
+        self.layers = tuple(out.hidden_states) if self.hidden else ()
 
 
 @torch.inference_mode()

@@ -56,7 +56,8 @@ class ContrastiveSearch(Decoding):
             best_B = ((1 - alpha) * probs_BK - alpha * similarity_BKT.amax(-1)).argmax(-1)
             stepper.select(rows_B * K + best_B)
             said_BTD = torch.cat([said_BTD, next_BKD[rows_B, best_B][:, None]], dim=1)
-            return ids_BK[rows_B, best_B]
+            tokens_B: Tensor = ids_BK[rows_B, best_B]
+            return tokens_B
 
         # The candidates' forward pass has already fed the chosen token, so nothing is left to feed.
         return step_through((), choose, max_new_tokens=max_new_tokens, end=end, pad=pad)

@@ -99,7 +99,9 @@ class Group:
         start = torch.tensor(self.scores or [0.0] + [-1e9] * (self.size - 1), device=log_probs_BV.device)
         vocab = log_probs_BV.shape[-1]
         best, where = (log_probs_BV + start[:, None]).flatten().topk(2 * self.size)
-        beams, scores, sources = [], [], []
+        beams: list[list[int]] = []
+        scores: list[float] = []
+        sources: list[int] = []
         for rank, (score, flat) in enumerate(zip(best.tolist(), where.tolist(), strict=True)):
             source, token = divmod(flat, vocab)
             if token == end:

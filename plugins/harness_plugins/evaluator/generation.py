@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -72,10 +73,12 @@ class Generation(Evaluator):
     def evaluate(self, task: str, subject: Subject) -> Evaluation:
         items = self.items(subject)
         prompts = [item.prompt for item in items]
-        options = {"max_new_tokens": self.config.max_new_tokens, "batch_size": self.config.batch_size}
-        answer(subject, prompts[:1], **options)  # warm-up
+        draw = partial(
+            answer, subject, max_new_tokens=self.config.max_new_tokens, batch_size=self.config.batch_size
+        )
+        draw(prompts[:1])  # warm-up
         start = time.perf_counter()
-        found = answer(subject, prompts, **options)
+        found = draw(prompts)
         seconds = time.perf_counter() - start
         samples = pd.DataFrame(
             {

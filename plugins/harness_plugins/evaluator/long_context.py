@@ -106,7 +106,9 @@ class LongContext(Evaluator):
                 "evaluator.long_context needs documents; add the stage corpus to `stages`"
             )
         longest, wanted = max(self.config.lengths) + 1, self.config.num_windows
-        tokenizer, found, ids = subject.tokenizer, [], []
+        tokenizer = subject.tokenizer
+        found: list[list[int]] = []
+        ids: list[int] = []
         for document in subject.documents("test"):
             ids += [*tokenizer.encode(document.text, add_special_tokens=False), tokenizer.eos_token_id]
             while len(ids) >= longest and len(found) < wanted:

@@ -108,7 +108,7 @@ class OpenAi(Judge):
                 with urllib.request.urlopen(request, timeout=config.timeout) as response:
                     return str(json.load(response)["choices"][0]["message"]["content"])
             except urllib.error.HTTPError as error:
-                reason = f"HTTP {error.code}: {error.read(200).decode(errors='replace')}"
+                reason = f"HTTP {error.code}: {' '.join(error.read(200).decode(errors='replace').split())}"
                 final = error.code not in (408, 409, 429) and error.code < 500
             except (OSError, ValueError, KeyError, IndexError) as error:
                 reason, final = f"{type(error).__name__}: {error}", False

@@ -9,13 +9,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-HALVING = '''"""Halving: the rate falls by half at every tenth of the run."""
+HALVING = '''"""Halving: the rate falls by half in every tenth of the run."""
 
 from harness import Method, Schedule, hookimpl
 
 
 class Halving(Schedule):
-    """Exponential decay by steps.
+    """Exponential decay.
 
     Paper: none, a test
     """
@@ -23,7 +23,7 @@ class Halving(Schedule):
     name = "halving"
 
     def decay(self, progress: float) -> float:
-        return 0.5 ** int(progress * 10)
+        return 0.5 ** (10 * progress)
 
 
 @hookimpl
@@ -47,7 +47,7 @@ import pytest
 code = pytest.main(["-q", "-p", "no:cacheprovider", "--import-mode=importlib", "-k", "halving",
                     *(f"harness/conformance/test_{suite}.py" for suite in ("methods", "schedule"))])
 print(json.dumps({"package": listed["package"], "config": cell.config["schedule"], "code": int(code),
-                  "documented": "| `halving` | Exponential decay by steps. |" in methods_page(known)}))
+                  "documented": "| `halving` | Exponential decay. |" in methods_page(known)}))
 """
 
 

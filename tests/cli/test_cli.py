@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -28,7 +28,7 @@ MISTAKES: dict[str, tuple[list[str], int, str]] = {
     "sweep": (["sweep", "seed=0,x"], 2, "seed=x: a seed is an integer"),
     "plan": (["plan", "alignment=null"], 2, "alignment=null leaves alignment undefined; use alignment=none"),
     "experiment": (["sweep", "experiment=nope"], 2, "No experiment is called 'nope'."),
-    "grammar": (["run", "attention="], 2, "attention= leaves attention undefined"),
+    "grammar": (["run", "attention="], 2, "No attention method is called ''."),
     "check": (["check", "harness-lx"], 2, "Did you mean 'harness-lm'?"),
     "new": (["new", "attention", "Big"], 2, "'Big' is no method name; use snake_case"),
     "taken": (["new", "attention", "full", "--package", "x"], 2, "attention=full exists already"),
@@ -87,12 +87,12 @@ def test_hydras_own_flags_pass_through(tmp_path: Path) -> None:
 def test_list_is_fast_once_its_index_exists(tmp_path: Path) -> None:
     first = json.loads(harness(["list", "--json"], cwd=tmp_path).stdout)
     assert set(first[0]) == {"axis", "name", "package", "version", "summary", "paper", "status"}
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        again = harness(["list", "--json"], cwd=tmp_path)
-        seconds.append(time.perf_counter() - start)
-        assert json.loads(again.stdout) == first
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    again = harness(["list", "--json"], cwd=tmp_path)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert json.loads(again.stdout) == first
+    # Processor time, not the clock: other tests share the cores.
+    seconds = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
     imported = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "harness", "list"],
         cwd=tmp_path,
@@ -101,8 +101,8 @@ def test_list_is_fast_once_its_index_exists(tmp_path: Path) -> None:
         text=True,
         check=True,
     )
-    print(f"harness list: {min(seconds):.2f} s")
-    assert min(seconds) < 1.0
+    print(f"harness list: {seconds:.2f} s")
+    assert seconds < 1.0
     assert not any(line.endswith(("| torch", "| hydra")) for line in imported.stderr.splitlines())
 
 

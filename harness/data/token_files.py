@@ -176,7 +176,7 @@ class PackedSource:
     decided by the seed alone.
 
     Shapes: see `rows`, by default `language_modeling_rows`; `num_bytes` is B, UTF-8 bytes of each window
-    State: round and position; a round is `num_samples` draws, ordered by the curriculum
+    State: round and position; a round is `planned` draws, ordered by the curriculum
     Raises: ConfigError on a length below 1, DataError where a domain has no tokens
     """
 
@@ -187,7 +187,7 @@ class PackedSource:
         length: int,
         seed: int,
         split: Split | str = Split.train,
-        num_samples: int | None = None,
+        planned: int | None = None,
         curriculum: Curriculum | None = None,
         rows: Callable[[Sequence[Window], np.random.Generator], dict[str, Tensor]] = language_modeling_rows,
     ) -> None:
@@ -209,9 +209,14 @@ class PackedSource:
             raise ConfigError(f"mixture gives no weight to any of the domains {self.domains}")
         self.weights_D = weights_D / weights_D.sum()
         self.bytes_per_token_D = np.array([files.bytes_per_token(split, d) for d in self.domains])
-        self.num_samples = num_samples or int(self.starts_D[-1])
+        self.num_samples = int(self.starts_D[-1])
+        self.planned = planned or self.num_samples
         self.round = self.position = 0
         self._order: np.ndarray | None = None
+
+    def bytes_per_window(self) -> float:
+        """UTF-8 bytes of text behind one window, on average over the mixture."""
+        return float(self.weights_D @ self.bytes_per_token_D) * self.length
 
     def window(self, sample: int, *, visible: int) -> Window:
         """One sample by number."""
@@ -232,14 +237,14 @@ class PackedSource:
         bytes_B: list[float] = []
         rng = np.random.default_rng([self.seed, 1, self.round, self.position])
         for _ in range(size):
-            if self.position == self.num_samples:
+            if self.position == self.planned:
                 self.round, self.position, self._order = self.round + 1, 0, None
             if self._order is None:
                 self._order = self._draw(self.round)
             sample = int(self._order[self.position])
             visible = self.length
             if self.curriculum is not None:
-                visible = self.curriculum.visible(self.length, self.position / self.num_samples)
+                visible = self.curriculum.visible(self.length, self.position / self.planned)
             windows.append(self.window(sample, visible=visible))
             domain = int(np.searchsorted(self.starts_D, sample, side="right")) - 1
             bytes_B.append((windows[-1].length - 1) * self.bytes_per_token_D[domain])
@@ -251,9 +256,9 @@ class PackedSource:
     def _draw(self, round_: int) -> np.ndarray:
         """Sample numbers of one round, in the order they are met."""
         domain_R = np.random.default_rng([self.seed, 0, round_]).choice(
-            len(self.domains), size=self.num_samples, p=self.weights_D
+            len(self.domains), size=self.planned, p=self.weights_D
         )
-        order_R = np.empty(self.num_samples, dtype=np.int64)
+        order_R = np.empty(self.planned, dtype=np.int64)
         for domain in range(len(self.domains)):
             places = np.flatnonzero(domain_R == domain)
             first, last = int(self.starts_D[domain]), int(self.starts_D[domain + 1])

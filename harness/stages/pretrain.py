@@ -71,6 +71,7 @@ class Pretrain(Stage):
                 sentinels=sentinels,
             ),
         )
+        source.planned = planned_windows(settings, source)
         shape: dict[str, Choice] = {axis: work.one(axis) for axis in MODEL_AXES}
         model = build(spec, shape, seed=work.stream(Purpose.init))
         facts = run_training(work, model, source, language_modeling_loss)
@@ -86,3 +87,26 @@ class Pretrain(Stage):
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "spec": {name: getattr(spec, name) for name in spec.__dataclass_fields__},
         }
+
+
+def planned_windows(settings: TrainingConfig, source: PackedSource) -> int:
+    """Windows that the budget will draw; a curriculum orders that many.
+
+    Raises: ConfigError where a curriculum cannot know how long the run is
+    """
+    amount, unit = settings.budget.amount, settings.budget.unit
+    windows = {
+        Unit.bytes: amount / source.bytes_per_window(),
+        Unit.tokens: amount / source.length,
+        Unit.steps: amount * settings.batch_size,
+        Unit.epochs: amount * source.num_samples,
+    }.get(unit)
+    if windows is not None:
+        # A little more than needed, so that the last steps of a run do not begin a second round.
+        return round(1.02 * windows) + settings.batch_size
+    if source.curriculum is not None and source.curriculum.name != "none":
+        raise ConfigError(
+            f"curriculum={source.curriculum.name} orders a run of known length; "
+            f"pretrain.budget.unit={unit.value} tells it only afterwards: use bytes, tokens, steps or epochs"
+        )
+    return source.num_samples

@@ -39,7 +39,7 @@ def test_documents_are_stored_between_bos_and_eos(tmp_path: Path) -> None:
 
 def test_a_round_meets_every_window_of_a_domain_once(tmp_path: Path) -> None:
     found = files(tmp_path, weights={"code": 1.0, "docs": 0.0})
-    source = PackedSource(found, length=16, seed=0, num_samples=30)
+    source = PackedSource(found, length=16, seed=0, planned=30)
     batch = source.next(30)
     stream = np.append(found.tokens("train", "code"), [EOS] * 16)
     expected = sorted(tuple(stream[16 * n : 16 * n + 16].tolist()) for n in range(30))
@@ -47,9 +47,7 @@ def test_a_round_meets_every_window_of_a_domain_once(tmp_path: Path) -> None:
 
 
 def test_domains_are_drawn_by_weight(tmp_path: Path) -> None:
-    source = PackedSource(
-        files(tmp_path, weights={"code": 0.8, "docs": 0.2}), length=8, seed=0, num_samples=4000
-    )
+    source = PackedSource(files(tmp_path, weights={"code": 0.8, "docs": 0.2}), length=8, seed=0, planned=4000)
     code = (source.next(4000)["input_ids"] < 150).float().mean(1) > 0.9
     share = float(code.float().mean())
     assert share == pytest.approx(0.8, abs=4 * (0.16 / 4000) ** 0.5)
@@ -108,7 +106,7 @@ def test_seeds_decide_the_order(tmp_path: Path) -> None:
 
 def test_a_curriculum_orders_the_whole_run(tmp_path: Path) -> None:
     method = Staged(Staged.Config(domains=["docs", "code"], keep_share=0.0))
-    source = PackedSource(files(tmp_path), length=8, seed=0, num_samples=60, curriculum=method)
+    source = PackedSource(files(tmp_path), length=8, seed=0, planned=60, curriculum=method)
     docs = (source.next(60)["input_ids"] >= 150).float().mean(1) > 0.4
     last = int(docs.nonzero().max())
     assert docs[: last + 1].float().mean() > 0.95
@@ -116,7 +114,7 @@ def test_a_curriculum_orders_the_whole_run(tmp_path: Path) -> None:
 
 def test_a_length_ramp_cuts_windows_at_first(tmp_path: Path) -> None:
     method = LengthRamp(LengthRamp.Config(start=4, share=0.5))
-    source = PackedSource(files(tmp_path), length=16, seed=0, num_samples=40, curriculum=method)
+    source = PackedSource(files(tmp_path), length=16, seed=0, planned=40, curriculum=method)
     longest = [int(source.next(1)["position_ids"].max()) + 1 for _ in range(40)]
     assert max(longest[:3]) <= 5
     assert max(longest[20:]) > 8

@@ -87,7 +87,7 @@ class Store:
         except FileNotFoundError:
             raise StoreError(f"No artifact {key} in {self.root}") from None
 
-    def keys(self) -> list[str]:
+    def all_keys(self) -> list[str]:
         """Keys of all artifacts, sorted."""
         return sorted(path.name for path in (self.root / "artifacts").glob("??/*") if path.is_dir())
 

@@ -16,6 +16,7 @@ from rich.table import Table
 from harness.errors import StoreFullError
 from harness.store import Store
 from harness.sweep.launch import WORKER, Hydra, job_overrides, launch, options, read_plan
+from harness.sweep.manifest import write_manifest
 from harness.sweep.outcome import STATUSES
 from harness.sweep.plan import Plan, make_plan
 from harness.sweep.progress import Live, view
@@ -42,13 +43,57 @@ def run(overrides: Sequence[str], options: Options | None = None, *, store: Stor
     return _work(make_plan(overrides, store=store or Store(), single=True), options or Options())
 
 
-def sweep(overrides: Sequence[str], options: Options | None = None, *, store: Store | None = None) -> int:
-    """`harness sweep`: all cells of a command line; returns the exit code.
+def sweep(
+    overrides: Sequence[str],
+    options: Options | None = None,
+    *,
+    store: Store | None = None,
+    only: str | None = None,
+) -> int:
+    """`harness sweep`: all cells of a command line, or `only` the one of that id; returns the exit code.
 
     0: every cell is ok or was known to be incompatible; 1: some are not; 75: the disk is full; 130: Ctrl-C
     Raises: ConfigError and its kin before anything runs
     """
-    return _work(make_plan(overrides, store=store or Store()), options or Options())
+    made = make_plan(overrides, store=store or Store())
+    if only is not None:
+        made.cells = [cell for cell in made.cells if cell.cell.id == only]
+    return _work(made, options or Options())
+
+
+def store(arguments: Sequence[str]) -> int:
+    """`harness store ls|gc|verify|export`."""
+    from harness.sweep import storekeeping
+
+    return storekeeping.main(arguments)
+
+
+def diff(arguments: Sequence[str]) -> int:
+    """`harness diff A B`."""
+    from harness.sweep import compare
+
+    return compare.diff(arguments)
+
+
+def reproduce(arguments: Sequence[str]) -> int:
+    """`harness reproduce RECORD`."""
+    from harness.sweep import compare
+
+    return compare.reproduce(arguments)
+
+
+def export(arguments: Sequence[str]) -> int:
+    """`harness export RECORD DIR`."""
+    from harness.sweep import compare
+
+    return compare.export(arguments)
+
+
+def watch(arguments: Sequence[str]) -> int:
+    """`harness watch SWEEP`."""
+    from harness.sweep import watch as watching
+
+    return watching.main(arguments)
 
 
 def plan(arguments: Sequence[str]) -> int:
@@ -128,6 +173,7 @@ def describe(made: Plan) -> dict[str, Any]:
 
 def _work(made: Plan, options: Options) -> int:
     prepare_environment(made)
+    write_manifest(made)
     shown = view(made)
     shown.say(made.summary())
     for note in made.notes:

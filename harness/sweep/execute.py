@@ -46,6 +46,7 @@ class Task:
             "seed": node.seed,
             "material": node.material,
             "host": os.uname().nodename,
+            "externals": {k: v for k, v in self.externals.items() if k in node.inputs.values()},
         }
         started = time.monotonic()
         with store.create(node.key, stage=node.stage, kind=node.kind, inputs=node.inputs, meta=meta) as out:

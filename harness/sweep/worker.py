@@ -101,6 +101,10 @@ class Worker:
         self._stopping = 0
         self._full: Outcome | None = None
         self._started = time.time()
+        self._cores = machine.cores()
+        self._memory_total = machine.memory()
+        self._gpus = machine.gpus() if any(n.device == "cuda" for n in self._nodes.values()) else ()
+        self._slots = options.workers or len(self._gpus) or max(1, self._cores // (options.threads or 1))
 
     def run(self) -> Counter[str]:
         """Work until every cell has its outcome; returns how many ended how.
@@ -146,6 +150,7 @@ class Worker:
         self._pending = list(self._cells)
 
     def _loop(self) -> None:
+        idle = 0.0
         while self._pending and not (self._stopping and not self._running):
             progress = self._poll()
             if self._full is None and not self._stopping:
@@ -154,8 +159,8 @@ class Worker:
             if self._full is not None and not self._running:
                 return
             self.view.tick(waiting=len(self._queue), elsewhere=len(self._later))
-            if not progress:
-                time.sleep(0.02)
+            idle = 0.0 if progress else min(idle + 0.01, 0.1)
+            time.sleep(idle)
 
     # Stages
 
@@ -283,7 +288,7 @@ class Worker:
     def _is_final(self, outcome: Outcome) -> bool:
         return is_final(
             outcome,
-            memory=self.options.memory or machine.memory(),
+            memory=self.options.memory or self._memory_total,
             limit=self.options.timeout,
             retry=self.options.retry,
         )
@@ -346,39 +351,33 @@ class Worker:
 
     # Resources
 
-    def _slots(self) -> int:
-        gpus = machine.gpus()
-        if gpus and any(node.device == "cuda" for node in self._nodes.values()):
-            return self.options.workers or len(gpus)
-        return self.options.workers or max(1, machine.cores() // (self.options.threads or 1))
-
     def _has_room(self) -> bool:
         if not self._running:
             return True
         if any(entry.node.alone for entry in self._running.values()):
             return False
         used = sum(entry.threads for entry in self._running.values())
-        short = machine.available_memory() < machine.memory() // 10
-        return len(self._running) < self._slots() and used < max(machine.cores(), self._slots()) and not short
+        if len(self._running) >= self._slots or used >= max(self._cores, self._slots):
+            return False
+        return machine.available_memory() > self._memory_total // 10
 
     def _threads(self, key: str) -> int:
         if self.options.threads:
             return self.options.threads
-        return machine.cores() if key in self._bottlenecks else max(1, machine.cores() // self._slots())
+        return self._cores if key in self._bottlenecks else max(1, self._cores // self._slots)
 
     def _device(self, node: Node) -> str:
         if node.device != "cuda":
             return node.device
-        gpus = machine.gpus() or (0,)
         used = Counter(entry.device for entry in self._running.values())
-        return min((f"cuda:{index}" for index in gpus), key=lambda name: used[name])
+        return min((f"cuda:{index}" for index in self._gpus or (0,)), key=lambda name: used[name])
 
     def _memory(self, device: str) -> int:
         if device.startswith("cuda"):
             import torch
 
             return int(torch.cuda.get_device_properties(device).total_memory)
-        return self.options.memory or machine.memory()
+        return self.options.memory or self._memory_total
 
     def _find_bottlenecks(self, opened: list[str]) -> set[str]:
         """Stages to run that have no sibling at their depth: while one runs, nothing else is ready."""
@@ -407,4 +406,4 @@ def _preload(nodes: Iterable[Node]) -> list[str]:
     libraries = {library for node in nodes for library in node.libraries}
     heavy = [name for name in HEAVY if name.partition(".")[0] in libraries]
     plugins = ["harness.sweep.loaded"] if any(isinstance(node.cell, Cell) for node in nodes) else []
-    return ["harness.sweep.execute", *plugins, *heavy]
+    return ["harness.sweep.execute", "harness.sweep.plan", *plugins, *heavy]

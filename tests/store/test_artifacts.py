@@ -32,7 +32,7 @@ def test_an_artifact_comes_back_with_its_facts_and_inputs(store: Store) -> None:
     assert (artifact.stage, artifact.kind, artifact.facts) == ("pretrain", "model", {"steps": 3})
     assert artifact.inputs == {"tokens": "t" * 64}
     assert (artifact.path / "sub" / "data.bin").read_text() == "weights"
-    assert store.keys() == [KEY]
+    assert store.all_keys() == [KEY]
 
 
 def test_a_stage_that_raises_leaves_nothing(store: Store) -> None:

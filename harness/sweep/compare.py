@@ -1,0 +1,164 @@
+"""`harness diff`, `harness reproduce` and `harness export`: what one does with single records."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from harness.errors import ConfigError, IncompatibleError, StoreError
+from harness.store import Artifact, Store
+from harness.store.external import external
+from harness.store.records import read_record
+from harness.sweep.manifest import find_record
+
+TOLERANCE = 1e-6
+"""Relative difference up to which a reproduced metric counts as equal."""
+
+
+def diff(arguments: Sequence[str]) -> int:
+    """`harness diff A B`: how two records differ in config, facts and metrics; exit code 1 if they do.
+
+    Raises: ConfigError, StoreError
+    """
+    if len(arguments) != 2:
+        raise ConfigError("harness diff needs two records: harness diff demo/0123abcd demo/4567cdef")
+    root = Store().root
+    (_, a), (_, b) = (find_record(root, name) for name in arguments)
+    table = Table("where", *arguments)
+    sections = ("config", "levels", "seed", "outcome", "facts", "effects")
+    for section in sections:
+        for key, left, right in differences(a.get(section), b.get(section), section):
+            table.add_row(key, str(left), str(right))
+    for key, left, right in differences(_metrics(a), _metrics(b), "metrics"):
+        table.add_row(key, str(left), str(right))
+    left_versions, right_versions = (record["provenance"]["versions"] for record in (a, b))
+    for key, left, right in differences(left_versions, right_versions, "versions"):
+        table.add_row(key, str(left), str(right))
+    if not table.row_count:
+        print("the records agree")
+        return 0
+    Console().print(table)
+    return 1
+
+
+def differences(a: Any, b: Any, where: str) -> Iterator[tuple[str, Any, Any]]:
+    """Leaves in which two JSON values differ."""
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        for key in [*a, *(key for key in b if key not in a)]:
+            yield from differences(a.get(key), b.get(key), f"{where}.{key}")
+    elif a != b:
+        yield where, a, b
+
+
+def reproduce(arguments: Sequence[str]) -> int:
+    """`harness reproduce RECORD`: run its cell again in a store of its own and compare; 1 if it differs.
+
+    Raises: ConfigError, StoreError
+    """
+    from harness.sweep.commands import sweep
+
+    if len(arguments) != 1:
+        raise ConfigError("harness reproduce needs one record: harness reproduce demo/0123abcd")
+    root = Store().root
+    _, record = find_record(root, arguments[0])
+    overrides = [text for text in record["overrides"] if not text.startswith("seed=")]
+    ours = Store(root / "reproduced" / record["cell"])
+    name = f"name={record['sweep']}"
+    seeding = [f"seed={record['seed']}"]
+    sweep([*overrides, *seeding, name], store=ours, only=record["cell"])
+    where = ours.root / "records" / record["sweep"] / record["cell"]
+    if not where.exists():
+        raise StoreError(
+            f"the cell composes to another config than {record['cell']} with this version of the code; "
+            f"`harness diff` shows how: records are in {ours.root / 'records'}"
+        )
+    return _verdict(record, read_record(where))
+
+
+def export(arguments: Sequence[str]) -> int:
+    """`harness export RECORD DIR`: the cell's final model as a Hugging Face directory.
+
+    Raises: ConfigError, StoreError
+    """
+    if len(arguments) != 2:
+        raise ConfigError("harness export needs a record and a directory: harness export demo/0123abcd out/")
+    store = Store()
+    _, record = find_record(store.root, arguments[0])
+    target = Path(arguments[1])
+    loaded = load_record(record, store)
+    print(_write_model(loaded, target))
+    return 0
+
+
+def load_record(record: Mapping[str, Any], store: Store, *, device: str = "cpu") -> Any:
+    """The final model of a record's cell, with tokenizer and template (harness.model.artifact.Loaded).
+
+    Raises: StoreError where the record has no model or its artifact is gone
+    """
+    from harness.model.artifact import load_model
+
+    keys = [stage["key"] for stage in reversed(record["stages"])]
+    found = (artifact for key in keys if (artifact := store.find(key)) is not None)
+    model = next((artifact for artifact in found if artifact.kind == "model"), None)
+    if model is None:
+        raise StoreError(
+            f"the store has no model of {record['sweep']}/{record['cell']}; run its sweep again first"
+        )
+    return load_model(model, loader(model, store), device=device)
+
+
+def loader(artifact: Artifact, store: Store) -> Any:
+    """Key -> artifact, outside of a sweep: models from outside are found where they were."""
+    outside: dict[str, str] = dict(artifact.meta.get("externals", {}))
+
+    def load(key: str) -> Artifact:
+        if key in outside:
+            return external(outside[key], cache=store.root / "cache" / "directories.json")
+        found = store.get(key)
+        outside.update(found.meta.get("externals", {}))
+        return found
+
+    return load
+
+
+def _write_model(loaded: Any, target: Path) -> str:
+    from harness.model.checkpoint import export_checkpoint
+
+    target.mkdir(parents=True, exist_ok=True)
+    loaded.tokenizer.save_pretrained(target)
+    if hasattr(loaded.model.config, "model_spec"):
+        try:
+            family = export_checkpoint(loaded.model, target)
+        except IncompatibleError as error:
+            loaded.model.save_pretrained(target)
+            return f"{target}: harness's own format, to be read after `import harness.model` ({error})"
+        return f"{target}: a {family} model"
+    loaded.model.save_pretrained(target)
+    return f"{target}: a {loaded.model.config.model_type} model"
+
+
+def _verdict(before: Mapping[str, Any], after: Mapping[str, Any]) -> int:
+    old, new = _metrics(before), _metrics(after)
+    table = Table("metric", "recorded", "reproduced", "")
+    differ = after["outcome"]["status"] != before["outcome"]["status"]
+    for name in [*old, *(name for name in new if name not in old)]:
+        a, b = old.get(name), new.get(name)
+        same = a == b or (a is not None and b is not None and math.isclose(a, b, rel_tol=TOLERANCE))
+        timed = any(word in name for word in ("efficiency", "per_second", "seconds"))
+        differ |= not same and not timed
+        table.add_row(name, str(a), str(b), "" if same else ("varies by nature" if timed else "DIFFERS"))
+    Console().print(table)
+    keys = [[stage["key"] for stage in record["stages"]] for record in (before, after)]
+    if keys[0] != keys[1]:
+        print("the code or libraries changed since: the keys of the stages differ")
+    print("reproduced" if not differ else "not reproduced")
+    return 1 if differ else 0
+
+
+def _metrics(record: Mapping[str, Any]) -> dict[str, float]:
+    return {f"{m['evaluator']}.{m['task']}.{m['metric']}": m["value"] for m in record["metrics"]}

@@ -1,0 +1,76 @@
+"""What a sweep is about to do, noted beside its records: for `harness watch`, gc and whoever comes later."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from harness.errors import StoreError, UnknownNameError
+from harness.store.files import write_json
+from harness.store.records import NAME, read_record
+from harness.sweep.plan import Plan
+
+MANIFEST = "sweep.json"
+
+
+def write_manifest(plan: Plan) -> None:
+    """Note the cells and stages of a plan under the sweep's records."""
+    nodes = plan.graph.nodes
+    stages = {
+        key: {"title": nodes[key].title, "stage": nodes[key].stage, "inputs": nodes[key].inputs}
+        for key in plan.wanted()
+    }
+    cells = [
+        {"cell": cell.cell.id, "levels": cell.levels, "seed": cell.seed, "keys": list(cell.keys)}
+        for cell in plan.cells
+    ]
+    content = {
+        "format": 1,
+        "sweep": plan.name,
+        "command": " ".join(sys.argv),
+        "started": time.time(),
+        "cells": cells,
+        "stages": stages,
+    }
+    write_json(plan.graph.store.root / "records" / plan.name / MANIFEST, content)
+
+
+def read_manifest(root: Path, sweep: str) -> dict[str, Any]:
+    """The newest plan of a sweep.
+
+    Raises: UnknownNameError where the store knows no such sweep
+    """
+    file = root / "records" / sweep / MANIFEST
+    try:
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = [path.parent.name for path in (root / "records").glob(f"*/{MANIFEST}")]
+        raise UnknownNameError(what=f"sweep in {root}", name=sweep, known=known) from None
+    return found
+
+
+def manifests(root: Path) -> list[dict[str, Any]]:
+    """The newest plans of all sweeps of a store."""
+    return [
+        read_manifest(root, file.parent.name) for file in sorted((root / "records").glob(f"*/{MANIFEST}"))
+    ]
+
+
+def find_record(root: Path, name: str) -> tuple[Path, dict[str, Any]]:
+    """A record by its path, by `<sweep>/<cell>`, or by the beginning of its cell's id.
+
+    Raises: StoreError where none or several answer
+    """
+    path = Path(name)
+    if path.exists():
+        return (path if path.is_dir() else path.parent), read_record(path)
+    sweep, _, cell = name.rpartition("/")
+    found = sorted((root / "records").glob(f"{sweep or '*'}/{cell}*/{NAME}"))
+    if len(found) != 1:
+        several = ", ".join(f"{file.parents[1].name}/{file.parent.name}" for file in found[:5])
+        why = f"several records answer: {several}" if found else f"there is none in {root / 'records'}"
+        raise StoreError(f"No single record is called '{name}': {why}. Give <sweep>/<cell> or a path")
+    return found[0].parent, read_record(found[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import multiprocessing
+import multiprocessing.util
 import os
 import resource
 import signal
@@ -209,6 +210,8 @@ def _main(
             connection.send(("error", outcome))
     sys.stdout.flush()
     sys.stderr.flush()
+    with contextlib.suppress(Exception):
+        multiprocessing.util._run_finalizers(0)  # type: ignore[attr-defined]  # locks of progress bars
     # Threads that libraries left behind must not keep a finished stage alive.
     os._exit(code)
 

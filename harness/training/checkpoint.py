@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 KEPT = 2
 """Checkpoints kept: the latest, and one before it for a rollback."""
@@ -45,6 +46,25 @@ def read(folder: Path, step: int) -> dict[str, Any]:
     """The checkpoint of a step, on the CPU."""
     state: dict[str, Any] = torch.load(folder / f"step-{step:09d}.pt", map_location="cpu", weights_only=False)
     return state
+
+
+def rank() -> int:
+    """This process's number among those that train together."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def is_first() -> bool:
+    """Whether this process writes."""
+    return rank() == 0
+
+
+def gathered(value: Any) -> list[Any]:
+    """A small value of every process, in order of rank."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def rng_state(device: torch.device) -> dict[str, Any]:

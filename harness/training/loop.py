@@ -13,9 +13,10 @@ from torch import nn
 from harness.axes.stabilizer import Verdict
 from harness.errors import ConfigError, DivergedError
 from harness.rng import Purpose
-from harness.training import checkpoint, measure
+from harness.training import checkpoint, distribution, measure
 from harness.training.contract import Batch, BatchSource, Loss, Run
 from harness.training.curve import Curve
+from harness.training.distribution import OnStep
 from harness.training.gradients import Gradients
 from harness.training.meter import Meter
 from harness.training.methods import Methods, acts
@@ -36,7 +37,25 @@ def train(
     A run that was killed continues from its last checkpoint, bit for bit.
     Raises: DivergedError, ConfigError
     """
-    return Trainer(model, source, loss, work=work, settings=settings, methods=methods).run()
+    methods = methods or Methods.build(work.choices)
+
+    def main(device: str, on_step: OnStep) -> tuple[dict[str, Any], dict[str, Any]]:
+        trainer = Trainer(
+            model, source, loss, work=work, settings=settings, methods=methods, device=device, on_step=on_step
+        )
+        facts = trainer.run()
+        return facts, methods.parallelism.full_state(trainer.model)
+
+    processes = methods.parallelism.config.num_processes
+    if distribution.inside():
+        return main(distribution.join(work.device), work.on_step)[0]
+    if processes == 1:
+        return main(work.device, work.on_step)[0]
+    facts, state = distribution.launch(
+        main, num_processes=processes, device=work.device, on_step=work.on_step
+    )
+    model.load_state_dict(state, strict=False)
+    return facts
 
 
 class Trainer:
@@ -53,11 +72,12 @@ class Trainer:
         *,
         work: Run,
         settings: Settings,
-        methods: Methods | None = None,
+        methods: Methods,
+        device: str,
+        on_step: OnStep,
     ) -> None:
         self.source, self.work, self.settings = source, work, settings
-        self.methods = methods = methods or Methods.build(work.choices)
-        self.device = torch.device(work.device)
+        self.methods, self.on_step, self.device = methods, on_step, torch.device(device)
         model.to(self.device).train()
         for method in methods.actors(model, "modify_model"):
             model = method.modify_model(model)
@@ -164,7 +184,7 @@ class Trainer:
                 step, f"the loss {interval.mean:.4g} exceeds its start and {factor:g} times its lowest"
             )
         spent, seconds = self.meter.spent(), self.meter.seconds()
-        self.work.on_step(
+        self.on_step(
             step,
             {
                 **interval.facts,
@@ -199,9 +219,10 @@ class Trainer:
         state |= {"source": position, "stabilizers": kept, "rollbacks": rollbacks}
         state["meter"]["seconds"] = now["seconds"]
         self._restore(state)
-        checkpoint.drop_after(folder, before[-1])
+        if checkpoint.is_first():
+            checkpoint.drop_after(folder, before[-1])
         self._save(before[-1])
-        self.work.on_step(before[-1], {"rollback_from_step": step, "skipped_sequences": skipped})
+        self.on_step(before[-1], {"rollback_from_step": step, "skipped_sequences": skipped})
 
     def _save(self, step: int) -> None:
         state = self.methods.parallelism.state(self.model, self.optimizer)
@@ -209,14 +230,16 @@ class Trainer:
             "source": self.source.state_dict(),
             "meter": self.meter.state_dict(),
             "curve": self.curve.state_dict(),
-            "rng": checkpoint.rng_state(self.device),
+            "rng": checkpoint.gathered(checkpoint.rng_state(self.device)),
             "scaler": self.scaler.state_dict() if self.scaler else None,
             "stabilizers": [stabilizer.state_dict() for stabilizer in self.methods.stabilizers],
             "micro_batch_size": self.gradients.micro_batch_size,
             "peak_memory": self.peak_memory,
             "rollbacks": self.rollbacks,
         }
-        checkpoint.write(self.work.checkpoints, step, state)
+        # Sharing the checkpoint's folder, processes let one of them write.
+        if checkpoint.is_first():
+            checkpoint.write(self.work.checkpoints, step, state)
 
     def _resume(self) -> None:
         written = checkpoint.steps(self.work.checkpoints)
@@ -228,7 +251,7 @@ class Trainer:
         self.source.load_state_dict(state["source"])
         self.meter.load_state_dict(state["meter"])
         self.curve.load_state_dict(state["curve"])
-        checkpoint.restore_rng(state["rng"], self.device)
+        checkpoint.restore_rng(state["rng"][checkpoint.rank()], self.device)
         if self.scaler:
             self.scaler.load_state_dict(state["scaler"])
         for stabilizer, saved in zip(self.methods.stabilizers, state["stabilizers"], strict=True):
@@ -237,7 +260,9 @@ class Trainer:
         self.peak_memory, self.rollbacks = state["peak_memory"], state["rollbacks"]
 
     def _tensors(self) -> list[Any]:
-        states = [value for state in self.optimizer.state.values() for value in state.values()]
+        # ZeRO-1 knows of the other processes' states by None.
+        held = [state for state in self.optimizer.state.values() if state]
+        states = [value for state in held for value in state.values()]
         return [*self.model.parameters(), *self.model.buffers(), *states]
 
     def _facts(self) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch.distributed as dist
+
 from harness.errors import ConfigError
 from harness.training.contract import Batch, BatchSource
 from harness.training.settings import Budget, Unit
@@ -56,8 +58,13 @@ class Meter:
         return amount / self.budget.amount + 5e-10
 
     def seconds(self) -> float:
-        """Time spent training, over all attempts."""
-        return self.counts["seconds"] + time.perf_counter() - self.started
+        """Time spent training, over all attempts; where it is the budget, processes go by the first one's."""
+        seconds = self.counts["seconds"] + time.perf_counter() - self.started
+        if self.budget.unit is Unit.seconds and dist.is_initialized():
+            shared = [seconds]
+            dist.broadcast_object_list(shared, src=0)
+            return shared[0]
+        return seconds
 
     def add(self, batch: Batch, size: int) -> None:
         """Count one global batch.

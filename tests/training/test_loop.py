@@ -173,22 +173,34 @@ def test_micro_batches_shrink_until_they_fit(tmp_path: Path) -> None:
 
 
 CHILD = """
-import sys, os, signal, torch
+import os, signal, sys
 from pathlib import Path
+import torch
+from harness.conformance.tiny import FakeRun, TinyModel, TinySource
 from harness.training.loop import train
 from harness.training.losses import language_modeling_loss
-from harness.conformance.tiny import FakeRun, TinyModel, TinySource, methods
-from tests.training.test_loop import settings
-from harness.training.settings import Budget, Unit
+from harness.training.methods import Methods
+from harness.training.settings import Budget, Settings, Unit
+from harness_plugins.batch_schedule.constant import Constant
+from harness_plugins.optimizer.adamw import AdamW
+from harness_plugins.parallelism.single import Single
+from harness_plugins.precision.fp32 import Fp32
+from harness_plugins.schedule.cosine import Cosine
+from harness_plugins.stabilizer.clip_norm import ClipNorm
 
 folder, kill_at = Path(sys.argv[1]), int(sys.argv[2])
+
 class Killed(FakeRun):
     def on_step(self, step, facts):
         if step == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
+
+methods = Methods(optimizer=AdamW(), schedule=Cosine(), batch_schedule=Constant(), precision=Fp32(),
+                  parallelism=Single(), stabilizers=(ClipNorm(),))
+settings = Settings(budget=Budget(unit=Unit.steps, amount=20), learning_rate=1e-2, batch_size=8,
+                    sequence_length=12, log_every=1, checkpoint_every=3)
 model = TinyModel(dropout=0.2)
-train(model, TinySource(), language_modeling_loss, work=Killed(folder), methods=methods(),
-      settings=settings(budget=Budget(unit=Unit.steps, amount=20), log_every=1, checkpoint_every=3))
+train(model, TinySource(), language_modeling_loss, work=Killed(folder), methods=methods, settings=settings)
 torch.save(model.state_dict(), folder / "final.pt")
 """
 

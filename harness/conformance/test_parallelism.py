@@ -1,0 +1,42 @@
+"""What every parallelism must do: the same training as one process."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from harness.axes.parallelism import Parallelism
+from harness.conformance.tiny import TinyModel, methods, run
+from harness.registry import registry
+
+AXIS = "parallelism"
+
+
+def built(method: type[Parallelism]) -> Parallelism:
+    """The method over two processes, or the one it has."""
+    return method() if method.name == "single" else method(method.Config(num_processes=2))
+
+
+def trained(parallelism: Parallelism, **options: Any) -> tuple[nn.Module, dict[str, Any]]:
+    """A model after a few steps in float64, with clipping."""
+    clip: Any = registry().get("stabilizer", "clip_norm")
+    with tempfile.TemporaryDirectory() as folder:
+        chosen = methods(parallelism=parallelism, stabilizers=(clip(clip.Config(max_norm=0.1)),))
+        return run(Path(folder), TinyModel().double(), methods=chosen, steps=6, log_every=1, **options)
+
+
+@pytest.mark.parametrize("micro", [None, 2])
+def test_the_loss_curve_and_weights_equal_one_process(method: type[Parallelism], micro: int | None) -> None:
+    torch.manual_seed(0)
+    expected, facts = trained(registry().get("parallelism", "single")())  # type: ignore[arg-type]
+    model, found = trained(built(method), micro_batch_size=micro)
+    for (step, mine), (_, theirs) in zip(found["loss_curve"], facts["loss_curve"], strict=True):
+        assert abs(mine - theirs) < 1e-6, f"step {step}: {mine} is not {theirs}"
+    for (name, p), q in zip(model.named_parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-8, atol=1e-9, msg=name)
+    assert found["tokens"] == facts["tokens"], "tokens are counted over all processes, once"

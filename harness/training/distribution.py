@@ -1,0 +1,163 @@
+"""Several processes for one run: started by torch's elastic launcher, ended with the parent.
+
+The parent has built model and data; its children are forks of it, so nothing needs to be pickled. They
+train; the parent takes over the final weights. A process that torchrun started joins its group instead.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import pickle
+import signal
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from harness.errors import ConfigError, HarnessError, IncompatibleError
+
+OnStep = Callable[[int, dict[str, float]], None]
+Main = Callable[[str, OnStep], "tuple[dict[str, Any], dict[str, Any]]"]
+"""(device, on_step) -> (facts, full state on rank 0): what every process runs."""
+
+PR_SET_PDEATHSIG = 1
+HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+
+
+def inside() -> bool:
+    """Whether this process is one of several that train together."""
+    return dist.is_initialized() or int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def join(device: str) -> str:
+    """Enter the process group that the environment names; returns this process's device."""
+    kind = torch.device(device).type
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if kind == "cuda":
+        device = f"cuda:{local}"
+        torch.cuda.set_device(local)
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if kind == "cuda" else "gloo")
+    return device
+
+
+def launch(main: Main, *, num_processes: int, device: str, on_step: OnStep) -> tuple[dict[str, Any], Any]:
+    """Run `main` in forked processes; returns rank 0's facts and final state.
+
+    Raises: what a process raised, first of all its HarnessError; ConfigError for too few devices
+    """
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    if torch.device(device).type == "cuda":
+        if torch.cuda.is_initialized():
+            raise IncompatibleError(
+                "several CUDA processes cannot be forked from one that has used CUDA; start the stage in a "
+                "process of its own, or with torchrun"
+            )
+        if num_processes > torch.cuda.device_count():
+            raise ConfigError(
+                f"parallelism.num_processes={num_processes} exceeds the "
+                f"{torch.cuda.device_count()} CUDA devices here"
+            )
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=num_processes,
+        run_id=f"harness-{os.getpid()}",
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        max_restarts=0,
+        monitor_interval=0.05,
+        start_method="fork",
+    )
+    with tempfile.TemporaryDirectory(prefix="harness-processes-") as folder:
+        events = Events(on_step)
+        handlers = {number: signal.getsignal(number) for number in HANDLED}
+        try:
+            elastic_launch(config, _process)(main, device, folder, os.getpid(), events.writer)
+        except ChildFailedError as error:
+            raise _first_error(Path(folder)) or error from error
+        finally:
+            events.close()
+            # The launcher leaves its own behind, which would turn a later signal into an exception.
+            for number, handler in handlers.items():
+                if handler is not None and threading.current_thread() is threading.main_thread():
+                    signal.signal(number, handler)
+        facts, state = torch.load(Path(folder) / "result.pt", weights_only=False)
+        return facts, state
+
+
+def _process(main: Main, device: str, folder: str, parent: int, writer: int) -> None:
+    """One process's life."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+    # Threads of OpenMP do not survive a fork; on a CPU the processes are the parallelism.
+    torch.set_num_threads(1)
+    rank = int(os.environ["RANK"])
+    try:
+        device = join(device)
+        write = events_to(writer) if rank == 0 else _silent
+        result = main(device, write)
+        if rank == 0:
+            torch.save(result, Path(folder) / "result.pt")
+        dist.barrier()
+        dist.destroy_process_group()
+    except Exception as error:
+        (Path(folder) / f"error-{rank}.pkl").write_bytes(_pickled(error))
+        raise
+
+
+def _silent(step: int, facts: dict[str, float]) -> None:
+    return None
+
+
+def _pickled(error: Exception) -> bytes:
+    try:
+        return pickle.dumps(error)
+    except (pickle.PicklingError, TypeError, AttributeError):
+        return pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
+
+
+def _first_error(folder: Path) -> Exception | None:
+    """The error to show: one raised on purpose, else the one written first."""
+    files = sorted(folder.glob("error-*.pkl"), key=lambda path: path.stat().st_mtime_ns)
+    errors: list[Exception] = [pickle.loads(path.read_bytes()) for path in files]
+    meant = [error for error in errors if isinstance(error, HarnessError | torch.OutOfMemoryError)]
+    return (meant or errors or [None])[0]  # type: ignore[list-item]
+
+
+class Events:
+    """Carries logging steps from rank 0 to the parent, where trackers and the progress bar live."""
+
+    def __init__(self, on_step: OnStep) -> None:
+        self.reader, self.writer = os.pipe()
+        self.thread = threading.Thread(target=self._read, args=(on_step,), daemon=True)
+        self.thread.start()
+
+    def _read(self, on_step: OnStep) -> None:
+        with os.fdopen(self.reader) as lines:
+            for line in lines:
+                step, facts = json.loads(line)
+                on_step(step, facts)
+
+    def close(self) -> None:
+        """Wait for what was written."""
+        os.close(self.writer)
+        self.thread.join(timeout=10)
+
+
+def events_to(writer: int) -> OnStep:
+    """An on_step that writes into the pipe."""
+
+    def write(step: int, facts: dict[str, float]) -> None:
+        os.write(writer, (json.dumps([step, facts]) + "\n").encode())
+
+    return write

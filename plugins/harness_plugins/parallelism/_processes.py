@@ -1,0 +1,60 @@
+"""What ways that share the batch over processes have in common."""
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer as TorchOptimizer
+
+from harness import Parallelism, Problem
+
+
+class DataParallel(Parallelism):
+    """Every process computes its share of the batch; gradients are averaged."""
+
+    provides = frozenset({"many_processes"})
+
+    @classmethod
+    def check(cls, config: Any, cell: Any, meta_model: nn.Module | None) -> Iterable[Problem]:
+        if config.num_nodes > 1:
+            yield Problem(
+                where="parallelism.num_nodes",
+                message="several nodes are started with torchrun; leave it at 1 otherwise",
+            )
+
+    def data_rank(self) -> tuple[int, int]:
+        if not dist.is_initialized():
+            return 0, 1
+        return dist.get_rank(), dist.get_world_size()
+
+
+class Replica(DistributedDataParallel):
+    """DistributedDataParallel through which the model's own attributes can be reached."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("module"), name)
+
+
+class Replicated(DataParallel):
+    """Whole weights on every process."""
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        return Replica(model, gradient_as_bucket_view=True)
+
+    def accumulating(self, model: nn.Module, *, last: bool) -> AbstractContextManager[Any]:
+        return nullcontext() if last else model.no_sync()  # type: ignore[operator]
+
+    def full_state(self, model: nn.Module) -> dict[str, Any]:
+        return super().full_state(model.module)  # type: ignore[arg-type]
+
+    def state(self, model: nn.Module, optimizer: TorchOptimizer) -> dict[str, Any]:
+        return super().state(model.module, optimizer)  # type: ignore[arg-type]
+
+    def load_state(self, model: nn.Module, optimizer: TorchOptimizer, state: dict[str, Any]) -> None:
+        super().load_state(model.module, optimizer, state)  # type: ignore[arg-type]

@@ -1,0 +1,72 @@
+"""What the fully sharded ways have in common (FSDP2)."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch.distributed as dist
+from torch import nn
+from torch.optim import Optimizer as TorchOptimizer
+
+from harness_plugins.parallelism._processes import DataParallel
+
+
+class Sharded(DataParallel):
+    """Weights, gradients and optimizer state split over processes."""
+
+    provides = frozenset({"many_processes", "sharded_weights"})
+    reshard: bool = True
+    """Whether weights are dropped again between forward and backward."""
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        kind = next(model.parameters()).device.type
+        mesh = init_device_mesh(kind, (dist.get_world_size(),))
+        for block in blocks(model):
+            fully_shard(block, mesh=mesh, reshard_after_forward=self.reshard)
+        fully_shard(model, mesh=mesh, reshard_after_forward=self.reshard)
+        return model
+
+    def accumulating(self, model: nn.Module, *, last: bool) -> AbstractContextManager[Any]:
+        model.set_requires_gradient_sync(last)  # type: ignore[operator]
+        return nullcontext()
+
+    def full_state(self, model: nn.Module) -> dict[str, Any]:
+        from torch.distributed.checkpoint.state_dict import get_model_state_dict
+
+        return get_model_state_dict(model, options=_options())
+
+    def state(self, model: nn.Module, optimizer: TorchOptimizer) -> dict[str, Any]:
+        from torch.distributed.checkpoint.state_dict import get_state_dict
+
+        weights, moments = get_state_dict(model, optimizer, options=_options())
+        return {"model": weights, "optimizer": moments}
+
+    def load_state(self, model: nn.Module, optimizer: TorchOptimizer, state: dict[str, Any]) -> None:
+        from torch.distributed.checkpoint.state_dict import set_state_dict
+
+        set_state_dict(
+            model,
+            optimizer,
+            model_state_dict=state["model"],
+            optim_state_dict=state["optimizer"],
+            options=_options(),
+        )
+
+
+def blocks(model: nn.Module) -> list[nn.Module]:
+    """The repeated layers of a transformer: the elements of its outermost module lists."""
+    found: list[nn.Module] = []
+    for child in model.children():
+        if isinstance(child, nn.ModuleList) and len({type(layer) for layer in child}) == 1:
+            found.extend(child)
+        else:
+            found.extend(blocks(child))
+    return found
+
+
+def _options() -> Any:
+    from torch.distributed.checkpoint.state_dict import StateDictOptions
+
+    return StateDictOptions(full_state_dict=True, cpu_offload=True)

@@ -1,0 +1,77 @@
+"""Several processes: errors, events, resume."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from harness.conformance.tiny import FakeRun, TinyModel, TinySource, methods, run
+from harness.errors import ConfigError, DivergedError
+from harness.registry import registry
+from harness.training.loop import train
+from harness.training.losses import language_modeling_loss
+from harness.training.settings import Budget, Settings, Unit
+
+
+def two(name: str = "ddp") -> Any:
+    method = registry().get("parallelism", name)
+    return methods(parallelism=method(method.Config(num_processes=2)))  # type: ignore[call-arg]
+
+
+def test_errors_of_processes_are_raised_in_the_parent(tmp_path: Path) -> None:
+    def broken(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> Any:
+        result = language_modeling_loss(model, batch)
+        return result._replace(total=result.total * math.nan)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(DivergedError) as error:
+        run(tmp_path, methods=two(), loss=broken, steps=4)
+    assert error.value.step == 0
+    assert signal.getsignal(signal.SIGTERM) is before, "the launcher's signal handlers stay behind"
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="batch_size=7 must be a multiple of the 2 processes"):
+        run(tmp_path, methods=two(), batch_size=7)
+
+
+def test_a_process_that_dies_ends_the_run(tmp_path: Path) -> None:
+    def deadly(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> Any:
+        if os.environ["RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return language_modeling_loss(model, batch)
+
+    with pytest.raises(Exception, match="SIGKILL|Signal 9|exitcode"):
+        run(tmp_path, methods=two(), loss=deadly)
+
+
+@pytest.mark.parametrize("name", ["ddp", "zero1", "fsdp"])
+def test_steps_are_reported_once_and_a_resumed_run_ends_alike(tmp_path: Path, name: str) -> None:
+    ends = []
+    for folder, amounts in (("whole", [12]), ("resumed", [7, 12])):
+        model, work = TinyModel(dropout=0.1), FakeRun(tmp_path / folder)
+        for amount in amounts:
+            model = TinyModel(dropout=0.1)
+            settings = Settings(
+                budget=Budget(unit=Unit.steps, amount=amount),
+                batch_size=8,
+                sequence_length=12,
+                log_every=1,
+                checkpoint_every=3,
+            )
+            chosen = two(name)
+            constant: Any = registry().get("schedule", "constant")
+            chosen = methods(
+                parallelism=chosen.parallelism, schedule=constant(constant.Config(warmup_share=0.0))
+            )
+            train(model, TinySource(), language_modeling_loss, work=work, settings=settings, methods=chosen)
+        assert [step for step, _ in work.seen][-3:] == [10, 11, 12]
+        ends.append(model.state_dict())
+    for key, value in ends[0].items():
+        assert torch.equal(value, ends[1][key]), key

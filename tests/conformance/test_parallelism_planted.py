@@ -56,7 +56,10 @@ class Forgetful(Replicated):
         return super().accumulating(model, last=last) if not last else nullcontext()
 
 
-@pytest.mark.parametrize("broken", [Lonely, Summing, Repeating, Forgetful])
+SLOW = [pytest.param(bug, marks=pytest.mark.slow) for bug in (Lonely, Summing, Forgetful)]
+
+
+@pytest.mark.parametrize("broken", [Repeating, *SLOW])
 def test_the_suite_finds(broken: type[Replicated]) -> None:
     with pytest.raises(AssertionError):
         suite.test_the_loss_curve_and_weights_equal_one_process(broken, 2)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from harness.conformance.tiny import FakeRun, TinyModel, TinySource, methods, run
 from harness.errors import ConfigError, DivergedError
@@ -47,11 +48,14 @@ def test_a_process_that_dies_ends_the_run(tmp_path: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return language_modeling_loss(model, batch)
 
-    with pytest.raises(Exception, match="SIGKILL|Signal 9|exitcode"):
+    # Whichever is noticed first: the dead process, or the connection that the other one lost.
+    with pytest.raises((RuntimeError, ChildFailedError)):
         run(tmp_path, methods=two(), loss=deadly)
 
 
-@pytest.mark.parametrize("name", ["ddp", "zero1", "fsdp"])
+@pytest.mark.parametrize(
+    "name", ["zero1", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ddp", "fsdp"))]
+)
 def test_steps_are_reported_once_and_a_resumed_run_ends_alike(tmp_path: Path, name: str) -> None:
     ends = []
     for folder, amounts in (("whole", [12]), ("resumed", [7, 12])):
@@ -65,11 +69,9 @@ def test_steps_are_reported_once_and_a_resumed_run_ends_alike(tmp_path: Path, na
                 log_every=1,
                 checkpoint_every=3,
             )
-            chosen = two(name)
             constant: Any = registry().get("schedule", "constant")
-            chosen = methods(
-                parallelism=chosen.parallelism, schedule=constant(constant.Config(warmup_share=0.0))
-            )
+            flat = constant(constant.Config(warmup_share=0.0))
+            chosen = methods(parallelism=two(name).parallelism, schedule=flat)
             train(model, TinySource(), language_modeling_loss, work=work, settings=settings, methods=chosen)
         assert [step for step, _ in work.seen][-3:] == [10, 11, 12]
         ends.append(model.state_dict())

@@ -1,0 +1,231 @@
+"""Evaluators against formulas, limit cases and real answers."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from harness_plugins.decoding.greedy import Greedy
+from harness_plugins.evaluator.efficiency import Efficiency
+from harness_plugins.evaluator.generation import Generation, distinct, repetition
+from harness_plugins.evaluator.long_context import LongContext
+from harness_plugins.evaluator.perplexity import Perplexity
+from harness_plugins.evaluator.win_rate import WinRate
+from harness_plugins.judge.reward_model import RewardModel
+from harness_plugins.judge.rules import Rules
+
+from harness.axes.evaluator import Subject
+from harness.conformance._language import WINDOW, documents, model, subject, tokenizer
+from harness.data.template import Template
+from harness.errors import ConfigError, DataError, IncompatibleError
+
+
+def values(found: Any) -> dict[str, float]:
+    return {metric.metric: metric.value for metric in found.metrics}
+
+
+def test_bits_per_byte_is_loss_over_bytes() -> None:
+    given = subject(model=model(seed=1))
+    found = Perplexity(Perplexity.Config(max_documents=5, max_bytes=100)).evaluate("perplexity", given)
+    nats, size = 0.0, 0
+    for document in [documents("test")[index * 40 // 5] for index in range(5)]:
+        text = document.text[:100]
+        ids = torch.tensor([[given.tokenizer.eos_token_id, *given.tokenizer.encode(text)]])
+        with torch.no_grad():
+            nats += float(given.model(ids, labels=ids).loss) * (ids.shape[1] - 1)
+        size += len(text.encode())
+    assert values(found)["bits_per_byte"] == pytest.approx(nats / math.log(2) / size, rel=1e-5)
+
+
+def test_bits_per_byte_of_an_ignorant_model_is_log2_of_its_vocabulary() -> None:
+    ignorant = model()
+    with torch.no_grad():
+        ignorant.lm_head.weight.zero_()
+    found = Perplexity().evaluate("perplexity", subject(model=ignorant))
+    assert values(found)["bits_per_byte"] == pytest.approx(math.log2(len(tokenizer())), rel=1e-5)
+
+
+def test_perplexity_without_documents_says_what_to_do() -> None:
+    with pytest.raises(IncompatibleError, match="add the stage corpus"):
+        Perplexity().evaluate("perplexity", subject(documents=None))
+    with pytest.raises(IncompatibleError, match=r"raise corpus\.test_share"):
+        Perplexity().evaluate("perplexity", subject(documents=lambda split: []))
+
+
+class Reader(torch.nn.Module):
+    """Knows every token that followed the same token before: an induction head by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.config = model().config
+
+    def forward(self, input_ids: Any, **_: Any) -> Any:
+        from types import SimpleNamespace
+
+        batch, length = input_ids.shape
+        logits = torch.zeros(batch, length, len(tokenizer()))
+        for row in range(batch):
+            ids = input_ids[row].tolist()
+            text = bytes(token if token < 256 else 0 for token in ids)
+            for at in range(length):
+                end = text[max(0, at - 5) : at + 1]
+                seen = text.find(end, 0, at) if len(end) == 6 else -1
+                if seen >= 0 and seen + 6 < length:
+                    logits[row, at, ids[seen + 6]] = 50.0
+        return SimpleNamespace(logits=logits, past_key_values=None)
+
+
+def test_a_model_that_reads_finds_the_pass_key_at_every_depth() -> None:
+    config = LongContext.Config(lengths=[200, 300], depths=[0.0, 0.5, 1.0], num_keys=1)
+    found = LongContext(config).evaluate("passkey", subject(model=Reader()))
+    assert len(found.samples) == 6
+    blind = LongContext(config).evaluate("passkey", subject(model=model(seed=2)))
+    assert values(blind)["exact_match"] == 0.0
+
+
+def test_loss_by_length_and_position_equals_the_models_loss() -> None:
+    given = subject(model=model(seed=1))
+    evaluator = LongContext(LongContext.Config(lengths=[32, 64], num_windows=2, buckets=2))
+    found = evaluator.evaluate("loss", given)
+    ids = torch.tensor(evaluator.windows(given))
+    with torch.no_grad():
+        logits = given.model(ids[:, :-1]).logits.log_softmax(-1)
+    losses = -logits.gather(2, ids[:, 1:, None])[..., 0]
+    seen = values(found)
+    assert seen["loss.length=64"] == pytest.approx(float(losses.mean()), rel=1e-5)
+    assert seen["loss.length=32"] == pytest.approx(float(losses[:, :32].mean()), rel=1e-5)
+    assert seen["loss.position=0"] == pytest.approx(float(losses[:, :32].mean()), rel=1e-5)
+    assert seen["loss.position=32"] == pytest.approx(float(losses[:, 32:].mean()), rel=1e-5)
+
+
+def test_lengths_beyond_all_documents_say_what_to_do() -> None:
+    with pytest.raises(IncompatibleError, match="lower lengths"):
+        LongContext(LongContext.Config(lengths=[10**6])).evaluate("loss", subject())
+
+
+def test_diversity_and_repetition_equal_hand_counts() -> None:
+    assert distinct([1, 2, 1, 2], 2) == pytest.approx(2 / 3)
+    assert repetition([1, 2, 1, 2], 2) == pytest.approx(1 / 3)
+    assert math.isnan(distinct([1], 2))
+    found = Generation(Generation.Config(max_prompts=3, max_new_tokens=4)).evaluate("generation", subject())
+    assert {"loss", "distinct_2", "constraints_met", "speed"} <= values(found).keys()
+
+
+class Scripted(Greedy):
+    """Answers what it was told to, whatever it is asked."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+
+    def generate(self, model: Any, input_BT: Any, mask_BT: Any, **_: Any) -> Any:
+        return torch.tensor([tokenizer().encode(self.text)]).repeat(len(input_BT), 1)
+
+
+def prompts_file(path: Path) -> str:
+    rows = [
+        {"prompt": f"Say {word}", "answer": word, "checks": {"exact": word}} for word in ("yes", "no", "yes")
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return str(path)
+
+
+def test_wins_draws_and_losses_count_one_half_and_nothing(tmp_path: Path) -> None:
+    config = WinRate.Config(prompts=prompts_file(tmp_path / "prompts.jsonl"))
+    found = WinRate(config).evaluate("win_rate", subject(decoding=Scripted("yes")))
+    assert found.samples["win_rate"].tolist() == [0.5, 0.0, 0.5]  # against the reference answers
+    other = subject(decoding=Scripted("no"))
+    found = WinRate(config).evaluate("win_rate", subject(decoding=Scripted("yes"), baseline=lambda: other))
+    assert found.samples["win_rate"].tolist() == [1.0, 0.0, 1.0]
+    assert found.metrics[0].value == pytest.approx(2 / 3)
+    assert found.metrics[0].stderr == pytest.approx(np.std([1, 0, 1], ddof=1) / 3**0.5)
+    same = WinRate(config).evaluate(
+        "win_rate", subject(decoding=Scripted("yes"), baseline=lambda: subject(decoding=Scripted("yes")))
+    )
+    assert same.metrics[0].value == 0.5
+    assert same.facts["draws"] == 3
+
+
+def test_a_judge_that_looks_at_the_order_only_ends_in_draws(tmp_path: Path) -> None:
+    class Vain(Rules):
+        def prefer(self, duels: Any) -> list[float]:
+            return [1.0] * len(duels)
+
+    config = WinRate.Config(prompts=prompts_file(tmp_path / "prompts.jsonl"))
+    found = WinRate(config).evaluate("win_rate", subject(decoding=Scripted("no"), judge=Vain()))
+    assert found.metrics[0].value == 0.5
+    assert found.facts["orders_disagree"] == 3
+
+
+def test_prompts_without_reference_need_a_baseline(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.json"
+    path.write_text(json.dumps([{"instruction": "Say hi", "input": "loudly"}]))
+    with pytest.raises(DataError, match=r"set evaluator\.win_rate\.baseline"):
+        WinRate(WinRate.Config(prompts=str(path))).evaluate("win_rate", subject())
+    path.write_text(json.dumps([{"text": "no prompt here"}]))
+    with pytest.raises(DataError, match="row 1 has no prompt"):
+        WinRate(WinRate.Config(prompts=str(path))).evaluate("win_rate", subject())
+
+
+@pytest.mark.shared
+def test_real_alpaca_farm_answers_are_read_as_prompts_with_reference(shared_data: Path) -> None:
+    config = WinRate.Config(prompts=str(shared_data / "alpaca_farm_outputs_baseline.json"), max_prompts=4)
+    found = WinRate(config).evaluate("win_rate", subject(max_length=WINDOW, judge=Rules()))
+    assert found.metrics[0].n == 4
+
+
+def test_a_reward_model_judges_by_margin() -> None:
+    from harness.axes.judge import Duel
+
+    class Length:
+        def score(self, prompts: Any, answers: Any) -> torch.Tensor:
+            return torch.tensor([float(len(answer)) for answer in answers])
+
+    judge = RewardModel(RewardModel.Config(margin=1.0))
+    judge.scorers = {"reward": Length()}  # type: ignore[dict-item]
+    duels = [Duel(prompt="", first="aaa", second=b, checks={}) for b in ("a", "aa", "aaaaaa")]
+    assert judge.prefer(duels) == [1.0, 0.5, 0.0]
+    assert judge.facts() == {"judge_is_training_reward": True}
+    with pytest.raises(ConfigError, match="no reward model"):
+        RewardModel().prefer(duels)
+
+
+def test_sizes_and_flops_equal_the_formula() -> None:
+    given = subject(stored_bytes=3 << 20)
+    config = Efficiency.Config(prompt_tokens=32, new_tokens=2, repeats=2)
+    found = Efficiency(config).evaluate("efficiency", given)
+    seen = values(found)
+    weights = sum(p.numel() for p in given.model.parameters())
+    buffers = sum(b.numel() * b.element_size() for b in given.model.buffers())
+    assert found.facts["weight_bytes"] == 4 * weights + buffers
+    assert seen["size_on_disk"] == 3.0
+    matrices = sum(
+        p.numel() for name, p in given.model.named_parameters() if p.ndim == 2 and "embed" not in name
+    )
+    attention = 4 * 2 * 4 * 8 * 32  # 4 x layers x heads x head size x length
+    assert seen["flops_per_token"] == pytest.approx(2 * matrices + attention)
+    assert seen["peak_memory"] >= seen["weights_in_memory"]
+    assert len(found.samples) == 2
+    assert seen["prefill"] > 0
+    assert seen["decode"] > 0
+
+
+def test_speeds_are_keyed_with_the_hardware() -> None:
+    assert Efficiency.surroundings(Efficiency.Config())["processors"]
+    assert Perplexity.surroundings(Perplexity.Config()) == {}
+
+
+def test_a_prompt_goes_through_control_tokens_and_template() -> None:
+    class Marked(Rules):
+        def prompt(self, text: str) -> str:
+            return f"good: {text}"
+
+    given: Subject = subject(template=tokenizer().chat_template, prompts=[Marked()])
+    assert given.prompt("Say hi") == Template(tokenizer()).prompt("good: Say hi")
+    assert subject().prompt("Say hi") == "Say hi"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -78,6 +79,27 @@ class SubjectLM(TemplateLM):  # type: ignore[misc]
             add_generation_prompt=add_generation_prompt,
             continue_final_message=not add_generation_prompt,
         )
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """Tokens of prompt and answer; after a chat template's opening, apart, as training encodes them."""
+        opening, lead = self._turn
+        if not opening or not context.endswith(opening):
+            return super()._encode_pair(context, continuation)  # type: ignore[no-any-return]
+        answer = lead + continuation.lstrip(" ")
+        return self.tok_encode(context), self.tok_encode(answer, add_special_tokens=False)
+
+    @cached_property
+    def _turn(self) -> tuple[str, str]:
+        """What the template writes to open an answer, and between that and the answer itself."""
+        if self.subject.template is None:
+            return "", ""
+        turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "ANSWER"}]
+        render = partial(self.tokenizer.apply_chat_template, tokenize=False)
+        asked, opened = render(turns[:1]), render(turns[:1], add_generation_prompt=True)
+        closed = render(turns)
+        if not opened.startswith(asked) or not closed.startswith(opened):
+            return "", ""
+        return opened[len(asked) :], closed[len(opened) :].partition("ANSWER")[0]
 
     def _loglikelihood_tokens(
         self, requests: list[tuple[Any, list[int], list[int]]], disable_tqdm: bool = False, **_: Any

@@ -84,6 +84,19 @@ def test_chat_templates_are_the_tokenizers() -> None:
     assert ours.apply_chat_template(history) == theirs.apply_chat_template(history)
 
 
+def test_choices_after_a_template_are_encoded_as_training_encodes_answers() -> None:
+    from harness.axes.instruction import Conversation, Role, Turn
+    from harness.data.template import Template
+
+    lm = SubjectLM(subject(template=tokenizer().chat_template))
+    prompt = lm.apply_chat_template([{"role": "user", "content": "Say: value"}])
+    context, answer = lm._encode_pair(prompt, "value")
+    turns = (Turn(role=Role.user, text="Say: value"), Turn(role=Role.assistant, text="value"))
+    trained, _ = Template(tokenizer()).encode(Conversation(id="", turns=turns, source=""))
+    assert trained.tolist()[: len(context) + len(answer)] == context + answer
+    assert len(answer) == len(" value")
+
+
 def test_windows_predict_every_token_once() -> None:
     for length in (1, 7, 8, 9, 30):
         tokens = list(range(100, 100 + length))

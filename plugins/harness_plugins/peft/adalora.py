@@ -70,7 +70,7 @@ class AdaLoRA(LowRank):
         penalty = self.penalty(model)
         (self.config.orthogonality * penalty).backward()  # type: ignore[no-untyped-call]
         if step < self.config.total_steps:
-            inner = getattr(model, "module", model)
+            inner: Any = getattr(model, "module", model)
             inner.base_model.update_and_allocate(step)
         return {"orthogonality": penalty.detach()}
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from harness import Method, PackedLinear, hookimpl, linear_layers
 
+from ._library import layer_size
 from ._own import OwnPeft
 
 
@@ -31,7 +33,8 @@ class BitFit(OwnPeft):
                 layer.bias = nn.Parameter(torch.zeros(layer.out_features, device=like.device))
         for parameter in self.biases(model).values():
             parameter.requires_grad_(True)
-        model.bias_start = {n: p.detach().clone() for n, p in self.biases(model).items()}
+        start: Any = {name: bias.detach().clone() for name, bias in self.biases(model).items()}
+        model.bias_start = start
         return model
 
     def layers(self, model: nn.Module) -> list[nn.Module]:
@@ -59,10 +62,7 @@ class BitFit(OwnPeft):
 
     def trainable_parameters(self, model: nn.Module) -> int:
         """Outputs of all linear layers, and the biases of norms."""
-        linear = sum(
-            m.out_features if isinstance(m, nn.Linear) else m.bias.numel()  # type: ignore[union-attr]
-            for m in self.layers(model)
-        )
+        linear = sum(layer_size(layer)[1] for layer in self.layers(model))
         own = {id(m.bias) for m in self.layers(model) if m.bias is not None}
         others = sum(p.numel() for p in self.biases(model).values() if id(p) not in own)
         return linear + others

@@ -1,0 +1,165 @@
+"""Codebooks: 4-bit codes that index sixteen levels, scaled by the largest weight of each block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from harness import (
+    Calibration,
+    ConfigError,
+    PackedLinear,
+    Quantizer,
+    pack_codes,
+    packed_width,
+    unpack_codes,
+    weight_matrix,
+)
+
+NESTED_BLOCK = 256
+"""Block maxima that share a scale under double quantization."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodebookConfig(Quantizer.Config):
+    """Options of every quantizer on a codebook."""
+
+    block_size: int = 64
+    """Weights, in row order, that share a scale."""
+    double_quantization: bool = False
+    """Whether the scales are themselves stored in 8 bits."""
+
+    def __post_init__(self) -> None:
+        if self.block_size < 2:
+            raise ConfigError(f"quantizer.block_size={self.block_size} must be at least 2")
+
+
+def blocks_of(values: Tensor, size: int) -> Tensor:
+    """Values in rows of `size`, the last one padded with zeros."""
+    flat = values.flatten()
+    return torch.nn.functional.pad(flat, (0, -len(flat) % size)).view(-1, size)
+
+
+def nearest(values: Tensor, levels: Tensor) -> Tensor:
+    """Index of the level closest to each value; levels ascend."""
+    middle = (levels[1:] + levels[:-1]) / 2
+    return torch.bucketize(values.contiguous(), middle)
+
+
+def dynamic_levels() -> Tensor:
+    """The 256 levels of bitsandbytes' signed dynamic map: 7 decades of evenly spaced fractions."""
+    found = [0.0, 1.0]
+    for decade in range(7):
+        edges = torch.linspace(0.1, 1, 2**decade + 1, dtype=torch.float32)
+        middles = (edges[:-1] + edges[1:]) / 2
+        for value in (10 ** (decade - 6) * middles).tolist():
+            found += [value, -value]
+    return torch.tensor(sorted(found))
+
+
+class CodebookLinear(PackedLinear):
+    """Packed codes, and the largest absolute weight of each block.
+
+    Shapes: codes packed_width(out * in, 4); absmax blocks float32, or blocks uint8 with `nested_scale`
+    blocks / 256 float32 and `offset` 1
+    """
+
+    codes: Tensor
+    absmax: Tensor
+    nested_scale: Tensor | None
+    offset: Tensor | None
+    levels: Tensor
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: Tensor | None,
+        config: CodebookConfig,
+        levels: Sequence[float],
+    ) -> None:
+        super().__init__(in_features, out_features, bias)
+        self.block_size = config.block_size
+        count = -(-in_features * out_features // config.block_size)
+        nested = config.double_quantization
+        codes = torch.zeros(packed_width(in_features * out_features, 4), dtype=torch.uint8)
+        self.register_buffer("codes", codes)
+        kind = torch.uint8 if nested else torch.float32
+        self.register_buffer("absmax", torch.zeros(count, dtype=kind))
+        scales = torch.zeros(-(-count // NESTED_BLOCK)) if nested else None
+        self.register_buffer("nested_scale", scales)
+        self.register_buffer("offset", torch.zeros(1) if nested else None)
+        self.register_buffer("levels", torch.tensor(levels), persistent=False)
+
+    def stored_bits(self) -> int:
+        return super().stored_bits() - 8 * self.levels.numel() * self.levels.element_size()
+
+    def fill(self, weight: Tensor) -> CodebookLinear:
+        """Store a weight (out x in)."""
+        self.to(weight.device)
+        blocks = blocks_of(weight, self.block_size)
+        absmax = blocks.abs().amax(-1)
+        order = torch.argsort(self.levels)
+        scaled = blocks / absmax.clamp(min=1e-30)[:, None]
+        codes = order[nearest(scaled, self.levels[order])]
+        self.codes.copy_(pack_codes(codes.flatten()[: weight.numel()], 4))
+        if self.nested_scale is None:
+            self.absmax.copy_(absmax)
+        else:
+            assert self.offset is not None
+            self.offset.copy_(absmax.mean())
+            centred = blocks_of(absmax - self.offset, NESTED_BLOCK)
+            self.nested_scale.copy_(centred.abs().amax(-1))
+            relative = centred / self.nested_scale.clamp(min=1e-30)[:, None]
+            self.absmax.copy_(nearest(relative, dynamic_levels().to(weight.device)).flatten()[: len(absmax)])
+        return self
+
+    def scales(self) -> Tensor:
+        """The largest absolute weight of each block, unpacked."""
+        if self.nested_scale is None:
+            return self.absmax
+        relative = dynamic_levels().to(self.absmax.device)[self.absmax.long()]
+        scales = blocks_of(relative, NESTED_BLOCK) * self.nested_scale[:, None]
+        assert self.offset is not None
+        return scales.flatten()[: len(self.absmax)] + self.offset
+
+    def dequantize(self) -> Tensor:
+        """level[code] * largest weight of the block, float32."""
+        codes = unpack_codes(self.codes, 4, self.num_weights())
+        blocks = blocks_of(self.levels[codes.long()], self.block_size) * self.scales()[:, None]
+        return blocks.flatten()[: self.num_weights()].view(self.out_features, self.in_features)
+
+
+class CodebookQuantizer(Quantizer):
+    """Base of NF4 and FP4."""
+
+    Config = CodebookConfig
+    config: CodebookConfig
+    levels: Sequence[float] = ()
+    """The sixteen levels, by code."""
+
+    def quantize(self, model: nn.Module, calibration: Calibration | None) -> nn.Module:
+        return self.swap(
+            model, lambda name, layer: self.empty_layer(layer).fill(weight_matrix(layer).float())
+        )
+
+    def empty(self, model: nn.Module) -> nn.Module:
+        return self.swap(model, lambda name, layer: self.empty_layer(layer))
+
+    def empty_layer(self, layer: nn.Module) -> CodebookLinear:
+        """A packed layer of a linear layer's shape."""
+        out_features, in_features = weight_matrix(layer).shape
+        bias = layer.bias
+        assert bias is None or isinstance(bias, Tensor)
+        return CodebookLinear(in_features, out_features, bias, self.config, self.levels)
+
+    def bits_per_weight(self, in_features: int, out_features: int) -> float:
+        weights = in_features * out_features
+        blocks = -(-weights // self.config.block_size)
+        scales = 32 * blocks
+        if self.config.double_quantization:
+            scales = 8 * blocks + 32 * -(-blocks // NESTED_BLOCK) + 32
+        return (8 * packed_width(weights, 4) + scales) / weights

@@ -1,0 +1,45 @@
+"""LLM.int8(): eight-bit products, with outlier features computed in full precision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from harness import Calibration, ConfigError, Method, hookimpl, weight_matrix
+
+from ._int8 import Int8Config, Int8Quantizer
+
+
+class LLMInt8(Int8Quantizer):
+    """Vector-wise W8A8; input features with an entry above the threshold are split off.
+
+    Paper: Dettmers et al. 2022, arXiv:2208.07339, section 3
+    Differs: the split-off product is computed in the activation's precision on dequantized weights
+    """
+
+    name = "llm_int8"
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Int8Config):
+        outlier_threshold: float = 6.0
+        """Magnitude above which an input feature is computed in full precision; the paper's alpha."""
+
+        def __post_init__(self) -> None:
+            if self.outlier_threshold <= 0:
+                raise ConfigError(f"quantizer.outlier_threshold={self.outlier_threshold} must be positive")
+
+    config: Config
+
+    def threshold(self) -> float:
+        return self.config.outlier_threshold
+
+    def quantize(self, model: nn.Module, calibration: Calibration | None) -> nn.Module:
+        return self.swap(
+            model, lambda name, layer: self.empty_layer(layer).fill(weight_matrix(layer).float())
+        )
+
+
+@hookimpl
+def harness_methods() -> list[type[Method]]:
+    return [LLMInt8]

@@ -1,0 +1,35 @@
+"""ZeroQuant: eight-bit weights by row and activations by token, scaled as they come."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from harness import Calibration, Method, hookimpl, weight_matrix
+
+from ._int8 import Int8Config, Int8Quantizer
+
+
+class ZeroQuant(Int8Quantizer):
+    """Fine-grained W8A8 without calibration: a scale for each row of the weight and each token.
+
+    Paper: Yao et al. 2022, arXiv:2206.01861, section 4.1
+    Differs: a group of rows is one row; no layer-by-layer distillation
+    """
+
+    name = "zeroquant"
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Int8Config):
+        """There is nothing to choose."""
+
+    def quantize(self, model: nn.Module, calibration: Calibration | None) -> nn.Module:
+        return self.swap(
+            model, lambda name, layer: self.empty_layer(layer).fill(weight_matrix(layer).float())
+        )
+
+
+@hookimpl
+def harness_methods() -> list[type[Method]]:
+    return [ZeroQuant]

@@ -1,0 +1,147 @@
+"""Codebooks against bitsandbytes, GGUF blocks against the gguf package, int8 against planted outliers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import tiny_models as tiny
+import torch
+from harness_plugins.quantizer._codebook import dynamic_levels
+from harness_plugins.quantizer._int8 import Int8Linear, int8_product
+from torch import Tensor, nn
+
+from harness import Calibration
+
+GENERATOR = torch.Generator().manual_seed(0)
+
+
+def weight(outputs: int = 32, inputs: int = 128) -> Tensor:
+    return torch.randn(outputs, inputs, generator=GENERATOR)
+
+
+def packed(name: str, value: Tensor, **options: Any) -> Any:
+    """A linear layer with this weight, packed."""
+    layer = nn.Linear(value.shape[1], value.shape[0], bias=False)
+    layer.weight = nn.Parameter(value)
+    method = tiny.choose("quantizer", name, **options).build()
+    return method.quantize(nn.Sequential(layer), None)[0]
+
+
+@pytest.mark.parametrize("name", ["nf4", "fp4"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_codebooks_equal_bitsandbytes(name: str, nested: bool) -> None:
+    from bitsandbytes import functional as bnb
+
+    value = weight(64, 256)
+    data, state = bnb.quantize_4bit(value, blocksize=64, quant_type=name, compress_statistics=nested)
+    expected = bnb.dequantize_4bit(data, state)
+    got = packed(name, value, double_quantization=nested).dequantize()
+    scale = value.abs().max()
+    different = ((got - expected).abs() > 2e-3 * scale).float().mean()
+    assert different < 2e-3, f"{float(different):.3%} of the weights differ"
+    if not nested:
+        assert torch.allclose(got, expected, atol=1e-6) or different > 0
+
+
+def test_the_dynamic_map_is_that_of_bitsandbytes() -> None:
+    from bitsandbytes import functional as bnb
+
+    assert torch.allclose(dynamic_levels(), bnb.create_dynamic_map(), atol=1e-7)
+
+
+def test_bits_of_nf4_are_those_of_the_paper() -> None:
+    plain = tiny.choose("quantizer", "nf4").build()
+    nested = tiny.choose("quantizer", "nf4", double_quantization=True).build()
+    assert plain.bits_per_weight(4096, 4096) == 4.5
+    assert nested.bits_per_weight(4096, 4096) == pytest.approx(4.127, abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["q4_0", "q4_1", "q5_0", "q5_1", "q8_0"])
+def test_gguf_bytes_read_back_as_the_package_reads_them(kind: str) -> None:
+    from gguf import GGMLQuantizationType
+    from gguf.quants import dequantize
+
+    layer = packed("gguf", weight(), format=kind)
+    expected = dequantize(layer.blocks.numpy(), GGMLQuantizationType[kind.upper()])
+    assert torch.equal(layer.dequantize(), torch.from_numpy(expected))
+
+
+@pytest.mark.parametrize(
+    ("kind", "bits"), [("q4_0", 4.5), ("q4_1", 5), ("q5_0", 5.5), ("q5_1", 6), ("q8_0", 8.5)]
+)
+def test_gguf_bits(kind: str, bits: float) -> None:
+    assert tiny.choose("quantizer", "gguf", format=kind).build().bits_per_weight(64, 64) == bits
+
+
+def test_integer_products_are_exact() -> None:
+    a = torch.randint(-127, 128, (5, 40), generator=GENERATOR, dtype=torch.int8)
+    b = torch.randint(-127, 128, (7, 40), generator=GENERATOR, dtype=torch.int8)
+    assert torch.equal(int8_product(a, b).long(), a.long() @ b.long().T)
+
+
+def test_llm_int8_survives_outliers_that_break_plain_int8() -> None:
+    value = weight()
+    x = torch.randn(16, 128, generator=GENERATOR)
+    x[:, [3, 77]] *= 60  # two outlier features
+    inside = x.index_fill(1, torch.tensor([3, 77]), 0.0)
+
+    def error(layer: Any) -> float:
+        """Error from rounding the inputs, against what the other features contribute."""
+        with torch.no_grad():
+            exact = x @ layer.dequantize().T
+            return float((layer(x) - exact).norm() / (inside @ layer.dequantize().T).norm())
+
+    assert error(packed("llm_int8", value)) < 0.01
+    assert error(packed("zeroquant", value)) > 0.15, "plain int8 loses what lies beside the outliers"
+
+
+def test_llm_int8_without_outliers_is_plain_int8() -> None:
+    value, x = weight(), torch.randn(16, 128, generator=GENERATOR).clamp(-5, 5)
+    with torch.no_grad():
+        assert torch.equal(packed("llm_int8", value)(x), packed("zeroquant", value)(x))
+
+
+def planted_model() -> Any:
+    """A Llama whose normalised activations have outlier features."""
+    model = tiny.llama()
+    with torch.no_grad():
+        for layer in model.model.layers:
+            for norm in (layer.input_layernorm, layer.post_attention_layernorm):
+                norm.weight[[1, 9]] = 60.0
+    return model
+
+
+def calibration() -> Calibration:
+    batches = [torch.randint(3, tiny.VOCABULARY, (4, 48), generator=GENERATOR) for _ in range(2)]
+    return Calibration(batches_BT=batches, sha256="")
+
+
+def logits_error(name: str, **options: Any) -> float:
+    ids = torch.randint(3, tiny.VOCABULARY, (4, 48), generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        expected = planted_model()(input_ids=ids).logits
+        model = tiny.choose("quantizer", name, **options).build().quantize(planted_model(), calibration())
+        got = model(input_ids=ids).logits
+    return float((got - expected).norm() / expected.norm())
+
+
+def test_smoothing_beats_plain_int8_on_outliers_and_searching_is_no_worse() -> None:
+    plain = logits_error("zeroquant")
+    fixed = logits_error("smoothquant", alpha=0.5)
+    searched = logits_error("smoothquant", search=[0.3, 0.5, 0.7])
+    assert fixed < 0.7 * plain
+    assert searched < 1.2 * fixed
+
+
+def test_awq_beats_rounding_on_outliers() -> None:
+    assert logits_error("awq", bits=3) < 0.9 * logits_error("rtn", bits=3)
+
+
+def test_an_int8_layer_loads_its_smoothing() -> None:
+    value = weight()
+    smooth = torch.rand(128, generator=GENERATOR) + 0.5
+    layer = Int8Linear(128, 32, None, smooth=True, threshold=float("inf")).fill(value, smooth)
+    again = Int8Linear(128, 32, None, smooth=True, threshold=float("inf"))
+    again.load_state_dict(layer.state_dict())
+    assert torch.equal(again.dequantize(), layer.dequantize())

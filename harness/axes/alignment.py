@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.axes.instruction import Role, Turn
 from harness.axes.reward import Preference
-from harness.method import Method
+from harness.method import CellView, Method, Problem
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 
 class Needs(StrEnum):
@@ -84,6 +84,23 @@ class Alignment(Method):
     with another prompt's chosen answer)."""
     needs_values: bool = False
     """Whether rollouts come with a value head's estimates."""
+
+    @classmethod
+    def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
+        """A reward that is missing, or that no stage trains."""
+        if not cls.needs_reward:
+            return
+        reward = cell.choice("reward", stage="align")
+        if reward is None:
+            yield Problem(
+                where=f"alignment={cls.name}",
+                message="it learns from rewards and none is chosen; set reward=rules, pairwise, ensemble or judge",
+            )
+        elif reward.method.trains and "reward" not in cell.stages:  # type: ignore[attr-defined]
+            yield Problem(
+                where=f"reward={reward.method.name}",
+                message="it is a trained model; put the stage reward before align in stages",
+            )
 
     def turns(self, preference: Preference) -> dict[str, tuple[Turn, ...]]:
         """The sequences of a pair by name, as conversations; their answers are learned from."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import EffectError, IncompatibleError
-from harness.method import Method
+from harness.method import CellView, Method, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,6 +29,11 @@ class Peft(Method):
     """Whether the update can be folded into unpacked weights."""
     reversible: bool = True
     """Whether `disabled` gives back the model as it was before `apply`."""
+
+    @classmethod
+    def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
+        """Orders of stages that cannot work with this parameterisation."""
+        yield from order_problems(cell)
 
     @abstractmethod
     def apply(self, model: nn.Module) -> nn.Module:
@@ -64,6 +69,36 @@ class Peft(Method):
     def trainable_parameters(self, model: nn.Module) -> int | None:
         """Parameters that `apply` will train on this model, by formula; None where none is known."""
         return None
+
+
+def order_problems(cell: CellView) -> Iterable[Problem]:
+    """What cannot follow what: full tuning of packed weights, another adapter on one that cannot be merged."""
+    packed, adapter = False, None
+    for stage in cell.stages:
+        base = stage.partition("@")[0]
+        if base == "quantize" and cell.choice("quantizer", stage=stage) is not None:
+            if packed:
+                yield Problem(where=stage, message="the model is packed already; drop one quantize stage")
+            packed = True
+        needed = {"instruct": "instruction", "align": "alignment"}.get(base)
+        if needed is None or cell.choice(needed, stage=stage) is None:
+            continue
+        choice = cell.choice("peft", stage=stage)
+        assert choice is not None
+        method: type[Peft] = choice.method  # type: ignore[assignment]
+        if packed and method.delta == "weights":
+            yield Problem(
+                where=f"{stage}: peft={method.name}",
+                message="packed weights cannot be trained; use peft=lora, or put quantize after this stage",
+            )
+        if adapter is not None and adapter is not method and (packed or not adapter.mergeable):
+            why = "the weights are packed" if packed else "its update is no change of weights"
+            yield Problem(
+                where=f"{stage}: peft={method.name}",
+                message=f"the adapter of peft={adapter.name} cannot be merged first, because {why}; use one "
+                "method for both stages",
+            )
+        adapter = method if method.delta == "adapter" else None
 
 
 def match_modules(model: nn.Module, patterns: Iterable[str], *, where: str) -> list[str]:

@@ -122,6 +122,7 @@ class LowRank(LibraryPeft):
 
     @classmethod
     def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
+        yield from super().check(config, cell, meta_model)
         if meta_model is not None:
             for message in rank_problems(config, meta_model):
                 yield Problem(where="peft.rank", message=message)

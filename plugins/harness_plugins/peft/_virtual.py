@@ -41,6 +41,7 @@ class VirtualTokens(LibraryPeft):
 
     @classmethod
     def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
+        yield from super().check(config, cell, meta_model)
         strategy = cell.choice("instruction_strategy", stage="instruct")
         if strategy is not None and "instruct" in cell.stages and strategy.build().packs():
             yield Problem(

@@ -94,7 +94,7 @@ class Alignment(Method):
         if reward is None:
             yield Problem(
                 where=f"alignment={cls.name}",
-                message="it learns from rewards and none is chosen; set reward=rules, pairwise, ensemble or judge",
+                message="it learns from rewards and none is chosen; set reward=rules (or pairwise, judge)",
             )
         elif reward.method.trains and "reward" not in cell.stages:  # type: ignore[attr-defined]
             yield Problem(

@@ -72,7 +72,7 @@ class Peft(Method):
 
 
 def order_problems(cell: CellView) -> Iterable[Problem]:
-    """What cannot follow what: full tuning of packed weights, another adapter on one that cannot be merged."""
+    """Full tuning of packed weights, and an adapter after another that cannot be merged."""
     packed, adapter = False, None
     for stage in cell.stages:
         base = stage.partition("@")[0]

@@ -73,6 +73,7 @@ from harness.data.reading import read_text as read_text
 from harness.data.similarity import mtld as mtld
 from harness.data.similarity import rouge_l as rouge_l
 from harness.data.skills import Item as Item
+from harness.data.skills import skill_families as skill_families
 from harness.data.skills import skill_items as skill_items
 from harness.data.surprise import answer_surprise as answer_surprise
 from harness.data.surprise import text_surprise as text_surprise

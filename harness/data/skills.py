@@ -136,15 +136,23 @@ GROUPS: dict[str, tuple[str, ...]] = {
 """Names for several families met in turn."""
 
 
+def skill_families(name: str) -> tuple[str, ...]:
+    """The families of a group, or the one family of that name.
+
+    Raises: UnknownNameError on a family or group that does not exist
+    """
+    if name not in FAMILIES and name not in GROUPS:
+        raise UnknownNameError(what="skill", name=name, known=[*FAMILIES, *GROUPS])
+    return GROUPS.get(name, (name,))
+
+
 def skill_items(name: str, split: Split | str, seed: int, n: int) -> Iterator[Item]:
     """`n` distinct items of a family, or of a group's families in turn; fewer where there are no more.
 
     The split of an item is decided by a hash of its prompt, so no seed moves an item across splits.
     Raises: UnknownNameError on a family or group that does not exist
     """
-    if name not in FAMILIES and name not in GROUPS:
-        raise UnknownNameError(what="skill", name=name, known=[*FAMILIES, *GROUPS])
-    streams = [_items(family, Split(split), seed) for family in GROUPS.get(name, (name,))]
+    streams = [_items(family, Split(split), seed) for family in skill_families(name)]
     left = n
     while streams and left:
         for stream in list(streams)[:left]:

@@ -8,11 +8,13 @@ from harness import (
     Conversation,
     Document,
     Instruction,
+    Item,
     Method,
     Role,
     Split,
     Turn,
     hookimpl,
+    skill_families,
     skill_items,
 )
 
@@ -22,6 +24,8 @@ HELD_OUT_DIVISOR = 10
 class Task(Instruction):
     """Instances of tasks written out as instruction and answer; inverted ones ask for the instruction.
 
+    Every family of tasks has the same number of training items, small ones by repetition.
+
     Paper: Wei et al. 2021, arXiv:2109.01652 (tasks as instructions, some inverted)
     """
 
@@ -30,7 +34,7 @@ class Task(Instruction):
     @dataclass(frozen=True, kw_only=True)
     class Config(Instruction.Config):
         skills: list[str] = field(default_factory=lambda: ["instructions", "recall"])
-        """Skills or groups of skills, in equal parts."""
+        """Skills or groups of skills; each family among them gets an equal part."""
         num_items: int = 6000
         """Training items in all; a tenth as many for validation and for test."""
         inverted_share: float = 0.0
@@ -47,32 +51,37 @@ class Task(Instruction):
     config: Config
 
     def conversations(self, documents: Sequence[Document], seed: int) -> Iterator[Conversation]:
+        families = [family for skill in self.config.skills for family in skill_families(skill)]
         for split in Split:
-            total = self.config.num_items
-            total = total if split is Split.train else max(1, total // HELD_OUT_DIVISOR)
-            for place, skill in enumerate(self.config.skills):
-                share = (total + place) // len(self.config.skills)
-                for index, item in enumerate(skill_items(skill, split, seed, share)):
-                    invert = int((index + 1) * self.config.inverted_share) > int(
-                        index * self.config.inverted_share
-                    )
-                    yield Conversation(
-                        id=item.id,
-                        turns=_inverted(item.prompt, item.answer)
-                        if invert
-                        else _asked(item.prompt, item.answer),
-                        source=f"{item.skill}_inverted" if invert else item.skill,
-                        split=split,
-                        checks={} if invert else item.checks,
-                    )
+            total = (
+                self.config.num_items if split is Split.train else self.config.num_items // HELD_OUT_DIVISOR
+            )
+            for place, family in enumerate(families):
+                share = max(1, (total + place) // len(families))
+                yield from self._family(family, split, seed, share)
+
+    def _family(self, family: str, split: Split, seed: int, number: int) -> Iterator[Conversation]:
+        """Items of one family; where training wants more than there are, they come again."""
+        items = list(skill_items(family, split, seed, number))
+        for index in range(number if split is Split.train else len(items)):
+            item, lap = items[index % len(items)], index // len(items)
+            share = self.config.inverted_share
+            invert = int((index + 1) * share) > int(index * share)
+            yield Conversation(
+                id=f"{item.id}~{lap}" if lap else item.id,
+                turns=_inverted(item) if invert else _asked(item.prompt, item.answer),
+                source=f"{item.skill}_inverted" if invert else item.skill,
+                split=split,
+                checks={} if invert else item.checks,
+            )
 
 
 def _asked(prompt: str, answer: str) -> tuple[Turn, ...]:
     return Turn(role=Role.user, text=prompt), Turn(role=Role.assistant, text=answer)
 
 
-def _inverted(prompt: str, answer: str) -> tuple[Turn, ...]:
-    return _asked(f"Ask for: {answer}", prompt)
+def _inverted(item: Item) -> tuple[Turn, ...]:
+    return _asked(f"Ask for: {item.answer}", item.prompt)
 
 
 @hookimpl

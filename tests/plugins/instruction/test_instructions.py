@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,15 @@ def test_inverted_tasks_ask_for_the_instruction() -> None:
         prompt, answer = (turn.text for turn in conversation.turns)
         assert prompt.startswith("Ask for: ")
         assert answer == f"Copy: {prompt.removeprefix('Ask for: ')}"
+
+
+def test_every_family_of_tasks_is_trained_on_alike() -> None:
+    found = list(Task(Task.Config(num_items=600)).conversations((), 0))
+    counts = Counter(c.source for c in found if c.split is Split.train)
+    assert set(counts.values()) == {100}
+    assert len(counts) == 6
+    held_out = [c.turns[0].text for c in found if c.split is Split.test]
+    assert len(held_out) == len(set(held_out))
 
 
 def test_synthetic_keeps_only_what_differs() -> None:

@@ -91,9 +91,10 @@ def factors(experiment: Experiment, asked: Request) -> list[Factor]:
     changes = [item for item in asked.swept if item.key != "seed"]
     changes += [item for item in asked.plain if item.key in found or _sets_factor(item, found.values())]
     for item in changes:
-        if item.key in found and set(item.values) <= {v.label for v in found[item.key].levels}:
+        if _chooses(item, found):
             factor = found[item.key]
-            found[item.key] = replace(factor, levels=tuple(factor.level(v) for v in item.values))
+            chosen = tuple(factor.level(_unquoted(v)) for v in item.values)
+            found[item.key] = replace(factor, levels=chosen)
             continue
         name = next((f.name for f in found.values() if item.key in f.sets()), item.key)
         levels = tuple(Level(_unquoted(v), (f"{item.key}={v}",)) for v in item.values)
@@ -105,10 +106,7 @@ def chosen_labels(experiment: Experiment, asked: Request) -> set[str]:
     """Overrides that choose a factor's levels by its name and are no config keys themselves."""
     found = {name: _factor(name, value) for name, value in experiment.factors.items()}
     return {
-        text
-        for item in (*asked.plain, *asked.swept)
-        if item.key in found and set(item.values) <= {v.label for v in found[item.key].levels}
-        for text in item.overrides()
+        text for item in (*asked.plain, *asked.swept) if _chooses(item, found) for text in item.overrides()
     }
 
 
@@ -242,6 +240,12 @@ def _check_names(names: Iterable[str], found: Sequence[Factor], *, where: str) -
     for name in names:
         if name not in known:
             raise UnknownNameError(what=f"factor (in {where})", name=str(name), known=known)
+
+
+def _chooses(item: Assignment, found: Mapping[str, Factor]) -> bool:
+    """Whether an override names a factor and levels of it."""
+    factor = found.get(item.key)
+    return factor is not None and {_unquoted(v) for v in item.values} <= {v.label for v in factor.levels}
 
 
 def _sets_factor(item: Assignment, found: Iterable[Factor]) -> bool:

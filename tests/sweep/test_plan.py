@@ -1,0 +1,114 @@
+"""The plan: cells as Hydra composes them, stages shared, seeds where they belong, problems beforehand."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.compose import compose
+from harness.errors import ConfigError
+from harness.store import Store
+from harness.sweep.assemble import Assembler
+from harness.sweep.plan import make_plan
+
+SMALL = ("scale=smoke", "corpus.max_bytes=300000")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["attention=grouped_query", "attention.num_kv_heads=2", "seed=3", "seed_from=pretrain"],
+        ["optimizer=lion", "optimizer.weight_decay=0.25"],
+        ["optimizer@align.optimizer=lion", "alignment=dpo", "alignment.beta=0.2"],
+        ["quantizer=rtn", "quantizer.bits=8", "pretrain.learning_rate=0.01"],
+        ["peft=lora", "instruct.budget.amount=1000"],
+        ["evaluator=[perplexity]", "stabilizer=[]"],
+        ["scale=mini", "tokenizer=byte_bpe", "tokenizer.vocab_size=300"],
+        ["stages=[corpus,tokenizer]", "mixture=proportional"],
+        ["+experiment_note=x"],
+    ],
+)
+def test_assembled_cells_equal_hydras_own_composition(overrides: list[str]) -> None:
+    base = (*SMALL, "optimizer.weight_decay=0.1")
+    assembler = Assembler(base)
+    keys = {text.partition("=")[0] for text in overrides}
+    whole = [text for text in base if text.partition("=")[0] not in keys] + overrides
+    if overrides[0].startswith("+"):
+        with pytest.raises(ConfigError):
+            compose(whole)
+        with pytest.raises(ConfigError):
+            assembler.cell(overrides)
+        return
+    theirs, ours = compose(whole), assembler.cell(overrides)
+    assert ours.config == theirs.config
+    assert (ours.id, ours.overrides) == (theirs.id, theirs.overrides)
+
+
+@pytest.mark.parametrize("bad", ["optimizer.weight_dekay=1", "pretrain.learning_rate=fast", "attention=gqq"])
+def test_a_bad_value_of_any_cell_is_refused_before_anything_runs(store: Store, bad: str) -> None:
+    key, _, value = bad.partition("=")
+    good = {"attention": "full", "pretrain.learning_rate": "0.1"}.get(key, "0.1")
+    with pytest.raises(ConfigError):
+        make_plan([*SMALL, f"{key}={good},{value}"], store=store)
+
+
+def test_stages_are_shared_as_far_as_nothing_differs(store: Store) -> None:
+    plan = make_plan([*SMALL, "peft=full,lora", "quantizer=none,rtn", "seed=0,1"], store=store)
+    assert len(plan.cells) == 8
+    by_stage: dict[str, set[str]] = {}
+    for key in plan.wanted():
+        by_stage.setdefault(plan.graph.nodes[key].stage, set()).add(key)
+    counts = {stage: len(keys) for stage, keys in by_stage.items()}
+    assert (counts["corpus"], counts["tokenizer"], counts["tokens"], counts["pretrain"]) == (1, 1, 1, 1)
+    assert (counts["instruct"], counts["quantize"]) == (4, 4)
+    seeds = {(n.stage, n.seed) for n in plan.graph.nodes.values() if n.stage in ("pretrain", "instruct")}
+    assert seeds == {("pretrain", 0), ("instruct", 0), ("instruct", 1)}
+    assert plan.summary().startswith("8 cells, ")
+    assert plan.name == "peft_x_quantizer"
+
+
+def test_keys_of_a_part_hold_only_what_it_depends_on(store: Store) -> None:
+    one = make_plan([*SMALL, "evaluator=[perplexity]"], store=store)
+    two = make_plan([*SMALL, "evaluator=[perplexity,efficiency]"], store=store)
+    assert set(one.cells[0].keys) < set(two.cells[0].keys)
+
+
+def test_what_cannot_change_a_result_changes_no_key(store: Store) -> None:
+    plain = make_plan([*SMALL], store=store)
+    other = make_plan([*SMALL, "tracker=[]", "question=why"], store=store)
+    assert plain.cells[0].keys == other.cells[0].keys
+    assert plain.cells[0].cell.id == other.cells[0].cell.id
+
+
+def test_a_run_takes_first_levels_and_says_so(store: Store) -> None:
+    with pytest.raises(ConfigError, match="use `harness sweep`"):
+        make_plan([*SMALL, "peft=full,lora"], store=store, single=True)
+
+
+def test_cells_that_are_the_same_are_left_out(store: Store) -> None:
+    plan = make_plan([*SMALL, "optimizer=adamw,adamw"], store=store)
+    assert len(plan.cells) == 1
+    assert plan.notes == ["1 cell the same as another, left out"]
+
+
+def test_a_model_reference_becomes_a_node_of_the_graph(store: Store) -> None:
+    plan = make_plan(
+        [*SMALL, "peft=lora", "evaluator=[win_rate]", "evaluator.win_rate.baseline='cell:peft=full'"],
+        store=store,
+    )
+    nodes = plan.graph.nodes
+    (rate,) = [node for node in nodes.values() if node.stage == "evaluate"]
+    baseline = nodes[rate.inputs["evaluator.win_rate.baseline"]]
+    assert baseline.stage == "instruct"
+    assert baseline.choices["peft"].method.name == "full"  # type: ignore[union-attr]
+    assert baseline.key in plan.wanted()
+    assert baseline.key not in plan.cells[0].keys
+
+
+def test_a_missing_input_is_explained(store: Store) -> None:
+    with pytest.raises(ConfigError, match=r"needs .*which no earlier stage"):
+        make_plan([*SMALL, "stages=[pretrain]"], store=store)

@@ -21,7 +21,7 @@ from harness.registry import registry
 from harness.spec import ModelSpec
 from harness.stages import CHAIN, stage_class
 
-NOT_RESULT = (*EXPERIMENT_KEYS, "tracker", "device", "scale")
+NOT_RESULT = (*EXPERIMENT_KEYS, "tracker", "device", "scale", "at_most")
 """Root keys that do not determine what a cell yields."""
 
 
@@ -38,6 +38,7 @@ class Cell(CellView):
         self, node: DictConfig | dict[str, Any], *, overrides: tuple[str, ...] = (), experiment: str = ""
     ) -> None:
         raw: Any = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+        _bound(raw)
         self.overrides = overrides
         self.stages = tuple(raw["stages"])
         self.seed, self.base_seed = int(raw["seed"]), int(raw["base_seed"])
@@ -202,6 +203,22 @@ class Cell(CellView):
             else:
                 content.setdefault(axis, None)
         return content
+
+
+def _bound(raw: dict[str, Any]) -> None:
+    """Apply `at_most`: lower an option where it is higher or unlimited; of a list keep the first ones."""
+    for key, most in raw["at_most"].items():
+        *parents, name = key.split(".")
+        node: Any = raw
+        for parent in parents:
+            node = node.get(parent) if isinstance(node, Mapping) else None
+        if not isinstance(node, dict) or name not in node:
+            continue
+        value = node[name]
+        if isinstance(value, list):
+            node[name] = value[: int(most)]
+        elif value is None or value == 0 or value > most:
+            node[name] = type(value)(most) if value else int(most)
 
 
 def _with_name(choice: Choice) -> dict[str, Any]:

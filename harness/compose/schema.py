@@ -41,6 +41,8 @@ class Root(Experiment):
     """Stages in order; a suffix (`instruct@chat`) names a second use of one."""
     scale: str = ""
     """Name of the scale preset, set by it."""
+    at_most: dict[str, float] = field(default_factory=dict)
+    """Bounds on options, by key, where a cell has them; null and 0 (no limit) count as above any bound."""
 
 
 EXPERIMENT_KEYS = tuple(f.name for f in fields(Experiment))

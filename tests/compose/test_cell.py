@@ -109,3 +109,17 @@ def test_composing_leaves_hydra_as_it_was() -> None:
 
     load()
     assert not GlobalHydra.instance().is_initialized()
+
+
+def test_a_scale_bounds_what_a_cell_has_and_wins_over_the_experiment() -> None:
+    cell = compose(["scale=smoke", "evaluator=[lm_eval,perplexity]", "evaluator.lm_eval.limit=null"])
+    limits = {choice.method.name: choice.config for choice in cell.choices("evaluator")}
+    assert limits["lm_eval"].limit == 10  # type: ignore[attr-defined]
+    assert limits["perplexity"].max_documents == 10  # type: ignore[attr-defined]
+    assert cell.stage_config("pretrain").budget.amount == 2
+    assert (
+        compose(["scale=smoke", "evaluator.perplexity.max_documents=3"]).config["evaluator"]["perplexity"][
+            "max_documents"
+        ]
+        == 3
+    )

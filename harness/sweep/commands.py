@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -98,21 +96,9 @@ def watch(arguments: Sequence[str]) -> int:
 
 def plan(arguments: Sequence[str]) -> int:
     """`harness plan`: what a sweep would do, and what cannot work; nothing is run."""
-    made = make_plan(job_overrides(text for text in arguments if text != "--json"), store=Store())
-    if "--json" in arguments:
-        print(json.dumps(describe(made), indent=1))
-        return 0
-    console = Console()
-    console.print(made.summary(), highlight=False)
-    for note in made.notes:
-        console.print(note, highlight=False, markup=False)
-    console.print(_stage_table(made))
-    for cell in made.cells:
-        for problem in cell.problems:
-            where = " ".join(f"{name}={label}" for name, label in cell.levels.items())
-            word = "cannot work" if problem.fatal else "note"
-            console.print(f"{where}: {word}: {problem}", highlight=False, markup=False)
-    return 0
+    from harness.sweep import overview
+
+    return overview.main(arguments)
 
 
 def multirun(
@@ -135,40 +121,6 @@ def work_on(file: Path) -> int:
     """One worker of a plan, placed by a launcher."""
     made, chosen = read_plan(file)
     return _work(made, chosen)
-
-
-def describe(made: Plan) -> dict[str, Any]:
-    """A plan as JSON."""
-    missing = {node.key for node in made.missing()}
-    return {
-        "sweep": made.name,
-        "summary": made.summary(),
-        "notes": made.notes,
-        "factors": {factor.name: [level.label for level in factor.levels] for factor in made.factors},
-        "cells": [
-            {
-                "cell": cell.cell.id,
-                "levels": cell.levels,
-                "seed": cell.seed,
-                "overrides": list(cell.cell.overrides),
-                "stages": list(cell.keys),
-                "problems": [str(problem) for problem in cell.problems],
-                "refused": bool(cell.refused),
-            }
-            for cell in made.cells
-        ],
-        "stages": [
-            {
-                "key": key,
-                "stage": made.graph.nodes[key].stage,
-                "part": made.graph.nodes[key].part,
-                "inputs": made.graph.nodes[key].inputs,
-                "seed": made.graph.nodes[key].seed,
-                "stored": key not in missing,
-            }
-            for key in made.wanted()
-        ],
-    }
 
 
 def _work(made: Plan, options: Options) -> int:
@@ -221,17 +173,3 @@ def print_outcomes(made: Plan, outcomes: Counter[str]) -> None:
     console.print(
         f"Records: {made.graph.store.root / 'records' / made.name}", highlight=False, soft_wrap=True
     )
-
-
-def _stage_table(made: Plan) -> Table:
-    missing = {node.key for node in made.missing()}
-    wanted = made.wanted()
-    table = Table("stage", "asked", "distinct", "to run", "in the store")
-    asked = Counter(
-        made.graph.nodes[key].stage for cell in made.cells if not cell.refused for key in cell.keys
-    )
-    for stage in dict.fromkeys(made.graph.nodes[key].stage for key in wanted):
-        own = [key for key in wanted if made.graph.nodes[key].stage == stage]
-        run_now = sum(key in missing for key in own)
-        table.add_row(stage, str(asked[stage]), str(len(own)), str(run_now), str(len(own) - run_now))
-    return table

@@ -1,0 +1,172 @@
+"""What a training costs before it runs: FLOPs, peak tensor bytes and GPUs, by formulas stated here.
+
+Units: bytes and FLOPs; GiB = 2**30 bytes. Sequences have their full length, so short data cost less
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from harness.spec import ModelSpec
+
+ADAMW_STATE = 16
+"""Bytes a trained weight costs in mixed precision: weight 2, gradient 2, and in fp32 a copy 4, two moments 8
+(Rajbhandari et al. 2020, arXiv:1910.02054, section 3.1); in plain fp32 they are 4 + 4 + 8."""
+USABLE = 0.97
+"""Share of a GPU's memory that tensors can use, beside the CUDA context and fragments."""
+GATHERED_LAYERS = 2
+"""Layers whose weights ZeRO-3 holds whole at once: the one computed and the one fetched ahead."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """A decoder's size, as far as cost depends on it.
+
+    Shapes: dim D, num_layers L, num_heads N, ffn_dim F, vocab_size V; `gated` has three feed-forward matrices
+    """
+
+    vocab_size: int
+    dim: int
+    num_layers: int
+    num_heads: int
+    ffn_dim: int
+    head_dim: int = 0
+    gated: bool = True
+    tied: bool = False
+
+    @classmethod
+    def of(cls, spec: ModelSpec, *, gated: bool = True) -> Size:
+        """The size of a spec."""
+        return cls(
+            vocab_size=spec.vocab_size,
+            dim=spec.dim,
+            num_layers=spec.num_layers,
+            num_heads=spec.num_heads,
+            head_dim=spec.head_dim,
+            ffn_dim=spec.ffn_dim,
+            gated=gated,
+            tied=spec.tie_embeddings,
+        )
+
+    @property
+    def width(self) -> int:
+        """Width of all heads together."""
+        return self.num_heads * (self.head_dim or self.dim // self.num_heads)
+
+    @property
+    def layer_weights(self) -> int:
+        """Linear weights of one block."""
+        return 4 * self.dim * self.width + (3 if self.gated else 2) * self.dim * self.ffn_dim
+
+    @property
+    def linear_weights(self) -> int:
+        """Linear weights of all blocks: what quantization packs."""
+        return self.num_layers * self.layer_weights
+
+    @property
+    def parameters(self) -> int:
+        """All weights: blocks, norms, embedding and head."""
+        norms = (2 * self.num_layers + 1) * self.dim
+        return self.linear_weights + norms + (1 if self.tied else 2) * self.vocab_size * self.dim
+
+    def flops_per_token(self, sequence_length: int, *, trained: float = 1.0) -> float:
+        """FLOPs of a training step per token, by the convention that training measures too.
+
+        4 x weights that are multiplied + 2 x those trained + 12 x L x N x H x T (PaLM, arXiv:2204.02311,
+        appendix B); `trained` is the share of the weights that is trained
+        """
+        multiplied = self.linear_weights + self.vocab_size * self.dim
+        return (4 + 2 * trained) * multiplied + 12 * self.num_layers * self.width * sequence_length
+
+    def layer_activations(self, sequence_length: int, *, element: int, flash: bool) -> float:
+        """Bytes that one block keeps for the backward pass, per token.
+
+        Two norms (input and normalised), q k v, rotated q k, attention's output, the residual sum, and the
+        feed-forward's hidden values; without flash also scores and probabilities over T keys (one in fp32)
+        """
+        hidden = (4 if self.gated else 2) * self.ffn_dim
+        scores = 0 if flash else (2 * element + 4) * self.num_heads * sequence_length
+        return element * (6 * self.dim + 4 * self.width + hidden) + scores
+
+    def logits(self, *, element: int) -> float:
+        """Bytes of logits per token: themselves, their log-softmax in fp32, and its gradient in fp32."""
+        return (element + 8) * self.vocab_size
+
+    def activations(self, sequence_length: int, *, element: int, flash: bool, recompute: bool) -> float:
+        """Bytes kept per token; with recomputation each block's input, and one block whole."""
+        block = self.layer_activations(sequence_length, element=element, flash=flash)
+        kept = block * self.num_layers
+        if recompute:
+            kept = element * self.dim * self.num_layers + block
+        return kept + self.logits(element=element)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What one training takes."""
+
+    flops: float
+    memory: float
+    """Peak bytes of tensors on one device."""
+    disk: float
+
+
+def training_cost(
+    size: Size,
+    *,
+    tokens: float,
+    sequence_length: int,
+    micro_batch: int,
+    trained: float = 1.0,
+    mixed: bool = False,
+    recompute: bool = False,
+    flash: bool = True,
+) -> Cost:
+    """FLOPs, peak tensor bytes and size on disk of a training on one device in fp32 or mixed precision."""
+    element = 2 if mixed else 4
+    state = size.parameters * (4 + trained * 12)
+    kept = size.activations(sequence_length, element=element, flash=flash, recompute=recompute)
+    return Cost(
+        flops=tokens * size.flops_per_token(sequence_length, trained=trained),
+        memory=state + kept * micro_batch * sequence_length,
+        disk=4.0 * size.parameters,
+    )
+
+
+def zero3_bytes(size: Size, *, gpus: int, batch: int, sequence_length: int) -> float:
+    """Peak bytes on each GPU of full tuning with ZeRO-3, bf16 and recomputation.
+
+    The states of all weights divided over the GPUs, the layers gathered at once, activations and logits
+    """
+    gathered = 2 * (GATHERED_LAYERS * size.layer_weights + size.vocab_size * size.dim)
+    kept = size.activations(sequence_length, element=2, flash=False, recompute=True)
+    return ADAMW_STATE * size.parameters / gpus + gathered + kept * batch * sequence_length
+
+
+def weight_bytes(size: Size, *, bits: int) -> float:
+    """Bytes of the weights for inference: linear layers in `bits`, the rest in 16 bits; int8 has one fp32
+    scale a row, 4 bits one fp32 scale for every 64 weights."""
+    rest = 2 * (size.parameters - size.linear_weights)
+    if bits == 16:
+        return 2 * size.linear_weights + rest
+    scales = size.linear_weights / (64 if bits == 4 else size.dim) * 4
+    return size.linear_weights * bits / 8 + scales + rest
+
+
+def lora_batch(size: Size, *, rank: int, memory: float, sequence_length: int, recompute: bool) -> int:
+    """The largest batch of full-length sequences that LoRA over int8 weights takes on one GPU.
+
+    Adapters of that rank on all linear layers in fp32 with their optimizer states; activations in 16 bits
+    """
+    ffn = (3 if size.gated else 2) * (size.dim + size.ffn_dim)
+    adapters = size.num_layers * rank * (4 * (size.dim + size.width) + ffn)
+    free = memory * USABLE - weight_bytes(size, bits=8) - ADAMW_STATE * adapters
+    kept = size.activations(sequence_length, element=2, flash=False, recompute=recompute)
+    return max(0, math.floor(free / (kept * sequence_length)))
+
+
+def least_gpus(needed: float, *, memory: float, power_of_two: bool = False) -> int:
+    """The least number of GPUs whose memory holds `needed` bytes together."""
+    number = max(1, math.ceil(needed / memory))
+    return 1 << (number - 1).bit_length() if power_of_two else number

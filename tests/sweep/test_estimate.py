@@ -1,0 +1,51 @@
+"""Estimates: the survey's Table 8, published sizes, and what trainings here measured."""
+
+import pytest
+
+from harness.sweep.estimate import Size, least_gpus, training_cost
+from harness.sweep.table8 import GIB, LLAMA, table8
+
+
+@pytest.mark.parametrize(
+    ("name", "published"), [("7B", 6.738e9), ("13B", 13.016e9), ("30B", 32.529e9), ("65B", 65.286e9)]
+)
+def test_parameters_are_those_of_the_released_models(name: str, published: float) -> None:
+    assert LLAMA[name].parameters == pytest.approx(published, rel=1e-3)
+
+
+def test_full_tuning_fits_where_the_survey_says_and_not_on_half_the_gpus() -> None:
+    for row in table8():
+        assert row["full_fits"], row
+        assert not row["half_fits"], row
+
+
+def test_the_lora_batches_of_the_survey_lie_between_with_and_without_recomputation() -> None:
+    for row in table8():
+        assert row["lora_batch"][False] < row["lora_printed"] < row["lora_batch"][True], row
+        assert any("recompute" in note for note in row["notes"])
+
+
+def test_least_gpus_for_inference_agree_9_times_exactly_and_12_times_as_powers_of_two() -> None:
+    exact = powers = 0
+    for row in table8():
+        exact += sum(a == b for a, b in zip(row["inference_exact"], row["inference_printed"], strict=True))
+        powers += sum(
+            a == b for a, b in zip(row["inference_power_of_two"], row["inference_printed"], strict=True)
+        )
+        differing = sum(a != b for a, b in zip(row["inference_exact"], row["inference_printed"], strict=True))
+        assert sum("GPUs hold the weights" in note for note in row["notes"]) == differing
+    assert (exact, powers) == (9, 12)
+
+
+def test_counts_of_gpus_round_up() -> None:
+    assert [least_gpus(n * GIB, memory=24 * GIB) for n in (1, 24, 25, 121.6)] == [1, 1, 2, 6]
+    assert least_gpus(121.6 * GIB, memory=24 * GIB, power_of_two=True) == 8
+
+
+def test_estimated_memory_is_near_the_measured_peak_of_a_training() -> None:
+    """A pretraining measured here: 16 sequences of 256 tokens in fp32, 922,752 weights, 260,159,212 bytes."""
+    size = Size(vocab_size=1024, dim=128, num_layers=4, num_heads=4, head_dim=32, ffn_dim=344, tied=True)
+    assert size.parameters == pytest.approx(922752, rel=0.01)
+    cost = training_cost(size, tokens=16384, sequence_length=256, micro_batch=16)
+    assert cost.memory == pytest.approx(260159212, rel=0.15)
+    assert cost.flops == 116366770176, "training counts by the same convention"

@@ -8,55 +8,102 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import HarnessError, UnknownNameError
-from harness.report.claims import Checked, check_all
+from harness.errors import ConfigError, HarnessError, UnknownNameError
+from harness.report import published, reference
+from harness.report.claims import check_all
 from harness.report.comparability import comparable
-from harness.report.figures import Figure, figures
+from harness.report.document import Report, show, write
+from harness.report.figures import figures
 from harness.report.frames import Results, arrange
-from harness.report.layout import load_layout
-from harness.report.page import page
+from harness.report.layout import Layout, load_layout, shipped
 from harness.report.records import Record, read, write_compact
 from harness.report.samples import shown_items
-from harness.report.table import Table, build
-from harness.report.writers import FORMATS, WRITERS, escape_markdown, markdown, notes_markdown, terminal
+from harness.report.table import build
+from harness.report.writers import FORMATS
 
 if TYPE_CHECKING:
     from harness.sweep.plan import Plan
 
+PUBLISHED = "published"
+
 
 def report(
-    experiment: str,
+    experiment: str | None,
     *,
     table: str | Mapping[str, Any] | None = None,
     formats: Sequence[str] = FORMATS,
     out: Path | None = None,
     store: object = None,
     cells: Collection[str] | None = None,
+    compare: str | None = None,
     quiet: bool = False,
 ) -> Path:
     """Write the report of an experiment and print its table; returns the folder.
 
-    `table` is a layout's name, path or content (default: the experiment's `report:`, else from its factors);
-    `store` a Store, a folder or a committed `records.json.gz`; `cells` keeps only those records.
+    `table` is a layout's name, path or content (default: the experiment's `report:`, else the layout of its
+    name, else one made from its factors); `store` a Store, a folder or a committed `records.json.gz`; `cells`
+    keeps only those records; `compare="published"` puts the survey's values beside ours. A reference table
+    needs no experiment.
     Raises: DataError without records; UnknownNameError for a format, layout, factor or metric; ConfigError
     """
     for name in formats:
         if name not in FORMATS:
             raise UnknownNameError(what="report format", name=name, known=FORMATS)
+    if compare not in (None, PUBLISHED):
+        raise UnknownNameError(what="comparison", name=str(compare), known=[PUBLISHED])
+    layout = load_layout(table)
+    if layout.reference:
+        return reference_report(layout, out=out, formats=formats, quiet=quiet)
+    if not experiment:
+        raise ConfigError(
+            "harness report needs an experiment, or --table with a reference table (T5, T6, T7)"
+        )
     records = read(store, experiment, cells=cells)
+    results = results_of(records)
+    if table is None:
+        layout = own_layout(experiment, records[-1], results)
+    built = build(results, layout)
+    made = Report(
+        table=built,
+        results=results,
+        claims=check_all(results, [*(records[-1].experiment.get("claims") or ()), *layout.claims]),
+        figures=figures(built, results) if {"md", "html"} & set(formats) else [],
+        beside=published.beside(layout, results) if compare else None,
+    )
+    folder = Path(out) if out is not None else Path("reports") / default_folder(experiment, records)
+    write(made, folder, formats=formats)
+    write_compact(records, folder / "records.json.gz", shown=shown_items(results.all_records()))
+    if not quiet:
+        show(made, folder)
+    return folder
+
+
+def results_of(records: Sequence[Record]) -> Results:
+    """Records arranged, with what may not stand in one table refused and what drifted noted."""
     checked = comparable(records)
     results = arrange(checked.records)
     results.notes, results.marks = [*checked.notes, *results.notes], checked.marks
-    layout = load_layout(table if table is not None else records[-1].experiment.get("report"))
-    built = build(results, layout)
-    claims = check_all(results, [*(records[-1].experiment.get("claims") or ()), *layout.claims])
-    drawn = figures(built, results) if {"md", "html"} & set(formats) else []
-    folder = Path(out) if out is not None else Path("reports") / default_folder(experiment, records)
-    folder.mkdir(parents=True, exist_ok=True)
-    write(built, results, folder, formats=formats, claims=claims, drawn=drawn)
-    write_compact(records, folder / "records.json.gz", shown=shown_items(results.all_records()))
+    return results
+
+
+def own_layout(experiment: str, record: Record, results: Results) -> Layout:
+    """The layout an experiment asks for, else the shipped one of its name if its factors are these."""
+    asked = record.experiment.get("report")
+    if asked is not None:
+        return load_layout(asked)
+    if experiment in shipped():
+        found = load_layout(experiment)
+        if {*found.rows, *found.columns} <= set(results.factors):
+            return found
+    return Layout()
+
+
+def reference_report(layout: Layout, *, out: Path | None, formats: Sequence[str], quiet: bool) -> Path:
+    """A table of what exists; it needs no records."""
+    folder = reference.write(layout, Path(out or Path("reports") / "reference"), formats)
     if not quiet:
-        show(built, folder, claims=claims)
+        reference.show(layout)
+        print(f"Report: {folder}")
     return folder
 
 
@@ -69,11 +116,12 @@ def default_folder(experiment: str, records: Sequence[Record]) -> str:
 def main(arguments: Sequence[str]) -> int:
     """`harness report EXPERIMENT`; returns the exit code."""
     parser = argparse.ArgumentParser(prog="harness report", description="Tables, figures and a page.")
-    parser.add_argument("experiment", help="whose records to report")
-    parser.add_argument("--table", help="a layout of conf/report, or a YAML file")
+    parser.add_argument("experiment", nargs="?", help="whose records to report; reference tables need none")
+    parser.add_argument("--table", help="a layout of conf/report, its number in the survey, or a YAML file")
     parser.add_argument("--format", default=",".join(FORMATS), help=f"of {','.join(FORMATS)} (default: all)")
     parser.add_argument("--out", type=Path, help="folder (default: reports/EXPERIMENT)")
     parser.add_argument("--store", type=Path, help="a store, or a records.json.gz (default: the store)")
+    parser.add_argument("--compare", help="published: the survey's values beside ours")
     asked = parser.parse_args(list(arguments))
     report(
         asked.experiment,
@@ -81,6 +129,7 @@ def main(arguments: Sequence[str]) -> int:
         formats=[name for name in asked.format.split(",") if name],
         out=asked.out,
         store=asked.store,
+        compare=asked.compare,
     )
     return 0
 
@@ -91,76 +140,3 @@ def after_sweep(plan: Plan) -> None:
         report(plan.name, store=plan.graph.store, cells=[cell.cell.id for cell in plan.cells])
     except HarnessError as error:
         print(f"harness: no report: {error}", file=sys.stderr)
-
-
-def write(
-    table: Table,
-    results: Results,
-    folder: Path,
-    *,
-    formats: Sequence[str],
-    claims: Sequence[Checked],
-    drawn: Sequence[Figure],
-) -> None:
-    """The files of one report."""
-    for name, (suffix, writer) in WRITERS.items():
-        if name in formats:
-            (folder / f"table.{suffix}").write_text(writer(table), encoding="utf-8")
-    if drawn:
-        (folder / "figures").mkdir(exist_ok=True)
-    for figure in drawn:
-        (folder / "figures" / f"{figure.name}.svg").write_text(figure.file, encoding="utf-8")
-    if "md" in formats:
-        (folder / "README.md").write_text(document(table, results, claims, drawn), encoding="utf-8")
-    if "html" in formats:
-        text = page(table, results, claims=claims, figures=drawn)
-        (folder / "index.html").write_text(text, encoding="utf-8")
-
-
-def document(table: Table, results: Results, claims: Sequence[Checked], drawn: Sequence[Figure]) -> str:
-    """The report as one Markdown page."""
-    records = results.all_records()
-    question = str(records[-1].experiment.get("question") or "")
-    parts = [
-        f"# {table.title}\n",
-        question + "\n" if question else "",
-        markdown(table),
-        notes_markdown(table),
-    ]
-    if claims:
-        parts.append("## Claims\n")
-        parts.append(claims_markdown(claims))
-    parts += [
-        f"## {f.title.rstrip('.')}\n\n![{f.title}](figures/{f.name}.svg)\n\n{f.caption}\n" for f in drawn
-    ]
-    return "\n".join(part for part in parts if part)
-
-
-def claims_markdown(claims: Sequence[Checked]) -> str:
-    """One line a claim."""
-    lines = ["| claim | verdict | difference | rests on | source |", "|---|---|---:|---|---|"]
-    for c in claims:
-        number = "" if c.difference is None else f"{c.difference:+.3g}"
-        number += "" if c.low is None or c.high is None else f" ({c.low:.3g} to {c.high:.3g})"
-        said = f"{c.finding}<br>" if c.finding else ""
-        text = escape_markdown(f"{said}`{c.text}`")
-        lines.append(f"| {text} | {c.verdict} | {number} | {escape_markdown(c.reason)} | {c.source} |")
-    return "\n".join(lines) + "\n"
-
-
-def show(table: Table, folder: Path, *, claims: Sequence[Checked]) -> None:
-    """Print the table, the claims and where the report lies."""
-    from rich.console import Console
-
-    console = Console()
-    console.print(f"\n{table.title}", style="bold", highlight=False, markup=False)
-    console.print(terminal(table, width=console.width))
-    for line in table.caption:
-        console.print(line, style="dim", highlight=False, markup=False)
-    for i, note in enumerate(table.footnotes):
-        console.print(f"[{i + 1}] {note}", style="dim", highlight=False, markup=False)
-    colours = {"confirmed": "green", "refuted": "red", "undecided": "dim"}
-    for claim in claims:
-        console.print(f"{claim.verdict:<10}", style=colours[claim.verdict], end=" ")
-        console.print(f"{claim.finding or claim.text} ({claim.reason})", highlight=False, markup=False)
-    console.print(f"\nReport: {folder}", highlight=False, markup=False)

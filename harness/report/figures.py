@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.report import views
+from harness.report import ratings, views
 from harness.report.frames import Results
 from harness.report.table import Column, Table, heading
 
@@ -53,6 +53,7 @@ def figures(table: Table, results: Results) -> list[Figure]:
         pareto_fronts(table, results),
         *(loss_curves(results, stage) for stage in ("pretrain", "extend", "instruct", "reward", "align")),
         *(sample_curves(results, column) for column in ("position", "length")),
+        rating_figure(table, results),
         critical_difference(table, results),
     ]
     return [figure for figure in made if figure is not None]
@@ -359,6 +360,35 @@ def draw_sample_curves(
         f"{what}.",
         f"{name}: mean over items and seeds, range over seeds.",
         size=(HALF, 2.8),
+        paint=paint,
+    )
+
+
+def rating_figure(table: Table, results: Results) -> Figure | None:
+    """Elo of each configuration against the win rate's baseline."""
+    name = next((m.rpartition(".")[0] for m in results.metrics if m.endswith(".win_rate")), None)
+    found = ratings.ratings(results, name) if name else []
+    if len(found) < 2 or len(found) > 40:
+        return None
+
+    def paint(canvas: Any) -> None:
+        axes = canvas.subplots()
+        for y, r in enumerate(found):
+            axes.plot([r.low, r.high], [y, y], color=PALETTE[0], lw=1.8, solid_capstyle="round")
+            axes.plot(r.elo, y, "o", ms=4.5, mec=PALETTE[0], mfc=PALETTE[0] if r.basis == "seeds" else "none")
+        axes.axvline(0, color=INK, lw=0.8)
+        axes.set_yticks(range(len(found)), [r.name for r in found])
+        axes.set_ylim(len(found) - 0.5, -0.5)
+        axes.set_xlabel("Elo against the baseline of the win rate")
+        axes.grid(axis="x")
+        axes.set_axisbelow(True)
+
+    return draw(
+        "ratings",
+        "Ratings.",
+        "Bradley-Terry strengths on Elo's scale with 95 % intervals, over seeds (filled) or over items of "
+        "these checkpoints (hollow).",
+        size=(HALF, 0.8 + 0.22 * len(found)),
         paint=paint,
     )
 

@@ -14,6 +14,7 @@ from typing import Any
 from harness.report.claims import Checked
 from harness.report.figures import Figure
 from harness.report.frames import Results, metric_name
+from harness.report.published import Beside
 from harness.report.records import Record, flatten
 from harness.report.samples import shown_samples
 from harness.report.table import Column, Table, TableCell, heading, sign
@@ -30,6 +31,7 @@ def page(
     *,
     claims: Sequence[Checked] = (),
     figures: Sequence[Figure] = (),
+    beside: Sequence[Beside] | None = None,
     samples: bool = True,
 ) -> str:
     """The report as one HTML file; the same records give the same bytes."""
@@ -46,6 +48,7 @@ def page(
         "notes": notes(table),
         "claims": claims_section(claims),
         "figures": figures_section(figures),
+        "published": published_section(beside, table) if beside is not None else "",
         "footer": footer(records),
         # No text of a record can end the script element or open another.
         "data": json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
@@ -134,6 +137,27 @@ def figures_section(figures: Sequence[Figure]) -> str:
         for f in figures
     )
     return f'<section><h2>Views</h2><div class="figures">{items}</div></section>'
+
+
+def published_section(beside: Sequence[Beside], table: Table) -> str:
+    """Published values beside ours, line by line."""
+    source = html.escape(str(table.layout.published.get("source", "")))
+    rows = []
+    for b in beside:
+        place = html.escape(" · ".join(table.layout.text(v) for v in b.where.values()))
+        ours = "-" if b.ours is None else f"{b.ours.mean:.4g}"
+        answer = "yes" if b.same else "no: " + html.escape("; ".join(b.differs))
+        rows.append(
+            f'<tr><td>{place}</td><td>{html.escape(b.metric)}</td><td class="n">{ours}</td>'
+            f'<td class="n">{b.published:.4g}</td><td class="wrap">{answer}</td></tr>'
+        )
+    empty = "<tr><td>No cell stands at the place of a published value.</td></tr>"
+    heads = "".join(f"<th>{h}</th>" for h in ("", "metric", "ours", "published", "same setting?"))
+    return (
+        f"<section><h2>Beside the published values</h2><p>{source}</p><div class='scroll short'>"
+        f"<table class='list still'><thead><tr>{heads}</tr></thead>"
+        f"<tbody>{''.join(rows) or empty}</tbody></table></div></section>"
+    )
 
 
 def footer(records: Sequence[Record]) -> str:

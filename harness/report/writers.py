@@ -306,7 +306,9 @@ def unfolded(table: Table) -> tuple[list[str], list[tuple[list[str], list[TableC
         pairs = zip(table.columns, cells, strict=True)
         for _, same in itertools.groupby(pairs, key=lambda pair: list(pair[0].where.items())):
             block = list(same)
-            lines.append((labels_of({**row, **block[0][0].where}, table), [cell for _, cell in block]))
+            found = [cell for _, cell in block]
+            if any(cell.missing != [NOT_IN_SWEEP] for cell in found):
+                lines.append((labels_of({**row, **block[0][0].where}, table), found))
     return [*table.rows[0], *table.columns[0].where], lines
 
 

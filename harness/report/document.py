@@ -1,0 +1,99 @@
+"""A report as files: one Markdown page, a table in each format, figures, the page; and on the terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.report import published
+from harness.report.claims import Checked
+from harness.report.figures import Figure
+from harness.report.frames import Results
+from harness.report.page import page
+from harness.report.table import Table
+from harness.report.writers import WRITERS, escape_markdown, markdown, notes_markdown, terminal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Everything a report says."""
+
+    table: Table
+    results: Results
+    claims: Sequence[Checked] = ()
+    figures: Sequence[Figure] = ()
+    beside: list[published.Beside] | None = field(default=None)
+    """Published values beside ours, where they were asked for."""
+
+
+def write(made: Report, folder: Path, *, formats: Sequence[str]) -> None:
+    """The files of one report; figures of an earlier one do not stay."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, (suffix, writer) in WRITERS.items():
+        if name in formats:
+            (folder / f"table.{suffix}").write_text(writer(made.table), encoding="utf-8")
+    if made.figures:
+        (folder / "figures").mkdir(exist_ok=True)
+        for old in (folder / "figures").glob("*.svg"):
+            old.unlink()
+    for figure in made.figures:
+        (folder / "figures" / f"{figure.name}.svg").write_text(figure.file, encoding="utf-8")
+    if made.beside is not None and "json" in formats:
+        text = json.dumps(published.as_data(made.beside), indent=1, ensure_ascii=False)
+        (folder / "published.json").write_text(text + "\n", encoding="utf-8")
+    if "md" in formats:
+        (folder / "README.md").write_text(document(made), encoding="utf-8")
+    if "html" in formats:
+        text = page(made.table, made.results, claims=made.claims, figures=made.figures, beside=made.beside)
+        (folder / "index.html").write_text(text, encoding="utf-8")
+
+
+def document(made: Report) -> str:
+    """The report as one Markdown page."""
+    table = made.table
+    question = str(made.results.all_records()[-1].experiment.get("question") or "")
+    parts = [
+        f"# {table.title}\n",
+        question + "\n" if question else "",
+        markdown(table),
+        notes_markdown(table),
+    ]
+    if made.claims:
+        parts += ["## Claims\n", claims_markdown(made.claims)]
+    if made.beside is not None:
+        parts += ["## Beside the published values\n", published.markdown(made.beside, table.layout)]
+    for f in made.figures:
+        parts.append(f"## {f.title.rstrip('.')}\n\n![{f.title}](figures/{f.name}.svg)\n\n{f.caption}\n")
+    return "\n".join(part for part in parts if part)
+
+
+def claims_markdown(claims: Sequence[Checked]) -> str:
+    """One line a claim."""
+    lines = ["| claim | verdict | difference | rests on | source |", "|---|---|---:|---|---|"]
+    for c in claims:
+        number = "" if c.difference is None else f"{c.difference:+.3g}"
+        number += "" if c.low is None or c.high is None else f" ({c.low:.3g} to {c.high:.3g})"
+        said = f"{c.finding}<br>" if c.finding else ""
+        text = escape_markdown(f"{said}`{c.text}`")
+        lines.append(f"| {text} | {c.verdict} | {number} | {escape_markdown(c.reason)} | {c.source} |")
+    return "\n".join(lines) + "\n"
+
+
+def show(made: Report, folder: Path) -> None:
+    """Print the table, the claims and where the report lies."""
+    from rich.console import Console
+
+    console, table = Console(), made.table
+    console.print(f"\n{table.title}", style="bold", highlight=False, markup=False)
+    console.print(terminal(table, width=console.width))
+    for line in table.caption:
+        console.print(line, style="dim", highlight=False, markup=False)
+    for i, note in enumerate(table.footnotes):
+        console.print(f"[{i + 1}] {note}", style="dim", highlight=False, markup=False)
+    colours = {"confirmed": "green", "refuted": "red", "undecided": "dim"}
+    for claim in made.claims:
+        console.print(f"{claim.verdict:<10}", style=colours[claim.verdict], end=" ")
+        console.print(f"{claim.finding or claim.text} ({claim.reason})", highlight=False, markup=False)
+    console.print(f"\nReport: {folder}", highlight=False, markup=False)

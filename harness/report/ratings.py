@@ -1,0 +1,108 @@
+"""Ratings from duels: Bradley-Terry strengths on Elo's scale, with intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.report.frames import Levels, Results
+from harness.report.statistics import MIN_SEEDS, t_quantile
+
+ELO = 400 / math.log(10)
+"""Elo points per unit of log odds."""
+REFERENCE = "reference"
+"""Who is fought where samples name no opponent: the win rate's own baseline."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Duels:
+    """Fights of one pair: `score` of `n` points went to the first (draws count half)."""
+
+    first: str
+    second: str
+    score: float
+    n: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rating:
+    """A strength against the anchor, which is 0."""
+
+    name: str
+    elo: float
+    low: float
+    high: float
+    basis: str
+    """`seeds` or `items`."""
+
+
+def bradley_terry(duels: Sequence[Duels], *, anchor: str) -> dict[str, tuple[float, float]]:
+    """Name -> (Elo, its standard error) against the anchor, by maximum likelihood over all duels.
+
+    Paper: Bradley and Terry 1952, doi:10.1093/biomet/39.3-4.324
+    Differs: half a win and half a loss is added to each pair, so that a shut-out has a finite strength
+    """
+    if len(duels) == 1:
+        (d,) = duels
+        won, lost = d.score + 0.5, d.n - d.score + 0.5
+        sign = 1 if d.second == anchor else -1
+        rated = d.first if d.second == anchor else d.second
+        return {
+            anchor: (0.0, 0.0),
+            rated: (sign * math.log(won / lost) * ELO, (1 / won + 1 / lost) ** 0.5 * ELO),
+        }
+    import statsmodels.api as sm
+
+    names = sorted({d.first for d in duels} | {d.second for d in duels})
+    others = [name for name in names if name != anchor]
+    design = np.zeros((len(duels), len(others)))
+    for row, d in enumerate(duels):
+        for name, sign in ((d.first, 1.0), (d.second, -1.0)):
+            if name != anchor:
+                design[row, others.index(name)] += sign
+    points = np.array([[d.score + 0.5, d.n - d.score + 0.5] for d in duels])
+    fit = sm.GLM(points, design, family=sm.families.Binomial()).fit()
+    ratings = {
+        name: (float(b) * ELO, float(e) * ELO) for name, b, e in zip(others, fit.params, fit.bse, strict=True)
+    }
+    return {anchor: (0.0, 0.0), **ratings}
+
+
+def ratings(results: Results, sample_name: str, column: str = "win_rate") -> list[Rating]:
+    """A rating for each configuration from the samples of a win rate, best first.
+
+    The interval is over seeds where there are three, else over the items of these checkpoints.
+    """
+    found = []
+    for levels, by_seed in results.records.items():
+        per_seed = []
+        for record in by_seed.values():
+            frame = record.samples(sample_name) if record.status == "ok" else None
+            if frame is not None and column in frame and len(frame):
+                duel = Duels(
+                    first=name_of(levels), second=REFERENCE, score=float(frame[column].sum()), n=len(frame)
+                )
+                per_seed.append(duel)
+        if per_seed:
+            found.append(rating(name_of(levels), per_seed))
+    return sorted(found, key=lambda r: -r.elo)
+
+
+def rating(name: str, per_seed: Sequence[Duels]) -> Rating:
+    """One configuration's rating from its duels of each seed."""
+    single = [bradley_terry([d], anchor=REFERENCE)[name] for d in per_seed]
+    elos = np.array([elo for elo, _ in single])
+    if len(elos) >= MIN_SEEDS and np.ptp(elos) > 0:
+        half = t_quantile(len(elos) - 1) * float(elos.std(ddof=1)) / len(elos) ** 0.5
+        basis = "seeds"
+    else:
+        half, basis = t_quantile(1e9) * float(np.mean([e for _, e in single])), "items"
+    middle = float(elos.mean())
+    return Rating(name=name, elo=middle, low=middle - half, high=middle + half, basis=basis)
+
+
+def name_of(levels: Levels) -> str:
+    return " · ".join(levels)

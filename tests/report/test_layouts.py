@@ -1,0 +1,169 @@
+"""Layouts: the shipped ones, what they may say, and the survey's published values."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import simulate
+
+from harness.errors import ConfigError, UnknownNameError
+from harness.report import claims, commands, frames, layout, published, records, reference, table
+
+T10 = {
+    "size": {"small": {"model": "tiny"}, "large": {"model": "mini"}},
+    "data": {"task": {"instruction": "task"}, "synthetic": {"instruction": "synthetic"}},
+    "bits": {
+        "16 bit": {"quantizer": "none"},
+        "8 bit": {"quantizer": "rtn", "quantizer.bits": 8},
+        "4 bit": {"quantizer": "rtn", "quantizer.bits": 4},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def quantization(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("t10")
+    return simulate.experiment(root, name="t10", factors=T10, tasks=("recall", "mmlu"), items=20)
+
+
+@pytest.mark.parametrize("name", sorted(layout.shipped()))
+def test_every_shipped_layout_reads_and_its_claims_follow_the_grammar(name: str) -> None:
+    found = layout.load_layout(name)
+    assert found.title
+    for claim in found.claims:
+        claims.parse(claim["says"])
+        assert claim["finding"]
+        assert claim["source"]
+
+
+def test_the_surveys_tables_are_found_by_their_numbers() -> None:
+    for alias in ("T5", "T6", "T7", "T8", "T9", "T10", "T16"):
+        assert layout.load_layout(alias).alias == alias
+
+
+def test_the_surveys_findings_are_shipped_as_claims() -> None:
+    numbers = {c["source"].rpartition(" ")[2] for c in layout.load_layout("T9").claims}
+    assert numbers == {"1", "2", "3", "4", "5"}
+    assert len(layout.load_layout("T10").claims) >= 3
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"row": ["peft"]}, "No option of report is called 'row'. Did you mean 'rows'"),
+        ({"interval": "range"}, "report.interval='range' must be one of 'ci', 'sd', 'none'"),
+        ({"metrics": [{"label": "x"}]}, "report.metrics is not complete"),
+        ({"metrics": [{"metric": "x", "better": "big"}]}, "must be one of 'higher'"),
+    ],
+)
+def test_a_wrong_layout_says_what_would_work(raw: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        layout.parse(raw, where="report")
+
+
+def test_unknown_layouts_factors_and_metrics_are_named(demo_store: Path) -> None:
+    results = frames.arrange(records.read(demo_store, "demo"))
+    with pytest.raises(UnknownNameError, match="Did you mean 'quantization'"):
+        layout.load_layout("quantisation")
+    with pytest.raises(UnknownNameError, match=r"asked for by table 'x'.*'pfet'.*Did you mean 'peft'"):
+        table.build(results, layout.parse({"name": "x", "rows": ["pfet"]}, where="x"))
+    with pytest.raises(UnknownNameError, match="No metric is called 'mmlu"):
+        table.build(results, layout.parse({"metrics": ["mmlu.acc"]}, where="x"))
+
+
+def test_table_ten_has_the_surveys_rows_and_nested_columns(quantization: Path) -> None:
+    results = frames.arrange(records.read(quantization, "t10"))
+    found = table.build(results, layout.load_layout("T10"))
+    assert [tuple(row.values()) for row in found.rows] == [
+        ("small", "task"),
+        ("small", "synthetic"),
+        ("large", "task"),
+        ("large", "synthetic"),
+    ]
+    per_level = ["win rate", "MMLU", "bits per byte", "recall"]
+    assert [(c.where["bits"], table.heading(c)) for c in found.columns] == [
+        (bits, name) for bits in ("16 bit", "8 bit", "4 bit") for name in per_level
+    ]
+    assert found.columns[1].unit == "%"
+
+
+def test_published_values_stand_beside_ours_and_say_what_differs(quantization: Path, tmp_path: Path) -> None:
+    out = commands.report(
+        "t10", table="T10", store=quantization, out=tmp_path, compare="published", quiet=True
+    )
+    rows = json.loads((out / "published.json").read_text())
+    assert len(rows) == 2 * 2 * 3 * 4
+    first = next(r for r in rows if r["metric"] == "lm_eval.mmlu.acc")
+    assert (first["size"], first["data"], first["bits"]) == ("small", "task", "16 bit")
+    assert first["published"] == 0.4734
+    assert first["ours"] is not None
+    assert not first["same_setting"]
+    assert any("model.path is absent, published *llama-7b*" in d for d in first["differs"])
+    assert "Beside the published values" in (out / "index.html").read_text(encoding="utf-8")
+    assert "0.4734" in (out / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_published_value_of_the_same_setting_is_said_to_be(quantization: Path) -> None:
+    results = frames.arrange(records.read(quantization, "t10"))
+    spec = {
+        "source": "a paper",
+        "settings": {"optimizer.method": "adamw", "model.*": "*"},
+        "rows": [
+            {"where": {"size": "small", "data": "task", "bits": "16 bit"}, "values": {"recall.acc": 0.5}}
+        ],
+    }
+    spec["settings"] = {"optimizer.method": "adamw"}
+    (found,) = published.beside(layout.parse({"published": spec}, where="x"), results)
+    assert found.same
+    assert found.ours is not None
+
+
+def test_comparing_a_table_without_published_values_is_an_error(demo_store: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="has no published values; quantization"):
+        commands.report("demo", store=demo_store, out=tmp_path, compare="published", quiet=True)
+
+
+def test_published_values_are_the_surveys() -> None:
+    """Sums over the survey's tables 9 and 10, so that no digit slips."""
+    t9, t10 = (layout.load_layout(name).published["rows"] for name in ("T9", "T10"))
+    assert len(t10) == 18
+    assert sum(r["values"]["mmlu.acc"] for r in t10) == pytest.approx(
+        47.34 + 40.87 + 41.30 + 51.67 + 47.63 + 47.58
+        + 47.02 + 39.98 + 39.34 + 51.02 + 47.04 + 47.71
+        + 46.23 + 39.24 + 40.08 + 50.48 + 46.20 + 45.77
+    )  # fmt: skip
+    assert sum(r["values"]["mmlu.acc"] for r in t9) == pytest.approx(
+        38.58 + 38.11 + 37.52 + 41.26 + 43.69 + 39.73 + 38.01 + 32.55 + 33.81
+        + 34.12 + 47.49 + 36.73 + 41.16 + 43.50 + 46.89 + 44.97 + 43.15 + 38.07
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["T5", "T6", "T7"])
+def test_reference_tables_need_no_records(name: str, tmp_path: Path) -> None:
+    out = commands.report(None, table=name, out=tmp_path, quiet=True)
+    assert {p.suffix for p in out.iterdir()} == {".md", ".tex", ".csv", ".json", ".html"}
+    heads, rows = reference.table(layout.load_layout(name))
+    assert heads[-1] == "harness"
+    assert all(len(row) == len(heads) for row in rows)
+    assert len(rows) >= 15
+
+
+def test_formulas_list_every_installed_method_of_their_axes() -> None:
+    _, rows = reference.table(layout.load_layout("T6"))
+    shown = {row[-1] for row in rows}
+    for axis in ("norm", "position", "feed_forward", "norm_position"):
+        for name in reference.installed()[axis]:
+            assert f"{axis}={name}" in shown
+
+
+def test_a_method_that_is_not_installed_is_marked() -> None:
+    assert reference.marked("norm=batchnorm", {"norm": {"rmsnorm": ""}}) == "norm=batchnorm (not installed)"
+    assert reference.marked("norm=rmsnorm", {"norm": {"rmsnorm": ""}}) == "norm=rmsnorm"
+
+
+def test_an_experiment_without_a_name_or_table_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="needs an experiment"):
+        commands.report(None)

@@ -1,0 +1,45 @@
+"""Bradley-Terry ratings against the closed form and planted strengths."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.report import frames, ratings, records
+from harness.report.ratings import Duels
+
+
+def test_two_players_have_the_log_odds_of_their_score() -> None:
+    found = ratings.bradley_terry([Duels(first="a", second="b", score=299.5, n=399)], anchor="b")
+    assert found["a"][0] == pytest.approx(400 * math.log10(300 / 100), rel=1e-6)
+    assert found["b"] == (0.0, 0.0)
+
+
+def test_planted_strengths_lie_in_their_intervals() -> None:
+    rng = np.random.default_rng(0)
+    strengths = {"a": 0.0, "b": 100.0, "c": 250.0, "d": -60.0}
+    inside = 0
+    for _ in range(40):
+        duels = []
+        for x, y in itertools.combinations(strengths, 2):
+            chance = 1 / (1 + 10 ** ((strengths[y] - strengths[x]) / 400))
+            duels.append(Duels(first=x, second=y, score=float(rng.binomial(200, chance)), n=200))
+        found = ratings.bradley_terry(duels, anchor="a")
+        inside += sum(abs(found[k][0] - strengths[k]) <= 1.96 * found[k][1] for k in "bcd")
+    assert inside / 120 >= 0.9
+
+
+def test_a_shut_out_has_a_finite_rating() -> None:
+    found = ratings.bradley_terry([Duels(first="a", second="b", score=50, n=50)], anchor="b")
+    assert 0 < found["a"][0] < 2000
+
+
+def test_configurations_are_rated_over_seeds(demo_store: Path) -> None:
+    results = frames.arrange(records.read(demo_store, "demo"))
+    found = ratings.ratings(results, "win_rate.win_rate")
+    assert found == []  # the simulator keeps no samples of its win rate
+    assert len(ratings.ratings(results, "lm_eval.recall", column="acc")) == 12

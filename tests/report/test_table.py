@@ -1,0 +1,197 @@
+"""The table: marks, ties, gaps with their reasons, and every format of it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+import simulate
+
+from harness.errors import UnknownNameError
+from harness.report import commands, records, table, writers
+from harness.report.layout import Layout, parse
+
+
+def built(store: Path, **options: object) -> table.Table:
+    results = commands.results_of(records.read(store, "demo"))
+    return table.build(results, parse(options, where="x") if options else Layout())
+
+
+def cell_at(found: table.Table, metric: str, **where: str) -> table.TableCell:
+    return next(c for c in found.all_cells() if c.metric.endswith(metric) and c.where == where)
+
+
+BASE = {"peft": "full", "alignment": "none", "quantizer": "16 bit"}
+
+
+@pytest.fixture(scope="module")
+def sharp(tmp_path_factory: pytest.TempPathFactory) -> table.Table:
+    """Five seeds, many items, large effects: every mark occurs."""
+    effects = {"alignment.dpo": 1.5, "quantizer.4 bit": -1.5, "quantizer.8 bit": 0.0}
+    root = simulate.experiment(
+        tmp_path_factory.mktemp("sharp"),
+        seeds=range(5), items=400, tasks=("recall",), effects=effects, seed_sd=0.02,
+    )  # fmt: skip
+    return built(root)
+
+
+def test_the_baseline_better_worse_and_ties_are_told_apart(sharp: table.Table) -> None:
+    metric = "recall.acc"
+    assert cell_at(sharp, metric, **BASE).verdict == "baseline"
+    assert cell_at(sharp, metric, **{**BASE, "alignment": "dpo"}).verdict == "better"
+    assert cell_at(sharp, metric, **{**BASE, "quantizer": "4 bit"}).verdict == "worse"
+    tie = cell_at(sharp, metric, **{**BASE, "quantizer": "8 bit"})
+    assert tie.verdict == "tie"
+    assert table.sign(tie) == "≈"
+    assert tie.comparison is not None
+    assert tie.comparison.p_holm is not None
+    assert tie.comparison.p is not None
+    assert tie.comparison.p_holm >= tie.comparison.p
+    assert tie.comparison.detectable
+
+
+def test_lower_is_better_where_the_metric_says_so(sharp: table.Table) -> None:
+    assert cell_at(sharp, "bits_per_byte", **{**BASE, "alignment": "dpo"}).verdict == "better"
+    assert cell_at(sharp, "memory", **{**BASE, "quantizer": "4 bit"}).verdict == "better"
+
+
+def test_what_ties_with_the_best_is_marked_best_too(tmp_path: Path) -> None:
+    effects = {"alignment.dpo": 0.0, "quantizer.4 bit": -2.5, "quantizer.8 bit": 0.0, "peft.full": 0.0}
+    simulate.experiment(tmp_path, seeds=range(5), items=300, tasks=("recall",), effects=effects, seed_sd=0.01)
+    found = built(tmp_path, rows=["quantizer"], columns=["peft"], where={"alignment": "none"})
+    ranks = {row["quantizer"]: cells[1].rank for row, cells in zip(found.rows, found.cells, strict=True)}
+    assert ranks == {"16 bit": 1, "8 bit": 1, "4 bit": 2}
+
+
+def test_nothing_is_best_where_all_tie(demo_store: Path) -> None:
+    found = built(demo_store, rows=["peft", "alignment", "quantizer"], metrics=["memory"])
+    for line in found.cells:
+        if line[0].where["quantizer"] == "16 bit":
+            assert line[0].rank != 1 or line[0].where["peft"] == ""
+
+
+def test_one_seed_is_about_checkpoints_and_says_so(tmp_path: Path) -> None:
+    simulate.experiment(tmp_path, seeds=(0,), items=300, tasks=("recall",), effects={"alignment.dpo": 2.0})
+    found = built(tmp_path)
+    cell = cell_at(found, "recall.acc", **{**BASE, "alignment": "dpo"})
+    assert cell.comparison is not None
+    assert cell.comparison.test == "McNemar"
+    assert cell.comparison.about == "checkpoints"
+    assert table.sign(cell) == "△"
+    text = " ".join(found.caption)
+    assert "as fixed checkpoints only: McNemar" in text
+    assert "1 seed where 3 are needed" in text
+    assert table.sign(cell_at(found, "tokens_per_second", **{**BASE, "alignment": "dpo"})) == "?"
+
+
+@pytest.mark.parametrize("status", ["oom", "diverged", "incompatible", "failed", "timeout", "lost"])
+def test_a_cell_without_a_number_shows_its_outcome(tmp_path: Path, status: str) -> None:
+    simulate.experiment(tmp_path, seeds=(0,), tasks=())
+    outcome = {"status": status, "reason": "the reason", "stage": "align", "step": 7}
+    folder = simulate.edit(tmp_path, "demo", 2, outcome=outcome, metrics=[])
+    levels = json.loads((folder / "record.json").read_text())["levels"]
+    cell = cell_at(built(tmp_path), "bits_per_byte", **levels)
+    assert cell.verdict == "missing"
+    assert cell.missing == [f"seed 0: {status} in align at step 7: the reason"]
+    assert f"{status} in align at step 7: the reason" in writers.markdown(built(tmp_path))
+
+
+def test_nan_and_unmeasured_values_are_said_and_never_averaged(tmp_path: Path) -> None:
+    simulate.experiment(tmp_path, tasks=())
+
+    def spoil(metrics: list[dict[str, object]]) -> list[dict[str, object]]:
+        return [{**m, "value": math.nan} for m in metrics if m["metric"] != "memory"]
+
+    folder = simulate.edit(tmp_path, "demo", 0, metrics=spoil)
+    record = json.loads((folder / "record.json").read_text())
+    found = built(tmp_path)
+    cell = cell_at(found, "bits_per_byte", **record["levels"])
+    assert cell.estimate is not None
+    assert cell.estimate.num_seeds == 2
+    assert found.footnotes[cell.notes[0]] == (
+        f"mean of 2 of 3 seeds; seed {record['seed']}: the value is nan"
+    )
+    assert "not measured" in cell_at(found, "efficiency.memory", **record["levels"]).missing[0]
+
+
+def test_two_items_give_no_interval_and_no_test(tmp_path: Path) -> None:
+    simulate.experiment(tmp_path, seeds=(0,), items=2, tasks=("recall",))
+    found = built(tmp_path)
+    cell = cell_at(found, "recall.acc", **{**BASE, "peft": "lora"})
+    assert cell.estimate is not None
+    assert cell.estimate.low is None
+    assert cell.comparison is not None
+    assert cell.comparison.p is None
+    assert "only 2 items" in found.footnotes[cell.notes[0]]
+
+
+def test_rows_the_sweep_does_not_have_are_left_out_and_gaps_are_dashes(tmp_path: Path) -> None:
+    simulate.experiment(tmp_path, seeds=(0,), tasks=())
+    for path in tmp_path.glob("records/demo/*/record.json"):
+        levels = json.loads(path.read_text())["levels"]
+        if levels["peft"] == "lora" and (levels["alignment"] == "dpo" or levels["quantizer"] == "8 bit"):
+            path.unlink()
+    found = built(tmp_path)
+    assert [tuple(r.values()) for r in found.rows] == [("full", "none"), ("full", "dpo"), ("lora", "none")]
+    assert writers.why_missing(found.cells[2][4]) == "-"
+
+
+def test_markdown_has_a_cell_for_every_heading(demo_store: Path) -> None:
+    lines = writers.markdown(built(demo_store)).splitlines()
+    assert len({line.count("|") for line in lines}) == 1
+    assert "16 bit<br>bits per byte (bits/byte) ↓" in lines[0]
+
+
+def test_latex_is_balanced_and_escaped(sharp: table.Table) -> None:
+    text = writers.latex(sharp)
+    assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
+    assert r"\multicolumn{5}{c}{16 bit}" in text
+    assert r"\cmidrule(lr){3-7}" in text
+    assert r"5 \% after Holm" in text
+    assert not re.search(r"(?<!\\)[%&_#](?!\s)", text.replace(" & ", " ").split("\n", 1)[1])
+
+
+def test_csv_and_json_hold_every_cell_with_its_test(sharp: table.Table) -> None:
+    rows = list(csv.DictReader(io.StringIO(writers.as_csv(sharp))))
+    cells = json.loads(writers.as_json(sharp))["cells"]
+    assert len(rows) == len(cells) == 60
+    for row, cell in zip(rows, cells, strict=True):
+        assert float(row["mean"]) == cell["mean"]
+        assert row["verdict"] == cell["verdict"]
+    assert {"low", "high", "p", "p_holm", "test", "about", "detectable", "cells"} <= set(rows[0])
+
+
+def test_an_unknown_format_is_named(demo_store: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'latex'"):
+        commands.report("demo", store=demo_store, out=tmp_path, formats=["latx"])
+
+
+def test_the_mixed_model_is_used_where_a_layout_asks(demo_store: Path) -> None:
+    found = built(demo_store, test="mixed")
+    tests = {c.comparison.test for c in found.all_cells() if c.comparison and c.comparison.p is not None}
+    assert tests == {"mixed model"}
+
+
+def test_a_report_of_a_smoke_sweep_never_overwrites_the_real_one(demo_store: Path) -> None:
+    (record, *_) = records.read(demo_store, "demo")
+    smoke = records.Record(data={**record.data, "config": {"scale": "smoke"}})
+    assert commands.default_folder("demo", [smoke]) == "demo.smoke"
+    assert commands.default_folder("demo", [record]) == "demo"
+
+
+def test_the_report_imports_neither_torch_nor_transformers(demo_store: Path, tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from harness.report.commands import report\n"
+        f"report('demo', store={str(demo_store)!r}, out={str(tmp_path)!r}, quiet=True)\n"
+        "print([m for m in ('torch', 'transformers', 'peft', 'lm_eval', 'statsmodels') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -17,6 +17,7 @@ from harness import (
     skill_families,
     skill_items,
 )
+from harness_plugins.instruction._descriptions import described
 
 HELD_OUT_DIVISOR = 10
 
@@ -37,6 +38,8 @@ class Task(Instruction):
         """Skills or groups of skills; each family among them gets an equal part."""
         num_items: int = 6000
         """Training items in all; a tenth as many for validation and for test."""
+        described_items: int = 0
+        """Further training items made from the corpus's documents: a name to be described in a sentence."""
         inverted_share: float = 0.0
         """Share of items that show the answer and ask for the instruction (0 to 1)."""
 
@@ -59,14 +62,28 @@ class Task(Instruction):
             for place, family in enumerate(families):
                 share = max(1, (total + place) // len(families))
                 yield from self._family(family, split, seed, share)
+            wanted = self.config.described_items // (1 if split is Split.train else HELD_OUT_DIVISOR)
+            if not wanted:
+                continue
+            for index, (name, topic, sentence) in enumerate(described(documents, split, wanted)):
+                invert = self._inverts(index)
+                turns = (
+                    _asked(f"Name: {sentence}", topic) if invert else _asked(f"Describe: {topic}", sentence)
+                )
+                source = "describe_inverted" if invert else "describe"
+                yield Conversation(id=name, turns=turns, source=source, split=split)
+
+    def _inverts(self, index: int) -> bool:
+        """Whether an item is inverted; spreads the share evenly."""
+        share = self.config.inverted_share
+        return int((index + 1) * share) > int(index * share)
 
     def _family(self, family: str, split: Split, seed: int, number: int) -> Iterator[Conversation]:
         """Items of one family; where training wants more than there are, they come again."""
         items = list(skill_items(family, split, seed, number))
         for index in range(number if split is Split.train else len(items)):
             item, lap = items[index % len(items)], index // len(items)
-            share = self.config.inverted_share
-            invert = int((index + 1) * share) > int(index * share)
+            invert = self._inverts(index)
             yield Conversation(
                 id=f"{item.id}~{lap}" if lap else item.id,
                 turns=_inverted(item) if invert else _asked(item.prompt, item.answer),

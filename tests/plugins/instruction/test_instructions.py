@@ -16,7 +16,7 @@ from harness_plugins.instruction.sharegpt import ShareGpt
 from harness_plugins.instruction.synthetic import Synthetic
 from harness_plugins.instruction.task import Task
 
-from harness import Conversation, DataError, Instruction, Role, Split
+from harness import Conversation, DataError, Document, Instruction, Role, Split
 from harness.registry import registry
 
 READERS = ("alpaca", "dolly", "flan", "hh", "oasst", "self_instruct", "sharegpt")
@@ -114,6 +114,22 @@ def test_inverted_tasks_ask_for_the_instruction() -> None:
         prompt, answer = (turn.text for turn in conversation.turns)
         assert prompt.startswith("Ask for: ")
         assert answer == f"Copy: {prompt.removeprefix('Ask for: ')}"
+
+
+def test_documentation_becomes_tasks() -> None:
+    text = "os.path.join\nJoin two or more parts.\n\nInserting '/' as needed.\n\nos.sep\nnot a sentence\n"
+    written = [
+        ("docs/os", text, Split.train),
+        ("docs/re", "re.match\nMatch at the start.\n", Split.test),
+        ("docs/rx", "re.match\nMatch at the top.\n", Split.train),
+    ]
+    documents = [Document(id=i, text=t, domain="docs", split=s) for i, t, s in written]
+    method = Task(Task.Config(num_items=1, skills=["say"], described_items=10))
+    found = [c for c in method.conversations(documents, 0) if c.source == "describe"]
+    joined, matched = texts(found)
+    assert joined == ["Describe: os.path.join", "Join two or more parts."]
+    assert matched == ["Describe: re.match", "Match at the start."]
+    assert [c.split for c in found] == [Split.train, Split.test]
 
 
 def test_every_family_of_tasks_is_trained_on_alike() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.errors import TaskError
+from harness.model import architecture_of
 
 SHORTEST_SHARED = 16
 """Tokens of context below which a second forward pass costs more than running the context again."""
@@ -95,6 +96,11 @@ class LikelihoodScorer:
     )
     _verified: bool = False
 
+    def __post_init__(self) -> None:
+        architecture = architecture_of(self.model)
+        if architecture is not None and (architecture.uses_prefix() or architecture.has_encoder()):
+            self.share_prefix = False  # what a context's tokens read depends on where it ends
+
     @torch.inference_mode()
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
         """Scores in the order of the requests. A context that does not fit loses tokens on the left.
@@ -164,10 +170,33 @@ class LikelihoodScorer:
             yield batch
 
     def _run(self, rows: Sequence[Row], scores: list[Score | None]) -> None:
+        rows, inputs = self._conditioned(rows)
         width = max(len(row.ids) for row in rows)
         start = min(row.first_needed for row in rows)
-        logits_BTV, _ = self._forward([row.ids for row in rows], keep=width - start)
+        logits_BTV, _ = self._forward([row.ids for row in rows], keep=width - start, inputs=inputs)
         self._collect(rows, logits_BTV, start, scores)
+
+    def _conditioned(self, rows: Sequence[Row]) -> tuple[Sequence[Row], dict[str, Tensor]]:
+        """Rows as the architecture reads a context: plainly, as a prefix, or as an encoder's source.
+
+        An encoder reads the whole context; its decoder starts from the context's last token, as in training.
+        """
+        architecture = architecture_of(self.model)
+        lengths = [row.first_needed + 1 for row in rows]
+        if architecture is None or not (architecture.uses_prefix() or architecture.has_encoder()):
+            return rows, {}
+        if architecture.uses_prefix():
+            return rows, {"prefix_length": torch.tensor(lengths)}
+        sources = torch.full((len(rows), max(lengths)), self.pad_id)
+        mask = torch.zeros_like(sources)
+        for index, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+            sources[index, :length] = torch.tensor(row.ids[:length])
+            mask[index, :length] = 1
+        targets = [
+            Row(ids=row.ids[length - 1 :], shared=0, wants=row.wants)
+            for row, length in zip(rows, lengths, strict=True)
+        ]
+        return targets, {"encoder_input_ids": sources, "encoder_attention_mask": mask}
 
     def _run_shared(self, groups: Sequence[Sequence[Row]], scores: list[Score | None]) -> None:
         cached = min(group[0].shared for group in groups)
@@ -206,7 +235,13 @@ class LikelihoodScorer:
         return self.share_prefix
 
     def _forward(
-        self, sequences: Sequence[Sequence[int]], *, keep: int, cache: Any = None, use_cache: bool = False
+        self,
+        sequences: Sequence[Sequence[int]],
+        *,
+        keep: int,
+        cache: Any = None,
+        use_cache: bool = False,
+        inputs: Mapping[str, Tensor] | None = None,
     ) -> tuple[Tensor, Any]:
         """Logits of the last `keep` columns of the right-padded batch, and the cache if asked for."""
         width = max(map(len, sequences))
@@ -214,6 +249,7 @@ class LikelihoodScorer:
         for index, sequence in enumerate(sequences):
             ids_BT[index, : len(sequence)] = torch.tensor(sequence)
         options: dict[str, Any] = {"use_cache": use_cache or cache is not None}
+        options |= {name: value.to(self._device) for name, value in (inputs or {}).items()}
         if cache is not None:
             options["past_key_values"] = cache
         if self._keeps_logits:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from harness.method import Choice
+from harness.method import Choice, Method
 from harness.spec import ModelSpec
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from harness.axes.architecture import Architecture
     from harness.model.hf import HarnessForCausalLM
     from harness.model.transformer import LanguageModel
 
@@ -38,6 +41,15 @@ def meta_model(spec: ModelSpec, choices: Mapping[str, Choice]) -> LanguageModel:
 
     with torch.device("meta"):
         return LanguageModel(spec, choices)
+
+
+def architecture_of(model: nn.Module) -> Architecture | None:
+    """The architecture of a model of ours, whatever wraps it; None for other models."""
+    for module in model.modules():
+        found = getattr(module, "architecture", None)
+        if isinstance(found, Method):
+            return found  # type: ignore[return-value]
+    return None
 
 
 def register() -> None:

@@ -72,7 +72,8 @@ def import_checkpoint(
     assert not unexpected, unexpected
     assert not missing, missing
     model.tie_weights()
-    return model.eval()
+    model.eval()
+    return model
 
 
 _GENERATION = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
@@ -89,7 +90,8 @@ def export_checkpoint(model: HarnessForCausalLM, out: Path, *, model_type: str |
 
     spec, methods = model.config.model_spec(), model.config.methods
     origin = getattr(model.config, "imported_from", None)
-    names = (model_type or origin,) if model_type or origin else NAMES
+    only = model_type or origin
+    names: tuple[str, ...] = NAMES if only is None else (str(only),)
     reasons = []
     for name in names:
         try:
@@ -176,7 +178,7 @@ class TensorFiles:
                 handle = safe_open(path / name, framework="pt")
             except (SafetensorError, OSError) as error:
                 raise DataError(f"{path / name} cannot be read as safetensors: {error}") from error
-            for key in handle.keys():  # noqa: SIM118
+            for key in list(handle.keys()):  # type: ignore[no-untyped-call]
                 self.files[key] = handle
         if source.prefix and not any(key.startswith(source.prefix) for key in self.files):
             self.files = {source.prefix + key: handle for key, handle in self.files.items()}

@@ -25,7 +25,6 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from harness.axes.attention import CacheKind
-from harness.errors import ConfigError
 from harness.method import Choice
 from harness.model.choices import from_plain
 from harness.model.transformer import Transformer
@@ -231,10 +230,8 @@ class HarnessForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc
             source, mask = prompt, kwargs.pop("attention_mask", None)
             start_id = kwargs.pop("decoder_start_token_id", None)
             start_id = config.decoder_start_token_id if start_id is None else start_id
-            start_id = kwargs.get("bos_token_id", config.bos_token_id) if start_id is None else start_id
-            if start_id is None:
-                raise ConfigError("generation from an encoder needs bos_token_id in the generation config")
-            start = prompt.new_full((len(prompt), 1), start_id)
+            # Trained here, a decoder starts from the source's last token; a T5 states its own start token.
+            start = prompt[:, -1:] if start_id is None else prompt.new_full((len(prompt), 1), start_id)
         out = super().generate(
             start,
             encoder_hidden_states=self.model.encode(source, mask),

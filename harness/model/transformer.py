@@ -236,7 +236,7 @@ class Transformer(Stack):
             document_BT=document_ids,
         )
         ordered = True
-        if position_ids is not None:
+        if position_ids is not None and document_ids is None:  # documents decide their own positions
             given = position_ids if position_ids.dim() == 2 else position_ids[None]
             derived = key_position[:, past:]
             same = (given == derived) if padding is None else (given == derived) | ~padding[:, past:]
@@ -246,7 +246,7 @@ class Transformer(Stack):
         prefix = None
         if prefix_length is not None and self.architecture.uses_prefix() and visible is None:
             prefix = torch.as_tensor(prefix_length, device=tokens.device).reshape(-1)
-            if tokens.device.type != "meta" and bool((prefix > past + num_queries).any()):
+            if tokens.device.type == "cpu" and bool((prefix > past + num_queries).any()):
                 raise ConfigError(
                     f"prefix_length={int(prefix.max())} is longer than the sequence of "
                     f"{past + num_queries} tokens"
@@ -330,7 +330,12 @@ class Transformer(Stack):
         rows = torch.arange(tokens.shape[1], device=tokens.device)[None]
         columns = torch.arange(memory_BSD.shape[1], device=tokens.device)[None]
         return View(
-            query_position_BT=rows, key_position_BS=columns, past=0, visible=everything, padding_BS=padding
+            query_position_BT=rows,
+            key_position_BS=columns,
+            past=0,
+            visible=everything,
+            padding_BS=padding,
+            cross=True,
         )
 
 

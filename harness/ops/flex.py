@@ -85,7 +85,9 @@ def _predicate(
         if view.document_BS is not None:
             result = result & (view.document_BS[b, q + view.past] == view.document_BS[b, k])
         if view.padding_BS is not None:
-            result = (result & view.padding_BS[b, k]) | (q + view.past == k)
+            result = result & view.padding_BS[b, k]
+            if not view.cross:
+                result = result | (q + view.past == k)
         return result
 
     return allowed

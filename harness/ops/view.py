@@ -47,6 +47,8 @@ class View:
     padding_BS: Tensor | None = None
     prefix_B: Tensor | None = None
     """Slots from the left that see each other in both directions, padding included."""
+    cross: bool = False
+    """Whether keys are of another sequence than queries."""
     ordered: bool = True
     """Whether slot differences are position differences within a document."""
     memo: dict[Hashable, Tensor] | None = field(default_factory=dict)
@@ -100,8 +102,9 @@ class View:
             document_q = self.document_BS[:, rows + self.past][:, None, :, None]
             result = result & (document_q == self.document_BS[:, columns][:, None, None, :])
         if self.padding_BS is not None:
-            # Padding reads itself, so that no row of the softmax is empty.
-            result = (result & self.padding_BS[:, columns][:, None, None, :]) | (q == k)
+            result = result & self.padding_BS[:, columns][:, None, None, :]
+            if not self.cross:  # Padding reads itself, so that no row of the softmax is empty.
+                result = result | (q == k)
         return result
 
     def remember(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:

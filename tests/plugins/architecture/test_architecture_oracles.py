@@ -53,8 +53,8 @@ def test_generation_takes_the_prompt_as_the_prefix():
 def test_generation_takes_the_prompt_as_the_source_of_an_encoder():
     model = tiny(architecture="encoder_decoder", shape={"num_encoder_layers": 2})
     ids = torch.randint(1, 64, (2, 9), generator=torch.Generator().manual_seed(0))
-    found = model.generate(ids, max_new_tokens=4, do_sample=False, bos_token_id=1, pad_token_id=0)
-    tokens = torch.ones(2, 1, dtype=torch.long)
+    found = model.generate(ids, max_new_tokens=4, do_sample=False, pad_token_id=0)
+    tokens = ids[:, -1:]
     for _ in range(4):
         logits = model(tokens, encoder_input_ids=ids).logits
         tokens = torch.cat((tokens, logits[:, -1:].argmax(-1)), 1)
@@ -64,7 +64,7 @@ def test_generation_takes_the_prompt_as_the_source_of_an_encoder():
 @torch.no_grad()
 def test_padding_of_the_source_changes_nothing():
     model = tiny(architecture="encoder_decoder", position="relative_t5", shape={"num_encoder_layers": 2})
-    ids, source = torch.arange(6)[None], torch.arange(10, 17)[None]
+    ids, source = torch.arange(12)[None], torch.arange(10, 17)[None]
     padded = torch.cat((source, torch.zeros(1, 3, dtype=torch.long)), 1)
     mask = torch.tensor([[1] * 7 + [0] * 3])
     torch.testing.assert_close(

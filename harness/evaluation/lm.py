@@ -26,7 +26,7 @@ class SubjectLM(TemplateLM):  # type: ignore[misc]
     Differs: contexts shared by several choices are run once; batches are bounded in tokens
     """
 
-    def __init__(self, subject: Subject, *, batch_tokens: int = 4096, batch_size: int = 128) -> None:
+    def __init__(self, subject: Subject, *, batch_tokens: int = 2048, batch_size: int = 128) -> None:
         super().__init__()
         self.subject = subject
         self.model, self.tokenizer = subject.model, subject.tokenizer

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.errors import DataError, TaskError
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 OWN = Path(__file__).parent / "tasks"
 _NAMED = re.compile(rb"^(?:task|group): *[\"']?([\w.:-]+)[\"']? *$", re.MULTILINE)
+_TAGGED = re.compile(rb"^tag: *([\w.:-]+)? *\n((?: *- *[\w.:\"'-]+ *\n)*)", re.MULTILINE)
 _CALLS = re.compile(r"!function\b|^class:", re.MULTILINE)
 
 
@@ -27,14 +28,26 @@ def own_tasks() -> list[str]:
     return sorted(path.stem for path in OWN.glob("*.yaml"))
 
 
+class Folder(NamedTuple):
+    """What the YAML of a folder names, found without importing lm-eval."""
+
+    files: dict[str, Path]
+    """Task or group -> its file."""
+    tags: set[str]
+
+
 @lru_cache(maxsize=8)
-def task_files(folder: Path) -> Mapping[str, Path]:
-    """Task and group names of a folder of YAML -> file, found without importing lm-eval."""
-    found: dict[str, Path] = {}
+def index(folder: Path) -> Folder:
+    """Tasks, groups and tags of a folder; one pass over its files."""
+    files: dict[str, Path] = {}
+    tags: set[str] = set()
     for path in sorted(folder.rglob("*.yaml")):
-        for name in _NAMED.findall(path.read_bytes()):
-            found.setdefault(name.decode(), path)
-    return found
+        text = path.read_bytes()
+        for name in _NAMED.findall(text):
+            files.setdefault(name.decode(), path)
+        for single, several in _TAGGED.findall(text):
+            tags.update(tag.strip(b" -\"'").decode() for tag in (single, *several.splitlines()) if tag)
+    return Folder(files, tags)
 
 
 def lm_eval_folder() -> Path:
@@ -55,13 +68,12 @@ def find_task(name: str, *, include_path: str = "") -> Path | None:
         raise TaskError(f"evaluator.lm_eval.include_path={include_path} is not a folder")
     known: list[str] = []
     for folder in (OWN, *folders, lm_eval_folder()):
-        files = task_files(folder)
-        if name in files:
-            return files[name]
-        known += files
-    tagged = rf"(?m)^(?:tag: *|  ?- *){re.escape(name)} *$"
-    if any(re.search(tagged, path.read_text()) for path in set(task_files(lm_eval_folder()).values())):
-        return None
+        found = index(folder)
+        if name in found.files:
+            return found.files[name]
+        if name in found.tags:
+            return None
+        known += found.files
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f" Did you mean '{close[0]}'?" if close else ""
     raise TaskError(

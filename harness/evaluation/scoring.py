@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from harness.errors import TaskError
 from harness.model import architecture_of
 
-SHORTEST_SHARED = 16
+SHORTEST_SHARED = 4
 """Tokens of context below which a second forward pass costs more than running the context again."""
 SPREAD = 0.75
 """A batch holds sequences of at least this share of its longest one, so that padding stays small."""
@@ -83,7 +83,7 @@ class LikelihoodScorer:
 
     model: nn.Module
     max_length: int
-    batch_tokens: int = 4096
+    batch_tokens: int = 2048
     pad_id: int = 0
     share_prefix: bool = True
     facts: dict[str, Any] = field(

@@ -61,6 +61,10 @@ def test_a_task_of_lm_eval_is_found_without_its_index() -> None:
     assert path.name == "gsm8k.yaml"
 
 
+def test_a_tag_of_lm_eval_is_known_and_has_no_file() -> None:
+    assert find_task("math_word_problems") is None
+
+
 def test_without_a_network_a_task_says_what_to_do() -> None:
     with pytest.raises(TaskError, match=r"cannot be had without a network.*data_files\.gsm8k\.test"):
         load_task("gsm8k")

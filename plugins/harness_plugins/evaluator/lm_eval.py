@@ -33,7 +33,7 @@ class LmEval(Evaluator):
         """Task -> {split: local JSON or JSON lines file}, in place of the task's data set."""
         trust: bool = False
         """Whether YAML in include_path may run Python code of its own."""
-        batch_tokens: int = 4096
+        batch_tokens: int = 2048
         """Padded tokens of one forward pass."""
 
         def __post_init__(self) -> None:

@@ -40,7 +40,7 @@ class Perplexity(Evaluator):
         """Documents scored, spread evenly over the split; 0 = all."""
         max_bytes: int = 512
         """Bytes of each document that are scored, from its start; 0 = all."""
-        batch_tokens: int = 4096
+        batch_tokens: int = 2048
         """Padded tokens of one forward pass."""
 
         def __post_init__(self) -> None:

@@ -45,8 +45,15 @@ def run(decoding: Any, model: Any, prompts: Any, *, new_tokens: int = NEW_TOKENS
     return decoding.generate(model, ids, mask, max_new_tokens=new_tokens, seed=seed)
 
 
-@pytest.mark.parametrize("tie", [False, True])
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(
+    ("tie", "seed"),
+    [
+        (False, 0),
+        (True, 1),
+        pytest.param(False, 1, marks=pytest.mark.slow),
+        pytest.param(True, 0, marks=pytest.mark.slow),
+    ],
+)
 def test_tokens_equal_those_of_transformers_4_49(tie: bool, seed: int) -> None:
     model = tiny_llama(layers=6, seed=seed, tie=tie)
     different = []

@@ -73,6 +73,8 @@ def prepare(subject: Subject) -> torch.nn.Module:
     config = model.generation_config
     tokenizer = subject.tokenizer
     config.eos_token_id = tokenizer.eos_token_id  # type: ignore[union-attr]
+    bos = tokenizer.bos_token_id  # a decoder behind an encoder starts with it
+    config.bos_token_id = tokenizer.eos_token_id if bos is None else bos  # type: ignore[union-attr]
     pad = tokenizer.pad_token_id
     config.pad_token_id = tokenizer.eos_token_id if pad is None else pad  # type: ignore[union-attr]
     return model

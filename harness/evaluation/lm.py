@@ -15,6 +15,7 @@ from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, po
 
 from harness.axes.evaluator import Subject
 from harness.errors import TaskError
+from harness.evaluation.answers import prepare
 from harness.evaluation.generation import StopAt, in_batches
 from harness.evaluation.scoring import LikelihoodScorer, ScoreRequest, rolling
 
@@ -29,7 +30,8 @@ class SubjectLM(TemplateLM):  # type: ignore[misc]
     def __init__(self, subject: Subject, *, batch_tokens: int = 2048, batch_size: int = 128) -> None:
         super().__init__()
         self.subject = subject
-        self.model, self.tokenizer = subject.model, subject.tokenizer
+        self.model: Any = prepare(subject)
+        self.tokenizer = subject.tokenizer
         self.max_length, self.batch_size = subject.max_length, batch_size
         self._device = torch.device(subject.device)
         pad = self.tokenizer.pad_token_id

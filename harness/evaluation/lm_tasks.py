@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
 
 OWN = Path(__file__).parent / "tasks"
-_NAMED = re.compile(rb"^(?:task|group): *[\"']?([\w.:-]+)[\"']? *$", re.MULTILINE)
-_TAGGED = re.compile(rb"^tag: *([\w.:-]+)? *\n((?: *- *[\w.:\"'-]+ *\n)*)", re.MULTILINE)
+_NAMED = re.compile(rb"^[\"']?(?:task|group)[\"']?: *[\"']?([\w.:-]+)[\"']? *$", re.MULTILINE)
+_TAGGED = re.compile(rb"^[\"']?tag[\"']?: *([\w.:-]+)? *\n((?: *- *[\w.:\"'-]+ *\n)*)", re.MULTILINE)
 _CALLS = re.compile(r"!function\b|^class:", re.MULTILINE)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,21 +138,19 @@ def _judge(work: Work, choice: Any) -> Judge | None:
     if choice is None:
         return None
     judge: Judge = choice.build()
-    judge.scorers = {
-        name.rpartition(".")[2]: load_scorer(artifact, work.load, device=work.device)
-        for name, artifact in work.inputs.items()
-        if name == "reward" or name.startswith("judge.")
-    }
+    if any(option.metadata.get("model_ref") for option in fields(choice.config)):
+        judge.scorers = {
+            name.rpartition(".")[2]: load_scorer(artifact, work.load, device=work.device)
+            for name, artifact in work.inputs.items()
+            if name == "reward" or name.startswith("judge.")
+        }
     return judge
 
 
 def window(model: Any) -> int:
     """The longest sequence a model states that it reads, in tokens."""
     config = getattr(model, "config", None)
-    spec = getattr(config, "spec", None)
-    stated = [getattr(spec, "max_length", None)] + [
-        getattr(config, key, None) for key in ("max_position_embeddings", "n_positions", "n_ctx")
-    ]
+    stated = (getattr(config, key, None) for key in ("max_position_embeddings", "n_positions", "n_ctx"))
     return int(next((value for value in stated if value), 2048))
 
 

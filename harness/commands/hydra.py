@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +17,9 @@ Runs one cell: composes the config, runs the stages that the store does not hold
 Of an experiment it takes the first level of every factor. Hydra's flags work: --cfg job, --info searchpath.
 
   harness run attention=grouped_query attention.num_kv_heads=2 seed=1
-  harness run experiment=demo scale=smoke"""
+  harness run experiment=demo scale=smoke
+
+Tab completion of axes, methods and options: eval "$(harness -sc install=bash)" (or zsh, fish)."""
 
 SWEEP_HELP = """usage: harness sweep KEY=VALUE[,VALUE...] ...
 
@@ -57,6 +60,8 @@ def through_hydra(arguments: Sequence[str]) -> int:
     multirun = "-m" in flags or "--multirun" in flags
     if not multirun and not any(flag.partition("=")[0] in _SHOWS_ONLY for flag in flags):
         compose(_without_values_of_flags(arguments))  # refuses before Hydra does, and says why
+    if "COMP_LINE" in os.environ:  # completing a word: Hydra knows no subcommands
+        os.environ["COMP_LINE"] = re.sub(r"^(\S+) (?:run|sweep|plan) ", r"\1 ", os.environ["COMP_LINE"])
     codes: list[int] = []
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us instead of Hydra's own report
     before = sys.argv

@@ -84,6 +84,13 @@ def test_hydras_own_flags_pass_through(tmp_path: Path) -> None:
     assert "structured://" in paths.stdout
 
 
+def test_words_complete_on_tab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMP_LINE", "harness sweep attention=f")
+    monkeypatch.setenv("COMP_POINT", "25")
+    completed = harness(["-sc", "query=bash"], cwd=tmp_path)
+    assert completed.stdout.split() == ["attention=flash", "attention=full"]
+
+
 def test_list_is_fast_once_its_index_exists(tmp_path: Path) -> None:
     first = json.loads(harness(["list", "--json"], cwd=tmp_path).stdout)
     assert set(first[0]) == {"axis", "name", "package", "version", "summary", "paper", "status"}

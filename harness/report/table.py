@@ -345,11 +345,8 @@ def caption(results: Results, table: Table) -> list[str]:
         f"{len(results.records)} configurations, seed{'s' * many} {seeds}"
         + (f"; a seed varies {start} and all after it, earlier stages are shared." if start and many else ".")
     )
-    averaged = [
-        f
-        for f, v in results.factors.items()
-        if f not in {*table.rows[0], *table.columns[0].where} and len(v) > 1
-    ]
+    shown = {*(table.rows[0] if table.rows else ()), *(table.columns[0].where if table.columns else ())}
+    averaged = [f for f, v in results.factors.items() if f not in shown and len(v) > 1]
     if averaged := [f for f in averaged if f not in table.layout.where]:
         lines.append(f"Averaged over {', '.join(averaged)}.")
     bases = {c.estimate.basis for c in table.all_cells() if c.estimate}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
 from collections import Counter
@@ -119,6 +120,8 @@ def multirun(
 
 def work_on(file: Path) -> int:
     """One worker of a plan, placed by a launcher."""
+    # A launcher's own way to start processes (joblib's loky) is not known to our fork server.
+    multiprocessing.set_start_method("forkserver", force=True)
     made, chosen = read_plan(file)
     return _work(made, chosen)
 

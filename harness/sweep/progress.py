@@ -46,7 +46,7 @@ class Lines:
         if reused:
             return
         where = " ".join(f"{name}={label}" for name, label in cell.levels.items()) or cell.cell.id
-        reason = f": {outcome.reason}" if outcome.reason else ""
+        reason = f" at {outcome.stage}" if outcome.stage else f": {outcome.reason}" if outcome.reason else ""
         place = f"cell {sum(self._done.values())}/{self._total}"
         self.say(f"{place}  {where} seed={cell.seed}  {outcome.status}{reason}")
 

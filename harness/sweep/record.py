@@ -64,14 +64,14 @@ def write(
     return record
 
 
-def finished(plan: Plan, cell: PlannedCell) -> dict[str, Any] | None:
-    """The record of a cell that already stands and rests on exactly these artifacts; else None."""
+def finished(plan: Plan, cell: PlannedCell, outcome: Outcome) -> dict[str, Any] | None:
+    """The record of a cell that already stands, rests on exactly these keys and says the same; else None."""
     try:
         record = read_record(directory(plan, cell) / NAME)
     except StoreError:
         return None
     same = [stage["key"] for stage in record["stages"]] == list(cell.keys)
-    return record if same and record["outcome"]["status"] == "ok" else None
+    return record if same and record["outcome"] == outcome.brief() else None
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -112,7 +113,9 @@ class Worker:
         Raises: StoreFullError where the disk is full; KeyboardInterrupt after Ctrl-C. Both leave a store
         from which the same command goes on
         """
-        previous = {s: signal.signal(s, self._interrupt) for s in (signal.SIGINT, signal.SIGTERM)}
+        listens = threading.current_thread() is threading.main_thread()
+        signals = (signal.SIGINT, signal.SIGTERM) if listens else ()
+        previous = {number: signal.signal(number, self._interrupt) for number in signals}
         try:
             self._look()
             self._loop()
@@ -327,8 +330,8 @@ class Worker:
 
     def _finish(self, cell: PlannedCell, outcome: Outcome) -> bool:
         """Write the record, once over all processes; False while another process is at it."""
-        made_here = any(key in self._initially for key in cell.keys)
-        if outcome.status == "ok" and not made_here and record.finished(self.plan, cell):
+        made_here = any(key in self._initially for key in cell.keys) and outcome.status == "ok"
+        if not made_here and record.finished(self.plan, cell, outcome):
             self.outcomes[cell.cell.id] = outcome
             self.view.cell_finished(cell, outcome, reused=True)
             return True
@@ -337,7 +340,7 @@ class Worker:
             return False
         _, claim = self._sessions.pop(cell.cell.id)
         with claim:
-            written = record.finished(self.plan, cell) if outcome.status == "ok" else None
+            written = record.finished(self.plan, cell, outcome)
             if written is None:
                 reused = {key: key not in self._initially for key in cell.keys}
                 arguments: dict[str, Any] = {"outcome": outcome, "reused": reused, "started": self._started}

@@ -111,6 +111,21 @@ def replace_module(model: nn.Module, name: str, new: nn.Module) -> None:
     setattr(model.get_submodule(parent), child, new)
 
 
+def planned_bytes(model: nn.Module, quantizer: Quantizer | None, *, bits: int = 16) -> float:
+    """Bytes that a model's weights take in memory: packed linear layers, everything else at `bits`.
+
+    `model` may lie on the meta device; tied weights count once
+    """
+    packed = linear_layers(model) if quantizer is not None else {}
+    inside = {id(p) for layer in packed.values() for p in [layer.weight]}
+    total: float = sum(p.numel() * bits for p in model.parameters() if id(p) not in inside)
+    for layer in packed.values():
+        assert quantizer is not None
+        out_features, in_features = weight_matrix(layer).shape
+        total += quantizer.bits_per_weight(in_features, out_features) * in_features * out_features
+    return total / 8
+
+
 class Quantizer(Method):
     """Replaces linear layers by packed ones, in place; embeddings, norms and head stay.
 

@@ -36,12 +36,13 @@ def problems(cell: Cell) -> list[Problem]:
 
 
 def choices(cell: Cell) -> Iterator[Choice]:
-    """Every distinct choice that an active stage of the cell reads, in the order of the axes."""
+    """Every distinct choice that an active stage of the cell reads, and its trackers, by axis."""
     seen: dict[str, list[Choice]] = {axis: [] for axis in registry().axes}
     for stage in cell.stages:
         if stage_class(stage).active(cell):
             for axis in stage_axes(stage):
                 seen[axis] += [c for c in cell.choices(axis, stage=stage) if c not in seen[axis]]
+    seen["tracker"] = list(cell.choices("tracker"))  # no stage reads it, and yet it may not work
     for found in seen.values():
         yield from found
 

@@ -99,3 +99,13 @@ def test_tensorboard_reads_back_curves_and_metrics(tmp_path: Path) -> None:
     found.Reload()
     assert [event.step for event in found.Scalars("pretrain/loss")] == [0, 1, 2]
     assert found.Scalars("lm_eval/recall/acc")[0].value == 0.25
+
+
+def test_the_plan_asks_trackers_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from harness.compose import compose
+    from harness.problems import problems
+
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    cell = compose(["tracker=[jsonl,wandb]", "tracker.wandb.mode=online"])
+    assert [problem.where for problem in problems(cell)] == ["tracker.wandb.mode"]

@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.errors import ConfigError, DataError, UnknownNameError
-from harness.report.records import Record, flatten, label, read
+from harness.report.records import WEIGHTS, Record, flatten, label, read
 from harness.report.statistics import MIN_SEEDS, Array, Measured
 
 if TYPE_CHECKING:
     import pandas as pd
 
 NOT_IN_SWEEP = "not in the sweep"
-WEIGHTS = ("bytes", "tokens", "weight")
-"""Sample columns that weigh an item in a ratio of sums."""
 Levels = tuple[str, ...]
 """One level for each factor, in the order of the factors."""
 
@@ -102,8 +100,23 @@ class Results:
                 raise UnknownNameError(
                     what=f"level of factor '{factor}'", name=level, known=self.factors[factor]
                 )
-        places = [(list(self.factors).index(f), level) for f, level in where.items()]
-        return [levels for levels in self.records if all(levels[i] == level for i, level in places)]
+        found = [self._with_level[factor, level] for factor, level in where.items()]
+        return [self._all[i] for i in sorted(set.intersection(*found))] if found else self._all
+
+    @cached_property
+    def _all(self) -> list[Levels]:
+        return list(self.records)
+
+    @cached_property
+    def _with_level(self) -> dict[tuple[str, str], set[int]]:
+        """(factor, level) -> places of the configurations that have it."""
+        found: dict[tuple[str, str], set[int]] = {
+            (factor, level): set() for factor, levels in self.factors.items() for level in levels
+        }
+        for place, levels in enumerate(self._all):
+            for factor, level in zip(self.factors, levels, strict=True):
+                found[factor, level].add(place)
+        return found
 
     def measured(self, where: Mapping[str, str], metric: str) -> Measured | None:
         """A metric of all configurations with these levels, averaged over the factors not named.
@@ -238,24 +251,29 @@ class Results:
         sample_name, _, column = metric.rpartition(".")
         found: list[tuple[str, Any, Array]] = []
         for record in self.all_records():
-            frame = record.samples(sample_name) if record.status == "ok" else None
-            if frame is None or column not in frame or "doc_hash" not in frame:
+            columns = record.columns(sample_name, column) if record.status == "ok" else None
+            if columns is None:
                 continue
-            values_N = frame[column].to_numpy(dtype=np.float64, na_value=np.nan)
+            values_N = columns[column]
             printed = self._numbers[record.cell].get(metric, float("nan"))
-            if (weighted := ratio_items(frame, values_N, printed)) is not None:
+            if (weighted := ratio_items(columns, values_N, printed)) is not None:
                 values_N = weighted
-            if not math.isclose(
-                float(np.nanmean(values_N)) if len(values_N) else math.nan, printed, rel_tol=1e-3
-            ):
+            mean = float(np.nanmean(values_N)) if len(values_N) else math.nan
+            if not math.isclose(mean, printed, rel_tol=1e-3):
                 return None
-            found.append((record.cell, frame["doc_hash"].to_numpy(), values_N))
+            found.append((record.cell, columns["doc_hash"], values_N))
         if not found:
             return None
-        index = {doc: i for i, doc in enumerate(dict.fromkeys(doc for _, docs, _ in found for doc in docs))}
-        values_RD = np.full((len(found), len(index)), np.nan)
+        index: dict[str, int] = {}
+        values_RD = np.full((len(found), 0), np.nan)
+        previous: Any = None
         for row, (_, docs, values_N) in enumerate(found):
-            places = np.fromiter((index[doc] for doc in docs), dtype=np.int64, count=len(docs))
+            if previous is None or not np.array_equal(docs, previous):
+                for doc in docs:
+                    index.setdefault(doc, len(index))
+                places = np.fromiter((index[doc] for doc in docs), dtype=np.int64, count=len(docs))
+                wider = np.full((len(found), len(index) - values_RD.shape[1]), np.nan)
+                values_RD, previous = np.concatenate([values_RD, wider], axis=1), docs
             counts = np.bincount(places, minlength=len(index))
             if counts.max(initial=0) <= 1:
                 values_RD[row, places] = values_N
@@ -265,7 +283,7 @@ class Results:
         return values_RD, {cell: row for row, (cell, _, _) in enumerate(found)}
 
 
-def ratio_items(frame: pd.DataFrame, values_N: Array, printed: float) -> Array | None:
+def ratio_items(columns: Mapping[str, Any], values_N: Array, printed: float) -> Array | None:
     """Items of a ratio of sums (bits per byte), linearised so that their mean is the printed ratio.
 
     Item i counts R + w_i / mean(w) (x_i - R): means, paired differences and their errors are then those of
@@ -274,8 +292,8 @@ def ratio_items(frame: pd.DataFrame, values_N: Array, printed: float) -> Array |
     if np.isnan(values_N).any() or math.isclose(float(values_N.mean()), printed, rel_tol=1e-3):
         return None
     for column in WEIGHTS:
-        if column in frame:
-            weights_N = frame[column].to_numpy(dtype=np.float64)
+        if column in columns:
+            weights_N = columns[column]
             if weights_N.sum() > 0 and math.isclose(
                 float((weights_N * values_N).sum() / weights_N.sum()), printed, rel_tol=1e-3
             ):

@@ -48,7 +48,7 @@ def bradley_terry(duels: Sequence[Duels], *, anchor: str) -> dict[str, tuple[flo
     if len(duels) == 1:
         (d,) = duels
         won, lost = d.score + 0.5, d.n - d.score + 0.5
-        sign = 1 if d.second == anchor else -1
+        sign = 1.0 if d.second == anchor else -1.0
         rated = d.first if d.second == anchor else d.second
         return {
             anchor: (0.0, 0.0),

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """Version of record.json and of the compact file."""
+WEIGHTS = ("bytes", "tokens", "weight")
+"""Sample columns that weigh an item in a ratio of sums."""
 TEXT = ("prompt", "answer", "target")
 """Sample columns a reader looks at; all other numeric ones are metrics."""
 
@@ -86,17 +88,54 @@ class Record:
         if self.folder is None:
             return None
         if name not in self._cache:
-            import pyarrow.parquet as parquet
-
             path = self.folder / "samples" / f"{name}.parquet"
             if not path.exists():
                 return None
-            try:
-                # One small file: threads and memory maps cost more than they bring.
-                self._cache[name] = parquet.ParquetFile(path).read(use_threads=False).to_pandas()
-            except (OSError, ValueError) as error:
-                raise DataError(f"{path} cannot be read as samples: {error}; delete it and re-run") from error
+            # One small file: threads and memory maps cost more than they bring.
+            self._cache[name] = open_parquet(path).read(use_threads=False).to_pandas()
         return self._cache[name]
+
+    def columns(self, name: str, column: str) -> dict[str, Any] | None:
+        """`doc_hash`, a metric's column and any weights of it as arrays; None where they were not kept."""
+        import numpy as np
+
+        if self.folder is None or name in self._cache:
+            frame = self.samples(name)
+            if frame is None or column not in frame or "doc_hash" not in frame:
+                return None
+            found = {
+                c: frame[c].to_numpy(dtype=np.float64, na_value=np.nan) for c in numbers_of(frame, column)
+            }
+            return {"doc_hash": frame["doc_hash"].to_numpy(), **found}
+        path = self.folder / "samples" / f"{name}.parquet"
+        if not path.exists():
+            return None
+        file = open_parquet(path)
+        known = set(file.schema_arrow.names)
+        if not {"doc_hash", column} <= known:
+            return None
+        wanted = [column, *(w for w in WEIGHTS if w in known and w != column)]
+        read = file.read(columns=["doc_hash", *wanted], use_threads=False)
+        arrays = {c: read.column(c).to_numpy().astype(np.float64) for c in wanted}
+        return {"doc_hash": read.column("doc_hash").to_numpy(), **arrays}
+
+
+def numbers_of(frame: pd.DataFrame, column: str) -> list[str]:
+    """A metric's column and the weights beside it."""
+    return [column, *(w for w in WEIGHTS if w in frame and w != column)]
+
+
+def open_parquet(path: Path) -> Any:
+    """A samples file.
+
+    Raises: DataError if it is none
+    """
+    import pyarrow.parquet as parquet
+
+    try:
+        return parquet.ParquetFile(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as samples: {error}; delete it and re-run") from error
 
 
 def label(level: object) -> str:

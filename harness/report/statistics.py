@@ -253,9 +253,9 @@ def paired_items(a_SD: Array, b_SD: Array, *, level: float = LEVEL) -> Compariso
 
 def mcnemar(won: int, lost: int) -> float:
     """Exact two-sided p of McNemar's test on the discordant items."""
-    from scipy.stats import binomtest
+    from scipy.special import bdtr
 
-    return float(binomtest(won, won + lost).pvalue) if won + lost else 1.0
+    return min(1.0, float(2 * bdtr(min(won, lost), won + lost, 0.5))) if won + lost else 1.0
 
 
 def bootstrap(d_N: Array, *, level: float = LEVEL) -> tuple[float, float, float]:

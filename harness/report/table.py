@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -129,7 +129,7 @@ def build(results: Results, layout: Layout) -> Table:
     table.cells = [
         [new_cell(results, table, {**fixed, **row, **c.where}, c) for c in columns] for row in rows
     ]
-    compare_to_baseline(results, table, fixed)
+    compare_to_baseline(table)
     rank(table)
     write_numbers(table)
     table.caption = caption(results, table)
@@ -175,14 +175,20 @@ def new_cell(results: Results, table: Table, where: Selection, column: Column) -
     return cell
 
 
-def compare_to_baseline(results: Results, table: Table, fixed: Selection) -> None:
+def compare_to_baseline(table: Table) -> None:
     """Each cell against the one of its column's metric at the baseline's levels, Holm over the table."""
     if not table.baseline:
         return
-    pools = mixed_pools(table) if table.layout.test == "mixed" else {}
+    places = references(table)
+
+    def reference_of(cell: TableCell) -> TableCell | None:
+        """The cell of the same metric that stands at the declared baseline, in the table."""
+        return places.get((cell.metric, tuple(sorted({**cell.where, **table.baseline}.items()))))
+
+    pools = mixed_pools(table, reference_of) if table.layout.test == "mixed" else {}
     for line in table.cells:
         for cell in line:
-            reference = reference_of(table, cell)
+            reference = reference_of(cell)
             if cell.measured is None:
                 continue
             if reference is cell:
@@ -207,23 +213,19 @@ def compare_to_baseline(results: Results, table: Table, fixed: Selection) -> Non
                 cell.verdict = verdict(cell.comparison, column.higher_is_better)
 
 
-def reference_of(table: Table, cell: TableCell) -> TableCell | None:
-    """The cell of the same metric that stands at the declared baseline, in the table."""
-    wanted = {**cell.where, **table.baseline}
-    for candidate in table.all_cells():
-        if candidate.metric == cell.metric and candidate.where == wanted:
-            return candidate
-    return None
+def references(table: Table) -> dict[tuple[str, tuple[tuple[str, str], ...]], TableCell]:
+    """Every cell by its metric and place."""
+    return {(cell.metric, tuple(sorted(cell.where.items()))): cell for cell in table.all_cells()}
 
 
-def mixed_pools(table: Table) -> dict[int, Comparison]:
+def mixed_pools(table: Table, reference_of: Callable[[TableCell], TableCell | None]) -> dict[int, Comparison]:
     """Comparisons by the mixed model, for metrics where every cell has the same three seeds or more."""
     found: dict[int, Comparison] = {}
     by_metric: dict[str, list[TableCell]] = {}
     for cell in table.all_cells():
         by_metric.setdefault(cell.metric, []).append(cell)
     for cells in by_metric.values():
-        reference = reference_of(table, cells[0])
+        reference = reference_of(cells[0])
         measured = [c.measured for c in cells if c.measured]
         if reference is None or len(measured) < len(cells) or len({tuple(m.seeds) for m in measured}) != 1:
             continue

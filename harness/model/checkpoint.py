@@ -58,7 +58,7 @@ def import_checkpoint(
     rules = list(source.rules(spec, methods))
     _check(path, rules, shards, shapes, source)
     kept = {key: config[key] for key in _GENERATION if config.get(key) is not None}
-    model = HarnessForCausalLM(
+    model: HarnessForCausalLM = HarnessForCausalLM(
         HarnessConfig.of(spec, to_plain(choices), imported_from=source.model_type, **kept), choices=choices
     )
     state = {}
@@ -66,7 +66,7 @@ def import_checkpoint(
         for name, tensor in zip(rule.ours, rule.split(shards.read(rule.theirs)), strict=True):
             state[name] = tensor
     kind = dtype if dtype is not None else next(iter(state.values())).dtype
-    model = model.to(kind)
+    model.to(kind)
     result = model.load_state_dict(state, strict=False)
     unexpected, missing = result.unexpected_keys, set(result.missing_keys) - {"lm_head.weight"}
     assert not unexpected, unexpected

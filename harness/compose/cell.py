@@ -206,7 +206,10 @@ class Cell(CellView):
 
 
 def _bound(raw: dict[str, Any]) -> None:
-    """Apply `at_most`: lower an option where it is higher or unlimited; of a list keep the first ones."""
+    """Apply `at_most`: lower an option where it is higher or unlimited; of a list keep the first ones.
+
+    0 stands for no limit, except in the model's shape, where it says that there is none of something
+    """
     for key, most in raw["at_most"].items():
         *parents, name = key.split(".")
         node: Any = raw
@@ -217,6 +220,8 @@ def _bound(raw: dict[str, Any]) -> None:
         value = node[name]
         if isinstance(value, list):
             node[name] = value[: int(most)]
+        elif value == 0 and parents == ["model"]:
+            continue
         elif value is None or value == 0 or value > most:
             node[name] = type(value)(most) if value else int(most)
 

@@ -136,7 +136,11 @@ def main(arguments: Sequence[str]) -> int:
 
 def after_sweep(plan: Plan) -> None:
     """The report of a sweep that just ended, over its own cells; a fault in it loses no record."""
+    cells = [cell.cell.id for cell in plan.cells]
     try:
-        report(plan.name, store=plan.graph.store, cells=[cell.cell.id for cell in plan.cells])
+        if not any(record.data["metrics"] for record in read(plan.graph.store, plan.name, cells=cells)):
+            print("harness: no report: no cell measured anything", file=sys.stderr)
+            return
+        report(plan.name, store=plan.graph.store, cells=cells)
     except HarnessError as error:
         print(f"harness: no report: {error}", file=sys.stderr)

@@ -212,7 +212,7 @@ def as_csv(table: Table) -> str:
     """One line a cell (tidy), so that any statistics program can read it."""
     rows = flat(table)
     out = io.StringIO()
-    writer = csv.DictWriter(out, fieldnames=list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(out, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return out.getvalue()

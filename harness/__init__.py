@@ -38,6 +38,7 @@ _PUBLIC = {
     "FeedForward": "harness.axes.feed_forward",
     **dict.fromkeys(("Objective", "Example"), "harness.axes.objective"),
     **dict.fromkeys(("Context", "Heads", "Rotary"), "harness.axes.context"),
+    "clip_gradients": "harness.ops.gradients",
     **dict.fromkeys(("rescale_dynamically", "set_length", "trained_length"), "harness.ops.extension"),
     **dict.fromkeys(("Instruction", "Conversation", "Turn", "Role"), "harness.axes.instruction"),
     **dict.fromkeys(("files_at", "hash_files", "read_rows", "read_text"), "harness.data.reading"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,15 @@ from harness.errors import ConfigError
 from harness.method import Method
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
     from torch.optim import Optimizer as TorchOptimizer
 
     from harness.axes.optimizer import Optimizer
+
+
+Batch = dict[str, "Tensor"]
+Compute = Callable[["nn.Module", Batch], "tuple[Tensor, dict[str, Tensor]]"]
+"""(model, micro-batch) -> (loss to go backward from, sums to report)."""
 
 
 class Parallelism(Method):
@@ -59,6 +65,24 @@ class Parallelism(Method):
     def accumulating(self, model: nn.Module, *, last: bool) -> AbstractContextManager[Any]:
         """Context of one micro-batch's forward and backward; gradients are exchanged with the last."""
         return nullcontext()
+
+    def splits_batches(self) -> bool:
+        """Whether `accumulate` calls `compute` several times for one micro-batch."""
+        return False
+
+    def data_group(self) -> Any:
+        """The process group of those that share the batch; None = all."""
+        return None
+
+    def accumulate(self, model: nn.Module, parts: list[Batch], compute: Compute) -> list[dict[str, Tensor]]:
+        """Forward and backward of all micro-batches; a pipeline schedules them itself. Returns their sums."""
+        found = []
+        for index, part in enumerate(parts):
+            with self.accumulating(model, last=index == len(parts) - 1):
+                loss, sums = compute(model, part)
+                loss.backward()  # type: ignore[no-untyped-call]
+            found.append(sums)
+        return found
 
     def full_state(self, model: nn.Module) -> dict[str, Any]:
         """The unsharded state dict on rank 0 (empty elsewhere)."""

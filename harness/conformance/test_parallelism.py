@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 from harness.axes.parallelism import Parallelism
-from harness.conformance.tiny import TinyModel, methods, run
+from harness.conformance.tiny import VOCAB, methods, run
 from harness.registry import registry
 
 AXIS = "parallelism"
@@ -22,12 +23,28 @@ def built(method: type[Parallelism]) -> Parallelism:
     return method() if method.name == "single" else method(method.Config(num_processes=2))
 
 
+def transformer() -> nn.Module:
+    """A tiny transformer in float64."""
+    import harness.model
+    from harness.axes import MODEL_AXES
+    from harness.compose import compose, publish
+
+    publish()
+    sizes = {"dim": 16, "num_layers": 2, "num_heads": 2, "head_dim": 8, "ffn_dim": 32, "max_length": 32}
+    cell = compose(["model.tie_embeddings=false", *(f"model.{k}={v}" for k, v in sizes.items())])
+    spec = cell.spec()
+    assert spec is not None
+    choices = {axis: cell.choice(axis) for axis in MODEL_AXES}
+    model: nn.Module = harness.model.build(replace(spec, vocab_size=VOCAB), choices, seed=0)  # type: ignore[arg-type]
+    return model.double()
+
+
 def trained(parallelism: Parallelism, **options: Any) -> tuple[nn.Module, dict[str, Any]]:
     """A model after a few steps in float64, with clipping."""
     clip: Any = registry().get("stabilizer", "clip_norm")
     with tempfile.TemporaryDirectory() as folder:
         chosen = methods(parallelism=parallelism, stabilizers=(clip(clip.Config(max_norm=0.1)),))
-        return run(Path(folder), TinyModel().double(), methods=chosen, steps=6, log_every=1, **options)
+        return run(Path(folder), transformer(), methods=chosen, steps=6, log_every=1, **options)
 
 
 @pytest.mark.parametrize("micro", [None, 2])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from harness.errors import ConfigError
 from harness.method import Method
+from harness.ops.gradients import multiply
 from harness.training.contract import Batch, Loss
 from harness.training.methods import Methods
 
@@ -48,6 +49,7 @@ class Gradients:
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.with_terms: list[Method] = methods.actors(model, "loss_terms")
         self.outputs: list[Mapping[str, Any]] = []
+        self.divisor: float | None = None
         if self.with_terms:
             model.register_forward_hook(lambda module, args, output: self.outputs.append(output))
 
@@ -84,29 +86,33 @@ class Gradients:
 
     def _accumulate(self, batch: Batch, share: int, micro: int, processes: int) -> BatchLoss:
         starts = range(0, share, micro)
-        alone = len(starts) == 1 and processes == 1
-        sums: dict[str, Tensor] = {}
-        for start in starts:
-            part = batch if len(starts) == 1 else {k: v[start : start + micro] for k, v in batch.items()}
-            part = {name: to_device(value, self.device) for name, value in part.items()}
-            with self.methods.parallelism.accumulating(self.model, last=start == starts[-1]):
-                with self.methods.precision.autocast(self.device.type):
-                    total, count, facts = self.loss(self.model, part)
-                    total = total + self._terms(part, count)
-                # A constant divisor keeps magnitudes sane until the global count is known.
-                scaled = total / (count.clamp(min=1) if alone else share * processes)
-                (self.scaler.scale(scaled) if self.scaler else scaled).backward()
-            for name, value in {"total": total, "count": count, **facts}.items():
-                value = value.detach()
-                sums[name] = sums[name] + value if name in sums else value
+        alone = len(starts) == 1 and processes == 1 and not self.methods.parallelism.splits_batches()
+        whole = {name: to_device(value, self.device) for name, value in batch.items()}
+        parts = [{name: value[start : start + micro] for name, value in whole.items()} for start in starts]
+        # A constant divisor keeps magnitudes sane until the global count is known.
+        self.divisor = None if alone else share * processes
+        found = self.methods.parallelism.accumulate(self.model, parts, self.one)
+        sums = {name: sum((each[name] for each in found[1:]), found[0][name]) for name in found[0]}
         if processes > 1:
-            sums = _sum_over_processes(sums)
+            sums = _sum_over_processes(sums, self.methods.parallelism.data_group())
         count = sums.pop("count").clamp(min=1)
         if not alone:
             # Processes hold averages over `processes`; the divisor above was share * processes.
             multiply(self.parameters, share * processes * processes / count.double())
         averages = {name: value / count for name, value in sums.items()}
         return BatchLoss(averages.pop("total"), count, averages)
+
+    def one(self, model: nn.Module, part: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss to go backward from, and the sums, of one micro-batch."""
+        with self.methods.precision.autocast(self.device.type):
+            total, count, facts = self.loss(model, part)
+            total = total + self._terms(part, count)
+        scaled = total / (count.clamp(min=1) if self.divisor is None else self.divisor)
+        sums = {"total": total, "count": count, **facts}
+        return (
+            self.scaler.scale(scaled) if self.scaler else scaled,
+            {name: value.detach() for name, value in sums.items()},
+        )
 
     def _terms(self, part: Batch, count: Tensor) -> Tensor | float:
         outputs, self.outputs = self.outputs, []
@@ -117,17 +123,6 @@ class Gradients:
             for term in method.loss_terms(output, part)
         ]
         return sum(terms) / len(outputs) * count if terms else 0.0
-
-
-def multiply(parameters: Iterable[Tensor], factor: Tensor) -> None:
-    """Scale gradients in place."""
-    gradients = [
-        gradient.to_local() if hasattr(gradient, "to_local") else gradient
-        for gradient in (parameter.grad for parameter in parameters)
-        if gradient is not None
-    ]
-    if gradients:
-        torch._foreach_mul_(gradients, factor.to(gradients[0].dtype))
 
 
 def to_device(value: Tensor, device: torch.device) -> Tensor:
@@ -142,8 +137,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
-def _sum_over_processes(sums: dict[str, Tensor]) -> dict[str, Tensor]:
+def _sum_over_processes(sums: dict[str, Tensor], group: Any) -> dict[str, Tensor]:
     names = sorted(sums)
     stacked = torch.stack([sums[name].double() for name in names])
-    dist.all_reduce(stacked)
+    dist.all_reduce(stacked, group=group)
     return dict(zip(names, stacked.unbind(), strict=True))

@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-from harness import ConfigError, Method, Stabilizer, hookimpl
+from harness import ConfigError, Method, Stabilizer, clip_gradients, hookimpl
 
 
 class ClipNorm(Stabilizer):
@@ -30,8 +29,7 @@ class ClipNorm(Stabilizer):
     config: Config
 
     def on_gradients(self, model: nn.Module, step: int) -> dict[str, float | Tensor]:
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), self.config.max_norm)
-        return {"gradient_norm": norm}
+        return {"gradient_norm": clip_gradients(model, self.config.max_norm)}
 
 
 @hookimpl

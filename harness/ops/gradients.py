@@ -1,0 +1,54 @@
+"""Gradient norms and clipping where weights may be split over processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This process's share of a tensor."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor  # type: ignore[no-any-return,operator]
+
+
+def gradients(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
+    """The gradients there are."""
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]
+
+
+def multiply(parameters: Iterable[nn.Parameter], factor: Tensor) -> None:
+    """Scale gradients in place."""
+    found = [local(gradient) for gradient in gradients(parameters)]
+    if found:
+        torch._foreach_mul_(found, factor.to(found[0].dtype))
+
+
+def gradient_norm(model: nn.Module) -> Tensor:
+    """L2 norm of all gradients, over all processes that hold a part of the weights.
+
+    A model whose layers are spread over processes names their group in `split_over`.
+    """
+    found = gradients(model.parameters())
+    parts = [
+        torch.nn.utils.get_total_norm([g for g in found if hasattr(g, "to_local") == split])
+        for split in (False, True)
+    ]
+    whole: list[Any] = [part.full_tensor() if hasattr(part, "full_tensor") else part for part in parts]
+    group = getattr(model, "split_over", None)
+    if group is None and not any(hasattr(gradient, "to_local") for gradient in found):
+        return whole[0]  # type: ignore[no-any-return]
+    square = whole[0].square() + whole[1].square()
+    if group is not None:
+        dist.all_reduce(square, group=group)
+    return square.sqrt()  # type: ignore[no-any-return]
+
+
+def clip_gradients(model: nn.Module, max_norm: float) -> Tensor:
+    """Scale gradients down to a maximum norm; returns the norm before."""
+    norm = gradient_norm(model)
+    multiply(model.parameters(), (max_norm / (norm + 1e-6)).clamp(max=1.0))
+    return norm

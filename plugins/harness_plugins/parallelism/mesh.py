@@ -1,0 +1,59 @@
+"""Mesh: data, pipeline and tensor parallelism at once."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from harness import ConfigError, Method, Problem, hookimpl
+from harness_plugins.parallelism._mesh import Grid, Order
+
+
+class Mesh(Grid):
+    """A grid of processes: weights sharded along data, layers along pipeline, heads along tensor.
+
+    Paper: Narayanan et al. 2021, arXiv:2104.04473 (BLOOM's 8 x 12 x 4)
+    Raises: ConfigError if the sizes do not multiply to num_processes
+    """
+
+    name = "mesh"
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Grid.Config):
+        tensor: int = 1
+        """Processes that split heads and hidden units."""
+        pipeline: int = 1
+        """Processes that split layers."""
+        schedule: Order = Order.one_f_one_b
+        """Order of micro-batches in the pipeline."""
+        num_micro_batches: int = 4
+        """Pieces that a batch is passed along in, or the largest number below that divides it."""
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if min(self.tensor, self.pipeline, self.num_micro_batches) < 1:
+                raise ConfigError("parallelism.tensor, pipeline and num_micro_batches must be at least 1")
+            if self.num_processes % (self.tensor * self.pipeline):
+                raise ConfigError(
+                    f"parallelism.num_processes={self.num_processes} must be a multiple of "
+                    f"tensor={self.tensor} x pipeline={self.pipeline}; the rest shares the batch"
+                )
+
+    config: Config
+
+    @classmethod
+    def check(cls, config: Any, cell: Any, meta_model: nn.Module | None) -> Iterable[Problem]:
+        yield from cls.problems(config, cell, pipeline=config.pipeline, tensor=config.tensor)
+
+    def sizes(self) -> tuple[int, int, int]:
+        tensor, pipeline = self.config.tensor, self.config.pipeline
+        return self.config.num_processes // (tensor * pipeline), pipeline, tensor
+
+    def order(self) -> tuple[Order, int]:
+        return self.config.schedule, self.config.num_micro_batches
+
+
+@hookimpl
+def harness_methods() -> list[type[Method]]:
+    return [Mesh]

@@ -1,0 +1,31 @@
+"""Tensor parallelism: heads and hidden units split over processes."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+
+from harness import Method, Problem, hookimpl
+from harness_plugins.parallelism._mesh import Grid
+
+
+class TensorParallel(Grid):
+    """Megatron's split of attention by heads and of the feed-forward layer by hidden units (DTensor).
+
+    Paper: Shoeybi et al. 2019, arXiv:1909.08053, section 3
+    Differs: embedding and head stay whole on every process
+    """
+
+    name = "tensor"
+
+    @classmethod
+    def check(cls, config: Any, cell: Any, meta_model: nn.Module | None) -> Iterable[Problem]:
+        yield from cls.problems(config, cell, pipeline=1, tensor=config.num_processes)
+
+    def sizes(self) -> tuple[int, int, int]:
+        return 1, 1, self.config.num_processes
+
+
+@hookimpl
+def harness_methods() -> list[type[Method]]:
+    return [TensorParallel]

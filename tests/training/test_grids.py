@@ -1,0 +1,74 @@
+"""Grids of processes: four processes, pipelines of both orders, resume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from harness.conformance import test_parallelism as suite
+from harness.conformance.tiny import TinySource, methods, run
+from harness.registry import registry
+
+
+def build(name: str, **options: Any) -> Any:
+    method: Any = registry().get("parallelism", name)
+    if "schedule" in options:
+        options["schedule"] = type(method.Config().schedule)[options["schedule"]]
+    return method(method.Config(**options))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("ddp", {"num_processes": 4}),
+        ("fsdp", {"num_processes": 4}),
+        ("pipeline", {"num_processes": 2, "schedule": "one_f_one_b"}),
+        ("mesh", {"num_processes": 4, "tensor": 2}),
+        ("mesh", {"num_processes": 4, "pipeline": 2}),
+        ("mesh", {"num_processes": 4, "pipeline": 2, "tensor": 2}),
+        ("mesh", {"num_processes": 8, "pipeline": 2, "tensor": 2}),
+    ],
+)
+def test_more_processes_equal_one(name: str, options: dict[str, Any]) -> None:
+    expected, facts = suite.trained(registry().get("parallelism", "single")())  # type: ignore[arg-type]
+    model, found = suite.trained(build(name, **options))
+    for (_, mine), (_, theirs) in zip(found["loss_curve"], facts["loss_curve"], strict=True):
+        assert mine == pytest.approx(theirs, abs=1e-6)
+    for p, q in zip(model.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tensor", "pipeline"])
+def test_a_resumed_grid_ends_alike(tmp_path: Path, name: str) -> None:
+    ends = []
+    for folder, amounts in (("whole", [8]), ("resumed", [5, 8])):
+        model = suite.transformer()
+        for amount in amounts:
+            model = suite.transformer()
+            constant: Any = registry().get("schedule", "constant")
+            flat = constant(constant.Config(warmup_share=0.0))
+            chosen = methods(parallelism=build(name, num_processes=2), schedule=flat)
+            run(
+                tmp_path / folder,
+                model,
+                source=TinySource(),
+                methods=chosen,
+                steps=amount,
+                checkpoint_every=3,
+                log_every=1,
+            )
+        ends.append(model.state_dict())
+    for key, value in ends[0].items():
+        assert torch.equal(value, ends[1][key]), key
+
+
+def test_layers_with_other_names_are_refused(tmp_path: Path) -> None:
+    from harness.errors import IncompatibleError
+
+    with pytest.raises(IncompatibleError, match="no layers named"):
+        run(tmp_path, methods=methods(parallelism=build("tensor", num_processes=2)))

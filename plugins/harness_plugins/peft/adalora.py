@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ class AdaLoRA(LowRank):
     """W + P diag(lambda) Q with P and Q kept near orthogonal; the least important lambda are pruned.
 
     Paper: Zhang et al. 2023, arXiv:2303.10512, algorithm 1
+    Differs: a pruned lambda stays pruned
     State: importance scores live in the model and restart with a resumed run
     """
 
@@ -72,7 +74,22 @@ class AdaLoRA(LowRank):
         if step < self.config.total_steps:
             inner: Any = getattr(model, "module", model)
             inner.base_model.update_and_allocate(step)
+        if step > self.config.warmup_steps:
+            for values in self.singular_values(model):
+                if values.grad is not None:
+                    values.grad.masked_fill_(values == 0, 0.0)
         return {"orthogonality": penalty.detach()}
+
+    def save(self, model: nn.Module, directory: Path) -> None:
+        pattern = model.peft_config["default"].rank_pattern  # type: ignore[index,union-attr]
+        if pattern:  # momentum may have moved what was pruned
+            inner: Any = model.base_model
+            inner.rankallocator.mask_using_rank_pattern(inner.model, pattern)
+        super().save(model, directory)
+
+    def singular_values(self, model: nn.Module) -> list[nn.Parameter]:
+        """The lambda of each layer."""
+        return [p for name, p in model.named_parameters() if "lora_E" in name and p.requires_grad]
 
     def penalty(self, model: nn.Module) -> Tensor:
         """Mean squared distance of P^T P and Q Q^T from the identity (eq. 4)."""

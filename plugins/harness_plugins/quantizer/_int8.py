@@ -98,8 +98,7 @@ class Int8Linear(PackedLinear):
         y = int8_product(to_int8(inner, scales), self.codes).float() * scales * self.scale
         if len(outliers):
             y = y + rows[:, outliers] @ (self.codes[:, outliers].float() * self.scale[:, None]).T
-        out: Tensor = y.to(x.dtype)
-        return out.unflatten(0, x.shape[:-1])
+        return y.to(x.dtype).reshape(*x.shape[:-1], self.out_features)
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() and x.requires_grad:

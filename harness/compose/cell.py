@@ -25,6 +25,9 @@ NOT_RESULT = (*EXPERIMENT_KEYS, "tracker", "device", "scale", "at_most")
 """Root keys that do not determine what a cell yields."""
 
 
+UNLIMITED_AT_0 = ("max_", "train_bytes")
+"""Options, by how their name begins, whose 0 stands for no limit."""
+
 ROOT_KEYS = (*(f.name for f in fields(Root)), "model")
 
 
@@ -220,9 +223,7 @@ def _bound(raw: dict[str, Any]) -> None:
         value = node[name]
         if isinstance(value, list):
             node[name] = value[: int(most)]
-        elif value == 0 and parents == ["model"]:
-            continue
-        elif value is None or value == 0 or value > most:
+        elif value is None or value > most or (value == 0 and name.startswith(UNLIMITED_AT_0)):
             node[name] = type(value)(most) if value else int(most)
 
 

@@ -42,7 +42,7 @@ class Root(Experiment):
     scale: str = ""
     """Name of the scale preset, set by it."""
     at_most: dict[str, float] = field(default_factory=dict)
-    """Bounds on options, by key, where a cell has them; null and 0 (no limit) count as above any bound."""
+    """Bounds on options, by key, where a cell has them; no limit (null, or 0 of `max_`) is above."""
 
 
 EXPERIMENT_KEYS = tuple(f.name for f in fields(Experiment))

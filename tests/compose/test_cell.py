@@ -117,6 +117,8 @@ def test_a_scale_bounds_what_a_cell_has_and_wins_over_the_experiment() -> None:
     assert limits["lm_eval"].limit == 10  # type: ignore[attr-defined]
     assert limits["perplexity"].max_documents == 10  # type: ignore[attr-defined]
     assert cell.stage_config("pretrain").budget.amount == 2
+    assert cell.config["corpus"]["max_bytes"] == 400_000
+    assert cell.config["model"]["num_encoder_layers"] == 0
     assert (
         compose(["scale=smoke", "evaluator.perplexity.max_documents=3"]).config["evaluator"]["perplexity"][
             "max_documents"

@@ -19,7 +19,8 @@ from harness.sweep.manifest import write_manifest
 from harness.sweep.outcome import STATUSES
 from harness.sweep.plan import Plan, make_plan
 from harness.sweep.progress import Live, view
-from harness.sweep.worker import Options, Worker
+from harness.sweep.resources import Options
+from harness.sweep.worker import Worker
 
 __all__ = ["Hydra", "multirun", "options", "plan", "run", "sweep"]
 FULL_EXIT = 75

@@ -13,7 +13,7 @@ from omegaconf import open_dict
 
 from harness.errors import ConfigError, StoreError
 from harness.sweep.plan import Plan
-from harness.sweep.worker import Options
+from harness.sweep.resources import Options
 
 WORKER = "+harness.worker="
 """The override that turns a Hydra job into a worker of a plan."""

@@ -57,6 +57,8 @@ class Lines:
             self.say(f"{node.title}  running for {time.monotonic() - started:.0f} s  {text}".rstrip())
         if not self._running and elsewhere:
             self.say(f"waiting for {elsewhere} stages that other processes are making")
+        elif not self._running and waiting:
+            self.say("waiting until nothing else runs on this machine, so that a speed is measured alone")
         self._last = time.monotonic()
 
     def say(self, text: str) -> None:

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from harness.compose import Cell
-from harness.errors import StoreFullError
+from harness.errors import HarnessError, StoreFullError
 from harness.store.claims import Claim
 from harness.sweep import machine, record
 from harness.sweep.execute import Task
@@ -23,27 +23,12 @@ from harness.sweep.lifecycle import Session
 from harness.sweep.order import coverage_first
 from harness.sweep.outcome import FULL, MAX_LOST, Outcome, Outcomes, is_final
 from harness.sweep.plan import Plan, PlannedCell
+from harness.sweep.resources import Options, Resources, bottlenecks
 
 ELSEWHERE = 0.5
 """Seconds between two looks at a stage that another process is making."""
 HEAVY = ("torch", "transformers", "peft", "lm_eval", "pandas", "datasets", "tokenizers", "pyarrow.parquet")
 """Libraries worth loading once in the fork server, where a stage to run imports them."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """How a sweep runs; nothing here changes a result."""
-
-    workers: int = 0
-    """Stages at a time; 0 = one for every `threads` cores, or one a GPU."""
-    threads: int = 0
-    """Threads of a stage; 0 = cores / workers, and all cores for a stage that everything waits for."""
-    timeout: float = 0.0
-    """Seconds a stage may take; 0 = no limit."""
-    memory: int = 0
-    """Bytes of address space a stage may take on the CPU; 0 = no limit."""
-    retry: frozenset[str] = frozenset()
-    """Final outcomes to try again all the same: failed, oom, timeout, ... or all."""
 
 
 class View(Protocol):
@@ -102,10 +87,8 @@ class Worker:
         self._stopping = 0
         self._full: Outcome | None = None
         self._started = time.time()
-        self._cores = machine.cores()
-        self._memory_total = machine.memory()
-        self._gpus = machine.gpus() if any(n.device == "cuda" for n in self._nodes.values()) else ()
-        self._slots = options.workers or len(self._gpus) or max(1, self._cores // (options.threads or 1))
+        self._resources = Resources(options, self._nodes.values())
+        self._alone: machine.Presence | None = None
 
     def run(self) -> Counter[str]:
         """Work until every cell has its outcome; returns how many ended how.
@@ -125,6 +108,8 @@ class Worker:
                 self._drop(entry)
             for _, claim in self._sessions.values():
                 claim.release()
+            if self._alone is not None:
+                self._alone.leave()
             for number, handler in previous.items():
                 signal.signal(number, handler)
         if self._full is not None:
@@ -148,7 +133,7 @@ class Worker:
         order = {key: place for place, key in enumerate(wanted)}
         opened = [key for key in wanted if self._states[key] is State.open]
         self._queue = sorted(opened, key=lambda key: (rank.get(key, 0), order[key]))
-        self._bottlenecks = self._find_bottlenecks(opened)
+        self._bottlenecks = bottlenecks(opened, self._nodes)
         self._initially = set(opened)
         self._pending = list(self._cells)
 
@@ -170,7 +155,10 @@ class Worker:
     def _start_ready(self) -> bool:
         progress = False
         for key in list(self._queue):
-            if not self._has_room():
+            running = list(self._running.values())
+            if any(entry.node.alone for entry in running):
+                break
+            if not self._resources.has_room(threads=[entry.threads for entry in running]):
                 break
             if self._later.get(key, 0.0) > time.monotonic():
                 continue
@@ -189,10 +177,14 @@ class Worker:
         if known is not None and self._is_final(known):
             self._settle(node.key, State.failed, known)
             return True
-        presence = machine.Presence(alone=node.alone)
-        if (node.alone and self._running) or not presence.enter():
-            presence.leave()
+        if node.alone and self._running:
             return False
+        presence = self._alone if node.alone and self._alone else machine.Presence(alone=node.alone)
+        if not presence.enter():
+            # Whoever wants to be alone keeps newcomers out until the machine is free.
+            self._alone = presence if node.alone else self._alone
+            return False
+        self._alone = None if node.alone else self._alone
         claim = self._store.claim(node.key)
         if claim is None or self._store.find(node.key) is not None:
             presence.leave()
@@ -209,13 +201,25 @@ class Worker:
 
     def _launch(self, node: Node, claim: Claim, presence: machine.Presence) -> None:
         if self._server is None:
-            self._server = Server(_preload(self._nodes[key] for key in self._initially))
+            heavy = _preload(self._nodes[key] for key in self._initially)
+            self._server = Server(heavy)
+            names = [name for name in heavy if not name.startswith("harness")]
+            if names:
+                self.view.say(f"loading {', '.join(names)} once for all stages")
         self._open_session(self._owners[node.key])
-        device, threads = self._device(node), self._threads(node.key)
+        device = self._resources.device(node, used=(entry.device for entry in self._running.values()))
+        threads = self._resources.threads(bottleneck=node.key in self._bottlenecks)
         limits = Limits(threads=threads, memory=self.options.memory, seconds=self.options.timeout)
         task = Task(node=node, store=self._store.root, externals=self.plan.graph.externals, device=device)
         log = self._store.root / "logs" / f"{node.key}.log"
-        child = self._server.start(task, stage=node.stage, log=log, limits=limits, device=device)
+        try:
+            child = self._server.start(task, stage=node.stage, log=log, limits=limits, device=device)
+        except (EOFError, ConnectionError) as error:
+            claim.release()
+            presence.leave()
+            if self._stopping:
+                return
+            raise HarnessError(f"the process that starts stages ended ({error}); see {log}") from error
         claim.works_in(child.pid)
         self._states[node.key] = State.running
         self._queue.remove(node.key)
@@ -260,7 +264,7 @@ class Worker:
         key = entry.node.key
         before = self._kept.read(key)
         attempts = before.attempts + 1 if before is not None and before.status == outcome.status else 1
-        memory = outcome.memory or self._memory(entry.device)
+        memory = outcome.memory or self._resources.memory(entry.device)
         outcome = replace(outcome, attempts=attempts, memory=memory if outcome.status == "oom" else 0)
         self._kept.write(key, outcome)
         if outcome.status == "lost" and attempts < MAX_LOST:
@@ -291,7 +295,7 @@ class Worker:
     def _is_final(self, outcome: Outcome) -> bool:
         return is_final(
             outcome,
-            memory=self.options.memory or self._memory_total,
+            memory=self._resources.memory("cpu"),
             limit=self.options.timeout,
             retry=self.options.retry,
         )
@@ -351,45 +355,6 @@ class Worker:
         self.outcomes[cell.cell.id] = outcome
         self.view.cell_finished(cell, outcome, reused=False)
         return True
-
-    # Resources
-
-    def _has_room(self) -> bool:
-        if not self._running:
-            return True
-        if any(entry.node.alone for entry in self._running.values()):
-            return False
-        used = sum(entry.threads for entry in self._running.values())
-        if len(self._running) >= self._slots or used >= max(self._cores, self._slots):
-            return False
-        return machine.available_memory() > self._memory_total // 10
-
-    def _threads(self, key: str) -> int:
-        if self.options.threads:
-            return self.options.threads
-        return self._cores if key in self._bottlenecks else max(1, self._cores // self._slots)
-
-    def _device(self, node: Node) -> str:
-        if node.device != "cuda":
-            return node.device
-        used = Counter(entry.device for entry in self._running.values())
-        return min((f"cuda:{index}" for index in self._gpus or (0,)), key=lambda name: used[name])
-
-    def _memory(self, device: str) -> int:
-        if device.startswith("cuda"):
-            import torch
-
-            return int(torch.cuda.get_device_properties(device).total_memory)
-        return self.options.memory or self._memory_total
-
-    def _find_bottlenecks(self, opened: list[str]) -> set[str]:
-        """Stages to run that have no sibling at their depth: while one runs, nothing else is ready."""
-        depth: dict[str, int] = {}
-        for key in opened:
-            inputs = (k for k in self._nodes[key].inputs.values() if k in depth)
-            depth[key] = 1 + max((depth[k] for k in inputs), default=0)
-        width = Counter(depth.values())
-        return {key for key in opened if width[depth[key]] == 1}
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self._stopping += 1 if number == signal.SIGINT else 2

@@ -16,10 +16,10 @@ from harness.axes.tracker import Tracker
 from harness.errors import StoreFullError
 from harness.method import Choice
 from harness.store.records import read_record
-from harness.sweep import worker as module
 from harness.sweep.outcome import Outcomes
 from harness.sweep.plan import Plan, directory
-from harness.sweep.worker import Options, Worker
+from harness.sweep.resources import Options
+from harness.sweep.worker import Worker
 
 from toy import ToyCell, executions, grid, toy_plan  # isort: skip
 
@@ -242,7 +242,8 @@ import sys
 sys.path[:0] = {path!r}
 from pathlib import Path
 from toy import grid, toy_plan
-from harness.sweep.worker import Options, Worker
+from harness.sweep.resources import Options
+from harness.sweep.worker import Worker
 from harness.sweep.progress import Lines
 plan = toy_plan(Path({root!r}), grid({levels}, 2, **{options!r}))
 Worker(plan, Options(workers=2), Lines(plan)).run()
@@ -348,7 +349,7 @@ def test_a_sweep_shows_progress_as_plain_lines_without_a_terminal(tmp_path: Path
 
 
 def test_the_options_of_a_worker_say_nothing_about_results() -> None:
-    assert json.dumps(sorted(module.Options.__dataclass_fields__)) == json.dumps(
+    assert json.dumps(sorted(Options.__dataclass_fields__)) == json.dumps(
         ["memory", "retry", "threads", "timeout", "workers"]
     )
     assert os.environ["HF_HUB_OFFLINE"] == "1"

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.axes import BUILTIN, MODEL_AXES
+from harness.axes import MODEL_AXES
 from harness.report.records import Record, flatten, label
 from harness.stages import CHAIN
 
@@ -77,6 +77,9 @@ EXACT = frozenset(
 )  # fmt: skip
 """Facts that must agree exactly."""
 EXACT_ENDINGS = ("sha256", "_hash", "version", "truncated", "truncated_contexts")
+NO_AXIS = frozenset({*CHAIN, "model", "scale", "stages"})
+"""Roots of a config that are no axis."""
+HASHES = ("sha256", "_hash")
 TOLERANCE = 0.01
 VERSIONS = ("versions", "git", "harness", "python", "platform")
 """Provenance that tells versions apart; named for the whole table."""
@@ -96,7 +99,7 @@ AXIS_FACTS: Mapping[str, frozenset[str]] = {
     "context": frozenset({"max_length", "sequence_length", "truncated", "truncated_contexts"}),
     "judge": frozenset({"judge"}),
 }
-"""Facts that choosing another method of an axis is bound to move; an axis's own `changes` count too."""
+"""Facts that choosing another method of an axis is bound to move; its methods' `changes` count too."""
 OPTION_FACTS: Mapping[str, frozenset[str]] = {
     "budget": COUNTS,
     "batch_size": COUNTS | {"batch_size", "effective_batch"},
@@ -306,7 +309,10 @@ def groups_of(
     groups: dict[tuple[str, ...], dict[str, Any]] = {}
     for cell, value in values.items():
         levels = records[cell].levels
-        groups.setdefault(tuple(levels.get(f, "") for f in movers), {})[cell] = value
+        # What a seed draws (calibration texts, say) may differ between seeds, and be absent.
+        seed = str(records[cell].seed) if parts[-1].endswith(HASHES) else ""
+        if value or not seed:
+            groups.setdefault((seed, *(levels.get(f, "") for f in movers)), {})[cell] = value
     return list(groups.values())
 
 
@@ -316,20 +322,12 @@ def moved_by(key: str) -> frozenset[str]:
     moved = AXIS_FACTS.get(head, frozenset())
     for option in rest:
         moved |= OPTION_FACTS.get(option, frozenset())
-    if head not in AXIS_FACTS and head not in OPTION_FACTS:
-        moved |= axis_changes(head)
-    return moved
+    return moved if head in NO_AXIS else moved | axis_changes(head)
 
 
 def axis_changes(axis: str) -> frozenset[str]:
-    """What an axis's contract says it changes; nothing for keys that are no axis."""
-    from harness.axes import contract
+    """What the methods of an axis say they change, from the registry's index (nothing is imported)."""
+    from harness import registry_index
 
-    if axis in BUILTIN:
-        return contract(axis).changes
-    if axis in CHAIN or axis in ("model", "scale", "stages"):
-        return frozenset()
-    from harness.registry import registry
-
-    axes = registry().axes
-    return axes[axis].changes if axis in axes else frozenset()
+    methods = registry_index.read()["methods"]
+    return frozenset(word for m in methods if m["axis"] == axis for word in m["changes"])

@@ -126,7 +126,7 @@ def estimate(measured: Measured) -> Estimate:
         num_items = len(items_D)
         if num_items > 1:
             stderr = float(items_D.std(ddof=1) / num_items**0.5)
-        if num_items and n == 1 and bool(np.isin(items_D, (0, 1)).all()):
+        if num_items and bool(np.isin(items_D, (0, 1)).all()):
             binary = wilson(mean, num_items)
     parts: dict[str, Any] = {
         "mean": mean,

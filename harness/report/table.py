@@ -169,7 +169,7 @@ def new_cell(results: Results, table: Table, where: Selection, column: Column) -
     if cell.missing:
         shown = f"mean of {len(measured.values)} of {len(results.seeds)} seeds; {'; '.join(cell.missing)}"
         cell.notes.append(table.footnote(shown))
-    if 0 < cell.estimate.num_items < MIN_ITEMS:
+    if 0 < cell.estimate.num_items < MIN_ITEMS and cell.estimate.basis != "seeds":
         text = f"only {cell.estimate.num_items} items: no interval over items and no test over them"
         cell.notes.append(table.footnote(text))
     return cell
@@ -353,12 +353,11 @@ def caption(results: Results, table: Table) -> list[str]:
         lines.append(f"Averaged over {', '.join(averaged)}.")
     bases = {c.estimate.basis for c in table.all_cells() if c.estimate}
     if table.layout.interval == "ci":
-        over = {"seeds": "seeds (Student's t)", "items": "items of these checkpoints", "none": ""}
+        over = {"seeds": "over seeds (Student's t)", "items": "over the items of these checkpoints"}
         named = [over[b] for b in ("seeds", "items") if b in bases]
         if named:
-            lines.append(
-                f"± is half the 95 % interval over {', or where seeds do not vary over '.join(named)}."
-            )
+            between = "; where seeds agree or are fewer than three, "
+            lines.append(f"± is half the 95 % interval {between.join(named)}.")
     elif table.layout.interval == "sd":
         lines.append("± is the standard deviation over seeds.")
     lines += comparison_caption(table)

@@ -128,6 +128,36 @@ def test_a_fact_that_the_factor_must_move_is_no_drift(tmp_path: Path) -> None:
     assert found.marks == {}
 
 
+def test_a_third_partys_axis_says_itself_what_it_moves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`changes` of a plugin's methods counts like the built-in knowledge."""
+    from harness import registry_index
+
+    simulate.experiment(tmp_path, name="own", factors={"pruner": ["a", "b"]}, tasks=(), effects={})
+    for path in tmp_path.glob("records/own/*/record.json"):
+        record = json.loads(path.read_text())
+        record["facts"]["pretrain"]["dtype"] = record["levels"]["pruner"]
+        path.write_text(json.dumps(record))
+    found = records.read(tmp_path, "own")
+    for changes, marked in (([], 3), (["dtype"], 0)):
+        index = {"methods": [{"axis": "pruner", "name": "a", "changes": changes}]}
+        monkeypatch.setattr(registry_index, "read", lambda index=index: index)
+        assert len(comparability.comparable(found).marks) == marked
+
+
+def test_a_hash_that_a_seed_draws_may_differ_between_seeds_alone(tmp_path: Path) -> None:
+    simulate.experiment(tmp_path, tasks=())
+    for i, path in enumerate(sorted(tmp_path.glob("records/demo/*/record.json"))):
+        record = json.loads(path.read_text())
+        drawn = "" if record["levels"]["quantizer"] == "8 bit" else f"{record['seed']:064d}"
+        record["facts"]["quantize"] = {"calibration_sha256": "f" * 64 if i == 0 and drawn else drawn}
+        path.write_text(json.dumps(record))
+    first = json.loads(sorted(tmp_path.glob("records/demo/*/record.json"))[0].read_text())
+    marks = comparability.comparable(records.read(tmp_path, "demo")).marks
+    assert set(marks) <= {first["cell"]}
+
+
 def test_a_fact_that_moves_inside_one_level_is_drift_all_the_same(tmp_path: Path) -> None:
     found = tokenizers(tmp_path, stray=True)
     assert len(found.marks) == 1

@@ -102,7 +102,7 @@ function drawCell(index, edge) {
   const c = D.cells[index];
   const notes = c.notes.length ? h("sup", {}, c.notes.map((n) => n + 1).join(",")) : null;
   const inside = c.mean === undefined
-    ? h("span", { class: "why" }, c.why, notes)
+    ? h("span", { class: c.why === "-" ? "mark" : "why" }, c.why, notes)
     : [h("span", { class: "value" }, h("span", { class: "number" }, c.value), h("span", { class: "mark" }, c.verdict === "baseline" ? "◆" : c.mark), notes), c.spread && h("span", { class: "spread" }, "±" + c.spread)];
   const classes = [c.verdict, ["", "first", "second"][c.rank], c.verdict === "baseline" && "is-baseline", edge && "edge"].filter(Boolean).join(" ");
   return h("td", { class: classes }, h("button", { class: "cell", type: "button", "data-cell": index, pointerenter: (e) => e.pointerType === "mouse" && tip(e.currentTarget, c), pointerleave: hideTip, focus: (e) => e.currentTarget.matches(":focus-visible") && tip(e.currentTarget, c), blur: hideTip, click: () => open(index) }, inside));

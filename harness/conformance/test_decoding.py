@@ -12,7 +12,7 @@ from harness.axes.decoding import Decoding
 from harness.conformance._language import END, PAD, model
 
 AXIS = "decoding"
-NEW = 4
+NEW = 6
 PROMPTS = ([72, 101, 108], [10, 20, 30, 40, 50, 60], [65, 66])
 
 

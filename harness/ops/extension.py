@@ -75,13 +75,14 @@ def read(module: nn.Module, *, max_length: int) -> Rotary:
     rotated = 2 * inv_freq.numel()
     # theta_1 = base^(-2/R), whatever the library calls its base.
     base = float(inv_freq[1].double()) ** (-rotated / 2) if inv_freq.numel() > 1 else 10000.0
-    stated: Any = getattr(getattr(module, "config", None), "base", None)
-    stated = stated or (_parameters(module).get("rope_theta"))
+    stated = getattr(getattr(module, "config", None), "base", _parameters(module).get("rope_theta"))
+    if stated is not None:
+        base = float(stated)
     factor = getattr(module, "attention_factor", None)
     factor = getattr(module, "attention_scaling", 1.0) if factor is None else factor
     return Rotary(
         inv_freq=inv_freq.detach().clone(),
-        base=float(base if stated is None else stated),
+        base=base,
         head_dim=rotated,
         max_length=max_length,
         attention_factor=float(factor),

@@ -32,19 +32,19 @@ def gradient_norm(model: nn.Module) -> Tensor:
 
     A model whose layers are spread over processes names their group in `split_over`.
     """
-    found = gradients(model.parameters())
-    parts = [
-        torch.nn.utils.get_total_norm([g for g in found if hasattr(g, "to_local") == split])
-        for split in (False, True)
-    ]
-    whole: list[Any] = [part.full_tensor() if hasattr(part, "full_tensor") else part for part in parts]
-    group = getattr(model, "split_over", None)
-    if group is None and not any(hasattr(gradient, "to_local") for gradient in found):
-        return whole[0]  # type: ignore[no-any-return]
-    square = whole[0].square() + whole[1].square()
-    if group is not None:
-        dist.all_reduce(square, group=group)
-    return square.sqrt()  # type: ignore[no-any-return]
+    found: dict[Any, list[Tensor]] = {}
+    for gradient in gradients(model.parameters()):
+        # Whole tensors, and those split over each grid, have a norm of their own.
+        found.setdefault(getattr(gradient, "device_mesh", None), []).append(gradient)
+    parts: list[Any] = [torch.nn.utils.get_total_norm(group) for group in found.values()]
+    whole: list[Tensor] = [part.full_tensor() if hasattr(part, "full_tensor") else part for part in parts]
+    split_over = getattr(model, "split_over", None)
+    if len(whole) == 1 and split_over is None:
+        return whole[0]
+    square = sum((norm.square() for norm in whole), torch.zeros(()))
+    if split_over is not None:
+        dist.all_reduce(square, group=split_over)
+    return square.sqrt()
 
 
 def clip_gradients(model: nn.Module, max_norm: float) -> Tensor:

@@ -85,11 +85,12 @@ class Grid(Parallelism):
         built = method.build(model, learning_rate)
         # Kernels over many tensors take split or whole ones, not both at once.
         for group in list(built.param_groups):
-            split = [p for p in group["params"] if hasattr(p, "to_local")]
-            whole = [p for p in group["params"] if not hasattr(p, "to_local")]
-            if split and whole:
-                group["params"] = whole
-                built.add_param_group({**group, "params": split})
+            alike: dict[Any, list[nn.Parameter]] = {}
+            for p in group["params"]:
+                alike.setdefault(getattr(p, "device_mesh", None), []).append(p)
+            group["params"], *others = alike.values()
+            for params in others:
+                built.add_param_group({**group, "params": params})
         return built
 
     def data_rank(self) -> tuple[int, int]:

@@ -40,6 +40,7 @@ class Pretrain(Stage):
     def run(self, work: Work) -> dict[str, Any]:
         from harness.model import build
         from harness.model.artifact import Delta, save_model
+        from harness.model.effects import model_effects
 
         settings: TrainingConfig = work.config
         spec = work.cell.spec()
@@ -74,7 +75,10 @@ class Pretrain(Stage):
         source.planned = planned_windows(settings, source)
         shape: dict[str, Choice] = {axis: work.one(axis) for axis in MODEL_AXES}
         model = build(spec, shape, seed=work.stream(Purpose.init))
+        model.to(work.device)
+        proven = model_effects(model, shape, length=min(16, spec.max_length))
         facts = run_training(work, model, source, language_modeling_loss)
+        facts["effects"] = {**facts.get("effects", {}), **proven}
         save_model(
             work.out,
             model,

@@ -1,11 +1,12 @@
 """Sliding-window attention: each token reads the last `window` tokens."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from harness import Attention, ConfigError, Method, hookimpl
+from harness import Attention, CellView, ConfigError, Method, Problem, hookimpl
 
 
 class SlidingWindow(Attention):
@@ -33,6 +34,18 @@ class SlidingWindow(Attention):
     @classmethod
     def num_kv_heads(cls, config: Any, num_heads: int) -> int:
         return int(config.num_kv_heads or num_heads)
+
+    @classmethod
+    def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
+        yield from super().check(config, cell, meta_model)
+        spec = getattr(meta_model, "spec", None)
+        if spec is not None and config.window >= spec.max_length:
+            yield Problem(
+                where="attention.window",
+                message=f"a window of {config.window} covers model.max_length={spec.max_length}, so it restricts "
+                "nothing up to there; use a smaller window",
+                fatal=False,
+            )
 
     @classmethod
     def small(cls) -> Any:

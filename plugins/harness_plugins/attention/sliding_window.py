@@ -42,8 +42,8 @@ class SlidingWindow(Attention):
         if spec is not None and config.window >= spec.max_length:
             yield Problem(
                 where="attention.window",
-                message=f"a window of {config.window} covers model.max_length={spec.max_length}, so it restricts "
-                "nothing up to there; use a smaller window",
+                message=f"a window of {config.window} covers model.max_length={spec.max_length}, so nothing "
+                "is restricted up to there; use a smaller window",
                 fatal=False,
             )
 

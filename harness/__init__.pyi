@@ -110,6 +110,7 @@ from harness.method import model_ref as model_ref
 from harness.ops.extension import rescale_dynamically as rescale_dynamically
 from harness.ops.extension import set_length as set_length
 from harness.ops.extension import trained_length as trained_length
+from harness.ops.gradients import clip_gradients as clip_gradients
 from harness.ops.linear import chunked_linear as chunked_linear
 from harness.ops.linear import parallel_linear as parallel_linear
 from harness.ops.packing import pack_codes as pack_codes

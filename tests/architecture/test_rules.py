@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import configparser
 import dataclasses
+import functools
 import re
 import subprocess
 import sys
@@ -71,7 +72,7 @@ def test_every_stage_of_the_chain_exists() -> None:
 
 
 def test_every_option_is_read_somewhere() -> None:
-    read = {name for path in _sources() for name in _attributes(path)}
+    read = _read()
     configs = {method.Config for method in registry().all()} | {
         stage_class(s).Config for s in available_stages()
     }
@@ -85,9 +86,8 @@ def test_every_option_is_read_somewhere() -> None:
 
 
 def test_an_unread_option_would_be_found() -> None:
-    read = {name for path in _sources() for name in _attributes(path)}
-    assert "window" in read
-    assert "an_option_that_nobody_reads" not in read
+    assert "window" in _read()
+    assert "an_option_that_nobody_reads" not in _read()
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -149,6 +149,11 @@ def test_method_files_are_ascii_and_short() -> None:
 def test_an_unknown_experiment_is_refused() -> None:
     with pytest.raises(ConfigError, match="No experiment is called"):
         compose(["experiment=there_is_none"])
+
+
+@functools.cache
+def _read() -> set[str]:
+    return {name for path in _sources() for name in _attributes(path)}
 
 
 def _sources() -> Iterator[Path]:

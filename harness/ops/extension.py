@@ -78,8 +78,7 @@ def read(module: nn.Module, *, max_length: int) -> Rotary:
     stated = getattr(getattr(module, "config", None), "base", _parameters(module).get("rope_theta"))
     if stated is not None:
         base = float(stated)
-    factor = getattr(module, "attention_factor", None)
-    factor = getattr(module, "attention_scaling", 1.0) if factor is None else factor
+    factor: Any = getattr(module, "attention_factor", getattr(module, "attention_scaling", 1.0))
     return Rotary(
         inv_freq=inv_freq.detach().clone(),
         base=base,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.axes import TRAINING_AXES
@@ -47,11 +47,8 @@ class Extend(Stage):
         """Tokens of one sequence; 0 = the extended length."""
 
         def __post_init__(self) -> None:
-            replace_zero = self.sequence_length == 0
-            if self.sequence_length < 0:
-                raise ConfigError(f"extend.sequence_length={self.sequence_length} must not be negative")
-            if not replace_zero:
-                super().__post_init__()
+            shared = {field.name: getattr(self, field.name) for field in fields(TrainingConfig)}
+            TrainingConfig(**{**shared, "sequence_length": self.sequence_length or 1})
 
     @classmethod
     def active(cls, cell: Cell) -> bool:

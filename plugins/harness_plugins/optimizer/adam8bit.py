@@ -18,7 +18,7 @@ class Adam8bit(Optimizer):
 
     name = "adam8bit"
     extra = "bitsandbytes"
-    conflicts = frozenset({"sharded_weights"})
+    conflicts = frozenset({"sharded_weights", "split_optimizer"})
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Optimizer.Config):

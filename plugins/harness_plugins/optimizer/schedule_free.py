@@ -18,6 +18,7 @@ class ScheduleFree(Optimizer):
     """
 
     name = "schedule_free"
+    conflicts = frozenset({"split_optimizer"})
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Optimizer.Config):

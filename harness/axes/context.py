@@ -29,6 +29,7 @@ class Context(Method):
     optional = True
     requires = frozenset({"rotary"})
     changes = frozenset({"rotary"})
+    after = frozenset({"rotary"})
     trains: bool = False
     """Whether it is meant to be followed by training on long sequences (`extend.train` decides)."""
 

@@ -16,7 +16,7 @@ class DirectFinetune(Context):
 
     name = "direct_finetune"
     requires = frozenset()
-    changes = frozenset({"weights"})
+    changes = frozenset()
     trains = True
 
     @dataclass(frozen=True, kw_only=True)

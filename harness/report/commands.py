@@ -16,7 +16,7 @@ from harness.report.document import Report, show, write
 from harness.report.figures import figures
 from harness.report.frames import Results, arrange
 from harness.report.layout import Layout, load_layout, shipped
-from harness.report.records import Record, read, write_compact
+from harness.report.records import Record, read, store_root, write_compact
 from harness.report.samples import shown_items
 from harness.report.table import build
 from harness.report.writers import FORMATS
@@ -70,7 +70,7 @@ def report(
         figures=figures(built, results) if {"md", "html"} & set(formats) else [],
         beside=published.beside(layout, results) if compare else None,
     )
-    folder = Path(out) if out is not None else Path("reports") / default_folder(experiment, records)
+    folder = Path(out) if out is not None else default_folder(experiment, records, store)
     write(made, folder, formats=formats)
     write_compact(records, folder / "records.json.gz", shown=shown_items(results.all_records()))
     if not quiet:
@@ -107,10 +107,15 @@ def reference_report(layout: Layout, *, out: Path | None, formats: Sequence[str]
     return folder
 
 
-def default_folder(experiment: str, records: Sequence[Record]) -> str:
-    """Name of the report's folder; a smoke test never overwrites a real report."""
-    scales = {record.data["config"].get("scale") for record in records}
-    return f"{experiment}.smoke" if scales == {"smoke"} else experiment
+def default_folder(experiment: str, records: Sequence[Record], store: object) -> Path:
+    """reports/NAME for an experiment; a smoke test or a sweep without a question stays beside its store.
+
+    So a try never overwrites a committed report, nor leaves one that `make reports` would rebuild.
+    """
+    smoke = {record.data["config"].get("scale") for record in records} == {"smoke"}
+    root = store_root(store)
+    tried = smoke or not records[-1].experiment.get("question")
+    return (root / "reports" if tried and root.suffix != ".gz" else Path("reports")) / experiment
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -119,7 +124,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("experiment", nargs="?", help="whose records to report; reference tables need none")
     parser.add_argument("--table", help="a layout of conf/report, its number in the survey, or a YAML file")
     parser.add_argument("--format", default=",".join(FORMATS), help=f"of {','.join(FORMATS)} (default: all)")
-    parser.add_argument("--out", type=Path, help="folder (default: reports/EXPERIMENT)")
+    parser.add_argument(
+        "--out", type=Path, help="folder (default: reports/EXPERIMENT; of a try, in the store)"
+    )
     parser.add_argument("--store", type=Path, help="a store, or a records.json.gz (default: the store)")
     parser.add_argument("--compare", help="published: the survey's values beside ours")
     asked = parser.parse_args(list(arguments))

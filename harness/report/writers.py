@@ -278,7 +278,8 @@ def terminal(table: Table, *, width: int) -> Any:
         shown.add_column(Text(table.layout.text(factor)), no_wrap=True, min_width=min(longest, 24))
     for title in titles:
         # A word a line: narrow columns, and numbers that never break.
-        shown.add_column(Text("\n".join(title.split())), justify="right", no_wrap=True)
+        words = [part for word in title.split() for part in (broken(word) if folded else [word])]
+        shown.add_column(Text("\n".join(words)), justify="right", no_wrap=True)
     previous: list[str] = []
     for labels, cells in lines:
         if previous and len(labels) > 1 and labels[0] != previous[0]:
@@ -288,6 +289,16 @@ def terminal(table: Table, *, width: int) -> Any:
         shown.add_row(*styled, *(terminal_cell(c, folded=folded) for c in cells))
         previous = labels
     return shown
+
+
+def broken(word: str, width: int = 9) -> list[str]:
+    """A long word in pieces: `instruc-`, `tions`; `(bits/`, `byte)`."""
+    if len(word) <= width:
+        return [word]
+    head, slash, tail = word.partition("/")
+    if slash and tail:
+        return [*broken(head + slash, width), *broken(tail, width)]
+    return [word[: width - 2] + "-", *broken(word[width - 2 :], width)]
 
 
 def terminal_width(table: Table) -> int:

@@ -177,11 +177,14 @@ def test_the_mixed_model_is_used_where_a_layout_asks(demo_store: Path) -> None:
     assert tests == {"mixed model"}
 
 
-def test_a_report_of_a_smoke_sweep_never_overwrites_the_real_one(demo_store: Path) -> None:
+def test_only_an_experiment_reports_into_the_working_directory(demo_store: Path) -> None:
+    """A smoke test and a sweep without a question stay in the store."""
     (record, *_) = records.read(demo_store, "demo")
     smoke = records.Record(data={**record.data, "config": {"scale": "smoke"}})
-    assert commands.default_folder("demo", [smoke]) == "demo.smoke"
-    assert commands.default_folder("demo", [record]) == "demo"
+    unnamed = records.Record(data={**record.data, "experiment": {"name": "a_x_b"}})
+    assert commands.default_folder("demo", [record], demo_store) == Path("reports/demo")
+    assert commands.default_folder("demo", [smoke], demo_store) == demo_store / "reports" / "demo"
+    assert commands.default_folder("a_x_b", [unnamed], demo_store) == demo_store / "reports" / "a_x_b"
 
 
 def test_the_report_imports_neither_torch_nor_transformers(demo_store: Path, tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ class Plan:
         return node
 
 
-def make_plan(arguments: Sequence[str], *, store: Store, single: bool = False, check: bool = True) -> Plan:
+def make_plan(arguments: Sequence[str], *, store: Store, single: bool = False) -> Plan:
     """The plan of a command line; `single` takes first levels and one seed, as `harness run` does.
 
     Every cell is composed and validated here, before anything runs.
@@ -105,12 +105,16 @@ def make_plan(arguments: Sequence[str], *, store: Store, single: bool = False, c
     experiment = _from_node(node, choices.get("experiment"))
     found = factors(experiment, asked)
     seeds = _seeds(experiment, asked, int(node.seed))
-    notes: list[str] = []
-    if single:
-        found, seeds, notes = _first(found, seeds)
+    if experiment.tune:
+        raise ConfigError(
+            "tune: the planner does not run trials; cross the values to try as factors, measure them on the "
+            "validation split, and state the best in the experiment"
+        )
     planned = cells(experiment, found, seeds=seeds, stages=list(node.stages))
     if not planned:
         raise ConfigError("the sweep has no cells: `exclude` leaves out all of them")
+    notes = _taken(found, seeds) if single else []
+    planned = planned[:1] if single else planned
     assembler = Assembler(tuple(text for text in base if not text.startswith("seed=")))
     graph = Graph(store)
     seen: dict[str, PlannedCell] = {}
@@ -177,14 +181,12 @@ def _seeds(experiment: Experiment, asked: Any, given: int) -> list[int]:
     return list(experiment.seeds) or [given]
 
 
-def _first(found: list[Factor], seeds: list[int]) -> tuple[list[Factor], list[int], list[str]]:
-    """First levels and seed, and a note that says so."""
-    taken = [Factor(factor.name, factor.levels[:1]) for factor in found]
-    dropped = [f"{f.name}={f.levels[0].label}" for f in found if len(f.levels) > 1]
+def _taken(found: list[Factor], seeds: list[int]) -> list[str]:
+    """A note on which of several cells `harness run` takes."""
+    chosen = [f"{f.name}={f.levels[0].label}" for f in found if len(f.levels) > 1]
     if len(seeds) > 1:
-        dropped.append(f"seed={seeds[0]}")
-    notes = [f"one cell: {', '.join(dropped)} (first levels; `harness sweep` runs all)"] if dropped else []
-    return taken, seeds[:1], notes
+        chosen.append(f"seed={seeds[0]}")
+    return [f"one cell of several: {', '.join(chosen)}; `harness sweep` runs all"] if chosen else []
 
 
 def _count(number: int, noun: str) -> str:

@@ -140,7 +140,7 @@ class Quantizer(Method):
     quantizes_activations: bool = False
     """Whether inputs are quantized too, at run time."""
     provides = frozenset({"packed_weights"})
-    changes = frozenset({"weights"})
+    changes = frozenset({"weights", "calibration_sha256", "calibration_tokens"})
 
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)

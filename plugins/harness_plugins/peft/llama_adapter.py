@@ -38,7 +38,7 @@ class PromptedAttention(Wrapper):
         head_dim = getattr(layer, "head_dim", None) or layer.spec.head_dim
 
         def heads(y: Tensor) -> Tensor:
-            return y.unflatten(-1, (-1, head_dim)).transpose(-3, -2)
+            return y.reshape(*y.shape[:-1], -1, head_dim).transpose(-3, -2)
 
         q_BNTH = rotated(heads(layer.q_proj(x_BTD)), args, kwargs)
         prompt_PD = self.prompt.to(x_BTD.dtype)
@@ -56,10 +56,11 @@ def rotated(q_BNTH: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Te
     if kwargs.get("position_embeddings") is not None:  # Hugging Face hands cosines and sines down
         cos, sin = (y.unsqueeze(1) for y in kwargs["position_embeddings"])
         first, second = q_BNTH.chunk(2, dim=-1)
-        return q_BNTH * cos + torch.cat([-second, first], dim=-1) * sin
-    if kwargs.get("position") is not None:
-        turned: Tensor = kwargs["position"].rotate(q_BNTH, args[0].query_position_BT, is_key=False)
+        turned: Tensor = q_BNTH * cos + torch.cat([-second, first], dim=-1) * sin
         return turned
+    if kwargs.get("position") is not None:
+        placed: Tensor = kwargs["position"].rotate(q_BNTH, args[0].query_position_BT, is_key=False)
+        return placed
     return q_BNTH
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,20 @@ def wandb_records(path: Path) -> list[Any]:
     return found
 
 
+def finished(directory: Path) -> list[Any]:
+    """Records of the only run, once wandb's own process has written the last of them."""
+    (file,) = directory.glob("wandb/offline-run-*/run-*.wandb")
+    for _ in range(300):
+        records = wandb_records(file)
+        if any(record.WhichOneof("record_type") == "exit" for record in records):
+            return records
+        time.sleep(0.1)
+    raise AssertionError(f"{file} does not end")
+
+
 def test_wandb_reads_back_config_curves_and_summary(tmp_path: Path) -> None:
     tell(Wandb(), run_of(tmp_path), RECORD)
-    (file,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
-    records = wandb_records(file)
+    records = finished(tmp_path)
     (run,) = [record.run for record in records if record.WhichOneof("record_type") == "run"]
     assert (run.run_id, run.run_group, run.job_type) == ("0123456789abcdef", "trial", "peft=lora")
     config = {update.key: json.loads(update.value_json) for update in run.config.update}

@@ -6,9 +6,6 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off -q -c constraints.txt
 TORCH := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
-# Committed text never depends on how many cores a machine has; tests share two.
-export OMP_NUM_THREADS ?= 1
-
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint bench docs reports clean
 
@@ -32,10 +29,10 @@ $(VENV)/.dev: $(VENV)/.core
 	@touch $@
 
 demo: $(VENV)/.core ## run the main job: 36 cells on the embedded corpus, then reports/demo/
-	OMP_NUM_THREADS= $(BIN)/harness sweep experiment=demo
+	$(BIN)/harness sweep experiment=demo
 
 test: $(VENV)/.dev ## the whole test-suite
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile tests harness/conformance
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile tests harness/conformance
 
 check: lint test ## what CI asks of a change: format, lint, types, import rules, tests
 
@@ -46,13 +43,13 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.dev ## measure speed against peers, as ratios in one run
-	OMP_NUM_THREADS= $(BIN)/python -m pytest -s tests/benchmarks/bench_*.py
+	$(BIN)/python -m pytest -s tests/benchmarks/bench_*.py
 
 docs: $(VENV)/.core ## regenerate docs/ from the registry
 	$(BIN)/python -m harness.docs
 
 reports: $(VENV)/.core ## run the shipped mini experiments and rebuild reports/
-	@for question in $$(ls reports); do OMP_NUM_THREADS= $(BIN)/harness sweep experiment=$$question || exit 1; done
+	@for question in $$(ls reports); do $(BIN)/harness sweep experiment=$$question || exit 1; done
 
 clean: ## remove the environment and caches; the store stays
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

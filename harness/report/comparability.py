@@ -94,6 +94,7 @@ AXIS_FACTS: Mapping[str, frozenset[str]] = {
     "instruction": COUNTS,
     "instruction_strategy": COUNTS,
     "alignment": COUNTS,
+    "quantizer": frozenset({"calibration_sha256"}),
     "batch_schedule": COUNTS | {"effective_batch"},
     "precision": frozenset({"dtype"}),
     "context": frozenset({"max_length", "sequence_length", "truncated", "truncated_contexts"}),

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -70,6 +69,8 @@ class Efficiency(Evaluator):
 
     @torch.inference_mode()
     def evaluate(self, task: str, subject: Subject) -> Evaluation:
+        import pandas as pd
+
         config, model = self.config, subject.model
         length = min(config.prompt_tokens, subject.max_length - config.new_tokens)
         if length < 1:

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import pandas as pd
-
 from harness import (
     ConfigError,
     Evaluation,
@@ -71,6 +69,8 @@ class Generation(Evaluator):
         return hardware()
 
     def evaluate(self, task: str, subject: Subject) -> Evaluation:
+        import pandas as pd
+
         items = self.items(subject)
         prompts = [item.prompt for item in items]
         draw = partial(

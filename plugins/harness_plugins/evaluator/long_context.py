@@ -1,14 +1,15 @@
 """Long context: loss by position and by length, and finding a key planted at any depth."""
 
+from __future__ import annotations
+
 import hashlib
 import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from harness import (
     ConfigError,
@@ -22,6 +23,9 @@ from harness import (
     Subject,
     hookimpl,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FILLER = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again. "
 QUESTION = "What is the pass key? The pass key is"
@@ -73,16 +77,19 @@ class LongContext(Evaluator):
         return ("loss", "passkey")
 
     def evaluate(self, task: str, subject: Subject) -> Evaluation:
+        import pandas as pd
+
         longest = max(self.config.lengths)
         scorer = LikelihoodScorer(model=subject.model, max_length=longest, batch_tokens=max(4096, longest))
-        samples = (self.loss if task == "loss" else self.passkey)(subject, scorer)
+        measure = self.loss if task == "loss" else self.passkey
+        samples = pd.DataFrame(measure(subject, scorer))
         samples.insert(0, "task", task)
         groups = {"loss": ("length", "position"), "passkey": ("length", "depth")}[task]
         metrics = self.summarize(task, samples, groups)
         facts = {"window": subject.max_length, "lengths": list(self.config.lengths), **scorer.facts}
         return Evaluation(metrics=metrics, samples=samples, facts=facts)
 
-    def loss(self, subject: Subject, scorer: LikelihoodScorer) -> pd.DataFrame:
+    def loss(self, subject: Subject, scorer: LikelihoodScorer) -> list[dict[str, Any]]:
         """One row a window and length, and one a window and position in the longest."""
         windows = self.windows(subject)
         rows = []
@@ -97,7 +104,7 @@ class LongContext(Evaluator):
                 if length == max(self.config.lengths):
                     for part in np.array_split(np.arange(len(losses)), self.config.buckets):
                         rows.append({**row, "position": int(part[0]), "loss": losses[part].mean()})
-        return pd.DataFrame(rows)
+        return rows
 
     def windows(self, subject: Subject) -> list[list[int]]:
         """Token windows of the longest length from consecutive test documents."""
@@ -123,7 +130,7 @@ class LongContext(Evaluator):
             )
         return found
 
-    def passkey(self, subject: Subject, scorer: LikelihoodScorer) -> pd.DataFrame:
+    def passkey(self, subject: Subject, scorer: LikelihoodScorer) -> list[dict[str, Any]]:
         """One row a length, depth and key: was the planted key the likeliest of the choices?"""
         rng = random.Random(0)
         rows: list[dict[str, Any]] = []
@@ -144,7 +151,7 @@ class LongContext(Evaluator):
             choices = scores[index * self.config.num_choices : (index + 1) * self.config.num_choices]
             row["acc"] = float(choices[0].total > max(choice.total for choice in choices[1:]))
             row["exact_match"] = float(choices[0].greedy)
-        return pd.DataFrame(rows)
+        return rows
 
     def plant(self, subject: Subject, key: str, length: int, depth: float) -> str:
         """A prompt of about `length` tokens with the key at `depth`."""

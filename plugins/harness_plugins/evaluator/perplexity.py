@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from harness import (
     ConfigError,
@@ -54,6 +53,8 @@ class Perplexity(Evaluator):
         return cls.Config(max_documents=8, max_bytes=128)
 
     def evaluate(self, task: str, subject: Subject) -> Evaluation:
+        import pandas as pd
+
         documents = self.documents(subject)
         texts = [self.head(document.text) for document in documents]
         scorer = LikelihoodScorer(

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from harness import (
     ConfigError,
@@ -56,6 +55,8 @@ class WinRate(Evaluator):
         return cls.Config(max_prompts=6, max_new_tokens=8)
 
     def evaluate(self, task: str, subject: Subject) -> Evaluation:
+        import pandas as pd
+
         judge = subject.judge
         assert judge is not None
         items = read_items(self.config.prompts, limit=self.config.max_prompts)

@@ -1,14 +1,14 @@
 """8-bit Adam: AdamW with block-wise quantized moments."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import nn
 
-from harness import Method, MissingExtraError, Optimizer, hookimpl
+from harness import Method, MissingExtraError, hookimpl
+
+from ._adam import Moments
 
 
-class Adam8bit(Optimizer):
+class Adam8bit(Moments):
     """AdamW whose moments take one byte a number, in blocks with their own scale; bitsandbytes' kernels.
 
     Paper: Dettmers et al. 2021, arXiv:2110.02861, section 2
@@ -20,17 +20,6 @@ class Adam8bit(Optimizer):
     extra = "bitsandbytes"
     conflicts = frozenset({"sharded_weights", "split_optimizer"})
 
-    @dataclass(frozen=True, kw_only=True)
-    class Config(Optimizer.Config):
-        beta1: float = 0.9
-        """Decay of the first moment."""
-        beta2: float = 0.95
-        """Decay of the second moment."""
-        eps: float = 1e-8
-        """Added to the root of the second moment."""
-
-    config: Config
-
     def build(self, model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
         try:
             from bitsandbytes.optim import AdamW8bit
@@ -38,9 +27,8 @@ class Adam8bit(Optimizer):
             raise MissingExtraError(
                 package="bitsandbytes", extra="bitsandbytes", needed_by="optimizer=adam8bit"
             ) from error
-        betas = (self.config.beta1, self.config.beta2)
         built: torch.optim.Optimizer = AdamW8bit(
-            self.groups(model), lr=learning_rate, betas=betas, eps=self.config.eps
+            self.groups(model), lr=learning_rate, betas=self.betas, eps=self.config.eps
         )
         return built
 

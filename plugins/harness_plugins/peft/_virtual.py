@@ -33,6 +33,19 @@ class VirtualConfig(Peft.Config):
             raise ConfigError(f"peft.num_virtual_tokens={self.num_virtual_tokens} must be at least 1")
 
 
+@dataclass(frozen=True, kw_only=True)
+class EncodedConfig(VirtualConfig):
+    """Options of methods that compute their vectors by a small network while training."""
+
+    hidden: int = 64
+    """Width of the network that computes the vectors."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.hidden < 1:
+            raise ConfigError(f"peft.hidden={self.hidden} must be at least 1")
+
+
 class VirtualTokens(LibraryPeft):
     """Base of prefix, prompt and p-tuning. Outputs are cut to the real tokens."""
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from harness import ConfigError, Method, hookimpl
+from harness import Method, hookimpl
 
-from ._virtual import VirtualConfig, VirtualTokens
+from ._virtual import EncodedConfig, VirtualTokens
 
 
 class PrefixTuning(VirtualTokens):
@@ -20,17 +19,8 @@ class PrefixTuning(VirtualTokens):
 
     name = "prefix_tuning"
 
-    @dataclass(frozen=True, kw_only=True)
-    class Config(VirtualConfig):
-        hidden: int = 64
-        """Width of the reparameterising MLP."""
-
-        def __post_init__(self) -> None:
-            super().__post_init__()
-            if self.hidden < 1:
-                raise ConfigError(f"peft.hidden={self.hidden} must be at least 1")
-
-    config: Config
+    Config = EncodedConfig
+    config: EncodedConfig
 
     def library_config(self, model: nn.Module) -> Any:
         from peft import PrefixTuningConfig

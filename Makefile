@@ -7,7 +7,7 @@ TORCH_INDEX ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off -q -c constraints.txt
 TORCH := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint bench docs reports clean
+.PHONY: help demo test test-slow check lint bench docs reports clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,6 +33,10 @@ demo: $(VENV)/.core ## run the main job: 36 cells on the embedded corpus, then r
 
 test: $(VENV)/.dev ## the whole test-suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile tests harness/conformance
+
+test-slow: $(VENV)/.dev ## what CI runs besides: many rounds of kills, clusters, measured speeds
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadfile --ignore=tests/benchmarks tests harness/conformance
+	$(BIN)/python -m pytest -m slow tests/benchmarks
 
 check: lint test ## what CI asks of a change: format, lint, types, import rules, tests
 

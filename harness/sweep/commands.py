@@ -1,4 +1,4 @@
-"""What the command line does with sweeps: run, sweep, plan."""
+"""What the command line does with sweeps: run, sweep, and Hydra's multirun."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from harness.sweep.progress import Live, view
 from harness.sweep.resources import Options
 from harness.sweep.worker import Worker
 
-__all__ = ["Hydra", "multirun", "options", "plan", "run", "sweep"]
+__all__ = ["Hydra", "multirun", "options", "run", "sweep"]
 FULL_EXIT = 75
 """EX_TEMPFAIL: the same command goes on once there is room."""
 INTERRUPTED_EXIT = 130
@@ -59,48 +59,6 @@ def sweep(
     if only is not None:
         made.cells = [cell for cell in made.cells if cell.cell.id == only]
     return _work(made, options or Options())
-
-
-def store(arguments: Sequence[str]) -> int:
-    """`harness store ls|gc|verify|export`."""
-    from harness.sweep import storekeeping
-
-    return storekeeping.main(arguments)
-
-
-def diff(arguments: Sequence[str]) -> int:
-    """`harness diff A B`."""
-    from harness.sweep import compare
-
-    return compare.diff(arguments)
-
-
-def reproduce(arguments: Sequence[str]) -> int:
-    """`harness reproduce RECORD`."""
-    from harness.sweep import compare
-
-    return compare.reproduce(arguments)
-
-
-def export(arguments: Sequence[str]) -> int:
-    """`harness export RECORD DIR`."""
-    from harness.sweep import compare
-
-    return compare.export(arguments)
-
-
-def watch(arguments: Sequence[str]) -> int:
-    """`harness watch SWEEP`."""
-    from harness.sweep import watch as watching
-
-    return watching.main(arguments)
-
-
-def plan(arguments: Sequence[str]) -> int:
-    """`harness plan`: what a sweep would do, and what cannot work; nothing is run."""
-    from harness.sweep import overview
-
-    return overview.main(arguments)
 
 
 def multirun(

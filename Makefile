@@ -7,7 +7,7 @@ TORCH_INDEX ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off -q -c constraints.txt
 TORCH := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check lint bench docs reports clean
+.PHONY: help demo test test-slow check lint bench docs reports tables clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -53,7 +53,10 @@ docs: $(VENV)/.core ## regenerate docs/ from the registry
 	$(BIN)/python -m harness.docs
 
 reports: $(VENV)/.core ## run the shipped mini experiments and rebuild reports/
-	@for question in $$(ls reports); do $(BIN)/harness sweep experiment=$$question || exit 1; done
+	@for file in reports/*/records.json.gz; do $(BIN)/harness sweep experiment=$$(basename $$(dirname $$file)) || exit 1; done
+
+tables: $(VENV)/.core ## rebuild reports/ from the committed records alone; runs nothing
+	$(BIN)/harness report --committed
 
 clean: ## remove the environment and caches; the store stays
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

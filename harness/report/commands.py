@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError, HarnessError, UnknownNameError
-from harness.report import published, reference
+from harness.report import freshness, published, reference
 from harness.report.claims import check_all
 from harness.report.comparability import comparable
 from harness.report.document import Report, show, write
@@ -72,7 +72,8 @@ def report(
     )
     folder = Path(out) if out is not None else default_folder(experiment, records, store)
     write(made, folder, formats=formats)
-    write_compact(records, folder / "records.json.gz", shown=shown_items(results.all_records()))
+    if store_root(store) != folder / "records.json.gz":
+        write_compact(records, folder / "records.json.gz", shown=shown_items(results.all_records()))
     if not quiet:
         show(made, folder)
     return folder
@@ -119,7 +120,7 @@ def default_folder(experiment: str, records: Sequence[Record], store: object) ->
 
 
 def main(arguments: Sequence[str]) -> int:
-    """`harness report EXPERIMENT`; returns the exit code."""
+    """`harness report EXPERIMENT`, or `harness report --committed`; returns the exit code."""
     parser = argparse.ArgumentParser(prog="harness report", description="Tables, figures and a page.")
     parser.add_argument("experiment", nargs="?", help="whose records to report; reference tables need none")
     parser.add_argument("--table", help="a layout of conf/report, its number in the survey, or a YAML file")
@@ -129,11 +130,23 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--store", type=Path, help="a store, or a records.json.gz (default: the store)")
     parser.add_argument("--compare", help="published: the survey's values beside ours")
+    parser.add_argument(
+        "--committed",
+        action="store_true",
+        help="rebuild the reports below --out (default: reports) from the records beside them; run nothing",
+    )
     asked = parser.parse_args(list(arguments))
+    formats = [name for name in asked.format.split(",") if name]
+    if asked.committed:
+        from harness.report.committed import rebuild
+
+        for folder in rebuild(asked.out or Path("reports"), only=asked.experiment, formats=formats):
+            print(f"Report: {folder}")
+        return 0
     report(
         asked.experiment,
         table=asked.table,
-        formats=[name for name in asked.format.split(",") if name],
+        formats=formats,
         out=asked.out,
         store=asked.store,
         compare=asked.compare,
@@ -142,12 +155,22 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def after_sweep(plan: Plan) -> None:
-    """The report of a sweep that just ended, over its own cells; a fault in it loses no record."""
-    cells = [cell.cell.id for cell in plan.cells]
+    """The report of a sweep that just ended, over its own cells; a fault in it loses no record.
+
+    One that was made of the same records by the same code stays as it is.
+    """
+    cells, store = [cell.cell.id for cell in plan.cells], plan.graph.store
     try:
-        if not any(record.data["metrics"] for record in read(plan.graph.store, plan.name, cells=cells)):
+        records = read(store, plan.name, cells=cells)
+        if not any(record.data["metrics"] for record in records):
             print("harness: no report: no cell measured anything", file=sys.stderr)
             return
-        report(plan.name, store=plan.graph.store, cells=cells)
+        made_of = freshness.inputs(records, store.root)
+        folder = default_folder(plan.name, records, store)
+        if freshness.holds(folder, made_of=made_of, root=store.root):
+            print(f"Report: {folder} (nothing changed since it was made)")
+            return
+        report(plan.name, store=store, cells=cells)
+        freshness.remember(folder, made_of=made_of, root=store.root)
     except HarnessError as error:
         print(f"harness: no report: {error}", file=sys.stderr)

@@ -299,4 +299,7 @@ def plain(value: float) -> float | int | None:
     """A number as JSON keeps it: whole ones as int, NaN as null, others to 7 digits."""
     if not math.isfinite(value):
         return None
-    return int(value) if value == int(value) else float(f"{value:.7g}")
+    if value == int(value):
+        return int(value)
+    rounded = float(f"{value:.7g}")
+    return int(rounded) if rounded == int(rounded) else rounded

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from harness.compose import Cell, load
 from harness.registry import registry
 from harness.sweep.grammar import Assignment, parse
 
+Load = Callable[[tuple[str, ...]], tuple[DictConfig, dict[str, str | None]]]
+"""`harness.compose.load`, or one that remembers what it composed."""
 _SEEDING = ("seed", "base_seed", "seed_from")
 
 
@@ -23,8 +25,9 @@ class Assembler:
     Hydra with the base, once for every combination.
     """
 
-    def __init__(self, base: Sequence[str]) -> None:
+    def __init__(self, base: Sequence[str], *, load: Load = load) -> None:
         self.base = tuple(base)
+        self._load = load
         self._parsed: dict[str, Assignment] = {}
         self._composed: dict[tuple[str, ...], tuple[dict[str, Any], str]] = {}
 
@@ -44,11 +47,13 @@ class Assembler:
         raw = copy.deepcopy(composed)
         for item in axes:
             where = item.key.partition("@")[2] or item.key
+            if _is_chosen(raw, where, item.value()):
+                continue
             replaced, _ = self._compose((*root, *item.overrides()))
             _put(raw, where, copy.deepcopy(_get(replaced, where)))
         for item in added:
             if _is_value(item) and not _set_value(raw, item):
-                node, choices = load(everything)
+                node, choices = self._load(everything)
                 return Cell(node, overrides=everything, experiment=choices.get("experiment") or "")
         return Cell(_resolved(raw), overrides=everything, experiment=experiment)
 
@@ -60,7 +65,7 @@ class Assembler:
     def _compose(self, overrides: tuple[str, ...]) -> tuple[dict[str, Any], str]:
         """The unresolved config of a composition by Hydra, and its experiment."""
         if overrides not in self._composed:
-            node, choices = load(overrides)
+            node, choices = self._load(overrides)
             raw = cast(dict[str, Any], OmegaConf.to_container(node, resolve=False))
             self._composed[overrides] = raw, choices.get("experiment") or ""
         return self._composed[overrides]
@@ -89,6 +94,15 @@ def _is_value(item: Assignment) -> bool:
     """Whether it sets one value: a dotted key, or a scalar of the root that is no config group."""
     plain = item.key[0] not in "+~" and "@" not in item.key and "/" not in item.key
     return plain and ("." in item.key or item.key in _SEEDING)
+
+
+def _is_chosen(raw: dict[str, Any], where: str, method: object) -> bool:
+    """Whether a node already is of this method, so that choosing it again changes nothing."""
+    try:
+        node = _get(raw, where)
+    except KeyError:
+        return False
+    return isinstance(node, dict) and isinstance(method, str) and node.get("method") == method
 
 
 def _set_value(raw: dict[str, Any], item: Assignment) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from harness.errors import ConfigError
 from harness.method import Problem
 from harness.store import Store
 from harness.store.records import record_dir
-from harness.sweep.assemble import Assembler
+from harness.sweep.assemble import Assembler, Load
 from harness.sweep.cells import Factor, cells, chosen_labels, factors, request
 from harness.sweep.grammar import label_text
 from harness.sweep.graph import Graph, Node
@@ -98,10 +99,11 @@ def make_plan(arguments: Sequence[str], *, store: Store, single: bool = False) -
     if single and asked.swept:
         keys = ", ".join(item.key for item in asked.swept)
         raise ConfigError(f"harness run takes one value of {keys}; use `harness sweep` to cross several")
-    declared = _experiment(asked.base)
+    composed = functools.cache(load)  # often the experiment, the base and its cells are one composition
+    declared = _experiment(asked.base, composed)
     labels = chosen_labels(declared, asked) if declared.factors else set()
     base = tuple(text for text in asked.base if text not in labels)
-    node, choices = load(base)
+    node, choices = composed(base)
     experiment = _from_node(node, choices.get("experiment"))
     found = factors(experiment, asked)
     seeds = _seeds(experiment, asked, int(node.seed))
@@ -115,7 +117,7 @@ def make_plan(arguments: Sequence[str], *, store: Store, single: bool = False) -
         raise ConfigError("the sweep has no cells: `exclude` leaves out all of them")
     notes = _taken(found, seeds) if single else []
     planned = planned[:1] if single else planned
-    assembler = Assembler(tuple(text for text in base if not text.startswith("seed=")))
+    assembler = Assembler(tuple(text for text in base if not text.startswith("seed=")), load=composed)
     graph = Graph(store)
     seen: dict[str, PlannedCell] = {}
     for item in planned:
@@ -153,9 +155,9 @@ def directory(plan: Plan, cell: PlannedCell) -> Path:
     return record_dir(plan.graph.store.root, sweep=plan.name, cell=cell.cell.id)
 
 
-def _experiment(base: Sequence[str]) -> Experiment:
+def _experiment(base: Sequence[str], load: Load) -> Experiment:
     """The experiment that a command line names, before its levels are chosen."""
-    own = [text for text in base if text.partition("=")[0].lstrip("+") == "experiment"]
+    own = tuple(text for text in base if text.partition("=")[0].lstrip("+") == "experiment")
     node, choices = load(own)
     return _from_node(node, choices.get("experiment"))
 

@@ -46,13 +46,13 @@ class Instruct(Stage):
     def run(self, work: Work) -> dict[str, Any]:
         from harness.model.artifact import open_model
         from harness.stages._adaptation import adapt, peft_entry
-        from harness.training.losses import language_modeling_loss
+        from harness.training.losses import conversation_loss
 
         conversations = training_conversations(work)
         loaded = open_model(work, trainable=True)
         source, facts = self.source(work, loaded, conversations)
         adapted = adapt(loaded, work.one("peft"))
-        facts |= run_training(work, adapted.model, source, language_modeling_loss)
+        facts |= run_training(work, adapted.model, source, conversation_loss)
         facts["effects"] = adapted.trained()
         adapted.save(work.out, applied=[peft_entry(adapted.choice, stage=work.stage)], template=True)
         return facts

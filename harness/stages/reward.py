@@ -87,12 +87,14 @@ def score_head(adapted: Adapted, seed: int) -> nn.Linear:
 
 def reward_loss(method: RewardMethod) -> Callable[[nn.Module, Batch], LossSum]:
     """The training loop's loss of a learned reward."""
+    from harness.model.conditioning import conditioned
     from harness.model.scorer import last_state
     from harness.stages._preferences import joined_parts, per_token_log_probs
 
     def loss(model: nn.Module, batch: Batch) -> LossSum:
         ids_BT, mask_BT, labels_BT = joined_parts(batch, PAIRS.parts)
-        out = model(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False, output_hidden_states=True)
+        inputs = conditioned(model, input_ids=ids_BT, attention_mask=mask_BT, labels_BT=labels_BT)
+        out = model(**inputs, use_cache=False, output_hidden_states=True)
         scores = model.score_head(last_state(out.hidden_states[-1], mask_BT).float())[:, 0]  # type: ignore[operator]
         chosen_B, rejected_B = scores.chunk(2)
         answers: LogProbs = per_token_log_probs(out.logits, labels_BT)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,8 +11,9 @@ from torch import nn
 
 from harness.axes import TRAINING_AXES
 from harness.axes.alignment import Alignment, LogProbs
+from harness.method import Problem
 from harness.rng import Purpose
-from harness.stages._training import TrainingConfig, run_training
+from harness.stages._training import TrainingConfig, beyond_table, run_training
 from harness.stages.stage import Stage, Work
 from harness.training.contract import Batch, LossSum
 from harness.training.settings import Budget, Unit
@@ -43,6 +44,12 @@ class Reward(Stage):
     def active(cls, cell: Cell) -> bool:
         choice = cell.choice("reward", stage=cls.name)
         return choice is not None and choice.method.trains  # type: ignore[attr-defined,no-any-return]
+
+    @classmethod
+    def check(cls, cell: Cell, stage: str, meta_model: nn.Module | None) -> Iterable[Problem]:
+        """Sequences within the position scheme."""
+        length = cell.stage_config(stage).sequence_length
+        yield from beyond_table(meta_model, length, where=f"{stage}.sequence_length")
 
     def run(self, work: Work) -> dict[str, Any]:
         from harness.model.artifact import open_model

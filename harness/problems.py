@@ -23,7 +23,8 @@ OUR_FAMILY = "harness"
 def problems(cell: Cell) -> list[Problem]:
     """Everything that speaks against a cell: idle choices, capabilities, each method's and stage's `check`.
 
-    Imports torch at most (no transformers, but for a checkpoint's family); the meta model it hands to `check` holds shapes and no data.
+    Imports torch at most (no transformers, but for a checkpoint's family); the meta model it hands to
+    `check` holds shapes and no data.
     """
     chosen = list(choices(cell))
     found = [*_idle(cell), *_capabilities(cell, chosen), *_writers(chosen)]

@@ -117,8 +117,7 @@ class Align(Stage):
             {**peft_entry(adapted.choice, stage=work.stage)},
             {**describe(work.one("alignment")), "stage": work.stage},
         ]
-        adapted.save(work.out, applied=applied, template=True)
-        return facts
+        return facts | adapted.save(work.out, applied=applied, template=True)
 
 
 def reference_of(work: Work, adapted: Adapted) -> Reference:

@@ -75,8 +75,9 @@ class Instruct(Stage):
         adapted = adapt(loaded, work.one("peft"))
         facts |= run_training(work, adapted.model, source, conversation_loss)
         facts["effects"] = adapted.trained()
-        adapted.save(work.out, applied=[peft_entry(adapted.choice, stage=work.stage)], template=True)
-        return facts
+        return facts | adapted.save(
+            work.out, applied=[peft_entry(adapted.choice, stage=work.stage)], template=True
+        )
 
     def source(
         self, work: Work, loaded: Loaded, conversations: list[Conversation]

@@ -172,5 +172,8 @@ def after_sweep(plan: Plan) -> None:
             return
         report(plan.name, store=store, cells=cells)
         freshness.remember(folder, made_of=made_of, root=store.root)
+        from harness.sweep.lifecycle import tell_report
+
+        tell_report(plan, folder, warn=lambda text: print(f"harness: {text}", file=sys.stderr))
     except HarnessError as error:
         print(f"harness: no report: {error}", file=sys.stderr)

@@ -8,7 +8,7 @@ from harness.method import Method
 
 
 class Tracker(Method):
-    """Receives the lifecycle hooks of one cell."""
+    """Receives the lifecycle hooks of one cell; another instance, the finished report of a sweep."""
 
     axis = "tracker"
     many = True
@@ -25,3 +25,6 @@ class Tracker(Method):
 
     def cell_finished(self, run: dict[str, Any], record: dict[str, Any]) -> None:
         """The cell has its outcome."""
+
+    def report_written(self, sweep: dict[str, Any], folder: str) -> None:
+        """The report of a whole sweep lies in `folder`; `sweep` holds its name and its records' directory."""

@@ -13,7 +13,7 @@ from harness.report import freshness, published, reference
 from harness.report.claims import check_all
 from harness.report.comparability import comparable
 from harness.report.document import Report, show, write
-from harness.report.figures import figures
+from harness.report.figures import IMAGES, figures
 from harness.report.frames import Results, arrange
 from harness.report.layout import Layout, load_layout, shipped
 from harness.report.records import Record, read, store_root, write_compact
@@ -32,6 +32,7 @@ def report(
     *,
     table: str | Mapping[str, Any] | None = None,
     formats: Sequence[str] = FORMATS,
+    images: Sequence[str] = (),
     out: Path | None = None,
     store: object = None,
     cells: Collection[str] | None = None,
@@ -42,13 +43,16 @@ def report(
 
     `table` is a layout's name, path or content (default: the experiment's `report:`, else the layout of its
     name, else one made from its factors); `store` a Store, a folder or a committed `records.json.gz`; `cells`
-    keeps only those records; `compare="published"` puts the survey's values beside ours. A reference table
-    needs no experiment.
+    keeps only those records; `images` are formats of figures beside SVG; `compare="published"` puts the
+    survey's values beside ours. A reference table needs no experiment.
     Raises: DataError without records; UnknownNameError for a format, layout, factor or metric; ConfigError
     """
     for name in formats:
         if name not in FORMATS:
             raise UnknownNameError(what="report format", name=name, known=FORMATS)
+    for name in images:
+        if name not in IMAGES:
+            raise UnknownNameError(what="figure format", name=name, known=IMAGES)
     if compare not in (None, PUBLISHED):
         raise UnknownNameError(what="comparison", name=str(compare), known=[PUBLISHED])
     layout = load_layout(table)
@@ -71,7 +75,7 @@ def report(
         beside=published.beside(layout, results) if compare else None,
     )
     folder = Path(out) if out is not None else default_folder(experiment, records, store)
-    write(made, folder, formats=formats)
+    write(made, folder, formats=formats, images=images)
     if store_root(store) != folder / "records.json.gz":
         write_compact(records, folder / "records.json.gz", shown=shown_items(results.all_records()))
     if not quiet:
@@ -125,6 +129,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("experiment", nargs="?", help="whose records to report; reference tables need none")
     parser.add_argument("--table", help="a layout of conf/report, its number in the survey, or a YAML file")
     parser.add_argument("--format", default=",".join(FORMATS), help=f"of {','.join(FORMATS)} (default: all)")
+    parser.add_argument("--figures", default="", help=f"write figures as {','.join(IMAGES)} too, beside SVG")
     parser.add_argument(
         "--out", type=Path, help="folder (default: reports/EXPERIMENT; of a try, in the store)"
     )
@@ -147,6 +152,7 @@ def main(arguments: Sequence[str]) -> int:
         asked.experiment,
         table=asked.table,
         formats=formats,
+        images=[name for name in asked.figures.split(",") if name],
         out=asked.out,
         store=asked.store,
         compare=asked.compare,
@@ -172,5 +178,8 @@ def after_sweep(plan: Plan) -> None:
             return
         report(plan.name, store=store, cells=cells)
         freshness.remember(folder, made_of=made_of, root=store.root)
+        from harness.sweep.lifecycle import tell_report
+
+        tell_report(plan, folder, warn=lambda text: print(f"harness: {text}", file=sys.stderr))
     except HarnessError as error:
         print(f"harness: no report: {error}", file=sys.stderr)

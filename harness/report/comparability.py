@@ -68,6 +68,8 @@ EXACT = frozenset(
         "judge",
         "against",
         "num_fewshot",
+        "task_versions",
+        "template",
         "prompt_tokens",
         "new_tokens",
         "hardware",
@@ -223,9 +225,9 @@ def shown(values: Mapping[str, Any], key: str) -> str:
 
 
 def is_controlled(path: str) -> bool:
-    """Whether comparability rests on a fact; counts by split or domain are counts too."""
-    name = path.rpartition(".")[2]
-    return name in EXACT or name.endswith(EXACT_ENDINGS) or not COUNTS.isdisjoint(path.split(".")[1:])
+    """Whether comparability rests on a fact; counts by split and versions by task are controlled too."""
+    parts = path.split(".")[1:]
+    return not (COUNTS | EXACT).isdisjoint(parts) or parts[-1].endswith(EXACT_ENDINGS)
 
 
 def drifted_facts(records: Sequence[Record]) -> tuple[list[str], dict[str, list[str]]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.report import published
 from harness.report.claims import Checked
-from harness.report.figures import Figure
+from harness.report.figures import IMAGES, Figure
 from harness.report.frames import Results
 from harness.report.page import page
 from harness.report.table import Table
@@ -28,18 +28,21 @@ class Report:
     """Published values beside ours, where they were asked for."""
 
 
-def write(made: Report, folder: Path, *, formats: Sequence[str]) -> None:
-    """The files of one report; figures of an earlier one do not stay."""
+def write(made: Report, folder: Path, *, formats: Sequence[str], images: Sequence[str] = ()) -> None:
+    """The files of one report; figures of an earlier one do not stay. `images` are formats beside SVG."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, (suffix, writer) in WRITERS.items():
         if name in formats:
             (folder / f"table.{suffix}").write_text(writer(made.table), encoding="utf-8")
     if made.figures:
         (folder / "figures").mkdir(exist_ok=True)
-        for old in (folder / "figures").glob("*.svg"):
-            old.unlink()
+        for old in (folder / "figures").iterdir():
+            if old.suffix in (".svg", *(f".{kind}" for kind in IMAGES)):
+                old.unlink()
     for figure in made.figures:
         (folder / "figures" / f"{figure.name}.svg").write_text(figure.file, encoding="utf-8")
+        for kind in images:
+            (folder / "figures" / f"{figure.name}.{kind}").write_bytes(figure.render(kind))
     if made.beside is not None and "json" in formats:
         text = json.dumps(published.as_data(made.beside), indent=1, ensure_ascii=False)
         (folder / "published.json").write_text(text + "\n", encoding="utf-8")

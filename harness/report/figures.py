@@ -1,10 +1,10 @@
-"""Figures: SVG files with live text, whose ink follows the page's light or dark."""
+"""Figures: SVG files with live text, whose ink follows the page's light or dark; PNG and PDF where asked."""
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,8 @@ COSTS = ("memory", "weights_in_memory", "peak_memory", "size_on_disk", "seconds"
 """Names of metrics and facts that are paid for quality."""
 SPEEDS = ("tokens_per_second", "decode", "prefill")
 AGAINST = ("tokens", "flops", "seconds")
+IMAGES: Mapping[str, dict[str, None]] = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
+"""Formats beside SVG, with the metadata to leave out so that the same records give the same bytes."""
 UNITS = {"tokens": "tokens", "flops": "FLOPs", "seconds": "seconds", "steps": "steps"}
 MAX_METRICS = 6
 WIDE, HALF = 10.6, 5.1
@@ -42,6 +44,8 @@ class Figure:
     """For the page: no size, ink in the page's colours."""
     file: str
     """For a file: black on white."""
+    render: Callable[[str], bytes]
+    """The same in a format of IMAGES."""
     wide: bool = False
 
 
@@ -109,15 +113,27 @@ def draw(
         "legend.frameon": False,
         "legend.fontsize": 8,
     }
-    with matplotlib.rc_context(style):
-        canvas = Canvas(figsize=size, layout="constrained")
-        paint(canvas)
-        out = io.StringIO()
-        canvas.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = out.getvalue()
+
+    def save(**options: Any) -> bytes:
+        with matplotlib.rc_context(style):
+            canvas = Canvas(figsize=size, layout="constrained")
+            paint(canvas)
+            out = io.BytesIO()
+            canvas.savefig(out, **options)
+            return out.getvalue()
+
+    text = save(format="svg", transparent=True, metadata={"Date": None, "Creator": None}).decode()
     text = text[text.index("<svg") :]
     file = text.replace(">", "><rect width='100%' height='100%' fill='white'/>", 1)
-    return Figure(name=name, title=title, caption=caption, svg=for_page(text, name), file=file, wide=wide)
+    return Figure(
+        name=name,
+        title=title,
+        caption=caption,
+        svg=for_page(text, name),
+        file=file,
+        render=lambda kind: save(format=kind, dpi=200, metadata=IMAGES[kind]),
+        wide=wide,
+    )
 
 
 def for_page(svg: str, name: str) -> str:

@@ -41,7 +41,7 @@ def page(
     parts = {
         "title": html.escape(question),
         "name": html.escape(results.name),
-        "facts": "".join(f"<li>{fact}</li>" for fact in head_facts(table, results)),
+        "facts": "".join(f"<li>{fact}</li>" for fact in head_facts(table, results, claims)),
         "css": asset("page.css"),
         "js": asset("page.js"),
         "table": as_html(table),
@@ -60,7 +60,7 @@ def asset(name: str) -> str:
     return (ASSETS / name).read_text(encoding="utf-8")
 
 
-def head_facts(table: Table, results: Results) -> list[str]:
+def head_facts(table: Table, results: Results, claims: Sequence[Checked]) -> list[str]:
     """The line under the title."""
     records = results.all_records()
     bad = Counter(r.status for r in records if r.status != "ok")
@@ -73,6 +73,11 @@ def head_facts(table: Table, results: Results) -> list[str]:
     if table.baseline:
         at = " · ".join(table.layout.text(v) for v in table.baseline.values())
         facts.append(f"baseline <b>{html.escape(at)}</b>")
+    if claims:
+        said = Counter(claim.verdict for claim in claims)
+        order = (("confirmed", "good"), ("refuted", "bad"), ("undecided", "open"))
+        counts = ", ".join(f'<b class="{c}">{said[v]} {v}</b>' for v, c in order if said[v])
+        facts.append(f'<a href="#claims">claims</a> {counts}')
     return facts
 
 
@@ -99,7 +104,7 @@ def claims_section(claims: Sequence[Checked]) -> str:
             f"<div>{said}<code>{html.escape(claim.text)}</code>"
             f"<small>{html.escape(claim.reason)}{source}</small></div>{interval_strip(claim)}</div>"
         )
-    return f'<section><h2>Claims</h2><div class="claims">{"".join(items)}</div></section>'
+    return f'<section id="claims"><h2>Claims</h2><div class="claims">{"".join(items)}</div></section>'
 
 
 def interval_strip(claim: Checked) -> str:
@@ -118,9 +123,13 @@ def interval_strip(claim: Checked) -> str:
     width = round(x(last) - x(first), 1)
     tolerance = f'<rect x="{x(first)}" y="4" width="{width}" height="20" fill="var(--hair)"/>'
     label = f"{claim.difference:+.3g}" + ("" if claim.low is None else f" ({low:.3g} to {high:.3g})")
+    limits = "".join(
+        f'<line x1="{x(at)}" x2="{x(at)}" y1="3" y2="25" stroke="var(--ink)" stroke-dasharray="2 2"/>'
+        for at in dict.fromkeys(claim.bounds)
+    )
     return (
         f'<svg viewBox="0 0 220 40" role="img" aria-label="difference {html.escape(label)}">{tolerance}'
-        f'<line x1="{x(last)}" x2="{x(last)}" y1="3" y2="25" stroke="var(--ink)" stroke-dasharray="2 2"/>'
+        f"{limits}"
         f'<line x1="{x(low)}" x2="{x(high)}" y1="14" y2="14" stroke="var(--accent)" stroke-width="2.5"/>'
         f'<circle cx="{x(claim.difference)}" cy="14" r="4" fill="var(--accent)"/>'
         '<text x="110" y="38" text-anchor="middle" font-size="11" fill="var(--soft)">'
@@ -132,7 +141,7 @@ def figures_section(figures: Sequence[Figure]) -> str:
     if not figures:
         return ""
     items = "".join(
-        f"<figure{' class=wide' if f.wide else ''}>{f.svg}"
+        f"<figure{' class=wide' if f.wide else ''}><div class=plot>{f.svg}</div>"
         f"<figcaption><b>{html.escape(f.title)}</b> {html.escape(f.caption)}</figcaption></figure>"
         for f in figures
     )

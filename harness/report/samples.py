@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -99,7 +100,23 @@ def answer_of(frame: pd.DataFrame, row: int | None) -> dict[str, Any] | None:
     for column in score_columns(frame):
         value = float(frame[column].iloc[row])
         scores[column] = None if np.isnan(value) else float(f"{value:.4g}")
-    return {"answer": cut(frame["answer"].iloc[row]) if "answer" in frame else None, "scores": scores}
+    return {
+        "answer": cut(readable(frame["answer"].iloc[row])) if "answer" in frame else None,
+        "scores": scores,
+    }
+
+
+def readable(answer: object) -> object:
+    """An answer as a person reads it: of choices, the one chosen and what each was worth."""
+    if not isinstance(answer, str) or not answer.startswith("[["):
+        return answer
+    try:
+        worth = [float(likelihood) for likelihood, _ in json.loads(answer)]
+    except (ValueError, TypeError):
+        return answer
+    chosen = int(np.argmax(worth))
+    lines = [f"{'>' if i == chosen else ' '} {i}   {value:.2f}" for i, value in enumerate(worth)]
+    return "\n".join([f"choice {chosen}  (log-likelihoods)", *lines])
 
 
 def cut(value: object, *, keep_end: bool = False) -> str | None:

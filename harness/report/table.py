@@ -407,10 +407,16 @@ def comparison_caption(table: Table) -> list[str]:
     specs = {c.info.name: c for c in table.columns}
     if found:
         sizes = ", ".join(
-            f"{heading(specs[m])} {np.median(v) * specs[m].spec.scale:.2g}" for m, v in found.items()
+            f"{heading(specs[m])} {two_digits(float(np.median(v)) * specs[m].spec.scale)}"
+            for m, v in found.items()
         )
         lines.append(f"Smallest difference found with 80 % power by one such test alone (median): {sizes}.")
     return lines
+
+
+def two_digits(value: float) -> str:
+    """About two digits, never as a power of ten: 0.019, 4.5, 280."""
+    return f"{value:.2g}" if abs(value) < 100 else f"{value:,.0f}"
 
 
 def heading(column: Column) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from harness.axes.tracker import Tracker
@@ -87,3 +88,18 @@ class Session:
             if name not in self.notes:
                 self.notes[name] = f"{type(error).__name__}: {error}"
                 self._warn(f"tracker {name} failed and hears nothing more of this cell: {error}")
+
+
+def tell_report(plan: Plan, folder: Path, *, warn: Callable[[str], None]) -> None:
+    """Tell every tracker that some cell of the sweep has, each once, where the report lies."""
+    sweep = {"sweep": plan.name, "directory": str(plan.graph.store.root / "records" / plan.name)}
+    told: list[Choice] = []
+    for cell in plan.cells:
+        for choice in cell.cell.choices("tracker"):
+            if choice in told:
+                continue
+            told.append(choice)
+            try:
+                choice.build().report_written(dict(sweep), str(folder))
+            except Exception as error:
+                warn(f"tracker {choice.method.name} did not take the report: {error}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -97,6 +98,58 @@ def test_fact_drift_is_footnoted_on_the_cells_it_touches(
     marked = [c for c in built.all_cells() if c.notes]
     assert {tuple(c.where.items()) for c in marked} == {tuple(built_where(found).items())}
     assert message in built.footnotes[marked[0].notes[0]]
+
+
+REAL = Path(__file__).parents[2] / "reports" / "demo" / "records.json.gz"
+
+
+@pytest.fixture(scope="module")
+def real() -> list[records.Record]:
+    """What the committed demo really measured."""
+    return records.read(REAL, "demo")
+
+
+def set_at(data: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    *middle, last = path
+    for part in middle:
+        data = data[part]
+    assert last in data, f"no real record has {'.'.join(path)}"
+    data[last] = value
+
+
+RECALL = ("facts", "evaluate", "lm_eval.recall")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("config", "pretrain", "batch_size"), 16, "refused: pretrain.batch_size is 16, elsewhere 8"),
+        (("config", "precision", "method"), "bf16", "refused: precision.method is bf16, elsewhere fp32"),
+        (("facts", "pretrain", "batch_size"), 16, "measured pretrain.batch_size is 16, elsewhere 8"),
+        (("facts", "align", "dtype"), "bfloat16", "measured align.dtype is bfloat16, elsewhere float32"),
+        (("facts", "corpus", "sha256"), "beef" * 16, "measured corpus.sha256 is beefbeef"),
+        (("facts", "pretrain", "tokens"), 500_000, "measured pretrain.tokens is 500,000, elsewhere 623,616"),
+        ((*RECALL, "evaluator_version"), "lm-eval 0.4.9", "is lm-eval 0.4.9, elsewhere lm-eval 0.4.13"),
+        ((*RECALL, "truncated_contexts"), 3, "recall.truncated_contexts is 3, elsewhere 0"),
+        ((*RECALL, "num_fewshot", "recall"), 5, "recall.num_fewshot.recall is 5, elsewhere 0"),
+        ((*RECALL, "task_versions", "recall"), 2.0, "recall.task_versions.recall is 2, elsewhere 1"),
+    ],
+)
+def test_drift_of_a_real_record_is_found_where_real_records_state_it(
+    real: list[records.Record], path: tuple[str, ...], value: Any, message: str
+) -> None:
+    place = next(i for i, r in enumerate(real) if r.levels["alignment"] == "dpo" and r.seed == 1)
+    data = copy.deepcopy(dict(real[place].data))
+    set_at(data, path, value)
+    drifted = records.Record(data=data)
+    found = comparability.comparable([*real[:place], drifted, *real[place + 1 :]])
+    before = comparability.comparable(real)
+    if message.startswith("refused"):
+        assert [r.reason for r in found.records if r.status == "refused"] == [message]
+        return
+    added = {c: set(m) - set(before.marks.get(c, ())) for c, m in found.marks.items()}
+    assert [cell for cell, marks in added.items() if marks] == [drifted.cell]
+    assert message in " ".join(added[drifted.cell])
 
 
 def built_where(found: comparability.Comparable) -> dict[str, str]:

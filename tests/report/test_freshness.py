@@ -5,12 +5,35 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import simulate
 
+from harness.axes.tracker import Tracker
+from harness.method import Choice
 from harness.report import commands, freshness, records
+
+
+class Observer(Tracker):
+    """Keeps what it is told, or fails."""
+
+    name = "observer"
+    told: ClassVar[list[tuple[str, str]]] = []
+
+    def report_written(self, sweep: dict[str, Any], folder: str) -> None:
+        self.told.append((sweep["sweep"], folder))
+
+
+class Failing(Tracker):
+    name = "failing"
+
+    def report_written(self, sweep: dict[str, Any], folder: str) -> None:
+        raise RuntimeError("no room")
+
+
+CHOSEN = tuple(Choice(axis="tracker", method=kind, config=kind.Config()) for kind in (Failing, Observer))
+"""The trackers of every cell."""
 
 
 @pytest.fixture
@@ -18,7 +41,10 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """What `after_sweep` reads of a plan, over simulated records; reports go below the test's folder."""
     monkeypatch.chdir(tmp_path)
     root = simulate.experiment(tmp_path / "store", tasks=("recall",), items=12)
-    cells = [SimpleNamespace(cell=SimpleNamespace(id=r.cell)) for r in records.read(root, "demo")]
+    cells = [
+        SimpleNamespace(cell=SimpleNamespace(id=r.cell, choices=lambda axis: CHOSEN))
+        for r in records.read(root, "demo")
+    ]
     return SimpleNamespace(name="demo", cells=cells, graph=SimpleNamespace(store=SimpleNamespace(root=root)))
 
 
@@ -88,3 +114,13 @@ def test_a_broken_note_is_no_note(plan: Any, made: list[str]) -> None:
         file.write_text(text)
         commands.after_sweep(plan)
     assert len(made) == 3
+
+
+def test_trackers_are_told_of_a_new_report_once_and_a_failing_one_is_named(
+    plan: Any, made: list[str], capsys: Any
+) -> None:
+    Observer.told.clear()
+    commands.after_sweep(plan)
+    commands.after_sweep(plan)
+    assert Observer.told == [("demo", "reports/demo")]
+    assert capsys.readouterr().err.count("tracker failing did not take the report: no room") == 1

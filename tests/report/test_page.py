@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import simulate
 
+from harness.errors import UnknownNameError
 from harness.report.commands import report
+from harness.report.samples import readable
 
 browser = pytest.importorskip("browser", reason="the browser's protocol needs aiohttp")
 needs_chromium = pytest.mark.skipif(browser.executable() is None, reason="no Chromium on this machine")
@@ -35,6 +37,35 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if levels == {"peft": "full", "alignment": "dpo", "quantizer": "4 bit"}:
             simulate.edit(root, "demo", i, outcome=outcome, metrics=[])
     return report("demo", store=root, out=tmp_path_factory.mktemp("report"), quiet=True)
+
+
+def test_figures_are_written_as_svg_and_as_asked(tmp_path: Path) -> None:
+    root = simulate.experiment(tmp_path / "s", tasks=(), factors={"peft": ["full", "lora"]})
+    made = [
+        report("demo", store=root, out=tmp_path / out, formats=("md",), images=("png", "pdf"), quiet=True)
+        for out in ("once", "again")
+    ]
+    starts = {".svg": b"<svg", ".png": b"\x89PNG", ".pdf": b"%PDF"}
+    files = sorted((made[0] / "figures").iterdir())
+    assert {file.suffix for file in files} == set(starts)
+    for file in files:
+        assert file.read_bytes().startswith(starts[file.suffix]), file.name
+        assert file.read_bytes() == (made[1] / "figures" / file.name).read_bytes(), file.name
+    with pytest.raises(UnknownNameError, match="No figure format is called 'gif'"):
+        report("demo", store=root, out=tmp_path / "out", images=("gif",), quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "shown"),
+    [
+        ("[[-2.5, false], [-0.25, true]]", "choice 1  (log-likelihoods)\n  0   -2.50\n> 1   -0.25"),
+        ("[[1, 2], 3]", "[[1, 2], 3]"),
+        ("[[not JSON", "[[not JSON"),
+        ("plain text", "plain text"),
+    ],
+)
+def test_an_answer_by_likelihood_is_shown_as_the_choice_it_is(answer: str, shown: str) -> None:
+    assert readable(answer) == shown
 
 
 def data_of(folder: Path) -> dict[str, object]:
@@ -164,6 +195,23 @@ class TestInChromium:
         tab.press("Escape")
         tab.click("#close") if tab.read("document.querySelector('#panel').open") else None
         assert tab.read("location.hash") == ""
+
+    def test_a_footnote_on_a_whole_row_stands_at_its_name(self, tab: browser.Browser) -> None:
+        tab.read(
+            "D.rows[0].cells.forEach((i) => D.cells[i].notes.push(0));D.footnotes.push('drifted'); drawGrid()"
+        )
+        row = "document.querySelector('#grid tbody tr')"
+        assert tab.read(f"{row}.querySelector('th sup').title") == "drifted"
+        assert tab.read(f"{row}.querySelectorAll('td sup').length") == 0
+        tab.read("D.cells[D.rows[0].cells[0]].notes.pop(); drawGrid()")
+        assert tab.read(f"{row}.querySelectorAll('th sup').length") == 0
+        assert tab.read(f"{row}.querySelectorAll('td sup').length") > 1
+        tab.read(
+            "D.rows[0].cells.slice(1).forEach((i) => D.cells[i].notes.pop()); D.footnotes.pop(); drawGrid()"
+        )
+
+    def test_the_head_counts_the_claims(self, tab: browser.Browser) -> None:
+        assert "claims 1 confirmed, 1 refuted" in tab.read("document.querySelector('.facts').innerText")
 
     def test_columns_regroup_by_metric(self, tab: browser.Browser) -> None:
         tab.click("#turn")

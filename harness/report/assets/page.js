@@ -87,9 +87,10 @@ function drawGrid() {
     const again = r.levels.map((v, k) => !state.sort && previous.slice(0, k + 1).join("\0") === r.levels.slice(0, k + 1).join("\0"));
     const starts = !state.sort && previous.length && D.group >= 0 && previous[D.group] !== r.levels[D.group];
     previous = r.levels;
+    const shared = sharedNotes(r);
     return h("tr", { class: starts ? "starts" : null },
-      h("th", { class: "head", scope: "row" }, h("div", { class: "labels" }, r.levels.map((v, k) => h("span", { class: again[k] && k < r.levels.length - 1 ? "again" : null }, D.text[v] || v)))),
-      columns.map((c) => drawCell(r.cells[c.i], c.edge)));
+      h("th", { class: "head", scope: "row" }, h("div", { class: "labels" }, r.levels.map((v, k) => h("span", { class: again[k] && k < r.levels.length - 1 ? "again" : null }, D.text[v] || v, k === r.levels.length - 1 ? marks(shared) : null)))),
+      columns.map((c) => drawCell(r.cells[c.i], c.edge, shared)));
   });
   if (!rows.length || !columns.length) body.push(h("tr", {}, h("td", {}, "Nothing fits these filters.")));
   const grid = $("grid");
@@ -98,9 +99,15 @@ function drawGrid() {
   grid.querySelectorAll(".labels").forEach((d) => [...d.children].forEach((s, k) => s.style.setProperty("--w", `${Math.min(widths[k], 22) * 0.58 + 0.5}em`)));
   if ($("turn")) $("turn").textContent = state.major === "level" ? "Group columns by metric" : "Group columns by " + D.columnFactors.map((f) => D.text[f] || f).join(", ");
 }
-function drawCell(index, edge) {
+/** Footnotes that every number of a row has: they stand at the row's name, once. */
+function sharedNotes(row) {
+  const cells = row.cells.map((i) => D.cells[i]).filter((c) => c.mean !== undefined);
+  return cells.length < 2 ? [] : cells[0].notes.filter((n) => cells.every((c) => c.notes.includes(n)));
+}
+const marks = (notes) => (notes.length ? h("sup", { title: notes.map((n) => D.footnotes[n]).join("\n") }, notes.map((n) => n + 1).join(",")) : null);
+function drawCell(index, edge, shared) {
   const c = D.cells[index];
-  const notes = c.notes.length ? h("sup", {}, c.notes.map((n) => n + 1).join(",")) : null;
+  const notes = marks(c.notes.filter((n) => !shared.includes(n)));
   const inside = c.mean === undefined
     ? h("span", { class: c.why === "-" ? "mark" : "why" }, c.why, notes)
     : [h("span", { class: "value" }, h("span", { class: "number" }, c.value), h("span", { class: "mark" }, c.verdict === "baseline" ? "◆" : c.mark), notes), c.spread && h("span", { class: "spread" }, "±" + c.spread)];

@@ -2,6 +2,7 @@
 
 import netrc
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -24,7 +25,7 @@ class Mode(StrEnum):
 
 
 class Wandb(Tracker):
-    """One run a cell: its config, the curves of its stages, its metrics as summary.
+    """One run a cell: its config, curves, metrics as summary; and one run with a sweep's report as artifact.
 
     State: one wandb run a cell, grouped by sweep; the run's id is the cell's id
     """
@@ -59,27 +60,14 @@ class Wandb(Tracker):
             )
 
     def run_started(self, run: dict[str, Any]) -> None:
-        import wandb
-
-        directory = Path(run["directory"])
-        directory.mkdir(parents=True, exist_ok=True)
         levels = [f"{factor}={level}" for factor, level in run.get("levels", {}).items()]
-        options: dict[str, Any] = {"silent": True, "console": "off", "x_disable_stats": True}
-        if self.config.base_url:
-            options["base_url"] = self.config.base_url
-        self._run = wandb.init(
-            mode=self.config.mode.value,
-            project=self.config.project or "harness",
-            entity=self.config.entity or None,
-            group=run.get("sweep") or None,
+        self._run = self._init(
+            run,
             job_type=", ".join(levels) or "cell",
             name=", ".join([*levels, f"seed={run.get('seed', 0)}"]),
             id=run["cell"],
             resume="allow" if self.config.mode is Mode.online else None,
             config={"cell": run["cell"], "overrides": run.get("overrides", []), **run["config"]},
-            dir=str(directory),
-            reinit="create_new",
-            settings=wandb.Settings(**options),
         )
 
     def stage_finished(self, run: dict[str, Any], stage: str, facts: dict[str, Any]) -> None:
@@ -102,6 +90,37 @@ class Wandb(Tracker):
         status = record.get("outcome", {}).get("status", "ok")
         self._run.summary["outcome"] = status
         self._run.finish(exit_code=0 if status == "ok" else 1)
+
+    def report_written(self, sweep: dict[str, Any], folder: str) -> None:
+        import wandb
+
+        name = re.sub(r"[^\w.-]+", "-", sweep["sweep"])
+        # Files go into the artifact as they lie in the folder; nothing is copied until they are sent.
+        artifact = wandb.Artifact(f"{name}-report", type="report")
+        artifact.add_dir(folder, policy="immutable")
+        run = self._init(sweep, job_type="report", name=f"{sweep['sweep']}: report")
+        run.log_artifact(artifact)
+        run.finish()
+
+    def _init(self, run: dict[str, Any], **options: Any) -> Any:
+        """A wandb run in the group of its sweep, its files below the run's directory."""
+        import wandb
+
+        directory = Path(run["directory"])
+        directory.mkdir(parents=True, exist_ok=True)
+        settings: dict[str, Any] = {"silent": True, "console": "off", "x_disable_stats": True}
+        if self.config.base_url:
+            settings["base_url"] = self.config.base_url
+        return wandb.init(
+            mode=self.config.mode.value,
+            project=self.config.project or "harness",
+            entity=self.config.entity or None,
+            group=run.get("sweep") or None,
+            dir=str(directory),
+            reinit="create_new",
+            settings=wandb.Settings(**settings),
+            **options,
+        )
 
 
 def server(base_url: str) -> str:

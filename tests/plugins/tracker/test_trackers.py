@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -83,6 +85,32 @@ def test_wandb_reads_back_config_curves_and_summary(tmp_path: Path) -> None:
                 summary[item.key or "/".join(item.nested_key)] = item.value_json
     assert json.loads(summary["lm_eval/recall/acc"]) == 0.25
     assert json.loads(summary["outcome"]) == "ok"
+
+
+def test_wandb_keeps_the_report_of_a_sweep_as_an_artifact(tmp_path: Path) -> None:
+    report = tmp_path / "reports" / "trial"
+    (report / "figures").mkdir(parents=True)
+    (report / "index.html").write_text("<h1>trial</h1>")
+    (report / "figures" / "pareto.svg").write_text("<svg/>")
+    records = tmp_path / "store" / "records" / "trial"
+    Wandb().report_written({"sweep": "trial of x/y", "directory": str(records)}, str(report))
+    found = finished(records)
+    (run,) = [record.run for record in found if record.WhichOneof("record_type") == "run"]
+    assert (run.run_group, run.job_type) == ("trial of x/y", "report")
+    kinds = {record.WhichOneof("record_type"): record for record in found}
+    artifact = kinds["artifact"].artifact
+    assert (artifact.name, artifact.type) == ("trial-of-x-y-report", "report")
+    entries = {entry.path: Path(entry.local_path).read_text() for entry in artifact.manifest.contents}
+    assert entries == {"index.html": "<h1>trial</h1>", "figures/pareto.svg": "<svg/>"}
+
+
+def test_wandbs_own_command_line_knows_the_runs(tmp_path: Path) -> None:
+    tell(Wandb(), run_of(tmp_path), RECORD)
+    finished(tmp_path)
+    (run,) = tmp_path.glob("wandb/offline-run-*")
+    command = [sys.executable, "-m", "wandb", "sync", "--dry-run", str(run)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "0123456789abcdef" in done.stdout + done.stderr
 
 
 def test_wandb_online_without_a_login_is_refused_by_the_plan(

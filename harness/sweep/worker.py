@@ -27,8 +27,12 @@ from harness.sweep.resources import Options, Resources, bottlenecks
 
 ELSEWHERE = 0.5
 """Seconds between two looks at a stage that another process is making."""
-HEAVY = ("torch", "transformers", "peft", "lm_eval", "pandas", "datasets", "tokenizers", "pyarrow.parquet")
-"""Libraries worth loading once in the fork server, where a stage to run imports them."""
+HEAVY = (
+    *("torch", "transformers.modeling_utils", "transformers.models.auto.modeling_auto", "peft", "lm_eval"),
+    *("pandas", "datasets", "tokenizers", "pyarrow.parquet"),
+)
+"""Modules worth loading once in the fork server, where a stage to run imports their library: of one that
+loads its parts on demand, those that every model needs (they cost a stage 2.5 s)."""
 
 
 class View(Protocol):

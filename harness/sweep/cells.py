@@ -14,6 +14,7 @@ from harness.sweep.grammar import Assignment, label_text, parse, value_text
 
 _ALL = "all"
 _TOUCHED = "touched"
+_STAGES = "stages"
 
 
 @dataclass(frozen=True)
@@ -140,10 +141,20 @@ def first_stage(experiment: Experiment, found: Iterable[Factor], stages: Sequenc
         raise UnknownNameError(what="way to reseed", name=experiment.reseed, known=[_ALL, _TOUCHED])
     if experiment.reseed == _ALL:
         return None
-    keys = {key for factor in found for key in factor.sets()}
+    keys = {key for factor in found for key in factor.sets() - {_STAGES}}
     touched = [touched_stage(key, stages) for key in keys]
+    touched += [stage for factor in found for stage in _moved_stages(factor) if stage in stages]
     positions = [stages.index(stage) for stage in touched if stage is not None]
     return stages[min(positions)] if positions else None
+
+
+def _moved_stages(factor: Factor) -> set[str]:
+    """The stages at the first place where the levels' lists of stages part."""
+    lists = [
+        item.value() for level in factor.levels for item in parse(level.overrides) if item.key == _STAGES
+    ]
+    parting = next((row for row in itertools.zip_longest(*lists) if len(set(row)) > 1), ())
+    return {stage for stage in parting if stage is not None}
 
 
 def touched_stage(key: str, stages: Sequence[str]) -> str | None:

@@ -143,18 +143,20 @@ def first_stage(experiment: Experiment, found: Iterable[Factor], stages: Sequenc
         return None
     keys = {key for factor in found for key in factor.sets() - {_STAGES}}
     touched = [touched_stage(key, stages) for key in keys]
-    touched += [stage for factor in found for stage in _moved_stages(factor) if stage in stages]
+    for factor in found:
+        touched += _parting(factor, stages)
     positions = [stages.index(stage) for stage in touched if stage is not None]
     return stages[min(positions)] if positions else None
 
 
-def _moved_stages(factor: Factor) -> set[str]:
-    """The stages at the first place where the levels' lists of stages part."""
-    lists = [
-        item.value() for level in factor.levels for item in parse(level.overrides) if item.key == _STAGES
-    ]
+def _parting(factor: Factor, stages: Sequence[str]) -> list[str]:
+    """The stages at the first place where the levels' lists of stages part; nothing where none sets them."""
+    own = [{item.key: item for item in parse(level.overrides)}.get(_STAGES) for level in factor.levels]
+    if not any(own):
+        return []
+    lists = [item.value() if item else list(stages) for item in own]
     parting = next((row for row in itertools.zip_longest(*lists) if len(set(row)) > 1), ())
-    return {stage for stage in parting if stage is not None}
+    return [stage for stage in parting if stage in stages]
 
 
 def touched_stage(key: str, stages: Sequence[str]) -> str | None:

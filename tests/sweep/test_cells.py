@@ -145,6 +145,19 @@ def test_seeds_vary_the_first_stage_that_a_factor_touches(keys: dict[str, list[o
     assert first_stage(everything, found, STAGES) is None
 
 
+def test_orders_of_stages_part_where_their_lists_differ() -> None:
+    chain = ["corpus", "pretrain", "instruct", "quantize", "evaluate"]
+    orders: dict[str, dict[str, object]] = {
+        "tune first": {"stages": chain},
+        "quantize first": {"stages": ["corpus", "pretrain", "quantize", "instruct", "evaluate"]},
+    }
+    experiment = Experiment(factors={"order": orders})
+    assert first_stage(experiment, factors(experiment, request([])), chain) == "instruct"
+    orders = {"whole": {}, "untuned": {"stages": ["corpus", "pretrain", "evaluate"]}}
+    experiment = Experiment(factors={"order": orders})
+    assert first_stage(experiment, factors(experiment, request([])), chain) == "instruct"
+
+
 @pytest.mark.parametrize(
     "value",
     ["plain", "with space", "it's", "a,b", "null", "1.5", "true", 1.5, 3, True, None, [1, "a b"], "x=y", ""],

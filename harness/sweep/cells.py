@@ -137,10 +137,13 @@ def cells(
 
 def first_stage(experiment: Experiment, found: Iterable[Factor], stages: Sequence[str]) -> str | None:
     """The first stage that a factor touches: `seed` varies it and all after it. None: all stages."""
-    if experiment.reseed not in (_ALL, _TOUCHED):
-        raise UnknownNameError(what="way to reseed", name=experiment.reseed, known=[_ALL, _TOUCHED])
+    known = (_ALL, _TOUCHED, *stages)
+    if experiment.reseed not in known:
+        raise UnknownNameError(what="way to reseed", name=experiment.reseed, known=known)
     if experiment.reseed == _ALL:
         return None
+    if experiment.reseed != _TOUCHED:
+        return experiment.reseed
     keys = {key for factor in found for key in factor.sets() - {_STAGES}}
     touched = [touched_stage(key, stages) for key in keys]
     for factor in found:

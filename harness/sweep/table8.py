@@ -92,7 +92,7 @@ def planned() -> tuple[list[str], list[list[str]], list[str]]:
         rows.append(cells)
     notes = [
         "In brackets what the survey printed. GPUs: the least power of two that holds what the formulas "
-        "count, for full tuning at the printed batch; LoRA over int8 weights is planned for one, recomputing.",
+        "count, for full tuning at the printed batch; LoRA over int8 weights is planned for one.",
         f"Hours: {TUNING_TOKENS / 1e6:.0f} M tokens (three epochs of 52,002 instructions, each padded to "
         f"{SEQUENCE_LENGTH} tokens) at {PEAK_FLOPS / 1e12:.0f} TFLOP/s a GPU, all of it used.",
         "Tokens/s: all weights read once a token, one GPU after the other.",

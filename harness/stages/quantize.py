@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 class Quantize(Stage):
     """Packs the linear layers. An adapter is merged first where it can be, else it stays in 16 bits.
 
-    A method that trains runs the loop first; the options of training matter to it alone.
+    So both orders exist after tuning: merge, then quantize; or quantize the base beneath its adapter. A
+    method that trains runs the loop first; the options of training matter to it alone.
     """
 
     name = "quantize"
@@ -50,6 +51,8 @@ class Quantize(Stage):
         """Sequences run at once."""
         held_out_sequences: int = 8
         """Further sequences that nothing is fitted to, on which layer errors are reported."""
+        merge: bool = True
+        """Whether an adapter that can be merged is, before; else the base alone is packed beneath it."""
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -79,7 +82,7 @@ class Quantize(Stage):
 
         choice = work.one("quantizer")
         method: Quantizer = choice.build()
-        loaded = open_model(work, adapters=False)
+        loaded = open_model(work, merge=work.config.merge, adapters=False)
         if loaded.packed:
             raise IncompatibleError(f"quantizer={method.name}: the model is packed already")
         calibration = calibrate(work, loaded) if method.needs_calibration else None

@@ -144,6 +144,13 @@ def zero3_bytes(size: Size, *, gpus: int, batch: int, sequence_length: int) -> f
     return ADAMW_STATE * size.parameters / gpus + gathered + kept * batch * sequence_length
 
 
+def zero3_batch(size: Size, *, gpus: int, memory: float, sequence_length: int) -> int:
+    """The largest batch of full-length sequences on each GPU of full tuning with ZeRO-3."""
+    fixed = zero3_bytes(size, gpus=gpus, batch=0, sequence_length=sequence_length)
+    each = zero3_bytes(size, gpus=gpus, batch=1, sequence_length=sequence_length) - fixed
+    return max(0, math.floor((memory * USABLE - fixed) / each))
+
+
 def weight_bytes(size: Size, *, bits: int) -> float:
     """Bytes of the weights for inference: linear layers in `bits`, the rest in 16 bits; int8 has one fp32
     scale a row, 4 bits one fp32 scale for every 64 weights."""

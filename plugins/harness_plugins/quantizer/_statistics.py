@@ -12,7 +12,6 @@ from harness import Calibration, ConfigError, PackedLinear, replace_module
 from ._calibration import walk
 from ._gptq import Hessian
 
-
 KEPT = 4096
 """Inputs of a layer kept as they are, evenly spaced, where a method measures with them."""
 

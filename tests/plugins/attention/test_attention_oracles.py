@@ -300,18 +300,18 @@ def test_a_paged_cache_returns_what_a_contiguous_one_holds():
         k_all, v_all = cache.update(k, v)
         assert torch.equal(k_all, torch.cat(keys, 2))
         assert torch.equal(v_all, torch.cat(values, 2))
-    assert cache.num_blocks() == 9
-    assert cache.waste() == 0
+    assert cache.table.num_blocks() == 9
+    assert cache.table.waste() == 0
 
 
 def test_a_paged_cache_wastes_less_than_one_block_a_sequence():
     cache = PagedCache(block_size=4)
-    cache.starts = [0, 3, 9]
+    cache.table.starts = [0, 3, 9]
     k, v = _kv(3, 10, 0)
     k_all, _ = cache.update(k, v)
-    assert cache.lengths == [10, 7, 1]
-    assert cache.waste() == 2 + 1 + 3 < 3 * 4
-    for row, start in enumerate(cache.starts):
+    assert cache.table.lengths == [10, 7, 1]
+    assert cache.table.waste() == 2 + 1 + 3 < 3 * 4
+    for row, start in enumerate(cache.table.starts):
         assert torch.equal(k_all[row, :, start:], k[row, :, start:])
 
 
@@ -320,10 +320,10 @@ def test_sequences_share_their_past_until_one_writes():
     k, v = _kv(1, 10, 0)
     cache.update(k, v)
     cache.batch_repeat_interleave(5)
-    assert cache.num_blocks() == 3, "five sequences hold the same three blocks"
+    assert cache.table.num_blocks() == 3, "five sequences hold the same three blocks"
     new_k, new_v = _kv(5, 1, 1)
     k_all, _ = cache.update(new_k, new_v)
-    assert cache.num_blocks() == 2 + 5, "the two full blocks stay shared, the last is copied on write"
+    assert cache.table.num_blocks() == 2 + 5, "the two full blocks stay shared, the last is copied on write"
     for row in range(5):
         assert torch.equal(k_all[row], torch.cat((k[0], new_k[row]), 1))
 
@@ -332,11 +332,11 @@ def test_blocks_come_back():
     cache = PagedCache(block_size=4)
     cache.update(*_kv(4, 10, 0))
     cache.crop(-3)
-    assert (cache.num_blocks(), cache.get_seq_length()) == (8, 7)
+    assert (cache.table.num_blocks(), cache.get_seq_length()) == (8, 7)
     cache.batch_select_indices(torch.tensor([2, 2]))
-    assert cache.num_blocks() == 2
+    assert cache.table.num_blocks() == 2
     cache.reset()
-    assert cache.num_blocks() == 0
+    assert cache.table.num_blocks() == 0
 
 
 @torch.no_grad()

@@ -165,6 +165,32 @@ def test_flex_attention_equals_the_other_kernels(position):
     )
 
 
+@torch.no_grad()
+def test_flex_attention_skips_the_blocks_that_nobody_reads():
+    layer, view = attention_layer("sliding_window", window=128, kernel=Kernel.flex), causal_view(1024)
+    layer(_x(1024, rows=1), view)
+    (block_mask,) = [made for key, made in view.memo.items() if key[0] == "flex"]
+    # 8 x 8 blocks of 128: the diagonal and the one before it are read, 15 of 64.
+    assert block_mask.sparsity() == pytest.approx(100 * (1 - 15 / 64), abs=0.1)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("documents", [False, True])
+def test_compiled_flex_attention_trains_as_the_other_kernels_do(documents):
+    length, options = 512, {"window": 100}
+    ids = torch.arange(length, device="cuda")[None] % 64
+    inputs = {"document_ids": (torch.arange(length, device="cuda") // 200)[None]} if documents else {}
+    found = []
+    for kernel in (Kernel.auto, Kernel.flex):
+        shape = {"max_length": length, "dim": 128, "head_dim": 32}
+        model = tiny(attention=("sliding_window", {**options, "kernel": kernel}), shape=shape).cuda()
+        logits = model(ids, **inputs).logits
+        logits.square().mean().backward()
+        found.append((logits.detach(), model.model.layers[0].self_attn.q_proj.weight.grad))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-3)
+
+
 def test_flex_attention_says_that_it_cannot_train_on_a_cpu():
 
     model = tiny(attention=("full", {"kernel": Kernel.flex}))

@@ -21,10 +21,10 @@ EMBEDDED = ("stdlib", "recall")
 
 def differences(folder: Path, scratch: Path) -> list[str]:
     """Names of committed tables that their own records do not give."""
-    report(folder.name, store=folder / "records.json.gz", out=scratch, formats=("csv", "json"), quiet=True)
+    report(folder.name, store=folder / "records.json.gz", out=scratch, formats=("csv", "json", "latex"), quiet=True)
     return [
         name
-        for name in ("table.csv", "table.json")
+        for name in ("table.csv", "table.json", "table.tex")
         if (scratch / name).read_text(encoding="utf-8") != (folder / name).read_text(encoding="utf-8")
     ]
 

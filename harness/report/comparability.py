@@ -93,7 +93,7 @@ AXIS_FACTS: Mapping[str, frozenset[str]] = {
     "mixture": COUNTS,
     "curriculum": COUNTS | {"sequence_length"},
     "objective": COUNTS,
-    "instruction": COUNTS,
+    "instruction": COUNTS | {"template"},
     "instruction_strategy": COUNTS,
     "alignment": COUNTS,
     "quantizer": frozenset({"calibration_sha256"}),

@@ -56,7 +56,7 @@ def figures(table: Table, results: Results) -> list[Figure]:
         interactions(table, results),
         pareto_fronts(table, results),
         *(loss_curves(results, stage) for stage in ("pretrain", "extend", "instruct", "reward", "align")),
-        *(sample_curves(results, column) for column in ("position", "length")),
+        *(figure for column in ("position", "length") for figure in sample_curves(results, column)),
         rating_figure(table, results),
         critical_difference(table, results),
     ]
@@ -340,20 +340,21 @@ def loss_curves(results: Results, stage: str) -> Figure | None:
     )
 
 
-def sample_curves(results: Results, column: str) -> Figure | None:
-    """Quality by position in the context, or by its length, where samples carry that column."""
-    names = list(dict.fromkeys(n for r in results.all_records() for n in r.sample_names))
-    for name in names:
-        metric = next((m.rpartition(".")[2] for m in results.metrics if m.rpartition(".")[0] == name), None)
-        curves = views.by_column(results, name, column, metric) if metric else []
-        if curves and metric:
-            return draw_sample_curves(results, name, column, metric, curves)
-    return None
+def sample_curves(results: Results, column: str) -> Iterator[Figure]:
+    """Quality by position in the context, or by its length, for each task whose samples carry that column."""
+    for name in dict.fromkeys(n for r in results.all_records() for n in r.sample_names):
+        # A metric may be stated by group alone: `loss.length=64`.
+        stated = [m.removeprefix(f"{name}.") for m in results.metrics if m.startswith(f"{name}.")]
+        metrics = dict.fromkeys(m.partition(".")[0] for m in stated)
+        if column in metrics:  # the length of what was generated is no length of a context
+            continue
+        for metric in metrics:
+            if curves := views.by_column(results, name, column, metric):
+                yield draw_sample_curves(name, column, metric, curves)
+                break
 
 
-def draw_sample_curves(
-    results: Results, name: str, column: str, metric: str, curves: Sequence[views.Curve]
-) -> Figure:
+def draw_sample_curves(name: str, column: str, metric: str, curves: Sequence[views.Curve]) -> Figure:
     """One line a configuration."""
 
     def paint(canvas: Any) -> None:
@@ -372,8 +373,8 @@ def draw_sample_curves(
 
     what = "Loss by position" if column == "position" else "Quality against context length"
     return draw(
-        f"by_{column}",
-        f"{what}.",
+        f"by_{column}_{name.rpartition('.')[2]}",
+        f"{what}, {name.rpartition('.')[2].replace('_', ' ')}.",
         f"{name}: mean over items and seeds, range over seeds.",
         size=(HALF, 2.8),
         paint=paint,

@@ -193,7 +193,7 @@ def by_column(results: Results, sample_name: str, column: str, metric: str) -> l
         for record in by_seed.values():
             frame = record.samples(sample_name) if record.status == "ok" else None
             if frame is not None and column in frame and metric in frame:
-                means = frame.groupby(column)[metric].mean()
+                means = frame.groupby(column)[metric].mean().dropna()
                 lines.append(dict(zip(means.index.astype(float), means.astype(float), strict=True)))
         shared = sorted(set.intersection(*(set(line) for line in lines))) if lines else []
         if len(shared) > 1:

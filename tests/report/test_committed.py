@@ -19,12 +19,15 @@ EMBEDDED = ("stdlib", "recall")
 """Corpora whose text may stand in a committed report."""
 
 
+TABLES = ("csv", "json", "latex")
+
+
 def differences(folder: Path, scratch: Path) -> list[str]:
     """Names of committed tables that their own records do not give."""
-    report(folder.name, store=folder / "records.json.gz", out=scratch, formats=("csv", "json"), quiet=True)
+    report(folder.name, store=folder / "records.json.gz", out=scratch, formats=TABLES, quiet=True)
     return [
         name
-        for name in ("table.csv", "table.json")
+        for name in ("table.csv", "table.json", "table.tex")
         if (scratch / name).read_text(encoding="utf-8") != (folder / name).read_text(encoding="utf-8")
     ]
 
@@ -42,7 +45,7 @@ def test_committed_samples_come_from_the_embedded_corpus(folder: Path) -> None:
 
 
 def test_a_changed_number_is_found(demo_store: Path, tmp_path: Path) -> None:
-    folder = report("demo", store=demo_store, out=tmp_path / "demo", formats=("csv", "json"), quiet=True)
+    folder = report("demo", store=demo_store, out=tmp_path / "demo", formats=TABLES, quiet=True)
     assert differences(folder, tmp_path / "again") == []
     table = json.loads((folder / "table.json").read_text(encoding="utf-8"))
     table["cells"][0]["mean"] += 0.001

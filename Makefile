@@ -70,7 +70,7 @@ auto-gptq-env: ## an interpreter with auto_gptq, for quantizer=auto_gptq quantiz
 
 gptqmodel-env: ## an interpreter with gptqmodel, for quantizer=gptqmodel
 	$(PYTHON) -m venv .venv-gptqmodel
-	$(GPTQMODEL) -m pip --disable-pip-version-check install --progress-bar off -q -r plugins/gptqmodel/requirements.txt
+	$(GPTQMODEL) -m pip --disable-pip-version-check install --progress-bar off -q -r plugins/gptq_model/requirements.txt
 
 test-auto-gptq: $(VENV)/.dev ## the real auto_gptq against ours: all of it on a GPU, what computes on a CPU
 	@test -x $(AUTO_GPTQ) || { echo "make auto-gptq-env first"; exit 1; }

@@ -146,6 +146,12 @@ def test_method_files_are_ascii_and_short() -> None:
         )
 
 
+def test_no_folder_of_plugins_looks_like_a_library_that_others_ask_for() -> None:
+    """peft takes LoRA's layers to be gptqmodel's as soon as a folder of that name is importable."""
+    folders = {path.name for path in (ROOT / "plugins").iterdir() if path.is_dir()}
+    assert folders & {"gptqmodel", "awq", "aqlm", "eetq", "hqq", "torchao", "bitsandbytes"} == set()
+
+
 def test_an_unknown_experiment_is_refused() -> None:
     with pytest.raises(ConfigError, match="No experiment is called"):
         compose(["experiment=there_is_none"])

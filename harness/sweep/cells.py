@@ -135,15 +135,24 @@ def cells(
 
 
 def first_stage(experiment: Experiment, found: Iterable[Factor], stages: Sequence[str]) -> str | None:
-    """The first stage that a factor touches: `seed` varies it and all after it. None: all stages."""
+    """The first stage that a factor touches or that is tuned: `seed` varies it and all after it.
+
+    None: all stages
+    """
     if experiment.reseed not in (_ALL, _TOUCHED):
         raise UnknownNameError(what="way to reseed", name=experiment.reseed, known=[_ALL, _TOUCHED])
     if experiment.reseed == _ALL:
         return None
-    keys = {key for factor in found for key in factor.sets()}
+    keys = {key for factor in found for key in factor.sets()} | tuned_keys(experiment.tune)
     touched = [touched_stage(key, stages) for key in keys]
     positions = [stages.index(stage) for stage in touched if stage is not None]
     return stages[min(positions)] if positions else None
+
+
+def tuned_keys(block: Mapping[str, Any]) -> set[str]:
+    """Options that a `tune:` block varies."""
+    own = [space for levels in (block.get("methods") or {}).values() for space in levels.values()]
+    return {str(path) for space in (block.get("space") or {}, *own) for path in space}
 
 
 def touched_stage(key: str, stages: Sequence[str]) -> str | None:

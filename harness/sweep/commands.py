@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import sys
+import signal
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,14 +18,17 @@ from harness.sweep.launch import WORKER, Hydra, job_overrides, launch, options, 
 from harness.sweep.manifest import write_manifest
 from harness.sweep.outcome import STATUSES
 from harness.sweep.plan import Plan, make_plan
-from harness.sweep.progress import Live, view
-from harness.sweep.resources import Options
-from harness.sweep.worker import Worker
+from harness.sweep.progress import Lines, Live, view
+from harness.sweep.resources import Need, Options
+from harness.sweep.worker import Terminated, Worker
 
 __all__ = ["Hydra", "multirun", "options", "plan", "run", "sweep"]
 FULL_EXIT = 75
 """EX_TEMPFAIL: the same command goes on once there is room."""
 INTERRUPTED_EXIT = 130
+TERMINATED_EXIT = 143
+NO_ROOM = Need(processes=0)
+"""Of a worker that runs nothing: it counts what others have done."""
 _QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "1",
@@ -108,12 +111,19 @@ def multirun(
 ) -> int:
     """What Hydra's multirun does: the whole sweep, here or through the chosen launcher, then `finished`."""
     made = make_plan(job_overrides(arguments), store=Store())
-    if hydra.places_workers and made.missing():
+    placed = hydra.places_workers and bool(made.missing())
+    if placed:
         prepare_environment(made)
-        print(made.summary(), file=sys.stderr)
-        launch(made, chosen, hydra)
-        # Their results are in the store; what is left to do here is to count, or to finish.
-    code = _work(made, chosen)
+        write_manifest(made)
+        say = Lines(made).say
+        say(made.summary())
+        try:
+            launch(made, chosen, hydra, say)
+        except KeyboardInterrupt:
+            say(f"left; workers that were placed go on (harness watch {made.name}); the same command too")
+            return INTERRUPTED_EXIT
+    # What was placed is counted here, not run: this may be a login node.
+    code = _work(made, chosen, room=NO_ROOM if placed else None)
     if code in (0, 1):
         finished(made)
     return code
@@ -123,18 +133,23 @@ def work_on(file: Path) -> int:
     """One worker of a plan, placed by a launcher."""
     # A launcher's own way to start processes (joblib's loky) is not known to our fork server.
     multiprocessing.set_start_method("forkserver", force=True)
-    made, chosen = read_plan(file)
-    return _work(made, chosen)
+    made, chosen, room = read_plan(file)
+    code = _work(made, chosen, room=room)
+    if code == TERMINATED_EXIT:
+        # Dead by the signal, as its scheduler expects: a job that returned would count as done, not requeued.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+    return code
 
 
-def _work(made: Plan, options: Options) -> int:
+def _work(made: Plan, options: Options, *, room: Need | None = None) -> int:
     prepare_environment(made)
     write_manifest(made)
     shown = view(made)
     shown.say(made.summary())
     for note in made.notes:
         shown.say(note)
-    worker = Worker(made, options, shown)
+    worker = Worker(made, options, shown, room=room)
     code = 0
     try:
         worker.run()
@@ -144,6 +159,9 @@ def _work(made: Plan, options: Options) -> int:
     except KeyboardInterrupt:
         shown.say("stopped; the same command goes on from here")
         code = INTERRUPTED_EXIT
+    except Terminated:
+        shown.say("terminated; the same command goes on from here")
+        code = TERMINATED_EXIT
     finally:
         if isinstance(shown, Live):
             shown.close()
@@ -151,7 +169,8 @@ def _work(made: Plan, options: Options) -> int:
     print_outcomes(made, outcomes)
     if code:
         return code
-    return 0 if set(outcomes) <= {"ok", "incompatible"} else 1
+    unfinished = len(made.cells) > sum(outcomes.values()) and room in (None, NO_ROOM)
+    return 0 if set(outcomes) <= {"ok", "incompatible"} and not unfinished else 1
 
 
 def prepare_environment(made: Plan) -> None:

@@ -1,4 +1,4 @@
-"""GPTQ on a 4096 x 4096 layer with 128 x 2048 calibration tokens: seconds and peak bytes, against a plain loop.
+"""GPTQ on a 4096 x 4096 layer with 128 x 2048 calibration tokens: seconds and peak bytes, and a plain loop's.
 
 The plain reference is the paper's algorithm as it reads: all that lies right of a column is updated at once.
 The Hessian's sum is timed on TIMED of the sequences and multiplied, as each costs the same.
@@ -7,7 +7,6 @@ The Hessian's sum is timed on TIMED of the sequences and multiplied, as each cos
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import tiny_models as tiny
 import torch
@@ -42,9 +41,7 @@ def plain_gptq(weight: Tensor, hessian: Tensor, bits: int) -> Tensor:
     diagonal = torch.arange(len(hessian))
     hessian = hessian.clone()
     hessian[diagonal, diagonal] += 0.01 * hessian.diagonal().mean()
-    factor = torch.linalg.cholesky(
-        torch.cholesky_inverse(torch.linalg.cholesky(hessian)), upper=True
-    )
+    factor = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(hessian)), upper=True)
     grid = make_grid(weight, tiny.choose("quantizer", "gptq", bits=bits).config)
     for i in range(len(hessian)):
         codes = (torch.round(rest[:, i : i + 1] / grid.scale) + grid.zero).clamp(0, 2**bits - 1)
@@ -52,14 +49,6 @@ def plain_gptq(weight: Tensor, hessian: Tensor, bits: int) -> Tensor:
         error = (rest[:, i : i + 1] - values[:, i : i + 1]) / factor[i, i]
         rest[:, i:] -= error @ factor[i : i + 1, i:]
     return values
-
-
-def measured(what: str, run: Callable[[], Tensor]) -> tuple[Tensor, float, int]:
-    """What a function gives, its seconds, and the most bytes its tensors took."""
-    start = time.perf_counter()
-    found = run()
-    seconds = time.perf_counter() - start
-    return found, seconds, 0
 
 
 def test_gptq_on_one_large_layer() -> None:
@@ -81,14 +70,12 @@ def test_gptq_on_one_large_layer() -> None:
         print(f"{name:6} Hessian {seconds[name]:7.1f} s for {SEQUENCES} x {LENGTH} tokens ({TIMED} timed)")
 
     def ours() -> Tensor:
-        codes, grid = gptq_codes(
-            weight, ours_H.sum, config, damping=0.01, block_size=128, act_order=False
-        )
+        codes, grid = gptq_codes(weight, ours_H.sum, config, damping=0.01, block_size=128, act_order=False)
         return grid.values(codes)
 
     errors, columns = {}, {}
     for name, run in (("ours", ours), ("plain", lambda: plain_gptq(weight, plain_H, 4))):
-        with PeakTracker() as tracker:
+        with PeakTracker([weight, ours_H.sum if name == "ours" else plain_H]) as tracker:
             start = time.perf_counter()
             values = run()
             columns[name] = time.perf_counter() - start

@@ -50,11 +50,11 @@ def product_by_float(x_MK: Tensor, w_NK: Tensor) -> Tensor:
     return torch.stack(products).sum(0, dtype=torch.int32) if len(products) > 1 else products[0]
 
 
-class _StraightThrough(torch.autograd.Function):
+class QuantizedProduct(torch.autograd.Function):
     """The quantized product forward, the weight's own product backward."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, layer: Int8Linear) -> Tensor:
+    def forward(ctx: Any, x: Tensor, layer: Any) -> Tensor:
         ctx.layer = layer
         return layer.product(x)
 
@@ -124,7 +124,7 @@ class Int8Linear(PackedLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() and x.requires_grad:
-            y: Tensor = _StraightThrough.apply(x, self)  # type: ignore[no-untyped-call]
+            y: Tensor = QuantizedProduct.apply(x, self)  # type: ignore[no-untyped-call]
         else:
             y = self.product(x)
         return y if self.bias is None else y + self.bias.to(y.dtype)

@@ -136,7 +136,10 @@ def cells(
 
 
 def first_stage(experiment: Experiment, found: Iterable[Factor], stages: Sequence[str]) -> str | None:
-    """The first stage that a factor touches: `seed` varies it and all after it. None: all stages."""
+    """The first stage that a factor touches or that is tuned: `seed` varies it and all after it.
+
+    None: all stages
+    """
     known = (_ALL, _TOUCHED, *stages)
     if experiment.reseed not in known:
         raise UnknownNameError(what="way to reseed", name=experiment.reseed, known=known)
@@ -144,7 +147,8 @@ def first_stage(experiment: Experiment, found: Iterable[Factor], stages: Sequenc
         return None
     if experiment.reseed != _TOUCHED:
         return experiment.reseed
-    keys = {key for factor in found for key in factor.sets() - {_STAGES}}
+    varied = {key for factor in found for key in factor.sets() - {_STAGES}}
+    keys = varied | tuned_keys(experiment.tune)
     touched = [touched_stage(key, stages) for key in keys]
     for factor in found:
         touched += _parting(factor, stages)
@@ -160,6 +164,12 @@ def _parting(factor: Factor, stages: Sequence[str]) -> list[str]:
     lists = [item.value() if item else list(stages) for item in own]
     parting = next((row for row in itertools.zip_longest(*lists) if len(set(row)) > 1), ())
     return [stage for stage in parting if stage in stages]
+
+
+def tuned_keys(block: Mapping[str, Any]) -> set[str]:
+    """Options that a `tune:` block varies."""
+    own = [space for levels in (block.get("methods") or {}).values() for space in levels.values()]
+    return {str(path) for space in (block.get("space") or {}, *own) for path in space}
 
 
 def touched_stage(key: str, stages: Sequence[str]) -> str | None:

@@ -66,9 +66,9 @@ def multirun(
 ) -> int:
     """What Hydra's multirun does: the whole sweep, here or through the chosen launcher, then `finished`."""
     made = make_plan(job_overrides(arguments), store=Store())
-    if hydra.places_workers and made.missing():
-        prepare_environment(made)
-        print(made.summary(), file=sys.stderr)
+    if hydra.places_workers and made.first.missing():
+        prepare_environment(made.first)
+        print(made.first.summary(), file=sys.stderr)
         launch(made, chosen, hydra)
         # Their results are in the store; what is left to do here is to count, or to finish.
     code = _work(made, chosen)
@@ -86,6 +86,20 @@ def work_on(file: Path) -> int:
 
 
 def _work(made: Plan, options: Options) -> int:
+    """All trials first, where there are any; then the sweep's own cells."""
+    tuning = made.tuning
+    while tuning is not None:
+        code = _execute(tuning.trials(), options)
+        if code not in (0, 1):
+            return code
+        tuning.look()
+        if tuning.settled:
+            made.cells = tuning.cells()
+            break
+    return _execute(made, options)
+
+
+def _execute(made: Plan, options: Options) -> int:
     prepare_environment(made)
     write_manifest(made)
     shown = view(made)

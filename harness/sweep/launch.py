@@ -59,7 +59,7 @@ def launch(made: Plan, chosen: Options, hydra: Hydra) -> None:
         hydra_context=hydra.context, task_function=hydra.task, config=config
     )
     number = int(config.hydra.launcher.get("n_jobs", 0) or 0)
-    number = number if number > 0 else max(1, min(chosen.workers or 2, len(made.missing()) or 1))
+    number = number if number > 0 else max(1, min(chosen.workers or 2, len(made.first.missing()) or 1))
     launcher.launch([[f"{WORKER}{file}"]] * number, initial_job_idx=0)
 
 

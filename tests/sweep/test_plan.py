@@ -97,11 +97,6 @@ def test_a_run_of_an_experiment_takes_its_first_cell(store: Store) -> None:
     assert plan.cells[0].cell.id == whole.cells[0].cell.id
 
 
-def test_a_tune_block_is_refused_rather_than_ignored(store: Store) -> None:
-    with pytest.raises(ConfigError, match="cross the values to try as factors"):
-        make_plan([*SMALL, "+tune.trials=3"], store=store)
-
-
 def test_cells_that_are_the_same_are_left_out(store: Store) -> None:
     plan = make_plan([*SMALL, "optimizer=adamw,adamw"], store=store)
     assert len(plan.cells) == 1

@@ -66,9 +66,10 @@ function sortBy(column, better) {
   else state.sort = null;
   drawGrid();
 }
-function drawGrid() {
-  const columns = visibleColumns(), rows = visibleRows();
-  const keys = columns.map((c) => (state.major === "level" ? c.levels.map((v) => D.text[v] || v) : D.columnFactors.length ? [D.metrics[c.metric].label + D.metrics[c.metric].arrow] : []));
+const spans = (c) => (state.major === "level" ? c.levels.map((v) => D.text[v] || v) : D.columnFactors.length ? [D.metrics[c.metric].label + D.metrics[c.metric].arrow] : []);
+/** Head and body of the table of some columns. */
+function gridOf(columns, rows) {
+  const keys = columns.map(spans);
   columns.forEach((c, n) => { c.edge = n > 0 && keys[n].length > 0 && keys[n].join("\0") !== keys[n - 1].join("\0"); });
   const lines = [];
   for (let depth = 0; depth < (keys[0] || []).length; depth++) {
@@ -93,10 +94,26 @@ function drawGrid() {
       columns.map((c) => drawCell(r.cells[c.i], c.edge, shared)));
   });
   if (!rows.length || !columns.length) body.push(h("tr", {}, h("td", {}, "Nothing fits these filters.")));
+  return [h("thead", {}, lines), h("tbody", {}, body)];
+}
+/** On paper a wide table becomes several, one below the other: no column is cut off. */
+const PAPER = 9;
+function blocks(columns) {
+  const found = [];
+  for (const c of columns) {
+    const last = found.at(-1), same = last && spans(last[0]).join("\0") === spans(c).join("\0");
+    if (last && (same || columns.length <= PAPER) && last.length < PAPER) last.push(c);
+    else found.push([c]);
+  }
+  return found;
+}
+function drawGrid() {
+  const columns = visibleColumns(), rows = visibleRows();
   const grid = $("grid");
-  grid.replaceChildren(h("thead", {}, lines), h("tbody", {}, body));
+  grid.replaceChildren(...gridOf(columns, rows));
+  $("paper").replaceChildren(...(matchMedia("print").matches ? blocks(columns).map((block) => h("table", { class: "grid" }, gridOf(block, rows))) : []));
   const widths = D.rowFactors.map((f) => Math.max(...[f, ...D.factors[f]].map((v) => (D.text[v] || v).length)));
-  grid.querySelectorAll(".labels").forEach((d) => [...d.children].forEach((s, k) => s.style.setProperty("--w", `${Math.min(widths[k], 22) * 0.58 + 0.5}em`)));
+  document.querySelectorAll(".grid .labels").forEach((d) => [...d.children].forEach((s, k) => s.style.setProperty("--w", `${Math.min(widths[k], 22) * 0.58 + 0.5}em`)));
   if ($("turn")) $("turn").textContent = state.major === "level" ? "Group columns by metric" : "Group columns by " + D.columnFactors.map((f) => D.text[f] || f).join(", ");
 }
 /** Footnotes that every number of a row has: they stand at the row's name, once. */
@@ -274,6 +291,7 @@ function theme(next) {
 $("theme").addEventListener("click", () => theme($("theme").textContent === "Dark" ? "dark" : "light"));
 if (matchMedia("(prefers-color-scheme: dark)").matches) $("theme").textContent = "Light";
 
+matchMedia("print").addEventListener("change", drawGrid);
 drawTools(); drawGrid(); drawRecords();
 const [kind, value] = location.hash.slice(1).split("=");
 if (kind === "cell" && D.cells[+value]) open(+value, true);

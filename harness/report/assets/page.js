@@ -111,6 +111,7 @@ function drawGrid() {
   const columns = visibleColumns(), rows = visibleRows();
   const grid = $("grid");
   grid.replaceChildren(...gridOf(columns, rows));
+  grid.classList.toggle("few", columns.length < 6);
   $("paper").replaceChildren(...(matchMedia("print").matches ? blocks(columns).map((block) => h("table", { class: "grid" }, gridOf(block, rows))) : []));
   const widths = D.rowFactors.map((f) => Math.max(...[f, ...D.factors[f]].map((v) => (D.text[v] || v).length)));
   document.querySelectorAll(".grid .labels").forEach((d) => [...d.children].forEach((s, k) => s.style.setProperty("--w", `${Math.min(widths[k], 22) * 0.58 + 0.5}em`)));
@@ -269,14 +270,15 @@ function drawSamples(record, cell) {
 
 /* ---- records ---- */
 let recordSort = null;
+const numeric = (name) => (["seconds", "seed", "stages run"].includes(name) ? "n" : null);
 function drawRecords() {
   const factors = Object.keys(D.factors);
   const columns = [...factors.map((f) => [D.text[f] || f, (r) => D.text[r.levels[f]] || r.levels[f] || ""]), ["seed", (r) => r.seed], ["outcome", (r) => (r.status === "ok" ? "ok" : r.reason)], ["stages run", (r) => r.stages.filter((s) => !s[2].startsWith("reused")).length], ["seconds", (r) => r.seconds], ["cell", (r) => r.id]];
   const rows = [...D.records];
   if (recordSort) rows.sort((a, b) => { const x = columns[recordSort[0]][1](a), y = columns[recordSort[0]][1](b); return (x < y ? -1 : x > y ? 1 : 0) * recordSort[1]; });
   $("records").replaceChildren(
-    h("thead", {}, h("tr", {}, columns.map(([name], i) => h("th", { "aria-sort": recordSort && recordSort[0] === i ? (recordSort[1] > 0 ? "ascending" : "descending") : null }, h("button", { class: "sort", type: "button", click: () => { recordSort = recordSort && recordSort[0] === i ? [i, -recordSort[1]] : [i, 1]; drawRecords(); } }, name))))),
-    h("tbody", {}, rows.map((r) => h("tr", { "data-record": r.id, tabindex: 0, keydown: (e) => e.key === "Enter" && openRecord(r), click: () => openRecord(r) }, columns.map(([name, of]) => h("td", { class: ["seconds", "seed", "stages run"].includes(name) ? "n" : name === "cell" ? "hash" : null }, String(of(r))))))));
+    h("thead", {}, h("tr", {}, columns.map(([name], i) => h("th", { class: numeric(name), "aria-sort": recordSort && recordSort[0] === i ? (recordSort[1] > 0 ? "ascending" : "descending") : null }, h("button", { class: "sort", type: "button", click: () => { recordSort = recordSort && recordSort[0] === i ? [i, -recordSort[1]] : [i, 1]; drawRecords(); } }, name))))),
+    h("tbody", {}, rows.map((r) => h("tr", { "data-record": r.id, tabindex: 0, keydown: (e) => e.key === "Enter" && openRecord(r), click: () => openRecord(r) }, columns.map(([name, of]) => h("td", { class: name === "cell" ? "hash" : numeric(name) }, String(of(r))))))));
 }
 function openRecord(r) {
   show(levelsText(r.levels), `seed ${r.seed}`, h("h3", {}, "Metrics"), table(Object.entries(r.metrics).map(([k, v]) => [k, v === null ? "NaN" : short(v)])), drawRecord(r, { metric: 0 }));

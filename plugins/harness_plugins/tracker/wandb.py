@@ -100,7 +100,8 @@ class Wandb(Tracker):
         # A copy beside the run: `wandb sync` may come after the report was made again.
         copy = shutil.copytree(folder, Path(run.dir).parent / "report")
         artifact = wandb.Artifact(f"{name}-report", type="report")
-        artifact.add_dir(str(copy), policy="immutable")
+        for file in sorted(path for path in copy.rglob("*") if path.is_file()):
+            artifact.add_file(str(file), name=file.relative_to(copy).as_posix(), policy="immutable")
         run.log_artifact(artifact)
         run.finish()
 

@@ -8,6 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar o
 TORCH := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow check lint bench docs reports tables clean
+.PHONY: auto-gptq-env gptqmodel-env test-auto-gptq
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -58,5 +59,22 @@ reports: $(VENV)/.core ## run the shipped mini experiments and rebuild reports/
 tables: $(VENV)/.core ## rebuild reports/ from the committed records alone; runs nothing
 	$(BIN)/harness report --committed
 
+# Libraries that cannot share the environment above; each has its own interpreter.
+AUTO_GPTQ := .venv-auto-gptq/bin/python
+GPTQMODEL := .venv-gptqmodel/bin/python
+
+auto-gptq-env: ## an interpreter with auto_gptq, for quantizer=auto_gptq quantizer.python=.venv-auto-gptq/bin/python
+	$(PYTHON) -m venv .venv-auto-gptq
+	$(AUTO_GPTQ) -m pip --disable-pip-version-check install --progress-bar off -q $(TORCH)
+	$(AUTO_GPTQ) -m pip --disable-pip-version-check install --progress-bar off -q -r plugins/auto_gptq/requirements.txt
+
+gptqmodel-env: ## an interpreter with gptqmodel, for quantizer=gptqmodel
+	$(PYTHON) -m venv .venv-gptqmodel
+	$(GPTQMODEL) -m pip --disable-pip-version-check install --progress-bar off -q -r plugins/gptq_model/requirements.txt
+
+test-auto-gptq: $(VENV)/.dev ## the real auto_gptq against ours: all of it on a GPU, what computes on a CPU
+	@test -x $(AUTO_GPTQ) || { echo "make auto-gptq-env first"; exit 1; }
+	AUTO_GPTQ_PYTHON=$(CURDIR)/$(AUTO_GPTQ) $(BIN)/python -m pytest tests/auto_gptq
+
 clean: ## remove the environment and caches; the store stays
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) .venv-auto-gptq .venv-gptqmodel build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

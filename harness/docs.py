@@ -1,4 +1,4 @@
-"""Generated files: docs/methods.md from the registry, and the types of the public surface.
+"""Generated files: docs/methods.md from the registry, docs/models.md from the presets, and the public types.
 
 `python -m harness.docs` writes them into a checkout; a test fails where they are out of date.
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 import harness
 from harness.compose import compose
 from harness.describe import describe
+from harness.model.cards import cards_page
 from harness.registry import Registry, registry
 
 ROOT = Path(__file__).parents[1]
@@ -90,7 +91,8 @@ def _cell(text: str) -> str:
 
 
 def main() -> None:
-    for path, content in generated().items():
+    # The cards take seconds to count, so that their own test reads them, once.
+    for path, content in {**generated(), ROOT / "docs" / "models.md": cards_page()}.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, encoding="utf-8")
         print(path.relative_to(ROOT))

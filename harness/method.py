@@ -146,7 +146,7 @@ class Method:
     def summary(cls) -> str:
         """First sentence of the class's docstring."""
         first = inspect.cleandoc(cls.__doc__ or "").partition("\n\n")[0]
-        return re.split(r"(?<=[^.][^.g]\.) ", " ".join(first.split()))[0]
+        return re.split(r"(?<=[^.][^.g\s]\.) ", " ".join(first.split()))[0]
 
     @classmethod
     def labelled(cls, label: str) -> str | None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from harness.axes import MODEL_AXES
@@ -13,11 +16,15 @@ from harness.method import Choice, Method, Problem
 from harness.registry import registry
 from harness.stages import stage_class
 
+OUR_FAMILY = "harness"
+"""`model_type` of our own checkpoints."""
+
 
 def problems(cell: Cell) -> list[Problem]:
-    """Everything that speaks against a cell: idle choices, capabilities, and each method's own `check`.
+    """Everything that speaks against a cell: idle choices, capabilities, each method's and stage's `check`.
 
-    Imports torch at most (no transformers); the meta model it hands to `check` holds shapes and no data.
+    Imports torch at most (no transformers, but for a checkpoint's family); the meta model it hands to
+    `check` holds shapes and no data.
     """
     chosen = list(choices(cell))
     found = [*_idle(cell), *_capabilities(cell, chosen), *_writers(chosen)]
@@ -30,8 +37,12 @@ def problems(cell: Cell) -> list[Problem]:
             return [*found, Problem(where="model", message=str(error))]
     else:
         model = None
+        found += _family(cell)
     for choice in checking:
         found.extend(choice.method.check(choice.config, cell, model))
+    for stage in cell.stages:
+        if stage_class(stage).active(cell):
+            found.extend(stage_class(stage).check(cell, stage, model))
     return found
 
 
@@ -58,6 +69,29 @@ def _meta_model(cell: Cell) -> Any:
     shape = {axis: cell.choice(axis) for axis in MODEL_AXES}
     present = {axis: choice for axis, choice in shape.items() if choice is not None}
     return meta_model(spec, present) if spec is not None and len(present) == len(MODEL_AXES) else None
+
+
+def _family(cell: Cell) -> Iterator[Problem]:
+    """A checkpoint directory whose family transformers cannot load; an import names the families it knows."""
+    file = Path(str(cell.model_path())) / "config.json"
+    if cell.imports_model() or not file.is_file():
+        return
+    config = json.loads(file.read_text(encoding="utf-8"))
+    name = config.get("model_type")
+    if name is None:
+        yield Problem(where="model.path", message=f"{file.parent}: its config.json states no model_type")
+        return
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    if name in (OUR_FAMILY, *CONFIG_MAPPING_NAMES) or "auto_map" in config:
+        return
+    close = difflib.get_close_matches(name, CONFIG_MAPPING_NAMES, n=1)
+    hint = f" Did you mean '{close[0]}'?" if close else ""
+    yield Problem(
+        where="model.path",
+        message=f"{file.parent} is a checkpoint of the family '{name}', which transformers does not know."
+        f"{hint}",
+    )
 
 
 def _idle(cell: Cell) -> Iterator[Problem]:

@@ -54,6 +54,8 @@ class Evaluator(Method):
     default = ("perplexity",)
     uses: ClassVar[frozenset[str]] = frozenset()
     """Axes whose choice its result depends on: `decoding`, `judge`."""
+    on_validation: ClassVar[frozenset[str]] = frozenset()
+    """Metrics that its option `split: validation` measures on data that is never reported, for tuning."""
 
     @classmethod
     def tasks(cls, config: Any) -> Sequence[str]:

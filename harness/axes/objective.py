@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from harness.errors import ConfigError
 from harness.method import Method
 
 
@@ -17,6 +18,7 @@ class Example:
     Shapes: `inputs_T`, `labels_T` int64 of one length; labels are the token each position predicts
     (already shifted), -100 where nothing is predicted. For an encoder-decoder, `source_S` feeds the
     encoder.
+    Raises: ConfigError for a prefix longer than the sequence
     """
 
     inputs_T: np.ndarray
@@ -27,6 +29,13 @@ class Example:
     keeps_order: bool = True
     """Whether the inputs are the window's tokens in their order, so that documents end where eos stands;
     otherwise the sequence counts as one document."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.prefix_length <= len(self.inputs_T):
+            raise ConfigError(
+                f"a prefix of {self.prefix_length} tokens does not fit a sequence of {len(self.inputs_T)}; "
+                "raise sequence_length or shorten the prefix"
+            )
 
 
 class Objective(Method):

@@ -6,11 +6,11 @@ from abc import abstractmethod
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import EffectError, IncompatibleError
+from harness.errors import ConfigError, EffectError, IncompatibleError
 from harness.method import CellView, Method, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from torch import nn
@@ -32,8 +32,20 @@ class Peft(Method):
 
     @classmethod
     def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
-        """Orders of stages that cannot work with this parameterisation."""
+        """Orders of stages that cannot work with this parameterisation, and targets that do not exist."""
         yield from order_problems(cell)
+        if meta_model is not None:
+            try:
+                cls(config).targets(meta_model)
+            except (EffectError, ConfigError) as error:
+                yield Problem(where=f"peft={cls.name}", message=str(error))
+
+    def targets(self, model: nn.Module) -> Sequence[str]:
+        """Names of the modules that `apply` acts on; nothing where it acts on the model as a whole.
+
+        Raises: EffectError listing the modules that exist, if target modules match nothing
+        """
+        return ()
 
     @abstractmethod
     def apply(self, model: nn.Module) -> nn.Module:

@@ -139,6 +139,8 @@ class Quantizer(Method):
     needs_calibration: bool = False
     quantizes_activations: bool = False
     """Whether inputs are quantized too, at run time."""
+    trains: bool = False
+    """Whether the stage trains the model, with layers that round as they compute, before it is packed."""
     provides = frozenset({"packed_weights"})
     changes = frozenset({"weights", "calibration_sha256", "calibration_tokens"})
 
@@ -150,6 +152,22 @@ class Quantizer(Method):
     def quantize(self, model: nn.Module, calibration: Calibration | None) -> nn.Module:
         """The model with packed linear layers."""
         raise NotImplementedError
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """The model with layers that round as they compute, in place; only called where `trains`."""
+        raise NotImplementedError
+
+    def needs_teacher(self) -> bool:
+        """Whether `token_loss` reads what the model said before it was quantized."""
+        return False
+
+    def sequences(self, model: nn.Module, *, length: int, generator: torch.Generator) -> Tensor | None:
+        """Training data that the model writes itself (N x length); None to train on training tokens."""
+        return None
+
+    def token_loss(self, logits_NV: Tensor, teacher_NV: Tensor | None, labels_N: Tensor) -> Tensor:
+        """Summed loss of N tokens in nats: cross-entropy, unless the method learns from its teacher."""
+        return F.cross_entropy(logits_NV, labels_N, reduction="sum")
 
     @abstractmethod
     def empty(self, model: nn.Module) -> nn.Module:

@@ -21,7 +21,8 @@ class Experiment:
     seeds: list[int] = field(default_factory=lambda: [0])
     """Seeds of every cell; at least 3 for claims about methods."""
     reseed: str = "touched"
-    """What seeds vary: `touched` (the first stage that a factor touches and all after it) or `all`."""
+    """What seeds vary: `touched` (the first stage that a factor touches and all after it), a stage (it and
+    all after it), or `all`."""
     zip: list[Any] = field(default_factory=list)
     """Factors that move together instead of being crossed."""
     cells: list[Any] = field(default_factory=list)

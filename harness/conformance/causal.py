@@ -1,4 +1,4 @@
-"""A tiny Hugging Face Llama, on which suites of adaptation methods run."""
+"""A tiny Hugging Face Llama and a tiny transformer of ours, on which suites of adaptation methods run."""
 
 from __future__ import annotations
 
@@ -34,6 +34,26 @@ def causal_model(seed: int = 0, *, dim: int = 32, layers: int = 2) -> Any:
                 if parameter.ndim == 2:
                     parameter.normal_(0, 0.15)
     return model
+
+
+def own_model(seed: int = 0) -> Any:
+    """Our transformer with the default methods and random weights of usual size."""
+    from harness.axes import MODEL_AXES
+    from harness.conformance._models import default_choice
+    from harness.model import build
+    from harness.spec import ModelSpec
+
+    spec = ModelSpec(
+        vocab_size=VOCABULARY,
+        dim=32,
+        num_layers=2,
+        num_heads=4,
+        head_dim=8,
+        ffn_dim=64,
+        max_length=128,
+        init_std=0.15,
+    )
+    return build(spec, {axis: default_choice(axis) for axis in MODEL_AXES}, seed=seed).eval()
 
 
 def tokens(seed: int = 0, *, batch: int = 4, length: int = 24) -> Tensor:

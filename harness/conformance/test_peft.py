@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from harness.axes.peft import Peft
-from harness.conformance.causal import causal_model, logits, tokens
+from harness.conformance.causal import causal_model, logits, own_model, tokens
 from harness.errors import IncompatibleError
 
 AXIS = "peft"
@@ -116,3 +116,22 @@ def test_it_generates(method: type[Peft]) -> None:
     )
     first = logits(model, ids_BT)[:, -1].argmax(-1)
     assert torch.equal(out[:, ids_BT.shape[1]], first), "generate and forward disagree"
+
+
+def test_it_works_on_our_transformer(method: type[Peft]) -> None:
+    chosen = method()
+    model = chosen.apply(own_model().requires_grad_(False))
+    train_a_little(model)
+    moved = logits(model, tokens())
+    assert not torch.allclose(moved, logits(own_model(), tokens()), atol=1e-4), "training changed nothing"
+    if method.delta == "adapter":
+        with TemporaryDirectory() as directory:
+            chosen.save(model, Path(directory))
+            again = chosen.load(own_model().requires_grad_(False), Path(directory), trainable=False)
+        assert torch.allclose(moved, logits(again, tokens()), atol=TOLERANCE)
+    ids_BT = tokens(batch=2, length=5)
+    out = model.eval().generate(  # type: ignore[operator]
+        input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT), max_new_tokens=2, do_sample=False
+    )
+    assert torch.equal(out[:, 5], logits(model, ids_BT)[:, -1].argmax(-1)), "generate and forward disagree"
+    assert torch.equal(out[:, 6], logits(model, out[:, :6])[:, -1].argmax(-1)), "the cache changed the model"

@@ -101,13 +101,18 @@ def _copy(rng: random.Random) -> Draft:
 
 
 def _associative_recall(rng: random.Random) -> Draft:
-    words = rng.sample(WORDS, 6)
-    keys, values = words[:3], words[3:]
-    asked = rng.randrange(3)
+    """Multi-query associative recall (Arora et al. 2023, arXiv:2312.04927): four pairs, two of them asked."""
+    words = rng.sample(WORDS, 8)
+    keys, values = words[:4], words[4:]
+    one, two, other, _ = rng.sample(range(4), 4)
     pairs = " , ".join(f"{key} {value}" for key, value in zip(keys, values, strict=True))
-    answer = values[asked]
-    wrong = [value for value in values if value != answer] + [keys[asked]]
-    return f"Recall: {pairs} . {keys[asked]}", answer, {"exact": answer, "num_words": 1}, wrong
+    answer = f"{values[one]} {values[two]}"
+    wrong = [
+        f"{values[two]} {values[one]}",
+        f"{values[one]} {values[other]}",
+        f"{values[other]} {values[two]}",
+    ]
+    return f"Recall: {pairs} . {keys[one]} {keys[two]}", answer, {"exact": answer, "num_words": 2}, wrong
 
 
 def _passkey(rng: random.Random) -> Draft:

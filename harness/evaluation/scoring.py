@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from harness.errors import TaskError
 from harness.model import architecture_of
+from harness.model.conditioning import decoder_start_id
 
 SHORTEST_SHARED = 4
 """Tokens of context below which a second forward pass costs more than running the context again."""
@@ -179,7 +180,8 @@ class LikelihoodScorer:
     def _conditioned(self, rows: Sequence[Row]) -> tuple[Sequence[Row], dict[str, Tensor]]:
         """Rows as the architecture reads a context: plainly, as a prefix, or as an encoder's source.
 
-        An encoder reads the whole context; its decoder starts from the context's last token, as in training.
+        An encoder reads the whole context; its decoder starts from the context's last token, as in training,
+        or from the start token that an imported checkpoint states.
         """
         architecture = architecture_of(self.model)
         lengths = [row.first_needed + 1 for row in rows]
@@ -192,8 +194,13 @@ class LikelihoodScorer:
         for index, (row, length) in enumerate(zip(rows, lengths, strict=True)):
             sources[index, :length] = torch.tensor(row.ids[:length])
             mask[index, :length] = 1
+        start_id = decoder_start_id(self.model)
         targets = [
-            Row(ids=row.ids[length - 1 :], shared=0, wants=row.wants)
+            Row(
+                ids=(row.ids[length - 1] if start_id is None else start_id, *row.ids[length:]),
+                shared=0,
+                wants=row.wants,
+            )
             for row, length in zip(rows, lengths, strict=True)
         ]
         return targets, {"encoder_input_ids": sources, "encoder_attention_mask": mask}

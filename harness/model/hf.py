@@ -28,7 +28,7 @@ from harness.axes.attention import CacheKind
 from harness.method import Choice
 from harness.model.choices import from_plain
 from harness.model.transformer import Transformer
-from harness.ops.paged_cache import PagedCache
+from harness.ops.paged_cache import PagedCache, paged_layers
 from harness.ops.state_cache import StateCache
 from harness.spec import ModelSpec
 
@@ -172,7 +172,7 @@ class HarnessForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc
         if layers[0].recurrent:
             return Cache(layers=[StateCache() for _ in layers])
         if layers[0].config.cache is CacheKind.paged:
-            return Cache(layers=[PagedCache() for _ in layers])
+            return Cache(layers=paged_layers(len(layers)))
         return DynamicCache(config=self.config)
 
     def _prepare_cache_for_generation(

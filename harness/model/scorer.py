@@ -14,6 +14,7 @@ from harness.axes.instruction import Conversation, Role, Turn
 from harness.data.template import IGNORED, Template
 from harness.errors import IncompatibleError
 from harness.model.artifact import Load, Loaded, load_model
+from harness.model.conditioning import conditioned
 
 if TYPE_CHECKING:
     from harness.store.artifacts import Artifact
@@ -50,9 +51,8 @@ class ModelScorer:
         for start in range(0, len(prompts), ROWS):
             part = slice(start, start + ROWS)
             ids_BT, mask_BT, labels_BT = (x.to(device) for x in self._encode(prompts[part], answers[part]))
-            out = self.model(
-                input_ids=ids_BT, attention_mask=mask_BT, use_cache=False, output_hidden_states=head
-            )
+            inputs = conditioned(self.model, input_ids=ids_BT, attention_mask=mask_BT, labels_BT=labels_BT)
+            out = self.model(**inputs, use_cache=False, output_hidden_states=head)
             if head:
                 assert self.head is not None
                 found.append(self.head(last_state(out.hidden_states[-1], mask_BT).float())[:, 0])

@@ -345,8 +345,8 @@ def tell_padding(cache: Any, view: View) -> None:
         return
     starts = view.padding_BS.long().argmax(dim=1).tolist()
     for layer in getattr(cache, "layers", ()):
-        if hasattr(layer, "starts"):
-            layer.starts = list(starts)
+        if hasattr(layer, "table"):
+            layer.table.starts = list(starts)
 
 
 class LanguageModel(nn.Module):

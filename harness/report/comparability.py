@@ -17,6 +17,7 @@ from typing import Any
 
 from harness.axes import MODEL_AXES
 from harness.report.records import Record, flatten, label
+from harness.report.tuning import tuning_marks, tuning_notes
 from harness.stages import CHAIN
 
 NOT_CONTROLS = frozenset(
@@ -128,8 +129,11 @@ class Comparable:
 def comparable(records: Sequence[Record]) -> Comparable:
     """Refuse config drift, footnote fact drift."""
     kept, notes = refuse(records)
-    fact_notes, marks = drifted_facts([r for r in kept if r.status == "ok"])
-    return Comparable(records=kept, notes=[*notes, *fact_notes], marks=marks)
+    ok = [r for r in kept if r.status == "ok"]
+    fact_notes, marks = drifted_facts(ok)
+    for cell, texts in tuning_marks(ok).items():
+        marks.setdefault(cell, []).extend(texts)
+    return Comparable(records=kept, notes=[*tuning_notes(ok), *notes, *fact_notes], marks=marks)
 
 
 def factor_keys(experiment: Mapping[str, Any]) -> dict[str, set[str]]:
@@ -158,6 +162,7 @@ def controls(record: Record) -> dict[str, Any]:
     free: set[str] = set()
     for keys in factor_keys(record.experiment).values():
         free |= free_roots(keys)
+    free |= set((record.experiment.get("tune") or {}).get("options") or ())
     return {
         path: value
         for path, value in flatten(record.data["config"])

@@ -11,9 +11,10 @@ from harness.report import published
 from harness.report.claims import Checked
 from harness.report.figures import IMAGES, Figure
 from harness.report.frames import Results
-from harness.report.page import page
+from harness.report.page import PLANNED, page
 from harness.report.table import Table
 from harness.report.writers import WRITERS, escape_markdown, markdown, notes_markdown, terminal
+from harness.sweep.table8 import planned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +68,19 @@ def document(made: Report) -> str:
         parts += ["## Claims\n", claims_markdown(made.claims)]
     if made.beside is not None:
         parts += ["## Beside the published values\n", published.markdown(made.beside, table.layout)]
+    if table.layout.planned:
+        parts += [f"## {PLANNED}\n", planned_markdown()]
     for f in made.figures:
         parts.append(f"## {f.title.rstrip('.')}\n\n![{f.title}](figures/{f.name}.svg)\n\n{f.caption}\n")
     return "\n".join(part for part in parts if part)
+
+
+def planned_markdown() -> str:
+    """The compute table of the sizes that do not fit here."""
+    heads, rows, notes = planned()
+    lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
+    lines += ["| " + " | ".join(map(escape_markdown, row)) + " |" for row in rows]
+    return "\n".join([*lines, "", *(f"- {escape_markdown(note)}" for note in notes)]) + "\n"
 
 
 def claims_markdown(claims: Sequence[Checked]) -> str:

@@ -31,7 +31,7 @@ class MetricColumn:
     better: Better | None = None
     """Which direction is better; the metric's own where null."""
     optional: bool = False
-    """Whether the column is left out where no record has the metric."""
+    """Whether a column is left out where none of its records has the metric."""
     note: str = ""
     """A footnote on the heading."""
 
@@ -73,6 +73,8 @@ class Layout:
     """Claims of the literature that this table can settle, beside the experiment's own."""
     published: Mapping[str, Any] = field(default_factory=dict)
     """The survey's values and the settings under which they were had."""
+    planned: bool = False
+    """Whether the planner's version of the survey's compute table follows."""
     reference: Mapping[str, Any] = field(default_factory=dict)
     """Rows and columns of a reference table, which needs no records."""
 

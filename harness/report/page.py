@@ -19,8 +19,11 @@ from harness.report.records import Record, flatten
 from harness.report.samples import shown_samples
 from harness.report.table import Column, Table, TableCell, heading, sign
 from harness.report.writers import arrow, as_html, number, why_missing
+from harness.sweep.table8 import planned
 
 ASSETS = Path(__file__).parent / "assets"
+PLANNED = "Planned for LLaMA 7B to 65B"
+"""Heading of the compute table by formula."""
 HIDDEN_FACTS = ("loss_curve",)
 """Facts that a figure shows better than a list."""
 
@@ -49,6 +52,7 @@ def page(
         "claims": claims_section(claims),
         "figures": figures_section(figures),
         "published": published_section(beside, table) if beside is not None else "",
+        "planned": planned_section() if table.layout.planned else "",
         "footer": footer(records),
         # No text of a record can end the script element or open another.
         "data": json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
@@ -166,6 +170,18 @@ def published_section(beside: Sequence[Beside], table: Table) -> str:
         f"<section><h2>Beside the published values</h2><p>{source}</p><div class='scroll short'>"
         f"<table class='list still'><thead><tr>{heads}</tr></thead>"
         f"<tbody>{''.join(rows) or empty}</tbody></table></div></section>"
+    )
+
+
+def planned_section() -> str:
+    """The compute table of the sizes that do not fit here."""
+    heads, rows, notes = planned()
+    head = "".join(f"<th>{html.escape(text)}</th>" for text in heads)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(v)}</td>" for v in row) + "</tr>" for row in rows)
+    said = "".join(f"<p>{html.escape(note)}</p>" for note in notes)
+    return (
+        f"<section><h2>{PLANNED}</h2><div class='scroll short'><table class='list still'>"
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{said}</section>"
     )
 
 

@@ -112,6 +112,7 @@ def build(results: Results, layout: Layout) -> Table:
         for where in combinations(kept, layout.columns)
         if results.configurations({**fixed, **where})
         for spec, info in infos
+        if not spec.optional or any_measured(results, {**fixed, **where}, info.name)
     ]
     shown = {*layout.rows, *layout.columns}
     given = {f: label(v) for f, v in {**results.baseline, **layout.baseline}.items()}
@@ -148,6 +149,14 @@ def levels_kept(results: Results, layout: Layout, factor: str) -> list[str]:
 
 def combinations(levels: dict[str, list[str]], factors: Sequence[str]) -> list[Selection]:
     return [dict(zip(factors, c, strict=True)) for c in itertools.product(*(levels[f] for f in factors))]
+
+
+def any_measured(results: Results, where: Selection, metric: str) -> bool:
+    """Whether some configuration with these levels has the metric."""
+    return any(
+        results.measured(dict(zip(results.factors, found, strict=True)), metric) is not None
+        for found in results.configurations(where)
+    )
 
 
 def new_cell(results: Results, table: Table, where: Selection, column: Column) -> TableCell:

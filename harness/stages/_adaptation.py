@@ -41,8 +41,8 @@ class Adapted:
             )
         return {f"peft={self.choice.method.name}": {**self.effects, "adapter_is_fresh": self.fresh}}
 
-    def save(self, out: Path, *, applied: list[dict[str, Any]], template: bool) -> None:
-        """Write the artifact: all weights, or an adapter beside its base."""
+    def save(self, out: Path, *, applied: list[dict[str, Any]], template: bool) -> dict[str, int]:
+        """Write the artifact: all weights, or an adapter beside its base; says how large its tensors are."""
         delta = Delta(self.method.delta)
         base = self.loaded.base if self.fresh else self.loaded.adapter_base
         save_model(
@@ -55,6 +55,7 @@ class Adapted:
             template=template,
             adapter=self.choice if delta is Delta.adapter else None,
         )
+        return {"checkpoint_bytes": sum(file.stat().st_size for file in out.rglob("*.safetensors"))}
 
 
 def trainable_hash(model: nn.Module) -> str:

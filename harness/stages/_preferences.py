@@ -16,6 +16,7 @@ from harness.axes.alignment import Alignment, LogProbs
 from harness.axes.instruction import Conversation, Turn
 from harness.data.template import IGNORED, Template
 from harness.errors import DataError
+from harness.model.conditioning import conditioned
 from harness.rng import Purpose
 from harness.training.contract import Batch, LossSum
 
@@ -149,7 +150,8 @@ def joined_parts(batch: Batch, parts: Sequence[str]) -> tuple[Tensor, Tensor, Te
 def answers_log_probs(model: nn.Module, batch: Batch, parts: Sequence[str]) -> dict[str, LogProbs]:
     """Log-probabilities of several parts of a preference batch, in one pass through the model."""
     ids_BT, mask_BT, labels_BT = joined_parts(batch, parts)
-    logits_BTV = model(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False).logits
+    inputs = conditioned(model, input_ids=ids_BT, attention_mask=mask_BT, labels_BT=labels_BT)
+    logits_BTV = model(**inputs, use_cache=False).logits
     both = per_token_log_probs(logits_BTV, labels_BT)
     tokens = both.per_token_BT.chunk(len(parts))
     masks = both.mask_BT.chunk(len(parts))

@@ -13,6 +13,7 @@ from harness.axes.alignment import Alignment, LogProbs, Rollouts
 from harness.axes.instruction import Role
 from harness.data.template import IGNORED, Template
 from harness.errors import ConfigError, DataError, IncompatibleError
+from harness.model.conditioning import conditioned
 from harness.rng import Purpose
 from harness.stages._preferences import Reference, pad_rows, per_token_log_probs
 from harness.training.contract import Batch, LossSum
@@ -198,12 +199,9 @@ class RolloutSource:
 
 def forward(model: nn.Module, batch: Batch, *, values: bool) -> tuple[LogProbs, Tensor | None]:
     """Log-probabilities of the answers and, where asked for, the value head's estimates."""
-    out = model(
-        input_ids=batch["input_ids"],
-        attention_mask=batch["attention_mask"],
-        use_cache=False,
-        output_hidden_states=values,
-    )
+    read = {name: batch[name] for name in ("input_ids", "attention_mask", "labels_BT")}
+    inputs = conditioned(model, **read)
+    out = model(**inputs, use_cache=False, output_hidden_states=values)
     found = per_token_log_probs(out.logits, batch["labels_BT"])
     if not values:
         return found, None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from harness.axes import TRAINING_AXES
+from harness.axes.position import Position
+from harness.method import Problem
 from harness.stages.stage import Stage, Work
 from harness.training.contract import BatchSource, Loss
 from harness.training.loop import train
@@ -29,4 +32,16 @@ def run_training(
     return train(model, source, loss, work=work, settings=settings or work.config)
 
 
-__all__ = ["TRAINING_AXES", "TrainingConfig", "run_training"]
+def beyond_table(meta_model: nn.Module | None, length: int, *, where: str) -> Iterator[Problem]:
+    """A problem where sequences of a stage are longer than the model's position scheme can tell apart."""
+    position = getattr(getattr(meta_model, "model", None), "position", None)
+    longest = position.max_length() if isinstance(position, Position) else None
+    if isinstance(position, Position) and longest is not None and length > longest:
+        yield Problem(
+            where=where,
+            message=f"sequences of {length} tokens, but position={position.name} holds {longest} positions; "
+            "keep to the table (model.max_length) or use a scheme without one (rope, alibi, sinusoidal)",
+        )
+
+
+__all__ = ["TRAINING_AXES", "TrainingConfig", "beyond_table", "run_training"]

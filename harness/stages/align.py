@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,8 +12,8 @@ from torch import nn
 from harness.axes import TRAINING_AXES
 from harness.axes.alignment import Needs
 from harness.errors import ConfigError
-from harness.method import Choice
-from harness.stages._training import TrainingConfig, run_training
+from harness.method import Choice, Problem
+from harness.stages._training import TrainingConfig, beyond_table, run_training
 from harness.stages.stage import Choices, Stage, Work
 from harness.training.settings import Budget, Unit
 
@@ -66,6 +66,15 @@ class Align(Stage):
         return cell.choice("alignment", stage=cls.name) is not None
 
     @classmethod
+    def check(cls, cell: Cell, stage: str, meta_model: nn.Module | None) -> Iterable[Problem]:
+        """Prompts, and the answers sampled to them, within the position scheme."""
+        choice, config = cell.choice("alignment", stage=stage), cell.stage_config(stage)
+        assert choice is not None
+        samples = choice.method.needs is Needs.rollouts  # type: ignore[attr-defined]
+        length = config.sequence_length + (config.max_new_tokens if samples else 0)
+        yield from beyond_table(meta_model, length, where=f"{stage}.sequence_length")
+
+    @classmethod
     def narrow(cls, part: str, choices: Choices) -> Choices:
         choice = choices["alignment"]
         assert isinstance(choice, Choice)
@@ -108,8 +117,7 @@ class Align(Stage):
             {**peft_entry(adapted.choice, stage=work.stage)},
             {**describe(work.one("alignment")), "stage": work.stage},
         ]
-        adapted.save(work.out, applied=applied, template=True)
-        return facts
+        return facts | adapted.save(work.out, applied=applied, template=True)
 
 
 def reference_of(work: Work, adapted: Adapted) -> Reference:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.axes import TRAINING_AXES
 from harness.data.token_files import PackedSource, TokenFiles
 from harness.errors import ConfigError, EffectError, IncompatibleError
+from harness.method import Problem
 from harness.rng import Purpose
-from harness.stages._training import TrainingConfig, run_training
+from harness.stages._training import TrainingConfig, beyond_table, run_training
 from harness.stages.stage import Stage, Work
 from harness.training.losses import language_modeling_loss
 from harness.training.settings import Budget, Unit
@@ -53,6 +55,14 @@ class Extend(Stage):
     @classmethod
     def active(cls, cell: Cell) -> bool:
         return cell.choice("context", stage=cls.name) is not None
+
+    @classmethod
+    def check(cls, cell: Cell, stage: str, meta_model: nn.Module | None) -> Iterable[Problem]:
+        """An extended length that the position scheme can hold."""
+        choice, spec = cell.choice("context", stage=stage), cell.spec()
+        if choice is not None and spec is not None:
+            length = round(spec.max_length * choice.config.factor)
+            yield from beyond_table(meta_model, length, where="context.factor")
 
     def run(self, work: Work) -> dict[str, Any]:
         from harness.effects import changes, snapshot

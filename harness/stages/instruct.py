@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -10,13 +11,16 @@ import numpy as np
 from harness.axes import TRAINING_AXES
 from harness.axes.corpus import Split
 from harness.errors import DataError
+from harness.method import Problem
 from harness.rng import Purpose
 from harness.stages._references import referenced
-from harness.stages._training import TrainingConfig, run_training
+from harness.stages._training import TrainingConfig, beyond_table, run_training
 from harness.stages.stage import Stage, Work
 from harness.training.settings import Budget, Unit
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from harness.axes.instruction import Conversation
     from harness.compose import Cell
     from harness.model.artifact import Loaded
@@ -43,19 +47,37 @@ class Instruct(Stage):
     def active(cls, cell: Cell) -> bool:
         return cell.choice("instruction", stage=cls.name) is not None
 
+    @classmethod
+    def check(cls, cell: Cell, stage: str, meta_model: nn.Module | None) -> Iterable[Problem]:
+        """Sequences within the position scheme, and one prompt in each where it is a prefix or a source."""
+        yield from beyond_table(
+            meta_model, cell.stage_config(stage).sequence_length, where=f"{stage}.sequence_length"
+        )
+        strategy, architecture = cell.choice("instruction_strategy", stage=stage), cell.choice("architecture")
+        if strategy is None or architecture is None or not strategy.build().packs():
+            return
+        if architecture.method.uses_prefix() or architecture.method.has_encoder():  # type: ignore[attr-defined]
+            yield Problem(
+                where="instruction_strategy",
+                message=f"instruction_strategy={strategy.method.name} packs several conversations into a "
+                f"sequence, of which architecture={architecture.method.name} reads one prompt; use "
+                "proportional or another that does not pack",
+            )
+
     def run(self, work: Work) -> dict[str, Any]:
         from harness.model.artifact import open_model
         from harness.stages._adaptation import adapt, peft_entry
-        from harness.training.losses import language_modeling_loss
+        from harness.training.losses import conversation_loss
 
         conversations = training_conversations(work)
         loaded = open_model(work, trainable=True)
         source, facts = self.source(work, loaded, conversations)
         adapted = adapt(loaded, work.one("peft"))
-        facts |= run_training(work, adapted.model, source, language_modeling_loss)
+        facts |= run_training(work, adapted.model, source, conversation_loss)
         facts["effects"] = adapted.trained()
-        adapted.save(work.out, applied=[peft_entry(adapted.choice, stage=work.stage)], template=True)
-        return facts
+        return facts | adapted.save(
+            work.out, applied=[peft_entry(adapted.choice, stage=work.stage)], template=True
+        )
 
     def source(
         self, work: Work, loaded: Loaded, conversations: list[Conversation]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from harness.axes import MODEL_AXES, TRAINING_AXES
 from harness.data.token_files import PackedSource, TokenFiles
-from harness.errors import ConfigError, IncompatibleError
-from harness.method import Choice
+from harness.errors import ConfigError
+from harness.method import Choice, Problem
 from harness.rng import Purpose
 from harness.stages._training import TrainingConfig, run_training
 from harness.stages.stage import Stage, Work
@@ -18,11 +19,16 @@ from harness.training.examples import rows_of
 from harness.training.losses import language_modeling_loss
 from harness.training.settings import Budget, Unit
 
+if TYPE_CHECKING:
+    from torch import nn
+
+    from harness.compose import Cell
+
 
 class Pretrain(Stage):
     """Trains the composed transformer from scratch on an objective.
 
-    Raises: ConfigError where sequences are longer than the model or token ids lie outside it
+    Raises: ConfigError where token ids lie outside the model
     """
 
     name = "pretrain"
@@ -37,6 +43,35 @@ class Pretrain(Stage):
         budget: Budget = Budget(unit=Unit.bytes, amount=2e6)  # noqa: RUF009 - frozen
         """How long to train."""
 
+    @classmethod
+    def check(cls, cell: Cell, stage: str, meta_model: nn.Module | None) -> Iterable[Problem]:
+        """A model to build, windows that it can hold, and an objective that makes sense of them."""
+        spec, length = cell.spec(), cell.stage_config(stage).sequence_length
+        if spec is None:
+            message = "it builds a model, and model=pretrained brings one; drop one of them"
+            yield Problem(where=stage, message=message)
+            return
+        if length > spec.max_length:
+            yield Problem(
+                where=f"{stage}.sequence_length",
+                message=f"{length} exceeds model.max_length={spec.max_length}; lower the one or raise the "
+                "other",
+            )
+        objective, architecture = cell.choice("objective"), cell.choice("architecture")
+        assert objective is not None
+        assert architecture is not None
+        method = objective.build()
+        window_T = np.arange(length + 1)
+        try:
+            method.example(
+                window_T,
+                np.random.default_rng(0),
+                encoder=architecture.method.has_encoder(),  # type: ignore[attr-defined]
+                sentinels=np.arange(length + 1, length + 1 + method.num_sentinels()),
+            )
+        except ConfigError as error:
+            yield Problem(where="objective", message=f"objective={method.name}: {error}")
+
     def run(self, work: Work) -> dict[str, Any]:
         from harness.model import build
         from harness.model.artifact import Delta, save_model
@@ -44,13 +79,7 @@ class Pretrain(Stage):
 
         settings: TrainingConfig = work.config
         spec = work.cell.spec()
-        if spec is None:
-            raise IncompatibleError("stage pretrain builds a model; model=pretrained brings one: drop one")
-        if settings.sequence_length > spec.max_length:
-            raise ConfigError(
-                f"pretrain.sequence_length={settings.sequence_length} exceeds "
-                f"model.max_length={spec.max_length}; lower the one or raise the other"
-            )
+        assert spec is not None
         files = TokenFiles(work.inputs["tokens"].path)
         objective = work.one("objective").build()
         sentinels = np.arange(spec.vocab_size - objective.num_sentinels(), spec.vocab_size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,8 +11,9 @@ from torch import nn
 
 from harness.axes import TRAINING_AXES
 from harness.axes.alignment import Alignment, LogProbs
+from harness.method import Problem
 from harness.rng import Purpose
-from harness.stages._training import TrainingConfig, run_training
+from harness.stages._training import TrainingConfig, beyond_table, run_training
 from harness.stages.stage import Stage, Work
 from harness.training.contract import Batch, LossSum
 from harness.training.settings import Budget, Unit
@@ -43,6 +44,12 @@ class Reward(Stage):
     def active(cls, cell: Cell) -> bool:
         choice = cell.choice("reward", stage=cls.name)
         return choice is not None and choice.method.trains  # type: ignore[attr-defined,no-any-return]
+
+    @classmethod
+    def check(cls, cell: Cell, stage: str, meta_model: nn.Module | None) -> Iterable[Problem]:
+        """Sequences within the position scheme."""
+        length = cell.stage_config(stage).sequence_length
+        yield from beyond_table(meta_model, length, where=f"{stage}.sequence_length")
 
     def run(self, work: Work) -> dict[str, Any]:
         from harness.model.artifact import open_model
@@ -87,12 +94,14 @@ def score_head(adapted: Adapted, seed: int) -> nn.Linear:
 
 def reward_loss(method: RewardMethod) -> Callable[[nn.Module, Batch], LossSum]:
     """The training loop's loss of a learned reward."""
+    from harness.model.conditioning import conditioned
     from harness.model.scorer import last_state
     from harness.stages._preferences import joined_parts, per_token_log_probs
 
     def loss(model: nn.Module, batch: Batch) -> LossSum:
         ids_BT, mask_BT, labels_BT = joined_parts(batch, PAIRS.parts)
-        out = model(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False, output_hidden_states=True)
+        inputs = conditioned(model, input_ids=ids_BT, attention_mask=mask_BT, labels_BT=labels_BT)
+        out = model(**inputs, use_cache=False, output_hidden_states=True)
         scores = model.score_head(last_state(out.hidden_states[-1], mask_BT).float())[:, 0]  # type: ignore[operator]
         chosen_B, rejected_B = scores.chunk(2)
         answers: LogProbs = per_token_log_probs(out.logits, labels_BT)

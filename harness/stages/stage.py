@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from harness.method import Choice
+from harness.method import Choice, Problem
 from harness.rng import Purpose, stream_seed
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from harness.compose import Cell
     from harness.store.artifacts import Artifact
 
@@ -60,6 +62,14 @@ class Stage:
     def surroundings(cls, part: str, choices: Choices) -> dict[str, str]:
         """What else enters the key of a part: the hardware, for a speed."""
         return {}
+
+    @classmethod
+    def check(cls, cell: Cell, stage: str, meta_model: nn.Module | None) -> Iterable[Problem]:
+        """What speaks against this stage of a cell, found by the plan; `stage` is its name in the cell.
+
+        `meta_model` holds the shapes of the model that the cell builds; None for a pretrained one.
+        """
+        return ()
 
     @abstractmethod
     def run(self, work: Work) -> dict[str, Any]:

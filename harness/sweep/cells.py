@@ -14,6 +14,7 @@ from harness.sweep.grammar import Assignment, label_text, parse, value_text
 
 _ALL = "all"
 _TOUCHED = "touched"
+_STAGES = "stages"
 
 
 @dataclass(frozen=True)
@@ -135,15 +136,40 @@ def cells(
 
 
 def first_stage(experiment: Experiment, found: Iterable[Factor], stages: Sequence[str]) -> str | None:
-    """The first stage that a factor touches: `seed` varies it and all after it. None: all stages."""
-    if experiment.reseed not in (_ALL, _TOUCHED):
-        raise UnknownNameError(what="way to reseed", name=experiment.reseed, known=[_ALL, _TOUCHED])
+    """The first stage that a factor touches or that is tuned: `seed` varies it and all after it.
+
+    None: all stages
+    """
+    known = (_ALL, _TOUCHED, *stages)
+    if experiment.reseed not in known:
+        raise UnknownNameError(what="way to reseed", name=experiment.reseed, known=known)
     if experiment.reseed == _ALL:
         return None
-    keys = {key for factor in found for key in factor.sets()}
+    if experiment.reseed != _TOUCHED:
+        return experiment.reseed
+    varied = {key for factor in found for key in factor.sets() - {_STAGES}}
+    keys = varied | tuned_keys(experiment.tune)
     touched = [touched_stage(key, stages) for key in keys]
+    for factor in found:
+        touched += _parting(factor, stages)
     positions = [stages.index(stage) for stage in touched if stage is not None]
     return stages[min(positions)] if positions else None
+
+
+def _parting(factor: Factor, stages: Sequence[str]) -> list[str]:
+    """The stages at the first place where the levels' lists of stages part; nothing where none sets them."""
+    own = [{item.key: item for item in parse(level.overrides)}.get(_STAGES) for level in factor.levels]
+    if not any(own):
+        return []
+    lists = [item.value() if item else list(stages) for item in own]
+    parting = next((row for row in itertools.zip_longest(*lists) if len(set(row)) > 1), ())
+    return [stage for stage in parting if stage in stages]
+
+
+def tuned_keys(block: Mapping[str, Any]) -> set[str]:
+    """Options that a `tune:` block varies."""
+    own = [space for levels in (block.get("methods") or {}).values() for space in levels.values()]
+    return {str(path) for space in (block.get("space") or {}, *own) for path in space}
 
 
 def touched_stage(key: str, stages: Sequence[str]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from harness.errors import ConfigError, IncompatibleError, StoreError
+from harness.errors import IncompatibleError, StoreError
 from harness.store import Artifact, Store
 from harness.store.external import external
 from harness.store.records import read_record
@@ -23,13 +24,15 @@ TOLERANCE = 1e-6
 def diff(arguments: Sequence[str]) -> int:
     """`harness diff A B`: how two records differ in config, facts and metrics; exit code 1 if they do.
 
-    Raises: ConfigError, StoreError
+    Raises: StoreError
     """
-    if len(arguments) != 2:
-        raise ConfigError("harness diff needs two records: harness diff demo/0123abcd demo/4567cdef")
+    parser = _parser("diff", "How two records differ in config, facts, metrics and versions.")
+    _record(parser, "a")
+    _record(parser, "b")
+    asked = parser.parse_args(arguments)
     root = Store().root
-    (_, a), (_, b) = (find_record(root, name) for name in arguments)
-    table = Table("where", *arguments)
+    (_, a), (_, b) = (find_record(root, name) for name in (asked.a, asked.b))
+    table = Table("where", asked.a, asked.b)
     sections = ("config", "levels", "seed", "outcome", "facts", "effects")
     for section in sections:
         for key, left, right in differences(a.get(section), b.get(section), section):
@@ -62,10 +65,12 @@ def reproduce(arguments: Sequence[str]) -> int:
     """
     from harness.sweep.commands import sweep
 
-    if len(arguments) != 1:
-        raise ConfigError("harness reproduce needs one record: harness reproduce demo/0123abcd")
+    parser = _parser(
+        "reproduce", "Run a record's cell again, in a store of its own, and compare its metrics."
+    )
+    _record(parser, "record")
     root = Store().root
-    _, record = find_record(root, arguments[0])
+    _, record = find_record(root, parser.parse_args(arguments).record)
     overrides = [text for text in record["overrides"] if not text.startswith("seed=")]
     ours = Store(root / "reproduced" / record["cell"])
     name = f"name={record['sweep']}"
@@ -83,15 +88,15 @@ def reproduce(arguments: Sequence[str]) -> int:
 def export(arguments: Sequence[str]) -> int:
     """`harness export RECORD DIR`: the cell's final model as a Hugging Face directory.
 
-    Raises: ConfigError, StoreError
+    Raises: StoreError
     """
-    if len(arguments) != 2:
-        raise ConfigError("harness export needs a record and a directory: harness export demo/0123abcd out/")
+    parser = _parser("export", "Write the final model of a record's cell as a Hugging Face directory.")
+    _record(parser, "record")
+    parser.add_argument("directory", type=Path, help="made if it is not there")
+    asked = parser.parse_args(arguments)
     store = Store()
-    _, record = find_record(store.root, arguments[0])
-    target = Path(arguments[1])
-    loaded = load_record(record, store)
-    print(_write_model(loaded, target))
+    _, record = find_record(store.root, asked.record)
+    print(_write_model(load_record(record, store), asked.directory))
     return 0
 
 
@@ -124,6 +129,16 @@ def loader(artifact: Artifact, store: Store) -> Any:
         return found
 
     return load
+
+
+def _parser(command: str, text: str) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(prog=f"harness {command}", description=text)
+
+
+def _record(parser: argparse.ArgumentParser, name: str) -> None:
+    parser.add_argument(
+        name, help="SWEEP/CELL, as a report names it (the start of CELL does), or a directory"
+    )
 
 
 def _write_model(loaded: Any, target: Path) -> str:

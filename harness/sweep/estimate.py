@@ -34,9 +34,11 @@ class Size:
     head_dim: int = 0
     gated: bool = True
     tied: bool = False
+    counted: tuple[int, int] | None = None
+    """(weights that are multiplied, all weights) where a model was built to count them."""
 
     @classmethod
-    def of(cls, spec: ModelSpec, *, gated: bool = True) -> Size:
+    def of(cls, spec: ModelSpec, *, gated: bool = True, counted: tuple[int, int] | None = None) -> Size:
         """The size of a spec."""
         return cls(
             vocab_size=spec.vocab_size,
@@ -47,6 +49,7 @@ class Size:
             ffn_dim=spec.ffn_dim,
             gated=gated,
             tied=spec.tie_embeddings,
+            counted=counted,
         )
 
     @property
@@ -67,17 +70,25 @@ class Size:
     @property
     def parameters(self) -> int:
         """All weights: blocks, norms, embedding and head."""
+        if self.counted is not None:
+            return self.counted[1]
         norms = (2 * self.num_layers + 1) * self.dim
         return self.linear_weights + norms + (1 if self.tied else 2) * self.vocab_size * self.dim
 
-    def flops_per_token(self, sequence_length: int, *, trained: float = 1.0) -> float:
+    @property
+    def multiplied(self) -> int:
+        """Weights that take part in matrix products: not norms, nor an embedding only looked up."""
+        return self.counted[0] if self.counted else self.linear_weights + self.vocab_size * self.dim
+
+    def flops_per_token(self, sequence_length: int, *, adapters: int | None = None) -> float:
         """FLOPs of a training step per token, by the convention that training measures too.
 
         4 x weights that are multiplied + 2 x those trained + 12 x L x N x H x T (PaLM, arXiv:2204.02311,
-        appendix B); `trained` is the share of the weights that is trained
+        appendix B); `adapters` are the only weights trained, beside the model's own, or None where all are
         """
-        multiplied = self.linear_weights + self.vocab_size * self.dim
-        return (4 + 2 * trained) * multiplied + 12 * self.num_layers * self.width * sequence_length
+        multiplied = self.multiplied + (adapters or 0)
+        trained = multiplied if adapters is None else adapters
+        return 4 * multiplied + 2 * trained + 12 * self.num_layers * self.width * sequence_length
 
     def layer_activations(self, sequence_length: int, *, element: int, flash: bool) -> float:
         """Bytes that one block keeps for the backward pass, per token.
@@ -104,12 +115,15 @@ class Size:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What one training takes."""
+    """What one stage takes; None where no formula says it."""
 
-    flops: float
-    memory: float
+    flops: float | None = None
+    memory: float | None = None
     """Peak bytes of tensors on one device."""
-    disk: float
+    disk: float | None = None
+    seconds: float | None = None
+    at_most: bool = False
+    """Whether sequences were taken to be full, as nothing is known of how long they are."""
 
 
 def training_cost(
@@ -118,19 +132,26 @@ def training_cost(
     tokens: float,
     sequence_length: int,
     micro_batch: int,
-    trained: float = 1.0,
+    adapters: int | None = None,
+    state: float = 8.0,
+    reference: bool = False,
     mixed: bool = False,
     recompute: bool = False,
     flash: bool = True,
 ) -> Cost:
-    """FLOPs, peak tensor bytes and size on disk of a training on one device in fp32 or mixed precision."""
+    """FLOPs, peak tensor bytes and size on disk of a training on one device in fp32 or mixed precision.
+
+    `adapters` are the only weights trained, None where all are; the optimizer keeps `state` bytes for each;
+    `reference` says whether a frozen copy of the model is held too
+    """
     element = 2 if mixed else 4
-    state = size.parameters * (4 + trained * 12)
+    trained = size.parameters if adapters is None else adapters
+    weights = size.parameters * (2 if reference else 1) + (adapters or 0)
     kept = size.activations(sequence_length, element=element, flash=flash, recompute=recompute)
     return Cost(
-        flops=tokens * size.flops_per_token(sequence_length, trained=trained),
-        memory=state + kept * micro_batch * sequence_length,
-        disk=4.0 * size.parameters,
+        flops=tokens * size.flops_per_token(sequence_length, adapters=adapters),
+        memory=4 * weights + (4 + state) * trained + kept * micro_batch * sequence_length,
+        disk=4.0 * trained,
     )
 
 
@@ -142,6 +163,13 @@ def zero3_bytes(size: Size, *, gpus: int, batch: int, sequence_length: int) -> f
     gathered = 2 * (GATHERED_LAYERS * size.layer_weights + size.vocab_size * size.dim)
     kept = size.activations(sequence_length, element=2, flash=False, recompute=True)
     return ADAMW_STATE * size.parameters / gpus + gathered + kept * batch * sequence_length
+
+
+def zero3_batch(size: Size, *, gpus: int, memory: float, sequence_length: int) -> int:
+    """The largest batch of full-length sequences on each GPU of full tuning with ZeRO-3."""
+    fixed = zero3_bytes(size, gpus=gpus, batch=0, sequence_length=sequence_length)
+    each = zero3_bytes(size, gpus=gpus, batch=1, sequence_length=sequence_length) - fixed
+    return max(0, math.floor((memory * USABLE - fixed) / each))
 
 
 def weight_bytes(size: Size, *, bits: int) -> float:

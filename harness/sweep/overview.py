@@ -6,18 +6,21 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
-from harness.method import Choice
+from harness.stages import CHAIN
 from harness.store import Store
-from harness.sweep.estimate import Cost, Size, training_cost
-from harness.sweep.graph import Node
+from harness.sweep.costs import Costs
+from harness.sweep.estimate import Cost
 from harness.sweep.launch import job_overrides
-from harness.sweep.plan import Plan, make_plan
+from harness.sweep.plan import Plan, PlannedCell, make_plan
 from harness.sweep.table8 import table8
+
+if TYPE_CHECKING:
+    from harness.sweep.tune import Tuning
 
 HELP = """usage: harness plan KEY=VALUE[,VALUE...] ... [--json]
        harness plan --table8
@@ -25,8 +28,15 @@ HELP = """usage: harness plan KEY=VALUE[,VALUE...] ... [--json]
 Cells, the stage graph after sharing, what is in the store, pairs that cannot work with their reason, and
 estimated FLOPs, peak memory and disk of what is to run. Nothing is run.
 --table8 prints the survey's compute table (arXiv:2303.18223, section 5.1.5) by the same formulas."""
-BYTES_PER_TOKEN = 3.0
-"""Assumed where no tokenizer of the plan is in the store yet."""
+TABLE8 = (
+    "Full tuning on A800 (ZeRO-3, bf16, recomputation); LoRA batch without and with recomputation",
+    "GPUs for inference: A800 16 bit, 3090 16 bit, 3090 8 bit",
+)
+LEGEND = (
+    "Of what is to run: FLOPs, peak tensor memory of one stage, and disk by formula where a model is trained "
+    "(< at most: sequences taken as full), else as this store has measured such stages; device-hours at the "
+    "speed it has measured. Empty: not known yet."
+)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -45,23 +55,25 @@ def main(arguments: Sequence[str]) -> int:
         print(json.dumps(describe(made), indent=1))
         return 0
     console = Console()
-    console.print(made.summary(), highlight=False)
-    for note in made.notes:
-        console.print(note, highlight=False, markup=False)
-    console.print(_stage_table(made))
-    for cell in made.cells:
-        for problem in cell.problems:
-            where = " ".join(f"{name}={label}" for name, label in cell.levels.items())
-            word = "cannot work" if problem.fatal else "note"
-            console.print(f"{where}: {word}: {problem}", highlight=False, markup=False)
+    lines = tuning_lines(made.tuning) if made.tuning is not None else []
+    for line in (*lines, made.first.summary(), *made.notes):
+        console.print(line, highlight=False, markup=False)
+    console.print(stage_table(made.first, Costs(made.first)), highlight=False)
+    console.print(LEGEND, style="dim", highlight=False)
+    for line in problem_lines(made.first):
+        console.print(line, highlight=False, markup=False)
     return 0
 
 
 def describe(made: Plan) -> dict[str, Any]:
     """A plan as JSON."""
+    tune = None if made.tuning is None else made.tuning.describe()
+    made = made.first
     missing = {node.key for node in made.missing()}
+    costs = Costs(made)
     return {
         "sweep": made.name,
+        "tune": tune,
         "summary": made.summary(),
         "notes": made.notes,
         "factors": {factor.name: [level.label for level in factor.levels] for factor in made.factors},
@@ -85,117 +97,124 @@ def describe(made: Plan) -> dict[str, Any]:
                 "inputs": made.graph.nodes[key].inputs,
                 "seed": made.graph.nodes[key].seed,
                 "stored": key not in missing,
-                "estimate": asdict(cost) if (cost := cost_of(made, made.graph.nodes[key])) else None,
+                "estimate": asdict(costs.of(made.graph.nodes[key])),
             }
             for key in made.wanted()
         ],
     }
 
 
-def cost_of(made: Plan, node: Node) -> Cost | None:
-    """What a training stage costs at most (full sequences); None for stages that train no model of a known
-    size."""
-    budget = getattr(node.config, "budget", None)
-    spec = node.cell.spec()
-    if budget is None or spec is None:
-        return None
-    length, batch = node.config.sequence_length, node.config.batch_size
-    size = Size.of(spec, gated=_method(node, "feed_forward") not in ("mlp", "relu", "gelu"))
-    trained = 1.0 if _method(node, "peft") in ("", "full") else 0.01
-    unit, amount = budget.unit.name, budget.amount
-    per_token = size.flops_per_token(length, trained=trained)
-    tokens = {
-        "tokens": amount,
-        "steps": amount * batch * length,
-        "flops": amount / per_token,
-        "bytes": amount / _bytes_per_token(made, node),
-    }.get(unit)
-    if tokens is None:
-        return None
-    return training_cost(
-        size,
-        tokens=tokens,
-        sequence_length=length,
-        micro_batch=node.config.micro_batch_size or batch,
-        trained=trained,
-        mixed=_method(node, "precision") not in ("", "fp32"),
-        recompute=bool(getattr(node.config, "recompute", False)),
-    )
-
-
-def speed_of(made: Plan) -> float | None:
-    """FLOP/s that trainings reached on this store's machines: the median of its artifacts; None without."""
-    found = []
-    for key in made.graph.store.all_keys():
-        artifact = made.graph.store.find(key)
-        facts = artifact.facts if artifact is not None else {}
-        if facts.get("flops") and facts.get("seconds"):
-            found.append(facts["flops"] / facts["seconds"])
-    return sorted(found)[len(found) // 2] if found else None
-
-
-def _method(node: Node, axis: str) -> str:
-    choice = node.choices.get(axis) or node.cell.choice(axis)
-    return choice.method.name if isinstance(choice, Choice) else ""
-
-
-def _bytes_per_token(made: Plan, node: Node) -> float:
-    for key in (*made.graph.ancestors(node.key), node.key):
-        other = made.graph.nodes[key]
-        artifact = made.graph.store.find(key) if other.kind == "tokenizer" else None
-        if artifact is not None and artifact.facts.get("bytes_per_token"):
-            return float(artifact.facts["bytes_per_token"])
-    return BYTES_PER_TOKEN
-
-
 def print_table8() -> None:
     """The survey's compute table by the planner's formulas, beside what was printed."""
     console = Console()
-    table = Table(
-        "LLaMA", "full: GPUs", "GiB each", "on half", "LoRA batch", "printed", "inference GPUs", "printed"
-    )
-    for row in table8():
-        gib = list(row["full_gib"].values())
-        table.add_row(
+    tuning, inference = (Table(box=None, padding=(0, 2, 0, 0), title=title) for title in TABLE8)
+    for name in ("LLaMA", "GPUs", "GiB each", "fits", "on half", "fits", "LoRA batch", "printed"):
+        tuning.add_column(name, justify="left" if name == "LLaMA" else "right")
+    for name in ("LLaMA", "least", "power of 2", "printed"):
+        inference.add_column(name, justify="left" if name == "LLaMA" else "right")
+    rows = table8()
+    for row in rows:
+        whole, half = row["full_gib"].values()
+        tuning.add_row(
             row["model"],
-            f"{row['full_gpus']} {'fits' if row['full_fits'] else 'does not fit'}",
-            f"{gib[0]:.1f}",
-            f"{gib[1]:.1f} {'fits' if row['half_fits'] else 'does not fit'}",
+            str(row["full_gpus"]),
+            f"{whole:.1f}",
+            "yes" if row["full_fits"] else "no",
+            f"{half:.1f}",
+            "yes" if row["half_fits"] else "no",
             f"{row['lora_batch'][False]} to {row['lora_batch'][True]}",
             str(row["lora_printed"]),
-            f"{row['inference_exact']} / {row['inference_power_of_two']}",
-            str(row["inference_printed"]),
         )
-    console.print(table)
-    for row in table8():
+        counts = ("inference_exact", "inference_power_of_two", "inference_printed")
+        inference.add_row(row["model"], *("/".join(str(n) for n in row[name]) for name in counts))
+    console.print(tuning)
+    console.print(inference)
+    for row in rows:
         for note in row["notes"]:
             console.print(f"{row['model']}: {note}", highlight=False)
 
 
-def _stage_table(made: Plan) -> Table:
+def stage_table(made: Plan, costs: Costs) -> Table:
+    """One line a stage, narrow enough for 80 columns; `<` marks what is a bound."""
     missing = {node.key for node in made.missing()}
     wanted = made.wanted()
-    speed = speed_of(made)
-    table = Table(
-        "stage", "asked", "distinct", "to run", "in the store", "FLOPs", "peak memory", "disk", "hours"
+    nodes = made.graph.nodes
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("stage", "asked", "to run", "stored", "FLOPs", "memory", "disk", "hours"):
+        table.add_column(column, justify="left" if column == "stage" else "right", no_wrap=True)
+    asked = Counter(nodes[key].stage for cell in made.cells if not cell.refused for key in cell.keys)
+    all_costs: list[Cost] = []
+    counts = Counter[str]()
+    for stage in sorted(asked, key=lambda name: CHAIN.index(name.partition("@")[0])):
+        own = [key for key in wanted if nodes[key].stage == stage]
+        found = [costs.of(nodes[key]) for key in own if key in missing]
+        stored = len(own) - len(found)
+        all_costs += found
+        counts.update(asked=asked[stage], to_run=len(found), stored=stored)
+        table.add_row(stage, str(asked[stage]), str(len(found)), str(stored), *_cost_texts(found))
+    table.add_row(
+        "all",
+        str(counts["asked"]),
+        str(counts["to_run"]),
+        str(counts["stored"]),
+        *_cost_texts(all_costs),
+        style="bold",
     )
-    asked = Counter(
-        made.graph.nodes[key].stage for cell in made.cells if not cell.refused for key in cell.keys
-    )
-    for stage in dict.fromkeys(made.graph.nodes[key].stage for key in wanted):
-        own = [key for key in wanted if made.graph.nodes[key].stage == stage]
-        to_run = [cost_of(made, made.graph.nodes[key]) for key in own if key in missing]
-        known = [cost for cost in to_run if cost is not None]
-        flops = sum(cost.flops for cost in known)
-        table.add_row(
-            stage,
-            str(asked[stage]),
-            str(len(own)),
-            str(len(to_run)),
-            str(len(own) - len(to_run)),
-            f"{flops:.2e}" if known else "",
-            f"{max(cost.memory for cost in known) / 2**30:.2f} GiB" if known else "",
-            f"{sum(cost.disk for cost in known) / 2**30:.2f} GiB" if known else "",
-            f"{flops / speed / 3600:.2f}" if known and speed else "",
-        )
     return table
+
+
+def _cost_texts(found: Sequence[Cost]) -> tuple[str, str, str, str]:
+    """FLOPs, memory, disk and hours of stages together; empty where nothing is known of any."""
+    flops = [cost.flops for cost in found if cost.flops is not None]
+    memory = [cost.memory for cost in found if cost.memory is not None]
+    disk = [cost.disk for cost in found if cost.disk is not None]
+    seconds = [cost.seconds for cost in found if cost.seconds is not None]
+    bound = "<" if any(cost.at_most for cost in found) else ""
+    return (
+        f"{bound}{sum(flops):.1e}".replace("e+", "e") if flops else "",
+        size_text(max(memory)) if memory else "",
+        size_text(sum(disk)) if disk else "",
+        f"{bound}{sum(seconds) / 3600:.2f}" if seconds else "",
+    )
+
+
+def size_text(count: float) -> str:
+    """A number of bytes with its unit."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.3g} {unit}" if count < 1000 else f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:.3g} GiB" if count < 1000 else f"{count:.0f} GiB"
+
+
+def problem_lines(made: Plan) -> list[str]:
+    """Each reason once, with the cells it concerns."""
+    found: dict[tuple[bool, str], list[PlannedCell]] = {}
+    for cell in made.cells:
+        for problem in cell.problems:
+            found.setdefault((problem.fatal, str(problem)), []).append(cell)
+    lines = []
+    for (fatal, text), cells in sorted(found.items(), key=lambda item: not item[0][0]):
+        shown = list(dict.fromkeys(" ".join(f"{k}={v}" for k, v in cell.levels.items()) for cell in cells))
+        more = f" and {len(shown) - 3} more" if len(shown) > 3 else ""
+        word = "cannot work" if fatal else "note"
+        lines.append(f"{word} ({len(cells)} of {len(made.cells)} cells): {text}")
+        if any(shown):
+            lines.append(f"  {'; '.join(shown[:3])}{more}")
+    return lines
+
+
+def tuning_lines(tuning: Tuning) -> list[str]:
+    """The trials of each method, and what waits for them."""
+    lines = [tuning.summary()]
+    for method in tuning.methods:
+        space = "; ".join(f"{dim.path}: {dim.text()}" for dim in method.dimensions) or "nothing to tune"
+        best = method.best()
+        found = ""
+        if tuning.settled and best is not None:
+            found = ": best " + ", ".join(f"{path}={value}" for path, value in best.point.items())
+            found += " (on the edge)" if method.edges() else ""
+        lines.append(f"  {method.name}  {space}{found}")
+    if not tuning.settled:
+        lines.append(f"pending: {len(tuning.planned)} cells; their keys are known once the trials have ended")
+    return lines

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.compose import Cell, Experiment, load
 from harness.compose.schema import EXPERIMENT_KEYS
@@ -16,9 +16,12 @@ from harness.method import Problem
 from harness.store import Store
 from harness.store.records import record_dir
 from harness.sweep.assemble import Assembler, Load
-from harness.sweep.cells import Factor, cells, chosen_labels, factors, request
+from harness.sweep.cells import CellPlan, Factor, cells, chosen_labels, factors, request, tuned_keys
 from harness.sweep.grammar import label_text
 from harness.sweep.graph import Graph, Node
+
+if TYPE_CHECKING:
+    from harness.sweep.tune import Tuning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +33,8 @@ class PlannedCell:
     seed: int
     keys: tuple[str, ...]
     problems: tuple[Problem, ...] = ()
+    tuned: dict[str, Any] | None = None
+    """How its values were tuned, for the record; None without a `tune:` block."""
 
     @property
     def refused(self) -> str:
@@ -50,6 +55,13 @@ class Plan:
     graph: Graph
     notes: list[str] = field(default_factory=list)
     """What a reader of the plan should know, e.g. which levels `harness run` took."""
+    tuning: Tuning | None = None
+    """The trials of a `tune:` block; until they have ended there are no cells: their keys are not known."""
+
+    @property
+    def first(self) -> Plan:
+        """What runs first: the trials of its tuning while some are open, else the sweep itself."""
+        return self if self.tuning is None or self.tuning.settled else self.tuning.trials()
 
     def asked(self) -> int:
         """Stages over all cells, shared ones counted each time."""
@@ -86,6 +98,8 @@ class Plan:
             factor.name: {v.label: dict(text.split("=", 1) for text in v.overrides) for v in factor.levels}
             for factor in self.factors
         }
+        if self.experiment.tune:
+            node["tune"]["options"] = sorted(tuned_keys(self.experiment.tune))
         return node
 
 
@@ -107,38 +121,52 @@ def make_plan(arguments: Sequence[str], *, store: Store, single: bool = False) -
     experiment = _from_node(node, choices.get("experiment"))
     found = factors(experiment, asked)
     seeds = _seeds(experiment, asked, int(node.seed))
-    if experiment.tune:
-        raise ConfigError(
-            "tune: the planner does not run trials; cross the values to try as factors, measure them on the "
-            "validation split, and state the best in the experiment"
-        )
     planned = cells(experiment, found, seeds=seeds, stages=list(node.stages))
     if not planned:
         raise ConfigError("the sweep has no cells: `exclude` leaves out all of them")
     notes = _taken(found, seeds) if single else []
     planned = planned[:1] if single else planned
     assembler = Assembler(tuple(text for text in base if not text.startswith("seed=")), load=composed)
+    assembler.foresee(item.overrides for item in planned)
     graph = Graph(store)
+    made = Plan(
+        name=experiment.name or "_x_".join(f.name.replace("/", ".") for f in found) or "run",
+        arguments=tuple(arguments),
+        experiment=experiment,
+        factors=found,
+        cells=[],
+        graph=graph,
+        notes=notes,
+    )
+    if experiment.tune:
+        from harness.sweep.tune import make_tuning
+
+        fixed = {item.key for item in asked.plain}
+        made.tuning = make_tuning(made, planned=planned, fixed=fixed, assembler=assembler)
+    if made.tuning is None:
+        made.cells = list(place(assembler, graph, planned).values())
+        duplicates = len(planned) - len(made.cells)
+        if duplicates:
+            notes.append(f"{_count(duplicates, 'cell')} the same as another, left out")
+    elif made.tuning.settled:
+        made.cells = made.tuning.cells()
+    graph.save_caches()
+    return made
+
+
+def place(assembler: Assembler, graph: Graph, planned: Sequence[CellPlan]) -> dict[str, PlannedCell]:
+    """Compose cells, put them into the graph, and note what speaks against them; equal ones once, by id.
+
+    Raises: ConfigError, PluginError
+    """
     seen: dict[str, PlannedCell] = {}
     for item in planned:
         cell = assembler.cell(item.overrides)
         if cell.id not in seen:
             asks = tuple(graph.add(cell))
             seen[cell.id] = PlannedCell(cell=cell, levels=item.levels, seed=item.seed, keys=asks)
-    graph.save_caches()
     _check(graph, seen)
-    duplicates = len(planned) - len(seen)
-    if duplicates:
-        notes.append(f"{_count(duplicates, 'cell')} the same as another, left out")
-    return Plan(
-        name=experiment.name or "_x_".join(f.name.replace("/", ".") for f in found) or "run",
-        arguments=tuple(arguments),
-        experiment=experiment,
-        factors=found,
-        cells=list(seen.values()),
-        graph=graph,
-        notes=notes,
-    )
+    return seen
 
 
 def _check(graph: Graph, cells: dict[str, PlannedCell]) -> None:

@@ -57,6 +57,8 @@ def write(
         **_facts(artifacts),
         "provenance": provenance(started),
     }
+    if cell.tuned is not None:
+        record["tune"] = cell.tuned
     if notes:
         record["notes"] = dict(notes)
     _copy_samples(artifacts, where)
@@ -71,6 +73,7 @@ def finished(plan: Plan, cell: PlannedCell, outcome: Outcome) -> dict[str, Any] 
     except StoreError:
         return None
     same = [stage["key"] for stage in record["stages"]] == list(cell.keys)
+    same &= record.get("tune") == cell.tuned
     return record if same and record["outcome"] == outcome.brief() else None
 
 

@@ -84,6 +84,7 @@ class Trainer:
         if settings.recompute:
             model.gradient_checkpointing_enable()  # type: ignore[operator]
         flops = measure.flops_per_token(model, settings.sequence_length)
+        self.trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         self.model = methods.parallelism.wrap(model)
         self.optimizer = methods.parallelism.optimizer(methods.optimizer, self.model, settings.learning_rate)
         self.peak_rates = [group["lr"] for group in self.optimizer.param_groups]
@@ -260,10 +261,12 @@ class Trainer:
         self.peak_memory, self.rollbacks = state["peak_memory"], state["rollbacks"]
 
     def _tensors(self) -> list[Any]:
-        # ZeRO-1 knows of the other processes' states by None.
+        return [*self.model.parameters(), *self.model.buffers(), *self._states()]
+
+    def _states(self) -> list[Any]:
+        """What the optimizer keeps in this process; ZeRO-1 knows of the other processes' states by None."""
         held = [state for state in self.optimizer.state.values() if state]
-        states = [value for state in held for value in state.values()]
-        return [*self.model.parameters(), *self.model.buffers(), *states]
+        return [value for state in held for value in state.values()]
 
     def _facts(self) -> dict[str, Any]:
         if self.device.type == "cuda":
@@ -278,6 +281,8 @@ class Trainer:
             "peak_flops": peak,
             "peak_flops_source": source,
             "flop_convention": measure.FLOP_CONVENTION,
+            "trainable_parameters": self.trainable,
+            "optimizer_memory": measure.num_bytes(self._states()),
             "peak_memory": self.peak_memory,
             "resident_memory": measure.resident_bytes(),
             "micro_batch_size": self.gradients.micro_batch_size,

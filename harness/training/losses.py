@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from harness.model.conditioning import conditioned
 from harness.training.contract import Batch, LossSum
 
 IGNORED = -100
@@ -26,3 +27,11 @@ def language_modeling_loss(model: nn.Module, batch: Batch) -> LossSum:
         logits_BTV.flatten(0, 1), labels_BT.flatten(), ignore_index=IGNORED, reduction="sum"
     )
     return LossSum(total, (labels_BT != IGNORED).sum(), {})
+
+
+def conversation_loss(model: nn.Module, batch: Batch) -> LossSum:
+    """Summed cross-entropy of the answers' tokens, their prompts read as the architecture reads one.
+
+    Units: nats
+    """
+    return language_modeling_loss(model, {**conditioned(model, **batch), "labels_BT": batch["labels_BT"]})

@@ -117,6 +117,12 @@ def num_elements(batch: Mapping[str, Tensor]) -> int:
     return sum(value.numel() for name, value in batch.items() if name.endswith("input_ids"))
 
 
+def num_bytes(values: Iterable[Any]) -> int:
+    """Bytes of the tensors among `values`; of a DTensor, this process's share."""
+    found = (getattr(value, "_local_tensor", value) for value in values if isinstance(value, Tensor))
+    return sum(tensor.numel() * tensor.element_size() for tensor in found)
+
+
 class PeakTracker(TorchDispatchMode):
     """Follows the storages that are held and every one made while it is active, until they are freed.
 

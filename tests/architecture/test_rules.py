@@ -14,16 +14,18 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 import harness
 from harness import docs
 from harness.axes import BUILTIN
-from harness.compose import compose, config_dir
+from harness.compose import Cell, Experiment, compose, config_dir, load
 from harness.compose.schema import available_stages, stage_axes
 from harness.errors import ConfigError
 from harness.problems import problems
 from harness.registry import registry
 from harness.stages import CHAIN, stage_class
+from harness.sweep.cells import factors, request
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = sorted(path.stem for path in (config_dir() / "experiment").glob("*.yaml"))
@@ -93,12 +95,19 @@ def test_an_unread_option_would_be_found() -> None:
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_shipped_experiment_composes(experiment: str, scale: str) -> None:
-    cell = compose([f"experiment={experiment}", f"scale={scale}"])
+    cell = _first_cell([f"experiment={experiment}", f"scale={scale}"])
     assert cell.experiment.name == experiment
     assert cell.experiment.question, "an experiment states its question"
     levels = set(cell.experiment.factors)
     assert set(cell.experiment.baseline) <= levels, f"baseline names a factor that is none of {levels}"
     assert [p for p in problems(cell) if p.fatal and "hub" not in p.message] == []
+
+
+def _first_cell(arguments: list[str]) -> Cell:
+    """The first levels of an experiment, composed: a scale may bring the model as a level."""
+    node, _ = load(arguments)
+    found = factors(Experiment(factors=OmegaConf.to_container(node.factors)), request(arguments))
+    return compose([*arguments, *(text for factor in found for text in factor.levels[0].overrides)])
 
 
 @pytest.mark.parametrize("path", docs.generated(), ids=lambda path: str(path.relative_to(ROOT)))
@@ -144,6 +153,12 @@ def test_method_files_are_ascii_and_short() -> None:
         assert len(text.splitlines()) <= 300, (
             f"{path} holds more than one idea: {len(text.splitlines())} lines"
         )
+
+
+def test_no_folder_of_plugins_looks_like_a_library_that_others_ask_for() -> None:
+    """peft takes LoRA's layers to be gptqmodel's as soon as a folder of that name is importable."""
+    folders = {path.name for path in (ROOT / "plugins").iterdir() if path.is_dir()}
+    assert folders & {"gptqmodel", "awq", "aqlm", "eetq", "hqq", "torchao", "bitsandbytes"} == set()
 
 
 def test_an_unknown_experiment_is_refused() -> None:

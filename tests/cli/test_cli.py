@@ -13,6 +13,7 @@ import pytest
 from third_party import harness
 
 from harness import cli
+from harness.commands import COMMANDS
 
 MISTAKES: dict[str, tuple[list[str], int, str]] = {
     "command": (["lst"], 2, "No command is called 'lst'. Did you mean 'list'?"),
@@ -117,6 +118,16 @@ def test_every_command_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> 
     assert cli.main([]) == 0
     text = capsys.readouterr().out
     assert all(f"\n  {command}" in text for command in cli.COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_helps(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code = cli.main([name, "--help"])
+    except SystemExit as leaving:
+        code = leaving.code
+    assert code == 0
+    assert capsys.readouterr().out.startswith(f"usage: harness {name} ")
 
 
 def test_debug_shows_where(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -87,14 +87,17 @@ def _hf_config(name, draw):
     )
 
 
-def _checkpoint(name, draw, directory, **saving):
-    """A random model with weights large enough that every one of them matters, saved."""
+def _auto(name):
     import transformers
 
+    return transformers.AutoModelForSeq2SeqLM if name == "t5" else transformers.AutoModelForCausalLM
+
+
+def _checkpoint(name, draw, directory, **saving):
+    """A random model with weights large enough that every one of them matters, saved."""
     config = _hf_config(name, draw)
-    kind = transformers.AutoModelForSeq2SeqLM if name == "t5" else transformers.AutoModelForCausalLM
     torch.manual_seed(0)
-    model = kind.from_config(config, attn_implementation="eager").eval()
+    model = _auto(name).from_config(config, attn_implementation="eager").eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn(parameter.shape)
@@ -131,7 +134,8 @@ def test_import_and_export_keep_the_logits(name, data, tmp_path_factory):
     from harness.model.checkpoint import export_checkpoint, import_checkpoint
 
     directory = tmp_path_factory.mktemp(name)
-    theirs = _checkpoint(name, data.draw, directory)
+    shards = data.draw(st.sampled_from(("2KB", "5GB")))
+    theirs = _checkpoint(name, data.draw, directory, max_shard_size=shards)
     ours = import_checkpoint(directory)
     ids, source = _inputs(theirs), _inputs(theirs, 7)
     wanted = _logits(theirs, ids, source)
@@ -149,6 +153,14 @@ def test_import_and_export_keep_the_logits(name, data, tmp_path_factory):
         options |= {"attention_mask": torch.ones_like(ids)}
         assert torch.equal(ours.generate(ids, **options), theirs.generate(ids, **options))
     else:
+        mask = torch.ones_like(source)
+        mask[0, 4:] = 0
+        torch.testing.assert_close(
+            ours(ids, encoder_input_ids=source, encoder_attention_mask=mask).logits,
+            theirs(input_ids=source, attention_mask=mask, decoder_input_ids=ids).logits,
+            rtol=1e-4,
+            atol=1e-4,
+        )
         options = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
         their_tokens = theirs.generate(source, decoder_start_token_id=0, **options)
         assert torch.equal(
@@ -156,8 +168,8 @@ def test_import_and_export_keep_the_logits(name, data, tmp_path_factory):
         )
     out = tmp_path_factory.mktemp(name + "_export")
     assert export_checkpoint(ours, out) == name
-    kind = type(theirs)
-    again = kind.from_pretrained(out, attn_implementation="eager").eval()
+    again = _auto(name).from_pretrained(out, attn_implementation="eager").eval()
+    assert type(again) is type(theirs)
     torch.testing.assert_close(_logits(again, ids, source), wanted, rtol=1e-5, atol=1e-5)
 
 
@@ -185,6 +197,10 @@ def test_a_sharded_checkpoint_is_read(tmp_path):
     torch.testing.assert_close(
         import_checkpoint(tmp_path)(ids).logits, theirs(ids).logits, rtol=1e-4, atol=1e-4
     )
+    shard = max(tmp_path.glob("model-*.safetensors"))
+    shard.unlink()
+    with pytest.raises(DataError, match=f"{shard.name} cannot be read as safetensors"):
+        import_checkpoint(tmp_path)
 
 
 def test_missing_unknown_and_misshapen_tensors_are_named_at_once(llama):

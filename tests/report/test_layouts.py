@@ -83,7 +83,12 @@ def test_table_ten_has_the_surveys_rows_and_nested_columns(quantization: Path) -
         ("large", "task"),
         ("large", "synthetic"),
     ]
-    per_level = ["win rate", "MMLU", "bits per byte", "recall"]
+    per_level = [
+        "chat: win rate",
+        "knowledge: MMLU",
+        "knowledge: bits per byte",
+        "reasoning: recall",
+    ]
     assert [(c.where["bits"], table.heading(c)) for c in found.columns] == [
         (bits, name) for bits in ("16 bit", "8 bit", "4 bit") for name in per_level
     ]

@@ -58,7 +58,11 @@ def chain(tmp_path: Path) -> Chain:
 @pytest.mark.parametrize("peft", ["full", "lora"])
 def test_tune_align_then_quantize(chain: Chain, peft: str) -> None:
     tuned = chain.run("instruct", f"peft={peft}")
-    assert tuned["effects"][f"peft={peft}"]["trainable_parameters"] > 0
+    assert tuned["effects"][f"peft={peft}"]["trainable_parameters"] == tuned["trainable_parameters"] > 0
+    # AdamW keeps two fp32 moments of each trained weight, and a count of steps for each tensor.
+    assert 0 <= tuned["optimizer_memory"] - 8 * tuned["trainable_parameters"] <= 4 * 200
+    assert 0 <= tuned["checkpoint_bytes"] - 4 * tuned["trainable_parameters"] <= 20_000
+    assert tuned["tokens_per_second"] > 0
     assert tuned["steps"] == 3
     before = chain.logits()
     aligned = chain.run("align", f"peft={peft}", "alignment=dpo", "align.learning_rate=1e-2")
@@ -79,6 +83,25 @@ def test_quantize_then_tune_is_qlora_and_keeps_its_codes(chain: Chain) -> None:
     assert not again["effects"]["peft=lora"]["adapter_is_fresh"]
     assert chain.latest is not None
     assert tiny.manifest(chain.latest)["base"] == {"key": "0-quantize"}
+
+
+def test_the_base_can_be_packed_beneath_an_adapter_that_could_be_merged(chain: Chain) -> None:
+    chain.run("instruct", "peft=lora", "instruct.learning_rate=1e-2")
+    tuned, start = chain.logits(), chain.latest
+    with torch.no_grad():
+        moved = (tiny.llama()(input_ids=torch.arange(20)[None] + 7).logits - tuned).abs().mean()
+    packing = ["quantizer=rtn", "quantizer.group_size=16", "quantizer.bits=8"]
+    assert chain.run("quantize", *packing, "quantize.merge=false")["adapter"] == "kept in 16 bits"
+    kept = chain.logits()
+    assert chain.latest is not None
+    assert (chain.latest.path / "adapter" / "adapter_model.safetensors").exists()
+    assert tiny.manifest(chain.latest)["adapter"]["method"] == "lora"
+    chain.latest = start
+    assert chain.run("quantize", *packing)["adapter"] == "none or merged"
+    merged = chain.logits()
+    assert not torch.equal(kept, merged), "two orders, two models"
+    for found in (kept, merged):
+        assert (found - tuned).abs().mean() < 0.3 * moved, "eight bits stay near the tuned model"
 
 
 def test_full_tuning_of_packed_weights_is_refused(chain: Chain) -> None:

@@ -47,6 +47,14 @@ def test_a_rank_above_the_layer_is_refused(rank: int, refused: bool) -> None:
     assert ("above the size of layer" in found) is refused
 
 
+@pytest.mark.parametrize("name", ["lora", "dora", "adalora", "ia3", "adapter_serial", "llama_adapter"])
+def test_targets_that_match_nothing_are_found_by_the_plan(name: str) -> None:
+    options = ["peft.feedforward_modules=[]"] if name == "ia3" else []
+    found = problems("peft", CHAINED, f"peft={name}", "peft.target_modules=[query]", *options)
+    assert "peft.target_modules=['query'] matches no module; the model has" in found
+    assert "q_proj" in found
+
+
 def test_a_reward_must_be_chosen_and_trained() -> None:
     assert "none is chosen" in problems("alignment", CHAINED, "alignment=ppo")
     assert "put the stage reward" in problems("alignment", CHAINED, "alignment=ppo", "reward=pairwise")

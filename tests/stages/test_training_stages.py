@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from harness.compose import compose, publish
-from harness.errors import ConfigError, EffectError
+from harness.errors import EffectError
 from harness.method import Choice
 from harness.registry import registry
 from harness.stages import stage_class
@@ -137,11 +137,6 @@ def test_every_objective_trains_every_architecture(chain: Chain, objective: str,
         "pretrain", f"objective={objective}", f"architecture={architecture}", *encoder, *steps(12)
     )
     assert facts["final_loss"] < facts["first_loss"]
-
-
-def test_sequences_longer_than_the_model_are_refused(chain: Chain) -> None:
-    with pytest.raises(ConfigError, match=r"pretrain.sequence_length=128 exceeds model.max_length=64"):
-        chain.run("pretrain", "pretrain.sequence_length=128")
 
 
 def test_stabilizers_reach_the_stage(chain: Chain) -> None:

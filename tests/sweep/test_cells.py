@@ -143,6 +143,21 @@ def test_seeds_vary_the_first_stage_that_a_factor_touches(keys: dict[str, list[o
     assert first_stage(experiment, found, STAGES) == stage
     everything = Experiment(factors=keys, reseed="all")
     assert first_stage(everything, found, STAGES) is None
+    named = Experiment(factors=keys, reseed="pretrain")
+    assert first_stage(named, found, STAGES) == "pretrain"
+
+
+def test_orders_of_stages_part_where_their_lists_differ() -> None:
+    chain = ["corpus", "pretrain", "instruct", "quantize", "evaluate"]
+    orders: dict[str, dict[str, object]] = {
+        "tune first": {"stages": chain},
+        "quantize first": {"stages": ["corpus", "pretrain", "quantize", "instruct", "evaluate"]},
+    }
+    experiment = Experiment(factors={"order": orders})
+    assert first_stage(experiment, factors(experiment, request([])), chain) == "instruct"
+    orders = {"whole": {}, "untuned": {"stages": ["corpus", "pretrain", "evaluate"]}}
+    experiment = Experiment(factors={"order": orders})
+    assert first_stage(experiment, factors(experiment, request([])), chain) == "instruct"
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,18 @@
 import pytest
 
 from harness.sweep.estimate import Size, least_gpus, training_cost
-from harness.sweep.table8 import GIB, LLAMA, table8
+from harness.sweep.table8 import (
+    A800,
+    GIB,
+    LLAMA,
+    PRINTED,
+    SETTINGS,
+    decoding_limit,
+    full_gpus,
+    planned,
+    table8,
+    tuning_hours,
+)
 
 
 @pytest.mark.parametrize(
@@ -49,3 +60,26 @@ def test_estimated_memory_is_near_the_measured_peak_of_a_training() -> None:
     cost = training_cost(size, tokens=16384, sequence_length=256, micro_batch=16)
     assert cost.memory == pytest.approx(260159212, rel=0.15)
     assert cost.flops == 116366770176, "training counts by the same convention"
+
+
+def test_the_planned_table_has_the_surveys_columns_and_bounds_what_it_printed() -> None:
+    heads, rows, notes = planned()
+    assert [row[0] for row in rows] == ["7B", "13B", "30B", "65B"]
+    assert len(heads) == 13
+    assert all(len(row) == len(heads) for row in rows)
+    assert len(notes) > 2
+    for name, size in LLAMA.items():
+        shown = PRINTED[name]
+        assert full_gpus(size, batch=shown.full_batch) == shown.full_gpus
+        assert tuning_hours(size, gpus=shown.full_gpus, trained=1.0) < shown.full_hours
+        assert tuning_hours(size, gpus=1, trained=0.0) < shown.lora_hours
+        for (memory, bits), speed in zip(SETTINGS, shown.speed, strict=True):
+            assert decoding_limit(size, memory=memory, bits=bits) > speed
+
+
+def test_limits_by_hand() -> None:
+    """LLaMA 7B in 16 bits is 13.48 GB: an A800 reads it 151 times a second."""
+    assert decoding_limit(LLAMA["7B"], memory=A800, bits=16) == pytest.approx(2039 / 13.477, rel=1e-3)
+    # 79.9 M tokens x (6 x 6.607e9 weights multiplied + 12 x 32 layers x 4096 x 512) over 2 x 312e12 FLOP/s
+    by_hand = 79.875e6 * (6 * 6.607e9 + 12 * 32 * 4096 * 512) / 624e12 / 3600
+    assert tuning_hours(LLAMA["7B"], gpus=2, trained=1.0) == pytest.approx(by_hand, rel=2e-3)

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from harness.compose import compose
 from harness.errors import ConfigError
@@ -44,6 +46,62 @@ def test_assembled_cells_equal_hydras_own_composition(overrides: list[str]) -> N
             assembler.cell(overrides)
         return
     theirs, ours = compose(whole), assembler.cell(overrides)
+    assert ours.config == theirs.config
+    assert (ours.id, ours.overrides) == (theirs.id, theirs.overrides)
+
+
+VALUES: dict[str, list[str]] = {
+    "attention": ["full", "grouped_query", "sliding_window"],
+    "attention.kernel": ["auto", "math"],
+    "position": ["rope", "alibi", "none"],
+    "optimizer": ["adamw", "lion", "sgd"],
+    "optimizer.weight_decay": ["0.0", "0.25"],
+    "optimizer@align.optimizer": ["lion", "adamw"],
+    "schedule": ["cosine", "constant"],
+    "peft": ["full", "lora"],
+    "quantizer": ["none", "rtn"],
+    "stabilizer": ["[]", "[clip_norm]", "[clip_norm,z_loss]"],
+    "evaluator": ["[perplexity]", "[perplexity,efficiency]"],
+    "model": ["mini", "nano"],
+    "scale": ["smoke", "mini"],
+    "experiment": ["demo"],
+    "pretrain.learning_rate": ["0.001", "1e-2"],
+    "pretrain.budget.amount": ["1000"],
+    "stages": ["[corpus,tokenizer]"],
+    "seed": ["0", "7"],
+    "seed_from": ["pretrain", "null"],
+}
+"""Overrides of every sort: axes, options, mounted axes, lists, presets, scales, experiments, plain values."""
+_MEMO: dict[tuple[str, ...], Assembler] = {}
+
+
+@st.composite
+def command_lines(draw: st.DrawFn) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """A base and a cell's own overrides; no key twice in either."""
+    keys = st.sets(st.sampled_from(sorted(VALUES)), max_size=3)
+
+    def texts() -> tuple[str, ...]:
+        chosen = sorted(draw(keys), key=lambda key: ("." in key, key))
+        return tuple(f"{key}={draw(st.sampled_from(VALUES[key]))}" for key in chosen)
+
+    return texts(), texts()
+
+
+@pytest.mark.slow
+@given(command_lines())
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_any_cell_is_assembled_as_hydra_composes_it(line: tuple[tuple[str, ...], tuple[str, ...]]) -> None:
+    base, own = line
+    replaced = {text.partition("=")[0] for text in own}
+    whole = [text for text in base if text.partition("=")[0] not in replaced] + list(own)
+    assembler = _MEMO.setdefault(base, Assembler(base))
+    try:
+        theirs = compose(whole)
+    except ConfigError:
+        with pytest.raises(ConfigError):
+            assembler.cell(own)
+        return
+    ours = assembler.cell(own)
     assert ours.config == theirs.config
     assert (ours.id, ours.overrides) == (theirs.id, theirs.overrides)
 
@@ -95,11 +153,6 @@ def test_a_run_of_an_experiment_takes_its_first_cell(store: Store) -> None:
     assert "one cell of several" in plan.notes[0]
     whole = make_plan(["experiment=demo", "scale=smoke"], store=store)
     assert plan.cells[0].cell.id == whole.cells[0].cell.id
-
-
-def test_a_tune_block_is_refused_rather_than_ignored(store: Store) -> None:
-    with pytest.raises(ConfigError, match="cross the values to try as factors"):
-        make_plan([*SMALL, "+tune.trials=3"], store=store)
 
 
 def test_cells_that_are_the_same_are_left_out(store: Store) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from harness.model.families.family import Family, Methods, Rule, decoder, fused_rules, layer_rules, same
+from harness.model.families.family import Family, Methods, Rule, decoder, fused_block_rules, layer_rules, same
 from harness.spec import ModelSpec
 
 
@@ -73,18 +73,13 @@ class Bloom(Family):
         yield same("transformer.word_embeddings.weight", "model.embed_tokens.weight")
         yield from layer_rules("transformer.word_embeddings_layernorm", "model.embed_norm", bias=True)
         for i in range(spec.num_layers):
-            theirs, ours = f"transformer.h.{i}", f"model.layers.{i}"
-            yield from layer_rules(f"{theirs}.input_layernorm", f"{ours}.attn_norms.0", bias=True)
-            yield from layer_rules(f"{theirs}.post_attention_layernorm", f"{ours}.mlp_norms.0", bias=True)
-            yield from fused_rules(
-                f"{theirs}.self_attention.query_key_value",
-                f"{ours}.self_attn",
+            yield from fused_block_rules(
+                f"transformer.h.{i}",
+                f"model.layers.{i}",
+                attention="self_attention",
                 num_heads=spec.num_heads,
                 bias=True,
             )
-            yield from layer_rules(f"{theirs}.self_attention.dense", f"{ours}.self_attn.o_proj", bias=True)
-            yield from layer_rules(f"{theirs}.mlp.dense_h_to_4h", f"{ours}.mlp.up_proj", bias=True)
-            yield from layer_rules(f"{theirs}.mlp.dense_4h_to_h", f"{ours}.mlp.down_proj", bias=True)
         yield from layer_rules("transformer.ln_f", "model.norm", bias=True)
         if not spec.tie_embeddings:
             yield same("lm_head.weight", "lm_head.weight")

@@ -68,6 +68,19 @@ def fused_rules(theirs: str, ours: str, *, num_heads: int, bias: bool) -> Iterat
         )
 
 
+def fused_block_rules(
+    theirs: str, ours: str, *, attention: str, num_heads: int, bias: bool
+) -> Iterator[Rule]:
+    """One block of GPT-NeoX or BLOOM, which differ in the name of `attention` and in its biases."""
+    yield from layer_rules(f"{theirs}.input_layernorm", f"{ours}.attn_norms.0", bias=True)
+    yield from layer_rules(f"{theirs}.post_attention_layernorm", f"{ours}.mlp_norms.0", bias=True)
+    fused = f"{theirs}.{attention}.query_key_value"
+    yield from fused_rules(fused, f"{ours}.self_attn", num_heads=num_heads, bias=bias)
+    yield from layer_rules(f"{theirs}.{attention}.dense", f"{ours}.self_attn.o_proj", bias=bias)
+    yield from layer_rules(f"{theirs}.mlp.dense_h_to_4h", f"{ours}.mlp.up_proj", bias=True)
+    yield from layer_rules(f"{theirs}.mlp.dense_4h_to_h", f"{ours}.mlp.down_proj", bias=True)
+
+
 class Family:
     """Checkpoints of one `model_type`."""
 

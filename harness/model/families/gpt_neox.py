@@ -10,7 +10,7 @@ from harness.model.families.family import (
     Methods,
     Rule,
     decoder,
-    fused_rules,
+    fused_block_rules,
     layer_rules,
     rope_of,
     same,
@@ -95,18 +95,13 @@ class GptNeox(Family):
         bias = spec.bias if spec.qkv_bias is None else spec.qkv_bias
         yield same("gpt_neox.embed_in.weight", "model.embed_tokens.weight")
         for i in range(spec.num_layers):
-            theirs, ours = f"gpt_neox.layers.{i}", f"model.layers.{i}"
-            yield from layer_rules(f"{theirs}.input_layernorm", f"{ours}.attn_norms.0", bias=True)
-            yield from layer_rules(f"{theirs}.post_attention_layernorm", f"{ours}.mlp_norms.0", bias=True)
-            yield from fused_rules(
-                f"{theirs}.attention.query_key_value",
-                f"{ours}.self_attn",
+            yield from fused_block_rules(
+                f"gpt_neox.layers.{i}",
+                f"model.layers.{i}",
+                attention="attention",
                 num_heads=spec.num_heads,
                 bias=bias,
             )
-            yield from layer_rules(f"{theirs}.attention.dense", f"{ours}.self_attn.o_proj", bias=bias)
-            yield from layer_rules(f"{theirs}.mlp.dense_h_to_4h", f"{ours}.mlp.up_proj", bias=True)
-            yield from layer_rules(f"{theirs}.mlp.dense_4h_to_h", f"{ours}.mlp.down_proj", bias=True)
         yield from layer_rules("gpt_neox.final_layer_norm", "model.norm", bias=True)
         if not spec.tie_embeddings:
             yield same("embed_out.weight", "lm_head.weight")

@@ -4,7 +4,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,8 @@ class Efficiency(Evaluator):
 
     State: `surroundings` puts the hardware into the key and keeps other cells off the machine meanwhile
     Units: tokens/s, seconds, MiB, FLOP per token; speeds are medians of the repeats
-    Error: standard errors of the mean over repeats; peak memory counts tensors, not temporaries in a kernel
+    Error: standard errors of the mean over repeats; peak memory counts tensors, not temporaries in a kernel;
+        the cache is what is held after the last token, kept keys and values or states
     """
 
     name = "efficiency"
@@ -82,6 +83,7 @@ class Efficiency(Evaluator):
         vocab = model.get_output_embeddings().weight.shape[0]
         prompt_BT = torch.randint(vocab, (config.batch_size, length), generator=generator)
         prompt_BT = prompt_BT.to(subject.device)
+        cache = tensor_bytes(self.decode(model, prompt_BT).past_key_values)
         for _ in range(config.warmup):
             self.run(model, prompt_BT)
         runs = pd.DataFrame([self.run(model, prompt_BT) for _ in range(config.repeats)])
@@ -98,6 +100,7 @@ class Efficiency(Evaluator):
             *(self.metric(task, name, runs[name]) for name in ("prefill", "decode")),
             self.metric(task, "time_to_first_token", runs["time_to_first_token"], unit="s", better=False),
             fixed(task, "peak_memory", peak / MIB, "MiB"),
+            fixed(task, "cache", cache / 1024, "KiB"),
             fixed(task, "resident_memory", resident() / MIB, "MiB"),
             fixed(task, "weights_in_memory", weight_bytes(model) / MIB, "MiB"),
             *([fixed(task, "size_on_disk", stored / MIB, "MiB")] if stored is not None else []),
@@ -119,22 +122,34 @@ class Efficiency(Evaluator):
 
     def run(self, model: nn.Module, prompt_BT: Tensor) -> dict[str, float]:
         """One prompt and the tokens after it, greedily, with the model's own cache."""
-        tokens, out = prompt_BT.numel(), None
-        finish = _finisher(prompt_BT)
-        start = finish()
-        out = model(input_ids=prompt_BT, use_cache=True)
-        next_B1 = out.logits[:, -1:].argmax(-1)
-        first = finish()
-        for _ in range(self.config.new_tokens):
-            out = model(input_ids=next_B1, past_key_values=out.past_key_values, use_cache=True)
-            next_B1 = out.logits[:, -1:].argmax(-1)
-        end = finish()
+        tokens, first = prompt_BT.numel(), 0.0
+        clock = _finisher(prompt_BT)
+
+        def read() -> None:
+            nonlocal first
+            first = clock()
+
+        start = clock()
+        self.decode(model, prompt_BT, after_prompt=read)
+        end = clock()
         decoded = self.config.new_tokens * len(prompt_BT)
         return {
             "prefill": tokens / (first - start),
             "decode": decoded / (end - first),
             "time_to_first_token": first - start,
         }
+
+    def decode(
+        self, model: nn.Module, prompt_BT: Tensor, *, after_prompt: Callable[[], None] = lambda: None
+    ) -> Any:
+        """What the model returns for the last of `new_tokens` tokens after a prompt."""
+        out = model(input_ids=prompt_BT, use_cache=True)
+        next_B1 = out.logits[:, -1:].argmax(-1)
+        after_prompt()
+        for _ in range(self.config.new_tokens):
+            out = model(input_ids=next_B1, past_key_values=out.past_key_values, use_cache=True)
+            next_B1 = out.logits[:, -1:].argmax(-1)
+        return out
 
     def peak_memory(self, model: nn.Module, prompt_BT: Tensor) -> int:
         """Most bytes of tensors alive at once in a run: the allocator's on CUDA, else every storage's."""
@@ -165,6 +180,28 @@ class Efficiency(Evaluator):
 def fixed(task: str, name: str, value: float, unit: str, *, better: bool = False) -> Metric:
     """A number that does not vary between runs."""
     return Metric(task=task, metric=name, value=float(value), unit=unit, higher_is_better=better)
+
+
+def tensor_bytes(held: Any) -> int:
+    """Bytes of all tensors in an object, its attributes and what they hold, each storage once."""
+    storages: dict[int, int] = {}
+    seen: set[int] = set()
+    waiting = [held]
+    while waiting:
+        current = waiting.pop()
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        if isinstance(current, Tensor):
+            storage = current.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+        elif isinstance(current, Mapping):
+            waiting += current.values()
+        elif isinstance(current, list | tuple):
+            waiting += current
+        elif hasattr(current, "__dict__"):
+            waiting += vars(current).values()
+    return sum(storages.values())
 
 
 def weight_bytes(model: nn.Module) -> int:

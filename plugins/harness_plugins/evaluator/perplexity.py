@@ -30,6 +30,7 @@ class Perplexity(Evaluator):
     """
 
     name = "perplexity"
+    on_validation = frozenset({"bits_per_byte", "loss"})
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Evaluator.Config):

@@ -122,10 +122,14 @@ class LowRank(LibraryPeft):
 
     @classmethod
     def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
-        yield from super().check(config, cell, meta_model)
-        if meta_model is not None:
+        found = list(super().check(config, cell, meta_model))
+        yield from found
+        if meta_model is not None and not found:
             for message in rank_problems(config, meta_model):
                 yield Problem(where="peft.rank", message=message)
+
+    def targets(self, model: nn.Module) -> list[str]:
+        return list(linear_targets(model, self.config))
 
     def apply(self, model: nn.Module) -> nn.Module:
         for message in rank_problems(self.config, model):

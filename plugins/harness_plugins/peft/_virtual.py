@@ -64,7 +64,10 @@ class VirtualTokens(LibraryPeft):
             )
 
     def apply(self, model: nn.Module) -> nn.Module:
-        return _cut(super().apply(model))
+        wrapped = super().apply(model)
+        if hasattr(wrapped, "word_embeddings"):  # the library takes the first weight with vocab_size rows
+            wrapped.word_embeddings = model.get_input_embeddings()  # type: ignore[operator]
+        return _cut(wrapped)
 
     def save(self, model: nn.Module, directory: Path) -> None:
         from safetensors.torch import save_file

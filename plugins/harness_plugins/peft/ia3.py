@@ -41,10 +41,13 @@ class IA3(LibraryPeft):
         from peft import IA3Config
 
         return IA3Config(
-            target_modules=match_modules(model, self.config.target_modules, where="peft.target_modules"),
+            target_modules=self.targets(model),
             feedforward_modules=self.matched(model, self.config.feedforward_modules),
             task_type="CAUSAL_LM",
         )
+
+    def targets(self, model: nn.Module) -> list[str]:
+        return match_modules(model, self.config.target_modules, where="peft.target_modules")
 
     def matched(self, model: nn.Module, names: list[str]) -> list[str]:
         """Full names of the modules called so."""

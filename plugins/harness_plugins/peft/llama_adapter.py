@@ -16,13 +16,13 @@ from ._own import OwnPeft, Wrapper
 class PromptedAttention(Wrapper):
     """An attention layer that adds gate * softmax(q K_p^T) V_p, K_p and V_p projected from the prompt.
 
-    Shapes: prompt P x D; gate 1, zero at the start
+    Shapes: adaption_prompt P x D; adaption_gate 1, zero at the start
     """
 
     def __init__(self, base_layer: nn.Module, length: int, width: int, like: Tensor) -> None:
         super().__init__(base_layer)
-        self.prompt = nn.Parameter(torch.randn(length, width, device=like.device))
-        self.gate = nn.Parameter(torch.zeros(1, device=like.device))
+        self.adaption_prompt = nn.Parameter(torch.randn(length, width, device=like.device))
+        self.adaption_gate = nn.Parameter(torch.zeros(1, device=like.device))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         out = self.base_layer(*args, **kwargs)
@@ -41,12 +41,12 @@ class PromptedAttention(Wrapper):
             return y.reshape(*y.shape[:-1], -1, head_dim).transpose(-3, -2)
 
         q_BNTH = rotated(heads(layer.q_proj(x_BTD)), args, kwargs)
-        prompt_PD = self.prompt.to(x_BTD.dtype)
+        prompt_PD = self.adaption_prompt.to(x_BTD.dtype)
         k_KPH, v_KPH = heads(layer.k_proj(prompt_PD)), heads(layer.v_proj(prompt_PD))
         groups = q_BNTH.shape[1] // k_KPH.shape[0]
         k_NPH, v_NPH = (y.repeat_interleave(groups, dim=0) for y in (k_KPH, v_KPH))
         scores = (q_BNTH @ k_NPH.transpose(-1, -2)) * head_dim**-0.5
-        mixed = self.gate.to(x_BTD.dtype) * scores.float().softmax(-1).to(x_BTD.dtype) @ v_NPH
+        mixed = self.adaption_gate.to(x_BTD.dtype) * scores.float().softmax(-1).to(x_BTD.dtype) @ v_NPH
         out: Tensor = layer.o_proj(mixed.transpose(1, 2).flatten(2))
         return out
 

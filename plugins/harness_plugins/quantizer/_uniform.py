@@ -212,3 +212,10 @@ class UniformQuantizer(Quantizer):
         message = self.layer_problems(in_features, out_features)
         if message is not None:
             raise ConfigError(message)
+
+    def round(self, layer: nn.Module) -> UniformLinear:
+        """A layer with its weights at the nearest codes."""
+        self.fit_layer(layer)
+        weight = weight_matrix(layer).float()
+        grid = make_grid(weight, self.config)
+        return self.empty_layer(layer).fill(grid.codes(weight), grid)

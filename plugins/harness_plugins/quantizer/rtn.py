@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from harness import Calibration, Method, hookimpl, weight_matrix
+from harness import Calibration, Method, hookimpl
 
-from ._uniform import UniformConfig, UniformLinear, UniformQuantizer, make_grid
+from ._uniform import UniformConfig, UniformQuantizer
 
 
 class RoundToNearest(UniformQuantizer):
@@ -26,13 +26,6 @@ class RoundToNearest(UniformQuantizer):
 
     def quantize(self, model: nn.Module, calibration: Calibration | None) -> nn.Module:
         return self.swap(model, lambda name, layer: self.round(layer))
-
-    def round(self, layer: nn.Module) -> UniformLinear:
-        """A layer with its weights at the nearest codes."""
-        self.fit_layer(layer)
-        weight = weight_matrix(layer).float()
-        grid = make_grid(weight, self.config)
-        return self.empty_layer(layer).fill(grid.codes(weight), grid)
 
 
 @hookimpl

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from harness import Calibration, ConfigError, Method, PackedLinear, hookimpl, weight_matrix
 
-from ._gptq import output_error
-from ._int8 import Int8Config, Int8Quantizer, row_scales, share, to_int8
+from ._int8 import Int8Config, Int8Linear, Int8Quantizer, share
 from ._statistics import Inputs, quantize_with_inputs
 
 
@@ -29,7 +29,8 @@ class SmoothQuant(Int8Quantizer):
         alpha: float = 0.5
         """Share of the difficulty that moves from activations to weights (0 to 1)."""
         search: list[float] = field(default_factory=list)
-        """Values of alpha of which each layer takes the one with least error; empty for `alpha`."""
+        """Values of alpha of which each layer takes the one whose quantized product errs least on the
+        calibration inputs; empty for `alpha`."""
 
         def __post_init__(self) -> None:
             for value in (self.alpha, *self.search):
@@ -42,16 +43,21 @@ class SmoothQuant(Int8Quantizer):
     def quantize(self, model: nn.Module, calibration: Calibration | None) -> nn.Module:
         self.targets(model)
         chosen: dict[str, float] = {}
+        errors: dict[str, dict[str, float]] = {}
 
         def pack(name: str, layer: nn.Module, inputs: Inputs) -> PackedLinear:
-            weight = weight_matrix(layer).float()
-            tried = {a: smoothing(weight, inputs, a) for a in self.config.search or [self.config.alpha]}
-            errors = {a: both_errors(weight, inputs, s) for a, s in tried.items()}
-            chosen[name] = min(errors, key=lambda a: errors[a])
-            return self.empty_layer(layer).fill(weight, tried[chosen[name]])
+            weight, x = weight_matrix(layer).float(), torch.cat(inputs.kept)
+            tried = {
+                alpha: self.empty_layer(layer).fill(weight, smoothing(weight, inputs, alpha))
+                for alpha in self.config.search or [self.config.alpha]
+            }
+            found = {alpha: product_error(packed, weight, x) for alpha, packed in tried.items()}
+            chosen[name] = min(found, key=lambda alpha: found[alpha])
+            errors[name] = {str(alpha): error for alpha, error in found.items()}
+            return tried[chosen[name]]
 
-        quantize_with_inputs(model, calibration, pack)
-        self.facts = {"alpha": chosen}
+        quantize_with_inputs(model, calibration, pack, keep=True)
+        self.facts = {"alpha": chosen, "layer_errors": errors}
         return model
 
 
@@ -62,15 +68,11 @@ def smoothing(weight: Tensor, inputs: Inputs, alpha: float) -> Tensor:
     return scales.clamp(1e-4, 6e4).half().float()
 
 
-def both_errors(weight: Tensor, inputs: Inputs, smooth: Tensor) -> float:
-    """Relative output error of the rounded weight, plus the share that rounding inputs adds."""
-    scaled = weight * smooth
-    scales = row_scales(scaled)
-    rounded = to_int8(scaled, scales).float() * scales / smooth
-    step = (inputs.largest / smooth).max() / 127
-    noise = (scaled.double().square().sum() * step.double() ** 2 / 12) * inputs.moments.rows
-    signal = ((weight.double() @ inputs.moments.sum) * weight.double()).sum().clamp(min=1e-30)
-    return output_error(inputs.moments.sum, weight, rounded) + float(noise / signal)
+def product_error(packed: Int8Linear, weight: Tensor, x: Tensor) -> float:
+    """Squared error of the layer's product on inputs (rows x in), relative to its squared norm."""
+    exact = x @ weight.T
+    error = (packed.product(x) - exact).square().sum()
+    return float(error / exact.square().sum().clamp(min=torch.finfo(torch.float32).tiny))
 
 
 @hookimpl

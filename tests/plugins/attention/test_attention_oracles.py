@@ -165,6 +165,32 @@ def test_flex_attention_equals_the_other_kernels(position):
     )
 
 
+@torch.no_grad()
+def test_flex_attention_skips_the_blocks_that_nobody_reads():
+    layer, view = attention_layer("sliding_window", window=128, kernel=Kernel.flex), causal_view(1024)
+    layer(_x(1024, rows=1), view)
+    (block_mask,) = [made for key, made in view.memo.items() if key[0] == "flex"]
+    # 8 x 8 blocks of 128: the diagonal and the one before it are read, 15 of 64.
+    assert block_mask.sparsity() == pytest.approx(100 * (1 - 15 / 64), abs=0.1)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("documents", [False, True])
+def test_compiled_flex_attention_trains_as_the_other_kernels_do(documents):
+    length, options = 512, {"window": 100}
+    ids = torch.arange(length, device="cuda")[None] % 64
+    inputs = {"document_ids": (torch.arange(length, device="cuda") // 200)[None]} if documents else {}
+    found = []
+    for kernel in (Kernel.auto, Kernel.flex):
+        shape = {"max_length": length, "dim": 128, "head_dim": 32}
+        model = tiny(attention=("sliding_window", {**options, "kernel": kernel}), shape=shape).cuda()
+        logits = model(ids, **inputs).logits
+        logits.square().mean().backward()
+        found.append((logits.detach(), model.model.layers[0].self_attn.q_proj.weight.grad))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-3)
+
+
 def test_flex_attention_says_that_it_cannot_train_on_a_cpu():
 
     model = tiny(attention=("full", {"kernel": Kernel.flex}))
@@ -300,18 +326,18 @@ def test_a_paged_cache_returns_what_a_contiguous_one_holds():
         k_all, v_all = cache.update(k, v)
         assert torch.equal(k_all, torch.cat(keys, 2))
         assert torch.equal(v_all, torch.cat(values, 2))
-    assert cache.num_blocks() == 9
-    assert cache.waste() == 0
+    assert cache.table.num_blocks() == 9
+    assert cache.table.waste() == 0
 
 
 def test_a_paged_cache_wastes_less_than_one_block_a_sequence():
     cache = PagedCache(block_size=4)
-    cache.starts = [0, 3, 9]
+    cache.table.starts = [0, 3, 9]
     k, v = _kv(3, 10, 0)
     k_all, _ = cache.update(k, v)
-    assert cache.lengths == [10, 7, 1]
-    assert cache.waste() == 2 + 1 + 3 < 3 * 4
-    for row, start in enumerate(cache.starts):
+    assert cache.table.lengths == [10, 7, 1]
+    assert cache.table.waste() == 2 + 1 + 3 < 3 * 4
+    for row, start in enumerate(cache.table.starts):
         assert torch.equal(k_all[row, :, start:], k[row, :, start:])
 
 
@@ -320,10 +346,10 @@ def test_sequences_share_their_past_until_one_writes():
     k, v = _kv(1, 10, 0)
     cache.update(k, v)
     cache.batch_repeat_interleave(5)
-    assert cache.num_blocks() == 3, "five sequences hold the same three blocks"
+    assert cache.table.num_blocks() == 3, "five sequences hold the same three blocks"
     new_k, new_v = _kv(5, 1, 1)
     k_all, _ = cache.update(new_k, new_v)
-    assert cache.num_blocks() == 2 + 5, "the two full blocks stay shared, the last is copied on write"
+    assert cache.table.num_blocks() == 2 + 5, "the two full blocks stay shared, the last is copied on write"
     for row in range(5):
         assert torch.equal(k_all[row], torch.cat((k[0], new_k[row]), 1))
 
@@ -332,11 +358,11 @@ def test_blocks_come_back():
     cache = PagedCache(block_size=4)
     cache.update(*_kv(4, 10, 0))
     cache.crop(-3)
-    assert (cache.num_blocks(), cache.get_seq_length()) == (8, 7)
+    assert (cache.table.num_blocks(), cache.get_seq_length()) == (8, 7)
     cache.batch_select_indices(torch.tensor([2, 2]))
-    assert cache.num_blocks() == 2
+    assert cache.table.num_blocks() == 2
     cache.reset()
-    assert cache.num_blocks() == 0
+    assert cache.table.num_blocks() == 0
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from composed import tiny
 from harness_plugins.decoding.greedy import Greedy
 from harness_plugins.evaluator.efficiency import Efficiency
 from harness_plugins.evaluator.generation import Generation, distinct, repetition
@@ -214,6 +215,32 @@ def test_sizes_and_flops_equal_the_formula() -> None:
     assert len(found.samples) == 2
     assert seen["prefill"] > 0
     assert seen["decode"] > 0
+
+
+@pytest.mark.parametrize(
+    ("attention", "kib"),
+    [
+        ("full", 2 * 2 * 4 * 8 * 34 * 4 / 1024),  # keys and values x layers x heads x head size x tokens
+        (("grouped_query", {"num_kv_heads": 2}), 2 * 2 * 2 * 8 * 34 * 4 / 1024),
+        ("multi_query", 2 * 2 * 1 * 8 * 34 * 4 / 1024),
+        (("multi_head_latent", {"latent_dim": 8, "rope_dim": 4}), 2 * (8 + 4) * 34 * 4 / 1024),
+    ],
+)
+def test_the_cache_is_as_large_as_its_formula_says(attention: Any, kib: float) -> None:
+    given = subject(model=tiny(attention=attention))
+    found = Efficiency(Efficiency.Config(prompt_tokens=32, new_tokens=2, repeats=1)).evaluate(
+        "efficiency", given
+    )
+    assert values(found)["cache"] == kib
+
+
+def test_the_cache_of_a_recurrent_attention_does_not_grow() -> None:
+    sizes = []
+    for tokens in (8, 32):
+        config = Efficiency.Config(prompt_tokens=tokens, new_tokens=2, repeats=1)
+        given = subject(model=tiny(attention="linear"))
+        sizes.append(values(Efficiency(config).evaluate("efficiency", given))["cache"])
+    assert sizes[0] == sizes[1] > 0
 
 
 def test_speeds_are_keyed_with_the_hardware() -> None:

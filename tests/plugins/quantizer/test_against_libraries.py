@@ -136,6 +136,26 @@ def test_smoothing_beats_plain_int8_on_outliers_and_searching_is_no_worse() -> N
     assert searched < 1.2 * fixed
 
 
+def test_alpha_is_searched_by_the_error_of_the_quantized_product() -> None:
+    search = [0.3, 0.4, 0.5, 0.6, 0.7]
+    method = tiny.choose("quantizer", "smoothquant", search=search).build()
+    model = method.quantize(planted_model(), calibration())
+    assert len(set(method.facts["alpha"].values())) > 1, "layers differ in what suits them"
+    for name, errors in method.facts["layer_errors"].items():
+        assert errors[str(method.facts["alpha"][name])] == min(errors.values())
+    # The first layer reads the same inputs in the full model: its error can be measured from outside.
+    name, seen = "model.layers.0.self_attn.q_proj", []
+    full = planted_model()
+    full.get_submodule(name).register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        for ids in calibration().batches_BT:
+            full(input_ids=ids)
+        x = torch.cat(seen).flatten(0, -2)
+        exact = full.get_submodule(name)(x)
+        error = (model.get_submodule(name)(x) - exact).square().sum() / exact.square().sum()
+    assert min(method.facts["layer_errors"][name].values()) == pytest.approx(float(error), rel=1e-3)
+
+
 def test_awq_beats_rounding_on_outliers() -> None:
     assert logits_error("awq", bits=3) < 0.9 * logits_error("rtn", bits=3)
 

@@ -1,0 +1,62 @@
+"""Runs in an interpreter of its own, without harness: quantizes a directory with auto_gptq or gptqmodel.
+
+usage: python _gptq_worker.py DIRECTORY OUT; DIRECTORY holds a Hugging Face model, calibration.json (rows of
+token ids) and options.json; OUT gets the library's own packed checkpoint
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def with_auto_gptq(directory: Path, out: Path, options: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """The auto_gptq library."""
+    import torch
+    from auto_gptq import AutoGPTQForCausalLM, BaseQuantizeConfig
+
+    config = BaseQuantizeConfig(
+        bits=options["bits"],
+        group_size=options["group_size"],
+        damp_percent=options["damping"],
+        desc_act=options["act_order"],
+        static_groups=options["static_groups"],
+        sym=options["symmetric"],
+        true_sequential=True,
+    )
+    model = AutoGPTQForCausalLM.from_pretrained(str(directory), config, torch_dtype=torch.float16)
+    examples = [{name: torch.tensor(value) for name, value in row.items()} for row in rows]
+    model.quantize(examples, batch_size=options["batch_size"])
+    model.save_quantized(str(out), use_safetensors=True)
+
+
+def with_gptqmodel(directory: Path, out: Path, options: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """The gptqmodel library."""
+    from gptqmodel import GPTQModel, QuantizeConfig
+
+    config = QuantizeConfig(
+        bits=options["bits"],
+        group_size=options["group_size"],
+        damp_percent=options["damping"],
+        desc_act=options["act_order"],
+        static_groups=options["static_groups"],
+        sym=options["symmetric"],
+    )
+    model = GPTQModel.load(str(directory), config)
+    model.quantize(rows, batch_size=options["batch_size"])
+    model.save(str(out))
+
+
+def main(directory: Path, out: Path) -> None:
+    """Quantize with the library that the options name."""
+    options = json.loads((directory / "options.json").read_text())
+    calibration = json.loads((directory / "calibration.json").read_text())
+    rows = [{"input_ids": row, "attention_mask": [1] * len(row)} for row in calibration]
+    library = {"auto_gptq": with_auto_gptq, "gptqmodel": with_gptqmodel}[options["library"]]
+    library(directory, out, options, rows)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

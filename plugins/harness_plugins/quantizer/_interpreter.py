@@ -1,0 +1,51 @@
+"""Another Python interpreter, for libraries that cannot share this one's environment."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from harness import HarnessError
+
+PROBE = """
+import json
+found = {"library": None, "cuda": False}
+try:
+    from importlib.metadata import version
+    number = version("LIBRARY")
+    import torch
+    import LIBRARY
+    found = {"library": number, "cuda": torch.cuda.is_available()}
+except Exception as error:
+    found["error"] = f"{type(error).__name__}: {error}"
+print(json.dumps(found))
+"""
+
+
+@cache
+def probe(python: str, library: str) -> dict[str, Any]:
+    """Version of a library in an interpreter and whether it sees CUDA: {library, cuda, error}."""
+    if not Path(python).is_file():
+        return {"library": None, "cuda": False, "error": f"there is no interpreter at {python}"}
+    command = [python, "-E", "-c", PROBE.replace("LIBRARY", library)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    lines = done.stdout.strip().splitlines()
+    if not lines:
+        return {"library": None, "cuda": False, "error": done.stderr.strip()[-300:] or "it printed nothing"}
+    found: dict[str, Any] = json.loads(lines[-1])
+    return found
+
+
+def call(python: str, script: Path, *arguments: str) -> None:
+    """Run a script in the interpreter to its end.
+
+    Raises: HarnessError with the last lines of what it said
+    """
+    command = [python, "-E", str(script), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = "\n".join((done.stderr or done.stdout).strip().splitlines()[-8:])
+        raise HarnessError(f"{python} {script.name} ended with {done.returncode}:\n{said}")

@@ -71,7 +71,7 @@ def test_the_planned_table_has_the_surveys_columns_and_bounds_what_it_printed() 
     for name, size in LLAMA.items():
         shown = PRINTED[name]
         assert full_gpus(size, batch=shown.full_batch) == shown.full_gpus
-        assert tuning_hours(size, gpus=shown.full_gpus, trained=1.0) < shown.full_hours
+        assert tuning_hours(size, gpus=shown.full_gpus) < shown.full_hours
         assert tuning_hours(size, gpus=1, trained=0.0) < shown.lora_hours
         for (memory, bits), speed in zip(SETTINGS, shown.speed, strict=True):
             assert decoding_limit(size, memory=memory, bits=bits) > speed

@@ -47,7 +47,8 @@ def product_by_float(x_MK: Tensor, w_NK: Tensor) -> Tensor:
     """
     parts = zip(x_MK.split(EXACT, 1), w_NK.split(EXACT, 1), strict=True)
     products = [(x.float() @ w.float().T).int() for x, w in parts]
-    return torch.stack(products).sum(0, dtype=torch.int32) if len(products) > 1 else products[0]
+    total: Tensor = torch.stack(products).sum(0, dtype=torch.int32) if len(products) > 1 else products[0]
+    return total
 
 
 class QuantizedProduct(torch.autograd.Function):

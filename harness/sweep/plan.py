@@ -128,6 +128,7 @@ def make_plan(arguments: Sequence[str], *, store: Store, single: bool = False) -
     notes = _taken(found, seeds) if single else []
     planned = planned[:1] if single else planned
     assembler = Assembler(tuple(text for text in base if not text.startswith("seed=")))
+    assembler.adopt(base, node, choices)
     assembler.foresee(item.overrides for item in planned)
     graph = Graph(store)
     made = Plan(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.sweep.estimate import Size, least_gpus, training_cost
+from harness.sweep.estimate import Size, least_gpus, training_cost, weight_bytes
 from harness.sweep.table8 import GIB, LLAMA, table8
 
 
@@ -49,3 +49,13 @@ def test_estimated_memory_is_near_the_measured_peak_of_a_training() -> None:
     cost = training_cost(size, tokens=16384, sequence_length=256, micro_batch=16)
     assert cost.memory == pytest.approx(260159212, rel=0.15)
     assert cost.flops == 116366770176, "training counts by the same convention"
+
+
+@pytest.mark.parametrize(
+    ("name", "printed"), [("7B", {16: 12.58, 8: 6.65, 4: 3.94}), ("13B", {16: 24.40, 8: 12.53, 4: 7.34})]
+)
+def test_the_memory_column_of_the_surveys_table_10_is_met_within_2_percent(
+    name: str, printed: dict[int, float]
+) -> None:
+    for bits, gib in printed.items():
+        assert weight_bytes(LLAMA[name], bits=bits) / GIB == pytest.approx(gib, rel=0.02)

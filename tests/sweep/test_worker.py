@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from harness.axes.tracker import Tracker
-from harness.errors import StoreFullError
+from harness.errors import NewerFormatError, StoreFullError
 from harness.method import Choice
 from harness.store.records import read_record
 from harness.sweep.outcome import Outcomes
 from harness.sweep.plan import Plan, directory
+from harness.sweep.record import refuse_newer
 from harness.sweep.resources import Options
 from harness.sweep.worker import Worker
 
@@ -159,6 +160,19 @@ def test_a_full_disk_pauses_the_sweep_and_is_no_outcome(tmp_path: Path) -> None:
     assert Outcomes(tmp_path).read(plan.cells[0].keys[1]) is None
     assert not (directory(plan, plan.cells[0]) / "record.json").exists()
     assert worker._store.claims.names() == []
+
+
+def test_a_record_of_a_newer_version_is_neither_read_nor_overwritten(tmp_path: Path) -> None:
+    plan = toy_plan(tmp_path, grid(1, 1))
+    work(plan)
+    file = directory(plan, plan.cells[0]) / "record.json"
+    newer = json.dumps({**json.loads(file.read_text()), "format": 99, "outcome": "something new"})
+    file.write_text(newer)
+    with pytest.raises(NewerFormatError, match="by a newer version of harness"):
+        refuse_newer(plan)
+    with pytest.raises(NewerFormatError):
+        work(toy_plan(tmp_path, grid(1, 1)))
+    assert file.read_text() == newer
 
 
 def test_a_damaged_artifact_is_built_again(tmp_path: Path) -> None:

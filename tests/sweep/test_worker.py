@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,10 +17,11 @@ from harness.axes.tracker import Tracker
 from harness.errors import NewerFormatError, StoreFullError
 from harness.method import Choice
 from harness.store.records import read_record
+from harness.sweep import commands
 from harness.sweep.outcome import Outcomes
 from harness.sweep.plan import Plan, directory
 from harness.sweep.record import refuse_newer
-from harness.sweep.resources import Options
+from harness.sweep.resources import Need, Options
 from harness.sweep.worker import Worker
 
 from toy import ToyCell, executions, grid, toy_plan  # isort: skip
@@ -140,6 +142,28 @@ def test_one_bad_cell_neither_stops_nor_hides_the_others(tmp_path: Path) -> None
     cells = [*grid(2, 1), ToyCell({"beta.fault": "raises"}), ToyCell({"gamma.fault": "killed"})]
     worker = work(toy_plan(tmp_path, cells))
     assert Counter(o.status for o in worker.outcomes.values()) == {"ok": 2, "failed": 1, "lost": 1}
+
+
+def test_the_last_table_says_how_many_ended_how_and_the_exit_code_whether_all_is_well(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    faults = [ToyCell({"beta.fault": fault}) for fault in ("raises", "diverges", "incompatible")]
+    assert commands._work(toy_plan(tmp_path, [*grid(2, 1), *faults]), Options()) == 1
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("\u2502")]
+    counts = {row[1]: int(row[3]) for row in rows}
+    assert counts == {"ok": 2, "diverged": 1, "incompatible": 1, "failed": 1}
+    assert commands._work(toy_plan(tmp_path, [*grid(2, 1), faults[2]]), Options()) == 0, "a known result"
+
+
+def test_a_worker_with_little_room_leaves_large_stages_and_ends(tmp_path: Path) -> None:
+    plan = toy_plan(tmp_path, grid(2, 1))
+    worker = Worker(plan, Options(), Silent(), room=Need(processes=0))
+    assert worker.run() == {}
+    assert executions(tmp_path, "started") == []
+    work(toy_plan(tmp_path, grid(2, 1)))
+    shutil.rmtree(tmp_path / "records")
+    counting = Worker(plan, Options(), Silent(), room=Need(processes=0))
+    assert counting.run() == {"ok": 2}, "what others made is counted and recorded"
 
 
 def test_what_a_stage_leaves_running_ends_with_it(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from harness.sweep.manifest import write_manifest
 from harness.sweep.outcome import STATUSES
 from harness.sweep.plan import Plan, make_plan
 from harness.sweep.progress import Lines, Live, view
+from harness.sweep.record import refuse_newer
 from harness.sweep.resources import Need, Options
 from harness.sweep.worker import Terminated, Worker
 
@@ -132,6 +133,7 @@ def _parts(made: Plan) -> Iterator[Plan]:
 def _execute(made: Plan, options: Options, *, room: Need | None) -> tuple[int, bool]:
     """One worker on a plan; returns the exit code, and whether every cell has ended."""
     prepare_environment(made)
+    refuse_newer(made)
     write_manifest(made)
     shown = view(made)
     shown.say(made.summary())

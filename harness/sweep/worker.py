@@ -414,6 +414,8 @@ class Worker:
         self._terminated |= number == signal.SIGTERM
         if self._stopping == 1:
             number = len(self._running)
+            if not number:
+                return
             self.view.say(
                 f"finishing {number} running stage{'' if number == 1 else 's'}, starting no more; Ctrl-C "
                 f"again stops {'it' if number == 1 else 'them'} at once. The same command goes on from here"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,12 +14,14 @@ from typing import Any
 import pytest
 
 from harness.axes.tracker import Tracker
-from harness.errors import StoreFullError
+from harness.errors import NewerFormatError, StoreFullError
 from harness.method import Choice
 from harness.store.records import read_record
+from harness.sweep import commands
 from harness.sweep.outcome import Outcomes
 from harness.sweep.plan import Plan, directory
-from harness.sweep.resources import Options
+from harness.sweep.record import refuse_newer
+from harness.sweep.resources import Need, Options
 from harness.sweep.worker import Worker
 
 from toy import ToyCell, executions, grid, toy_plan  # isort: skip
@@ -141,6 +144,28 @@ def test_one_bad_cell_neither_stops_nor_hides_the_others(tmp_path: Path) -> None
     assert Counter(o.status for o in worker.outcomes.values()) == {"ok": 2, "failed": 1, "lost": 1}
 
 
+def test_the_last_table_says_how_many_ended_how_and_the_exit_code_whether_all_is_well(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    faults = [ToyCell({"beta.fault": fault}) for fault in ("raises", "diverges", "incompatible")]
+    assert commands._work(toy_plan(tmp_path, [*grid(2, 1), *faults]), Options()) == 1
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("\u2502")]
+    counts = {row[1]: int(row[3]) for row in rows}
+    assert counts == {"ok": 2, "diverged": 1, "incompatible": 1, "failed": 1}
+    assert commands._work(toy_plan(tmp_path, [*grid(2, 1), faults[2]]), Options()) == 0, "a known result"
+
+
+def test_a_worker_with_little_room_leaves_large_stages_and_ends(tmp_path: Path) -> None:
+    plan = toy_plan(tmp_path, grid(2, 1))
+    worker = Worker(plan, Options(), Silent(), room=Need(processes=0))
+    assert worker.run() == {}
+    assert executions(tmp_path, "started") == []
+    work(toy_plan(tmp_path, grid(2, 1)))
+    shutil.rmtree(tmp_path / "records")
+    counting = Worker(plan, Options(), Silent(), room=Need(processes=0))
+    assert counting.run() == {"ok": 2}, "what others made is counted and recorded"
+
+
 def test_what_a_stage_leaves_running_ends_with_it(tmp_path: Path) -> None:
     outcome_of(tmp_path, ToyCell({"beta.fault": "leaves_children"}))
     pid = int((tmp_path / "grandchild").read_text())
@@ -159,6 +184,19 @@ def test_a_full_disk_pauses_the_sweep_and_is_no_outcome(tmp_path: Path) -> None:
     assert Outcomes(tmp_path).read(plan.cells[0].keys[1]) is None
     assert not (directory(plan, plan.cells[0]) / "record.json").exists()
     assert worker._store.claims.names() == []
+
+
+def test_a_record_of_a_newer_version_is_neither_read_nor_overwritten(tmp_path: Path) -> None:
+    plan = toy_plan(tmp_path, grid(1, 1))
+    work(plan)
+    file = directory(plan, plan.cells[0]) / "record.json"
+    newer = json.dumps({**json.loads(file.read_text()), "format": 99, "outcome": "something new"})
+    file.write_text(newer)
+    with pytest.raises(NewerFormatError, match="by a newer version of harness"):
+        refuse_newer(plan)
+    with pytest.raises(NewerFormatError):
+        work(toy_plan(tmp_path, grid(1, 1)))
+    assert file.read_text() == newer
 
 
 def test_a_damaged_artifact_is_built_again(tmp_path: Path) -> None:

@@ -1,15 +1,23 @@
 """The plan: cells as Hydra composes them, stages shared, seeds where they belong, problems beforehand."""
 
+import io
+import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
-from harness.compose import compose
+from harness.compose import compose, load
 from harness.errors import ConfigError
 from harness.store import Store
+from harness.sweep import assemble
 from harness.sweep.assemble import Assembler
+from harness.sweep.costs import Costs, Known
+from harness.sweep.overview import problem_lines, stage_table
 from harness.sweep.plan import make_plan
 
 SMALL = ("scale=smoke", "corpus.max_bytes=300000")
@@ -167,6 +175,34 @@ def test_a_run_of_an_experiment_takes_its_first_cell(store: Store) -> None:
     assert "one cell of several" in plan.notes[0]
     whole = make_plan(["experiment=demo", "scale=smoke"], store=store)
     assert plan.cells[0].cell.id == whole.cells[0].cell.id
+
+
+def test_the_demos_plan_is_composed_few_times_and_read_at_80_columns(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    composed: list[object] = []
+
+    def load_and_count(overrides: Sequence[str]) -> Any:
+        composed.append(overrides)
+        return load(overrides)
+
+    monkeypatch.setattr(assemble, "load", load_and_count)
+    made = make_plan(["experiment=demo"], store=store)
+    assert len(composed) <= 2, "the base is composed once, and its axes' levels together"
+    assert re.fullmatch(r"\d+ cells, \d+ stages asked, \d+ to run, 0 in the store", made.summary())
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(stage_table(made, Costs(made, known=Known())))
+    lines = console.export_text().splitlines()
+    assert lines[0].split() == ["stage", "asked", "to", "run", "stored", "FLOPs", "memory", "disk", "hours"]
+    assert [line.split()[0] for line in lines[1:]] == [*made.cells[-1].cell.stages, "all"]
+    assert "\u2026" not in "".join(lines), "nothing is cut off"
+
+
+def test_each_reason_why_cells_cannot_work_is_given_once(store: Store) -> None:
+    made = make_plan([*SMALL, "stages=[corpus,tokenizer]", "quantizer=none,rtn", "seed=0,1"], store=store)
+    lines = problem_lines(made)
+    assert lines[0].startswith("cannot work (2 of 4 cells): quantizer: quantizer=rtn changes nothing")
+    assert lines[1] == "  quantizer=rtn"
 
 
 def test_cells_that_are_the_same_are_left_out(store: Store) -> None:

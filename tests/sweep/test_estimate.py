@@ -71,8 +71,8 @@ def test_the_planned_table_has_the_surveys_columns_and_bounds_what_it_printed() 
     for name, size in LLAMA.items():
         shown = PRINTED[name]
         assert full_gpus(size, batch=shown.full_batch) == shown.full_gpus
-        assert tuning_hours(size, gpus=shown.full_gpus, trained=1.0) < shown.full_hours
-        assert tuning_hours(size, gpus=1, trained=0.0) < shown.lora_hours
+        assert tuning_hours(size, gpus=shown.full_gpus) < shown.full_hours
+        assert tuning_hours(size, gpus=1, adapters=0) < shown.lora_hours
         for (memory, bits), speed in zip(SETTINGS, shown.speed, strict=True):
             assert decoding_limit(size, memory=memory, bits=bits) > speed
 
@@ -82,4 +82,4 @@ def test_limits_by_hand() -> None:
     assert decoding_limit(LLAMA["7B"], memory=A800, bits=16) == pytest.approx(2039 / 13.477, rel=1e-3)
     # 79.9 M tokens x (6 x 6.607e9 weights multiplied + 12 x 32 layers x 4096 x 512) over 2 x 312e12 FLOP/s
     by_hand = 79.875e6 * (6 * 6.607e9 + 12 * 32 * 4096 * 512) / 624e12 / 3600
-    assert tuning_hours(LLAMA["7B"], gpus=2, trained=1.0) == pytest.approx(by_hand, rel=2e-3)
+    assert tuning_hours(LLAMA["7B"], gpus=2) == pytest.approx(by_hand, rel=2e-3)

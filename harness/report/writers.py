@@ -263,12 +263,15 @@ def terminal(table: Table, *, width: int) -> Any:
 
     shown = RichTable(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     folded = terminal_width(table) > width
+    lines: list[tuple[list[str], list[TableCell | None]]]
     if folded and table.layout.columns:
         factors, lines = unfolded(table)
-        titles = [title_of(c, table) for c in table.columns if c.where == table.columns[0].where]
+        titles = [title_of(c, table) for c in distinct_metrics(table)]
     else:
         factors = list(table.rows[0])
-        lines = [(labels_of(row, table), cells) for row, cells in zip(table.rows, table.cells, strict=True)]
+        lines = [
+            (labels_of(row, table), list(cells)) for row, cells in zip(table.rows, table.cells, strict=True)
+        ]
         titles = [
             " ".join([*(o.replace(" ", "\xa0") for o in over(c, table)), title_of(c, table)])
             for c in table.columns
@@ -310,23 +313,38 @@ def terminal_width(table: Table) -> int:
     return sum(columns) + 3 * len(columns) + 12 * len(table.rows[0])
 
 
-def unfolded(table: Table) -> tuple[list[str], list[tuple[list[str], list[TableCell]]]]:
-    """Factors and lines of the table with the levels above its columns moved into the rows."""
-    lines = []
+def distinct_metrics(table: Table) -> list[Column]:
+    """One column for each metric, whatever the levels above it."""
+    found: dict[str, Column] = {}
+    for column in table.columns:
+        found.setdefault(column.info.name, column)
+    return list(found.values())
+
+
+def unfolded(table: Table) -> tuple[list[str], list[tuple[list[str], list[TableCell | None]]]]:
+    """Factors and lines of the table with the levels above its columns moved into the rows.
+
+    A metric that is left out under some level has None there
+    """
+    lines: list[tuple[list[str], list[TableCell | None]]] = []
+    names = [column.info.name for column in distinct_metrics(table)]
     for row, cells in zip(table.rows, table.cells, strict=True):
         pairs = zip(table.columns, cells, strict=True)
         for _, same in itertools.groupby(pairs, key=lambda pair: list(pair[0].where.items())):
             block = list(same)
-            found = [cell for _, cell in block]
-            if any(cell.missing != [NOT_IN_SWEEP] for cell in found):
-                lines.append((labels_of({**row, **block[0][0].where}, table), found))
+            found = {column.info.name: cell for column, cell in block}
+            if any(cell.missing != [NOT_IN_SWEEP] for cell in found.values()):
+                labels = labels_of({**row, **block[0][0].where}, table)
+                lines.append((labels, [found.get(name) for name in names]))
     return [*table.rows[0], *table.columns[0].where], lines
 
 
-def terminal_cell(cell: TableCell, *, folded: bool) -> Any:
+def terminal_cell(cell: TableCell | None, *, folded: bool) -> Any:
     """A number with its marks; its interval beside it, or below where space is short."""
     from rich.text import Text
 
+    if cell is None:
+        return Text("")
     if cell.estimate is None:
         return Text(why_missing(cell).partition(":")[0], style="dim italic")
     text = Text(cell.value, style={1: "bold", 2: "underline"}.get(cell.rank, ""))

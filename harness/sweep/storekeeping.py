@@ -129,7 +129,8 @@ def export(store: Store, name: str, target: Path) -> int:
         for key in [key for key in keys if key not in missing]:
             archive.add(store.path(key), arcname=f"artifacts/{key[:2]}/{key}")
     print(
-        f"{target}: {record['sweep']}/{record['cell']} with {len(keys) - len(missing)} artifacts; tar -xzf it into a store"
+        f"{target}: {record['sweep']}/{record['cell']} with {len(keys) - len(missing)} artifacts; "
+        "tar -xzf it into a store"
     )
     return 0
 

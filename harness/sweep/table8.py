@@ -110,10 +110,7 @@ def full_gpus(size: Size, *, batch: int) -> int:
 
 
 def tuning_hours(size: Size, *, gpus: int, adapters: int | None = None) -> float:
-    """Hours of the tuning at the peak rate of its GPUs, for full sequences.
-
-    `adapters` are the only weights trained, None where all are
-    """
+    """Hours at the GPUs' peak rate for full sequences; `adapters` alone are trained, where given."""
     flops = TUNING_TOKENS * size.flops_per_token(SEQUENCE_LENGTH, adapters=adapters)
     return flops / (PEAK_FLOPS * gpus) / 3600
 

@@ -10,7 +10,7 @@ import pytest
 import simulate
 
 from harness.errors import ConfigError, UnknownNameError
-from harness.report import claims, commands, frames, layout, published, records, reference, table
+from harness.report import claims, commands, frames, layout, published, records, reference, table, writers
 
 T10 = {
     "size": {"small": {"model": "tiny"}, "large": {"model": "mini"}},
@@ -108,13 +108,17 @@ def test_table_eight_shows_for_each_work_what_it_has_and_plans_the_rest(tmp_path
             record["facts"]["instruct"]["tokens_per_second"] = 4000.0
         else:
             del record["facts"]["instruct"]
+        record["metrics"].append(simulate.metric("efficiency", "efficiency", "decode", 100.0))
         path.write_text(json.dumps(record))
     results = frames.arrange(records.read(root, "t8"))
     found = table.build(results, layout.load_layout("T8"))
     shown = {
         work: [table.heading(c) for c in found.columns if c.where["work"] == work] for work in factors["work"]
     }
-    assert shown == {"full tuning": ["time", "tuning", "trained"], "16 bit": []}
+    assert shown == {"full tuning": ["time", "tuning", "trained", "decoding"], "16 bit": ["decoding"]}
+    _, lines = writers.unfolded(found)
+    blank = {tuple(labels): [cell is None for cell in cells] for labels, cells in lines}
+    assert blank["0.2 M", "16 bit"] == [True, True, True, False], "decoding stands under its own heading"
     out = commands.report("t8", table="T8", store=root, out=tmp_path / "t8", quiet=True)
     for file in ("README.md", "index.html"):
         text = (out / file).read_text(encoding="utf-8")

@@ -41,6 +41,11 @@ class Assembler:
         self._composed: dict[tuple[str, ...], Composed] = {}
         self._replaced: dict[tuple[tuple[str, ...], str], dict[str, Any]] = {}
 
+    def adopt(self, overrides: Sequence[str], node: DictConfig, choices: Mapping[str, str | None]) -> None:
+        """Take over a composition that somebody has already."""
+        raw = cast(dict[str, Any], OmegaConf.to_container(node, resolve=False))
+        self._composed[tuple(overrides)] = Composed(raw, choices)
+
     def foresee(self, cells: Iterable[Sequence[str]]) -> None:
         """Compose the axis nodes that these cells will need, one choice of every axis in each composition.
 
@@ -115,9 +120,7 @@ class Assembler:
     def _compose(self, overrides: tuple[str, ...]) -> Composed:
         """A composition by Hydra, once."""
         if overrides not in self._composed:
-            node, choices = self._load(overrides)
-            raw = cast(dict[str, Any], OmegaConf.to_container(node, resolve=False))
-            self._composed[overrides] = Composed(raw, choices)
+            self.adopt(overrides, *self._load(overrides))
         return self._composed[overrides]
 
 

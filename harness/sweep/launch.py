@@ -161,4 +161,4 @@ def read_plan(file: Path) -> tuple[Plan, Options, Need]:
 
 def job_overrides(arguments: Iterable[str]) -> list[str]:
     """A command line without what belongs to Hydra itself."""
-    return [text for text in arguments if not text.startswith(("hydra.", "hydra/"))]
+    return [text for text in arguments if not text.lstrip("+~").startswith(("hydra.", "hydra/"))]

@@ -83,9 +83,9 @@ def planned() -> tuple[list[str], list[list[str]], list[str]]:
         gpus = full_gpus(size, batch=shown.full_batch)
         batch = zero3_batch(size, gpus=gpus, memory=A800, sequence_length=SEQUENCE_LENGTH)
         cells = [row["model"], f"{gpus} ({shown.full_gpus})", f"<= {batch} ({shown.full_batch})"]
-        cells.append(f"{tuning_hours(size, gpus=gpus, trained=1.0):.1f} ({shown.full_hours})")
+        cells.append(f"{tuning_hours(size, gpus=gpus):.1f} ({shown.full_hours})")
         cells += ["1 (1)", f"<= {row['lora_batch'][True]} ({shown.lora_batch})"]
-        cells.append(f"{tuning_hours(size, gpus=1, trained=0.0):.1f} ({shown.lora_hours})")
+        cells.append(f"{tuning_hours(size, gpus=1, adapters=0):.1f} ({shown.lora_hours})")
         for place, (memory, bits) in enumerate(SETTINGS):
             cells.append(f"{row['inference_power_of_two'][place]} ({shown.inference[place]})")
             cells.append(f"<= {decoding_limit(size, memory=memory, bits=bits):.0f} ({shown.speed[place]})")
@@ -109,9 +109,12 @@ def full_gpus(size: Size, *, batch: int) -> int:
     return gpus
 
 
-def tuning_hours(size: Size, *, gpus: int, trained: float) -> float:
-    """Hours of the tuning at the peak rate of its GPUs, for full sequences."""
-    flops = TUNING_TOKENS * size.flops_per_token(SEQUENCE_LENGTH, trained=trained)
+def tuning_hours(size: Size, *, gpus: int, adapters: int | None = None) -> float:
+    """Hours of the tuning at the peak rate of its GPUs, for full sequences.
+
+    `adapters` are the only weights trained, None where all are
+    """
+    flops = TUNING_TOKENS * size.flops_per_token(SEQUENCE_LENGTH, adapters=adapters)
     return flops / (PEAK_FLOPS * gpus) / 3600
 
 

@@ -230,7 +230,12 @@ class Worker:
                 claim.release()
             return self._await(node.key)
         self._later.pop(node.key, None)
-        self._launch(node, share, claim, presence)
+        try:
+            self._launch(node, share, claim, presence)
+        except BaseException:
+            presence.leave()
+            claim.release()
+            raise
         return True
 
     def _await(self, key: str) -> bool:
@@ -261,12 +266,14 @@ class Worker:
         try:
             child = self._server.start(task, stage=node.stage, log=log, limits=limits, device=share.device)
         except (EOFError, ConnectionError) as error:
-            claim.release()
-            presence.leave()
-            if self._stopping:
-                return
+            if self._stopping:  # The signal that stops this process ended that one too.
+                raise KeyboardInterrupt from error
             raise HarnessError(f"the process that starts stages ended ({error}); see {log}") from error
-        claim.works_in(child.pid)
+        try:
+            claim.works_in(child.pid)
+        except BaseException:
+            child.kill()
+            raise
         self._states[node.key] = State.running
         self._queue.remove(node.key)
         self._running[node.key] = Running(node, child, claim, presence, share)

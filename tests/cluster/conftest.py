@@ -19,7 +19,7 @@ from harness.store import Store
 from harness.store.records import records
 
 
-def wait_for(condition: Callable[[], bool], *, seconds: float = 180.0, what: str = "it") -> None:
+def wait_for(condition: Callable[[], bool], *, seconds: float = 400.0, what: str = "it") -> None:
     """Wait until a condition holds."""
     end = time.monotonic() + seconds
     while not condition():

@@ -30,5 +30,5 @@ def test_ctrl_c_says_what_happens_and_the_same_command_goes_on(sweep: Sweep, tim
     assert "Traceback" not in said
     assert sum(sweep.runs("finished").values()) == (1 if times == 1 else 0)
     assert Store(sweep.root).claims.names() == []
-    assert sweep.start().wait(timeout=200) == 0, sweep.said()
+    assert sweep.start().wait(timeout=400) == 0, sweep.said()
     sweep.check(lost=1)

@@ -18,7 +18,8 @@ pytestmark = [
         importlib.util.find_spec("ray") is None, reason="no Ray here: pip install 'harness-lm[ray]'"
     ),
 ]
-RAY = ("hydra/launcher=ray", "hydra.launcher.ray.init={num_cpus:3,include_dashboard:false}")
+INIT = "+hydra.launcher.ray.init"
+RAY = ("hydra/launcher=ray", f"{INIT}.num_cpus=3", f"{INIT}.include_dashboard=false")
 
 
 def test_workers_of_a_ray_cluster_share_a_sweep_and_one_may_be_killed(sweep: Sweep) -> None:
@@ -30,7 +31,8 @@ def test_workers_of_a_ray_cluster_share_a_sweep_and_one_may_be_killed(sweep: Swe
         found = [store.claims.holder(key) for key in store.claims.names() if "." not in key]
         return {holder["pid"] for holder in found if holder}
 
-    wait_for(lambda: len(holders()) >= 2, what=f"two workers at once\n{sweep.said()}")
+    wait_for(lambda: len(holders()) >= 2 or process.poll() is not None, what="two workers at once")
+    assert process.poll() is None, sweep.said()
     victim = min(holders())
     assert victim != process.pid, "the workers are processes of their own"
     os.kill(victim, signal.SIGKILL)

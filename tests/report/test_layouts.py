@@ -95,6 +95,33 @@ def test_table_ten_has_the_surveys_rows_and_nested_columns(quantization: Path) -
     assert found.columns[1].unit == "%"
 
 
+def test_table_eight_shows_for_each_work_what_it_has_and_plans_the_rest(tmp_path: Path) -> None:
+    factors = {
+        "model": {"0.2 M": {"model": "micro"}, "0.9 M": {"model": "mini"}},
+        "work": {"full tuning": {"peft": "full"}, "16 bit": {"quantizer": "none"}},
+    }
+    root = simulate.experiment(tmp_path / "store", name="t8", factors=factors, items=20)
+    for path in (root / "records" / "t8").glob("*/record.json"):
+        record = json.loads(path.read_text())
+        if record["levels"]["work"] == "full tuning":
+            record["facts"]["instruct"]["seconds"] = 12.5
+            record["facts"]["instruct"]["tokens_per_second"] = 4000.0
+        else:
+            del record["facts"]["instruct"]
+        path.write_text(json.dumps(record))
+    results = frames.arrange(records.read(root, "t8"))
+    found = table.build(results, layout.load_layout("T8"))
+    shown = {
+        work: [table.heading(c) for c in found.columns if c.where["work"] == work] for work in factors["work"]
+    }
+    assert shown == {"full tuning": ["time", "tuning", "trained"], "16 bit": []}
+    out = commands.report("t8", table="T8", store=root, out=tmp_path / "t8", quiet=True)
+    for file in ("README.md", "index.html"):
+        text = (out / file).read_text(encoding="utf-8")
+        assert "Planned for LLaMA 7B to 65B" in text
+        assert "16 (16)" in text, "65B is planned on sixteen GPUs, as printed"
+
+
 def test_published_values_stand_beside_ours_and_say_what_differs(quantization: Path, tmp_path: Path) -> None:
     out = commands.report(
         "t10", table="T10", store=quantization, out=tmp_path, compare="published", quiet=True

@@ -106,6 +106,20 @@ def test_any_cell_is_assembled_as_hydra_composes_it(line: tuple[tuple[str, ...],
     assert (ours.id, ours.overrides) == (theirs.id, theirs.overrides)
 
 
+def test_choices_that_were_composed_together_equal_hydras_own_composition() -> None:
+    cells = [
+        ["optimizer=lion", "quantizer=rtn", "peft=lora", "peft.rank=2"],
+        ["optimizer=adamw", "quantizer=nf4", "peft=full"],
+        ["optimizer=sgd", "quantizer=rtn", "peft=lora"],
+    ]
+    assembler = Assembler(SMALL)
+    assembler.foresee(cells)
+    for overrides in cells:
+        theirs, ours = compose([*SMALL, *overrides]), assembler.cell(overrides)
+        assert (ours.config, ours.id) == (theirs.config, theirs.id)
+    assert len(assembler._composed) == 3, "the base, and two that hold all choices"
+
+
 @pytest.mark.parametrize("bad", ["optimizer.weight_dekay=1", "pretrain.learning_rate=fast", "attention=gqq"])
 def test_a_bad_value_of_any_cell_is_refused_before_anything_runs(store: Store, bad: str) -> None:
     key, _, value = bad.partition("=")

@@ -118,7 +118,8 @@ def export(store: Store, name: str, target: Path) -> int:
     """
     where, record = find_record(store.root, name)
     keys = closure(store, (stage["key"] for stage in record["stages"]))
-    missing = [key for key in keys if store.find(key) is None]
+    there = [key for key in keys if store.find(key) is not None]
+    missing = [key for key in keys if key not in there]
     if missing and record["outcome"]["status"] == "ok":
         raise StoreError(
             f"{name} rests on {len(missing)} artifacts that are gone ({missing[0][:12]}, ...); run its sweep "
@@ -126,11 +127,10 @@ def export(store: Store, name: str, target: Path) -> int:
         )
     with tarfile.open(target, "w:gz") as archive:
         archive.add(where, arcname=f"records/{record['sweep']}/{record['cell']}")
-        for key in [key for key in keys if key not in missing]:
+        for key in there:
             archive.add(store.path(key), arcname=f"artifacts/{key[:2]}/{key}")
     print(
-        f"{target}: {record['sweep']}/{record['cell']} with {len(keys) - len(missing)} artifacts; "
-        "tar -xzf it into a store"
+        f"{target}: {record['sweep']}/{record['cell']} with {len(there)} artifacts; tar -xzf it into a store"
     )
     return 0
 

@@ -106,8 +106,17 @@ class ExternalGPTQ(Quantizer):
         write_legacy_config(directory / "config.json")
         rows = [row for ids_BT in calibration.batches_BT for row in ids_BT.tolist()]
         (directory / "calibration.json").write_text(json.dumps(rows))
-        names = ("bits", "group_size", "symmetric", "damping", "act_order", "static_groups", "batch_size")
-        options = {name: getattr(self.config, name) for name in names} | {"library": self.name}
+        config = self.config
+        options = {
+            "library": self.name,
+            "bits": config.bits,
+            "group_size": config.group_size,
+            "symmetric": config.symmetric,
+            "damping": config.damping,
+            "act_order": config.act_order,
+            "static_groups": config.static_groups,
+            "batch_size": config.batch_size,
+        }
         (directory / "options.json").write_text(json.dumps(options))
 
     def take_back(self, model: nn.Module, directory: Path) -> nn.Module:

@@ -66,11 +66,11 @@ GPTQMODEL := .venv-gptqmodel/bin/python
 auto-gptq-env: ## an interpreter with auto_gptq, for quantizer=auto_gptq quantizer.python=.venv-auto-gptq/bin/python
 	$(PYTHON) -m venv .venv-auto-gptq
 	$(AUTO_GPTQ) -m pip --disable-pip-version-check install --progress-bar off -q $(TORCH)
-	$(AUTO_GPTQ) -m pip --disable-pip-version-check install --progress-bar off -q -r plugins/auto_gptq/requirements.txt
+	$(AUTO_GPTQ) -m pip --disable-pip-version-check install --progress-bar off -q -r plugins/own-interpreter/auto_gptq.txt
 
 gptqmodel-env: ## an interpreter with gptqmodel, for quantizer=gptqmodel
 	$(PYTHON) -m venv .venv-gptqmodel
-	$(GPTQMODEL) -m pip --disable-pip-version-check install --progress-bar off -q -r plugins/gptq_model/requirements.txt
+	$(GPTQMODEL) -m pip --disable-pip-version-check install --progress-bar off -q -r plugins/own-interpreter/gptqmodel.txt
 
 test-auto-gptq: $(VENV)/.dev ## the real auto_gptq against ours: all of it on a GPU, what computes on a CPU
 	@test -x $(AUTO_GPTQ) || { echo "make auto-gptq-env first"; exit 1; }

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from harness.errors import IncompatibleError
+from harness.errors import DataError, IncompatibleError
 from harness.rng import Purpose
 from harness.stages._calibration import training_tokens
 from harness.stages._training import run_training
@@ -81,6 +81,7 @@ def sequences(work: Work, loaded: Loaded, method: Quantizer) -> np.ndarray:
     """Rows to train on: what the model itself writes, else all of the training split.
 
     Shapes: N x sequence_length, int64
+    Raises: DataError where the training split is shorter than one row
     """
     length = work.config.sequence_length
     generator = torch.Generator().manual_seed(work.stream(Purpose.sampling))
@@ -90,6 +91,11 @@ def sequences(work: Work, loaded: Loaded, method: Quantizer) -> np.ndarray:
         return ids_NT
     stream = training_tokens(work, loaded, wanted=length)
     whole = len(stream) // length
+    if not whole:
+        raise DataError(
+            f"quantizer={method.name} needs {length} training tokens and the training split has "
+            f"{len(stream)}; lower quantize.sequence_length"
+        )
     return stream[: whole * length].astype(np.int64).reshape(whole, length)
 
 

@@ -106,15 +106,16 @@ class ExternalGPTQ(Quantizer):
         write_legacy_config(directory / "config.json")
         rows = [row for ids_BT in calibration.batches_BT for row in ids_BT.tolist()]
         (directory / "calibration.json").write_text(json.dumps(rows))
+        config = self.config
         options = {
             "library": self.name,
-            "bits": self.config.bits,
-            "group_size": self.config.group_size,
-            "symmetric": self.config.symmetric,
-            "damping": self.config.damping,
-            "act_order": self.config.act_order,
-            "static_groups": self.config.static_groups,
-            "batch_size": self.config.batch_size,
+            "bits": config.bits,
+            "group_size": config.group_size,
+            "symmetric": config.symmetric,
+            "damping": config.damping,
+            "act_order": config.act_order,
+            "static_groups": config.static_groups,
+            "batch_size": config.batch_size,
         }
         (directory / "options.json").write_text(json.dumps(options))
 

@@ -68,32 +68,30 @@ def gptq_codes(
         order = torch.argsort(hessian.diagonal(), descending=True, stable=True)
         hessian = hessian[order][:, order]
     factor = inverse_factor(hessian, damping).to(weight.dtype)
-    rest = weight[:, order].clone()
+    rest_IO = weight.T[order].contiguous()  # a column of the weight is a row here: it lies together
     grouped = config.granularity is Granularity.group
     group_of = (order // config.group_size if grouped else torch.zeros_like(order)).tolist()
-    scale, zero = grid.scale.clone(), grid.zero.clone()
-    codes = torch.empty_like(rest)
+    scale, zero = grid.scale.T.contiguous(), grid.zero.T.contiguous()
+    codes_IO = torch.empty_like(rest_IO)
     top = 2**config.bits - 1
     if grouped:  # a group lies within one block, whose columns are up to date
         block_size = -(-block_size // config.group_size) * config.group_size
     for start in range(0, in_features, block_size):
         end = min(start + block_size, in_features)
-        block, block_factor = rest[:, start:end], factor[start:end, start:end]
+        block, block_factor = rest_IO[start:end], factor[start:end, start:end]
         errors = torch.zeros_like(block)
         for i in range(end - start):
             column = start + i
             group = group_of[column]
             if grouped and not act_order and column % config.group_size == 0:
-                fresh = make_grid(rest[:, column : column + config.group_size], config)
-                scale[:, group], zero[:, group] = fresh.scale[:, 0], fresh.zero[:, 0]
-            s, z = scale[:, group], zero[:, group]
-            w = block[:, i]
-            q = (torch.round(w / s) + z).clamp_(0, top)
-            codes[:, column] = q
-            error = (w - (q - z) * s) / block_factor[i, i]
-            errors[:, i] = error
-            block[:, i + 1 :] -= error[:, None] * block_factor[i, i + 1 :]
-        rest[:, end:] -= errors @ factor[start:end, end:]
-    in_place = torch.empty_like(codes)
-    in_place[:, order] = codes
-    return in_place, Grid(scale=scale, zero=zero, bits=config.bits)
+                fresh = make_grid(rest_IO[column : column + config.group_size].T, config)
+                scale[group], zero[group] = fresh.scale[:, 0], fresh.zero[:, 0]
+            w, s, z = block[i], scale[group], zero[group]
+            q = (w / s).round_().add_(z).clamp_(0, top)
+            codes_IO[column] = q
+            errors[i] = (w - (q - z) * s) / block_factor[i, i]
+            block[i + 1 :].addr_(block_factor[i, i + 1 :], errors[i], alpha=-1)
+        rest_IO[end:].addmm_(factor[start:end, end:].T, errors, alpha=-1)
+    in_place = torch.empty_like(weight)
+    in_place[:, order] = codes_IO.T
+    return in_place, Grid(scale=scale.T.contiguous(), zero=zero.T.contiguous(), bits=config.bits)

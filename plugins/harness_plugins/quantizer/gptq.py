@@ -97,6 +97,7 @@ class GPTQ(UniformQuantizer):
         }
         if errors["gptq"] > errors["rtn"]:
             codes, grid = plain.codes(weight), plain
+        errors["stored"] = min(errors["gptq"], errors["rtn"])
         if held_out is not None:
             errors["held_out_gptq"] = output_error(held_out.sum, weight, grid.values(codes))
             errors["held_out_rtn"] = output_error(held_out.sum, weight, plain.nearest(weight))

@@ -123,13 +123,30 @@ def calibration() -> Calibration:
     return Calibration(batches_BT=batches, sha256="")
 
 
-def logits_error(name: str, **options: Any) -> float:
+def logits(name: str, **options: Any) -> Tensor:
+    """Logits of the planted model under a quantizer."""
     ids = torch.randint(3, tiny.VOCABULARY, (4, 48), generator=torch.Generator().manual_seed(5))
+    model = planted_model()
+    if name:
+        model = tiny.choose("quantizer", name, **options).build().quantize(model, calibration())
     with torch.no_grad():
-        expected = planted_model()(input_ids=ids).logits
-        model = tiny.choose("quantizer", name, **options).build().quantize(planted_model(), calibration())
-        got = model(input_ids=ids).logits
-    return float((got - expected).norm() / expected.norm())
+        return model(input_ids=ids).logits  # type: ignore[no-any-return]
+
+
+def logits_error(name: str, **options: Any) -> float:
+    """Error of the logits, against those of the model as it was."""
+    expected = logits("")
+    return float((logits(name, **options) - expected).norm() / expected.norm())
+
+
+def test_llm_int8_keeps_a_model_whose_outliers_break_plain_int8() -> None:
+    weights_only = logits("rtn", bits=8, scale_dtype="float32")  # the same codes, inputs as they are
+
+    def error(name: str) -> float:
+        return float((logits(name) - weights_only).norm() / weights_only.norm())
+
+    assert error("zeroquant") > 0.1, "rounding the inputs loses more than a tenth of the logits"
+    assert error("llm_int8") < 0.3 * error("zeroquant")
 
 
 def test_smoothing_beats_plain_int8_on_outliers_and_searching_is_no_worse() -> None:

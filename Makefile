@@ -47,8 +47,8 @@ lint: $(VENV)/.dev
 	MYPYPATH=plugins $(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.dev ## measure speed against peers, as ratios in one run
-	$(BIN)/python -m pytest -s tests/benchmarks/bench_*.py
+bench: $(VENV)/.dev ## measure speed against peers, as ratios in one run, and print the tables
+	$(BIN)/python -m pytest -s tests/benchmarks
 
 docs: $(VENV)/.core ## regenerate docs/ from the registry
 	$(BIN)/python -m harness.docs

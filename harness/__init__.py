@@ -62,7 +62,7 @@ _PUBLIC = {
         ),
         "harness.axes.quantizer",
     ),
-    **dict.fromkeys(("pack_codes", "unpack_codes", "packed_width"), "harness.ops.packing"),
+    **dict.fromkeys(("pack_codes", "unpack_codes", "unpack_levels", "packed_width"), "harness.ops.packing"),
     "Optimizer": "harness.axes.optimizer",
     "Schedule": "harness.axes.schedule",
     "BatchSchedule": "harness.axes.batch_schedule",

@@ -116,6 +116,7 @@ from harness.ops.linear import parallel_linear as parallel_linear
 from harness.ops.packing import pack_codes as pack_codes
 from harness.ops.packing import packed_width as packed_width
 from harness.ops.packing import unpack_codes as unpack_codes
+from harness.ops.packing import unpack_levels as unpack_levels
 from harness.ops.paged_cache import PagedCache as PagedCache
 from harness.ops.rotary import cos_sin as cos_sin
 from harness.ops.rotary import inverse_frequencies as inverse_frequencies

@@ -49,6 +49,10 @@ class StoreFullError(StoreError):
     """The store's disk is full; free space and run the same command again."""
 
 
+class NewerFormatError(StoreError):
+    """A newer version of harness wrote it; this one neither reads nor overwrites it."""
+
+
 class CorruptArtifactError(StoreError):
     """An artifact whose content does not match its hash."""
 

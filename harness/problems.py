@@ -18,6 +18,8 @@ from harness.stages import stage_class
 
 OUR_FAMILY = "harness"
 """`model_type` of our own checkpoints."""
+_SHAPES: dict[str, Any] = {}
+"""Models of shapes without data, by what determines them."""
 
 
 def problems(cell: Cell) -> list[Problem]:
@@ -31,7 +33,7 @@ def problems(cell: Cell) -> list[Problem]:
     checking = [choice for choice in chosen if _has_check(choice.method)]
     if cell.model_path() is None:
         try:
-            model = _meta_model(cell) if checking else None
+            model = shapes_of(cell) if checking else None
             cell.spec()
         except (ConfigError, IncompatibleError) as error:
             return [*found, Problem(where="model", message=str(error))]
@@ -62,13 +64,21 @@ def _has_check(method: type[Method]) -> bool:
     return any("check" in vars(base) for base in method.__mro__ if base is not Method)
 
 
-def _meta_model(cell: Cell) -> Any:
+def shapes_of(cell: Cell) -> Any:
+    """The cell's own model without data, once for all cells of that shape; None where it brings one.
+
+    Raises: ConfigError, IncompatibleError where shape and methods do not fit
+    """
     from harness.model import meta_model
 
     spec = cell.spec()
-    shape = {axis: cell.choice(axis) for axis in MODEL_AXES}
-    present = {axis: choice for axis, choice in shape.items() if choice is not None}
-    return meta_model(spec, present) if spec is not None and len(present) == len(MODEL_AXES) else None
+    shape = {axis: choice for axis in MODEL_AXES if (choice := cell.choice(axis)) is not None}
+    if spec is None or len(shape) != len(MODEL_AXES):
+        return None
+    name = f"{spec} {shape}"
+    if name not in _SHAPES:
+        _SHAPES[name] = meta_model(spec, shape)
+    return _SHAPES[name]
 
 
 def _family(cell: Cell) -> Iterator[Problem]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -111,6 +112,21 @@ def replace_module(model: nn.Module, name: str, new: nn.Module) -> None:
     setattr(model.get_submodule(parent), child, new)
 
 
+def unpacked(model: nn.Module) -> nn.Module:
+    """The model with its packed layers as they were before, on their dequantized weights; in place."""
+    with torch.device("meta"):
+        plain = type(model)(model.config)  # type: ignore[call-arg]
+    for name, packed in list(model.named_modules()):
+        if isinstance(packed, PackedLinear):
+            layer = plain.get_submodule(name)
+            weight = packed.dequantize()
+            weight = weight.T.contiguous() if type(layer).__name__ == "Conv1D" else weight
+            layer.weight = nn.Parameter(weight, requires_grad=False)
+            layer.bias = packed.bias
+            replace_module(model, name, layer)
+    return model
+
+
 def planned_bytes(model: nn.Module, quantizer: Quantizer | None, *, bits: int = 16) -> float:
     """Bytes that a model's weights take in memory: packed linear layers, everything else at `bits`.
 
@@ -178,6 +194,13 @@ class Quantizer(Method):
     def bits_per_weight(self, in_features: int, out_features: int) -> float:
         """Bits stored for each weight of a layer, scales and zeros included, by formula."""
         raise NotImplementedError
+
+    def write_file(self, model: nn.Module, tokenizer: Any, directory: Path) -> Path | None:
+        """Quantize a dense Hugging Face model into a file of the method's own programs; None without any.
+
+        Raises: IncompatibleError where such a file cannot say what the model computes
+        """
+        return None
 
     @classmethod
     def unavailable(cls, config: Any) -> str | None:

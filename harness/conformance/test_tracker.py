@@ -96,6 +96,23 @@ def test_what_it_is_told_stays_as_it_was(method: type[Tracker]) -> None:
     assert found.record_kept, "copy `record` before you change it"
 
 
+def test_a_report_stays_as_it_was(method: type[Tracker]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        report, before = Path(name) / "report", Path.cwd()
+        report.mkdir()
+        (report / "index.html").write_text("<h1>trial</h1>")
+        sweep = {"sweep": "trial", "directory": str(Path(name) / "records")}
+        here = Path(name) / "here"
+        here.mkdir()
+        os.chdir(here)
+        try:
+            method().report_written(dict(sweep), str(report))
+        finally:
+            os.chdir(before)
+        assert [path.name for path in report.iterdir()] == ["index.html"]
+        assert not list(here.iterdir()), "write below sweep['directory'], not into the working directory"
+
+
 def test_a_cell_that_ends_before_its_first_stage_is_no_error(method: type[Tracker]) -> None:
     with tempfile.TemporaryDirectory() as name:
         tracker, run = method(), run_of(Path(name))

@@ -101,18 +101,22 @@ def _copy(rng: random.Random) -> Draft:
 
 
 def _associative_recall(rng: random.Random) -> Draft:
-    """Multi-query associative recall (Arora et al. 2023, arXiv:2312.04927): four pairs, two of them asked."""
-    words = rng.sample(WORDS, 8)
-    keys, values = words[:4], words[4:]
-    one, two, other, _ = rng.sample(range(4), 4)
+    """Multi-query associative recall: each key again, in an order that is asked for, followed by its value.
+
+    Paper: Arora et al. 2023, arXiv:2312.04927, section 3; two pairs, which 0.2 M parameters learn in 6,000
+    examples, where they learn four in none of 10,000
+    """
+    keys = rng.sample(WORDS, 2)
+    values = rng.sample([word for word in WORDS if word not in keys], 2)
     pairs = " , ".join(f"{key} {value}" for key, value in zip(keys, values, strict=True))
-    answer = f"{values[one]} {values[two]}"
-    wrong = [
-        f"{values[two]} {values[one]}",
-        f"{values[one]} {values[other]}",
-        f"{values[other]} {values[two]}",
-    ]
-    return f"Recall: {pairs} . {keys[one]} {keys[two]}", answer, {"exact": answer, "num_words": 2}, wrong
+    first, second = rng.sample(range(2), 2)
+
+    def told(one: int, two: int) -> str:
+        return f"{keys[first]} {values[one]} , {keys[second]} {values[two]}"
+
+    answer = told(first, second)
+    wrong = [told(second, first), told(first, first), told(second, second)]
+    return f"Recall: {pairs} . {keys[first]} {keys[second]}", answer, {"exact": answer}, wrong
 
 
 def _passkey(rng: random.Random) -> Draft:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from harness.axes import MODEL_AXES
@@ -38,6 +39,7 @@ def card_files() -> list[Path]:
     return [file for file in files if "published" in file.read_text(encoding="utf-8")]
 
 
+@cache
 def card(file: Path) -> Card:
     """The card of a preset, counted on the meta device with the published vocabulary."""
     lines = file.read_text(encoding="utf-8").splitlines()

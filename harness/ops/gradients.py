@@ -27,18 +27,17 @@ def multiply(parameters: Iterable[nn.Parameter], factor: Tensor) -> None:
         torch._foreach_mul_(found, factor.to(found[0].dtype))
 
 
-def gradient_norm(model: nn.Module) -> Tensor:
+def gradient_norm(parameters: Iterable[nn.Parameter], *, split_over: Any) -> Tensor:
     """L2 norm of all gradients, over all processes that hold a part of the weights.
 
     A model whose layers are spread over processes names their group in `split_over`.
     """
     found: dict[Any, list[Tensor]] = {}
-    for gradient in gradients(model.parameters()):
+    for gradient in gradients(parameters):
         # Whole tensors, and those split over each grid, have a norm of their own.
         found.setdefault(getattr(gradient, "device_mesh", None), []).append(gradient)
     parts: list[Any] = [torch.nn.utils.get_total_norm(group) for group in found.values()]
     whole: list[Tensor] = [part.full_tensor() if hasattr(part, "full_tensor") else part for part in parts]
-    split_over = getattr(model, "split_over", None)
     if len(whole) == 1 and split_over is None:
         return whole[0]
     square = sum((norm.square() for norm in whole), torch.zeros(()))
@@ -49,6 +48,7 @@ def gradient_norm(model: nn.Module) -> Tensor:
 
 def clip_gradients(model: nn.Module, max_norm: float) -> Tensor:
     """Scale gradients down to a maximum norm; returns the norm before."""
-    norm = gradient_norm(model)
-    multiply(model.parameters(), (max_norm / (norm + 1e-6)).clamp(max=1.0))
+    parameters = list(model.parameters())  # walking the modules costs as much as scaling a small model
+    norm = gradient_norm(parameters, split_over=getattr(model, "split_over", None))
+    multiply(parameters, (max_norm / (norm + 1e-6)).clamp(max=1.0))
     return norm

@@ -53,3 +53,19 @@ def unpack_codes(packed: Tensor, bits: int, num_codes: int) -> Tensor:
     for plane in range(bits):
         codes |= ((planes[..., plane : plane + 1] >> lanes) & 1) << plane
     return codes.flatten(-2)[..., :num_codes]
+
+
+def unpack_levels(packed: Tensor, bits: int, num_codes: int, levels: Tensor) -> Tensor:
+    """The level that each stored code stands for; 2 and 4 bits are looked up a whole byte at a time.
+
+    Shapes: (..., packed_width(n, bits)) uint8, levels 2**bits float32 -> (..., n) float32
+    """
+    if bits not in (2, 4):
+        codes = unpack_codes(packed, bits, num_codes)
+        return torch.index_select(levels, 0, codes.flatten().int()).view(codes.shape)
+    every_byte = torch.arange(256, dtype=torch.uint8, device=packed.device)[:, None]
+    table = levels[unpack_codes(every_byte, bits, 8 // bits).long()]
+    # One element as wide as a byte's levels: a gather of scalars is several times as fast as one of rows.
+    wide = table.view(torch.int64 if bits == 4 else torch.complex128).flatten()
+    values = torch.index_select(wide, 0, packed.flatten().int()).view(torch.float32)
+    return values.view(*packed.shape[:-1], -1)[..., :num_codes]

@@ -66,13 +66,14 @@ def report(
     results = results_of(records)
     if table is None:
         layout = own_layout(experiment, records[-1], results)
+    beside = published.beside(layout, results) if compare else None
     built = build(results, layout)
     made = Report(
         table=built,
         results=results,
         claims=check_all(results, [*(records[-1].experiment.get("claims") or ()), *layout.claims]),
         figures=figures(built, results) if {"md", "html"} & set(formats) else [],
-        beside=published.beside(layout, results) if compare else None,
+        beside=beside,
     )
     folder = Path(out) if out is not None else default_folder(experiment, records, store)
     write(made, folder, formats=formats, images=images)

@@ -218,9 +218,9 @@ def marginal_effects(table: Table, results: Results) -> Figure | None:
         "marginal_effects",
         "Marginal effects.",
         EFFECT_CAPTION,
-        size=(WIDE if per_row == 3 else 3.6 * per_row, max(1.3, height)),
+        size=(WIDE if per_row > 1 else HALF, max(1.3, height)),
         paint=paint,
-        wide=True,
+        wide=per_row > 1,
     )
 
 

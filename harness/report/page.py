@@ -78,7 +78,7 @@ def head_facts(table: Table, results: Results, claims: Sequence[Checked]) -> lis
         at = " · ".join(table.layout.text(v) for v in table.baseline.values())
         facts.append(f"baseline <b>{html.escape(at)}</b>")
     if claims:
-        said = Counter(claim.verdict for claim in claims)
+        said = Counter(str(claim.verdict) for claim in claims)
         order = (("confirmed", "good"), ("refuted", "bad"), ("undecided", "open"))
         counts = ", ".join(f'<b class="{c}">{said[v]} {v}</b>' for v, c in order if said[v])
         facts.append(f'<a href="#claims">claims</a> {counts}')

@@ -10,7 +10,7 @@ from harness.report.records import Record, label
 
 def tuning_notes(records: Sequence[Record]) -> list[str]:
     """How the values were chosen, and what was chosen for which method: sentences for the whole table."""
-    found = {}
+    found: dict[tuple[str, str], dict[str, Any]] = {}
     for record in records:
         tune = record.data.get("tune")
         if tune and tune.get("chosen") is not None:

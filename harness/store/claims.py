@@ -45,10 +45,14 @@ class Claim:
         self.release()
 
     def works_in(self, pid: int) -> None:
-        """Note the process group that does the work, so that a takeover can end what is left of it."""
+        """Note the process group that does the work, so that a takeover can end what is left of it.
+
+        Raises: StoreFullError, StoreError where the store is read-only
+        """
         self._owner["worker"] = [pid, _start_time(pid)]
         if self._is_mine():
-            _replace(self.path, self._owner)
+            with disk_errors(self.path):
+                _replace(self.path, self._owner)
 
     def release(self) -> None:
         """Give the claim up; does nothing if it was taken over."""
@@ -236,8 +240,12 @@ def _create_exclusive(path: Path, owner: dict[str, Any]) -> bool:
 
 def _replace(path: Path, owner: dict[str, Any]) -> None:
     temporary = path.with_name(f".{owner['token']}.{uuid.uuid4().hex[:8]}")
-    temporary.write_text(json.dumps(owner), encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(json.dumps(owner), encoding="utf-8")
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.errors import StoreError
+from harness.errors import NewerFormatError, StoreError
 from harness.store.files import write_json
 
 FORMAT = 1
@@ -30,7 +30,7 @@ def write_record(directory: Path, record: dict[str, Any]) -> None:
 def read_record(path: Path) -> dict[str, Any]:
     """Read a record; `path` is its directory or its record.json.
 
-    Raises: StoreError where there is none, it is unreadable, or a newer version wrote it
+    Raises: StoreError where there is none or it is unreadable; NewerFormatError
     """
     file = path / NAME if path.is_dir() else path
     try:
@@ -42,7 +42,7 @@ def read_record(path: Path) -> dict[str, Any]:
     if not isinstance(record, dict) or "format" not in record:
         raise StoreError(f"{file} is not a record: it has no 'format'")
     if record["format"] > FORMAT:
-        raise StoreError(
+        raise NewerFormatError(
             f"{file} was written by a newer version of harness (format {record['format']}, this one reads "
             f"{FORMAT}); upgrade harness to read it"
         )

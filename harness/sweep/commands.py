@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import sys
+import signal
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -18,14 +18,18 @@ from harness.sweep.launch import WORKER, Hydra, job_overrides, launch, options, 
 from harness.sweep.manifest import write_manifest
 from harness.sweep.outcome import STATUSES
 from harness.sweep.plan import Plan, make_plan
-from harness.sweep.progress import Live, view
-from harness.sweep.resources import Options
-from harness.sweep.worker import Worker
+from harness.sweep.progress import Lines, Live, view
+from harness.sweep.record import refuse_newer
+from harness.sweep.resources import Need, Options
+from harness.sweep.worker import Terminated, Worker
 
 __all__ = ["Hydra", "multirun", "options", "run", "sweep"]
 FULL_EXIT = 75
 """EX_TEMPFAIL: the same command goes on once there is room."""
 INTERRUPTED_EXIT = 130
+TERMINATED_EXIT = 143
+NO_ROOM = Need(processes=0)
+"""Of a worker that runs nothing: it counts what others have done."""
 _QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "1",
@@ -66,12 +70,22 @@ def multirun(
 ) -> int:
     """What Hydra's multirun does: the whole sweep, here or through the chosen launcher, then `finished`."""
     made = make_plan(job_overrides(arguments), store=Store())
-    if hydra.places_workers and made.first.missing():
-        prepare_environment(made.first)
-        print(made.first.summary(), file=sys.stderr)
-        launch(made, chosen, hydra)
-        # Their results are in the store; what is left to do here is to count, or to finish.
-    code = _work(made, chosen)
+    say = Lines(made).say
+
+    def place(part: Plan) -> bool:
+        if not part.missing():
+            return False
+        prepare_environment(part)
+        write_manifest(part)
+        say(part.summary())
+        launch(part, chosen, hydra, say)
+        return True
+
+    try:
+        code = _work(made, chosen, place=place if hydra.places_workers else None)
+    except KeyboardInterrupt:
+        say(f"left; workers that were placed go on (harness watch {made.name}); the same command too")
+        return INTERRUPTED_EXIT
     if code in (0, 1):
         finished(made)
     return code
@@ -81,32 +95,51 @@ def work_on(file: Path) -> int:
     """One worker of a plan, placed by a launcher."""
     # A launcher's own way to start processes (joblib's loky) is not known to our fork server.
     multiprocessing.set_start_method("forkserver", force=True)
-    made, chosen = read_plan(file)
-    return _work(made, chosen)
+    made, chosen, room = read_plan(file)
+    code, _ = _execute(made, chosen, room=room)
+    if code == TERMINATED_EXIT:
+        # Dead by the signal, as its scheduler expects: a job that returned would count as done, not requeued.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+    return code
 
 
-def _work(made: Plan, options: Options) -> int:
-    """All trials first, where there are any; then the sweep's own cells."""
+def _work(made: Plan, options: Options, *, place: Callable[[Plan], bool] | None = None) -> int:
+    """All of a plan, here, or in workers that `place` starts; returns the exit code.
+
+    What was placed is counted here, not run: this may be a login node.
+    """
+    code = 0
+    for part in _parts(made):
+        placed = place is not None and place(part)
+        code, ended = _execute(part, options, room=NO_ROOM if placed else None)
+        if not ended:
+            break
+    return code
+
+
+def _parts(made: Plan) -> Iterator[Plan]:
+    """What runs one after the other: the trials of a tuning, round by round; then the sweep's own cells."""
     tuning = made.tuning
     while tuning is not None:
-        code = _execute(tuning.trials(), options)
-        if code not in (0, 1):
-            return code
+        yield tuning.trials()
         tuning.look()
         if tuning.settled:
             made.cells = tuning.cells()
             break
-    return _execute(made, options)
+    yield made
 
 
-def _execute(made: Plan, options: Options) -> int:
+def _execute(made: Plan, options: Options, *, room: Need | None) -> tuple[int, bool]:
+    """One worker on a plan; returns the exit code, and whether every cell has ended."""
     prepare_environment(made)
+    refuse_newer(made)
     write_manifest(made)
     shown = view(made)
     shown.say(made.summary())
     for note in made.notes:
         shown.say(note)
-    worker = Worker(made, options, shown)
+    worker = Worker(made, options, shown, room=room)
     code = 0
     try:
         worker.run()
@@ -116,14 +149,19 @@ def _execute(made: Plan, options: Options) -> int:
     except KeyboardInterrupt:
         shown.say("stopped; the same command goes on from here")
         code = INTERRUPTED_EXIT
+    except Terminated:
+        shown.say("terminated; the same command goes on from here")
+        code = TERMINATED_EXIT
     finally:
         if isinstance(shown, Live):
             shown.close()
     outcomes = Counter(outcome.status for outcome in worker.outcomes.values())
     print_outcomes(made, outcomes)
+    ended = len(made.cells) == sum(outcomes.values())
     if code:
-        return code
-    return 0 if set(outcomes) <= {"ok", "incompatible"} else 1
+        return code, False
+    unfinished = not ended and room in (None, NO_ROOM)
+    return (0 if set(outcomes) <= {"ok", "incompatible"} and not unfinished else 1), ended
 
 
 def prepare_environment(made: Plan) -> None:

@@ -88,6 +88,8 @@ def reproduce(arguments: Sequence[str]) -> int:
 def export(arguments: Sequence[str]) -> int:
     """`harness export RECORD DIR`: the cell's final model as a Hugging Face directory.
 
+    Packed weights are written unpacked, and beside them in the file of their own format where it has one.
+
     Raises: StoreError
     """
     parser = _parser("export", "Write the final model of a record's cell as a Hugging Face directory.")
@@ -142,19 +144,45 @@ def _record(parser: argparse.ArgumentParser, name: str) -> None:
 
 
 def _write_model(loaded: Any, target: Path) -> str:
-    from harness.model.checkpoint import export_checkpoint
+    from harness.axes.quantizer import unpacked
 
     target.mkdir(parents=True, exist_ok=True)
     loaded.tokenizer.save_pretrained(target)
-    if hasattr(loaded.model.config, "model_spec"):
+    if not loaded.packed:
+        return _write_dense(loaded.model, target)
+    if loaded.adapter is not None:
+        raise IncompatibleError(
+            f"the adapter of peft={loaded.adapter.method.name} cannot be merged into packed weights; "
+            "tune before quantizing to export one model"
+        )
+    return f"{_write_dense(unpacked(loaded.model), target)}, unpacked{_own_file(loaded, target)}"
+
+
+def _write_dense(model: Any, target: Path) -> str:
+    from harness.model.checkpoint import export_checkpoint
+
+    if hasattr(model.config, "model_spec"):
         try:
-            family = export_checkpoint(loaded.model, target)
+            family = export_checkpoint(model, target)
         except IncompatibleError as error:
-            loaded.model.save_pretrained(target)
+            model.save_pretrained(target)
             return f"{target}: harness's own format, to be read after `import harness.model` ({error})"
         return f"{target}: a {family} model"
-    loaded.model.save_pretrained(target)
-    return f"{target}: a {loaded.model.config.model_type} model"
+    model.save_pretrained(target)
+    return f"{target}: a {model.config.model_type} model"
+
+
+def _own_file(loaded: Any, target: Path) -> str:
+    """What a quantizer's own programs read, written from the directory just exported."""
+    from harness.model.artifact import load_pretrained, restore
+
+    entry = next(e for e in reversed(loaded.applied) if e["axis"] == "quantizer")
+    try:
+        dense = load_pretrained(str(target))
+        file = restore(entry).build().write_file(dense.model, dense.tokenizer, target)
+    except IncompatibleError as error:
+        return f"; no file for its own programs: {error}"
+    return "" if file is None else f"; {file.name} for its own programs"
 
 
 def _verdict(before: Mapping[str, Any], after: Mapping[str, Any]) -> int:

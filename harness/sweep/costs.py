@@ -13,10 +13,13 @@ from harness.axes import MODEL_AXES
 from harness.compose import Cell
 from harness.errors import ConfigError, IncompatibleError
 from harness.method import Choice
+from harness.problems import shapes_of
 from harness.store import Artifact, Store
+from harness.sweep import machine
 from harness.sweep.estimate import Cost, Size, training_cost
 from harness.sweep.graph import Node
 from harness.sweep.plan import Plan
+from harness.sweep.probe import probe_speed
 
 BYTES_PER_TOKEN = {320: 1.58, 512: 2.07, 1024: 2.58, 2048: 2.99, 4096: 3.34, 8192: 3.61, 32000: 4.0}
 """Of byte-level BPE by its vocabulary, measured on the embedded corpus (32,000: English, GPT-2's order)."""
@@ -89,18 +92,22 @@ def fill_key(stage: str, sequence_length: int, nodes: Mapping[str, Any]) -> tupl
 
 
 class Costs:
-    """Estimates for the stages of one plan."""
+    """Estimates for the stages of one plan; `probe` times a few steps of each training's model."""
 
-    def __init__(self, made: Plan, *, known: Known | None = None) -> None:
+    def __init__(self, made: Plan, *, known: Known | None = None, probe: bool = False) -> None:
         self._made = made
+        self._probe = probe
+        self._probed: dict[str, float] = {}
         self._known = known or Known.of(made.graph.store)
-        self._counted: dict[str, tuple[Any, tuple[int, int]] | None] = {}
 
     def of(self, node: Node) -> Cost:
         """What a stage costs, as far as a formula or an earlier run says."""
         known = self._known
         cost = self._training(node) or Cost()
-        speed = known.speed.get(node.stage) or known.speed.get("")
+        speed = known.speed.get(node.stage) or known.speed.get("") or []
+        fits = (cost.memory or 0.0) < machine.available_memory()
+        if cost.flops is not None and self._probe and fits:
+            speed = [self._probed_speed(node)]
         if cost.flops is not None and speed:
             return replace(cost, seconds=cost.flops / median(speed))
         seconds, disk = known.seconds.get(node.title), known.disk.get(node.title)
@@ -109,6 +116,19 @@ class Costs:
             seconds=median(seconds) if seconds and cost.flops is None else None,
             disk=median(disk) if disk and cost.disk is None else cost.disk,
         )
+
+    def _probed_speed(self, node: Node) -> float:
+        """Of this training's model and length, probed once."""
+        built, spec = self._built(node.cell), node.cell.spec()
+        assert built is not None
+        assert spec is not None
+        length = node.config.sequence_length
+        shape = [node.cell.choice(axis) for axis in MODEL_AXES]
+        name = f"{spec} {shape} {length} {node.config.batch_size} {node.device}"
+        if name not in self._probed:
+            flops = Size.of(spec, counted=built[1]).flops_per_token(length)
+            self._probed[name] = probe_speed(node, flops_per_token=flops)
+        return self._probed[name]
 
     def _training(self, node: Node) -> Cost | None:
         """Of a stage that trains a model whose size is known."""
@@ -180,22 +200,16 @@ class Costs:
 
     def _built(self, cell: Cell) -> tuple[Any, tuple[int, int]] | None:
         """A model of shapes without data, and its weights: (multiplied, all)."""
-        from harness.model import meta_model
         from harness.training.measure import matmul_weights
 
-        spec = cell.spec()
-        shape = {axis: choice for axis in MODEL_AXES if (choice := cell.choice(axis)) is not None}
-        name = f"{spec}{shape}"
-        if name not in self._counted:
-            try:
-                assert spec is not None
-                model = meta_model(spec, shape)
-            except (ConfigError, IncompatibleError):
-                self._counted[name] = None  # the plan says why
-            else:
-                everything = sum(parameter.numel() for parameter in model.parameters())
-                self._counted[name] = model, (matmul_weights(model)[0], everything)
-        return self._counted[name]
+        try:
+            model = shapes_of(cell)
+        except (ConfigError, IncompatibleError):
+            return None  # the plan says why
+        if model is None:
+            return None
+        everything = sum(parameter.numel() for parameter in model.parameters())
+        return model, (matmul_weights(model)[0], everything)
 
     def _adapters(self, node: Node, model: Any) -> int | None:
         """Weights that a PEFT method adds and trains; None where the model's own are trained."""

@@ -19,6 +19,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+from harness.sweep.machine import visible_gpus
 from harness.sweep.outcome import Outcome, from_exception
 
 Report = Callable[[str, Any], None]
@@ -36,6 +37,8 @@ class Limits:
     """Bytes of address space; 0 for no limit."""
     seconds: float = 0.0
     """Wall-clock time; 0 for no limit."""
+    gpus: tuple[int, ...] = ()
+    """The GPUs it sees, where it spreads over several by itself; empty for all."""
 
 
 class Server:
@@ -244,6 +247,8 @@ def _limit(limits: Limits, device: str) -> None:
     os.environ.update(
         {name: str(limits.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")}
     )
+    if limits.gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible_gpus(limits.gpus)
     if "torch" in sys.modules:
         import torch
 

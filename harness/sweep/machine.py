@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -37,6 +38,13 @@ def gpus() -> tuple[int, ...]:
     if visible is not None:
         return tuple(range(len([item for item in visible.split(",") if item.strip() not in ("", "-1")])))
     return tuple(range(len(list(Path("/proc/driver/nvidia/gpus").glob("*")))))
+
+
+def visible_gpus(indices: Iterable[int]) -> str:
+    """The value of CUDA_VISIBLE_DEVICES that shows a process only these of the GPUs visible here."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [name.strip() for name in visible.split(",")] if visible else None
+    return ",".join(names[index] if names else str(index) for index in indices)
 
 
 class Presence:

@@ -22,20 +22,22 @@ from harness.sweep.table8 import table8
 if TYPE_CHECKING:
     from harness.sweep.tune import Tuning
 
-HELP = """usage: harness plan KEY=VALUE[,VALUE...] ... [--json]
+HELP = """usage: harness plan KEY=VALUE[,VALUE...] ... [--json] [--probe]
        harness plan --table8
 
 Cells, the stage graph after sharing, what is in the store, pairs that cannot work with their reason, and
-estimated FLOPs, peak memory and disk of what is to run. Nothing is run.
+estimated FLOPs, peak memory, disk and hours of what is to run. Nothing is run.
+--probe times a few steps of each training's model, so that hours are known before anything has run.
 --table8 prints the survey's compute table (arXiv:2303.18223, section 5.1.5) by the same formulas."""
 TABLE8 = (
     "Full tuning on A800 (ZeRO-3, bf16, recomputation); LoRA batch without and with recomputation",
     "GPUs for inference: A800 16 bit, 3090 16 bit, 3090 8 bit",
 )
+FLAGS = ("--json", "--probe")
 LEGEND = (
     "Of what is to run: FLOPs, peak tensor memory of one stage, and disk by formula where a model is trained "
     "(< at most: sequences taken as full), else as this store has measured such stages; device-hours at the "
-    "speed it has measured. Empty: not known yet."
+    "speed it has measured (--probe: at that of a few steps now). Empty: not known yet."
 )
 
 
@@ -50,27 +52,28 @@ def main(arguments: Sequence[str]) -> int:
     if "--table8" in arguments:
         print_table8()
         return 0
-    made = make_plan(job_overrides(text for text in arguments if text != "--json"), store=Store())
+    asked = [text for text in arguments if text not in FLAGS]
+    made = make_plan(job_overrides(asked), store=Store())
+    costs = Costs(made.first, probe="--probe" in arguments)
     if "--json" in arguments:
-        print(json.dumps(describe(made), indent=1))
+        print(json.dumps(describe(made, costs), indent=1))
         return 0
     console = Console()
     lines = tuning_lines(made.tuning) if made.tuning is not None else []
     for line in (*lines, made.first.summary(), *made.notes):
         console.print(line, highlight=False, markup=False)
-    console.print(stage_table(made.first, Costs(made.first)), highlight=False)
+    console.print(stage_table(made.first, costs), highlight=False)
     console.print(LEGEND, style="dim", highlight=False)
     for line in problem_lines(made.first):
         console.print(line, highlight=False, markup=False)
     return 0
 
 
-def describe(made: Plan) -> dict[str, Any]:
-    """A plan as JSON."""
+def describe(made: Plan, costs: Costs) -> dict[str, Any]:
+    """A plan as JSON; of a tuned sweep whose trials are open, the plan of the trials."""
     tune = None if made.tuning is None else made.tuning.describe()
     made = made.first
     missing = {node.key for node in made.missing()}
-    costs = Costs(made)
     return {
         "sweep": made.name,
         "tune": tune,

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 EVERY = 10.0
 """Seconds between two plain lines about a running stage."""
 
+ALONE = "waiting until nothing else runs on this machine, so that a speed is measured alone"
+
 
 class Lines:
     """Plain lines: one for each stage and cell, and one now and then about what runs."""
@@ -58,7 +60,7 @@ class Lines:
         if not self._running and elsewhere:
             self.say(f"waiting for {elsewhere} stages that other processes are making")
         elif not self._running and waiting:
-            self.say("waiting until nothing else runs on this machine, so that a speed is measured alone")
+            self.say(ALONE)
         self._last = time.monotonic()
 
     def say(self, text: str) -> None:
@@ -103,6 +105,8 @@ class Live(Lines):
             f"{len(self._running)} running, {waiting} waiting"
             + (f", {elsewhere} made by other processes" if elsewhere else ""),
         )
+        if waiting and not self._running and not elsewhere:
+            table.add_row("", ALONE)
         for node, started, text in self._running.values():
             table.add_row(f"  {node.title}", f"{time.monotonic() - started:5.0f} s  {text}")
         return table

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.errors import StoreError
+from harness.errors import NewerFormatError, StoreError
 from harness.store import Artifact
 from harness.store.fingerprint import versions
 from harness.store.records import FORMAT, NAME, read_record, write_record
@@ -67,14 +67,33 @@ def write(
 
 
 def finished(plan: Plan, cell: PlannedCell, outcome: Outcome) -> dict[str, Any] | None:
-    """The record of a cell that already stands, rests on exactly these keys and says the same; else None."""
+    """The record of a cell that already stands, rests on exactly these keys and says the same; else None.
+
+    Raises: NewerFormatError, since writing it anew would lose what a newer version knows
+    """
     try:
         record = read_record(directory(plan, cell) / NAME)
+    except NewerFormatError:
+        raise
     except StoreError:
         return None
     same = [stage["key"] for stage in record["stages"]] == list(cell.keys)
     same &= record.get("tune") == cell.tuned
     return record if same and record["outcome"] == outcome.brief() else None
+
+
+def refuse_newer(plan: Plan) -> None:
+    """Look before anything runs whether a newer version wrote a record that this sweep would write.
+
+    Raises: NewerFormatError
+    """
+    for cell in plan.cells:
+        try:
+            read_record(directory(plan, cell) / NAME)
+        except NewerFormatError:
+            raise
+        except StoreError:
+            continue
 
 
 @functools.cache

@@ -1,11 +1,12 @@
-"""What a worker may use at once: slots, threads, devices, memory."""
+"""What stages take and what a worker has: slots, threads, GPUs, memory."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.method import Choice
 from harness.sweep import machine
 from harness.sweep.graph import Node
 
@@ -26,6 +27,40 @@ class Options:
     """Final outcomes to try again all the same: failed, oom, timeout, ... or all."""
 
 
+@dataclass(frozen=True, order=True, kw_only=True)
+class Need:
+    """What one stage takes at once: its resource class."""
+
+    processes: int = 1
+    gpus: int = 0
+
+    @classmethod
+    def of(cls, node: Node) -> Need:
+        """The processes that train together, and a GPU for each where the stage runs on GPUs."""
+        parallelism = node.choices.get("parallelism")
+        processes = parallelism.config.num_processes if isinstance(parallelism, Choice) else 1
+        return cls(processes=processes, gpus=processes if node.device == "cuda" else 0)
+
+    def fits(self, room: Need) -> bool:
+        """Whether a worker placed for `room` can run it."""
+        return self.processes <= room.processes and self.gpus <= room.gpus
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """What a running stage was given."""
+
+    threads: int
+    gpus: tuple[int, ...] = ()
+
+    @property
+    def device(self) -> str:
+        """`cpu`, the one GPU, or `cuda` where processes share out those that the stage is made to see."""
+        if not self.gpus:
+            return "cpu"
+        return f"cuda:{self.gpus[0]}" if len(self.gpus) == 1 else "cuda"
+
+
 class Resources:
     """The machine's cores, memory and GPUs, dealt out to the stages of one worker."""
 
@@ -33,29 +68,27 @@ class Resources:
         self._options = options
         self._cores = machine.cores()
         self._memory = machine.memory()
-        self._gpus = machine.gpus() if any(node.device == "cuda" for node in nodes) else ()
+        on_gpus = any(node.device == "cuda" for node in nodes)
+        self._gpus = machine.gpus() or (0,) if on_gpus else ()
         one_each = max(1, self._cores // (options.threads or 1))
         self.slots = options.workers or len(self._gpus) or one_each
 
-    def has_room(self, *, threads: Sequence[int]) -> bool:
-        """Whether another stage may start beside those that run with so many threads each."""
-        if not threads:
-            return True
-        if len(threads) >= self.slots or sum(threads) >= max(self._cores, self.slots):
-            return False
-        return machine.available_memory() > self._memory // 10
+    def share(self, need: Need, *, running: Collection[Share], bottleneck: bool) -> Share | None:
+        """What a stage may have beside those that run; None while there is no room for it.
 
-    def threads(self, *, bottleneck: bool) -> int:
-        """Threads of a stage; one that everything waits for has all cores."""
-        share = self._cores if bottleneck else self._cores // self.slots
-        return self._options.threads or max(1, share)
-
-    def device(self, node: Node, *, used: Iterable[str]) -> str:
-        """The device of a stage: `cpu`, or the GPU with the fewest stages on it."""
-        if node.device != "cuda":
-            return node.device
-        busy = Counter(used)
-        return min((f"cuda:{index}" for index in self._gpus or (0,)), key=lambda name: busy[name])
+        A stage that nothing runs beside always gets what there is, so that no sweep waits for ever.
+        """
+        threads = max(self._threads(bottleneck=bottleneck), need.processes)
+        gpus = self._free_gpus(running)[: need.gpus]
+        if running:
+            busy = sum(share.threads for share in running)
+            if len(running) >= self.slots or busy >= max(self._cores, self.slots):
+                return None
+            if need.processes > 1 and busy + need.processes > self._cores:
+                return None
+            if len(gpus) < need.gpus or machine.available_memory() <= self._memory // 10:
+                return None
+        return Share(threads=threads, gpus=gpus)
 
     def memory(self, device: str) -> int:
         """Bytes that a stage may take on a device."""
@@ -64,6 +97,18 @@ class Resources:
 
             return int(torch.cuda.get_device_properties(device).total_memory)
         return self._options.memory or self._memory
+
+    def _threads(self, *, bottleneck: bool) -> int:
+        """Threads of a stage; one that everything waits for has all cores."""
+        share = self._cores if bottleneck else self._cores // self.slots
+        return self._options.threads or max(1, share)
+
+    def _free_gpus(self, running: Collection[Share]) -> tuple[int, ...]:
+        """GPUs with a free slot, those with the fewest stages first."""
+        busy = Counter(gpu for share in running for gpu in share.gpus)
+        each = -(-self.slots // len(self._gpus)) if self._gpus else 0
+        free = [gpu for gpu in self._gpus if busy[gpu] < each]
+        return tuple(sorted(free, key=lambda gpu: busy[gpu]))
 
 
 def bottlenecks(opened: Sequence[str], nodes: Mapping[str, Node]) -> set[str]:

@@ -112,24 +112,25 @@ def verify(store: Store) -> int:
 
 
 def export(store: Store, name: str, target: Path) -> int:
-    """Pack a record with every artifact it rests on.
+    """Pack a record with every artifact it rests on; of a cell that failed, as far as it came.
 
-    Raises: StoreError where the record or one of its artifacts is missing
+    Raises: StoreError where the record, or an artifact of a cell that ended well, is missing
     """
     where, record = find_record(store.root, name)
     keys = closure(store, (stage["key"] for stage in record["stages"]))
     missing = [key for key in keys if store.find(key) is None]
-    if missing:
+    if missing and record["outcome"]["status"] == "ok":
         raise StoreError(
             f"{name} rests on {len(missing)} artifacts that are gone ({missing[0][:12]}, ...); run its sweep "
             "again first"
         )
     with tarfile.open(target, "w:gz") as archive:
         archive.add(where, arcname=f"records/{record['sweep']}/{record['cell']}")
-        for key in keys:
+        for key in [key for key in keys if key not in missing]:
             archive.add(store.path(key), arcname=f"artifacts/{key[:2]}/{key}")
     print(
-        f"{target}: {record['sweep']}/{record['cell']} with {len(keys)} artifacts; tar -xzf it into a store"
+        f"{target}: {record['sweep']}/{record['cell']} with {len(keys) - len(missing)} artifacts; "
+        "tar -xzf it into a store"
     )
     return 0
 

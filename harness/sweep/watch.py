@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections import Counter
@@ -15,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from harness.errors import ConfigError
+from harness.errors import ConfigError, StoreError
 from harness.store import Store
 from harness.store.records import NAME, read_record
 from harness.sweep import machine
@@ -102,7 +101,7 @@ def _status(root: Path, sweep: str, cell: dict[str, Any]) -> str:
         return ""
     try:
         record = read_record(file)
-    except (ValueError, json.JSONDecodeError):
+    except StoreError:
         return ""
     if [stage["key"] for stage in record["stages"]] != cell["keys"]:
         return ""

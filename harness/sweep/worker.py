@@ -23,7 +23,7 @@ from harness.sweep.lifecycle import Session
 from harness.sweep.order import coverage_first
 from harness.sweep.outcome import FULL, MAX_LOST, Outcome, Outcomes, is_final
 from harness.sweep.plan import Plan, PlannedCell
-from harness.sweep.resources import Options, Resources, bottlenecks
+from harness.sweep.resources import Need, Options, Resources, Share, bottlenecks
 
 ELSEWHERE = 0.5
 """Seconds between two looks at a stage that another process is making."""
@@ -63,8 +63,11 @@ class Running:
     child: Child
     claim: Claim
     presence: machine.Presence
-    threads: int
-    device: str
+    share: Share
+
+
+class Terminated(Exception):  # noqa: N818
+    """SIGTERM came: a scheduler, or whoever, wants this process gone."""
 
 
 class Worker:
@@ -73,8 +76,10 @@ class Worker:
     State: `outcomes` by cell id, of every cell that is finished
     """
 
-    def __init__(self, plan: Plan, options: Options, view: View) -> None:
-        self.plan, self.options, self.view = plan, options, view
+    def __init__(self, plan: Plan, options: Options, view: View, *, room: Need | None = None) -> None:
+        """`room` is what a launcher gave this worker: it leaves larger stages to others, and ends when
+        nothing that fits is ready or being made. None: it runs everything."""
+        self.plan, self.options, self.view, self.room = plan, options, view, room
         self.outcomes: dict[str, Outcome] = {}
         self.executed: list[str] = []
         """Keys of the stages this worker made."""
@@ -89,6 +94,7 @@ class Worker:
         self._sessions: dict[str, tuple[Session, Claim]] = {}
         self._server: Server | None = None
         self._stopping = 0
+        self._terminated = False
         self._full: Outcome | None = None
         self._started = time.time()
         self._resources = Resources(options, self._nodes.values())
@@ -97,8 +103,8 @@ class Worker:
     def run(self) -> Counter[str]:
         """Work until every cell has its outcome; returns how many ended how.
 
-        Raises: StoreFullError where the disk is full; KeyboardInterrupt after Ctrl-C. Both leave a store
-        from which the same command goes on
+        Raises: StoreFullError where the disk is full; KeyboardInterrupt after Ctrl-C; Terminated after
+        SIGTERM. All leave a store from which the same command goes on
         """
         listens = threading.current_thread() is threading.main_thread()
         signals = (signal.SIGINT, signal.SIGTERM) if listens else ()
@@ -118,6 +124,8 @@ class Worker:
                 signal.signal(number, handler)
         if self._full is not None:
             raise StoreFullError(self._full.reason)
+        if self._terminated:
+            raise Terminated
         if self._stopping:
             raise KeyboardInterrupt
         return Counter(outcome.status for outcome in self.outcomes.values())
@@ -136,6 +144,7 @@ class Worker:
                     self._owners.setdefault(needed, cell)
         order = {key: place for place, key in enumerate(wanted)}
         opened = [key for key in wanted if self._states[key] is State.open]
+        self._needs = {key: Need.of(self._nodes[key]) for key in opened}
         self._queue = sorted(opened, key=lambda key: (rank.get(key, 0), order[key]))
         self._bottlenecks = bottlenecks(opened, self._nodes)
         self._initially = set(opened)
@@ -150,37 +159,62 @@ class Worker:
             progress |= self._finish_cells()
             if self._full is not None and not self._running:
                 return
+            if not progress and not self._running and not self._useful():
+                return
             self.view.tick(waiting=len(self._queue), elsewhere=len(self._later))
             idle = 0.0 if progress else min(idle + 0.01, 0.1)
             time.sleep(idle)
+
+    def _useful(self) -> bool:
+        """Whether waiting can bring this worker something to do."""
+        return self.room is None or any(
+            self._fits(key) and (key in self._later or self._ready(key)) for key in self._queue
+        )
+
+    def _fits(self, key: str) -> bool:
+        return self.room is None or self._needs[key].fits(self.room)
+
+    def _inputs(self, key: str) -> list[str]:
+        return [k for k in self._nodes[key].inputs.values() if k in self._nodes]
+
+    def _ready(self, key: str) -> bool:
+        return all(self._states[k] is State.stored for k in self._inputs(key))
 
     # Stages
 
     def _start_ready(self) -> bool:
         progress = False
         for key in list(self._queue):
-            running = list(self._running.values())
-            if any(entry.node.alone for entry in running):
-                break
-            if not self._resources.has_room(threads=[entry.threads for entry in running]):
+            if any(entry.node.alone for entry in self._running.values()):
                 break
             if self._later.get(key, 0.0) > time.monotonic():
                 continue
-            inputs = [k for k in self._nodes[key].inputs.values() if k in self._nodes]
-            if any(self._states[k] is State.failed for k in inputs):
-                blocked = next(self._failed[k] for k in inputs if self._states[k] is State.failed)
-                self._settle(key, State.failed, blocked)
+            failed = next((k for k in self._inputs(key) if self._states[k] is State.failed), None)
+            if failed is not None:
+                self._settle(key, State.failed, self._failed[failed])
                 progress = True
-            elif all(self._states[k] is State.stored for k in inputs):
-                progress |= self._try(self._nodes[key])
+                continue
+            if not self._ready(key):
+                continue
+            known = self._kept.read(key)
+            if known is not None and self._is_final(known):
+                self._settle(key, State.failed, known)
+                progress = True
+            elif not self._fits(key):
+                progress |= self._await(key)
+            else:
+                share = self._share(key)
+                if share is None:
+                    break  # What is ready first goes first: a large stage is not starved by small ones.
+                progress |= self._try(self._nodes[key], share)
         return progress
 
-    def _try(self, node: Node) -> bool:
+    def _share(self, key: str) -> Share | None:
+        running = [entry.share for entry in self._running.values()]
+        return self._resources.share(self._needs[key], running=running, bottleneck=key in self._bottlenecks)
+
+    def _try(self, node: Node, share: Share) -> bool:
         """Take a ready stage, unless somebody else has it or has finished it."""
-        known = self._kept.read(node.key)
-        if known is not None and self._is_final(known):
-            self._settle(node.key, State.failed, known)
-            return True
         if node.alone and self._running:
             return False
         presence = self._alone if node.alone and self._alone else machine.Presence(alone=node.alone)
@@ -194,16 +228,25 @@ class Worker:
             presence.leave()
             if claim is not None:
                 claim.release()
-            if self._store.find(node.key) is not None:
-                self._settle(node.key, State.stored)
-                return True
-            self._later[node.key] = time.monotonic() + ELSEWHERE
-            return False
+            return self._await(node.key)
         self._later.pop(node.key, None)
-        self._launch(node, claim, presence)
+        try:
+            self._launch(node, share, claim, presence)
+        except BaseException:
+            presence.leave()
+            claim.release()
+            raise
         return True
 
-    def _launch(self, node: Node, claim: Claim, presence: machine.Presence) -> None:
+    def _await(self, key: str) -> bool:
+        """Look again in a while whether another process has made it; True if it has."""
+        if self._store.find(key) is not None:
+            self._settle(key, State.stored)
+            return True
+        self._later[key] = time.monotonic() + ELSEWHERE
+        return False
+
+    def _launch(self, node: Node, share: Share, claim: Claim, presence: machine.Presence) -> None:
         if self._server is None:
             heavy = _preload(self._nodes[key] for key in self._initially)
             self._server = Server(heavy)
@@ -211,23 +254,29 @@ class Worker:
             if names:
                 self.view.say(f"loading {', '.join(names)} once for all stages")
         self._open_session(self._owners[node.key])
-        device = self._resources.device(node, used=(entry.device for entry in self._running.values()))
-        threads = self._resources.threads(bottleneck=node.key in self._bottlenecks)
-        limits = Limits(threads=threads, memory=self.options.memory, seconds=self.options.timeout)
-        task = Task(node=node, store=self._store.root, externals=self.plan.graph.externals, device=device)
+        limits = Limits(
+            threads=share.threads,
+            memory=self.options.memory,
+            seconds=self.options.timeout,
+            gpus=share.gpus if len(share.gpus) > 1 else (),
+        )
+        externals = self.plan.graph.externals
+        task = Task(node=node, store=self._store.root, externals=externals, device=share.device)
         log = self._store.root / "logs" / f"{node.key}.log"
         try:
-            child = self._server.start(task, stage=node.stage, log=log, limits=limits, device=device)
+            child = self._server.start(task, stage=node.stage, log=log, limits=limits, device=share.device)
         except (EOFError, ConnectionError) as error:
-            claim.release()
-            presence.leave()
-            if self._stopping:
-                return
+            if self._stopping:  # The signal that stops this process ended that one too.
+                raise KeyboardInterrupt from error
             raise HarnessError(f"the process that starts stages ended ({error}); see {log}") from error
-        claim.works_in(child.pid)
+        try:
+            claim.works_in(child.pid)
+        except BaseException:
+            child.kill()
+            raise
         self._states[node.key] = State.running
         self._queue.remove(node.key)
-        self._running[node.key] = Running(node, child, claim, presence, threads, device)
+        self._running[node.key] = Running(node, child, claim, presence, share)
         self.view.started(node)
 
     def _poll(self) -> bool:
@@ -268,7 +317,7 @@ class Worker:
         key = entry.node.key
         before = self._kept.read(key)
         attempts = before.attempts + 1 if before is not None and before.status == outcome.status else 1
-        memory = outcome.memory or self._resources.memory(entry.device)
+        memory = outcome.memory or self._resources.memory(entry.share.device)
         outcome = replace(outcome, attempts=attempts, memory=memory if outcome.status == "oom" else 0)
         self._kept.write(key, outcome)
         if outcome.status == "lost" and attempts < MAX_LOST:
@@ -362,10 +411,14 @@ class Worker:
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self._stopping += 1 if number == signal.SIGINT else 2
+        self._terminated |= number == signal.SIGTERM
         if self._stopping == 1:
+            number = len(self._running)
+            if not number:
+                return
             self.view.say(
-                f"finishing {len(self._running)} running stages, starting no more; Ctrl-C again stops them "
-                "at once. The same command goes on from here"
+                f"finishing {number} running stage{'' if number == 1 else 's'}, starting no more; Ctrl-C "
+                f"again stops {'it' if number == 1 else 'them'} at once. The same command goes on from here"
             )
         else:
             for entry in self._running.values():

@@ -7,6 +7,7 @@ from composed import tiny
 import harness.model.hf as hf
 from harness.evaluation.generation import in_batches
 from harness.evaluation.scoring import LikelihoodScorer, ScoreRequest
+from harness.registry import registry
 
 
 @pytest.fixture
@@ -60,3 +61,30 @@ def test_generation_over_mixed_lengths_stores_no_padding(tables):
     # The last token drawn is never read, so 7 of 8 are stored.
     assert sorted(tables[-1].lengths) == [len(prompt) + 7 for prompt in prompts]
     assert tables[-1].waste() < 16 * len(prompts)
+
+
+@torch.no_grad()
+def test_drafts_that_are_refused_are_cropped_from_the_blocks(tables):
+    shape = {"max_length": 96}
+    ids = torch.tensor([_tokens(12, 0)])
+    options = {"max_new_tokens": 20, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    greedy = tiny(shape=shape).generate(ids, **options)
+    draft = tiny(attention="paged", seed=1, shape={**shape, "num_layers": 1})
+    found = tiny(attention="paged", shape=shape).generate(ids, assistant_model=draft, **options)
+    assert torch.equal(found, greedy)
+    assert max(map(len, (table.owners for table in tables))) <= 3, "refused tokens give their blocks back"
+
+
+@pytest.mark.parametrize("name", ["beam", "contrastive_search", "diverse_beam", "dola", "sampling"])
+def test_decodings_answer_alike_from_both_caches(name):
+    method = registry().get("decoding", name)
+    ids = torch.tensor([_tokens(12, seed) for seed in (1, 2)])
+    mask = torch.ones_like(ids)
+    mask[0, :5] = 0
+    found = []
+    for attention in ("full", "paged"):
+        model = tiny(attention=attention)
+        model.generation_config.pad_token_id, model.generation_config.eos_token_id = 0, 1
+        decoding = method(method.Config())
+        found.append(decoding.generate(model, ids, mask, max_new_tokens=8, seed=0))
+    assert torch.equal(*found)

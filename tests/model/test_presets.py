@@ -1,6 +1,5 @@
 """Presets: the survey's model cards have the published sizes, counted on the meta device."""
 
-import functools
 import re
 
 import pytest
@@ -14,14 +13,9 @@ TABLE_5 += " llama_65b llama2_70b falcon_40b glm_130b t5_11b"
 FILES = {file.stem: file for file in card_files()}
 
 
-@functools.cache
-def _card(name):
-    return card(FILES[name])
-
-
 @pytest.mark.parametrize("name", FILES)
 def test_a_card_has_its_published_size_or_states_by_how_much_it_differs(name):
-    found = _card(name)
+    found = card(FILES[name])
     print(f"{name}: {found.counted / 1e9:.4g}e9, {found.difference:+.2%}. {found.notes}")
     stated = re.search(r"([\d.]+) % (more|fewer) here: \w+", found.notes)
     if stated is None:
@@ -47,7 +41,7 @@ def test_every_row_of_the_survey_has_a_card():
     ],
 )
 def test_released_checkpoints_have_exactly_this_many_weights(name, exact):
-    assert _card(name).counted == exact
+    assert card(FILES[name]).counted == exact
 
 
 def test_the_page_of_cards_is_up_to_date():

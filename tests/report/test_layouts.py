@@ -142,6 +142,56 @@ def test_published_values_stand_beside_ours_and_say_what_differs(quantization: P
     assert "0.4734" in (out / "README.md").read_text(encoding="utf-8")
 
 
+OTHER_TABLES = {
+    "T8": (
+        {
+            "model": ["LLaMA 7B", "LLaMA 13B"],
+            "work": {"full tuning": {"peft": "full"}, "LoRA tuning": {"peft": "lora"}},
+        },
+        {"instruct.micro_batch_size": [8, 8, 80, 48], "instruct.seconds": [10800, 11160, 12600, 18360]},
+    ),
+    "T9": (
+        {
+            "size": {"small": {"model": "tiny"}, "large": {"model": "mini"}},
+            "data": ["task", "chat", "complexity"],
+        },
+        {"win_rate": [0.2377, 0.2212, 0.813, 0.7713, 0.7696, 0.7794]},
+    ),
+    "T16": (
+        {"model": ["ChatGPT", "Pythia 7B"]},
+        {"mmlu.acc": [], "gsm8k.exact_match": [0.7847, 0.0182], "webshop.success": [0.156, 0.018]},
+    ),
+}
+"""Table -> factors, and published values by the last parts of a metric's name, column by column."""
+
+
+@pytest.mark.parametrize("alias", sorted(OTHER_TABLES))
+def test_the_other_tables_are_made_and_compared_in_every_format(alias: str, tmp_path: Path) -> None:
+    factors, expected = OTHER_TABLES[alias]
+    root = simulate.experiment(tmp_path / "s", name="x", factors=factors, tasks=("recall", "mmlu"), items=12)
+    arguments = [
+        "x",
+        "--table",
+        alias,
+        "--store",
+        str(root),
+        "--out",
+        str(tmp_path),
+        "--compare",
+        "published",
+    ]
+    assert commands.main([*arguments, "--format", "md,latex,csv,json,html"]) == 0
+    for name in ("README.md", "table.tex", "table.csv", "table.json", "index.html", "published.json"):
+        assert (tmp_path / name).stat().st_size > 100, name
+    rows = json.loads((tmp_path / "published.json").read_text())
+    for metric, values in expected.items():
+        found = [r["published"] for r in rows if r["metric"] == metric or r["metric"].endswith("." + metric)]
+        assert sorted(found) == pytest.approx(sorted(values)), metric
+    assert all(r["same_setting"] or r["differs"] for r in rows), (
+        "where it is not the same, it says what is not"
+    )
+
+
 def test_a_published_value_of_the_same_setting_is_said_to_be(quantization: Path) -> None:
     results = frames.arrange(records.read(quantization, "t10"))
     spec = {

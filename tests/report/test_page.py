@@ -253,7 +253,16 @@ class TestInChromium:
     def test_it_prints_without_its_tools(self, tab: browser.Browser, tmp_path: Path) -> None:
         tab.media(kind="print")
         assert tab.read("getComputedStyle(document.querySelector('#tools')).display") == "none"
-        assert tab.read("getComputedStyle(document.querySelector('#grid')).display") == "table"
+        printed = "[...document.querySelectorAll('#paper table')]"
+        assert tab.read(f"{printed}.map(t => t.querySelector('.span').innerText)") == [
+            "16 bit",
+            "8 bit",
+            "4 bit",
+        ]
+        assert tab.read(f"{printed}.map(t => t.querySelectorAll('.cell').length)") == [24, 24, 24]
+        tab.resize(1017, 719)
+        assert tab.read(f"Math.max(...{printed}.map(t => t.getBoundingClientRect().right))") <= 1017
+        tab.resize(1280, 900)
         tab.media()
         tab.pdf(tmp_path / "page.pdf")
         assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")

@@ -66,6 +66,21 @@ def test_false_positives_stay_at_five_percent_over_two_thousand_tables(seeds: in
         assert single == family == 0, "two seeds are undecided about methods"
 
 
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_the_mixed_model_holds_its_level_over_two_thousand_tables(seeds: int) -> None:
+    """Five cells of equal skill on the same items; every cell against the first, Holm over the table."""
+    rng = np.random.default_rng(seeds)
+    single, family = 0, 0
+    for _ in range(2000):
+        answers = simulate.draw(rng, cells=5, seeds=seeds, items=60, effect=np.zeros(5), seed_sd=0.15)
+        found = statistics.mixed_model(answers.mean(axis=2), baseline=0)[1:]
+        p_values = [c.p for c in found if c.p is not None]
+        single += sum(p <= 0.05 for p in p_values)
+        family += any(p <= 0.05 for p in statistics.holm(p_values))
+    assert single / 8000 <= 0.065
+    assert family / 2000 <= 0.065
+
+
 def test_two_seeds_are_undecided_about_methods_whatever_the_effect() -> None:
     rng = np.random.default_rng(1)
     for found in table_of(rng, seeds=2, seed_sd=0.1, shift=3.0):

@@ -122,6 +122,15 @@ def test_unknown_lengths_give_a_bound_and_say_so(store: Store) -> None:
             assert cost.flops > facts["flops"]
 
 
+def test_a_probe_tells_hours_before_anything_has_run(store: Store) -> None:
+    (report,) = (file for file in REPORTS if file.parent.name == "demo")
+    _, made, node, _ = next(trainings(report, store))
+    assert Costs(made, known=Known()).of(node).seconds is None
+    seconds = Costs(made, known=Known(), probe=True).of(node).seconds
+    assert seconds is not None
+    assert seconds > 0
+
+
 def test_bytes_per_token_grow_with_the_vocabulary() -> None:
     sizes = [100, 320, 700, 1024, 3000, 32000, 100000]
     found = [bytes_per_token(size) for size in sizes]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.sweep.estimate import Size, least_gpus, training_cost
+from harness.sweep.estimate import Size, least_gpus, training_cost, weight_bytes
 from harness.sweep.table8 import (
     A800,
     GIB,
@@ -83,3 +83,13 @@ def test_limits_by_hand() -> None:
     # 79.9 M tokens x (6 x 6.607e9 weights multiplied + 12 x 32 layers x 4096 x 512) over 2 x 312e12 FLOP/s
     by_hand = 79.875e6 * (6 * 6.607e9 + 12 * 32 * 4096 * 512) / 624e12 / 3600
     assert tuning_hours(LLAMA["7B"], gpus=2) == pytest.approx(by_hand, rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "printed"), [("7B", {16: 12.58, 8: 6.65, 4: 3.94}), ("13B", {16: 24.40, 8: 12.53, 4: 7.34})]
+)
+def test_the_memory_column_of_the_surveys_table_10_is_met_within_2_percent(
+    name: str, printed: dict[int, float]
+) -> None:
+    for bits, gib in printed.items():
+        assert weight_bytes(LLAMA[name], bits=bits) / GIB == pytest.approx(gib, rel=0.02)

@@ -1,13 +1,23 @@
 """The plan: cells as Hydra composes them, stages shared, seeds where they belong, problems beforehand."""
 
+import io
+import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
 
-from harness.compose import compose
+from harness.compose import compose, load
 from harness.errors import ConfigError
 from harness.store import Store
+from harness.sweep import assemble
 from harness.sweep.assemble import Assembler
+from harness.sweep.costs import Costs, Known
+from harness.sweep.overview import problem_lines, stage_table
 from harness.sweep.plan import make_plan
 
 SMALL = ("scale=smoke", "corpus.max_bytes=300000")
@@ -46,6 +56,76 @@ def test_assembled_cells_equal_hydras_own_composition(overrides: list[str]) -> N
     theirs, ours = compose(whole), assembler.cell(overrides)
     assert ours.config == theirs.config
     assert (ours.id, ours.overrides) == (theirs.id, theirs.overrides)
+
+
+VALUES: dict[str, list[str]] = {
+    "attention": ["full", "grouped_query", "sliding_window"],
+    "attention.kernel": ["auto", "math"],
+    "position": ["rope", "alibi", "none"],
+    "optimizer": ["adamw", "lion", "sgd"],
+    "optimizer.weight_decay": ["0.0", "0.25"],
+    "optimizer@align.optimizer": ["lion", "adamw"],
+    "schedule": ["cosine", "constant"],
+    "peft": ["full", "lora"],
+    "quantizer": ["none", "rtn"],
+    "stabilizer": ["[]", "[clip_norm]", "[clip_norm,z_loss]"],
+    "evaluator": ["[perplexity]", "[perplexity,efficiency]"],
+    "model": ["mini", "small"],
+    "scale": ["smoke", "mini"],
+    "experiment": ["demo"],
+    "pretrain.learning_rate": ["0.001", "1e-2"],
+    "pretrain.budget.amount": ["1000"],
+    "stages": ["[corpus,tokenizer]"],
+    "seed": ["0", "7"],
+    "seed_from": ["pretrain", "null"],
+}
+"""Overrides of every sort: axes, options, mounted axes, lists, presets, scales, experiments, plain values."""
+_MEMO: dict[tuple[str, ...], Assembler] = {}
+
+
+@st.composite
+def command_lines(draw: st.DrawFn) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """A base and a cell's own overrides; no key twice in either."""
+    keys = st.sets(st.sampled_from(sorted(VALUES)), max_size=3)
+
+    def texts() -> tuple[str, ...]:
+        chosen = sorted(draw(keys), key=lambda key: ("." in key, key))
+        return tuple(f"{key}={draw(st.sampled_from(VALUES[key]))}" for key in chosen)
+
+    return texts(), texts()
+
+
+@pytest.mark.slow
+@given(command_lines())
+@settings(max_examples=25, deadline=None, derandomize=True)
+def test_any_cell_is_assembled_as_hydra_composes_it(line: tuple[tuple[str, ...], tuple[str, ...]]) -> None:
+    base, own = line
+    replaced = {text.partition("=")[0] for text in own}
+    whole = [text for text in base if text.partition("=")[0] not in replaced] + list(own)
+    assembler = _MEMO.setdefault(base, Assembler(base))
+    try:
+        theirs = compose(whole)
+    except ConfigError:
+        with pytest.raises(ConfigError):
+            assembler.cell(own)
+        return
+    ours = assembler.cell(own)
+    assert ours.config == theirs.config
+    assert (ours.id, ours.overrides) == (theirs.id, theirs.overrides)
+
+
+def test_choices_that_were_composed_together_equal_hydras_own_composition() -> None:
+    cells = [
+        ["optimizer=lion", "quantizer=rtn", "peft=lora", "peft.rank=2"],
+        ["optimizer=adamw", "quantizer=nf4", "peft=full"],
+        ["optimizer=sgd", "quantizer=rtn", "peft=lora"],
+    ]
+    assembler = Assembler(SMALL)
+    assembler.foresee(cells)
+    for overrides in cells:
+        theirs, ours = compose([*SMALL, *overrides]), assembler.cell(overrides)
+        assert (ours.config, ours.id) == (theirs.config, theirs.id)
+    assert len(assembler._composed) == 3, "the base, and two that hold all choices"
 
 
 @pytest.mark.parametrize("bad", ["optimizer.weight_dekay=1", "pretrain.learning_rate=fast", "attention=gqq"])
@@ -95,6 +175,34 @@ def test_a_run_of_an_experiment_takes_its_first_cell(store: Store) -> None:
     assert "one cell of several" in plan.notes[0]
     whole = make_plan(["experiment=demo", "scale=smoke"], store=store)
     assert plan.cells[0].cell.id == whole.cells[0].cell.id
+
+
+def test_the_demos_plan_is_composed_few_times_and_read_at_80_columns(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    composed: list[object] = []
+
+    def load_and_count(overrides: Sequence[str]) -> Any:
+        composed.append(overrides)
+        return load(overrides)
+
+    monkeypatch.setattr(assemble, "load", load_and_count)
+    made = make_plan(["experiment=demo"], store=store)
+    assert len(composed) <= 2, "the base is composed once, and its axes' levels together"
+    assert re.fullmatch(r"\d+ cells, \d+ stages asked, \d+ to run, 0 in the store", made.summary())
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(stage_table(made, Costs(made, known=Known())))
+    lines = console.export_text().splitlines()
+    assert lines[0].split() == ["stage", "asked", "to", "run", "stored", "FLOPs", "memory", "disk", "hours"]
+    assert [line.split()[0] for line in lines[1:]] == [*made.cells[-1].cell.stages, "all"]
+    assert "\u2026" not in "".join(lines), "nothing is cut off"
+
+
+def test_each_reason_why_cells_cannot_work_is_given_once(store: Store) -> None:
+    made = make_plan([*SMALL, "stages=[corpus,tokenizer]", "quantizer=none,rtn", "seed=0,1"], store=store)
+    lines = problem_lines(made)
+    assert lines[0].startswith("cannot work (2 of 4 cells): quantizer: quantizer=rtn changes nothing")
+    assert lines[1] == "  quantizer=rtn"
 
 
 def test_cells_that_are_the_same_are_left_out(store: Store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import sys
@@ -27,6 +28,7 @@ class Toy(Stage):
 
     def run(self, work: Work) -> dict[str, Any]:
         log(work, "started")
+        alone = watch_twice(work)
         getattr(Faults, work.config.fault or "none")(work)
         steps = 5
         done = len(list(work.checkpoints.glob("step*")))
@@ -43,6 +45,7 @@ class Toy(Stage):
                 f'[{{"task": "toy", "metric": "product", "value": {product}}}]'
             )
         log(work, "finished")
+        os.close(alone)
         return {"product": product, "threads": os.environ["OMP_NUM_THREADS"], "effects": {"toy": 1}}
 
 
@@ -136,3 +139,20 @@ def log(work: Work, event: str) -> None:
     file = os.open(work.checkpoints.parents[1] / "executions.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.write(file, line.encode())
     os.close(file)
+
+
+def watch_twice(work: Work) -> int:
+    """Logs whether the same stage runs elsewhere now, or is done already; returns the file that says it runs.
+
+    A stage that was killed after its last line, before its artifact landed, rightly runs again: so a count
+    of finished runs alone cannot tell.
+    """
+    root, key = work.checkpoints.parents[1], work.checkpoints.name
+    file = os.open(root / f"running.{key}", os.O_WRONLY | os.O_CREAT)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        log(work, "overlaps")
+    if (root / "artifacts" / key[:2] / key).exists():
+        log(work, "again")
+    return file

@@ -66,9 +66,10 @@ function sortBy(column, better) {
   else state.sort = null;
   drawGrid();
 }
-function drawGrid() {
-  const columns = visibleColumns(), rows = visibleRows();
-  const keys = columns.map((c) => (state.major === "level" ? c.levels.map((v) => D.text[v] || v) : D.columnFactors.length ? [D.metrics[c.metric].label + D.metrics[c.metric].arrow] : []));
+const spans = (c) => (state.major === "level" ? c.levels.map((v) => D.text[v] || v) : D.columnFactors.length ? [D.metrics[c.metric].label + D.metrics[c.metric].arrow] : []);
+/** Head and body of the table of some columns. */
+function gridOf(columns, rows) {
+  const keys = columns.map(spans);
   columns.forEach((c, n) => { c.edge = n > 0 && keys[n].length > 0 && keys[n].join("\0") !== keys[n - 1].join("\0"); });
   const lines = [];
   for (let depth = 0; depth < (keys[0] || []).length; depth++) {
@@ -93,10 +94,27 @@ function drawGrid() {
       columns.map((c) => drawCell(r.cells[c.i], c.edge, shared)));
   });
   if (!rows.length || !columns.length) body.push(h("tr", {}, h("td", {}, "Nothing fits these filters.")));
+  return [h("thead", {}, lines), h("tbody", {}, body)];
+}
+/** On paper a wide table becomes several, one below the other: no column is cut off. */
+const PAPER = 9;
+function blocks(columns) {
+  const found = [];
+  for (const c of columns) {
+    const last = found.at(-1), same = last && spans(last[0]).join("\0") === spans(c).join("\0");
+    if (last && (same || columns.length <= PAPER) && last.length < PAPER) last.push(c);
+    else found.push([c]);
+  }
+  return found;
+}
+function drawGrid() {
+  const columns = visibleColumns(), rows = visibleRows();
   const grid = $("grid");
-  grid.replaceChildren(h("thead", {}, lines), h("tbody", {}, body));
+  grid.replaceChildren(...gridOf(columns, rows));
+  grid.classList.toggle("few", columns.length < 6);
+  $("paper").replaceChildren(...(matchMedia("print").matches ? blocks(columns).map((block) => h("table", { class: "grid" }, gridOf(block, rows))) : []));
   const widths = D.rowFactors.map((f) => Math.max(...[f, ...D.factors[f]].map((v) => (D.text[v] || v).length)));
-  grid.querySelectorAll(".labels").forEach((d) => [...d.children].forEach((s, k) => s.style.setProperty("--w", `${Math.min(widths[k], 22) * 0.58 + 0.5}em`)));
+  document.querySelectorAll(".grid .labels").forEach((d) => [...d.children].forEach((s, k) => s.style.setProperty("--w", `${Math.min(widths[k], 22) * 0.58 + 0.5}em`)));
   if ($("turn")) $("turn").textContent = state.major === "level" ? "Group columns by metric" : "Group columns by " + D.columnFactors.map((f) => D.text[f] || f).join(", ");
 }
 /** Footnotes that every number of a row has: they stand at the row's name, once. */
@@ -252,14 +270,15 @@ function drawSamples(record, cell) {
 
 /* ---- records ---- */
 let recordSort = null;
+const numeric = (name) => (["seconds", "seed", "stages run"].includes(name) ? "n" : null);
 function drawRecords() {
   const factors = Object.keys(D.factors);
   const columns = [...factors.map((f) => [D.text[f] || f, (r) => D.text[r.levels[f]] || r.levels[f] || ""]), ["seed", (r) => r.seed], ["outcome", (r) => (r.status === "ok" ? "ok" : r.reason)], ["stages run", (r) => r.stages.filter((s) => !s[2].startsWith("reused")).length], ["seconds", (r) => r.seconds], ["cell", (r) => r.id]];
   const rows = [...D.records];
   if (recordSort) rows.sort((a, b) => { const x = columns[recordSort[0]][1](a), y = columns[recordSort[0]][1](b); return (x < y ? -1 : x > y ? 1 : 0) * recordSort[1]; });
   $("records").replaceChildren(
-    h("thead", {}, h("tr", {}, columns.map(([name], i) => h("th", { "aria-sort": recordSort && recordSort[0] === i ? (recordSort[1] > 0 ? "ascending" : "descending") : null }, h("button", { class: "sort", type: "button", click: () => { recordSort = recordSort && recordSort[0] === i ? [i, -recordSort[1]] : [i, 1]; drawRecords(); } }, name))))),
-    h("tbody", {}, rows.map((r) => h("tr", { "data-record": r.id, tabindex: 0, keydown: (e) => e.key === "Enter" && openRecord(r), click: () => openRecord(r) }, columns.map(([name, of]) => h("td", { class: ["seconds", "seed", "stages run"].includes(name) ? "n" : name === "cell" ? "hash" : null }, String(of(r))))))));
+    h("thead", {}, h("tr", {}, columns.map(([name], i) => h("th", { class: numeric(name), "aria-sort": recordSort && recordSort[0] === i ? (recordSort[1] > 0 ? "ascending" : "descending") : null }, h("button", { class: "sort", type: "button", click: () => { recordSort = recordSort && recordSort[0] === i ? [i, -recordSort[1]] : [i, 1]; drawRecords(); } }, name))))),
+    h("tbody", {}, rows.map((r) => h("tr", { "data-record": r.id, tabindex: 0, keydown: (e) => e.key === "Enter" && openRecord(r), click: () => openRecord(r) }, columns.map(([name, of]) => h("td", { class: name === "cell" ? "hash" : numeric(name) }, String(of(r))))))));
 }
 function openRecord(r) {
   show(levelsText(r.levels), `seed ${r.seed}`, h("h3", {}, "Metrics"), table(Object.entries(r.metrics).map(([k, v]) => [k, v === null ? "NaN" : short(v)])), drawRecord(r, { metric: 0 }));
@@ -274,6 +293,7 @@ function theme(next) {
 $("theme").addEventListener("click", () => theme($("theme").textContent === "Dark" ? "dark" : "light"));
 if (matchMedia("(prefers-color-scheme: dark)").matches) $("theme").textContent = "Light";
 
+matchMedia("print").addEventListener("change", drawGrid);
 drawTools(); drawGrid(); drawRecords();
 const [kind, value] = location.hash.slice(1).split("=");
 if (kind === "cell" && D.cells[+value]) open(+value, true);

@@ -1,4 +1,4 @@
-"""The two factorized patterns without a dense mask: near and far scores under one softmax.
+"""The two factorized patterns without a dense mask: near and far keys under one softmax.
 
 Time is cut into n blocks of l = stride tokens. Shapes: q_BNTH, k_BNTH, v_BNTH; inside, x_BNnlH
 """
@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Bias = Callable[[Tensor, Tensor, Tensor], Tensor]
+GROUP = 256
+"""Queries of one call of the fixed pattern, at least a block."""
 
 
 def strided_attend(
@@ -52,22 +54,30 @@ def fixed_attend(
 ) -> Tensor:
     """Causal attention within the own block and to the last `summary` tokens of earlier blocks.
 
-    Shapes: -> BNTH; scores take T (l + n summary) numbers a head instead of T squared
+    A few blocks at a time read their own tokens and the summaries of all earlier ones in one fused call.
+
+    Shapes: -> BNTH; a call takes at most GROUP (GROUP + n summary) numbers a head
     """
-    q, k, v = (_cut(x, stride) for x in (q_BNTH, k_BNTH, v_BNTH))
-    block, offset = _coordinates(q)
-    column = torch.arange(stride, device=q.device)
-    far_k, far_v = (x[:, :, :, -summary:].flatten(2, 3)[:, :, None] for x in (k, v))
-    far = torch.arange(q.shape[2] * summary, device=q.device)
-    near_scores = q @ k.transpose(-1, -2) * scale
-    far_scores = q @ far_k.transpose(-1, -2) * scale
-    if bias is not None:
-        far_at = far // summary * stride + stride - summary + far % summary
-        near_scores = near_scores + _bias(bias, q, block * stride + offset, block * stride + column)
-        far_scores = far_scores + _bias(bias, q, block * stride + offset, far_at)
-    weights = _softmax(near_scores, column <= offset, far_scores, far // summary < block)
-    mixed = weights[0] @ v + weights[1] @ far_v
-    return mixed.flatten(2, 3)[:, :, : q_BNTH.shape[2]]
+    size, device = stride * max(1, GROUP // stride), q_BNTH.device
+    at = torch.arange(q_BNTH.shape[2], device=device)
+    far_at = at[at % stride >= stride - summary]
+    far_k, far_v = (x[:, :, far_at] for x in (k_BNTH, v_BNTH))
+    head = torch.arange(q_BNTH.shape[1], device=device)[None, :, None, None]
+    # Cut once, so that gradients add up group by group.
+    groups = zip(*(x.split(size, dim=2) for x in (q_BNTH, k_BNTH, v_BNTH)), strict=True)
+    mixed = []
+    for start, (q, k, v) in zip(range(0, len(at), size), groups, strict=True):
+        past = start // stride * summary
+        rows = at[start : start + size, None]
+        columns = torch.cat((far_at[:past], rows[:, 0]))
+        own, summaries = rows // stride == columns // stride, columns % stride >= stride - summary
+        mask = (columns <= rows) & (own | summaries)
+        if bias is not None:
+            scores = bias(head, rows[None, None], columns[None, None, None]).to(q.dtype)
+            mask = scores.masked_fill(~mask, float("-inf"))
+        k, v = torch.cat((far_k[:, :, :past], k), dim=2), torch.cat((far_v[:, :, :past], v), dim=2)
+        mixed.append(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale))
+    return torch.cat(mixed, dim=2)
 
 
 def _cut(x_BNTH: Tensor, stride: int) -> Tensor:

@@ -1,5 +1,6 @@
 """What ways that share the batch over processes have in common."""
 
+import os
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -23,6 +24,11 @@ class DataParallel(Parallelism):
             yield Problem(
                 where="parallelism.num_nodes",
                 message="several nodes are started with torchrun; leave it at 1 otherwise",
+            )
+        if config.num_processes == 1 and "WORLD_SIZE" not in os.environ:
+            yield Problem(
+                where="parallelism.num_processes",
+                message="1 process has nobody to share with; use parallelism=single, or at least 2 processes",
             )
 
     def data_rank(self) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from harness import (
     Quantizer,
     pack_codes,
     packed_width,
-    unpack_codes,
+    unpack_levels,
     weight_matrix,
 )
 
@@ -128,9 +128,11 @@ class CodebookLinear(PackedLinear):
 
     def dequantize(self) -> Tensor:
         """level[code] * largest weight of the block, float32."""
-        codes = unpack_codes(self.codes, 4, self.num_weights())
-        blocks = blocks_of(self.levels[codes.long()], self.block_size) * self.scales()[:, None]
-        return blocks.flatten()[: self.num_weights()].view(self.out_features, self.in_features)
+        values = unpack_levels(self.codes, 4, self.num_weights(), self.levels)
+        scales, whole = self.scales(), len(values) // self.block_size
+        values[: whole * self.block_size].view(whole, -1).mul_(scales[:whole, None])
+        values[whole * self.block_size :].mul_(scales[-1])  # the last block may be cut short
+        return values.view(self.out_features, self.in_features)
 
 
 class CodebookQuantizer(Quantizer):

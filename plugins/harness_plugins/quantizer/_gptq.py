@@ -34,11 +34,14 @@ def output_error(hessian: Tensor, weight: Tensor, quantized: Tensor) -> float:
 
 def inverse_factor(hessian: Tensor, damping: float) -> Tensor:
     """Upper Cholesky factor U of (H + damping * mean(diag H) * I)^-1 = U^T U; float64."""
-    hessian = hessian.double().clone()
-    diagonal = hessian.diagonal()
+    damped = hessian.double().clone()
+    diagonal = damped.diagonal()
     shift = damping * diagonal.mean()
     diagonal += shift if float(shift) > 0 else 1.0
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
+    lower = torch.linalg.cholesky(damped)
+    del damped, diagonal  # at most two matrices beside the Hessian at any time
+    inverse = torch.cholesky_inverse(lower)
+    del lower
     factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
     return factor
 
@@ -63,7 +66,8 @@ def gptq_codes(
     order = torch.arange(in_features, device=weight.device)
     if act_order:
         order = torch.argsort(hessian.diagonal(), descending=True, stable=True)
-    factor = inverse_factor(hessian[order][:, order], damping).to(weight.dtype)
+        hessian = hessian[order][:, order]
+    factor = inverse_factor(hessian, damping).to(weight.dtype)
     rest = weight[:, order].clone()
     grouped = config.granularity is Granularity.group
     group_of = (order // config.group_size if grouped else torch.zeros_like(order)).tolist()

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from harness import ConfigError, PackedLinear, Quantizer, weight_matrix
 
+EXACT = 2**24 // 128**2
+"""Products of two int8 numbers whose sum float32 holds exactly."""
+
 
 def row_scales(x: Tensor) -> Tensor:
     """Largest absolute value of each row over 127, float32, never zero (rows x 1)."""
@@ -26,6 +29,8 @@ def int8_product(x_MK: Tensor, w_NK: Tensor) -> Tensor:
 
     Shapes: M x K, N x K -> M x N
     """
+    if not x_MK.is_cuda and not torch.cpu._is_vnni_supported():
+        return product_by_float(x_MK, w_NK)
     rows, columns = x_MK.shape[0], w_NK.shape[0]
     if x_MK.is_cuda:  # the CUDA kernel wants more than 16 rows and multiples of 8
         pad = torch.nn.functional.pad
@@ -35,18 +40,37 @@ def int8_product(x_MK: Tensor, w_NK: Tensor) -> Tensor:
     return product[:rows, :columns]
 
 
-class _StraightThrough(torch.autograd.Function):
+def product_by_float(x_MK: Tensor, w_NK: Tensor) -> Tensor:
+    """The same by float32 products, on processors without an instruction for it: ten times as fast there.
+
+    Error: none, as float32 holds sums of EXACT products
+    """
+    parts = zip(x_MK.split(EXACT, 1), w_NK.split(EXACT, 1), strict=True)
+    products = [(x.float() @ w.float().T).int() for x, w in parts]
+    total: Tensor = torch.stack(products).sum(0, dtype=torch.int32) if len(products) > 1 else products[0]
+    return total
+
+
+class QuantizedProduct(torch.autograd.Function):
     """The quantized product forward, the weight's own product backward."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, layer: Int8Linear) -> Tensor:
+    def forward(ctx: Any, x: Tensor, layer: Any) -> Tensor:
         ctx.layer = layer
-        return layer.product(x)
+        product: Tensor = layer.product(x)
+        return product
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (gradient,) = gradients
         return gradient @ ctx.layer.dequantize().to(gradient.dtype), None
+
+
+def outlier_columns(rows: Tensor, threshold: float) -> Tensor:
+    """Indices of the columns with an entry above the threshold."""
+    if threshold == float("inf"):
+        return torch.empty(0, dtype=torch.long, device=rows.device)
+    return torch.nonzero(rows.abs().amax(0) > threshold)[:, 0]
 
 
 class Int8Linear(PackedLinear):
@@ -92,7 +116,7 @@ class Int8Linear(PackedLinear):
         rows = x.flatten(0, -2).float()
         if self.smooth is not None:
             rows = rows / self.smooth.float()
-        outliers = torch.nonzero((rows.abs() > self.threshold).any(0))[:, 0]
+        outliers = outlier_columns(rows, self.threshold)
         inner = rows.index_fill(1, outliers, 0.0) if len(outliers) else rows
         scales = row_scales(inner)
         y = int8_product(to_int8(inner, scales), self.codes).float() * scales * self.scale
@@ -102,7 +126,7 @@ class Int8Linear(PackedLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() and x.requires_grad:
-            y: Tensor = _StraightThrough.apply(x, self)  # type: ignore[no-untyped-call]
+            y: Tensor = QuantizedProduct.apply(x, self)  # type: ignore[no-untyped-call]
         else:
             y = self.product(x)
         return y if self.bias is None else y + self.bias.to(y.dtype)

@@ -14,7 +14,7 @@ from harness import (
     Quantizer,
     pack_codes,
     packed_width,
-    unpack_codes,
+    unpack_levels,
     weight_matrix,
 )
 
@@ -170,11 +170,17 @@ class UniformLinear(PackedLinear):
 
     def dequantize(self) -> Tensor:
         """(code - zero) * scale, float32."""
-        codes = unpack_codes(self.codes, self.bits, self.in_features).to(torch.float32)
-        codes = codes.unflatten(-1, (self.scale.shape[-1], -1))
-        zero: float | Tensor = 2 ** (self.bits - 1) if self.zero is None else self.zero[..., None].float()
-        weight: Tensor = codes.sub_(zero).mul_(self.scale[..., None].float())
-        return weight.flatten(-2)
+        middle = 2 ** (self.bits - 1) if self.zero is None else 0
+        if self.bits == 8:
+            weight = self.codes.float().sub_(middle)
+        else:
+            levels = torch.arange(2**self.bits, dtype=torch.float32, device=self.codes.device) - middle
+            weight = unpack_levels(self.codes, self.bits, self.in_features, levels)
+        grouped = weight.unflatten(-1, (self.scale.shape[-1], -1))
+        if self.zero is not None:
+            grouped.sub_(self.zero[..., None].float())
+        grouped.mul_(self.scale[..., None].float())
+        return weight
 
     def extra_repr(self) -> str:
         """What is stored."""

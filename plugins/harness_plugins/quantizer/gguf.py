@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,8 @@ from harness import (
     hookimpl,
     weight_matrix,
 )
+
+from ._gguf_file import write_gguf
 
 BLOCK = 32
 """Weights in one block of every format here."""
@@ -135,6 +139,11 @@ class GGUF(Quantizer):
                 f"widths are multiples of {BLOCK}, or quantizer=rtn"
             )
         return None
+
+    def write_file(self, model: nn.Module, tokenizer: Any, directory: Path) -> Path:
+        file = directory / f"model-{self.config.format.value}.gguf"
+        write_gguf(model, tokenizer, file, kind=self.config.format.value)
+        return file
 
     def bits_per_weight(self, in_features: int, out_features: int) -> float:
         return 8 * BYTES[self.config.format] / BLOCK

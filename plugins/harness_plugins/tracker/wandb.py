@@ -3,6 +3,7 @@
 import netrc
 import os
 import re
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -95,10 +96,12 @@ class Wandb(Tracker):
         import wandb
 
         name = re.sub(r"[^\w.-]+", "-", sweep["sweep"])
-        # Files go into the artifact as they lie in the folder; nothing is copied until they are sent.
-        artifact = wandb.Artifact(f"{name}-report", type="report")
-        artifact.add_dir(folder, policy="immutable")
         run = self._init(sweep, job_type="report", name=f"{sweep['sweep']}: report")
+        # A copy beside the run: `wandb sync` may come after the report was made again.
+        copy = shutil.copytree(folder, Path(run.dir).parent / "report")
+        artifact = wandb.Artifact(f"{name}-report", type="report")
+        for file in sorted(path for path in copy.rglob("*") if path.is_file()):
+            artifact.add_file(str(file), name=file.relative_to(copy).as_posix(), policy="immutable")
         run.log_artifact(artifact)
         run.finish()
 

@@ -111,11 +111,23 @@ def test_a_window_of_the_whole_sequence_equals_full():
     torch.testing.assert_close(window(x, causal_view(600)), full(x, causal_view(600)))
 
 
-def test_blocked_gradients_equal_dense_ones():
-    layer, length = attention_layer("sliding_window", window=60), 700
+@pytest.mark.parametrize("kind", ["window", "strided", "fixed"])
+def test_blocked_gradients_equal_dense_ones(kind):
+    from harness_plugins.attention.sparse_factorized import Pattern
+
+    length = 700
     q, k = _offsets(length)
-    grads = []
-    for run in (lambda x: layer(x, causal_view(length)), lambda x: _dense(layer, x, (k <= q) & (q - k < 60))):
+    name, options, mask = {
+        "window": ("sliding_window", {"window": 60}, (k <= q) & (q - k < 60)),
+        "strided": ("sparse_factorized", {"stride": 60}, _strided(q, k, 60)),
+        "fixed": (
+            "sparse_factorized",
+            {"stride": 60, "summary": 3, "pattern": Pattern.fixed},
+            _fixed(q, k, 60, 3),
+        ),
+    }[kind]
+    layer, grads = attention_layer(name, **options), []
+    for run in (lambda x: layer(x, causal_view(length)), lambda x: _dense(layer, x, mask)):
         x = _x(length, rows=1).requires_grad_()
         run(x).square().sum().backward()
         grads.append(x.grad)

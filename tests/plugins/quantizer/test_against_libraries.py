@@ -8,7 +8,7 @@ import pytest
 import tiny_models as tiny
 import torch
 from harness_plugins.quantizer._codebook import dynamic_levels
-from harness_plugins.quantizer._int8 import Int8Linear, int8_product
+from harness_plugins.quantizer._int8 import Int8Linear, int8_product, product_by_float
 from torch import Tensor, nn
 
 from harness import Calibration
@@ -74,10 +74,14 @@ def test_gguf_bits(kind: str, bits: float) -> None:
     assert tiny.choose("quantizer", "gguf", format=kind).build().bits_per_weight(64, 64) == bits
 
 
-def test_integer_products_are_exact() -> None:
-    a = torch.randint(-127, 128, (5, 40), generator=GENERATOR, dtype=torch.int8)
-    b = torch.randint(-127, 128, (7, 40), generator=GENERATOR, dtype=torch.int8)
-    assert torch.equal(int8_product(a, b).long(), a.long() @ b.long().T)
+@pytest.mark.parametrize("product", [int8_product, product_by_float])
+def test_integer_products_are_exact(product: Any) -> None:
+    a = torch.randint(-127, 128, (5, 2500), generator=GENERATOR, dtype=torch.int8)
+    b = torch.randint(-127, 128, (7, 2500), generator=GENERATOR, dtype=torch.int8)
+    a[0], b[0] = 127, 127  # the largest sum there is
+    found = product(a, b)
+    assert found.dtype is torch.int32
+    assert torch.equal(found.long(), a.long() @ b.long().T)
 
 
 def test_llm_int8_survives_outliers_that_break_plain_int8() -> None:

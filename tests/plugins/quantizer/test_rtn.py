@@ -9,7 +9,7 @@ from harness_plugins.quantizer._uniform import make_grid
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import ConfigError, pack_codes, packed_width, unpack_codes
+from harness import ConfigError, pack_codes, packed_width, unpack_codes, unpack_levels
 from harness.conformance.causal import causal_model
 
 
@@ -21,6 +21,8 @@ def test_packing_is_lossless_and_as_wide_as_stated(bits: int, rows: int, width: 
     packed = pack_codes(codes, bits)
     assert packed.shape == (rows, packed_width(width, bits))
     assert torch.equal(unpack_codes(packed, bits, width), codes)
+    levels = torch.randn(2**bits, generator=generator)
+    assert torch.equal(unpack_levels(packed, bits, width, levels), levels[codes.long()])
 
 
 @pytest.mark.parametrize("bits", range(2, 9))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -95,12 +96,14 @@ def test_wandb_keeps_the_report_of_a_sweep_as_an_artifact(tmp_path: Path) -> Non
     records = tmp_path / "store" / "records" / "trial"
     Wandb().report_written({"sweep": "trial of x/y", "directory": str(records)}, str(report))
     found = finished(records)
+    shutil.rmtree(report)
     (run,) = [record.run for record in found if record.WhichOneof("record_type") == "run"]
     assert (run.run_group, run.job_type) == ("trial of x/y", "report")
     kinds = {record.WhichOneof("record_type"): record for record in found}
     artifact = kinds["artifact"].artifact
     assert (artifact.name, artifact.type) == ("trial-of-x-y-report", "report")
     entries = {entry.path: Path(entry.local_path).read_text() for entry in artifact.manifest.contents}
+    assert all(Path(entry.local_path).is_relative_to(records) for entry in artifact.manifest.contents)
     assert entries == {"index.html": "<h1>trial</h1>", "figures/pareto.svg": "<svg/>"}
 
 

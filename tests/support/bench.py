@@ -1,0 +1,39 @@
+"""What benchmarks share: time that neighbours on the machine do not change, and a table on the terminal."""
+
+import statistics
+import time
+
+
+def processor_seconds(action):
+    """Processor time of this process, all its threads together."""
+    start = time.process_time()
+    action()
+    return time.process_time() - start
+
+
+def in_turn(actions, *, rounds):
+    """Processor seconds of each action, `rounds` times in turn after one unmeasured call of each."""
+    for action in actions.values():
+        action()
+    found = {name: [] for name in actions}
+    for _ in range(rounds):
+        for name, action in actions.items():
+            found[name].append(processor_seconds(action))
+    return found
+
+
+def median_ratio(found, over, under):
+    """Median over the rounds of seconds of one action by those of another in the same round."""
+    return statistics.median(a / b for a, b in zip(found[over], found[under], strict=True))
+
+
+def show(title, columns, rows):
+    """Print a table, numbers to the right."""
+    cells = [[f"{value:,.3g}" if isinstance(value, float) else str(value) for value in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+
+    def line(values):
+        first, *rest = zip(values, widths, strict=True)
+        return "  ".join([first[0].ljust(first[1]), *(value.rjust(width) for value, width in rest)])
+
+    print(f"\n{title}\n", line(columns), *map(line, cells), sep="\n")

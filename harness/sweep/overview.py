@@ -35,9 +35,10 @@ TABLE8 = (
 )
 FLAGS = ("--json", "--probe")
 LEGEND = (
-    "Of what is to run: FLOPs, peak tensor memory of one stage, and disk by formula where a model is trained "
-    "(< at most: sequences taken as full), else as this store has measured such stages; device-hours at the "
-    "speed it has measured (--probe: at that of a few steps now). Empty: not known yet."
+    "Of what is to run: FLOPs, peak tensor memory of one stage (at full sequences) and disk by formula where "
+    "a model is trained (< at most: nothing is known yet of how long sequences are), else as this store has "
+    "measured such stages; device-hours at the speed it has measured (--probe: at that of a few steps now). "
+    "Empty: not known yet."
 )
 
 

@@ -68,7 +68,8 @@ class TorchAOLinear(PackedLinear):
     def dequantize(self) -> Tensor:
         """code * scale, float32."""
         grouped = self.integers().unflatten(-1, (self.scale.shape[-1], -1))
-        return (grouped * self.scale[..., None]).flatten(-2)
+        weight: Tensor = (grouped * self.scale[..., None]).flatten(-2)
+        return weight
 
     def product(self, x: Tensor) -> Tensor:
         """x W^T as torchao computes it, inputs quantized by row as they come."""

@@ -35,9 +35,8 @@ demo: $(VENV)/.core ## run the main job: 36 cells on the embedded corpus, then r
 test: $(VENV)/.dev ## the whole test-suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile tests harness/conformance
 
-test-slow: $(VENV)/.dev ## what CI runs besides: many rounds of kills, clusters, measured speeds
+test-slow: $(VENV)/.dev ## what CI runs besides: many rounds of kills, clusters, whole chains
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadfile --ignore=tests/benchmarks tests harness/conformance
-	$(BIN)/python -m pytest -m slow tests/benchmarks
 
 check: lint test ## what CI asks of a change: format, lint, types, import rules, tests
 

@@ -296,10 +296,10 @@ def is_number(column: pd.Series[Any]) -> bool:
 
 
 def plain(value: float) -> float | int | None:
-    """A number as JSON keeps it: whole ones as int, NaN as null, others to 7 digits."""
+    """A number as JSON keeps it, exactly: whole ones as int, NaN and infinities as null.
+
+    Exactly, so that a report made from the store and one made from its compact file are the same.
+    """
     if not math.isfinite(value):
         return None
-    if value == int(value):
-        return int(value)
-    rounded = float(f"{value:.7g}")
-    return int(rounded) if rounded == int(rounded) else rounded
+    return int(value) if value == int(value) else value

@@ -369,6 +369,10 @@ class LanguageModel(nn.Module):
             hidden = hidden * self.spec.logit_scale
         return self.lm_head(hidden)  # type: ignore[no-any-return]
 
+    def get_input_embeddings(self) -> nn.Embedding:
+        """As Hugging Face models name it, so that methods count their weights on either."""
+        return self.model.embed_tokens
+
 
 def check_spec(spec: ModelSpec, choices: Choices) -> None:
     """Relations between the shape and the methods.

@@ -28,9 +28,10 @@ STATE = {"sgd": 4.0, "lion": 4.0, "muon": 4.0, "adam8bit": 2.0, "adafactor": 0.0
 NOT_COVERED = {
     "attention": ("linear", "retention", "sparse_factorized"),
     "position": ("relative_t5",),
-    "architecture": ("encoder_decoder",),
 }
 """Methods that keep other activations than the formula counts: no memory is estimated for them."""
+WITHOUT_FORMULA = ("encoder_decoder",)
+"""Architectures whose windows become sources and targets of other lengths: nothing is estimated for them."""
 GATED = ("swiglu", "geglu")
 
 
@@ -136,7 +137,7 @@ class Costs:
         if not hasattr(settings, "budget") or spec is None:
             return None
         built = self._built(node.cell)
-        if built is None:
+        if built is None or _method(node, "architecture") in WITHOUT_FORMULA:
             return None
         model, counted = built
         size = Size.of(spec, gated=_method(node, "feed_forward") in GATED, counted=counted)

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from harness.axes.quantizer import PackedLinear
+
 PEAKS = {
     "B200": 2250e12,
     "H200": 989e12,
@@ -60,6 +62,8 @@ def matmul_weights(model: nn.Module) -> tuple[int, int]:
             size = max(parameter.numel(), true)
             everything += size
             trained += size if parameter.requires_grad else 0
+        if isinstance(module, PackedLinear):  # its codes are buffers
+            everything += module.num_weights()
     return everything, trained
 
 

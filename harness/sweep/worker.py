@@ -128,7 +128,14 @@ class Worker:
             raise Terminated
         if self._stopping:
             raise KeyboardInterrupt
+        self._tidy()
         return Counter(outcome.status for outcome in self.outcomes.values())
+
+    def _tidy(self) -> None:
+        """Killed between storing and giving up its claim, a process leaves one that nobody would ask for."""
+        claims = self._store.claims
+        own = {*self.plan.wanted(), *(f"{self.plan.name}.{cell.cell.id}" for cell in self._cells)}
+        claims.release_dead(name for name in claims.names() if name in own)
 
     def _look(self) -> None:
         """What the store already holds."""

@@ -52,6 +52,16 @@ def test_the_claim_of_a_process_that_is_gone_is_taken_over_at_once(claims: Claim
     claim.release()
 
 
+def test_claims_of_the_dead_are_released_and_those_of_the_living_kept(claims: Claims) -> None:
+    foreign(claims, "dead", pid=dead_pid(), boot=module._boot(), started="1")
+    foreign(claims, "far")
+    mine = claims.acquire("mine")
+    assert mine is not None
+    claims.release_dead(claims.names())
+    assert claims.names() == ["far", "mine"]
+    mine.release()
+
+
 def test_a_process_id_used_again_is_not_mistaken_for_the_holder(claims: Claims) -> None:
     foreign(claims, "key", pid=os.getpid(), boot=module._boot(), started="not my start")
     claim = claims.acquire("key")

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from harness.data.template import IGNORED
 from harness.errors import DataError, IncompatibleError
 from harness.rng import Purpose
 from harness.stages._calibration import training_tokens
 from harness.stages._training import run_training
-from harness.training.losses import IGNORED
 
 if TYPE_CHECKING:
     from harness.axes.quantizer import Quantizer

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from harness.axes.objective import Example, Objective
+from harness.data.template import IGNORED
 from harness.data.token_files import Window, document_ids, positions
 from harness.training.contract import Batch
-from harness.training.losses import IGNORED
 
 PADDING_DOCUMENT = -1
 """Document of padding; no token belongs to it, so none reads padding."""

@@ -6,11 +6,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from harness.data.template import IGNORED
 from harness.model.conditioning import conditioned
 from harness.training.contract import Batch, LossSum
-
-IGNORED = -100
-"""Label of a position that predicts nothing."""
 
 
 def language_modeling_loss(model: nn.Module, batch: Batch) -> LossSum:

@@ -70,6 +70,12 @@ def last_word(**_: Any) -> dict[str, Any]:
     return _dataset(rows)
 
 
+def word_results(doc: dict[str, Any], results: list[tuple[float, bool]]) -> dict[str, float]:
+    """Accuracy and perplexity as lm-eval has them, and their logarithm, which no single seed dominates."""
+    ((log_likelihood, greedy),) = results
+    return {"acc": float(greedy), "perplexity": log_likelihood, "nats_per_word": -log_likelihood}
+
+
 def skill(*, skill: str, **_: Any) -> dict[str, Any]:
     """Test items of a skill; the same ones whatever the seed of a run."""
     from harness.data.skills import skill_items

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,11 @@ def test_right_answers_follow_instructions() -> None:
         doc = {"checks": json.dumps(item.checks)}
         assert followed(doc, [item.answer]) == {"followed": 1.0, "constraints_met": 1.0}
         assert followed(doc, ["?"])["followed"] == 0.0
+
+
+def test_the_nats_of_a_last_word_are_the_logarithm_of_its_perplexity() -> None:
+    value = {metric.metric: metric.value for metric in run("last_word").metrics}
+    assert math.exp(value["nats_per_word"]) == pytest.approx(value["perplexity"])
 
 
 def test_an_unknown_task_is_refused_with_a_suggestion_before_anything_runs() -> None:

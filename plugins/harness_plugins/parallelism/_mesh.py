@@ -220,14 +220,11 @@ class Part(nn.Module):
                 "a pipeline keeps embedding and head on different processes; set model.tie_embeddings=false"
             )
         position = getattr(backbone, "position", None)
-        if position is not None and "embed" in type(position).__dict__:
+        embeds = position is not None and "embed" in type(position).__dict__
+        if position is not None and (embeds or any(True for _ in position.parameters())):
             raise IncompatibleError(
-                f"position={position.name} adds to embeddings, which a pipeline's later processes do not have"
-            )
-        if position is not None and any(True for _ in position.parameters()):
-            raise IncompatibleError(
-                f"position={position.name} has weights that all layers share, which a pipeline splits; "
-                "use position=rope"
+                f"position={position.name} adds to embeddings or has weights of its own, which a pipeline's "
+                "later processes do not share"
             )
         num_layers = len(backbone.layers)
         own = range(index * num_layers // count, (index + 1) * num_layers // count)

@@ -49,16 +49,37 @@ class Server:
         self._context.set_forkserver_preload(["harness.sweep.isolation", *preload])
 
     def start(
-        self, call: Callable[[Report], Any], *, stage: str, log: Path, limits: Limits, device: str = "cpu"
+        self,
+        call: Callable[[Report], Any],
+        *,
+        stage: str,
+        log: Path,
+        limits: Limits,
+        device: str = "cpu",
+        note: Callable[[int], None] = lambda pid: None,
     ) -> Child:
-        """Run `call(report)` in a child of its own process group; it must be picklable."""
-        ours, theirs = self._context.Pipe(duplex=False)
+        """Run `call(report)` in a child of its own process group; it must be picklable.
+
+        `note` writes down the child's pid, so that others can end what this process may leave behind; the
+        child begins only after that, and never if this process dies before.
+
+        Raises: what `note` raises
+        """
+        ours, theirs = self._context.Pipe()
         process = self._context.Process(
             target=_main, args=(theirs, call, stage, str(log), limits, device), name=f"harness {stage}"
         )
         process.start()
         theirs.close()
-        return Child(process, ours, stage=stage, limits=limits, log=log)
+        child = Child(process, ours, stage=stage, limits=limits, log=log)
+        try:
+            note(child.pid)
+        except BaseException:
+            child.kill()
+            raise
+        with contextlib.suppress(OSError):  # a child that is gone already is found by its poll
+            ours.send(None)
+        return child
 
 
 class Child:
@@ -198,6 +219,10 @@ def _main(
     os.setsid()
     _die_with_parent()
     _redirect(log)
+    try:
+        connection.recv()
+    except (EOFError, OSError):
+        os._exit(1)  # the worker is gone, and nobody knows of this child
     code = 0
     try:
         _limit(limits, device)

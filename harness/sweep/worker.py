@@ -271,16 +271,18 @@ class Worker:
         task = Task(node=node, store=self._store.root, externals=externals, device=share.device)
         log = self._store.root / "logs" / f"{node.key}.log"
         try:
-            child = self._server.start(task, stage=node.stage, log=log, limits=limits, device=share.device)
+            child = self._server.start(
+                task,
+                stage=node.stage,
+                log=log,
+                limits=limits,
+                device=share.device,
+                note=claim.works_in,
+            )
         except (EOFError, ConnectionError) as error:
             if self._stopping:  # The signal that stops this process ended that one too.
                 raise KeyboardInterrupt from error
             raise HarnessError(f"the process that starts stages ended ({error}); see {log}") from error
-        try:
-            claim.works_in(child.pid)
-        except BaseException:
-            child.kill()
-            raise
         self._states[node.key] = State.running
         self._queue.remove(node.key)
         self._running[node.key] = Running(node, child, claim, presence, share)

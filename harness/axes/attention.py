@@ -83,7 +83,7 @@ class Attention(nn.Module, Method):
     def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
         """Pairs with the position axis that cannot work."""
         position = getattr(getattr(meta_model, "model", None), "position", None)
-        if not isinstance(position, Position) or not position.has_bias():
+        if not isinstance(position, Position) or not (position.has_bias() or position.has_query_bias()):
             return
         if cls.recurrent:
             yield Problem(
@@ -96,6 +96,12 @@ class Attention(nn.Module, Method):
                 where="attention.kernel",
                 message=f"the flash kernel takes no learned score bias, which position={position.name} adds; "
                 "use attention.kernel=auto, or position=alibi",
+            )
+        if config.kernel is Kernel.flex and position.has_query_bias():
+            yield Problem(
+                where="attention.kernel",
+                message=f"the flex kernel takes no term that depends on the query, which position="
+                f"{position.name} adds; use attention.kernel=auto",
             )
 
     @classmethod
@@ -138,6 +144,9 @@ class Attention(nn.Module, Method):
         skips = type(self).keys is not Attention.keys and not self.cross
         skips = skips and (view.aligned if self.absolute else view.ordered)
         biased = position is not None and position.has_bias()
+        query_bias = None
+        if position is not None and position.has_query_bias():
+            query_bias = position.query_bias(self.layer, q_BNTH, view)
         return attend(
             q_BNTH,
             k_BKSH,
@@ -148,6 +157,7 @@ class Attention(nn.Module, Method):
             mask=self.mask if restricts else None,
             keys=self.keys if skips else None,
             bias=position.bias if position is not None and biased else None,
+            query_bias=query_bias,
             key=(type(self), self.mask_key()) if restricts else None,
         )
 

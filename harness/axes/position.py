@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 
 from harness.method import Method
 from harness.ops.index import Index
+from harness.ops.view import View
 from harness.spec import ModelSpec
 
 
 class Position(nn.Module, Method):
-    """A position scheme; it acts at up to three points and says nothing at the others.
+    """A position scheme; it acts at up to four points and says nothing at the others.
 
     Shapes: x_BTD embeddings, position_BT absolute positions (int64), q_BNTH, k_BKSH
     """
@@ -50,4 +52,15 @@ class Position(nn.Module, Method):
 
     def bias(self, h: Index, q: Index, k: Index) -> Tensor:
         """Term added to the score of head h, query position q and key position k (before softmax)."""
+        raise NotImplementedError
+
+    def has_query_bias(self) -> bool:
+        """Whether `query_bias` adds to scores; no scheme has both it and `bias`."""
+        return False
+
+    def query_bias(self, layer: int, q_BNTH: Tensor, view: View) -> Callable[[Tensor, Tensor], Tensor]:
+        """Term that depends on the query: (query rows, key slots) -> added to q k before it is scaled.
+
+        Shapes: -> BN[rows][slots]
+        """
         raise NotImplementedError

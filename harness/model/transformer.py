@@ -5,6 +5,7 @@ Shapes: B batch, T tokens, S keys, D model dim, V vocabulary, N heads
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -94,7 +95,8 @@ class Stack(nn.Module):
         super().__init__()
         position = choices["position"]
         assert issubclass(position.method, Position)
-        self.position: Position = position.method(position.config, spec, bidirectional=bidirectional)
+        own = dataclasses.replace(spec, num_layers=num_layers)
+        self.position: Position = position.method(position.config, own, bidirectional=bidirectional)
         scale = spec.residual_scale if self.is_decoder else spec.encoder_residual_scale
         self.layers = nn.ModuleList(
             Block(spec, choices, i, cross=cross, residual_scale=scale) for i in range(num_layers)

@@ -18,6 +18,8 @@ from harness.ops.view import Keys, Mask, View
 
 Bias = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(head, query position, key position) -> term added to the score."""
+QueryBias = Callable[[Tensor, Tensor], Tensor]
+"""(query rows, key slots) -> term added to q k before it is scaled, BN[rows][slots]."""
 
 BLOCK = 256
 """Queries of one block where a variant skips keys."""
@@ -36,19 +38,25 @@ def attend(
     mask: Mask | None = None,
     keys: Keys | None = None,
     bias: Bias | None = None,
+    query_bias: QueryBias | None = None,
     key: Hashable = None,
 ) -> Tensor:
     """Softmax attention under a view; `key` names the variant, so that its masks are made once a forward.
 
     Raises: IncompatibleError where an explicitly chosen kernel cannot run
     """
+    assert bias is None or query_bias is None
     if kernel == "flex":
+        if query_bias is not None:
+            raise IncompatibleError(
+                "attention.kernel=flex takes no term that depends on the query; use attention.kernel=auto"
+            )
         from harness.ops.flex import flex
 
         return flex(q_BNTH, k_BKSH, v_BKSH, view=view, scale=scale, mask=mask, bias=bias, key=key)
     num_queries, num_keys = q_BNTH.shape[2], k_BKSH.shape[2]
     call = _Call(scale=scale, kernel=kernel, gqa=q_BNTH.shape[1] != k_BKSH.shape[1])
-    if mask is None and bias is None and view.is_plain:
+    if mask is None and bias is None and query_bias is None and view.is_plain:
         if view.is_full or (view.is_causal and num_queries == 1):
             return call(q_BNTH, k_BKSH, v_BKSH, None)
         if view.is_causal and num_queries == num_keys:
@@ -66,6 +74,8 @@ def attend(
             return _mask_or_bias(view, mask, bias, q_BNTH, rows, index)
 
         score_mask = view.remember(("mask", key, q_BNTH.dtype, start, end), make)
+        if query_bias is not None:
+            score_mask = (query_bias(rows, index) * scale).masked_fill(~score_mask, float("-inf"))
         outputs.append(call(q_BNTH[:, :, start:end], *source.read(columns), score_mask))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
 

@@ -27,7 +27,7 @@ STATE = {"sgd": 4.0, "lion": 4.0, "muon": 4.0, "adam8bit": 2.0, "adafactor": 0.0
 """Bytes of state an optimizer keeps for each trained weight, where they are not AdamW's 8."""
 NOT_COVERED = {
     "attention": ("linear", "retention", "sparse_factorized"),
-    "position": ("relative_t5",),
+    "position": ("relative_t5", "relative_xl"),
 }
 """Methods that keep other activations than the formula counts: no memory is estimated for them."""
 WITHOUT_FORMULA = ("encoder_decoder",)

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer as TorchOptimizer
 
-from harness import IncompatibleError, Optimizer, Parallelism, Problem
+from harness import IncompatibleError, Optimizer, Parallelism, Position, Problem
 
 COLUMNS = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")
 """Linear layers whose outputs are split."""
@@ -224,6 +224,11 @@ class Part(nn.Module):
             raise IncompatibleError(
                 f"position={position.name} adds to embeddings, which a pipeline's later processes do not have"
             )
+        if position is not None and any(True for _ in position.parameters()):
+            raise IncompatibleError(
+                f"position={position.name} has weights that all layers share, which a pipeline splits; "
+                "use position=rope"
+            )
         num_layers = len(backbone.layers)
         own = range(index * num_layers // count, (index + 1) * num_layers // count)
         for number in range(num_layers):
@@ -279,7 +284,7 @@ def split_layers(model: nn.Module, mesh: Any, count: int) -> None:
             plan[name] = RowwiseParallel()
         if hasattr(module, "q_norm"):
             raise IncompatibleError("qk_norm shares weights between split heads; use another parallelism")
-        if hasattr(module, "has_bias") and module.has_bias():  # type: ignore[operator]
+        if isinstance(module, Position) and (module.has_bias() or module.has_query_bias()):
             raise IncompatibleError("score biases of heads do not follow split heads; use position=rope")
     if not plan:
         raise IncompatibleError(f"{type(model).__name__} has no layers named {COLUMNS + ROWS} to split")

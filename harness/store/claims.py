@@ -110,6 +110,11 @@ class Claims:
         """Who has the claim: host, pid, when it began; None where nobody has."""
         return _read(self.root / name)
 
+    def held(self, name: str) -> bool:
+        """Whether a process that is not known to be dead has the claim."""
+        holder = _read(self.root / name)
+        return holder is not None and not self._is_dead(name, self.root / name, holder)
+
     def names(self) -> list[str]:
         """Names of all claims that stand, dead ones included."""
         if not self.root.is_dir():

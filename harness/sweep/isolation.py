@@ -153,7 +153,7 @@ class Child:
                     self.result = value
                     self.outcome = Outcome(status="ok", stage=self.stage)
                 elif what == "error":
-                    self.outcome = value
+                    self.outcome = (self._starved() if value.status == "lost" else None) or value
                 else:
                     messages.append((what, value))
         except (EOFError, OSError):
@@ -163,13 +163,19 @@ class Child:
     def _died(self) -> Outcome:
         """What the death of a child that said nothing means."""
         code = self.process.exitcode
-        killed = code == -signal.SIGKILL
-        if killed and oom_kills() > self._oom_kills:
-            return Outcome(status="oom", reason="killed by the system: out of memory", stage=self.stage)
+        starved = self._starved() if code == -signal.SIGKILL else None
+        if starved is not None:
+            return starved
         how = f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
         return Outcome(
             status="lost", reason=f"its process ended with {how}", stage=self.stage, details=tail(self.log)
         )
+
+    def _starved(self) -> Outcome | None:
+        """That the system killed it, or a process of its own, for lack of memory; None where it did not."""
+        if oom_kills() <= self._oom_kills:
+            return None
+        return Outcome(status="oom", reason="killed by the system: out of memory", stage=self.stage)
 
 
 def oom_kills() -> int:

@@ -29,7 +29,7 @@ $(VENV)/.dev: $(VENV)/.core
 	$(PIP) -e '.[dev]'
 	@touch $@
 
-demo: $(VENV)/.core ## run the main job: 36 cells on the embedded corpus, then reports/demo/
+demo: $(VENV)/.core ## run the main job: 39 cells on the embedded corpus, then reports/demo/
 	$(BIN)/harness sweep experiment=demo
 
 test: $(VENV)/.dev ## the whole test-suite

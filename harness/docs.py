@@ -1,12 +1,15 @@
-"""Generated files: docs/methods.md from the registry, docs/models.md from the presets, and the public types.
+"""Generated files: docs/ from the registry and the presets, the public types, the README's table.
 
 `python -m harness.docs` writes them into a checkout; a test fails where they are out of date.
 """
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from pathlib import Path
+
+import pandas as pd
 
 import harness
 from harness.compose import compose
@@ -15,6 +18,16 @@ from harness.model.cards import cards_page
 from harness.registry import Registry, registry
 
 ROOT = Path(__file__).parents[1]
+LEVELS = ["tuning", "alignment", "bits"]
+"""Factors of the demo."""
+METRICS = {
+    "perplexity.perplexity.bits_per_byte": ("bits/byte", 1, 3),
+    "lm_eval.instruction_following.followed": ("instructions %", 100, 1),
+    "lm_eval.recall.acc": ("recall %", 100, 1),
+    "win_rate.win_rate.win_rate": ("win rate %", 100, 1),
+    "efficiency.efficiency.weights_in_memory": ("weights MiB", 1, 2),
+}
+"""What the README shows of the demo: (column, scale, decimals)."""
 
 
 def methods_page(known: Registry) -> str:
@@ -62,6 +75,28 @@ def surface() -> str:
     )
 
 
+def readme() -> str:
+    """README.md with the demo's table as its committed report has it: mean and half the interval."""
+    frame = pd.read_csv(ROOT / "reports" / "demo" / "table.csv")
+    frame = frame[frame["mean"].notna()]  # the untuned model is not quantized
+    titles = [*LEVELS, *(title for title, _, _ in METRICS.values())]
+    lines = ["| " + " | ".join(titles) + " |", "|---" * len(LEVELS) + "|---:" * len(METRICS) + "|"]
+    for levels, cells in frame.groupby(LEVELS, sort=False):
+        row = [str(level) for level in levels]
+        by_metric = cells.set_index("metric")
+        for metric, (_, scale, decimals) in METRICS.items():
+            cell = by_metric.loc[metric]
+            half = (cell["high"] - cell["low"]) / 2 * scale
+            margin = "" if pd.isna(half) else f" ±{half:.{decimals}f}"
+            row.append(f"{cell['mean'] * scale:.{decimals}f}{margin}")
+        lines.append("| " + " | ".join(row) + " |")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    begin = re.escape("| " + " | ".join(LEVELS))
+    found = re.findall(rf"^{begin}.*?(?=\n\n)", text, re.DOTALL | re.MULTILINE)
+    assert len(found) == 1, f"README.md has {len(found)} tables of the demo"
+    return text.replace(found[0], "\n".join(lines))
+
+
 def default_config() -> str:
     """The flattened default config, one key a line, so that a changed default shows in review."""
     lines: list[str] = []
@@ -80,6 +115,7 @@ def default_config() -> str:
 def generated() -> dict[Path, str]:
     """Every generated file and what it must hold."""
     return {
+        ROOT / "README.md": readme(),
         ROOT / "docs" / "methods.md": methods_page(registry()),
         ROOT / "harness" / "__init__.pyi": surface(),
         ROOT / "tests" / "architecture" / "golden_config.yaml": default_config(),

@@ -76,6 +76,10 @@ class DivergedError(HarnessError):
         return DivergedError, (self.step, self.reason)
 
 
+class LostError(HarnessError):
+    """A process or node that took part went away; trying again may go well."""
+
+
 class MissingExtraError(HarnessError):
     """A library that an optional method needs is not installed."""
 

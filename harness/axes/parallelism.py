@@ -37,12 +37,17 @@ class Parallelism(Method):
         num_processes: int = 1
         """Processes of one cell on one node."""
         num_nodes: int = 1
-        """Nodes of one cell."""
+        """Nodes of one cell, placed by a launcher (hydra/launcher=submitit_slurm)."""
 
         def __post_init__(self) -> None:
             for name in ("num_processes", "num_nodes"):
                 if getattr(self, name) < 1:
                     raise ConfigError(f"parallelism.{name}={getattr(self, name)} must be at least 1")
+
+        @property
+        def world_size(self) -> int:
+            """Processes of one cell over all its nodes."""
+            return self.num_processes * self.num_nodes
 
     config: Config
 

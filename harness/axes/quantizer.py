@@ -5,14 +5,15 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harness.errors import EffectError
+from harness.errors import ConfigError, EffectError, MissingExtraError
 from harness.method import CellView, Method, Problem
 
 
@@ -157,6 +158,8 @@ class Quantizer(Method):
     """Whether inputs are quantized too, at run time."""
     trains: bool = False
     """Whether the stage trains the model, with layers that round as they compute, before it is packed."""
+    library: ClassVar[str | None] = None
+    """Package without which it does not quantize, if any; `extra` carries it."""
     provides = frozenset({"packed_weights"})
     changes = frozenset({"weights", "calibration_sha256", "calibration_tokens"})
 
@@ -185,9 +188,15 @@ class Quantizer(Method):
         """Summed loss of N tokens in nats: cross-entropy, unless the method learns from its teacher."""
         return F.cross_entropy(logits_NV, labels_N, reduction="sum")
 
-    @abstractmethod
     def empty(self, model: nn.Module) -> nn.Module:
         """The model with packed layers of the right shapes and no content, ready to load a state dict."""
+        return self.swap(model, lambda name, layer: self.empty_layer(layer))
+
+    def empty_layer(self, layer: nn.Module) -> PackedLinear:
+        """A packed layer of a linear layer's shape, with its bias and no content; what `empty` puts there.
+
+        Raises: ConfigError where the options do not fit the layer
+        """
         raise NotImplementedError
 
     @abstractmethod
@@ -205,11 +214,38 @@ class Quantizer(Method):
     @classmethod
     def unavailable(cls, config: Any) -> str | None:
         """Why its library cannot run on this machine, and what would help; None where it can."""
+        try:
+            cls.require_library()
+        except MissingExtraError as error:
+            return str(error)
         return None
+
+    @classmethod
+    def require_library(cls) -> None:
+        """Refuse to go on without `library`.
+
+        Raises: MissingExtraError
+        """
+        if cls.library is not None and find_spec(cls.library) is None:
+            extra = cls.extra or cls.library
+            raise MissingExtraError(package=cls.library, extra=extra, needed_by=f"quantizer={cls.name}")
 
     def layer_problems(self, in_features: int, out_features: int) -> str | None:
         """Why a layer of this size cannot be packed, and what would work; None where it can."""
         return None
+
+    def fitting(self, layer: nn.Module) -> tuple[int, int, Tensor | None]:
+        """Inputs, outputs and bias of a linear layer that the options fit.
+
+        Raises: ConfigError where they do not
+        """
+        out_features, in_features = weight_matrix(layer).shape
+        message = self.layer_problems(in_features, out_features)
+        if message is not None:
+            raise ConfigError(message)
+        bias = layer.bias
+        assert bias is None or isinstance(bias, Tensor)
+        return in_features, out_features, bias
 
     @classmethod
     def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:

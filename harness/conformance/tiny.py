@@ -15,6 +15,7 @@ from harness.registry import registry
 from harness.rng import Purpose, stream_seed
 from harness.training.loop import train
 from harness.training.losses import language_modeling_loss
+from harness.training.meeting import Meeting
 from harness.training.methods import Methods
 from harness.training.settings import Budget, Settings, Unit
 
@@ -100,6 +101,7 @@ class FakeRun:
     device: str = "cpu"
     seed: int = 0
     seen: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    meeting: Meeting | None = None
 
     def on_step(self, step: int, facts: dict[str, float]) -> None:
         self.seen.append((step, facts))

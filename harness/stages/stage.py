@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from harness.compose import Cell
     from harness.store.artifacts import Artifact
+    from harness.training.meeting import Meeting
 
 Choices = Mapping[str, Choice | tuple[Choice, ...]]
 """What was chosen on each of a stage's axes; a tuple where the axis takes several."""
@@ -107,6 +108,8 @@ class Work:
     """The artifact of a key (a model's base, say)."""
     on_step: Callable[[int, dict[str, float]], None] = field(default=lambda step, facts: None)
     """Reports a logging step to progress bar and trackers."""
+    meeting: Meeting | None = None
+    """Where the nodes of this stage meet, where a launcher has placed it on several."""
 
     def stream(self, purpose: Purpose) -> int:
         """Seed of this stage's stream for `purpose`; equal for methods compared at one seed."""

@@ -110,6 +110,11 @@ class Claims:
         """Who has the claim: host, pid, when it began; None where nobody has."""
         return _read(self.root / name)
 
+    def held(self, name: str) -> bool:
+        """Whether a process that is not known to be dead has the claim."""
+        holder = _read(self.root / name)
+        return holder is not None and not self._is_dead(name, self.root / name, holder)
+
     def names(self) -> list[str]:
         """Names of all claims that stand, dead ones included."""
         if not self.root.is_dir():
@@ -133,7 +138,8 @@ class Claims:
             current = _read(path)
             if current is None or current.get("token", "unreadable") != token:
                 return None
-            _end_worker(dead)
+            if not _end_worker(dead):
+                return None
             _replace(path, owner)
         self._seen.pop(name, None)
         return Claim(path, owner, heartbeat=self.heartbeat)
@@ -195,22 +201,29 @@ def _alive(pid: int | None, started: str | None) -> bool:
         pass
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        # A killed process whose first thread is gone still holds files until its last one is.
+        threads = len(os.listdir(f"/proc/{pid}/task"))
     except (OSError, IndexError):
         return not Path("/proc/self/stat").exists()
-    return state not in "ZX" and _start_time(pid) == started
+    return (state not in "ZX" or threads > 1) and _start_time(pid) == started
 
 
-def _end_worker(owner: dict[str, Any]) -> None:
-    """End what is left of a dead holder's work on this machine, so that it is not done twice."""
+def _end_worker(owner: dict[str, Any]) -> bool:
+    """End what is left of a dead holder's work on this machine, so that it is not done twice.
+
+    Returns: whether it is gone; a process that hangs in the system may take longer than is waited for here
+    """
     worker = owner.get("worker")
     if not worker or owner.get("boot") != _boot() or not _alive(worker[0], worker[1]):
-        return
-    with contextlib.suppress(OSError):
-        os.killpg(worker[0], signal.SIGKILL)
+        return True
+    for end in (os.killpg, os.kill):  # it may not have made its group yet
+        with contextlib.suppress(OSError):
+            end(worker[0], signal.SIGKILL)
     for _ in range(200):
         if not _alive(worker[0], worker[1]):
-            return
+            return True
         time.sleep(0.01)
+    return False
 
 
 def _create(path: Path, owner: dict[str, Any]) -> bool:

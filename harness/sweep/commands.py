@@ -7,6 +7,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from rich.console import Console
@@ -14,6 +15,7 @@ from rich.table import Table
 
 from harness.errors import StoreFullError
 from harness.store import Store
+from harness.sweep.crew import Crew, serve
 from harness.sweep.launch import WORKER, Hydra, job_overrides, launch, options, read_plan
 from harness.sweep.manifest import write_manifest
 from harness.sweep.outcome import STATUSES
@@ -21,7 +23,7 @@ from harness.sweep.plan import Plan, make_plan
 from harness.sweep.progress import Lines, Live, view
 from harness.sweep.record import refuse_newer
 from harness.sweep.resources import Need, Options
-from harness.sweep.worker import Terminated, Worker
+from harness.sweep.worker import Terminated, Worker, preload
 
 __all__ = ["Hydra", "multirun", "options", "run", "sweep"]
 FULL_EXIT = 75
@@ -69,7 +71,7 @@ def multirun(
     arguments: Sequence[str], chosen: Options, *, hydra: Hydra, finished: Callable[[Plan], None]
 ) -> int:
     """What Hydra's multirun does: the whole sweep, here or through the chosen launcher, then `finished`."""
-    made = make_plan(job_overrides(arguments), store=Store())
+    made = make_plan(job_overrides(arguments), store=Store(), places_nodes=hydra.places_nodes)
     say = Lines(made).say
 
     def place(part: Plan) -> bool:
@@ -96,7 +98,13 @@ def work_on(file: Path) -> int:
     # A launcher's own way to start processes (joblib's loky) is not known to our fork server.
     multiprocessing.set_start_method("forkserver", force=True)
     made, chosen, room = read_plan(file)
-    code, _ = _execute(made, chosen, room=room)
+    crew = Crew.of(made.graph.store, room)
+    if crew is not None and crew.node > 0:
+        prepare_environment(made)
+        serve(crew, made, chosen, preload=preload(made.missing()), say=view(made).say)
+        return 0
+    with nullcontext() if crew is None else crew.joined():
+        code, _ = _execute(made, chosen, room=room, crew=crew)
     if code == TERMINATED_EXIT:
         # Dead by the signal, as its scheduler expects: a job that returned would count as done, not requeued.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -130,7 +138,9 @@ def _parts(made: Plan) -> Iterator[Plan]:
     yield made
 
 
-def _execute(made: Plan, options: Options, *, room: Need | None) -> tuple[int, bool]:
+def _execute(
+    made: Plan, options: Options, *, room: Need | None, crew: Crew | None = None
+) -> tuple[int, bool]:
     """One worker on a plan; returns the exit code, and whether every cell has ended."""
     prepare_environment(made)
     refuse_newer(made)
@@ -139,7 +149,7 @@ def _execute(made: Plan, options: Options, *, room: Need | None) -> tuple[int, b
     shown.say(made.summary())
     for note in made.notes:
         shown.say(note)
-    worker = Worker(made, options, shown, room=room)
+    worker = Worker(made, options, shown, room=room, crew=crew)
     code = 0
     try:
         worker.run()

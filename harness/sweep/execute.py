@@ -6,10 +6,10 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.stages.stage import Work
 from harness.store import Artifact, Store
@@ -17,6 +17,10 @@ from harness.store.external import external
 from harness.sweep.graph import Node
 from harness.sweep.isolation import Report
 
+if TYPE_CHECKING:
+    from harness.training.meeting import Meeting
+
+OnStep = Callable[[int, dict[str, float]], None]
 STEPS = "steps.jsonl"
 """File of an artifact with the logging steps of its training, for trackers of cells that share it."""
 
@@ -29,10 +33,17 @@ class Task:
     store: Path
     externals: dict[str, str]
     device: str
+    meeting: Meeting | None = None
+    """Where the nodes of this stage meet, if there are several."""
+    out: Path | None = None
+    """Where a node that only trains along puts what is thrown away; None for the one that stores."""
 
     def __call__(self, report: Report) -> dict[str, Any]:
         store = Store(self.store)
         node = self.node
+        if self.out is not None and self.meeting is not None:
+            node.maker().run(self._work(store, self.out, self.meeting.folder.parent, on_step=_unheard))
+            return {}
         checkpoints = store.checkpoints(node.key)
         steps = Steps(checkpoints / STEPS)
 
@@ -50,29 +61,38 @@ class Task:
         }
         started = time.monotonic()
         with store.create(node.key, stage=node.stage, kind=node.kind, inputs=node.inputs, meta=meta) as out:
-            work = Work(
-                stage=node.stage,
-                part=node.part,
-                config=node.config,
-                choices=node.choices,
-                inputs={name: self._artifact(store, key) for name, key in node.inputs.items()},
-                seed=node.seed,
-                device=self.device,
-                out=out,
-                checkpoints=checkpoints,
-                cell=node.cell,
-                load=lambda key: self._artifact(store, key),
-                on_step=on_step,
-            )
+            work = self._work(store, out, checkpoints, on_step=on_step)
             meta["facts"] = jsonable(node.maker().run(work))
             meta["seconds"] = time.monotonic() - started
             steps.finish(out / STEPS)
         return meta["facts"]  # type: ignore[no-any-return]
 
+    def _work(self, store: Store, out: Path, checkpoints: Path, *, on_step: OnStep) -> Work:
+        node = self.node
+        return Work(
+            stage=node.stage,
+            part=node.part,
+            config=node.config,
+            choices=node.choices,
+            inputs={name: self._artifact(store, key) for name, key in node.inputs.items()},
+            seed=node.seed,
+            device=self.device,
+            out=out,
+            checkpoints=checkpoints,
+            cell=node.cell,
+            load=lambda key: self._artifact(store, key),
+            on_step=on_step,
+            meeting=self.meeting,
+        )
+
     def _artifact(self, store: Store, key: str) -> Artifact:
         if key in self.externals:
             return external(self.externals[key], cache=store.root / "cache" / "directories.json")
         return store.get(key)
+
+
+def _unheard(step: int, facts: dict[str, float]) -> None:
+    return None
 
 
 class Steps:

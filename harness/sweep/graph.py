@@ -62,6 +62,8 @@ class Graph:
     """All nodes by key, inputs always before what reads them, and models from outside the store."""
 
     store: Store
+    places_nodes: bool = False
+    """Whether a stage may run on several nodes: whoever runs it can place it there."""
     nodes: dict[str, Node] = field(default_factory=dict)
     externals: dict[str, str] = field(default_factory=dict)
     """Key -> directory of models from outside the store."""

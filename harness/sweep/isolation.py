@@ -49,16 +49,37 @@ class Server:
         self._context.set_forkserver_preload(["harness.sweep.isolation", *preload])
 
     def start(
-        self, call: Callable[[Report], Any], *, stage: str, log: Path, limits: Limits, device: str = "cpu"
+        self,
+        call: Callable[[Report], Any],
+        *,
+        stage: str,
+        log: Path,
+        limits: Limits,
+        device: str = "cpu",
+        note: Callable[[int], None] = lambda pid: None,
     ) -> Child:
-        """Run `call(report)` in a child of its own process group; it must be picklable."""
-        ours, theirs = self._context.Pipe(duplex=False)
+        """Run `call(report)` in a child of its own process group; it must be picklable.
+
+        `note` writes down the child's pid, so that others can end what this process may leave behind; the
+        child begins only after that, and never if this process dies before.
+
+        Raises: what `note` raises
+        """
+        ours, theirs = self._context.Pipe()
         process = self._context.Process(
             target=_main, args=(theirs, call, stage, str(log), limits, device), name=f"harness {stage}"
         )
         process.start()
         theirs.close()
-        return Child(process, ours, stage=stage, limits=limits, log=log)
+        child = Child(process, ours, stage=stage, limits=limits, log=log)
+        try:
+            note(child.pid)
+        except BaseException:
+            child.kill()
+            raise
+        with contextlib.suppress(OSError):  # a child that is gone already is found by its poll
+            ours.send(None)
+        return child
 
 
 class Child:
@@ -132,7 +153,7 @@ class Child:
                     self.result = value
                     self.outcome = Outcome(status="ok", stage=self.stage)
                 elif what == "error":
-                    self.outcome = value
+                    self.outcome = (self._starved() if value.status == "lost" else None) or value
                 else:
                     messages.append((what, value))
         except (EOFError, OSError):
@@ -142,13 +163,19 @@ class Child:
     def _died(self) -> Outcome:
         """What the death of a child that said nothing means."""
         code = self.process.exitcode
-        killed = code == -signal.SIGKILL
-        if killed and oom_kills() > self._oom_kills:
-            return Outcome(status="oom", reason="killed by the system: out of memory", stage=self.stage)
+        starved = self._starved() if code == -signal.SIGKILL else None
+        if starved is not None:
+            return starved
         how = f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
         return Outcome(
             status="lost", reason=f"its process ended with {how}", stage=self.stage, details=tail(self.log)
         )
+
+    def _starved(self) -> Outcome | None:
+        """That the system killed it, or a process of its own, for lack of memory; None where it did not."""
+        if oom_kills() <= self._oom_kills:
+            return None
+        return Outcome(status="oom", reason="killed by the system: out of memory", stage=self.stage)
 
 
 def oom_kills() -> int:
@@ -198,6 +225,10 @@ def _main(
     os.setsid()
     _die_with_parent()
     _redirect(log)
+    try:
+        connection.recv()
+    except (EOFError, OSError):
+        os._exit(1)  # the worker is gone, and nobody knows of this child
     code = 0
     try:
         _limit(limits, device)

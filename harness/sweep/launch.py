@@ -23,6 +23,8 @@ from harness.sweep.resources import Need, Options
 
 WORKER = "+harness.worker="
 """The override that turns a Hydra job into a worker of a plan."""
+NODES_LAUNCHER = "hydra/launcher=submitit_slurm"
+"""The override that chooses a launcher which can place one stage on several nodes."""
 LOOK = 1.0
 """Seconds between two looks at what the workers have done."""
 LEAVE = 5.0
@@ -42,6 +44,11 @@ class Hydra:
     def places_workers(self) -> bool:
         """Whether another launcher than Hydra's basic one was chosen."""
         return bool(self.config.hydra.launcher.get("_target_") != _HERE)
+
+    @property
+    def places_nodes(self) -> bool:
+        """Whether the launcher can give several nodes to one job: submitit on SLURM."""
+        return "partition" in self.config.hydra.launcher
 
 
 def options(values: dict[str, Any]) -> Options:
@@ -68,7 +75,8 @@ def launch(made: Plan, chosen: Options, hydra: Hydra, say: Callable[[str], None]
     classes = [max(needs)] if _takes_no_resources(hydra) else sorted(set(needs))
     launches = []
     for room in classes:
-        waiting = sum(1 for need in needs if need.fits(room))
+        # A job of several nodes is for stages of as many: it may make others, it is not started for them.
+        waiting = sum(1 for need in needs if need.fits(room) and need.nodes == room.nodes)
         arguments = {"number": max(1, min(chosen.workers or 2, waiting)), "say": say}
         file = write_plan(made, chosen, room)
         launches.append(threading.Thread(target=_place, args=(made, hydra, room, file), kwargs=arguments))
@@ -116,8 +124,10 @@ def _takes_no_resources(hydra: Hydra) -> bool:
 
 
 def _ask_for(room: Need, launcher: Any) -> None:
-    """Ask a launcher for the processors and GPUs of a class, in its own words, unless the user did."""
+    """Ask a launcher for the nodes, processors and GPUs of a class, in its own words, unless the user did."""
     if "cpus_per_task" in launcher:  # submitit
+        if room.nodes > 1:
+            launcher.nodes, launcher.tasks_per_node = room.nodes, 1
         if room.processes > 1 and launcher.cpus_per_task is None:
             launcher.cpus_per_task = room.processes
         if room.gpus and launcher.gpus_per_node is None and launcher.get("gres") is None:

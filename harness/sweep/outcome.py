@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from harness.errors import ConfigError, DivergedError, HarnessError, IncompatibleError
+from harness.errors import ConfigError, DivergedError, HarnessError, IncompatibleError, LostError
 from harness.store.files import is_disk_full, write_json
 from harness.store.fingerprint import environment
 
@@ -66,6 +66,8 @@ def from_exception(error: BaseException, *, stage: str) -> Outcome:
         status, step, text = "diverged", error.step, error.reason
     elif isinstance(error, IncompatibleError):
         status = "incompatible"
+    elif isinstance(error, LostError):
+        status = "lost"
     return Outcome(status=status, reason=text[:2000], stage=stage, step=step, details=details[-20000:])
 
 

@@ -15,7 +15,7 @@ from harness.stages import CHAIN
 from harness.store import Store
 from harness.sweep.costs import Costs
 from harness.sweep.estimate import Cost
-from harness.sweep.launch import job_overrides
+from harness.sweep.launch import NODES_LAUNCHER, job_overrides
 from harness.sweep.plan import Plan, PlannedCell, make_plan
 from harness.sweep.table8 import table8
 
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
         print_table8()
         return 0
     asked = [text for text in arguments if text not in FLAGS]
-    made = make_plan(job_overrides(asked), store=Store())
+    made = make_plan(job_overrides(asked), store=Store(), places_nodes=NODES_LAUNCHER in asked)
     costs = Costs(made.first, probe="--probe" in arguments)
     if "--json" in arguments:
         print(json.dumps(describe(made, costs), indent=1))

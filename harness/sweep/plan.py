@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from harness.sweep.assemble import Assembler, Load
 from harness.sweep.cells import CellPlan, Factor, cells, chosen_labels, factors, request, tuned_keys
 from harness.sweep.grammar import label_text
 from harness.sweep.graph import Graph, Node
+from harness.sweep.resources import Need
 
 if TYPE_CHECKING:
     from harness.sweep.tune import Tuning
@@ -103,8 +105,12 @@ class Plan:
         return node
 
 
-def make_plan(arguments: Sequence[str], *, store: Store, single: bool = False) -> Plan:
+def make_plan(
+    arguments: Sequence[str], *, store: Store, single: bool = False, places_nodes: bool = False
+) -> Plan:
     """The plan of a command line; `single` takes first levels and one seed, as `harness run` does.
+
+    `places_nodes` says that whoever runs it can give a stage several nodes; else such cells are refused.
 
     Every cell is composed and validated here, before anything runs.
     Raises: ConfigError, UnknownNameError, PluginError, naming what is wrong and what works
@@ -128,7 +134,7 @@ def make_plan(arguments: Sequence[str], *, store: Store, single: bool = False) -
     planned = planned[:1] if single else planned
     assembler = Assembler(tuple(text for text in base if not text.startswith("seed=")), load=composed)
     assembler.foresee(item.overrides for item in planned)
-    graph = Graph(store)
+    graph = Graph(store, places_nodes=places_nodes)
     made = Plan(
         name=experiment.name or "_x_".join(f.name.replace("/", ".") for f in found) or "run",
         arguments=tuple(arguments),
@@ -175,7 +181,21 @@ def _check(graph: Graph, cells: dict[str, PlannedCell]) -> None:
 
     for name, planned in cells.items():
         if any(graph.store.find(key) is None for key in planned.keys):
-            cells[name] = replace(planned, problems=tuple(problems(planned.cell)))
+            found = (*problems(planned.cell), *_unplaced(graph, planned))
+            cells[name] = replace(planned, problems=found)
+
+
+def _unplaced(graph: Graph, planned: PlannedCell) -> Iterator[Problem]:
+    """That a cell wants several nodes, where nobody can place it on them."""
+    needs = [Need.of(graph.nodes[key]) for key in planned.keys]
+    largest = max(needs, default=Need())
+    if largest.nodes > 1 and not graph.places_nodes and "WORLD_SIZE" not in os.environ:
+        yield Problem(
+            where="parallelism.num_nodes",
+            message=f"{largest.nodes} nodes need a launcher that can place them; run the sweep with "
+            f"hydra/launcher=submitit_slurm, or use parallelism.num_nodes=1 "
+            f"parallelism.num_processes={largest.nodes * largest.processes}",
+        )
 
 
 def directory(plan: Plan, cell: PlannedCell) -> Path:

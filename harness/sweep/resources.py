@@ -31,19 +31,25 @@ class Options:
 class Need:
     """What one stage takes at once: its resource class."""
 
+    nodes: int = 1
     processes: int = 1
+    """On each node."""
     gpus: int = 0
+    """On each node."""
 
     @classmethod
     def of(cls, node: Node) -> Need:
-        """The processes that train together, and a GPU for each where the stage runs on GPUs."""
+        """The nodes and processes that train together, and a GPU for each process where the stage runs on
+        GPUs."""
         parallelism = node.choices.get("parallelism")
-        processes = parallelism.config.num_processes if isinstance(parallelism, Choice) else 1
-        return cls(processes=processes, gpus=processes if node.device == "cuda" else 0)
+        if not isinstance(parallelism, Choice):
+            return cls(gpus=1 if node.device == "cuda" else 0)
+        nodes, processes = parallelism.config.num_nodes, parallelism.config.num_processes
+        return cls(nodes=nodes, processes=processes, gpus=processes if node.device == "cuda" else 0)
 
     def fits(self, room: Need) -> bool:
         """Whether a worker placed for `room` can run it."""
-        return self.processes <= room.processes and self.gpus <= room.gpus
+        return self.nodes <= room.nodes and self.processes <= room.processes and self.gpus <= room.gpus
 
 
 @dataclass(frozen=True, kw_only=True)

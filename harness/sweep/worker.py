@@ -16,6 +16,7 @@ from harness.compose import Cell
 from harness.errors import HarnessError, StoreFullError
 from harness.store.claims import Claim
 from harness.sweep import machine, record
+from harness.sweep.crew import Crew
 from harness.sweep.execute import Task
 from harness.sweep.graph import Node
 from harness.sweep.isolation import Child, Limits, Server
@@ -76,9 +77,18 @@ class Worker:
     State: `outcomes` by cell id, of every cell that is finished
     """
 
-    def __init__(self, plan: Plan, options: Options, view: View, *, room: Need | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        options: Options,
+        view: View,
+        *,
+        room: Need | None = None,
+        crew: Crew | None = None,
+    ) -> None:
         """`room` is what a launcher gave this worker: it leaves larger stages to others, and ends when
-        nothing that fits is ready or being made. None: it runs everything."""
+        nothing that fits is ready or being made. None: it runs everything. `crew`: the nodes of a room of
+        several, this one the first."""
         self.plan, self.options, self.view, self.room = plan, options, view, room
         self.outcomes: dict[str, Outcome] = {}
         self.executed: list[str] = []
@@ -99,6 +109,7 @@ class Worker:
         self._started = time.time()
         self._resources = Resources(options, self._nodes.values())
         self._alone: machine.Presence | None = None
+        self._crew = crew
 
     def run(self) -> Counter[str]:
         """Work until every cell has its outcome; returns how many ended how.
@@ -207,6 +218,8 @@ class Worker:
             if known is not None and self._is_final(known):
                 self._settle(key, State.failed, known)
                 progress = True
+            elif self._needs[key].nodes > 1 and self._gathers():
+                continue
             elif not self._fits(key):
                 progress |= self._await(key)
             else:
@@ -215,6 +228,16 @@ class Worker:
                     break  # What is ready first goes first: a large stage is not starved by small ones.
                 progress |= self._try(self._nodes[key], share)
         return progress
+
+    def _gathers(self) -> bool:
+        """Whether nodes of the crew are still starting; once one has gone, no stage of several is started."""
+        if self._crew is None or self.room is None or self.room.nodes == 1 or self._crew.complete():
+            return False
+        if self._crew.coming():
+            return True
+        self.view.say("a node of this job has gone: stages of several nodes are left to other jobs")
+        self.room = replace(self.room, nodes=1)
+        return False
 
     def _share(self, key: str) -> Share | None:
         running = [entry.share for entry in self._running.values()]
@@ -255,7 +278,7 @@ class Worker:
 
     def _launch(self, node: Node, share: Share, claim: Claim, presence: machine.Presence) -> None:
         if self._server is None:
-            heavy = _preload(self._nodes[key] for key in self._initially)
+            heavy = preload(self._nodes[key] for key in self._initially)
             self._server = Server(heavy)
             names = [name for name in heavy if not name.startswith("harness")]
             if names:
@@ -268,19 +291,28 @@ class Worker:
             gpus=share.gpus if len(share.gpus) > 1 else (),
         )
         externals = self.plan.graph.externals
-        task = Task(node=node, store=self._store.root, externals=externals, device=share.device)
+        meeting = self._crew.call(node.key) if self._crew and self._needs[node.key].nodes > 1 else None
+        task = Task(
+            node=node,
+            store=self._store.root,
+            externals=externals,
+            device=share.device,
+            meeting=meeting,
+        )
         log = self._store.root / "logs" / f"{node.key}.log"
         try:
-            child = self._server.start(task, stage=node.stage, log=log, limits=limits, device=share.device)
+            child = self._server.start(
+                task,
+                stage=node.stage,
+                log=log,
+                limits=limits,
+                device=share.device,
+                note=claim.works_in,
+            )
         except (EOFError, ConnectionError) as error:
             if self._stopping:  # The signal that stops this process ended that one too.
                 raise KeyboardInterrupt from error
             raise HarnessError(f"the process that starts stages ended ({error}); see {log}") from error
-        try:
-            claim.works_in(child.pid)
-        except BaseException:
-            child.kill()
-            raise
         self._states[node.key] = State.running
         self._queue.remove(node.key)
         self._running[node.key] = Running(node, child, claim, presence, share)
@@ -343,6 +375,8 @@ class Worker:
         self._later.pop(key, None)
 
     def _drop(self, entry: Running) -> None:
+        if self._crew is not None:
+            self._crew.dismiss()
         entry.claim.release()
         entry.presence.leave()
 
@@ -432,7 +466,7 @@ class Worker:
                 entry.child.kill()
 
 
-def _preload(nodes: Iterable[Node]) -> list[str]:
+def preload(nodes: Iterable[Node]) -> list[str]:
     """Modules for the fork server: heavy libraries that some stage imports, and the stages themselves."""
     nodes = list(nodes)
     libraries = {library for node in nodes for library in node.libraries}

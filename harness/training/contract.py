@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from harness.method import Choice
 from harness.rng import Purpose
+from harness.training.meeting import Meeting
 
 Batch = dict[str, Tensor]
 """Tensors that share their first dimension B. `labels_BT` is already shifted: what position t predicts,
@@ -63,6 +64,11 @@ class Run(Protocol):
     def device(self) -> str: ...
     @property
     def checkpoints(self) -> Path: ...
+    @property
+    def meeting(self) -> Meeting | None:
+        """Where several nodes meet; None where one node trains."""
+        ...
+
     @property
     def on_step(self) -> Callable[[int, dict[str, float]], None]: ...
     def stream(self, purpose: Purpose) -> int:

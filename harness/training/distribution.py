@@ -1,7 +1,8 @@
 """Several processes for one run: started by torch's elastic launcher, ended with the parent.
 
 The parent has built model and data; its children are forks of it, so nothing needs to be pickled. They
-train; the parent takes over the final weights. A process that torchrun started joins its group instead.
+train; the parent takes over the final weights. On several nodes each has such a parent: they meet, train as
+one group, and each takes over the weights. A process that torchrun started joins its group instead.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ import pickle
 import signal
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from harness.errors import ConfigError, HarnessError, IncompatibleError
+from harness.errors import ConfigError, HarnessError, IncompatibleError, LostError
+from harness.training.meeting import JOIN_SECONDS, Meeting
 
 OnStep = Callable[[int, dict[str, float]], None]
 Main = Callable[[str, OnStep], "tuple[dict[str, Any], dict[str, Any]]"]
@@ -47,13 +50,16 @@ def join(device: str) -> str:
     return device
 
 
-def launch(main: Main, *, num_processes: int, device: str, on_step: OnStep) -> tuple[dict[str, Any], Any]:
-    """Run `main` in forked processes; returns rank 0's facts and final state.
+def launch(
+    main: Main, *, num_processes: int, device: str, on_step: OnStep, meeting: Meeting | None = None
+) -> tuple[dict[str, Any], Any]:
+    """Run `main` in forked processes, on every node of a meeting; returns rank 0's facts and final state.
 
-    Raises: what a process raised, first of all its HarnessError; ConfigError for too few devices
+    Raises: what a process raised, first of all its HarnessError; LostError where one of them, or a node,
+    went away; ConfigError for too few devices
     """
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+    from torch.distributed.launcher.api import elastic_launch
 
     if torch.device(device).type == "cuda":
         if torch.cuda.is_initialized():
@@ -66,39 +72,62 @@ def launch(main: Main, *, num_processes: int, device: str, on_step: OnStep) -> t
                 f"parallelism.num_processes={num_processes} exceeds the "
                 f"{torch.cuda.device_count()} CUDA devices here"
             )
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=num_processes,
-        run_id=f"harness-{os.getpid()}",
-        rdzv_backend="c10d",
-        rdzv_endpoint="127.0.0.1:0",
-        max_restarts=0,
-        monitor_interval=0.05,
-        start_method="fork",
-    )
-    with tempfile.TemporaryDirectory(prefix="harness-processes-") as folder:
+    with _place(meeting, num_processes) as (config, folder):
         events = Events(on_step)
         handlers = {number: signal.getsignal(number) for number in HANDLED}
         try:
             elastic_launch(config, _process)(main, device, folder, os.getpid(), events.writer)
         except ChildFailedError as error:
-            raise _first_error(Path(folder)) or error from error
+            raise _first_error(folder) or _killed(error) from error
+        except dist.DistError as error:
+            raise LostError(f"not all nodes came to train, or stayed: {error}") from error
         finally:
             events.close()
             # The launcher leaves its own behind, which would turn a later signal into an exception.
             for number, handler in handlers.items():
                 if handler is not None and threading.current_thread() is threading.main_thread():
                     signal.signal(number, handler)
-        facts, state = torch.load(Path(folder) / "result.pt", weights_only=False)
+        facts, state = torch.load(folder / "result.pt", weights_only=False)
         return facts, state
 
 
-def _process(main: Main, device: str, folder: str, parent: int, writer: int) -> None:
+@contextmanager
+def _place(meeting: Meeting | None, num_processes: int) -> Iterator[tuple[Any, Path]]:
+    """How to launch, and the folder that all processes write into.
+
+    Nodes meet in a static rendezvous: the dynamic one gives rank 0, which reports, to whichever it likes.
+    """
+    from torch.distributed.launcher.api import LaunchConfig
+
+    with tempfile.TemporaryDirectory(prefix="harness-processes-") as own:
+        endpoint, folder = ("127.0.0.1:0", Path(own)) if meeting is None else meeting.next()
+        node = {} if meeting is None else {"rank": meeting.node, "timeout": int(JOIN_SECONDS)}
+        num_nodes = 1 if meeting is None else meeting.num_nodes
+        yield (
+            LaunchConfig(
+                min_nodes=num_nodes,
+                max_nodes=num_nodes,
+                nproc_per_node=num_processes,
+                run_id=f"harness-{os.getpid()}" if meeting is None else str(folder),
+                rdzv_backend="c10d" if meeting is None else "static",
+                rdzv_endpoint=endpoint,
+                rdzv_configs=node,
+                max_restarts=0,
+                monitor_interval=0.05,
+                start_method="fork",
+            ),
+            folder,
+        )
+
+
+def _process(main: Main, device: str, folder: Path, parent: int, writer: int) -> None:
     """One process's life."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
+    # One that the launcher ends because another has failed is no failure of its own.
+    for number in HANDLED:
+        signal.signal(number, signal.SIG_DFL)
     # Threads of OpenMP do not survive a fork; on a CPU the processes are the parallelism.
     torch.set_num_threads(1)
     rank = int(os.environ["RANK"])
@@ -107,11 +136,11 @@ def _process(main: Main, device: str, folder: str, parent: int, writer: int) -> 
         write = events_to(writer) if rank == 0 else _silent
         result = main(device, write)
         if rank == 0:
-            torch.save(result, Path(folder) / "result.pt")
+            torch.save(result, folder / "result.pt")
         dist.barrier()
         dist.destroy_process_group()
     except Exception as error:
-        (Path(folder) / f"error-{rank}.pkl").write_bytes(_pickled(error))
+        (folder / f"error-{rank}.pkl").write_bytes(_pickled(error))
         raise
 
 
@@ -121,17 +150,36 @@ def _silent(step: int, facts: dict[str, float]) -> None:
 
 def _pickled(error: Exception) -> bytes:
     try:
-        return pickle.dumps(error)
+        content = pickle.dumps(error)
+        pickle.loads(content)
+        return content
     except (pickle.PicklingError, TypeError, AttributeError):
         return pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
 
 
 def _first_error(folder: Path) -> Exception | None:
-    """The error to show: one raised on purpose, else the one written first."""
+    """The error to show: one raised on purpose, else the one written first.
+
+    A broken connection is how the others see one that went away without a word.
+    """
     files = sorted(folder.glob("error-*.pkl"), key=lambda path: path.stat().st_mtime_ns)
     errors: list[Exception] = [pickle.loads(path.read_bytes()) for path in files]
     meant = [error for error in errors if isinstance(error, HarnessError | torch.OutOfMemoryError)]
+    if not meant and errors and _is_connection(errors[0]):
+        return LostError(f"a process that trained along went away: {errors[0]}")
     return (meant or errors or [None])[0]  # type: ignore[list-item]
+
+
+def _killed(error: Any) -> Exception:
+    """What the end of processes that left no word means: a SIGKILL, or a fault of theirs."""
+    if any(failure.exitcode == -signal.SIGKILL for failure in error.failures.values()):
+        return LostError("a process that trained along was killed")
+    return error  # type: ignore[no-any-return]
+
+
+def _is_connection(error: Exception) -> bool:
+    """Whether an error speaks of the others; gloo raises plain RuntimeErrors that name its source file."""
+    return isinstance(error, dist.DistError) or "/gloo/" in str(error)
 
 
 class Events:

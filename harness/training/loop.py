@@ -46,13 +46,22 @@ def train(
         facts = trainer.run()
         return facts, methods.parallelism.full_state(trainer.model)
 
-    processes = methods.parallelism.config.num_processes
+    parallelism = methods.parallelism.config
     if distribution.inside():
         return main(distribution.join(work.device), work.on_step)[0]
-    if processes == 1:
+    if parallelism.world_size == 1:
         return main(work.device, work.on_step)[0]
+    if parallelism.num_nodes > 1 and work.meeting is None:
+        raise ConfigError(
+            f"parallelism.num_nodes={parallelism.num_nodes}: nobody has placed this stage on several nodes; "
+            "run the sweep with hydra/launcher=submitit_slurm"
+        )
     facts, state = distribution.launch(
-        main, num_processes=processes, device=work.device, on_step=work.on_step
+        main,
+        num_processes=parallelism.num_processes,
+        device=work.device,
+        on_step=work.on_step,
+        meeting=work.meeting if parallelism.num_nodes > 1 else None,
     )
     model.load_state_dict(state, strict=False)
     return facts
@@ -243,7 +252,8 @@ class Trainer:
             checkpoint.write(self.work.checkpoints, step, state)
 
     def _resume(self) -> None:
-        written = checkpoint.steps(self.work.checkpoints)
+        # Another node may not see the newest file yet: all take the step that rank 0 sees.
+        written = checkpoint.gathered(checkpoint.steps(self.work.checkpoints))[0]
         if written:
             self._restore(checkpoint.read(self.work.checkpoints, written[-1]))
 

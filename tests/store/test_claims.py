@@ -129,6 +129,38 @@ def test_a_takeover_ends_what_is_left_of_the_dead_holders_work(claims: Claims) -
     claim.release()
 
 
+def test_a_process_is_alive_until_its_last_thread_is_gone() -> None:
+    """Its first thread may end before: what the others hold is held."""
+    code = "import ctypes, threading, time; threading.Thread(target=time.sleep, args=(60,)).start(); "
+    leaves = code + "print(1, flush=True); ctypes.CDLL(None).pthread_exit(None)"
+    process = subprocess.Popen([sys.executable, "-c", leaves], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"1\n"
+    started = module._start_time(process.pid)
+    status = Path(f"/proc/{process.pid}/stat")
+    for _ in range(500):
+        if status.read_text().rpartition(")")[2].split()[0] == "Z":
+            break
+        time.sleep(0.01)
+    assert status.read_text().rpartition(")")[2].split()[0] == "Z"
+    assert module._alive(process.pid, started)
+    process.kill()
+    process.wait(timeout=5)
+    assert not module._alive(process.pid, started)
+
+
+def test_a_claim_is_not_taken_over_while_the_dead_holders_work_cannot_be_ended(
+    claims: Claims, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_end_worker", lambda owner: False)
+    foreign(claims, "key", pid=dead_pid(), boot=module._boot(), started="1", worker=[1, "1"])
+    assert claims.acquire("key") is None
+    monkeypatch.undo()
+    claim = claims.acquire("key")
+    assert claim is not None
+    claim.release()
+
+
 def _race(root: Path, start: float, won: "multiprocessing.Queue[int]") -> None:
     claims = Claims(root, heartbeat=5, stale=60)
     time.sleep(max(0.0, start - time.time()))

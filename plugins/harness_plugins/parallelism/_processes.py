@@ -20,12 +20,7 @@ class DataParallel(Parallelism):
 
     @classmethod
     def check(cls, config: Any, cell: Any, meta_model: nn.Module | None) -> Iterable[Problem]:
-        if config.num_nodes > 1:
-            yield Problem(
-                where="parallelism.num_nodes",
-                message="several nodes are started with torchrun; leave it at 1 otherwise",
-            )
-        if config.num_processes == 1 and "WORLD_SIZE" not in os.environ:
+        if config.world_size == 1 and "WORLD_SIZE" not in os.environ:
             yield Problem(
                 where="parallelism.num_processes",
                 message="1 process has nobody to share with; use parallelism=single, or at least 2 processes",

@@ -14,7 +14,7 @@ class Mesh(Grid):
     """A grid of processes: weights sharded along data, layers along pipeline, heads along tensor.
 
     Paper: Narayanan et al. 2021, arXiv:2104.04473 (BLOOM's 8 x 12 x 4)
-    Raises: ConfigError if the sizes do not multiply to num_processes
+    Raises: ConfigError if the sizes do not multiply to the number of processes
     """
 
     name = "mesh"
@@ -34,9 +34,9 @@ class Mesh(Grid):
             super().__post_init__()
             if min(self.tensor, self.pipeline, self.num_micro_batches) < 1:
                 raise ConfigError("parallelism.tensor, pipeline and num_micro_batches must be at least 1")
-            if self.num_processes % (self.tensor * self.pipeline):
+            if self.world_size % (self.tensor * self.pipeline):
                 raise ConfigError(
-                    f"parallelism.num_processes={self.num_processes} must be a multiple of "
+                    f"parallelism: {self.world_size} processes must be a multiple of "
                     f"tensor={self.tensor} x pipeline={self.pipeline}; the rest shares the batch"
                 )
 
@@ -48,7 +48,7 @@ class Mesh(Grid):
 
     def sizes(self) -> tuple[int, int, int]:
         tensor, pipeline = self.config.tensor, self.config.pipeline
-        return self.config.num_processes // (tensor * pipeline), pipeline, tensor
+        return self.config.world_size // (tensor * pipeline), pipeline, tensor
 
     def order(self) -> tuple[Order, int]:
         return self.config.schedule, self.config.num_micro_batches

@@ -37,10 +37,10 @@ class Pipeline(Grid):
 
     @classmethod
     def check(cls, config: Any, cell: Any, meta_model: nn.Module | None) -> Iterable[Problem]:
-        yield from cls.problems(config, cell, pipeline=config.num_processes, tensor=1)
+        yield from cls.problems(config, cell, pipeline=config.world_size, tensor=1)
 
     def sizes(self) -> tuple[int, int, int]:
-        return 1, self.config.num_processes, 1
+        return 1, self.config.world_size, 1
 
     def order(self) -> tuple[Order, int]:
         return self.config.schedule, self.config.num_micro_batches

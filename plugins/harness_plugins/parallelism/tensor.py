@@ -20,10 +20,10 @@ class TensorParallel(Grid):
 
     @classmethod
     def check(cls, config: Any, cell: Any, meta_model: nn.Module | None) -> Iterable[Problem]:
-        yield from cls.problems(config, cell, pipeline=1, tensor=config.num_processes)
+        yield from cls.problems(config, cell, pipeline=1, tensor=config.world_size)
 
     def sizes(self) -> tuple[int, int, int]:
-        return 1, 1, self.config.num_processes
+        return 1, 1, self.config.world_size
 
 
 @hookimpl

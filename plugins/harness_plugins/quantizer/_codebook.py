@@ -148,15 +148,8 @@ class CodebookQuantizer(Quantizer):
             model, lambda name, layer: self.empty_layer(layer).fill(weight_matrix(layer).float())
         )
 
-    def empty(self, model: nn.Module) -> nn.Module:
-        return self.swap(model, lambda name, layer: self.empty_layer(layer))
-
     def empty_layer(self, layer: nn.Module) -> CodebookLinear:
-        """A packed layer of a linear layer's shape."""
-        out_features, in_features = weight_matrix(layer).shape
-        bias = layer.bias
-        assert bias is None or isinstance(bias, Tensor)
-        return CodebookLinear(in_features, out_features, bias, self.config, self.levels)
+        return CodebookLinear(*self.fitting(layer), self.config, self.levels)
 
     def bits_per_weight(self, in_features: int, out_features: int) -> float:
         weights = in_features * out_features

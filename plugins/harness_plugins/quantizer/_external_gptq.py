@@ -20,7 +20,6 @@ from harness import (
     IncompatibleError,
     Problem,
     Quantizer,
-    weight_matrix,
 )
 
 from ._gptq_format import WORD, GPTQFormatLinear
@@ -107,16 +106,15 @@ class ExternalGPTQ(Quantizer):
         rows = [row for ids_BT in calibration.batches_BT for row in ids_BT.tolist()]
         (directory / "calibration.json").write_text(json.dumps(rows))
         config = self.config
-        options = {
-            "library": self.name,
+        settings = {  # by the names that both libraries give them
             "bits": config.bits,
             "group_size": config.group_size,
-            "symmetric": config.symmetric,
-            "damping": config.damping,
-            "act_order": config.act_order,
+            "sym": config.symmetric,
+            "damp_percent": config.damping,
+            "desc_act": config.act_order,
             "static_groups": config.static_groups,
-            "batch_size": config.batch_size,
         }
+        options = {"library": self.name, "batch_size": config.batch_size, "settings": settings}
         (directory / "options.json").write_text(json.dumps(options))
 
     def take_back(self, model: nn.Module, directory: Path) -> nn.Module:
@@ -141,24 +139,10 @@ class ExternalGPTQ(Quantizer):
 
         return self.swap(model, read)
 
-    def empty(self, model: nn.Module) -> nn.Module:
-        return self.swap(model, lambda name, layer: self.empty_layer(layer))
-
     def empty_layer(self, layer: nn.Module) -> GPTQFormatLinear:
-        """A packed layer of a linear layer's shape."""
-        out_features, in_features = weight_matrix(layer).shape
-        message = self.layer_problems(in_features, out_features)
-        if message is not None:
-            raise ConfigError(message)
-        bias = layer.bias
-        assert bias is None or isinstance(bias, Tensor)
-        return GPTQFormatLinear(
-            in_features,
-            out_features,
-            bias,
-            bits=self.config.bits,
-            group_size=self.group(in_features),
-        )
+        in_features, out_features, bias = self.fitting(layer)
+        group_size = self.group(in_features)
+        return GPTQFormatLinear(in_features, out_features, bias, bits=self.config.bits, group_size=group_size)
 
     def group(self, in_features: int) -> int:
         """Inputs that share a scale."""

@@ -135,7 +135,8 @@ def add_vocabulary(writer: Any, tokenizer: Any, config: Any) -> None:
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(tokens)
     writer.add_token_types(types)
-    writer.add_token_merges(merges)
+    # llama.cpp wants one merge at least; where there is no other, nothing ever forms the parts of this one.
+    writer.add_token_merges(merges or ["no merges"])
     for name in ("bos", "eos", "unk", "pad"):
         token = getattr(tokenizer, f"{name}_token_id")
         if token is not None:

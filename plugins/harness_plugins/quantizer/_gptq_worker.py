@@ -7,6 +7,7 @@ token ids) and options.json; OUT gets the library's own packed checkpoint
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,7 @@ def with_auto_gptq(directory: Path, out: Path, options: dict[str, Any], rows: li
     import torch
     from auto_gptq import AutoGPTQForCausalLM, BaseQuantizeConfig
 
-    config = BaseQuantizeConfig(
-        bits=options["bits"],
-        group_size=options["group_size"],
-        damp_percent=options["damping"],
-        desc_act=options["act_order"],
-        static_groups=options["static_groups"],
-        sym=options["symmetric"],
-        true_sequential=True,
-    )
+    config = BaseQuantizeConfig(**options["settings"], true_sequential=True)
     model = AutoGPTQForCausalLM.from_pretrained(str(directory), config, torch_dtype=torch.float16)
     examples = [{name: torch.tensor(value) for name, value in row.items()} for row in rows]
     model.quantize(examples, batch_size=options["batch_size"])
@@ -34,17 +27,10 @@ def with_auto_gptq(directory: Path, out: Path, options: dict[str, Any], rows: li
 
 def with_gptqmodel(directory: Path, out: Path, options: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     """The gptqmodel library."""
+    os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")  # on two cores it asks for one, and refuses it
     from gptqmodel import GPTQModel, QuantizeConfig
 
-    config = QuantizeConfig(
-        bits=options["bits"],
-        group_size=options["group_size"],
-        damp_percent=options["damping"],
-        desc_act=options["act_order"],
-        static_groups=options["static_groups"],
-        sym=options["symmetric"],
-    )
-    model = GPTQModel.load(str(directory), config)
+    model = GPTQModel.load(str(directory), QuantizeConfig(**options["settings"]))
     model.quantize(rows, batch_size=options["batch_size"])
     model.save(str(out))
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from harness import ConfigError, PackedLinear, Quantizer, weight_matrix
+from harness import Calibration, ConfigError, PackedLinear, Quantizer, weight_matrix
 
 EXACT = 2**24 // 128**2
 """Products of two int8 numbers whose sum float32 holds exactly."""
@@ -148,15 +148,13 @@ class Int8Quantizer(Quantizer):
         """Input magnitude above which a column is computed in full precision."""
         return float("inf")
 
-    def empty_layer(self, layer: Any) -> Int8Linear:
-        """A packed layer of a linear layer's shape."""
-        out_features, in_features = weight_matrix(layer).shape
-        return Int8Linear(
-            in_features, out_features, layer.bias, smooth=self.smooths, threshold=self.threshold()
+    def quantize(self, model: nn.Module, calibration: Calibration | None) -> nn.Module:
+        return self.swap(
+            model, lambda name, layer: self.empty_layer(layer).fill(weight_matrix(layer).float())
         )
 
-    def empty(self, model: Any) -> Any:
-        return self.swap(model, lambda name, layer: self.empty_layer(layer))
+    def empty_layer(self, layer: nn.Module) -> Int8Linear:
+        return Int8Linear(*self.fitting(layer), smooth=self.smooths, threshold=self.threshold())
 
     def bits_per_weight(self, in_features: int, out_features: int) -> float:
         smooth = 16 * in_features * self.smooths

@@ -30,7 +30,7 @@ def probe(python: str, library: str) -> dict[str, Any]:
     """Version of a library in an interpreter and whether it sees CUDA: {library, cuda, error}."""
     if not Path(python).is_file():
         return {"library": None, "cuda": False, "error": f"there is no interpreter at {python}"}
-    command = [python, "-E", "-c", PROBE.replace("LIBRARY", library)]
+    command = [*isolated(python), "-c", PROBE.replace("LIBRARY", library)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     lines = done.stdout.strip().splitlines()
     if not lines:
@@ -39,12 +39,17 @@ def probe(python: str, library: str) -> dict[str, Any]:
     return found
 
 
+def isolated(python: str) -> list[str]:
+    """The interpreter with its own packages alone: a plugin beside the script has the library's name."""
+    return [python, "-I"]
+
+
 def call(python: str, script: Path, *arguments: str) -> None:
     """Run a script in the interpreter to its end.
 
     Raises: HarnessError with the last lines of what it said
     """
-    command = [python, "-E", str(script), *arguments]
+    command = [*isolated(python), str(script), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         said = "\n".join((done.stderr or done.stdout).strip().splitlines()[-8:])

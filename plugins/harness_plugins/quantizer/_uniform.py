@@ -194,14 +194,7 @@ class UniformQuantizer(Quantizer):
     config: UniformConfig
 
     def empty_layer(self, layer: nn.Module) -> UniformLinear:
-        """A packed layer of a linear layer's shape; its bias is kept."""
-        out_features, in_features = weight_matrix(layer).shape
-        bias = layer.bias
-        assert bias is None or isinstance(bias, Tensor)
-        return UniformLinear(in_features, out_features, bias, self.config)
-
-    def empty(self, model: nn.Module) -> nn.Module:
-        return self.swap(model, lambda name, layer: self.empty_layer(layer))
+        return UniformLinear(*self.fitting(layer), self.config)
 
     def bits_per_weight(self, in_features: int, out_features: int) -> float:
         return self.config.bits_per_weight(in_features, out_features)
@@ -209,19 +202,8 @@ class UniformQuantizer(Quantizer):
     def layer_problems(self, in_features: int, out_features: int) -> str | None:
         return self.config.layer_problem(in_features)
 
-    def fit_layer(self, layer: nn.Module) -> None:
-        """Refuse a layer that the options do not fit.
-
-        Raises: ConfigError
-        """
-        out_features, in_features = weight_matrix(layer).shape
-        message = self.layer_problems(in_features, out_features)
-        if message is not None:
-            raise ConfigError(message)
-
     def round(self, layer: nn.Module) -> UniformLinear:
         """A layer with its weights at the nearest codes."""
-        self.fit_layer(layer)
-        weight = weight_matrix(layer).float()
+        packed, weight = self.empty_layer(layer), weight_matrix(layer).float()
         grid = make_grid(weight, self.config)
-        return self.empty_layer(layer).fill(grid.codes(weight), grid)
+        return packed.fill(grid.codes(weight), grid)

@@ -62,7 +62,7 @@ class AWQ(UniformQuantizer):
 
     def quantize(self, model: nn.Module, calibration: Calibration | None) -> nn.Module:
         for layer in self.targets(model).values():
-            self.fit_layer(layer)
+            self.fitting(layer)
         found: dict[str, dict[str, float]] = {}
 
         def pack(name: str, layer: nn.Module, inputs: Inputs) -> PackedLinear:
@@ -104,10 +104,7 @@ class AWQ(UniformQuantizer):
         return [1.0, *(1 - 0.5 * (i + 1) / points for i in range(points))]
 
     def empty_layer(self, layer: nn.Module) -> ScaledLinear:
-        out_features, in_features = weight_matrix(layer).shape
-        bias = layer.bias
-        assert bias is None or isinstance(bias, Tensor)
-        return ScaledLinear(in_features, out_features, bias, self.config)
+        return ScaledLinear(*self.fitting(layer), self.config)
 
     def bits_per_weight(self, in_features: int, out_features: int) -> float:
         return super().bits_per_weight(in_features, out_features) + 16 / out_features

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,7 @@ from torch import Tensor, nn
 
 from harness import (
     Calibration,
-    ConfigError,
     Method,
-    MissingExtraError,
     PackedLinear,
     Quantizer,
     hookimpl,
@@ -87,7 +84,7 @@ class GGUF(Quantizer):
     """
 
     name = "gguf"
-    extra = "gguf"
+    extra = library = "gguf"
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Quantizer.Config):
@@ -96,16 +93,8 @@ class GGUF(Quantizer):
 
     config: Config
 
-    @classmethod
-    def unavailable(cls, config: Config) -> str | None:
-        if find_spec("gguf") is None:
-            return str(MissingExtraError(package="gguf", extra="gguf", needed_by="quantizer=gguf"))
-        return None
-
     def quantize(self, model: nn.Module, calibration: Calibration | None) -> nn.Module:
-        self.targets(model)
-        if find_spec("gguf") is None:
-            raise MissingExtraError(package="gguf", extra="gguf", needed_by="quantizer=gguf")
+        self.require_library()
         return self.swap(model, lambda name, layer: self.pack(layer))
 
     def pack(self, layer: nn.Module) -> GGUFLinear:
@@ -119,18 +108,8 @@ class GGUF(Quantizer):
         packed.blocks.copy_(torch.from_numpy(quantize(weight, kind)))
         return packed.to(weight_matrix(layer).device)
 
-    def empty(self, model: nn.Module) -> nn.Module:
-        return self.swap(model, lambda name, layer: self.empty_layer(layer))
-
     def empty_layer(self, layer: nn.Module) -> GGUFLinear:
-        """A packed layer of a linear layer's shape."""
-        out_features, in_features = weight_matrix(layer).shape
-        message = self.layer_problems(in_features, out_features)
-        if message is not None:
-            raise ConfigError(message)
-        bias = layer.bias
-        assert bias is None or isinstance(bias, Tensor)
-        return GGUFLinear(in_features, out_features, bias, self.config.format)
+        return GGUFLinear(*self.fitting(layer), self.config.format)
 
     def layer_problems(self, in_features: int, out_features: int) -> str | None:
         if in_features % BLOCK:

@@ -67,7 +67,7 @@ class GPTQ(UniformQuantizer):
                 replace_module(model, name, packed)
 
         for layer in self.targets(model).values():
-            self.fit_layer(layer)
+            self.fitting(layer)
         walk(model, batches, observe, finish)
         self.facts = summarize(errors)
         return model

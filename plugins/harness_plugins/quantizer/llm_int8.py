@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import nn
-
-from harness import Calibration, ConfigError, Method, hookimpl, weight_matrix
+from harness import ConfigError, Method, hookimpl
 
 from ._int8 import Int8Config, Int8Quantizer
 
@@ -33,11 +31,6 @@ class LLMInt8(Int8Quantizer):
 
     def threshold(self) -> float:
         return self.config.outlier_threshold
-
-    def quantize(self, model: nn.Module, calibration: Calibration | None) -> nn.Module:
-        return self.swap(
-            model, lambda name, layer: self.empty_layer(layer).fill(weight_matrix(layer).float())
-        )
 
 
 @hookimpl

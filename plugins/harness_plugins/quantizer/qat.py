@@ -57,7 +57,7 @@ class QuantizationAwareTraining(UniformQuantizer):
 
     def prepare(self, model: nn.Module) -> nn.Module:
         for layer in self.targets(model).values():
-            self.fit_layer(layer)
+            self.fitting(layer)
             parametrize.register_parametrization(layer, "weight", StraightThrough(layer, self.config))
         return model
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -14,7 +13,6 @@ from harness import (
     Calibration,
     ConfigError,
     Method,
-    MissingExtraError,
     PackedLinear,
     Quantizer,
     hookimpl,
@@ -107,7 +105,7 @@ class TorchAO(Quantizer):
     """
 
     name = "torchao"
-    extra = "torchao"
+    extra = library = "torchao"
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Quantizer.Config):
@@ -132,16 +130,8 @@ class TorchAO(Quantizer):
 
     config: Config
 
-    @classmethod
-    def unavailable(cls, config: Config) -> str | None:
-        if find_spec("torchao") is None:
-            return str(MissingExtraError(package="torchao", extra="torchao", needed_by="quantizer=torchao"))
-        return None
-
     def quantize(self, model: nn.Module, calibration: Calibration | None) -> nn.Module:
-        self.targets(model)
-        if find_spec("torchao") is None:
-            raise MissingExtraError(package="torchao", extra="torchao", needed_by="quantizer=torchao")
+        self.require_library()
         return self.swap(model, lambda name, layer: self.empty_layer(layer).fill(self.by_torchao(layer)))
 
     def by_torchao(self, layer: nn.Module) -> Any:
@@ -163,18 +153,8 @@ class TorchAO(Quantizer):
             quantize_(alone, IntxWeightOnlyConfig(weight_dtype=dtype, granularity=granularity))
         return alone.weight
 
-    def empty(self, model: nn.Module) -> nn.Module:
-        return self.swap(model, lambda name, layer: self.empty_layer(layer))
-
     def empty_layer(self, layer: nn.Module) -> TorchAOLinear:
-        """A packed layer of a linear layer's shape."""
-        out_features, in_features = weight_matrix(layer).shape
-        message = self.layer_problems(in_features, out_features)
-        if message is not None:
-            raise ConfigError(message)
-        bias = layer.bias
-        assert bias is None or isinstance(bias, Tensor)
-        return TorchAOLinear(in_features, out_features, bias, self.config)
+        return TorchAOLinear(*self.fitting(layer), self.config)
 
     def layer_problems(self, in_features: int, out_features: int) -> str | None:
         if self.config.group_size != -1 and in_features % self.config.group_size:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import nn
-
-from harness import Calibration, Method, hookimpl, weight_matrix
+from harness import Method, hookimpl
 
 from ._int8 import Int8Config, Int8Quantizer
 
@@ -23,11 +21,6 @@ class ZeroQuant(Int8Quantizer):
     @dataclass(frozen=True, kw_only=True)
     class Config(Int8Config):
         """There is nothing to choose."""
-
-    def quantize(self, model: nn.Module, calibration: Calibration | None) -> nn.Module:
-        return self.swap(
-            model, lambda name, layer: self.empty_layer(layer).fill(weight_matrix(layer).float())
-        )
 
 
 @hookimpl

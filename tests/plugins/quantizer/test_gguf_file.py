@@ -1,4 +1,4 @@
-"""GGUF files: read back by the package and by transformers, run by llama.cpp where it is installed."""
+"""GGUF files: read back by the package and by transformers, and run by llama.cpp."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from typing import Any
 import pytest
 import tiny_models as tiny
 import torch
+from harness_plugins.quantizer import _gguf_file
 from harness_plugins.quantizer._gguf_file import write_gguf
+from tokenizers import Tokenizer, models, trainers
+from tokenizers.pre_tokenizers import ByteLevel
 
 from harness import IncompatibleError
-from harness.data.tokenization import load_tokenizer
+from harness.axes.tokenizer import SPECIAL_TOKENS
+from harness.data.tokenization import load_tokenizer, save_tokenizer
 
 KINDS = ["q4_0", "q4_1", "q5_0", "q5_1", "q8_0"]
 IDS = torch.arange(7, 39)[None]
@@ -56,20 +60,79 @@ def test_transformers_reads_it_back_as_the_packed_model(kind: str, tmp_path: Pat
         assert torch.allclose(model(input_ids=IDS).logits, expected, atol=1e-5)
 
 
-@pytest.mark.slow
+class LlamaCpp:
+    """llama.cpp itself on a file."""
+
+    def __init__(self, file: Path) -> None:
+        import xllamacpp
+
+        options = xllamacpp.CommonParams()
+        options.model.path = str(file)
+        options.n_ctx, options.n_parallel, options.cpuparams.n_threads = 128, 1, 1
+        self.server = xllamacpp.Server(options)
+
+    def complete(self, prompt: str | list[int], count: int, **options: Any) -> dict[str, Any]:
+        """Its answer to a prompt, without sampling."""
+        asked = {"prompt": prompt, "max_tokens": count, "temperature": 0.0, **options}
+        answer: dict[str, Any] = self.server.handle_completions(asked)
+        return answer
+
+    def log_probabilities(self, prompt: str | list[int]) -> torch.Tensor:
+        """Of every next token (V). It answers nothing for half a character: it says A."""
+        says_a = [[4 + sorted(ByteLevel.alphabet()).index("A"), 100.0]]
+        answer = self.complete(prompt, 1, logprobs=tiny.VOCABULARY, logit_bias=says_a)
+        (place,) = answer["choices"][0]["logprobs"]["content"]
+        found = torch.full((tiny.VOCABULARY,), float("nan"))
+        for token in place["top_logprobs"]:
+            found[token["id"]] = token["logprob"]
+        return found
+
+
+def distance(runner: LlamaCpp, packed: Any) -> float:
+    """How far its logits lie from the packed model's along its own greedy continuation, relative."""
+    ids, rows = IDS[0].tolist(), []
+    for _ in range(16):
+        rows.append(runner.log_probabilities(ids))
+        ids.append(int(rows[-1].argmax()))
+    with torch.no_grad():
+        expected_TV = packed(input_ids=torch.tensor([ids])).logits[0, IDS.shape[1] - 1 : -1]
+    found_TV, expected_TV = (x - x.mean(-1, keepdim=True) for x in (torch.stack(rows), expected_TV))
+    return float((found_TV - expected_TV).norm() / expected_TV.norm())
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_llama_cpp_computes_the_same(kind: str, tmp_path: Path, tokenizer: Any) -> None:
-    llama_cpp = pytest.importorskip("llama_cpp", reason="pip install 'harness-lm[llama-cpp]' compiles it")
-    file, expected, _ = written(tmp_path, tokenizer, kind)
-    model = llama_cpp.Llama(str(file), n_ctx=64, logits_all=True, verbose=False)
-    model.eval(IDS[0].tolist())
-    found = torch.tensor(model.scores[: IDS.shape[1]])
-    # llama.cpp rounds the inputs of each product to 8 bits.
-    assert (found - expected[0]).norm() < 0.03 * expected.norm()
-    text = "def f(x):"
-    assert (
-        model.tokenize(text.encode(), add_bos=False) == tokenizer(text, add_special_tokens=False)["input_ids"]
+    file, _, packed = written(tmp_path, tokenizer, kind)
+    runner = LlamaCpp(file)
+    assert distance(runner, packed) < 0.03  # llama.cpp rounds the inputs of each product to 8 bits
+    assert runner.complete("def f(x):", 12, ignore_eos=True)["usage"]["completion_tokens"] == 12
+
+
+def test_the_comparison_with_llama_cpp_sees_rows_out_of_order(
+    tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_gguf_file, "interleaved", lambda weight, heads: weight)
+    file, _, packed = written(tmp_path, tokenizer, "q8_0")
+    assert distance(LlamaCpp(file), packed) > 0.3
+
+
+@pytest.mark.parametrize("merges", [0, 4])
+def test_llama_cpp_splits_text_as_our_tokenizer(merges: int, tmp_path: Path) -> None:
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=260 + merges, special_tokens=list(SPECIAL_TOKENS), initial_alphabet=ByteLevel.alphabet()
     )
+    trained.train_from_iterator(["def f(x): return x  # defines f"] * 9, trainer)
+    save_tokenizer(trained, tmp_path / "tokenizer")
+    tokenizer = load_tokenizer(tmp_path / "tokenizer")
+    file, _, _ = written(tmp_path, tokenizer, "q8_0")
+    text = "def define(x): return 'caf\u00e9'\n"
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert (len(ids) < len(text.encode())) == bool(merges)
+    runner = LlamaCpp(file)
+    assert runner.complete(text, 1)["usage"]["prompt_tokens"] == len(ids)
+    assert torch.equal(runner.log_probabilities(text), runner.log_probabilities(ids))
 
 
 def test_bytes_survive_unpacking_and_packing_again() -> None:

@@ -13,6 +13,7 @@ import tiny_models as tiny
 import torch
 from harness_plugins.quantizer import _external_gptq as external
 from harness_plugins.quantizer._gptq_format import GPTQFormatLinear, unpack_words
+from harness_plugins.quantizer._interpreter import call
 from safetensors.torch import save_file
 
 from harness import Calibration, ConfigError, EffectError, HarnessError, IncompatibleError
@@ -38,16 +39,16 @@ def write_checkpoint(directory: Path, out: Path) -> None:
     """What a worker would: every linear layer rounded by channel, in the GPTQ format."""
     from transformers import AutoModelForCausalLM
 
-    options = json.loads((directory / "options.json").read_text())
-    rounded = tiny.choose("quantizer", "rtn", bits=options["bits"]).build()
+    bits = json.loads((directory / "options.json").read_text())["settings"]["bits"]
+    rounded = tiny.choose("quantizer", "rtn", bits=bits).build()
     model = AutoModelForCausalLM.from_pretrained(directory)
     tensors = {}
     for name, layer in rounded.targets(model).items():
         grid = rounded.round(layer)
-        codes = (grid.dequantize() / grid.scale.float()).round().long() + 2 ** (options["bits"] - 1)
-        zeros = np.full((1, grid.out_features), 2 ** (options["bits"] - 1) - 1)
-        tensors[f"{name}.qweight"] = stream(codes.T.numpy(), options["bits"])
-        tensors[f"{name}.qzeros"] = stream(zeros.T, options["bits"]).T.contiguous()
+        codes = (grid.dequantize() / grid.scale.float()).round().long() + 2 ** (bits - 1)
+        zeros = np.full((1, grid.out_features), 2 ** (bits - 1) - 1)
+        tensors[f"{name}.qweight"] = stream(codes.T.numpy(), bits)
+        tensors[f"{name}.qzeros"] = stream(zeros.T, bits).T.contiguous()
         tensors[f"{name}.scales"] = grid.scale.half().T.contiguous()
         tensors[f"{name}.g_idx"] = torch.zeros(grid.in_features, dtype=torch.int32)
     out.mkdir()
@@ -138,3 +139,11 @@ def test_a_script_that_fails_says_why(tmp_path: Path) -> None:
     script.write_text("raise ValueError('no such thing')")
     with pytest.raises(HarnessError, match=r"broken\.py ended with 1:(.|\n)*no such thing"):
         call(sys.executable, script)
+
+
+@pytest.mark.parametrize("library", ["auto_gptq", "gptqmodel"])
+def test_the_worker_imports_the_library_and_not_its_plugin(library: str, tmp_path: Path) -> None:
+    (tmp_path / "options.json").write_text(json.dumps({"library": library}))
+    (tmp_path / "calibration.json").write_text("[]")
+    with pytest.raises(HarnessError, match=f"No module named '{library}'"):
+        call(sys.executable, external.WORKER, str(tmp_path), str(tmp_path / "out"))

@@ -223,8 +223,7 @@ class Part(nn.Module):
         embeds = position is not None and "embed" in type(position).__dict__
         if position is not None and (embeds or any(True for _ in position.parameters())):
             raise IncompatibleError(
-                f"position={position.name} adds to embeddings or has weights of its own, which a pipeline's "
-                "later processes do not share"
+                f"position={position.name} adds to embeddings or has weights, which a pipeline does not share"
             )
         num_layers = len(backbone.layers)
         own = range(index * num_layers // count, (index + 1) * num_layers // count)

@@ -1,9 +1,11 @@
 """Attention against formulas written out, dense masks, other forms of itself, and transformers."""
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
-from composed import attention_layer, causal_view, tiny
+from composed import attention_layer, causal_view, choose, tiny
 
 from harness import ConfigError, IncompatibleError, Kernel, PagedCache
 from harness.ops.view import View, everything
@@ -184,6 +186,31 @@ def test_flex_attention_skips_the_blocks_that_nobody_reads():
     (block_mask,) = [made for key, made in view.memo.items() if key[0] == "flex"]
     # 8 x 8 blocks of 128: the diagonal and the one before it are read, 15 of 64.
     assert block_mask.sparsity() == pytest.approx(100 * (1 - 15 / 64), abs=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "options", "position", "documents"),
+    [("sliding_window", {"window": 100}, None, False), ("grouped_query", {"num_kv_heads": 2}, "alibi", True)],
+)
+@torch.no_grad()
+def test_compiled_flex_attention_equals_a_dense_mask(monkeypatch, name, options, position, documents):
+    """The compiled kernel as CUDA runs it, here the CPU's: it reads only, and takes 20 s to compile."""
+    from harness.ops import flex
+
+    monkeypatch.setattr(flex, "flex_attention", flex._compiled())
+    length, x = 300, _x(300, dim=64).float()
+    layers = [
+        attention_layer(name, dim=64, head_dim=16, **options, kernel=kernel).float()
+        for kernel in (Kernel.math, Kernel.flex)
+    ]
+    chosen = None if position is None else choose("position", position)
+    scheme = None if chosen is None else chosen.method(chosen.config, layers[0].spec)
+    view = causal_view(length)
+    if documents:
+        view.document_BS = (torch.arange(length) // 120).repeat(2, 1)
+    found = [layer(x, dataclasses.replace(view, memo={}), position=scheme) for layer in layers]
+    torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.cuda

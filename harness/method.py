@@ -178,6 +178,8 @@ class CellView:
     """
 
     stages: tuple[str, ...]
+    device: str
+    """`cpu`, `cuda`, or `auto`, which takes CUDA where there is one."""
 
     def choice(self, axis: str, *, stage: str | None = None) -> Choice | None:
         """What is chosen on a single-choice axis, as `stage` sees it; None where absent or `none`."""

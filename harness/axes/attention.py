@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from harness.axes.position import Position
@@ -81,7 +82,14 @@ class Attention(nn.Module, Method):
 
     @classmethod
     def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
-        """Pairs with the position axis that cannot work."""
+        """Pairs with the position axis that cannot work, and a kernel that cannot train where this runs."""
+        on_cpu = cell.device == "cpu" or (cell.device == "auto" and not torch.cuda.is_available())
+        if config.kernel is Kernel.flex and "pretrain" in cell.stages and on_cpu:
+            yield Problem(
+                where="attention.kernel",
+                message="the flex kernel cannot train on a CPU; use attention.kernel=auto, which computes "
+                "windowed variants block by block, or device=cuda",
+            )
         position = getattr(getattr(meta_model, "model", None), "position", None)
         if not isinstance(position, Position) or not (position.has_bias() or position.has_query_bias()):
             return

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from harness.axes.attention import Attention
 from harness.conformance._model_suite import *  # noqa: F403
 from harness.conformance._models import SPEC, LayeredCache, model_of, tokens
 from harness.method import Method
+from harness.ops.paged_cache import PagedCache
 from harness.ops.state_cache import StateCache
 
 AXIS = "attention"
@@ -55,8 +55,11 @@ def test_the_cache_holds_the_stated_number_of_heads(method: type[Method]) -> Non
         assert layer.state is not None
         assert layer.state.shape[:2] == (2, SPEC.num_heads)
         return
-    k: Tensor = layer.k if hasattr(layer, "k") else layer.keys
-    assert k.shape[1] <= heads
+    if isinstance(layer, PagedCache):
+        assert layer.keys is not None
+        assert layer.keys.shape[0] <= heads
+        return
+    assert layer.k.shape[1] <= heads
 
 
 def test_projections_have_uniform_names(method: type[Method]) -> None:

@@ -11,12 +11,15 @@ from torch import Tensor
 
 from harness.ops.block_table import BlockTable, Step
 
+SPARE = 16
+"""A pool that is full grows by one part in this many at least, so that few steps copy it."""
+
 
 class PagedCache:
     """Keys and values of one layer in blocks of P tokens; sequences that share a past share its blocks.
 
     Paper: Kwon et al. 2023, arXiv:2309.06180, section 4
-    State: `keys`, `values` are pools of (blocks * P) K H; the table is the first layer's, others follow it
+    State: `keys`, `values` are pools of K (blocks * P) H; the table is the first layer's, others follow it
     """
 
     is_compileable = False
@@ -88,18 +91,23 @@ def paged_layers(count: int) -> list[PagedCache]:
 
 def _stored(pool: Tensor | None, x_BKTH: Tensor, step: Step, num_blocks: int, block_size: int) -> Tensor:
     """The pool with room for all blocks, shared ones copied, and the new tokens in it."""
-    held, new_TKH = 0 if pool is None else len(pool), x_BKTH.transpose(1, 2).flatten(0, 1)
-    if held < num_blocks * block_size:
+    new_KTH = x_BKTH.transpose(0, 1).flatten(1, 2)
+    held = 0 if pool is None else pool.shape[1] // block_size
+    if held < num_blocks:
+        more = max(num_blocks - held, held // SPARE) * block_size
         # Zeros, since padding reads slot 0, which a sequence may not have filled yet, with a weight of zero.
-        fresh = new_TKH.new_zeros(num_blocks * block_size - held, *new_TKH.shape[1:])
-        pool = fresh if pool is None else torch.cat((pool, fresh))
+        fresh = new_KTH.new_zeros(len(new_KTH), more, new_KTH.shape[-1])
+        pool = fresh if pool is None else torch.cat((pool, fresh), dim=1)
     assert pool is not None
-    blocks = pool.view(num_blocks, block_size, *pool.shape[1:])
+    blocks = pool.unflatten(1, (-1, block_size))
     for source, target in step.copies:
-        blocks[target] = blocks[source]
-    return pool.index_copy_(0, step.write, new_TKH if step.source is None else new_TKH[step.source])
+        blocks[:, target] = blocks[:, source]
+    return pool.index_copy_(1, step.write, new_KTH if step.source is None else new_KTH[:, step.source])
 
 
 def _read(pool: Tensor, slots: Tensor, batch: int) -> Tensor:
-    """Shapes: pool (slots K H), slots B * S -> BKSH"""
-    return pool.index_select(0, slots).view(batch, -1, *pool.shape[1:]).transpose(1, 2)
+    """A head's keys lie together, as the kernels read them: gathering costs what a concatenation does.
+
+    Shapes: pool K (slots) H, slots B * S -> BKSH
+    """
+    return pool.index_select(1, slots).view(len(pool), batch, -1, pool.shape[-1]).transpose(0, 1)

@@ -1,9 +1,11 @@
 """Attention against formulas written out, dense masks, other forms of itself, and transformers."""
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
-from composed import attention_layer, causal_view, tiny
+from composed import attention_layer, causal_view, choose, tiny
 
 from harness import ConfigError, IncompatibleError, Kernel, PagedCache
 from harness.ops.view import View, everything
@@ -186,6 +188,31 @@ def test_flex_attention_skips_the_blocks_that_nobody_reads():
     assert block_mask.sparsity() == pytest.approx(100 * (1 - 15 / 64), abs=0.1)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "options", "position", "documents"),
+    [("sliding_window", {"window": 100}, None, False), ("grouped_query", {"num_kv_heads": 2}, "alibi", True)],
+)
+@torch.no_grad()
+def test_compiled_flex_attention_equals_a_dense_mask(monkeypatch, name, options, position, documents):
+    """The compiled kernel as CUDA runs it, here the CPU's: it reads only, and takes 20 s to compile."""
+    from harness.ops import flex
+
+    monkeypatch.setattr(flex, "flex_attention", flex._compiled())
+    length, x = 300, _x(300, dim=64).float()
+    layers = [
+        attention_layer(name, dim=64, head_dim=16, **options, kernel=kernel).float()
+        for kernel in (Kernel.math, Kernel.flex)
+    ]
+    chosen = None if position is None else choose("position", position)
+    scheme = None if chosen is None else chosen.method(chosen.config, layers[0].spec)
+    view = causal_view(length)
+    if documents:
+        view.document_BS = (torch.arange(length) // 120).repeat(2, 1)
+    found = [layer(x, dataclasses.replace(view, memo={}), position=scheme) for layer in layers]
+    torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 @pytest.mark.parametrize("documents", [False, True])
@@ -204,7 +231,12 @@ def test_compiled_flex_attention_trains_as_the_other_kernels_do(documents):
 
 
 def test_flex_attention_says_that_it_cannot_train_on_a_cpu():
+    from harness.compose import compose
+    from harness.problems import problems
 
+    (found,) = problems(compose(["attention.kernel=flex", "device=cpu"]))
+    assert "the flex kernel cannot train on a CPU; use attention.kernel=auto" in str(found)
+    assert not problems(compose(["attention.kernel=flex", "device=cuda"]))
     model = tiny(attention=("full", {"kernel": Kernel.flex}))
     with pytest.raises(IncompatibleError, match=r"cannot train on device cpu; use attention\.kernel=auto"):
         model(torch.arange(8)[None])

@@ -1,5 +1,7 @@
 """Transformer-XL's relative positions against its equation written out, and against transformers' XLNet."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from composed import SPEC, attention_layer, causal_view, choose, tiny
@@ -179,12 +181,12 @@ def test_what_cannot_take_it_is_refused():
         tiny(position="relative_xl", shape={"dim": 33})
     with pytest.raises(IncompatibleError, match="flex takes no term that depends on the query"):
         tiny(attention=("full", {"kernel": Kernel.flex}), position="relative_xl")(torch.arange(4)[None])
-    model = tiny(position="relative_xl")
+    model, evaluated = tiny(position="relative_xl"), SimpleNamespace(stages=("evaluate",), device="cpu")
     problems = {
         (name, kernel): [
             problem.message
             for choice in [choose("attention", name, **({"kernel": kernel} if kernel else {}))]
-            for problem in choice.method.check(choice.config, None, model)
+            for problem in choice.method.check(choice.config, evaluated, model)
         ]
         for name, kernel in (("linear", None), ("full", Kernel.flash), ("full", Kernel.flex), ("full", None))
     }

@@ -70,7 +70,7 @@ class ConversationSource:
         self.bytes_per_token, self.document_ids = bytes_per_token, document_ids
         self.epoch = self.position = 0
         self._rows = self._epoch_rows()
-        self.num_sequences = len(self._rows)
+        self.num_samples = len(self._rows)
 
     def next(self, size: int) -> Batch:
         """The next `size` sequences; the last of an epoch are followed by the first of the next."""
@@ -142,6 +142,7 @@ class ConversationSource:
 class MixedSource:
     """A share of pretraining windows among conversations, padded to one width.
 
+    An epoch meets every conversation once.
     State: that of both sources
     """
 
@@ -156,7 +157,8 @@ class MixedSource:
             share,
             pad_id,
         )
-        self.bytes_per_token, self.num_sequences = conversations.bytes_per_token, conversations.num_sequences
+        self.bytes_per_token = conversations.bytes_per_token
+        self.num_samples = round(conversations.num_samples / (1 - share))
         self.drawn = 0
         self.from_pretraining = 0
 

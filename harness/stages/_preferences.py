@@ -89,7 +89,7 @@ class PreferenceSource:
                 f"no preference of {len(preferences)} has both answers within {length} tokens; raise the "
                 "stage's sequence_length or choose another feedback"
             )
-        self.num_sequences = len(self.pairs)
+        self.num_samples = len(self.pairs)
         self.bytes_per_token = num_bytes / num_tokens
         self.epoch = self.position = 0
         self._order = self._permutation()

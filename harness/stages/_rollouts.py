@@ -42,7 +42,7 @@ class RolloutSource:
         self.reward, self.scorer = rewarder(work)
         self.prompts = _prompts(training_conversations(work))
         self.num_prompts = len(self.prompts)
-        self.num_sequences = self.num_prompts * self.samples_per_prompt
+        self.num_samples = self.num_prompts * self.samples_per_prompt
         self.epoch = self.position = self.draws = self.uses = 0
         self.buffer: Batch = {}
         self.history: list[dict[str, float]] = []

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from statistics import median
 from typing import Any
 
 from harness.axes import MODEL_AXES
+from harness.axes.alignment import Needs
 from harness.compose import Cell
 from harness.errors import ConfigError, IncompatibleError
 from harness.method import Choice
@@ -32,6 +34,11 @@ NOT_COVERED = {
 """Methods that keep other activations than the formula counts: no memory is estimated for them."""
 WITHOUT_FORMULA = ("encoder_decoder",)
 """Architectures whose windows become sources and targets of other lengths: nothing is estimated for them."""
+LENGTH_AXES = (
+    *("architecture", "objective", "curriculum", "instruction", "instruction_strategy"),
+    *("feedback", "alignment"),
+)
+"""Axes that say how long a stage's sequences are, as far as `sequence_length` does not."""
 GATED = ("swiglu", "geglu")
 
 
@@ -39,10 +46,13 @@ GATED = ("swiglu", "geglu")
 class Known:
     """What the artifacts of a store have measured: medians by what they depend on.
 
-    Units: seconds, bytes, FLOP/s; `fill` is the share of a full sequence that holds tokens
+    Units: seconds, bytes, FLOP/s; lengths are shares of a stage's `sequence_length`
     """
 
     fill: dict[tuple[str, ...], list[float]] = field(default_factory=dict)
+    """Tokens that a sequence held, by `data_key`; of a pair, both of its sequences together."""
+    width: dict[tuple[str, ...], list[float]] = field(default_factory=dict)
+    """Positions, padding included, that a sequence took of the largest micro-batch; by `data_key`."""
     bytes_per_token: dict[str, list[float]] = field(default_factory=dict)
     """By the tokenizer's key."""
     speed: dict[str, list[float]] = field(default_factory=dict)
@@ -58,11 +68,11 @@ class Known:
         for key in store.all_keys():
             artifact = store.find(key)
             if artifact is not None:
-                known.add(artifact)
+                known.add(artifact, tokenizer=tokenizer_of(artifact.inputs, partial(_stored_inputs, store)))
         return known
 
-    def add(self, artifact: Artifact) -> None:
-        """Learn from one artifact."""
+    def add(self, artifact: Artifact, *, tokenizer: str) -> None:
+        """Learn from one artifact, whose text was read with the tokenizer of that key."""
         facts, meta = artifact.facts, artifact.meta
         title = f"{artifact.stage} {meta.get('part', '')}".strip()
         if meta.get("seconds"):
@@ -75,21 +85,39 @@ class Known:
         for stage in (artifact.stage, ""):
             self.speed.setdefault(stage, []).append(facts["flops"] / facts["seconds"])
         if facts.get("bytes") and facts.get("tokens"):
-            key = artifact.inputs.get("tokenizer", "")
-            self.bytes_per_token.setdefault(f"trained {key}", []).append(facts["bytes"] / facts["tokens"])
+            self.bytes_per_token.setdefault(f"trained {tokenizer}", []).append(
+                facts["bytes"] / facts["tokens"]
+            )
         if facts.get("sequences"):
-            nodes = meta.get("material", {}).get("nodes", {})
+            key = data_key(artifact.stage, meta.get("material", {}), tokenizer=tokenizer)
             full = facts["sequences"] * facts["sequence_length"]
-            data = fill_key(artifact.stage, facts["sequence_length"], nodes)
-            self.fill.setdefault(data, []).append(facts["tokens"] / full)
+            self.fill.setdefault(key, []).append(facts["tokens"] / full)
+            if facts.get("padded_tokens"):
+                full = (facts["micro_batch_size"] or facts["batch_size"]) * facts["sequence_length"]
+                self.width.setdefault(key, []).append(facts["padded_tokens"] / full)
 
 
-def fill_key(stage: str, sequence_length: int, nodes: Mapping[str, Any]) -> tuple[str, ...]:
-    """What the length of sequences depends on: their bound and the data."""
-    data = {
-        axis: nodes[axis] for axis in ("instruction", "instruction_strategy", "feedback") if axis in nodes
-    }
-    return stage, str(sequence_length), json.dumps(data, sort_keys=True)
+def data_key(stage: str, material: Mapping[str, Any], *, tokenizer: str) -> tuple[str, ...]:
+    """What the length of sequences depends on: their bounds, the data, and who cuts them into tokens."""
+    nodes, config = material.get("nodes", {}), material.get("config", {})
+    bounds = {name: config.get(name) for name in ("sequence_length", "max_new_tokens")}
+    data = {axis: nodes[axis] for axis in LENGTH_AXES if axis in nodes}
+    return stage, tokenizer, json.dumps([bounds, data], sort_keys=True)
+
+
+def tokenizer_of(inputs: Mapping[str, str], inputs_of: Callable[[str], Mapping[str, str] | None]) -> str:
+    """Key of the tokenizer that a stage reads with: its own input, or that of the model it starts from."""
+    while "tokenizer" not in inputs and "model" in inputs:
+        made = inputs_of(inputs["model"])
+        if made is None:
+            return inputs["model"]  # from outside, and brings its own
+        inputs = made
+    return inputs.get("tokenizer", "")
+
+
+def _stored_inputs(store: Store, key: str) -> Mapping[str, str] | None:
+    found = store.find(key)
+    return None if found is None else found.inputs
 
 
 class Costs:
@@ -142,16 +170,17 @@ class Costs:
         model, counted = built
         size = Size.of(spec, gated=_method(node, "feed_forward") in GATED, counted=counted)
         adapters = self._adapters(node, model)
-        length, batch = settings.sequence_length, settings.batch_size
-        sequences = self._fill(node)
-        tokens = self._tokens(node, size.flops_per_token(length, adapters=adapters), sequences or 1.0)
+        length, micro = settings.sequence_length, settings.micro_batch_size or settings.batch_size
+        full = _sequences_at_once(node)
+        fill, width = self._learned(self._known.fill, node), self._learned(self._known.width, node)
+        tokens = self._tokens(node, size.flops_per_token(length, adapters=adapters), fill or full)
         if tokens is None:
             return None
         cost = training_cost(
             size,
             tokens=tokens,
             sequence_length=length,
-            micro_batch=settings.micro_batch_size or batch,
+            padded_tokens=micro * length * (width or full),
             adapters=adapters,
             state=STATE.get(_method(node, "optimizer"), 8.0),
             reference=_holds_reference(node) and adapters is None,
@@ -159,8 +188,7 @@ class Costs:
             recompute=settings.recompute,
         )
         covered = all(_method(node, axis) not in names for axis, names in NOT_COVERED.items())
-        counts_sequences = settings.budget.unit.name in ("steps", "epochs")
-        at_most = sequences is None and counts_sequences and node.stage.partition("@")[0] != "pretrain"
+        at_most = (fill is None or width is None) and node.stage.partition("@")[0] != "pretrain"
         return replace(cost, memory=cost.memory if covered else None, at_most=at_most)
 
     def _tokens(self, node: Node, flops_per_token: float, fill: float) -> float | None:
@@ -174,18 +202,18 @@ class Costs:
             "bytes": amount / self._bytes_per_token(node),
         }.get(unit)
 
-    def _fill(self, node: Node) -> float | None:
-        """Share of full sequences that holds tokens, as an earlier stage on such data measured it."""
-        found = self._known.fill.get(
-            fill_key(node.stage, node.config.sequence_length, node.material["nodes"])
-        )
+    def _learned(self, values: Mapping[tuple[str, ...], list[float]], node: Node) -> float | None:
+        """What earlier trainings on such data measured."""
+        found = values.get(data_key(node.stage, node.material, tokenizer=self._tokenizer(node)))
         return median(found) if found else None
+
+    def _tokenizer(self, node: Node) -> str:
+        nodes = self._made.graph.nodes
+        return tokenizer_of(node.inputs, lambda key: nodes[key].inputs if key in nodes else None)
 
     def _bytes_per_token(self, node: Node) -> float:
         """As trainings with this tokenizer measured it, or the tokenizer did, else by its vocabulary."""
-        key = next(
-            (k for k in (node.key, *self._made.graph.ancestors(node.key)) if self._kind(k) == "tokenizer"), ""
-        )
+        key = self._tokenizer(node)
         found = self._known.bytes_per_token
         measured = found.get(f"trained {key}") or found.get(key)
         if measured:
@@ -194,10 +222,6 @@ class Costs:
         if choice is not None and choice.method.name == "byte":
             return 1.0
         return bytes_per_token(getattr(choice.config, "vocab_size", 1024) if choice is not None else 32000)
-
-    def _kind(self, key: str) -> str:
-        node = self._made.graph.nodes.get(key)
-        return "" if node is None else node.kind
 
     def _built(self, cell: Cell) -> tuple[Any, tuple[int, int]] | None:
         """A model of shapes without data, and its weights: (multiplied, all)."""
@@ -239,6 +263,17 @@ def bytes_per_token(vocab_size: int) -> float:
 def _method(node: Node, axis: str) -> str:
     choice = node.choices.get(axis) or node.cell.choice(axis)
     return choice.method.name if isinstance(choice, Choice) else ""
+
+
+def _sequences_at_once(node: Node) -> float:
+    """Full sequences that an item of a batch is at most: the parts of a pair, or a prompt and its sample."""
+    choice = node.choices.get("alignment")
+    if isinstance(choice, Choice):
+        method: Any = choice.method
+        if method.needs is Needs.preferences:
+            return float(len(method.parts))
+        return 1 + node.config.max_new_tokens / node.config.sequence_length
+    return 2.0 if node.kind == "reward" else 1.0
 
 
 def _holds_reference(node: Node) -> bool:

@@ -1,6 +1,6 @@
 """What a training costs before it runs: FLOPs, peak tensor bytes and GPUs, by formulas stated here.
 
-Units: bytes and FLOPs; GiB = 2**30 bytes. Sequences have their full length, so short data cost less
+Units: bytes and FLOPs; GiB = 2**30 bytes
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def training_cost(
     *,
     tokens: float,
     sequence_length: int,
-    micro_batch: int,
+    padded_tokens: float,
     adapters: int | None = None,
     state: float = 8.0,
     reference: bool = False,
@@ -141,7 +141,8 @@ def training_cost(
 ) -> Cost:
     """FLOPs, peak tensor bytes and size on disk of a training on one device in fp32 or mixed precision.
 
-    `adapters` are the only weights trained, None where all are; the optimizer keeps `state` bytes for each;
+    A micro-batch holds `padded_tokens` positions at most, padding included; `adapters` are the only weights
+    trained, None where all are; the optimizer keeps `state` bytes for each;
     `reference` says whether a frozen copy of the model is held too
     """
     element = 2 if mixed else 4
@@ -150,7 +151,7 @@ def training_cost(
     kept = size.activations(sequence_length, element=element, flash=flash, recompute=recompute)
     return Cost(
         flops=tokens * size.flops_per_token(sequence_length, adapters=adapters),
-        memory=4 * weights + (4 + state) * trained + kept * micro_batch * sequence_length,
+        memory=4 * weights + (4 + state) * trained + kept * padded_tokens,
         disk=4.0 * trained,
     )
 

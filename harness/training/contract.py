@@ -21,9 +21,13 @@ Batch = dict[str, Tensor]
 class BatchSource(Protocol):
     """Yields training data in an order of its own and can continue from any point of it.
 
-    A source may state `num_samples` (sequences of one epoch, needed by budgets in epochs); its batches may
-    carry `num_bytes` (UTF-8 bytes of each sequence, needed by budgets in bytes).
+    Its batches may carry `num_bytes` (UTF-8 bytes of each sequence, needed by budgets in bytes).
     """
+
+    @property
+    def num_samples(self) -> int | None:
+        """Sequences of one epoch; None where there are no epochs, and no budget may count them."""
+        ...
 
     def next(self, size: int) -> Batch:
         """The next `size` sequences."""

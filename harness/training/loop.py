@@ -109,7 +109,7 @@ class Trainer:
         self.on_gradients = methods.actors(self.model, "on_gradients")
         self.meter = Meter.of(source, settings.budget, flops_per_token=flops)
         self.curve = Curve(log_every=settings.log_every, device=self.device)
-        self.peak_memory = self.traced = 0
+        self.peak_memory = self.padded_tokens = 0
         self.rolls_back = any(acts(type(method), "verdict") for method in methods.stabilizers)
         if self.rolls_back and not settings.checkpoint_every:
             raise ConfigError("spike_rollback returns to checkpoints; set checkpoint_every above 0")
@@ -146,7 +146,7 @@ class Trainer:
         factor = self.methods.schedule.factor(progress, step, total_steps)
         for group, peak in zip(self.optimizer.param_groups, self.peak_rates, strict=True):
             group["lr"] = peak * factor
-        with self._traced(measure.num_elements(batch)):
+        with self._traced(batch, size):
             self._update(batch, size, {"learning_rate": settings.learning_rate * factor})
 
     def _update(self, batch: Batch, size: int, facts: dict[str, Any]) -> None:
@@ -165,18 +165,28 @@ class Trainer:
         self.gradients.zero()
         self.curve.add(result.loss, facts)
 
+    def _padded_tokens(self, batch: Batch, size: int) -> int:
+        """Positions of this process's largest micro-batch."""
+        share = size // self.methods.parallelism.data_rank()[1]
+        micro = min(self.gradients.micro_batch_size or share, share)
+        return measure.padded_tokens(batch, sequences=micro)
+
     @contextmanager
-    def _traced(self, num_elements: int) -> Iterator[None]:
+    def _traced(self, batch: Batch, size: int) -> Iterator[None]:
         """Measure peak memory in a step with optimizer state that is larger than any before.
 
         Tracing every step would cost time; a CUDA allocator keeps its own books.
         """
-        if self.device.type != "cpu" or not self.optimizer.state or num_elements <= self.traced:
+        if not self.optimizer.state or self._padded_tokens(batch, size) <= self.padded_tokens:
             yield
             return
-        with measure.PeakTracker(self._tensors()) as tracker:
+        if self.device.type == "cpu":
+            with measure.PeakTracker(self._tensors()) as tracker:
+                yield
+            self.peak_memory = max(self.peak_memory, tracker.peak)
+        else:
             yield
-        self.traced, self.peak_memory = num_elements, max(self.peak_memory, tracker.peak)
+        self.padded_tokens = self._padded_tokens(batch, size)  # a micro-batch that did not fit was halved
 
     def _look(self, step: int) -> bool:
         """A logging step: the only place where the host reads from the device. False after a rollback."""
@@ -245,6 +255,7 @@ class Trainer:
             "stabilizers": [stabilizer.state_dict() for stabilizer in self.methods.stabilizers],
             "micro_batch_size": self.gradients.micro_batch_size,
             "peak_memory": self.peak_memory,
+            "padded_tokens": self.padded_tokens,
             "rollbacks": self.rollbacks,
         }
         # Sharing the checkpoint's folder, processes let one of them write.
@@ -268,7 +279,8 @@ class Trainer:
         for stabilizer, saved in zip(self.methods.stabilizers, state["stabilizers"], strict=True):
             stabilizer.load_state_dict(saved)
         self.gradients.micro_batch_size = state["micro_batch_size"]
-        self.peak_memory, self.rollbacks = state["peak_memory"], state["rollbacks"]
+        self.peak_memory, self.padded_tokens = state["peak_memory"], state["padded_tokens"]
+        self.rollbacks = state["rollbacks"]
 
     def _tensors(self) -> list[Any]:
         return [*self.model.parameters(), *self.model.buffers(), *self._states()]
@@ -294,6 +306,7 @@ class Trainer:
             "trainable_parameters": self.trainable,
             "optimizer_memory": measure.num_bytes(self._states()),
             "peak_memory": self.peak_memory,
+            "padded_tokens": self.padded_tokens,
             "resident_memory": measure.resident_bytes(),
             "micro_batch_size": self.gradients.micro_batch_size,
             "budget": {"unit": self.settings.budget.unit.value, "amount": self.settings.budget.amount},

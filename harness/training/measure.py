@@ -116,9 +116,13 @@ def _measured_peak(device_type: str, dtype: torch.dtype, num_threads: int) -> tu
     return 2 * size**3 / best, what
 
 
-def num_elements(batch: Mapping[str, Tensor]) -> int:
-    """Elements of a batch's id tensors, padding included: what a step's memory grows with."""
-    return sum(value.numel() for name, value in batch.items() if name.endswith("input_ids"))
+def padded_tokens(batch: Mapping[str, Tensor], *, sequences: int) -> int:
+    """Positions of so many sequences of a batch, padding included: what a step's memory grows with.
+
+    Parts of a pair (`chosen_input_ids`, ...) are read below each other, at the width of the widest
+    """
+    widths = [value.shape[1] for name, value in batch.items() if name.endswith("input_ids")]
+    return sequences * len(widths) * max(widths, default=0)
 
 
 def num_bytes(values: Iterable[Any]) -> int:

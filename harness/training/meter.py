@@ -35,13 +35,12 @@ class Meter:
 
         Raises: ConfigError where the source has no epochs and the budget counts them
         """
-        num_samples = getattr(source, "num_samples", None)
-        if num_samples is None and budget.unit is Unit.epochs:
+        if source.num_samples is None and budget.unit is Unit.epochs:
             raise ConfigError(
                 f"budget.unit=epochs cannot be counted on {type(source).__name__}, which has no end; "
                 "use bytes, tokens, flops, seconds or steps"
             )
-        return cls(budget, num_samples, flops_per_token)
+        return cls(budget, source.num_samples, flops_per_token)
 
     def spent(self) -> float:
         """Share of the budget that is spent; may pass 1 with the last batch."""

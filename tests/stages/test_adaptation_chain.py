@@ -129,6 +129,17 @@ def test_methods_that_learn_from_their_own_samples_run(chain: Chain, alignment: 
     assert facts["reward_method"] == "rules"
 
 
+def test_a_budget_counts_epochs_of_whatever_a_stage_learns_from(chain: Chain) -> None:
+    """Epochs are what these stages count when nothing is said."""
+    half = "budget={unit: epochs, amount: 0.5}"
+    tuned = chain.run("instruct", f"instruct.{half}", "peft=lora")
+    assert tuned["epochs"] == pytest.approx(0.5, abs=4 / 60)
+    pairs = chain.run("align", f"align.{half}", "alignment=dpo", "peft=lora")
+    assert pairs["sequences"] == pytest.approx(pairs["preferences"] / 2, abs=4)
+    samples = chain.run("align", f"align.{half}", "alignment=raft", "reward=rules", "align.max_new_tokens=4")
+    assert samples["epochs"] == pytest.approx(0.5, abs=0.1)
+
+
 def test_a_trained_reward_guides_alignment(chain: Chain) -> None:
     out = chain.shelf.new("reward", "reward")
     everything = ["model=pretrained", f"model.path={chain.directory}", *FAST, "reward=pairwise"]

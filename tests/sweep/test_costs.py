@@ -9,20 +9,17 @@ from typing import Any
 
 import pytest
 
-from harness.axes import MODEL_AXES, TRAINING_AXES
 from harness.compose import Cell, Experiment
 from harness.errors import ConfigError
 from harness.store import Artifact, Store
 from harness.sweep.commands import sweep
-from harness.sweep.costs import NOT_COVERED, Costs, Known, bytes_per_token
+from harness.sweep.costs import NOT_COVERED, Costs, Known, bytes_per_token, data_key, tokenizer_of
 from harness.sweep.graph import Graph, Node
 from harness.sweep.plan import Plan, make_plan
 from harness.sweep.resources import Options
 
 REPORTS = sorted((Path(__file__).parents[2] / "reports").glob("*/records.json.gz"))
 WITHIN = 0.15
-NOT_LENGTH = {*MODEL_AXES, *TRAINING_AXES, "peft", "objective", "curriculum"}
-"""Axes that do not change how long a stage's sequences are."""
 
 
 def trainings(file: Path, store: Store) -> Iterator[tuple[str, Plan, Node, dict[str, Any]]]:
@@ -46,7 +43,12 @@ def trainings(file: Path, store: Store) -> Iterator[tuple[str, Plan, Node, dict[
                 yield f"{file.parent.name} {node.stage} {levels}", made, node, facts
 
 
-def learned(node: Node, facts: dict[str, Any]) -> Known:
+def tokenizer(made: Plan, node: Node) -> str:
+    nodes = made.graph.nodes
+    return tokenizer_of(node.inputs, lambda key: nodes[key].inputs if key in nodes else None)
+
+
+def learned(made: Plan, node: Node, facts: dict[str, Any]) -> Known:
     """What a store knows that holds this training."""
     known = Known()
     known.add(
@@ -58,7 +60,8 @@ def learned(node: Node, facts: dict[str, Any]) -> Known:
             inputs=node.inputs,
             facts={name: value for name, value in facts.items() if name != "bytes"},
             meta={"material": node.material},
-        )
+        ),
+        tokenizer=tokenizer(made, node),
     )
     return known
 
@@ -72,20 +75,16 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 @pytest.mark.slow
 @pytest.mark.parametrize("file", REPORTS, ids=lambda file: file.parent.name)
 def test_estimates_are_within_15_percent_of_committed_records(file: Path, store: Store) -> None:
-    first: dict[str, Known] = {}
+    first: dict[tuple[str, ...], Known] = {}
     off = []
     compared = 0
     for where, made, node, facts in trainings(file, store):
-        data = json.dumps(
-            {k: v for k, v in node.material["nodes"].items() if k not in NOT_LENGTH}, sort_keys=True
-        )
-        known = first.setdefault(node.stage + data, learned(node, facts))
+        data = data_key(node.stage, node.material, tokenizer=tokenizer(made, node))
+        known = first.setdefault(data, learned(made, node, facts))
         cost = Costs(made, known=known).of(node)
-        full = facts["tokens"] > 0.9 * facts["sequences"] * facts["sequence_length"]
         for name, estimate, measured in (
             ("FLOPs", cost.flops, facts["flops"]),
-            # The formula supposes full sequences; shorter ones keep less.
-            ("memory", cost.memory if full else None, facts["peak_memory"]),
+            ("memory", cost.memory, facts["peak_memory"]),
         ):
             if estimate is not None:
                 compared += 1
@@ -108,10 +107,7 @@ def test_estimates_are_within_15_percent_of_a_run(tmp_path: Path) -> None:
         if artifact.facts.get("flops"):
             cost = costs.of(made.graph.nodes[key])
             assert cost.flops == pytest.approx(artifact.facts["flops"], rel=WITHIN), artifact.stage
-            facts = artifact.facts
-            if facts["tokens"] > 0.9 * facts["sequences"] * facts["sequence_length"]:
-                # Two steps of short conversations never fill a sequence, which the formula supposes.
-                assert cost.memory == pytest.approx(facts["peak_memory"], rel=WITHIN), artifact.stage
+            assert cost.memory == pytest.approx(artifact.facts["peak_memory"], rel=WITHIN), artifact.stage
             assert cost.seconds is not None
             compared += 1
     assert compared == 3

@@ -57,7 +57,7 @@ def test_estimated_memory_is_near_the_measured_peak_of_a_training() -> None:
     """A pretraining measured here: 16 sequences of 256 tokens in fp32, 922,752 weights, 260,159,212 bytes."""
     size = Size(vocab_size=1024, dim=128, num_layers=4, num_heads=4, head_dim=32, ffn_dim=344, tied=True)
     assert size.parameters == pytest.approx(922752, rel=0.01)
-    cost = training_cost(size, tokens=16384, sequence_length=256, micro_batch=16)
+    cost = training_cost(size, tokens=16384, sequence_length=256, padded_tokens=16 * 256)
     assert cost.memory == pytest.approx(260159212, rel=0.15)
     assert cost.flops == 116366770176, "training counts by the same convention"
 

@@ -83,6 +83,8 @@ def multirun(
         launch(part, chosen, hydra, say)
         return True
 
+    # A shell starts background commands with Ctrl-C ignored; whoever sends the signal to this one means it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         code = _work(made, chosen, place=place if hydra.places_workers else None)
     except KeyboardInterrupt:

@@ -35,6 +35,8 @@ class Sweep:
     site: Path
     cells: int = 4
     seconds: float = 1.0
+    in_background: bool = False
+    """Whether processes start as a script's `command &` does: with Ctrl-C ignored."""
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
 
     @property
@@ -54,6 +56,8 @@ class Sweep:
             "HARNESS_STORE": str(self.root),
             "HARNESS_TIMED_LOG": str(self.folder / "timed.log"),
         }
+        if self.in_background:
+            command = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", *command]
         log = self.output(len(self.processes)).open("w")
         process = subprocess.Popen(
             command,

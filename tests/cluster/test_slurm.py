@@ -63,7 +63,7 @@ def test_a_requeued_worker_goes_on(sweep: Sweep) -> None:
 
 
 def test_what_was_cancelled_resumes_with_the_same_command(sweep: Sweep) -> None:
-    sweep.cells, sweep.seconds = 6, 2.0
+    sweep.cells, sweep.seconds, sweep.in_background = 6, 2.0, True
     process = sweep.start(*SLURM, "hydra.sweeper.workers=1")
     mid_sweep(sweep, finished=2)
     slurm("scancel", *jobs("running"))

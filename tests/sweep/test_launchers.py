@@ -77,3 +77,40 @@ def test_a_finished_sweep_ends_soon_and_leaves_its_report(tmp_path: Path) -> Non
     )
     assert done.returncode == 0, done.stderr
     assert "(nothing changed since it was made)" in done.stdout
+
+
+TUNED = (
+    "stages=[corpus,tokenizer,tokens,pretrain,evaluate]",
+    "evaluator=[perplexity]",
+    "scale=smoke",
+    "corpus.max_bytes=300000",
+    "optimizer=adamw,lion",
+    "tune={search: grid, trials: 2, space: {pretrain.learning_rate: {low: 1e-3, high: 1e-2, log: true}}}",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),
+        ("hydra/launcher=submitit_local", "hydra.sweeper.workers=2"),
+    ],
+)
+def test_workers_of_a_launcher_make_the_trials_and_then_the_cells(
+    tmp_path: Path, launcher: tuple[str, ...]
+) -> None:
+    store = tmp_path / "store"
+    done = multirun(store, *launcher, sweep=TUNED)
+    assert done.returncode == 0, done.stderr
+    placed = [line for line in done.stderr.splitlines() if "of 11 stages in the store" in line]
+    assert placed, "the trials were placed"
+    assert "4 cells, 20 stages asked, 0 to run, 11 in the store" in done.stderr, "all trials before any cell"
+    assert "2 cells, 10 stages asked, 2 to run, 5 in the store" in done.stderr, "the rest is shared"
+    assert "2 cells, 10 stages asked, 0 to run, 7 in the store" in done.stderr, "the cells were placed too"
+    files = list((store / "records").glob("*/*/record.json"))
+    found = {file.parent.parent.name: json.loads(file.read_text()) for file in files}
+    assert sorted(file.parent.parent.name for file in files) == ["optimizer"] * 2 + ["optimizer.tune"] * 4
+    assert {record["outcome"]["status"] for record in found.values()} == {"ok"}
+    assert list((store / "plans").glob("optimizer.tune-*.plan"))
+    assert list((store / "plans").glob("optimizer-*.plan"))

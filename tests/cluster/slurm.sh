@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# A real SLURM of one node on this machine for the tests here: installs Debian's packages and starts the daemons.
+# A real SLURM of two nodes on this machine for the tests here: installs Debian's packages and starts the daemons,
+# one slurmd a node, each on a port of its own.
 #
-#   tests/cluster/slurm.sh          install if need be, start what does not run, wait until the node takes jobs
+#   tests/cluster/slurm.sh          install if need be, start what does not run, wait until both nodes take jobs
 #   tests/cluster/slurm.sh stop     end the daemons
 #
 # Needs root on Debian or Ubuntu. A /etc/slurm/slurm.conf that it did not write is left alone.
@@ -48,12 +49,12 @@ JobRequeue=1
 KillWait=5
 SchedulerParameters=sched_interval=2,batch_sched_delay=0,bf_interval=2
 StateSaveLocation=$STATE/state
-SlurmdSpoolDir=$STATE/spool
+SlurmdSpoolDir=$STATE/spool-%n
 SlurmctldPidFile=$STATE/slurmctld.pid
-SlurmdPidFile=$STATE/slurmd.pid
+SlurmdPidFile=$STATE/slurmd-%n.pid
 SlurmctldLogFile=$STATE/slurmctld.log
-SlurmdLogFile=$STATE/slurmd.log
-NodeName=$(hostname) NodeAddr=127.0.0.1 CPUs=$(nproc) RealMemory=$(awk "/MemTotal/ {print int(\$2 / 1024 * 0.9)}" /proc/meminfo) State=UNKNOWN
+SlurmdLogFile=$STATE/slurmd-%n.log
+NodeName=node[1-2] NodeHostname=$(hostname) NodeAddr=127.0.0.1 Port=[17001-17002] CPUs=$(nproc) RealMemory=$(awk "/MemTotal/ {print int(\$2 / 1024 * 0.45)}" /proc/meminfo) State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
 EOC
 }
@@ -72,18 +73,20 @@ start_slurm() {
         scontrol ping 2>/dev/null | grep -q UP && break
         sleep 0.5
     done
-    pgrep -x slurmd >/dev/null || slurmd
-    scontrol update NodeName="$(hostname)" State=RESUME 2>/dev/null || true
+    for node in node1 node2; do
+        pgrep -f "slurmd -N $node\$" >/dev/null || slurmd -N "$node"
+    done
+    scontrol update NodeName=node[1-2] State=RESUME 2>/dev/null || true
     for _ in $(seq 60); do
-        sinfo -h -o %T 2>/dev/null | grep -qE '^(idle|mixed|allocated)$' && return
+        [ "$(sinfo -h -N -o %T 2>/dev/null | grep -cE '^(idle|mixed|allocated)$')" = 2 ] && return
         sleep 0.5
     done
     tail -n 20 "$STATE"/*.log >&2
-    fail "the node does not take jobs: $(sinfo -N -l 2>&1)"
+    fail "not both nodes take jobs: $(sinfo -N -l 2>&1)"
 }
 
 stop() {
-    for name in slurmd slurmctld; do
+    for name in slurmd-node1 slurmd-node2 slurmctld; do
         [ -s "$STATE/$name.pid" ] && kill "$(cat "$STATE/$name.pid")" 2>/dev/null || true
     done
 }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from third_party import ROOT
 
@@ -19,10 +22,22 @@ from harness.sweep.launch import write_plan
 from harness.sweep.plan import Plan, make_plan
 from harness.sweep.resources import Need, Options
 
+from .conftest import wait_for
+
 pytestmark = pytest.mark.slow
 SMALL = ["stages=[corpus,tokenizer,tokens,pretrain]", "scale=smoke", "corpus.max_bytes=300000"]
-WORK = "import sys, pathlib; from harness.sweep.commands import work_on; sys.exit(work_on(pathlib.Path(sys.argv[1])))"
-TWO_NODES = ["parallelism=ddp", "parallelism.num_nodes=2"]
+WORK = (
+    "import pathlib, sys; from harness.sweep.commands import work_on; "
+    "sys.exit(work_on(pathlib.Path(sys.argv[1])))"
+)
+LONG = [
+    *SMALL,
+    "parallelism=ddp",
+    "parallelism.num_nodes=2",
+    "pretrain.budget={unit:steps,amount:500}",
+    "pretrain.checkpoint_every=10",
+    "pretrain.log_every=1",
+]
 
 
 @dataclass
@@ -117,3 +132,49 @@ def test_two_nodes_train_as_two_processes_of_one_do(job: Job) -> None:
     one, other = facts(job)
     assert one["loss_curve"] == other["loss_curve"]
     assert "training along: pretrain" in job.output(1).read_text()
+
+
+def kill_in_training(job: Job, *, whole: bool) -> None:
+    """Kill the second node in mid-training: its training process, or the whole task."""
+    wait_for(lambda: max(job.steps(), default=0) > 30, what=f"the training\n{job.said()}")
+    task = psutil.Process(job.tasks[1].pid)
+    # The last is the task's fork server's stage's process, which trains.
+    (task if whole else task.children(recursive=True)[-1]).send_signal(signal.SIGKILL)
+
+
+def resumed(job: Job) -> int | None:
+    """The step at which the unfinished training went on after its interruption; None before that."""
+    steps = job.steps()
+    return next((step for before, step in itertools.pairwise(steps) if step <= before), None)
+
+
+def wait_for_resumption(job: Job) -> None:
+    wait_for(lambda: resumed(job) is not None, what=f"the training to go on\n{job.said()}")
+    step = resumed(job)
+    assert step is not None
+    assert step > 20, "from a checkpoint, not from the start"
+
+
+def test_a_node_whose_training_is_killed_costs_one_attempt(job: Job) -> None:
+    job.arguments = LONG
+    job.start()
+    kill_in_training(job, whole=False)
+    wait_for_resumption(job)
+    assert job.end() == [0, 0], job.said()
+    assert "pretrain was lost (a process that trained along" in job.said()
+    job.check()
+
+
+def test_a_node_that_dies_leaves_the_stage_to_the_next_job(job: Job) -> None:
+    job.arguments = LONG
+    job.start()
+    kill_in_training(job, whole=True)
+    assert job.end() == [0, -signal.SIGKILL], job.said()
+    said = job.said()
+    assert "pretrain was lost (a process that trained along" in said
+    assert "a node of this job has gone: stages of several nodes are left to other jobs" in said
+    assert job.store.claims.names() == []
+    job.start()
+    wait_for_resumption(job)
+    assert job.end() == [0, 0], job.said()
+    job.check()

@@ -1,12 +1,17 @@
-"""A real SLURM of one node: workers are submitted, cancelled, requeued, timed out, lose their node."""
+"""A real SLURM of two nodes: workers are cancelled, requeued, timed out, lose their node, span both."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from third_party import harness
+
+from harness.store import Store
+from harness.store.records import records
 
 from .conftest import Sweep, wait_for
 
@@ -25,15 +30,18 @@ def jobs(*states: str) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def node() -> Iterator[str]:
-    """The node's name; jobs that a test left are cancelled and the node takes jobs again."""
+def nodes() -> Iterator[list[str]]:
+    """The nodes' names; jobs that a test left are cancelled and the nodes take jobs again."""
     if shutil.which("sinfo") is None or subprocess.run(["sinfo"], capture_output=True).returncode:
         pytest.skip("no SLURM here: run tests/cluster/slurm.sh")
-    name = slurm("sinfo", "-h", "-N", "-o", "%N")
-    yield name
+    names = slurm("sinfo", "-h", "-N", "-o", "%N").split()
+    yield names
     if jobs():
         slurm("scancel", *jobs())
     wait_for(lambda: not jobs(), what="the queue to empty")
+    for name in names:
+        if "idle" not in slurm("sinfo", "-h", "-n", name, "-o", "%T"):
+            slurm("scontrol", "update", f"NodeName={name}", "State=RESUME")
 
 
 def mid_sweep(sweep: Sweep, *, finished: int = 1) -> None:
@@ -88,8 +96,11 @@ def test_a_worker_that_meets_its_time_limit_is_requeued_and_goes_on(sweep: Sweep
     sweep.check(lost=9)
 
 
-def test_a_node_that_is_drained_and_then_lost_costs_no_stage(sweep: Sweep, node: str) -> None:
+def test_a_node_that_is_drained_and_then_lost_costs_no_stage(sweep: Sweep, nodes: list[str]) -> None:
     sweep.cells, sweep.seconds = 6, 2.0
+    node, *others = nodes
+    for other in others:
+        slurm("scontrol", "update", f"NodeName={other}", "State=DRAIN", "Reason=the test uses one node")
     process = sweep.start(*SLURM, "hydra.sweeper.workers=1")
     mid_sweep(sweep)
     before = len(sweep.runs("finished"))
@@ -101,3 +112,25 @@ def test_a_node_that_is_drained_and_then_lost_costs_no_stage(sweep: Sweep, node:
     slurm("scontrol", "update", f"NodeName={node}", "State=RESUME")
     assert process.wait(timeout=300) == 0, sweep.said()
     sweep.check(lost=1)
+
+
+def test_a_cell_of_two_nodes_ends_as_one_of_two_processes(
+    nodes: list[str], tmp_path: Path, own_store: Path
+) -> None:
+    if len(nodes) < 2:
+        pytest.skip("this SLURM has one node")
+    small = ["stages=[corpus,tokenizer,tokens,pretrain,evaluate]", "scale=smoke", "corpus.max_bytes=300000"]
+    sizes = "{parallelism: ddp,parallelism.num_processes: 2},{parallelism: ddp,parallelism.num_nodes: 2}"
+    done = harness(["sweep", *small, f"cells=[{sizes}]", *SLURM, "hydra.sweeper.workers=1"], cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = [record for _, record in records(own_store)]
+    assert sorted(record["config"]["parallelism"]["num_nodes"] for record in found) == [1, 2]
+    one, other = (sorted((m["metric"], m["value"]) for m in record["metrics"]) for record in found)
+    assert one == other
+    logs = "".join(file.read_text() for file in own_store.glob("launcher/**/*_log.err"))
+    assert "training along: pretrain" in logs
+    store = Store(own_store)
+    wait_for(lambda: not jobs(), what="the jobs to end")
+    assert store.claims.names() == []
+    assert not list(own_store.glob("crews/*"))
+    assert not list(own_store.glob("partial/*"))

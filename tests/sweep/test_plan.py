@@ -205,6 +205,17 @@ def test_each_reason_why_cells_cannot_work_is_given_once(store: Store) -> None:
     assert lines[1] == "  quantizer=rtn"
 
 
+def test_several_nodes_are_refused_unless_somebody_can_place_them(store: Store) -> None:
+    asked = [*SMALL, "parallelism=ddp", "parallelism.num_nodes=1,2", "parallelism.num_processes=2"]
+    made = make_plan(asked, store=store)
+    assert [bool(cell.refused) for cell in made.cells] == [False, True]
+    lines = problem_lines(made)
+    assert "2 nodes need a launcher that can place them; run the sweep with hydra/launcher=" in lines[0]
+    assert "parallelism.num_nodes=1 parallelism.num_processes=4" in lines[0]
+    placed = make_plan(asked, store=store, places_nodes=True)
+    assert not any(cell.refused for cell in placed.cells)
+
+
 def test_cells_that_are_the_same_are_left_out(store: Store) -> None:
     plan = make_plan([*SMALL, "optimizer=adamw,adamw"], store=store)
     assert len(plan.cells) == 1

@@ -112,3 +112,12 @@ def test_launchers_are_asked_for_a_class_unless_the_user_asked(
     config = OmegaConf.create(launcher)
     launch._ask_for(Need(processes=2, gpus=2), config)
     assert OmegaConf.to_container(config) == asked
+
+
+def test_a_stage_of_several_nodes_is_a_class_of_its_own() -> None:
+    two = Need(nodes=2, processes=3)
+    assert not two.fits(Need(processes=8))
+    assert Need(processes=2).fits(two)
+    config = OmegaConf.create({"cpus_per_task": None, "gpus_per_node": None, "nodes": 1, "tasks_per_node": 1})
+    launch._ask_for(two, config)
+    assert (config.nodes, config.tasks_per_node, config.cpus_per_task) == (2, 1, 3)

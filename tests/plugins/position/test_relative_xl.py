@@ -194,3 +194,14 @@ def test_what_cannot_take_it_is_refused():
     assert "learned score bias" in problems["full", Kernel.flash][0]
     assert "depends on the query" in problems["full", Kernel.flex][0]
     assert problems["full", None] == []
+
+
+@pytest.mark.parametrize("position", ["relative_t5", "relative_xl"])
+def test_its_weights_are_not_split_over_processes(position):
+    from harness_plugins.parallelism._mesh import Part, split_layers
+
+    model = tiny(position=position, shape={"tie_embeddings": False})
+    with pytest.raises(IncompatibleError, match="has weights, which a pipeline does not share"):
+        Part(model, 0, 2)
+    with pytest.raises(IncompatibleError, match="do not follow split heads"):
+        split_layers(model, None, 2)

@@ -40,6 +40,13 @@ LENGTH_AXES = (
 )
 """Axes that say how long a stage's sequences are, as far as `sequence_length` does not."""
 GATED = ("swiglu", "geglu")
+BESIDE = (
+    *("adapter_serial", "adapter_parallel", "bitfit"),
+    *("llama_adapter", "p_tuning", "prefix_tuning", "prompt_tuning"),
+)
+"""PEFT methods that add nothing to linear layers, which then keep no inputs for the backward pass."""
+SCORED = 0.5
+"""Share of positions whose logits a preference or a reward reads: answers without their prompts, about."""
 
 
 @dataclass(kw_only=True)
@@ -181,7 +188,10 @@ class Costs:
             tokens=tokens,
             sequence_length=length,
             padded_tokens=micro * length * (width or full),
+            accumulates=micro < settings.batch_size,
             adapters=adapters,
+            frozen=adapters is not None and _method(node, "peft") in BESIDE,
+            scored=SCORED if node.stage.partition("@")[0] in ("align", "reward") else 1.0,
             state=STATE.get(_method(node, "optimizer"), 8.0),
             reference=_holds_reference(node) and adapters is None,
             mixed=_method(node, "precision") not in ("", "fp32"),
@@ -272,7 +282,7 @@ def _sequences_at_once(node: Node) -> float:
         method: Any = choice.method
         if method.needs is Needs.preferences:
             return float(len(method.parts))
-        return 1 + node.config.max_new_tokens / node.config.sequence_length
+        return float(1 + node.config.max_new_tokens / node.config.sequence_length)
     return 2.0 if node.kind == "reward" else 1.0
 
 

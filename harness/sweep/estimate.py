@@ -90,27 +90,41 @@ class Size:
         trained = multiplied if adapters is None else adapters
         return 4 * multiplied + 2 * trained + 12 * self.num_layers * self.width * sequence_length
 
-    def layer_activations(self, sequence_length: int, *, element: int, flash: bool) -> float:
+    def layer_activations(
+        self, sequence_length: int, *, element: int, flash: bool, frozen: bool = False
+    ) -> float:
         """Bytes that one block keeps for the backward pass, per token.
 
         Two norms (input and normalised), q k v, rotated q k, attention's output, the residual sum, and the
-        feed-forward's hidden values; without flash also scores and probabilities over T keys (one in fp32)
+        feed-forward's hidden values; without flash also scores and probabilities over T keys (one in fp32);
+        `frozen` linear layers need not keep what they read for a gradient of their weights
         """
+        inputs = 2 * self.dim + self.ffn_dim if frozen else 0
         hidden = (4 if self.gated else 2) * self.ffn_dim
         scores = 0 if flash else (2 * element + 4) * self.num_heads * sequence_length
-        return element * (6 * self.dim + 4 * self.width + hidden) + scores
+        return element * (6 * self.dim + 4 * self.width + hidden - inputs) + scores
 
-    def logits(self, *, element: int) -> float:
-        """Bytes of logits per token: themselves, their log-softmax in fp32, and its gradient in fp32."""
-        return (element + 8) * self.vocab_size
+    def logits(self, *, element: int, scored: float = 1.0) -> float:
+        """Bytes of logits per token: themselves, and in fp32 the log-softmax of the share `scored` and its
+        gradient."""
+        return (element + 8 * scored) * self.vocab_size
 
-    def activations(self, sequence_length: int, *, element: int, flash: bool, recompute: bool) -> float:
+    def activations(
+        self,
+        sequence_length: int,
+        *,
+        element: int,
+        flash: bool,
+        recompute: bool,
+        scored: float = 1.0,
+        frozen: bool = False,
+    ) -> float:
         """Bytes kept per token; with recomputation each block's input, and one block whole."""
-        block = self.layer_activations(sequence_length, element=element, flash=flash)
+        block = self.layer_activations(sequence_length, element=element, flash=flash, frozen=frozen)
         kept = block * self.num_layers
         if recompute:
             kept = element * self.dim * self.num_layers + block
-        return kept + self.logits(element=element)
+        return kept + self.logits(element=element, scored=scored)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,8 +146,11 @@ def training_cost(
     tokens: float,
     sequence_length: int,
     padded_tokens: float,
+    accumulates: bool = False,
     adapters: int | None = None,
+    frozen: bool = False,
     state: float = 8.0,
+    scored: float = 1.0,
     reference: bool = False,
     mixed: bool = False,
     recompute: bool = False,
@@ -141,17 +158,23 @@ def training_cost(
 ) -> Cost:
     """FLOPs, peak tensor bytes and size on disk of a training on one device in fp32 or mixed precision.
 
-    A micro-batch holds `padded_tokens` positions at most, padding included; `adapters` are the only weights
-    trained, None where all are; the optimizer keeps `state` bytes for each;
-    `reference` says whether a frozen copy of the model is held too
+    A micro-batch holds `padded_tokens` positions at most, padding included, of which the loss reads the share
+    `scored`; where a step `accumulates` several, gradients stand beside all activations, else they take their
+    place. `adapters` are the only weights trained, None where all are; the optimizer keeps `state` bytes for
+    each; `frozen` says whether they leave linear layers alone, `reference` whether a frozen copy of the model
+    is held too
     """
     element = 2 if mixed else 4
     trained = size.parameters if adapters is None else adapters
     weights = size.parameters * (2 if reference else 1) + (adapters or 0)
-    kept = size.activations(sequence_length, element=element, flash=flash, recompute=recompute)
+    kept = padded_tokens * size.activations(
+        sequence_length, element=element, flash=flash, recompute=recompute, scored=scored, frozen=frozen
+    )
+    gradients = 4.0 * trained
+    working = kept + gradients if accumulates else max(kept, gradients)
     return Cost(
         flops=tokens * size.flops_per_token(sequence_length, adapters=adapters),
-        memory=4 * weights + (4 + state) * trained + kept * padded_tokens,
+        memory=4 * weights + state * trained + working,
         disk=4.0 * trained,
     )
 

@@ -84,7 +84,8 @@ def test_estimates_are_within_15_percent_of_committed_records(file: Path, store:
         cost = Costs(made, known=known).of(node)
         for name, estimate, measured in (
             ("FLOPs", cost.flops, facts["flops"]),
-            ("memory", cost.memory, facts["peak_memory"]),
+            # Records made before trainings told their padded length say only a bound.
+            ("memory", None if cost.at_most else cost.memory, facts["peak_memory"]),
         ):
             if estimate is not None:
                 compared += 1

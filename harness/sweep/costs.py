@@ -197,9 +197,8 @@ class Costs:
             mixed=_method(node, "precision") not in ("", "fp32"),
             recompute=settings.recompute,
         )
-        covered = all(_method(node, axis) not in names for axis, names in NOT_COVERED.items())
         at_most = (fill is None or width is None) and node.stage.partition("@")[0] != "pretrain"
-        return replace(cost, memory=cost.memory if covered else None, at_most=at_most)
+        return replace(cost, memory=cost.memory if _covered(node) else None, at_most=at_most)
 
     def _tokens(self, node: Node, flops_per_token: float, fill: float) -> float | None:
         """Tokens that a budget buys; None where it does not say (seconds, epochs)."""
@@ -258,6 +257,33 @@ class Costs:
         return 0 if expected is None else int(expected)
 
 
+def memory_bound(node: Node) -> float:
+    """Bytes of main memory that a stage takes at most, from shapes alone; 0 where nothing is known.
+
+    A training at full sequences with a fifth for what its formula leaves out, or twice the weights in fp32 of
+    a model that is only read; what runs on a GPU is bounded there
+    """
+    spec = node.cell.spec() if isinstance(node.cell, Cell) and node.device == "cpu" else None
+    if spec is None or _method(node, "architecture") in WITHOUT_FORMULA:
+        return 0.0
+    size, settings = Size.of(spec, gated=_method(node, "feed_forward") in GATED), node.config
+    if not hasattr(settings, "budget"):
+        return 8.0 * size.parameters if "model" in node.inputs else 0.0
+    micro = settings.micro_batch_size or settings.batch_size
+    cost = training_cost(
+        size,
+        tokens=0,
+        sequence_length=settings.sequence_length,
+        padded_tokens=micro * settings.sequence_length * _sequences_at_once(node),
+        accumulates=micro < settings.batch_size,
+        reference=_holds_reference(node),
+        recompute=settings.recompute,
+        flash=_covered(node),
+    )
+    assert cost.memory is not None
+    return 1.2 * cost.memory
+
+
 def bytes_per_token(vocab_size: int) -> float:
     """Of a tokenizer that nobody has measured: between the sizes of BYTES_PER_TOKEN, linear in the log."""
     sizes = sorted(BYTES_PER_TOKEN)
@@ -273,6 +299,11 @@ def bytes_per_token(vocab_size: int) -> float:
 def _method(node: Node, axis: str) -> str:
     choice = node.choices.get(axis) or node.cell.choice(axis)
     return choice.method.name if isinstance(choice, Choice) else ""
+
+
+def _covered(node: Node) -> bool:
+    """Whether its model keeps the activations that the formula counts, and no scores of all pairs."""
+    return all(_method(node, axis) not in names for axis, names in NOT_COVERED.items())
 
 
 def _sequences_at_once(node: Node) -> float:

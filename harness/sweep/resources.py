@@ -58,6 +58,8 @@ class Share:
 
     threads: int
     gpus: tuple[int, ...] = ()
+    memory: float = 0.0
+    """Bytes of main memory it takes at most; 0 where nothing is known."""
 
     @property
     def device(self) -> str:
@@ -74,13 +76,17 @@ class Resources:
         self._options = options
         self._cores = machine.cores()
         self._memory = machine.memory()
+        self._free = machine.available_memory()
         on_gpus = any(node.device == "cuda" for node in nodes)
         self._gpus = machine.gpus() or (0,) if on_gpus else ()
         one_each = max(1, self._cores // (options.threads or 1))
         self.slots = options.workers or len(self._gpus) or one_each
 
-    def share(self, need: Need, *, running: Collection[Share], bottleneck: bool) -> Share | None:
-        """What a stage may have beside those that run; None while there is no room for it.
+    def share(
+        self, need: Need, *, running: Collection[Share], bottleneck: bool, memory: float = 0.0
+    ) -> Share | None:
+        """What a stage that takes so many bytes of main memory at most may have beside those that run; None
+        while there is no room for it.
 
         A stage that nothing runs beside always gets what there is, so that no sweep waits for ever.
         """
@@ -94,7 +100,10 @@ class Resources:
                 return None
             if len(gpus) < need.gpus or machine.available_memory() <= self._memory // 10:
                 return None
-        return Share(threads=threads, gpus=gpus)
+            # What runs may not have taken yet what it will: bounds add up to what was free at the start.
+            if memory and memory + sum(share.memory for share in running) > self._free:
+                return None
+        return Share(threads=threads, gpus=gpus, memory=memory)
 
     def memory(self, device: str) -> int:
         """Bytes that a stage may take on a device."""

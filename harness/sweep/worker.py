@@ -16,6 +16,7 @@ from harness.compose import Cell
 from harness.errors import HarnessError, StoreFullError
 from harness.store.claims import Claim
 from harness.sweep import machine, record
+from harness.sweep.costs import memory_bound
 from harness.sweep.crew import Crew
 from harness.sweep.execute import Task
 from harness.sweep.graph import Node
@@ -100,6 +101,7 @@ class Worker:
         self._states: dict[str, State] = {}
         self._failed: dict[str, Outcome] = {}
         self._later: dict[str, float] = {}
+        self._bounds: dict[str, float] = {}
         self._running: dict[str, Running] = {}
         self._sessions: dict[str, tuple[Session, Claim]] = {}
         self._server: Server | None = None
@@ -241,7 +243,12 @@ class Worker:
 
     def _share(self, key: str) -> Share | None:
         running = [entry.share for entry in self._running.values()]
-        return self._resources.share(self._needs[key], running=running, bottleneck=key in self._bottlenecks)
+        bound = self._bounds.get(key)
+        if bound is None:
+            bound = self._bounds[key] = memory_bound(self._nodes[key])
+        return self._resources.share(
+            self._needs[key], running=running, bottleneck=key in self._bottlenecks, memory=bound
+        )
 
     def _try(self, node: Node, share: Share) -> bool:
         """Take a ready stage, unless somebody else has it or has finished it."""

@@ -13,7 +13,15 @@ from harness.compose import Cell, Experiment
 from harness.errors import ConfigError
 from harness.store import Artifact, Store
 from harness.sweep.commands import sweep
-from harness.sweep.costs import NOT_COVERED, Costs, Known, bytes_per_token, data_key, tokenizer_of
+from harness.sweep.costs import (
+    NOT_COVERED,
+    Costs,
+    Known,
+    bytes_per_token,
+    data_key,
+    memory_bound,
+    tokenizer_of,
+)
 from harness.sweep.graph import Graph, Node
 from harness.sweep.plan import Plan, make_plan
 from harness.sweep.resources import Options
@@ -82,6 +90,8 @@ def test_estimates_are_within_15_percent_of_committed_records(file: Path, store:
         data = data_key(node.stage, node.material, tokenizer=tokenizer(made, node))
         known = first.setdefault(data, learned(made, node, facts))
         cost = Costs(made, known=known).of(node)
+        if 0 < memory_bound(node) < facts["peak_memory"]:
+            off.append(f"{where}: took more than its bound of {memory_bound(node):.0f} bytes")
         for name, estimate, measured in (
             ("FLOPs", cost.flops, facts["flops"]),
             # Records made before trainings told their padded length say only a bound.

@@ -44,6 +44,19 @@ def deal(resources: Resources, *needs: Need) -> list[Share]:
     return given
 
 
+def test_stages_run_together_as_far_as_their_memory_fits(server: dict[str, int]) -> None:
+    resources = Resources(Options(), [node()])
+    first = resources.share(Need(), running=[], bottleneck=False, memory=100 * GIB)
+    assert first is not None, "alone, a stage always starts"
+    assert resources.share(Need(), running=[first], bottleneck=False, memory=GIB) is None
+    half = resources.share(Need(), running=[], bottleneck=False, memory=32 * GIB)
+    assert half is not None
+    assert resources.share(Need(), running=[half], bottleneck=False, memory=32 * GIB) is None
+    server["free"] = 28 * GIB  # the first has taken its memory by now
+    assert resources.share(Need(), running=[half], bottleneck=False, memory=27 * GIB) is not None
+    assert resources.share(Need(), running=[half], bottleneck=False) is not None, "nothing is known of it"
+
+
 def test_stages_spread_over_the_gpus_and_no_more_run_than_there_are(server: dict[str, int]) -> None:
     need = Need.of(node(device="cuda"))
     given = deal(Resources(Options(), [node(device="cuda")]), *[need] * 6)

@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar o
 TORCH := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow check lint bench docs reports tables clean
-.PHONY: auto-gptq-env gptqmodel-env test-auto-gptq
+.PHONY: auto-gptq-env gptqmodel-env test-auto-gptq test-gptqmodel
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -74,6 +74,10 @@ gptqmodel-env: ## an interpreter with gptqmodel, for quantizer=gptqmodel
 test-auto-gptq: $(VENV)/.dev ## the real auto_gptq against ours: all of it on a GPU, what computes on a CPU
 	@test -x $(AUTO_GPTQ) || { echo "make auto-gptq-env first"; exit 1; }
 	AUTO_GPTQ_PYTHON=$(CURDIR)/$(AUTO_GPTQ) $(BIN)/python -m pytest tests/auto_gptq
+
+test-gptqmodel: $(VENV)/.dev ## the real gptqmodel quantizes a model, on a CPU or a GPU
+	@test -x $(GPTQMODEL) || { echo "make gptqmodel-env first"; exit 1; }
+	GPTQMODEL_PYTHON=$(CURDIR)/$(GPTQMODEL) $(BIN)/python -m pytest tests/auto_gptq/test_gptqmodel.py
 
 clean: ## remove the environment and caches; the store stays
 	rm -rf $(VENV) .venv-auto-gptq .venv-gptqmodel build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

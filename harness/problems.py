@@ -11,7 +11,7 @@ from typing import Any
 from harness.axes import MODEL_AXES
 from harness.compose import Cell
 from harness.compose.schema import stage_axes
-from harness.errors import ConfigError, IncompatibleError
+from harness.errors import ConfigError, DataError, IncompatibleError
 from harness.method import Choice, Method, Problem
 from harness.registry import registry
 from harness.stages import stage_class
@@ -25,8 +25,8 @@ _SHAPES: dict[str, Any] = {}
 def problems(cell: Cell) -> list[Problem]:
     """Everything that speaks against a cell: idle choices, capabilities, each method's and stage's `check`.
 
-    Imports torch at most (no transformers, but for a checkpoint's family); the meta model it hands to
-    `check` holds shapes and no data.
+    Imports torch at most (no transformers, but for a checkpoint); the meta model it hands to `check` holds
+    shapes and no data.
     """
     chosen = list(choices(cell))
     found = [*_idle(cell), *_capabilities(cell, chosen), *_writers(chosen)]
@@ -38,8 +38,12 @@ def problems(cell: Cell) -> list[Problem]:
         except (ConfigError, IncompatibleError) as error:
             return [*found, Problem(where="model", message=str(error))]
     else:
-        model = None
-        found += _family(cell)
+        unknown = list(_family(cell))
+        found += unknown
+        try:
+            model = checkpoint_shapes(cell) if checking and not unknown else None
+        except (ConfigError, DataError, IncompatibleError) as error:
+            return [*found, Problem(where="model.path", message=str(error))]
     for choice in checking:
         found.extend(choice.method.check(choice.config, cell, model))
     for stage in cell.stages:
@@ -79,6 +83,46 @@ def shapes_of(cell: Cell) -> Any:
     if name not in _SHAPES:
         _SHAPES[name] = meta_model(spec, shape)
     return _SHAPES[name]
+
+
+def checkpoint_shapes(cell: Cell) -> Any:
+    """The pretrained model of a cell without data; None for a hub name, and where its code is its own.
+
+    Raises: DataError where it is no causal model, ConfigError where an import does not fit
+    """
+    path = Path(str(cell.model_path()))
+    file = path / "config.json"
+    config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"auto_map": {}}
+    if "auto_map" in config:
+        return None
+    shape = {axis: choice for axis in MODEL_AXES if (choice := cell.choice(axis)) is not None}
+    replace = shape if cell.imports_model() else None
+    name = f"{path} {config} {replace}"
+    if name not in _SHAPES:
+        _SHAPES[name] = _meta_checkpoint(path, replace)
+    return _SHAPES[name]
+
+
+def _meta_checkpoint(path: Path, replace: dict[str, Choice] | None) -> Any:
+    """What `config.json` describes; `replace` holds the methods that an import puts in place of its own."""
+    import torch
+
+    from harness.model.checkpoint import describe
+    from harness.model.choices import to_plain
+    from harness.model.hf import HarnessConfig, HarnessForCausalLM
+
+    if replace is not None:
+        spec, methods = describe(path)
+        choices = {**methods, **replace}
+        with torch.device("meta"):
+            return HarnessForCausalLM(HarnessConfig.of(spec, to_plain(choices)), choices=choices)
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(path))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"model.path={path} cannot be read as a causal model: {error}") from error
 
 
 def _family(cell: Cell) -> Iterator[Problem]:

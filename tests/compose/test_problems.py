@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny_models as tiny
 
 from harness.axes.objective import Example
 from harness.axes.stabilizer import Stabilizer
@@ -92,6 +93,34 @@ def test_a_checkpoint_of_an_unknown_family_is_refused(tmp_path: Path, config: st
         assert "Did you mean 'llama'" in problem
     with pytest.raises(HarnessError, match=r"checkpoint family to import|model_type"):
         make_plan([*chosen, "model.import=true"], store=Store(tmp_path / "store"))
+
+
+BAD_FITS = {
+    "quantizer=rtn quantizer.granularity=group quantizer.group_size=48": "group_size=48 must divide its",
+    "quantizer=gguf": "",
+    "peft=lora peft.rank=33": "rank 33 is above the size of layer model.layers.0.self_attn.q_proj, 32 x 32",
+    "peft=lora peft.target_modules=[nothing]": "matches no module; the model has",
+    "peft=lora peft.target_modules=[embed_tokens]": "are no linear layers; linear layers are down_proj",
+}
+
+
+@pytest.mark.parametrize("imported", [False, True])
+@pytest.mark.parametrize(("overrides", "message"), BAD_FITS.items(), ids=BAD_FITS)
+def test_what_does_not_fit_a_checkpoint_is_refused_from_its_config(
+    overrides: str, message: str, imported: bool, tmp_path: Path
+) -> None:
+    tiny.llama().config.save_pretrained(tmp_path)  # no weights: the plan reads none
+    chosen = ("model=pretrained", f"model.path={tmp_path}", f"model.import={str(imported).lower()}")
+    found = messages(*chosen, "stages=[corpus,instruct,quantize,evaluate]", *overrides.split())
+    assert all(message in problem for problem in found)
+    assert bool(found) == bool(message)
+    assert not any("lm_head" in problem for problem in found if problem.startswith("quantizer"))
+
+
+def test_a_checkpoint_that_is_no_causal_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "vit"}')
+    (problem,) = messages("model=pretrained", f"model.path={tmp_path}", "stages=[corpus,instruct,evaluate]")
+    assert "cannot be read as a causal model" in problem
 
 
 def test_a_pretrained_model_leaves_nothing_to_pretrain(tmp_path: Path) -> None:

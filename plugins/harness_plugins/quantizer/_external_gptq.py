@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +64,7 @@ class ExternalGPTQ(Quantizer):
     """Base of the quantizers that run a library in its own interpreter."""
 
     needs_calibration = True
+    needs_cuda: ClassVar[bool] = True
     Config = ExternalGPTQConfig
     config: ExternalGPTQConfig
 
@@ -75,7 +76,7 @@ class ExternalGPTQ(Quantizer):
         found = probe(config.python, cls.name)
         if found["library"] is None:
             return f"quantizer.python={config.python} cannot import {cls.name}: {found['error']} ({make})"
-        if not found["cuda"]:
+        if cls.needs_cuda and not found["cuda"]:
             return f"{cls.name} {found['library']} quantizes on CUDA only, and {config.python} sees no device"
         return None
 
@@ -103,6 +104,7 @@ class ExternalGPTQ(Quantizer):
         """Write what the worker reads."""
         model.save_pretrained(directory)
         write_legacy_config(directory / "config.json")
+        write_tokenizer(directory, model.config.vocab_size)
         rows = [row for ids_BT in calibration.batches_BT for row in ids_BT.tolist()]
         (directory / "calibration.json").write_text(json.dumps(rows))
         config = self.config
@@ -170,6 +172,17 @@ def unknown_family(model: nn.Module) -> str | None:
         "the library reads Hugging Face's own model families; quantize a checkpoint with model=pretrained "
         "(`harness export` writes ours as one), or use quantizer=gptq"
     )
+
+
+def write_tokenizer(directory: Path, vocab_size: int) -> None:
+    """A tokenizer of bare numbers: gptqmodel opens no directory without one, yet is given token ids."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
+
+    numbers = Tokenizer(WordLevel({str(token): token for token in range(vocab_size)}, unk_token="0"))
+    fast = PreTrainedTokenizerFast(tokenizer_object=numbers, unk_token="0", pad_token="0", eos_token="0")
+    fast.save_pretrained(directory)
 
 
 def write_legacy_config(file: Path) -> None:

@@ -10,13 +10,14 @@ from ._external_gptq import ExternalGPTQ, ExternalGPTQConfig
 
 
 class GPTQModel(ExternalGPTQ):
-    """GPTQ by gptqmodel, which follows auto_gptq, on CUDA; its packed tensors are kept as they come.
+    """GPTQ by gptqmodel, which follows auto_gptq; its packed tensors are kept as they come.
 
     Paper: Frantar et al. 2022, arXiv:2210.17323; https://github.com/ModelCloud/GPTQModel
-    Raises: IncompatibleError without the interpreter, the library or CUDA
+    Raises: IncompatibleError without the interpreter or the library
     """
 
     name = "gptqmodel"
+    needs_cuda = False
 
     @dataclass(frozen=True, kw_only=True)
     class Config(ExternalGPTQConfig):

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import tiny_models as tiny
 import torch
+from harness_plugins.quantizer import _codebook
 from harness_plugins.quantizer._codebook import dynamic_levels
 from harness_plugins.quantizer._int8 import Int8Linear, int8_product, product_by_float
 from torch import Tensor, nn
@@ -30,9 +31,14 @@ def packed(name: str, value: Tensor, **options: Any) -> Any:
 
 @pytest.mark.parametrize("name", ["nf4", "fp4"])
 @pytest.mark.parametrize("nested", [False, True])
-def test_codebooks_equal_bitsandbytes(name: str, nested: bool) -> None:
+@pytest.mark.parametrize("kernel", [False, True])
+def test_codebooks_equal_bitsandbytes(
+    name: str, nested: bool, kernel: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from bitsandbytes import functional as bnb
 
+    if not kernel:
+        monkeypatch.setattr(_codebook, "dequantize_4bit", lambda: None)
     value = weight(64, 256)
     data, state = bnb.quantize_4bit(value, blocksize=64, quant_type=name, compress_statistics=nested)
     expected = bnb.dequantize_4bit(data, state)
@@ -42,6 +48,17 @@ def test_codebooks_equal_bitsandbytes(name: str, nested: bool) -> None:
     assert different < 2e-3, f"{float(different):.3%} of the weights differ"
     if not nested:
         assert torch.allclose(got, expected, atol=1e-6) or different > 0
+
+
+@pytest.mark.parametrize("name", ["nf4", "fp4"])
+@pytest.mark.parametrize("block_size", [32, 64, 100, 256, 2048])
+def test_a_packed_layer_reads_the_same_with_and_without_the_kernel(
+    name: str, block_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = packed(name, weight(48, 256), block_size=block_size, double_quantization=block_size == 256)
+    ours = layer.dequantize()
+    monkeypatch.setattr(_codebook, "dequantize_4bit", lambda: None)
+    assert torch.equal(ours, layer.dequantize())
 
 
 def test_the_dynamic_map_is_that_of_bitsandbytes() -> None:

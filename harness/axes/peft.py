@@ -92,12 +92,9 @@ def order_problems(cell: CellView) -> Iterable[Problem]:
             if packed:
                 yield Problem(where=stage, message="the model is packed already; drop one quantize stage")
             packed = True
-        needed = {"instruct": "instruction", "align": "alignment"}.get(base)
-        if needed is None or cell.choice(needed, stage=stage) is None:
+        method = tuned_by(cell, stage)
+        if method is None:
             continue
-        choice = cell.choice("peft", stage=stage)
-        assert choice is not None
-        method: type[Peft] = choice.method  # type: ignore[assignment]
         if packed and method.delta == "weights":
             yield Problem(
                 where=f"{stage}: peft={method.name}",
@@ -111,6 +108,23 @@ def order_problems(cell: CellView) -> Iterable[Problem]:
                 "method for both stages",
             )
         adapter = method if method.delta == "adapter" else None
+
+
+def tuned_by(cell: CellView, stage: str) -> type[Peft] | None:
+    """The method with which a stage tunes the model; None for a stage that does not."""
+    needed = {"instruct": "instruction", "align": "alignment"}.get(stage.partition("@")[0])
+    if needed is None or cell.choice(needed, stage=stage) is None:
+        return None
+    choice = cell.choice("peft", stage=stage)
+    assert choice is not None
+    return choice.method  # type: ignore[return-value]
+
+
+def adapter_before(cell: CellView, stage: str) -> type[Peft] | None:
+    """The method whose adapter is on the model when a stage begins; None where it has none."""
+    before = cell.stages[: cell.stages.index(stage)]
+    methods = [method for method in (tuned_by(cell, name) for name in before) if method is not None]
+    return methods[-1] if methods and methods[-1].delta == "adapter" else None
 
 
 def match_modules(model: nn.Module, patterns: Iterable[str], *, where: str) -> list[str]:

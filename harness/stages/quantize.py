@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.axes import TRAINING_AXES
+from harness.axes.peft import adapter_before
 from harness.errors import ConfigError, EffectError, IncompatibleError
-from harness.method import Choice
+from harness.method import Choice, Problem
 from harness.stages._training import TrainingConfig
 from harness.stages.stage import Choices, Stage, Work
 from harness.training.settings import Budget, Unit
@@ -73,6 +75,20 @@ class Quantize(Stage):
         choice = choices["quantizer"]
         assert isinstance(choice, Choice)
         return choices if choice.method.trains else {"quantizer": choice}  # type: ignore[attr-defined]
+
+    @classmethod
+    def check(cls, cell: Cell, stage: str, meta_model: nn.Module | None) -> Iterable[Problem]:
+        choice, adapter = cell.choice("quantizer", stage=stage), adapter_before(cell, stage)
+        if choice is None or adapter is None or not choice.method.trains:  # type: ignore[attr-defined]
+            return
+        merges = cell.stage_config(stage).merge
+        if not (adapter.mergeable and merges):
+            why = f"{stage}.merge=false" if not merges else "its update is no change of weights"
+            yield Problem(
+                where=f"{stage}: quantizer={choice.method.name}",
+                message=f"it trains the weights, and the adapter of peft={adapter.name} stands on the old ones: "
+                f"it is not merged first ({why}); tune with peft=full or a method that can be merged",
+            )
 
     def run(self, work: Work) -> dict[str, Any]:
         from harness.effects import prove, snapshot

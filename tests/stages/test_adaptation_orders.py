@@ -8,6 +8,7 @@ import pytest
 
 from harness.compose import compose
 from harness.conformance.causal import causal_model
+from harness.problems import problems as plan_problems
 
 CHAINED = "stages=[corpus,tokenizer,tokens,pretrain,instruct,align,quantize,evaluate]"
 QUANTIZED_FIRST = "stages=[corpus,tokenizer,tokens,pretrain,quantize,instruct,align,evaluate]"
@@ -39,6 +40,23 @@ def test_another_adapter_on_packed_weights_is_refused() -> None:
 def test_an_adapter_that_is_no_change_of_weights_cannot_be_followed_by_another() -> None:
     found = problems("peft", CHAINED, "peft=prompt_tuning", "peft@align.peft=lora", "alignment=dpo")
     assert "its update is no change of weights" in found
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (["peft=prompt_tuning"], "its update is no change of weights"),
+        (["peft=lora", "quantize.merge=false"], "quantize.merge=false"),
+        (["peft=lora"], ""),
+        (["peft=full"], ""),
+        (["peft=prompt_tuning", "quantizer=rtn"], ""),
+    ],
+)
+def test_training_weights_beneath_an_adapter_is_refused(overrides: list[str], reason: str) -> None:
+    stages = "stages=[corpus,tokenizer,tokens,pretrain,instruct,quantize,evaluate]"
+    found = plan_problems(compose(["instruction=task", stages, "quantizer=qat", *overrides]))
+    assert [problem.where for problem in found] == (["quantize: quantizer=qat"] if reason else [])
+    assert all(reason in problem.message for problem in found)
 
 
 @pytest.mark.parametrize(("rank", "refused"), [(32, False), (33, True)])

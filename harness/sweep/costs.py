@@ -242,11 +242,7 @@ class Costs:
             return None  # the plan says why
         if model is None:
             return None
-        spec = cell.spec()
-        assert spec is not None
-        everything = sum(parameter.numel() for parameter in model.parameters())
-        head = spec.vocab_size * spec.dim if spec.tie_embeddings else 0  # an embedding here, a product there
-        return model, (matmul_weights(model)[0] + head, everything)
+        return model, (matmul_weights(model)[0], sum(parameter.numel() for parameter in model.parameters()))
 
     def _adapters(self, node: Node, model: Any) -> int | None:
         """Weights that a PEFT method adds and trains; None where the model's own are trained."""

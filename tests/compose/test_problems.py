@@ -38,6 +38,11 @@ def test_an_impossible_shape_is_found_on_the_meta_device() -> None:
     assert "attention.num_kv_heads=3 must divide model.num_heads=4; use one of [1, 2, 4]" in problem
 
 
+def test_an_output_head_is_no_layer_to_adapt() -> None:
+    (problem,) = messages("instruction=task", "peft=lora", "peft.target_modules=[lm_head]")
+    assert "peft.target_modules=['lm_head'] are no linear layers" in problem
+
+
 BAD_MODELS = {
     "pretrain.sequence_length=512": "pretrain.sequence_length: 512 exceeds model.max_length=256",
     "position=learned instruct.sequence_length=512": "512 tokens, but position=learned holds 256",

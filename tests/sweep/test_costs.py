@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from harness.compose import Cell, Experiment
+from harness.axes import MODEL_AXES
+from harness.compose import Cell, Experiment, compose
 from harness.errors import ConfigError
+from harness.problems import shapes_of
 from harness.store import Artifact, Store
 from harness.sweep.commands import sweep
 from harness.sweep.costs import (
@@ -141,6 +143,20 @@ def test_a_probe_tells_hours_before_anything_has_run(store: Store) -> None:
     seconds = Costs(made, known=Known(), probe=True).of(node).seconds
     assert seconds is not None
     assert seconds > 0
+
+
+@pytest.mark.parametrize("name", ["lora", "dora", "adalora", "bitfit", "ia3"])
+def test_adapters_are_counted_on_shapes_as_they_are_trained(name: str) -> None:
+    from harness.model import build
+
+    cell = compose([f"peft={name}", "instruction=task", "model=micro"])
+    method, spec = cell.choice("peft", stage="instruct"), cell.spec()
+    assert method is not None
+    assert spec is not None
+    shape = {axis: choice for axis in MODEL_AXES if (choice := cell.choice(axis)) is not None}
+    trained = method.build().apply(build(spec, shape, seed=0))
+    expected = method.build().trainable_parameters(shapes_of(cell))
+    assert expected == sum(p.numel() for p in trained.parameters() if p.requires_grad)
 
 
 def test_bytes_per_token_grow_with_the_vocabulary() -> None:

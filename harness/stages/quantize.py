@@ -86,8 +86,8 @@ class Quantize(Stage):
             why = f"{stage}.merge=false" if not merges else "its update is no change of weights"
             yield Problem(
                 where=f"{stage}: quantizer={choice.method.name}",
-                message=f"it trains the weights, and the adapter of peft={adapter.name} stands on the old: it "
-                f"is not merged first ({why}); tune with peft=full or a method that can be merged",
+                message=f"it trains the weights, and the adapter of peft={adapter.name} stands on the "
+                f"old: it is not merged first ({why}); tune with peft=full or a method that can be merged",
             )
 
     def run(self, work: Work) -> dict[str, Any]:

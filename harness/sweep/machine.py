@@ -32,6 +32,20 @@ def available_memory() -> int:
     return memory()
 
 
+def usage(group: int) -> tuple[int, float] | None:
+    """(bytes resident, processor seconds) of a process group on this machine; None where it is gone."""
+    page, tick = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
+    resident, ticks, found = 0, 0, False
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            if int(fields[2]) == group:
+                found = True
+                ticks += int(fields[11]) + int(fields[12])
+                resident += int(fields[21]) * page
+    return (resident, ticks / tick) if found else None
+
+
 def gpus() -> tuple[int, ...]:
     """Indices of the visible NVIDIA GPUs, without importing torch."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -1,6 +1,10 @@
 """Keeping and comparing: what the store's commands say, keep, remove and pack."""
 
+import json
+import os
+import re
 import shutil
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -16,7 +20,7 @@ from harness.sweep.manifest import find_record, write_manifest
 from harness.sweep.outcome import Outcome
 from harness.sweep.plan import Plan
 from harness.sweep.record import write
-from harness.sweep.watch import look
+from harness.sweep.watch import Watch
 
 from toy import ToyCell, toy_plan  # isort: skip
 
@@ -122,14 +126,41 @@ def test_a_reproduction_fails_on_another_number_and_forgives_a_speed(plan: Plan,
 
 
 def test_watch_shows_cells_by_outcome_and_knows_the_end(plan: Plan, own_store: Path) -> None:
-    picture, finished = look(own_store, "toy")
+    picture, finished = Watch(own_store, "toy").look()
     console = Console(record=True, width=100)
     console.print(picture)
     text = console.export_text()
     assert finished
     assert "2 of 2 cells (2 ok)" in text
     assert "7 of 7 in the store" in text
+    assert "left" not in text
     shutil.rmtree(own_store / "records" / "toy" / plan.cells[0].cell.id)
-    assert not look(own_store, "toy")[1]
+    assert not Watch(own_store, "toy").look()[1]
     with pytest.raises(UnknownNameError, match="Did you mean 'toy'"):
-        look(own_store, "toi")
+        Watch(own_store, "toi").look()
+
+
+def test_watch_tells_what_a_running_stage_uses_and_how_long_the_rest_takes(
+    plan: Plan, own_store: Path
+) -> None:
+    store = plan.graph.store
+    (key,) = (k for k in plan.cells[0].keys if plan.graph.nodes[k].stage == "beta")
+    shutil.rmtree(own_store / "artifacts" / key[:2] / key)
+    (other,) = (k for k in plan.cells[1].keys if plan.graph.nodes[k].stage == "beta")
+    file = own_store / "artifacts" / other[:2] / other / "artifact.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"seconds": 600.0}))
+    busy = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    claim = store.claim(key)
+    assert claim is not None
+    try:
+        claim.works_in(busy.pid)
+        picture, _ = Watch(own_store, "toy").look()
+    finally:
+        busy.kill()
+        busy.wait()
+        claim.release()
+    console = Console(record=True, width=100)
+    console.print(picture)
+    text = console.export_text()
+    assert "6 of 7 in the store, about 10 min left" in text
+    assert re.search(rf"beta +\S+:{os.getpid()} +0 s +\d+ MiB +0\.0", text)

@@ -35,21 +35,35 @@ class Wrapper(nn.Module):
 
 
 class OwnPeft(Peft):
-    """Trains modules of its own; saves exactly the parameters that require gradients."""
+    """Trains modules of its own; saves exactly the parameters that require gradients.
+
+    Options: `prefix` before the names of saved weights, where the peft library writes one
+    """
+
+    prefix = ""
+
+    def adapter_config(self, model: nn.Module) -> dict[str, Any]:
+        """What stands in the saved adapter_config.json."""
+        return {"peft_type": self.name.upper()}
 
     def save(self, model: nn.Module, directory: Path) -> None:
         from safetensors.torch import save_file
 
         directory.mkdir(parents=True, exist_ok=True)
-        trained = {n: p.detach().contiguous() for n, p in model.named_parameters() if p.requires_grad}
+        trained = {
+            self.prefix + name: parameter.detach().contiguous()
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad
+        }
         save_file(trained, directory / WEIGHTS)
-        (directory / CONFIG).write_text(json.dumps({"peft_type": self.name.upper()}) + "\n")
+        (directory / CONFIG).write_text(json.dumps(self.adapter_config(model)) + "\n")
 
     def load(self, model: nn.Module, directory: Path, *, trainable: bool) -> nn.Module:
         from safetensors.torch import load_file
 
         model = self.apply(model)
-        state = load_file(directory / WEIGHTS)
+        saved = load_file(directory / WEIGHTS)
+        state = {name.removeprefix(self.prefix): value for name, value in saved.items()}
         _, unexpected = model.load_state_dict(state, strict=False)
         assert not unexpected, f"the adapter holds {unexpected[:3]}, which the model lacks"
         if not trainable:

@@ -16,12 +16,12 @@ from ._own import OwnPeft, Wrapper
 class PromptedAttention(Wrapper):
     """An attention layer that adds gate * softmax(q K_p^T) V_p, K_p and V_p projected from the prompt.
 
-    Shapes: adaption_prompt P x D; adaption_gate 1, zero at the start
+    Shapes: adaption_prompt 1 x P x D; adaption_gate 1, zero at the start
     """
 
     def __init__(self, base_layer: nn.Module, length: int, width: int, like: Tensor) -> None:
         super().__init__(base_layer)
-        self.adaption_prompt = nn.Parameter(torch.randn(length, width, device=like.device))
+        self.adaption_prompt = nn.Parameter(torch.randn(1, length, width, device=like.device))
         self.adaption_gate = nn.Parameter(torch.zeros(1, device=like.device))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -41,7 +41,7 @@ class PromptedAttention(Wrapper):
             return y.reshape(*y.shape[:-1], -1, head_dim).transpose(-3, -2)
 
         q_BNTH = rotated(heads(layer.q_proj(x_BTD)), args, kwargs)
-        prompt_PD = self.adaption_prompt.to(x_BTD.dtype)
+        prompt_PD = self.adaption_prompt[0].to(x_BTD.dtype)
         k_KPH, v_KPH = heads(layer.k_proj(prompt_PD)), heads(layer.v_proj(prompt_PD))
         groups = q_BNTH.shape[1] // k_KPH.shape[0]
         k_NPH, v_NPH = (y.repeat_interleave(groups, dim=0) for y in (k_KPH, v_KPH))
@@ -65,13 +65,14 @@ def rotated(q_BNTH: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Te
 
 
 class LlamaAdapter(OwnPeft):
-    """Adaption prompts with zero-initialised gates in the topmost layers.
+    """Adaption prompts with zero-initialised gates in the topmost layers; saved as the peft library does.
 
     Paper: Zhang et al. 2023, arXiv:2303.16199, section 3
     Differs: one gate for all heads of a layer, as in the peft library
     """
 
     name = "llama_adapter"
+    prefix = "base_model.model."
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Peft.Config):
@@ -101,6 +102,15 @@ class LlamaAdapter(OwnPeft):
             wrapped = PromptedAttention(layer, self.config.prompt_length, weight.shape[1], weight)
             replace_module(model, name, wrapped)
         return model
+
+    def adapter_config(self, model: nn.Module) -> dict[str, Any]:
+        layers = sum(isinstance(module, PromptedAttention) for module in model.modules())
+        return {
+            "peft_type": "ADAPTION_PROMPT",
+            "task_type": "CAUSAL_LM",
+            "adapter_len": self.config.prompt_length,
+            "adapter_layers": layers,
+        }
 
     def targets(self, model: nn.Module) -> list[str]:
         """Attention modules of the topmost layers."""

@@ -14,7 +14,11 @@ from harness.conformance.causal import causal_model, logits, tokens
 from harness.conformance.test_peft import train_a_little
 from harness.stages import stage_class
 
-LIBRARY = ["lora", "dora", "adalora", "ia3", "prefix_tuning", "prompt_tuning", "p_tuning"]
+LIBRARY = [
+    *("lora", "dora", "adalora", "ia3", "prefix_tuning", "prompt_tuning", "p_tuning"),
+    "llama_adapter",
+]
+"""Every method of ours that the library has."""
 
 
 def saved(name: str, directory: Path) -> Any:

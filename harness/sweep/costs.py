@@ -18,7 +18,7 @@ from harness.method import Choice
 from harness.problems import shapes_of
 from harness.store import Artifact, Store
 from harness.sweep import machine
-from harness.sweep.estimate import Cost, Size, training_cost
+from harness.sweep.estimate import ALL, Cost, Kept, Size, training_cost
 from harness.sweep.graph import Node
 from harness.sweep.plan import Plan
 from harness.sweep.probe import probe_speed
@@ -40,11 +40,17 @@ LENGTH_AXES = (
 )
 """Axes that say how long a stage's sequences are, as far as `sequence_length` does not."""
 GATED = ("swiglu", "geglu")
-BESIDE = (
-    *("adapter_serial", "adapter_parallel", "bitfit"),
-    *("llama_adapter", "p_tuning", "prefix_tuning", "prompt_tuning"),
-)
-"""PEFT methods that add nothing to linear layers, which then keep no inputs for the backward pass."""
+BESIDE = Kept(inputs=False)
+KEPT = {
+    **dict.fromkeys(("adapter_serial", "bitfit", "llama_adapter"), BESIDE),
+    **dict.fromkeys(("p_tuning", "prefix_tuning", "prompt_tuning"), BESIDE),
+    "adapter_parallel": Kept(inputs=False, skipped=1),
+    "dora": Kept(outputs=2),
+}
+"""PEFT methods that add nothing to what linear layers read; a parallel adapter starts at the first block's
+end; DoRA scales what linear layers and their adapters return."""
+READ_ALONG = ("prompt_tuning", "p_tuning")
+"""PEFT methods whose virtual tokens are positions of every sequence, which no loss reads."""
 SCORED = 0.5
 """Share of positions whose logits a preference or a reward reads: answers without their prompts, about."""
 
@@ -183,15 +189,17 @@ class Costs:
         tokens = self._tokens(node, size.flops_per_token(length, adapters=adapters), fill or full)
         if tokens is None:
             return None
+        real, virtual = length * (width or full), _virtual_tokens(node)
+        answers = SCORED if node.stage.partition("@")[0] in ("align", "reward") else 1.0
         cost = training_cost(
             size,
             tokens=tokens,
             sequence_length=length,
-            padded_tokens=micro * length * (width or full),
+            padded_tokens=micro * (real + virtual),
             accumulates=micro < settings.batch_size,
             adapters=adapters,
-            frozen=adapters is not None and _method(node, "peft") in BESIDE,
-            scored=SCORED if node.stage.partition("@")[0] in ("align", "reward") else 1.0,
+            kept=ALL if adapters is None else KEPT.get(_method(node, "peft"), ALL),
+            scored=answers * real / (real + virtual),
             state=STATE.get(_method(node, "optimizer"), 8.0),
             reference=_holds_reference(node) and adapters is None,
             mixed=_method(node, "precision") not in ("", "fp32"),
@@ -295,6 +303,13 @@ def bytes_per_token(vocab_size: int) -> float:
 def _method(node: Node, axis: str) -> str:
     choice = node.choices.get(axis) or node.cell.choice(axis)
     return choice.method.name if isinstance(choice, Choice) else ""
+
+
+def _virtual_tokens(node: Node) -> int:
+    choice = node.choices.get("peft")
+    if isinstance(choice, Choice) and choice.method.name in READ_ALONG:
+        return int(choice.config.num_virtual_tokens)  # type: ignore[attr-defined]
+    return 0
 
 
 def _covered(node: Node) -> bool:

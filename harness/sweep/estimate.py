@@ -20,6 +20,21 @@ GATHERED_LAYERS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
+class Kept:
+    """What of a block stands until the backward pass, as far as a PEFT method changes it."""
+
+    inputs: bool = True
+    """Whether linear layers keep what they read, for a gradient of their weights or of adapters on them."""
+    outputs: int = 0
+    """How often what they return is kept as well."""
+    skipped: int = 0
+    """First blocks that keep nothing, because all that is trained lies behind them."""
+
+
+ALL = Kept()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Size:
     """A decoder's size, as far as cost depends on it.
 
@@ -91,18 +106,19 @@ class Size:
         return 4 * multiplied + 2 * trained + 12 * self.num_layers * self.width * sequence_length
 
     def layer_activations(
-        self, sequence_length: int, *, element: int, flash: bool, frozen: bool = False
+        self, sequence_length: int, *, element: int, flash: bool, kept: Kept = ALL
     ) -> float:
         """Bytes that one block keeps for the backward pass, per token.
 
         Two norms (input and normalised), q k v, rotated q k, attention's output, the residual sum, and the
-        feed-forward's hidden values; without flash also scores and probabilities over T keys (one in fp32);
-        `frozen` linear layers need not keep what they read for a gradient of their weights
+        feed-forward's hidden values; without flash also scores and probabilities over T keys (one in fp32)
         """
-        inputs = 2 * self.dim + self.ffn_dim if frozen else 0
-        hidden = (4 if self.gated else 2) * self.ffn_dim
+        matrices = 2 if self.gated else 1
+        unread = 0 if kept.inputs else 2 * self.dim + self.ffn_dim
+        outputs = kept.outputs * (2 * self.dim + 3 * self.width + matrices * self.ffn_dim)
+        hidden = 2 * matrices * self.ffn_dim
         scores = 0 if flash else (2 * element + 4) * self.num_heads * sequence_length
-        return element * (6 * self.dim + 4 * self.width + hidden - inputs) + scores
+        return element * (6 * self.dim + 4 * self.width + hidden - unread + outputs) + scores
 
     def logits(self, *, element: int, scored: float = 1.0) -> float:
         """Bytes of logits per token: themselves, and in fp32 the log-softmax of the share `scored` and its
@@ -117,14 +133,14 @@ class Size:
         flash: bool,
         recompute: bool,
         scored: float = 1.0,
-        frozen: bool = False,
+        kept: Kept = ALL,
     ) -> float:
         """Bytes kept per token; with recomputation each block's input, and one block whole."""
-        block = self.layer_activations(sequence_length, element=element, flash=flash, frozen=frozen)
-        kept = block * self.num_layers
+        block = self.layer_activations(sequence_length, element=element, flash=flash, kept=kept)
+        blocks = block * max(1, self.num_layers - kept.skipped)
         if recompute:
-            kept = element * self.dim * self.num_layers + block
-        return kept + self.logits(element=element, scored=scored)
+            blocks = element * self.dim * self.num_layers + block
+        return blocks + self.logits(element=element, scored=scored)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +164,7 @@ def training_cost(
     padded_tokens: float,
     accumulates: bool = False,
     adapters: int | None = None,
-    frozen: bool = False,
+    kept: Kept = ALL,
     state: float = 8.0,
     scored: float = 1.0,
     reference: bool = False,
@@ -161,17 +177,16 @@ def training_cost(
     A micro-batch holds `padded_tokens` positions at most, padding included, of which the loss reads the share
     `scored`; where a step `accumulates` several, gradients stand beside all activations, else they take their
     place. `adapters` are the only weights trained, None where all are; the optimizer keeps `state` bytes for
-    each; `frozen` says whether they leave linear layers alone, `reference` whether a frozen copy of the model
-    is held too
+    each; `reference` says whether a frozen copy of the model is held too
     """
     element = 2 if mixed else 4
     trained = size.parameters if adapters is None else adapters
     weights = size.parameters * (2 if reference else 1) + (adapters or 0)
-    kept = padded_tokens * size.activations(
-        sequence_length, element=element, flash=flash, recompute=recompute, scored=scored, frozen=frozen
+    activations = padded_tokens * size.activations(
+        sequence_length, element=element, flash=flash, recompute=recompute, scored=scored, kept=kept
     )
     gradients = 4.0 * trained
-    working = kept + gradients if accumulates else max(kept, gradients)
+    working = activations + gradients if accumulates else max(activations, gradients)
     return Cost(
         flops=tokens * size.flops_per_token(sequence_length, adapters=adapters),
         memory=4 * weights + state * trained + working,

@@ -54,7 +54,7 @@ SlurmctldPidFile=$STATE/slurmctld.pid
 SlurmdPidFile=$STATE/slurmd-%n.pid
 SlurmctldLogFile=$STATE/slurmctld.log
 SlurmdLogFile=$STATE/slurmd-%n.log
-NodeName=node[1-2] NodeHostname=$(hostname) NodeAddr=127.0.0.1 Port=[17001-17002] CPUs=$(nproc) RealMemory=$(awk "/MemTotal/ {print int(\$2 / 1024 * 0.45)}" /proc/meminfo) State=UNKNOWN
+NodeName=node[1-2] NodeHostname=$(hostname) NodeAddr=127.0.0.1 Port=[17001-17002] CPUs=$(env -u OMP_NUM_THREADS nproc) RealMemory=$(awk "/MemTotal/ {print int(\$2 / 1024 * 0.45)}" /proc/meminfo) State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
 EOC
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 INK, SOFT, LINE = "#1d1f23", "#8d929b", "#e4e4e0"
 PALETTE = ("#3b6fd4", "#d9822b", "#2a9d74", "#b0559d", "#8a8f2f", "#c4473a", "#4aa3c7", "#7a6bd1")
 THEMED = {INK: "currentColor", SOFT: "var(--faint)", LINE: "var(--line)"}
-COSTS = ("memory", "weights_in_memory", "peak_memory", "size_on_disk", "seconds", "trainable_parameters")
+COSTS = (
+    *("memory", "weights_in_memory", "peak_memory", "optimizer_memory", "size_on_disk"),
+    *("model_bytes", "checkpoint_bytes", "bits_per_weight"),
+    *("seconds", "trainable_parameters"),
+)
 """Names of metrics and facts that are paid for quality."""
 SPEEDS = ("tokens_per_second", "decode", "prefill")
 AGAINST = ("tokens", "flops", "seconds")
@@ -255,38 +259,50 @@ def pareto_fronts(table: Table, results: Results) -> Figure | None:
     columns = metric_columns(table)
     quality = next((c for c in columns if not is_cost(c)), None)
     costs = {c.info.name: heading(c) + (f" ({c.unit})" if c.unit else "") for c in columns if is_cost(c)}
+    scales = {c.info.name: c.spec.scale for c in columns}
     for name in results.metrics:
         if name.rpartition(".")[2] == "trainable_parameters":
             costs.setdefault(name, name.rpartition(".")[2].replace("_", " "))
     if quality is None or not costs:
         return None
     found = [
-        (text, views.pareto(results, cost=name, quality=quality.info.name)) for name, text in costs.items()
+        (
+            text,
+            [
+                replace(p, x=p.x * scales.get(name, 1.0), y=p.y * quality.spec.scale)
+                for p in views.pareto(results, cost=name, quality=quality.info.name)
+            ],
+        )
+        for name, text in costs.items()
     ]
     found = [(text, points) for text, points in found if len({p.x for p in points}) > 1][:3]
     if not found:
         return None
     factor = len(results.factors) - 1
     levels = list(results.factors.values())[factor]
+    named = len(levels) > len(PALETTE)  # more levels than colours: names at the points of the front instead
 
     def paint(canvas: Any) -> None:
-        for axes, (text, points) in zip(panels(canvas, len(found), 3), found, strict=True):
+        for axes, (price, points) in zip(panels(canvas, len(found), 3), found, strict=True):
             front = sorted((p for p in points if p.on_front), key=lambda p: (p.x, p.y))
             axes.plot([p.x for p in front], [p.y for p in front], color=SOFT, lw=1, zorder=1)
             for i, level in enumerate(levels):
                 own = [p for p in points if p.levels[factor] == level]
-                colour = PALETTE[i % len(PALETTE)]
+                colour = INK if named else PALETTE[i]
                 for p in own:
                     axes.plot(p.x, p.y, "o", ms=6, mec=colour, mfc=colour if p.on_front else "none", mew=1.4)
+                    if named and p.on_front:
+                        text = table.layout.text(level)
+                        axes.annotate(text, (p.x, p.y), (4, 4), textcoords="offset points", fontsize=7)
                 axes.plot([], [], "o", color=colour, label=table.layout.text(level))
-            axes.set_xlabel(text)
+            axes.set_xlabel(price)
             axes.grid()
             axes.set_axisbelow(True)
             if min(p.x for p in points) > 0 and max(p.x for p in points) / min(p.x for p in points) > 20:
                 axes.set_xscale("log")
                 axes.xaxis.set_minor_formatter("")
-        canvas.axes[0].set_ylabel(heading(quality))
-        if len(levels) > 1:
+        canvas.axes[0].set_ylabel(heading(quality) + (f" ({quality.unit})" if quality.unit else ""))
+        if len(levels) > 1 and not named:
             canvas.axes[0].legend(title=table.layout.text(list(results.factors)[factor]), title_fontsize=8)
 
     direction = "higher" if quality.higher_is_better else "lower"

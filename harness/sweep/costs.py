@@ -202,6 +202,7 @@ class Costs:
             scored=answers * real / (real + virtual),
             state=STATE.get(_method(node, "optimizer"), 8.0),
             reference=_holds_reference(node) and adapters is None,
+            packed_bits=_packed_bits(node, size),
             mixed=_method(node, "precision") not in ("", "fp32"),
             recompute=settings.recompute,
         )
@@ -303,6 +304,15 @@ def bytes_per_token(vocab_size: int) -> float:
 def _method(node: Node, axis: str) -> str:
     choice = node.choices.get(axis) or node.cell.choice(axis)
     return choice.method.name if isinstance(choice, Choice) else ""
+
+
+def _packed_bits(node: Node, size: Size) -> float | None:
+    """Bits of each weight of the model that a stage trains adapters of; None where it is not quantized."""
+    for stage in node.cell.stages[: node.cell.stages.index(node.stage)]:
+        choice = node.cell.choice("quantizer", stage=stage) if stage.startswith("quantize") else None
+        if choice is not None:
+            return float(choice.build().bits_per_weight(size.dim, size.dim))
+    return None
 
 
 def _virtual_tokens(node: Node) -> int:

@@ -168,6 +168,7 @@ def training_cost(
     state: float = 8.0,
     scored: float = 1.0,
     reference: bool = False,
+    packed_bits: float | None = None,
     mixed: bool = False,
     recompute: bool = False,
     flash: bool = True,
@@ -177,11 +178,13 @@ def training_cost(
     A micro-batch holds `padded_tokens` positions at most, padding included, of which the loss reads the share
     `scored`; where a step `accumulates` several, gradients stand beside all activations, else they take their
     place. `adapters` are the only weights trained, None where all are; the optimizer keeps `state` bytes for
-    each; `reference` says whether a frozen copy of the model is held too
+    each; `reference` says whether a frozen copy of the model is held too; linear layers take `packed_bits` a
+    weight where they are quantized
     """
     element = 2 if mixed else 4
     trained = size.parameters if adapters is None else adapters
     weights = size.parameters * (2 if reference else 1) + (adapters or 0)
+    saved = 0.0 if packed_bits is None else size.linear_weights * (4 - packed_bits / 8)
     activations = padded_tokens * size.activations(
         sequence_length, element=element, flash=flash, recompute=recompute, scored=scored, kept=kept
     )
@@ -189,7 +192,7 @@ def training_cost(
     working = activations + gradients if accumulates else max(activations, gradients)
     return Cost(
         flops=tokens * size.flops_per_token(sequence_length, adapters=adapters),
-        memory=4 * weights + state * trained + working,
+        memory=4 * weights - saved + state * trained + working,
         disk=4.0 * trained,
     )
 

@@ -87,7 +87,7 @@ def readme() -> str:
         for metric, (_, scale, decimals) in METRICS.items():
             cell = by_metric.loc[metric]
             half = (cell["high"] - cell["low"]) / 2 * scale
-            margin = "" if pd.isna(half) else f" ±{half:.{decimals}f}"
+            margin: str = "" if pd.isna(half) else f" ±{half:.{decimals}f}"
             row.append(f"{cell['mean'] * scale:.{decimals}f}{margin}")
         lines.append("| " + " | ".join(row) + " |")
     text = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -106,7 +106,7 @@ def test_workers_of_a_launcher_make_the_trials_and_then_the_cells(
     placed = [line for line in done.stderr.splitlines() if "of 11 stages in the store" in line]
     assert placed, "the trials were placed"
     assert "4 cells, 20 stages asked, 0 to run, 11 in the store" in done.stderr, "all trials before any cell"
-    assert "2 cells, 10 stages asked, 0 to run, 7 in the store" in done.stderr, "and placed the cells, which share all else"
+    assert "2 cells, 10 stages asked, 0 to run, 7 in the store" in done.stderr, "and the cells share the rest"
     files = list((store / "records").glob("*/*/record.json"))
     found = {file.parent.parent.name: json.loads(file.read_text()) for file in files}
     assert sorted(file.parent.parent.name for file in files) == ["optimizer"] * 2 + ["optimizer.tune"] * 4

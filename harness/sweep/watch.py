@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections import Counter
@@ -77,7 +76,7 @@ class Watch:
         running = {key: holder for key, holder in self._holders() if key in stages}
         by_outcome = ", ".join(f"{number} {status}" for status, number in sorted(outcomes.items()))
         title = f"{self._sweep}: {sum(outcomes.values())} of {len(manifest['cells'])} cells"
-        stored = f"stages: {len(self._seconds)} of {len(stages)} in the store"
+        stored = f"stages: {len(self._seconds.keys() & stages.keys())} of {len(stages)} in the store"
         left = self._left(stages, running)
         parts: list[Any] = [
             Text(f"{title}{' (' + by_outcome + ')' if by_outcome else ''}"),
@@ -104,9 +103,9 @@ class Watch:
     def _learn(self, stages: Mapping[str, Any]) -> None:
         """Note what stages took that have come into the store."""
         for key in stages:
-            file = self._root / "artifacts" / key[:2] / key / "artifact.json"
-            if key not in self._seconds and file.is_file():
-                self._seconds[key] = json.loads(file.read_text(encoding="utf-8")).get("seconds", 0.0)
+            artifact = None if key in self._seconds else self._store.find(key)
+            if artifact is not None:
+                self._seconds[key] = artifact.meta.get("seconds", 0.0)
 
     def _holders(self) -> Iterator[tuple[str, dict[str, Any]]]:
         for key in self._store.claims.names():
@@ -130,8 +129,9 @@ class Watch:
     def _left(self, stages: Mapping[str, Any], running: Mapping[str, Any]) -> float:
         """Seconds until all stages are made, as such stages took so far; 0 where nothing tells."""
         took: dict[str, list[float]] = {}
-        for key, seconds in self._seconds.items():
-            for name in (stages[key]["title"], stages[key]["stage"], "") if key in stages else ():
+        for key in self._seconds.keys() & stages.keys():
+            seconds = self._seconds[key]
+            for name in (stages[key]["title"], stages[key]["stage"], ""):
                 took.setdefault(name, []).append(seconds)
         left = 0.0
         for key, about in stages.items():

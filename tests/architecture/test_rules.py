@@ -6,6 +6,7 @@ import ast
 import configparser
 import dataclasses
 import functools
+import io
 import re
 import subprocess
 import sys
@@ -113,6 +114,16 @@ def _first_cell(arguments: list[str]) -> Cell:
 @pytest.mark.parametrize("path", docs.generated(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_generated_files_are_up_to_date(path: Path) -> None:
     assert path.read_text(encoding="utf-8") == docs.generated()[path], "run `python -m harness.docs`"
+
+
+def test_the_readme_shows_the_demo_s_table() -> None:
+    """The committed one's, as `make demo` writes another over it, or the one just made, to be committed."""
+    show = ["git", "-c", "safe.directory=*", "show", f"HEAD:{docs.DEMO.relative_to(ROOT)}"]
+    committed = subprocess.run(show, cwd=ROOT, capture_output=True, text=True, check=True)
+    shown = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert shown in (docs.readme(), docs.readme(io.StringIO(committed.stdout))), (
+        "run `python -m harness.docs`"
+    )
 
 
 def test_the_public_surface_exists() -> None:

@@ -72,7 +72,9 @@ _PUBLIC = {
     "Decoding": "harness.axes.decoding",
     **dict.fromkeys(("Evaluator", "Evaluation", "Metric", "Subject"), "harness.axes.evaluator"),
     **dict.fromkeys(("LikelihoodScorer", "ScoreRequest", "rolling"), "harness.evaluation.scoring"),
-    **dict.fromkeys(("find_task", "load_task"), "harness.evaluation.lm_tasks"),
+    **dict.fromkeys(
+        ("find_task", "hub_data", "is_cached", "load_task", "without_data"), "harness.evaluation.lm_tasks"
+    ),
     **dict.fromkeys(("Source", "drawing_from"), "harness.evaluation.items"),
     **dict.fromkeys(
         ("PeakTracker", "flops_per_token", "matmul_weights", "peak_flops"), "harness.training.measure"

@@ -94,7 +94,10 @@ from harness.evaluation.items import drawing_from as drawing_from
 from harness.evaluation.lm_run import quiet as quiet
 from harness.evaluation.lm_run import run_tasks as run_tasks
 from harness.evaluation.lm_tasks import find_task as find_task
+from harness.evaluation.lm_tasks import hub_data as hub_data
+from harness.evaluation.lm_tasks import is_cached as is_cached
 from harness.evaluation.lm_tasks import load_task as load_task
+from harness.evaluation.lm_tasks import without_data as without_data
 from harness.evaluation.prompts import read_items as read_items
 from harness.evaluation.scoring import LikelihoodScorer as LikelihoodScorer
 from harness.evaluation.scoring import ScoreRequest as ScoreRequest

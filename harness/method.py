@@ -180,6 +180,8 @@ class CellView:
     stages: tuple[str, ...]
     device: str
     """`cpu`, `cuda`, or `auto`, which takes CUDA where there is one."""
+    offline: bool
+    """Whether nothing may come from a network, as the scale promises or the environment says."""
 
     def choice(self, axis: str, *, stage: str | None = None) -> Choice | None:
         """What is chosen on a single-choice axis, as `stage` sees it; None where absent or `none`."""

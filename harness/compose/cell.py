@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -25,6 +26,8 @@ NOT_RESULT = (*EXPERIMENT_KEYS, "tracker", "device", "scale", "at_most")
 """Root keys that do not determine what a cell yields."""
 
 
+OFFLINE = ("smoke", "mini")
+"""Scales that need no network, unless HF_HUB_OFFLINE says otherwise."""
 UNLIMITED_AT_0 = ("max_", "train_bytes")
 """Options, by how their name begins, whose 0 stands for no limit."""
 
@@ -47,6 +50,8 @@ class Cell(CellView):
         self.seed, self.base_seed = int(raw["seed"]), int(raw["base_seed"])
         self.seed_from: str | None = raw["seed_from"]
         self.device: str = plain(raw["device"])
+        told = os.environ.get("HF_HUB_OFFLINE", str(raw["scale"] in OFFLINE))
+        self.offline = told.upper() in ("1", "ON", "YES", "TRUE")
         raw["name"] = raw["name"] or experiment
         self.experiment = instance(Experiment, {key: raw[key] for key in EXPERIMENT_KEYS}, where="experiment")
         self._raw: dict[str, Any] = raw

@@ -6,6 +6,7 @@ import difflib
 import gzip
 import importlib.util
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 OWN = Path(__file__).parent / "tasks"
 _NAMED = re.compile(rb"^[\"']?(?:task|group)[\"']?: *[\"']?([\w.:-]+)[\"']? *$", re.MULTILINE)
 _TAGGED = re.compile(rb"^[\"']?tag[\"']?: *([\w.:-]+)? *\n((?: *- *[\w.:\"'-]+ *\n)*)", re.MULTILINE)
+_DATA_SET = re.compile(r"^[\"']?dataset_path[\"']?: *[\"']?([\w./-]+)", re.MULTILINE)
+_INCLUDE = re.compile(r"^[\"']?include[\"']?: *[\"']?([\w./-]+)", re.MULTILINE)
+_FILES = ("arrow", "csv", "json", "parquet", "text")
+"""Values of `dataset_path` that read local files."""
 _CALLS = re.compile(r"!function\b|^class:", re.MULTILINE)
 
 
@@ -82,6 +87,33 @@ def find_task(name: str, *, include_path: str = "") -> Path | None:
     )
 
 
+def hub_data(path: Path) -> str | None:
+    """The data set that the task of a YAML takes from the hub; None where it names none, as a group does."""
+    text = path.read_text(encoding="utf-8")
+    named, template = _DATA_SET.search(text), _INCLUDE.search(text)
+    if named is None:
+        return None if template is None else hub_data(path.parent / template[1])
+    return None if named[1] in _FILES or Path(named[1]).exists() else named[1]
+
+
+def is_cached(data_set: str) -> bool:
+    """Whether the libraries' caches on this machine know a data set of the hub."""
+    from huggingface_hub.constants import HF_HOME, HF_HUB_CACHE
+
+    prepared = Path(os.environ.get("HF_DATASETS_CACHE", Path(HF_HOME) / "datasets"))
+    downloaded = Path(HF_HUB_CACHE) / f"datasets--{data_set.replace('/', '--')}"
+    return downloaded.is_dir() or (prepared / data_set.replace("/", "___")).is_dir()
+
+
+def without_data(name: str, reason: str) -> str:
+    """What to say of a task whose data cannot be had."""
+    return (
+        f"the data of lm-eval task '{name}' cannot be had without a network ({reason}). Run once online with "
+        f"HF_HUB_OFFLINE=0 so that it is cached, or give local files: "
+        f"+evaluator.lm_eval.data_files.{name}.test=FILE.jsonl"
+    )
+
+
 def load_task(
     name: str, *, include_path: str = "", data_files: Mapping[str, str] | None = None, trust: bool = False
 ) -> dict[str, Any]:
@@ -108,11 +140,7 @@ def load_task(
         raise
     except Exception as error:
         if _is_about_network(error):
-            raise TaskError(
-                f"the data of lm-eval task '{name}' cannot be had without a network "
-                f"({type(error).__name__}). Run once online with HF_HUB_OFFLINE=0 so that it is cached, "
-                f"or give local files: +evaluator.lm_eval.data_files.{name}.test=FILE.jsonl"
-            ) from error
+            raise TaskError(without_data(name, type(error).__name__)) from error
         raise TaskError(f"lm-eval task '{name}' does not load: {type(error).__name__}: {error}") from error
     return manager.load(built if isinstance(built, list) else [built])  # type: ignore[no-any-return]
 

@@ -180,7 +180,7 @@ def prepare_environment(made: Plan) -> None:
     """Libraries' telemetry off; no network where the scale promises none. Set before anything is imported."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    if all(cell.cell.config.get("scale") in ("smoke", "mini") for cell in made.cells):
+    if all(cell.cell.offline for cell in made.cells):
         for name in _OFFLINE:
             os.environ.setdefault(name, "1")
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import gzip
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from harness_plugins.evaluator.lm_eval import LmEval
 
+from harness.compose import compose
 from harness.conformance._language import documents, subject
 from harness.errors import DataError, TaskError
 from harness.evaluation.items import Source, drawing_from
@@ -74,6 +76,23 @@ def test_a_tag_of_lm_eval_is_known_and_has_no_file() -> None:
 def test_without_a_network_a_task_says_what_to_do() -> None:
     with pytest.raises(TaskError, match=r"cannot be had without a network.*data_files\.gsm8k\.test"):
         load_task("gsm8k")
+
+
+@pytest.mark.parametrize(("task", "data"), [("gsm8k", "openai/gsm8k"), ("mmlu_anatomy", "cais/mmlu")])
+def test_without_a_network_the_plan_refuses_a_task_whose_data_are_not_here(
+    task: str, data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = compose(["evaluator=[lm_eval]", f"evaluator.lm_eval.tasks=[{task}]"])
+    assert cell.offline
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
+    config = LmEval.Config(tasks=[task])
+    (problem,) = LmEval.check(config, cell, None)
+    assert f"({data} is not in the cache)" in problem.message
+    assert not list(LmEval.check(replace(config, data_files={task: {"test": "some.jsonl"}}), cell, None))
+    (tmp_path / data.replace("/", "___")).mkdir()
+    assert not list(LmEval.check(config, cell, None))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    assert not compose(["scale=mini"]).offline
 
 
 def test_a_local_file_replaces_a_tasks_data(tmp_path: Path) -> None:

@@ -59,13 +59,18 @@ class LmEval(Evaluator):
 
     @classmethod
     def check(cls, config: Any, cell: Any, meta_model: nn.Module | None) -> Iterable[Problem]:
-        from harness import find_task
+        from harness import find_task, hub_data, is_cached, without_data
 
         for task in config.tasks:
             try:
-                find_task(task, include_path=config.include_path)
+                path = find_task(task, include_path=config.include_path)
             except TaskError as error:
                 yield Problem(where="evaluator.lm_eval.tasks", message=str(error))
+                continue
+            data = hub_data(path) if path is not None and task not in config.data_files else None
+            if data is not None and cell.offline and not is_cached(data):
+                message = without_data(task, f"{data} is not in the cache")
+                yield Problem(where="evaluator.lm_eval.tasks", message=message)
 
     def evaluate(self, task: str, subject: Subject) -> Evaluation:
         from harness import Source, drawing_from, load_task, quiet, run_tasks

@@ -230,6 +230,10 @@ class Quantizer(Method):
             extra = cls.extra or cls.library
             raise MissingExtraError(package=cls.library, extra=extra, needed_by=f"quantizer={cls.name}")
 
+    def calibration_tokens(self, in_features: int) -> int:
+        """Calibration tokens that a layer of so many inputs needs at least, where `needs_calibration`."""
+        return 1
+
     def layer_problems(self, in_features: int, out_features: int) -> str | None:
         """Why a layer of this size cannot be packed, and what would work; None where it can."""
         return None

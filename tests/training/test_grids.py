@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from harness.compose import compose
 from harness.conformance import test_parallelism as suite
 from harness.conformance.tiny import TinySource, methods, run
+from harness.problems import problems
 from harness.registry import registry
 
 
@@ -72,3 +74,21 @@ def test_layers_with_other_names_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(IncompatibleError, match="no layers named"):
         run(tmp_path, methods=methods(parallelism=build("tensor", num_processes=2)))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (["parallelism=pipeline", "position=rope"], ""),
+        (["parallelism=pipeline", "position=relative_t5"], "processes of a pipeline do not share"),
+        (["parallelism=pipeline", "position=learned"], "processes of a pipeline do not share"),
+        (["parallelism=tensor", "position=learned"], ""),
+        (["parallelism=tensor", "position=alibi"], "do not follow split heads"),
+        (["parallelism=tensor", "position=rope", "stabilizer=[qk_norm]"], "drop that stabilizer"),
+    ],
+)
+def test_the_plan_refuses_what_cannot_be_split(overrides: list[str], reason: str) -> None:
+    cell = compose(["model.tie_embeddings=false", "parallelism.num_processes=2", *overrides])
+    found = problems(cell)
+    assert len(found) == bool(reason)
+    assert all(reason in problem.message for problem in found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from typing import Any
 
@@ -40,8 +40,12 @@ class Grid(Parallelism):
         return Order.gpipe, 1
 
     @classmethod
-    def problems(cls, config: Any, cell: Any, *, pipeline: int, tensor: int) -> Iterable[Problem]:
+    def problems(
+        cls, cell: Any, meta_model: nn.Module | None, *, pipeline: int, tensor: int
+    ) -> Iterable[Problem]:
         """What a model must be like to be split so."""
+        for message in unsplittable(meta_model, pipeline=pipeline, tensor=tensor):
+            yield Problem(where="parallelism", message=message)
         spec = cell.spec()
         if spec is None:
             return
@@ -51,8 +55,6 @@ class Grid(Parallelism):
                 message=f"model.num_heads={spec.num_heads} and ffn_dim={spec.ffn_dim} must be multiples of "
                 f"the {tensor} processes that split them",
             )
-        if tensor > 1 and spec.qk_norm:
-            yield Problem(where="parallelism", message="qk_norm shares weights between split heads; drop one")
         if pipeline > 1 and spec.tie_embeddings:
             yield Problem(
                 where="model.tie_embeddings",
@@ -212,18 +214,12 @@ class Part(nn.Module):
         super().__init__()
         self.index, self.count = index, count
         backbone = model.model
-        if getattr(backbone, "encoder", None) is not None:
-            raise IncompatibleError("a pipeline splits decoders; use another parallelism for an encoder")
+        for message in unsplittable(model, pipeline=count, tensor=1):
+            raise IncompatibleError(message)
         head = model.get_output_embeddings()
         if head.weight is model.get_input_embeddings().weight:
             raise IncompatibleError(
                 "a pipeline keeps embedding and head on different processes; set model.tie_embeddings=false"
-            )
-        position = getattr(backbone, "position", None)
-        embeds = position is not None and "embed" in type(position).__dict__
-        if position is not None and (embeds or any(True for _ in position.parameters())):
-            raise IncompatibleError(
-                f"position={position.name} adds to embeddings or has weights, which a pipeline does not share"
             )
         num_layers = len(backbone.layers)
         own = range(index * num_layers // count, (index + 1) * num_layers // count)
@@ -264,6 +260,25 @@ class Output(dict[str, Any]):
         return self[name]
 
 
+def unsplittable(model: nn.Module | None, *, pipeline: int, tensor: int) -> Iterator[str]:
+    """Why the modules of a model, which may be shapes alone, cannot be spread so, and what would work."""
+    if model is None:
+        return
+    if pipeline > 1 and getattr(getattr(model, "model", None), "encoder", None) is not None:
+        yield "a pipeline splits decoders; use another parallelism for an encoder"
+    if tensor > 1 and any(hasattr(module, "q_norm") for module in model.modules()):
+        yield "qk_norm shares weights between split heads; drop that stabilizer or use another parallelism"
+    for position in (module for module in model.modules() if isinstance(module, Position)):
+        embeds = type(position).embed is not Position.embed
+        if pipeline > 1 and (embeds or next(position.parameters(), None) is not None):
+            yield (
+                f"position={position.name} adds to embeddings or has weights, which the processes of a "
+                "pipeline do not share; use position=rope or another parallelism"
+            )
+        if tensor > 1 and (position.has_bias() or position.has_query_bias()):
+            yield f"the score biases of position={position.name} do not follow split heads; use position=rope"
+
+
 def split_layers(model: nn.Module, mesh: Any, count: int) -> None:
     """Megatron's split: attention by heads, feed-forward by hidden units.
 
@@ -271,6 +286,8 @@ def split_layers(model: nn.Module, mesh: Any, count: int) -> None:
     """
     from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
+    for message in unsplittable(model, pipeline=1, tensor=count):
+        raise IncompatibleError(message)
     plan: dict[str, Any] = {}
     for name, module in model.named_modules():
         last = name.rpartition(".")[2]
@@ -278,10 +295,6 @@ def split_layers(model: nn.Module, mesh: Any, count: int) -> None:
             plan[name] = ColwiseParallel()
         elif isinstance(module, nn.Linear) and last in ROWS:
             plan[name] = RowwiseParallel()
-        if hasattr(module, "q_norm"):
-            raise IncompatibleError("qk_norm shares weights between split heads; use another parallelism")
-        if isinstance(module, Position) and (module.has_bias() or module.has_query_bias()):
-            raise IncompatibleError("score biases of heads do not follow split heads; use position=rope")
     if not plan:
         raise IncompatibleError(f"{type(model).__name__} has no layers named {COLUMNS + ROWS} to split")
     for module in model.modules():

@@ -201,7 +201,9 @@ def test_its_weights_are_not_split_over_processes(position):
     from harness_plugins.parallelism._mesh import Part, split_layers
 
     model = tiny(position=position, shape={"tie_embeddings": False})
-    with pytest.raises(IncompatibleError, match="has weights, which a pipeline does not share"):
+    with pytest.raises(
+        IncompatibleError, match="has weights, which the processes of a pipeline do not share"
+    ):
         Part(model, 0, 2)
     with pytest.raises(IncompatibleError, match="do not follow split heads"):
         split_layers(model, None, 2)

@@ -138,17 +138,42 @@ def test_blocked_gradients_equal_dense_ones(kind):
 
 def _dispatched(layer, x):
     with torch.profiler.profile() as profile:
-        layer(x, causal_view(x.shape[1]))
+        layer(x, causal_view(x.shape[1], device=x.device))
     return {event.key for event in profile.key_averages() if "scaled_dot_product" in event.key}
 
 
-def test_the_flash_kernel_is_dispatched_and_the_math_kernel_too():
+def _output_and_gradient(layer, x):
+    """What a layer gives, and the gradient of its sum of squares; float64 on the CPU."""
+    x = x.detach().to(next(layer.parameters()).device).requires_grad_()
+    found = layer(x, causal_view(x.shape[1], device=x.device))
+    (gradient,) = torch.autograd.grad(found.double().square().sum(), x)
+    return found.detach().cpu().double(), gradient.cpu().double()
 
-    flash = _dispatched(attention_layer("flash"), _x(16))
-    assert "aten::_scaled_dot_product_flash_attention_for_cpu" in flash
-    math = _dispatched(attention_layer("full", kernel=Kernel.math), _x(16))
-    assert "aten::_scaled_dot_product_attention_math" in math
-    assert not any("flash" in name for name in math)
+
+ON_CUDA = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("device", "suffix"), [("cpu", "_for_cpu"), pytest.param("cuda", "", marks=ON_CUDA)])
+def test_flash_and_math_kernels_are_dispatched_and_err_alike(device, suffix, dtype):
+    """Held to float64 on the same rounded weights; flash sums in another order: twice the other's error."""
+    shape = {"dim": 64, "head_dim": 32}
+    flash = attention_layer("flash", **shape).to(device, dtype)
+    math = attention_layer("full", **shape, kernel=Kernel.math).to(device, dtype)
+    exact = attention_layer("full", **shape)
+    exact.load_state_dict(flash.state_dict())
+    x = _x(300, dim=64).to(dtype)
+    assert f"aten::_scaled_dot_product_flash_attention{suffix}" in _dispatched(flash, x.to(device))
+    plain = _dispatched(math, x.to(device))
+    assert "aten::_scaled_dot_product_attention_math" in plain
+    assert not any("flash" in name for name in plain)
+    expected = _output_and_gradient(exact, x.double())
+    found = [_output_and_gradient(layer, x) for layer in (flash, math)]
+    for true, ours, theirs in zip(expected, *found, strict=True):
+        assert (ours - true).abs().max() <= 2 * (theirs - true).abs().max()
 
 
 def test_flash_refuses_what_it_cannot_run():

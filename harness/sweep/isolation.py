@@ -19,7 +19,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from harness.sweep.machine import visible_gpus
+from harness.sweep.machine import control_groups, visible_gpus
 from harness.sweep.outcome import Outcome, from_exception
 
 Report = Callable[[str, Any], None]
@@ -200,17 +200,8 @@ def tail(log: Path, *, lines: int = 30) -> str:
 
 
 def _oom_counters() -> list[Path]:
-    found = []
-    try:
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            if not controllers:
-                found.append(Path(f"/sys/fs/cgroup{path}/memory.events"))
-            elif "memory" in controllers.split(","):
-                found.append(Path(f"/sys/fs/cgroup/memory{path}/memory.oom_control"))
-    except (OSError, ValueError):
-        pass
-    return [*found, Path("/proc/vmstat")]
+    names = ("memory.events", "memory.oom_control")
+    return [*(folder / name for folder in control_groups() for name in names), Path("/proc/vmstat")]
 
 
 def _main(

@@ -378,6 +378,6 @@ def test_a_sweep_shows_progress_as_plain_lines_without_a_terminal(tmp_path: Path
 
 def test_the_options_of_a_worker_say_nothing_about_results() -> None:
     assert json.dumps(sorted(Options.__dataclass_fields__)) == json.dumps(
-        ["memory", "retry", "threads", "timeout", "workers"]
+        ["memory", "retry", "threads", "timeout", "total_memory", "workers"]
     )
     assert os.environ["HF_HUB_OFFLINE"] == "1"

@@ -7,18 +7,21 @@ import ctypes
 import multiprocessing
 import multiprocessing.util
 import os
+import pickle
 import resource
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+from harness.errors import HarnessError
 from harness.sweep.machine import control_groups, visible_gpus
 from harness.sweep.outcome import Outcome, from_exception
 
@@ -69,7 +72,8 @@ class Server:
         process = self._context.Process(
             target=_main, args=(theirs, call, stage, str(log), limits, device), name=f"harness {stage}"
         )
-        process.start()
+        with _without_script():
+            process.start()
         theirs.close()
         child = Child(process, ours, stage=stage, limits=limits, log=log)
         try:
@@ -80,6 +84,27 @@ class Server:
         with contextlib.suppress(OSError):  # a child that is gone already is found by its poll
             ours.send(None)
         return child
+
+
+@contextlib.contextmanager
+def _without_script() -> Iterator[None]:
+    """Start children that do not import the script that started this process: it would run all over again.
+
+    Raises: HarnessError where the script itself defines what a child needs
+    """
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    except (pickle.PicklingError, AttributeError) as error:
+        if "__main__" not in str(error):
+            raise
+        raise HarnessError(
+            f"a stage needs what the script itself defines ({error}); move it into a module of its own, "
+            "which the script imports"
+        ) from error
+    finally:
+        sys.modules["__main__"] = script
 
 
 class Child:

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -72,6 +73,7 @@ class Server:
         process = self._context.Process(
             target=_main, args=(theirs, call, stage, str(log), limits, device), name=f"harness {stage}"
         )
+        _start_server()
         with _without_script():
             process.start()
         theirs.close()
@@ -84,6 +86,17 @@ class Server:
         with contextlib.suppress(OSError):  # a child that is gone already is found by its poll
             ours.send(None)
         return child
+
+
+def _start_server() -> None:
+    """Have the fork server, and ignore Ctrl-C in it from its first moment: it is for the worker to answer."""
+    listens = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if listens else None
+    try:
+        forkserver.ensure_running()
+    finally:
+        if listens:
+            signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

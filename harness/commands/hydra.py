@@ -27,7 +27,12 @@ Runs every cell of an experiment, crossed with whatever has several values; the 
 Equal to `python -m harness -m ...`; Hydra's flags and launchers work (hydra/launcher=submitit_slurm).
 
   harness sweep experiment=demo
-  harness sweep attention=full,sliding_window optimizer=adamw,lion seed=0,1,2"""
+  harness sweep attention=full,sliding_window optimizer=adamw,lion seed=0,1,2
+
+How it runs, which changes no result: hydra.sweeper.workers=2 (stages at a time), .threads=1 (of each),
+.timeout=600 (seconds of each), .memory=8000000000 (bytes of address space of each),
+.total_memory=16000000000 (bytes that stages beside each other may take), .retry=failed (run again what
+ended so; oom, timeout, lost, all)."""
 
 _SHOWS_ONLY = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--shell-completion", "-sc")
 

@@ -221,7 +221,8 @@ def check_format(data: Any, *, where: str) -> None:
     if missing:
         raise DataError(f"{where} lacks {', '.join(missing)}; a record of format {FORMAT} has them")
     if data.get("format", FORMAT) != FORMAT:
-        raise DataError(f"{where} is of format {data['format']}; this harness reads format {FORMAT}")
+        newer = "; upgrade harness" if data["format"] > FORMAT else ""
+        raise DataError(f"{where} is of format {data['format']}; this harness reads format {FORMAT}{newer}")
 
 
 def write_compact(records: Sequence[Record], path: Path, *, shown: Mapping[str, Sequence[str]]) -> None:

@@ -44,7 +44,7 @@ def read_record(path: Path) -> dict[str, Any]:
     if record["format"] > FORMAT:
         raise NewerFormatError(
             f"{file} was written by a newer version of harness (format {record['format']}, this one reads "
-            f"{FORMAT}); upgrade harness to read it"
+            f"{FORMAT}); upgrade harness, or use another HARNESS_STORE"
         )
     return record
 

@@ -21,7 +21,7 @@ from harness.sweep.manifest import write_manifest
 from harness.sweep.outcome import STATUSES
 from harness.sweep.plan import Plan, make_plan
 from harness.sweep.progress import Lines, Live, view
-from harness.sweep.record import refuse_newer
+from harness.sweep.record import look_before
 from harness.sweep.resources import Need, Options
 from harness.sweep.worker import Terminated, Worker, preload
 
@@ -145,11 +145,11 @@ def _execute(
 ) -> tuple[int, bool]:
     """One worker on a plan; returns the exit code, and whether every cell has ended."""
     prepare_environment(made)
-    refuse_newer(made)
+    standing = look_before(made)
     write_manifest(made)
     shown = view(made)
     shown.say(made.summary())
-    for note in made.notes:
+    for note in (*made.notes, *standing):
         shown.say(note)
     worker = Worker(made, options, shown, room=room, crew=crew)
     code = 0

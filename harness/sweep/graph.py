@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,6 +141,20 @@ class Graph:
             return external(self.externals[key], cache=self._directories)
         return self.store.find(key)
 
+    def differences(self, nodes: Iterable[Node]) -> dict[str, str]:
+        """What here is not as nodes' keys say, `code` or a library's name, each with a stage it concerns."""
+        found: dict[str, str] = {}
+        current = Fingerprints(self._fingerprints.cache_file)  # a plan from elsewhere remembers its own
+        for node in nodes:
+            source = current.of(_modules(node.maker, node.choices))
+            if source.sha256 != node.material["fingerprint"]:
+                found.setdefault("code", node.title)
+            planned, here = node.material["numerics"]["versions"], versions(source.libraries)
+            for name in sorted({*planned, *here}):
+                if planned.get(name) != here.get(name):
+                    found.setdefault(name, node.title)
+        return found
+
     def save_caches(self) -> None:
         """Remember what was hashed."""
         self._fingerprints.save()
@@ -180,8 +194,7 @@ class Graph:
                 f"[{', '.join(cell.stages)}] makes"
             )
         inputs |= self._references(cell, choices)
-        modules = {kind.__module__, *(choice.method.__module__ for choice in _flat(choices))}
-        source = self._fingerprints.of(modules)
+        source = self._fingerprints.of(_modules(kind, choices))
         device = device_of(cell)
         surroundings = kind.surroundings(part, choices)
         seed = seed_of(cell, stage)
@@ -268,6 +281,11 @@ def device_of(cell: Cell) -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _modules(maker: type[Stage], choices: Choices) -> set[str]:
+    """Where the code stands that makes a stage."""
+    return {maker.__module__, *(choice.method.__module__ for choice in _flat(choices))}
 
 
 def _flat(choices: Choices) -> Iterator[Choice]:

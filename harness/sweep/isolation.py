@@ -7,19 +7,23 @@ import ctypes
 import multiprocessing
 import multiprocessing.util
 import os
+import pickle
 import resource
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from harness.sweep.machine import visible_gpus
+from harness.errors import HarnessError
+from harness.sweep.machine import control_groups, visible_gpus
 from harness.sweep.outcome import Outcome, from_exception
 
 Report = Callable[[str, Any], None]
@@ -69,7 +73,9 @@ class Server:
         process = self._context.Process(
             target=_main, args=(theirs, call, stage, str(log), limits, device), name=f"harness {stage}"
         )
-        process.start()
+        _start_server()
+        with _without_script():
+            process.start()
         theirs.close()
         child = Child(process, ours, stage=stage, limits=limits, log=log)
         try:
@@ -80,6 +86,38 @@ class Server:
         with contextlib.suppress(OSError):  # a child that is gone already is found by its poll
             ours.send(None)
         return child
+
+
+def _start_server() -> None:
+    """Have the fork server, and ignore Ctrl-C in it from its first moment: it is for the worker to answer."""
+    listens = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if listens else None
+    try:
+        forkserver.ensure_running()
+    finally:
+        if listens:
+            signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def _without_script() -> Iterator[None]:
+    """Start children that do not import the script that started this process: it would run all over again.
+
+    Raises: HarnessError where the script itself defines what a child needs
+    """
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    except (pickle.PicklingError, AttributeError) as error:
+        if "__main__" not in str(error):
+            raise
+        raise HarnessError(
+            f"a stage needs what the script itself defines ({error}); move it into a module of its own, "
+            "which the script imports"
+        ) from error
+    finally:
+        sys.modules["__main__"] = script
 
 
 class Child:
@@ -200,17 +238,8 @@ def tail(log: Path, *, lines: int = 30) -> str:
 
 
 def _oom_counters() -> list[Path]:
-    found = []
-    try:
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            if not controllers:
-                found.append(Path(f"/sys/fs/cgroup{path}/memory.events"))
-            elif "memory" in controllers.split(","):
-                found.append(Path(f"/sys/fs/cgroup/memory{path}/memory.oom_control"))
-    except (OSError, ValueError):
-        pass
-    return [*found, Path("/proc/vmstat")]
+    names = ("memory.events", "memory.oom_control")
+    return [*(folder / name for folder in control_groups() for name in names), Path("/proc/vmstat")]
 
 
 def _main(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 import threading
 import time
@@ -159,13 +160,21 @@ def write_plan(made: Plan, chosen: Options, room: Need) -> Path:
 def read_plan(file: Path) -> tuple[Plan, Options, Need]:
     """A plan that `write_plan` wrote.
 
-    Raises: StoreError where it is missing or another version of the code wrote it
+    Raises: StoreError where it is missing, or where the code or the libraries here are not those it was made
+    with: what they would make does not belong under its keys
     """
     try:
         made, chosen, room = pickle.loads(file.read_bytes())
     except (OSError, pickle.UnpicklingError, AttributeError, ImportError, EOFError, ValueError) as error:
         raise StoreError(f"{file} is no plan of this version ({error}); start the sweep again") from error
     assert isinstance(made, Plan)
+    found = made.graph.differences(made.missing())
+    if found:
+        raise StoreError(
+            f"{' and '.join(found)} on {os.uname().nodename} {'is' if len(found) == 1 else 'are'} not as the "
+            f"sweep was planned with (for {next(iter(found.values()))}); start the sweep again, with one "
+            "installation for all machines"
+        )
     return made, chosen, room
 
 

@@ -9,6 +9,14 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
+_FILES = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+"""Of version 2 and of version 1 of control groups: the limit, what is used, and the line of memory.stat
+that says how much of that are files which could be dropped."""
+
 
 def cores() -> int:
     """Processor cores this process may use."""
@@ -16,20 +24,45 @@ def cores() -> int:
 
 
 def memory() -> int:
-    """Bytes of main memory: the control group's limit where there is one, else the machine's."""
+    """Bytes of main memory: the least limit of this process's control groups, else the machine's."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):
-            return min(total, int(Path(file).read_text()))
-    return total
+    return min([total, *(limit for limit, _ in _limits())])
 
 
 def available_memory() -> int:
-    """Bytes that could be allocated now without swapping."""
+    """Bytes that could be allocated now without swapping or meeting a control group's limit."""
+    left = [max(0, limit - used) for limit, used in _limits()]
     with contextlib.suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) * 1024
-    return memory()
+        left.append(int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) * 1024)
+    return min(left, default=memory())
+
+
+def control_groups() -> list[Path]:
+    """Folders of the control groups that count this process's memory, its own first, then those around it."""
+    found: list[Path] = []
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers and "memory" not in controllers.split(","):
+                continue
+            mount = CONTROL_GROUPS / "memory" if controllers else CONTROL_GROUPS
+            folder = mount / path.lstrip("/")  # In a container, the path may be one of the host's.
+            found += [place for place in (folder, *folder.parents) if place.is_relative_to(mount)]
+    return found
+
+
+def _limits() -> list[tuple[int, int]]:
+    """(limit, used) bytes of each control group that has a limit; files it could drop are not used."""
+    found = []
+    for folder in control_groups():
+        for limit, used, cache in _FILES:
+            with contextlib.suppress(OSError, ValueError):
+                lines = (folder / "memory.stat").read_text().splitlines()
+                droppable = next((int(line.split()[1]) for line in lines if line.split()[0] == cache), 0)
+                numbers = int((folder / limit).read_text()), int((folder / used).read_text())
+                found.append((numbers[0], numbers[1] - droppable))
+    return found
 
 
 def usage(group: int) -> tuple[int, float] | None:

@@ -14,15 +14,12 @@ from harness.store.records import NAME, read_record
 from harness.sweep.plan import Plan
 
 MANIFEST = "sweep.json"
+SUFFIX = ".tune"
+"""After a sweep's name: where the records of its trials stand."""
 
 
 def write_manifest(plan: Plan) -> None:
     """Note the cells and stages of a plan under the sweep's records."""
-    nodes = plan.graph.nodes
-    stages = {
-        key: {"title": nodes[key].title, "stage": nodes[key].stage, "inputs": nodes[key].inputs}
-        for key in plan.wanted()
-    }
     cells = [
         {"cell": cell.cell.id, "levels": cell.levels, "seed": cell.seed, "keys": list(cell.keys)}
         for cell in plan.cells
@@ -33,9 +30,23 @@ def write_manifest(plan: Plan) -> None:
         "command": " ".join(sys.argv),
         "started": time.time(),
         "cells": cells,
-        "stages": stages,
+        "stages": stages_of(plan),
     }
     write_json(plan.graph.store.root / "records" / plan.name / MANIFEST, content)
+
+
+def stages_of(plan: Plan) -> dict[str, dict[str, Any]]:
+    """The stages of a plan by key, as far as whoever shows them needs to know."""
+    nodes = plan.graph.nodes
+    return {
+        key: {"title": nodes[key].title, "stage": nodes[key].stage, "inputs": nodes[key].inputs}
+        for key in plan.wanted()
+    }
+
+
+def is_known(root: Path, sweep: str) -> bool:
+    """Whether the store knows a plan of that name."""
+    return (root / "records" / sweep / MANIFEST).is_file()
 
 
 def read_manifest(root: Path, sweep: str) -> dict[str, Any]:

@@ -7,8 +7,11 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, TextIO
 
+from harness.store.claims import STALE
 from harness.sweep.graph import Node
-from harness.sweep.outcome import Outcome
+from harness.sweep.manifest import stages_of
+from harness.sweep.outcome import FULL, Outcome
+from harness.sweep.pace import Pace, left_text
 from harness.sweep.plan import Plan, PlannedCell
 
 if TYPE_CHECKING:
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
 EVERY = 10.0
 """Seconds between two plain lines about a running stage."""
 
+SHOWN = 3
+"""Stages of other processes that a line names."""
 ALONE = "waiting until nothing else runs on this machine, so that a speed is measured alone"
 
 
@@ -30,6 +35,9 @@ class Lines:
         self._running: dict[str, tuple[Node, float, str]] = {}
         self._last = time.monotonic()
         self._begun = time.monotonic()
+        self._pace, self._stages = Pace(plan.graph.store), stages_of(plan)
+        self._open = {cell.cell.id: cell.keys for cell in plan.cells}
+        """Stages of the cells that have not ended."""
 
     def started(self, node: Node) -> None:
         self._running[node.key] = (node, time.monotonic(), "")
@@ -40,11 +48,13 @@ class Lines:
 
     def finished(self, node: Node, outcome: Outcome, seconds: float) -> None:
         self._running.pop(node.key, None)
-        reason = f": {outcome.reason}" if outcome.reason else ""
+        # Why a sweep pauses is said once, when it does.
+        reason = f": {outcome.reason}" if outcome.reason and outcome.status != FULL else ""
         self.say(f"{node.title}  {outcome.status} in {seconds:.1f} s{reason}")
 
     def cell_finished(self, cell: PlannedCell, outcome: Outcome, *, reused: bool) -> None:
         self._done[outcome.status] += 1
+        self._open.pop(cell.cell.id, None)
         if reused:
             return
         where = " ".join(f"{name}={label}" for name, label in cell.levels.items()) or cell.cell.id
@@ -58,14 +68,35 @@ class Lines:
         for node, started, text in self._running.values():
             self.say(f"{node.title}  running for {time.monotonic() - started:.0f} s  {text}".rstrip())
         if not self._running and elsewhere:
-            self.say(f"waiting for {elsewhere} stages that other processes are making")
+            self.say(self._others(elsewhere))
         elif not self._running and waiting:
             self.say(ALONE)
+        self.say(self._progress())
         self._last = time.monotonic()
 
     def say(self, text: str) -> None:
         self._last = time.monotonic()
         print(f"[{time.monotonic() - self._begun:6.1f} s] {text}", file=self._stream, flush=True)
+
+    def _progress(self) -> str:
+        """Stages of the whole sweep, whoever makes them, and how long the rest takes."""
+        stored, running = self._pace.stored(self._stages), self._pace.running(self._stages)
+        asked = (key for keys in self._open.values() for key in keys)
+        left = self._pace.left(self._stages, asked=asked, running=running)
+        return f"{stored} of {len(self._stages)} stages in the store{left_text(left)}"
+
+    def _others(self, number: int) -> str:
+        """Whom this process waits for."""
+        running = self._pace.running(self._stages)
+        made = [f"{self._stages[k]['title']} on {h.get('host')}:{h.get('pid')}" for k, h in running.items()]
+        text = f"waiting for {number} stage{'' if number == 1 else 's'} of other processes"
+        if not made:
+            return text
+        more = f" and {len(made) - SHOWN} more" if len(made) > SHOWN else ""
+        return (
+            f"{text}: {', '.join(made[:SHOWN])}{more}; from one without a sign of life for {STALE:.0f} s "
+            "they are taken over"
+        )
 
 
 class Live(Lines):
@@ -77,6 +108,8 @@ class Live(Lines):
 
         super().__init__(plan)
         self._console = Console(stderr=True)
+        self._shown, self._looks = "", 0.0
+        """What was last read off the store, and when it is read again."""
         self._live = RichLive(console=self._console, refresh_per_second=4, transient=True)
         self._live.start()
 
@@ -93,6 +126,15 @@ class Live(Lines):
     def say(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False)
 
+    def _seen(self) -> str:
+        """The progress, read anew as often as a slow store bears."""
+        began = time.monotonic()
+        if began >= self._looks:
+            self._shown = self._progress()
+            ended = time.monotonic()
+            self._looks = ended + max(EVERY / 5, 20 * (ended - began))
+        return self._shown
+
     def _table(self, waiting: int, elsewhere: int) -> RenderableType:
         from rich.table import Table
 
@@ -105,6 +147,7 @@ class Live(Lines):
             f"{len(self._running)} running, {waiting} waiting"
             + (f", {elsewhere} made by other processes" if elsewhere else ""),
         )
+        table.add_row("", self._seen())
         if waiting and not self._running and not elsewhere:
             table.add_row("", ALONE)
         for node, started, text in self._running.values():

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ from harness.sweep.outcome import Outcome
 from harness.sweep.plan import Plan, PlannedCell, directory
 
 _LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "lm_eval", "numpy", "pandas", "hydra-core")
+
+_WORDS = {"fingerprint": "code", "numerics": "libraries or device", "nodes": "methods", "config": "options"}
+"""Parts of a key's material, for people."""
 
 
 def write(
@@ -82,18 +85,44 @@ def finished(plan: Plan, cell: PlannedCell, outcome: Outcome) -> dict[str, Any] 
     return record if same and record["outcome"] == outcome.brief() else None
 
 
-def refuse_newer(plan: Plan) -> None:
-    """Look before anything runs whether a newer version wrote a record that this sweep would write.
+def look_before(plan: Plan) -> list[str]:
+    """Notes for people on the records that stand where this sweep will write its own, before anything runs.
 
-    Raises: NewerFormatError
+    Raises: NewerFormatError where a newer version wrote one
     """
+    others = []
     for cell in plan.cells:
         try:
-            read_record(directory(plan, cell) / NAME)
+            record = read_record(directory(plan, cell) / NAME)
         except NewerFormatError:
             raise
         except StoreError:
             continue
+        before = [stage["key"] for stage in record["stages"]]
+        if not cell.refused and before != list(cell.keys):
+            others.append((before, cell))
+    if not others:
+        return []
+    why = next((text for before, cell in others if (text := _changed(plan, before, cell))), "")
+    return [
+        f"{len(others)} of {len(plan.cells)} cells were recorded with other stages{why}; each record is "
+        "replaced when its cell ends, the old stages stay in the store until `harness store gc`"
+    ]
+
+
+def _changed(plan: Plan, before: Sequence[str], cell: PlannedCell) -> str:
+    """What of the first stage that is not the same has changed, where the store still knows."""
+    for old, new in zip(before, cell.keys, strict=False):
+        artifact = plan.graph.store.find(old) if old != new else None
+        if artifact is None:
+            continue
+        node = plan.graph.nodes[new]
+        material = artifact.meta.get("material", {})
+        names = [name for name, value in node.material.items() if material.get(name) != value]
+        changed = [_WORDS.get(name, name) for name in names if name != "inputs"]
+        if changed:
+            return f" ({node.title}: other {' and '.join(changed)})"
+    return ""
 
 
 @functools.cache

@@ -23,6 +23,8 @@ class Options:
     """Seconds a stage may take; 0 = no limit."""
     memory: int = 0
     """Bytes of address space a stage may take on the CPU; 0 = no limit."""
+    total_memory: int = 0
+    """Bytes of main memory that stages beside each other may take by their bounds; 0 = what is free."""
     retry: frozenset[str] = frozenset()
     """Final outcomes to try again all the same: failed, oom, timeout, ... or all."""
 
@@ -76,7 +78,8 @@ class Resources:
         self._options = options
         self._cores = machine.cores()
         self._memory = machine.memory()
-        self._free = machine.available_memory()
+        free = machine.available_memory()
+        self._budget = min(free, options.total_memory or free)
         on_gpus = any(node.device == "cuda" for node in nodes)
         self._gpus = machine.gpus() or (0,) if on_gpus else ()
         one_each = max(1, self._cores // (options.threads or 1))
@@ -101,7 +104,7 @@ class Resources:
             if len(gpus) < need.gpus or machine.available_memory() <= self._memory // 10:
                 return None
             # What runs may not have taken yet what it will: bounds add up to what was free at the start.
-            if memory and memory + sum(share.memory for share in running) > self._free:
+            if memory and memory + sum(share.memory for share in running) > self._budget:
                 return None
         return Share(threads=threads, gpus=gpus, memory=memory)
 

@@ -24,11 +24,10 @@ from harness.sweep.assemble import Assembler
 from harness.sweep.cells import CellPlan, Factor, Level
 from harness.sweep.grammar import label_text, parse, value_text
 from harness.sweep.graph import Graph
+from harness.sweep.manifest import SUFFIX
 from harness.sweep.plan import Plan, PlannedCell, place
 from harness.sweep.space import Dimension, Point, dimension, drawn, grid, is_number, tpe
 
-SUFFIX = ".tune"
-"""After a sweep's name: where the records of its trials stand."""
 SPLIT = "validation"
 
 

@@ -19,6 +19,7 @@ class HarnessSweeperConf:
     threads: int = 0
     timeout: float = 0.0
     memory: int = 0
+    total_memory: int = 0
     retry: str = ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 
@@ -32,3 +33,15 @@ def test_ctrl_c_says_what_happens_and_the_same_command_goes_on(sweep: Sweep, tim
     assert Store(sweep.root).claims.names() == []
     assert sweep.start().wait(timeout=400) == 0, sweep.said()
     sweep.check(lost=1)
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_libraries_load_ends_in_a_line_and_not_in_a_traceback(sweep: Sweep) -> None:
+    process = sweep.start()
+    wait_for(lambda: "loading " in sweep.said(), what=f"the first stage\n{sweep.said()}")
+    time.sleep(1.0)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: every process of the command
+    assert process.wait(timeout=120) == 130
+    assert "stopped; the same command goes on from here" in sweep.said()
+    assert "Traceback" not in sweep.said()
+    assert Store(sweep.root).claims.names() == []

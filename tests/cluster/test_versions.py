@@ -25,6 +25,7 @@ def test_two_versions_of_a_method_share_a_store_without_mixing(sweep: Sweep, tmp
     file.write_text(before.replace("number {name}", "another number {name}"))
     assert sweep.start().wait(timeout=400) == 0, sweep.said()
     assert set(sweep.runs("finished").values()) == {2}, "changed code runs again"
+    assert "2 of 2 cells were recorded with other stages (corpus: other code)" in sweep.said()
     both = set(Store(sweep.root).all_keys())
     assert first < both
     assert len(both) == 4

@@ -26,6 +26,18 @@ from test_isolation import die_instead_of_noting, start
 start(Path({root!r}), note=die_instead_of_noting)
 """
 
+SCRIPT = """
+import sys
+sys.path[:0] = {path!r}
+from pathlib import Path
+from harness.sweep import commands
+from harness.sweep.resources import Options
+from toy import ToyCell, toy_plan
+{definition}
+plan = toy_plan(Path({root!r}), [ToyCell({options})])
+sys.exit(commands._work(plan, Options()))
+"""
+
 
 @dataclass(frozen=True)
 class Touch:
@@ -83,6 +95,34 @@ def test_a_child_whose_pid_cannot_be_noted_is_ended(tmp_path: Path) -> None:
         start(tmp_path, note=partial(refuse, pids))
     wait_until_gone(pids[0], _start_time(pids[0]))
     assert not (tmp_path / "ran").exists()
+
+
+def run_script(folder: Path, *, definition: str = "", options: str) -> subprocess.CompletedProcess[str]:
+    """A script that sweeps at its top level, without `if __name__ == "__main__"`."""
+    file = folder / "script.py"
+    path = [str(Path(__file__).parent)]
+    file.write_text(
+        SCRIPT.format(path=path, root=str(folder / "store"), definition=definition, options=options)
+    )
+    command = [sys.executable, str(file)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_plain_script_may_sweep(tmp_path: Path) -> None:
+    done = run_script(tmp_path, options="{'beta.number': 2}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr.count("1 cell, ") == 1, "no child runs the script again"
+
+
+def test_what_a_script_defines_itself_is_refused_at_once_with_what_to_do(tmp_path: Path) -> None:
+    definition = "class Number(int):\n    pass"
+    done = run_script(tmp_path, definition=definition, options="{'beta.number': Number(2)}")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(
+        "harness.errors.HarnessError: a stage needs what the script"
+    )
+    assert "move it into a module of its own" in done.stderr
+    assert not list((tmp_path / "store" / "claims").iterdir())
 
 
 def wait_until_gone(pid: int, started: str) -> None:

@@ -1,18 +1,22 @@
 """Keeping and comparing: what the store's commands say, keep, remove and pack."""
 
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from harness.errors import StoreError, UnknownNameError
 from harness.store import Store
-from harness.sweep import storekeeping
+from harness.store.claims import _owner
+from harness.sweep import progress, storekeeping
 from harness.sweep.compare import _verdict, diff, differences
 from harness.sweep.execute import Task
 from harness.sweep.manifest import find_record, write_manifest
@@ -123,11 +127,15 @@ def test_a_reproduction_fails_on_another_number_and_forgives_a_speed(plan: Plan,
     assert _verdict(with_metric("efficiency", 1.0), with_metric("efficiency", 2.0)) == 0
 
 
+def shown(picture: RenderableType) -> str:
+    console = Console(record=True, width=120)
+    console.print(picture)
+    return console.export_text()
+
+
 def test_watch_shows_cells_by_outcome_and_knows_the_end(plan: Plan, own_store: Path) -> None:
     picture, finished = Watch(own_store, "toy").look()
-    console = Console(record=True, width=100)
-    console.print(picture)
-    text = console.export_text()
+    text = shown(picture)
     assert finished
     assert "2 of 2 cells (2 ok)" in text
     assert "7 of 7 in the store" in text
@@ -144,6 +152,7 @@ def test_watch_tells_what_a_running_stage_uses_and_how_long_the_rest_takes(
     store = plan.graph.store
     (key,) = (k for k in plan.cells[0].keys if plan.graph.nodes[k].stage == "beta")
     shutil.rmtree(own_store / "artifacts" / key[:2] / key)
+    shutil.rmtree(own_store / "records" / "toy" / plan.cells[0].cell.id)
     (other,) = (k for k in plan.cells[1].keys if plan.graph.nodes[k].stage == "beta")
     file = own_store / "artifacts" / other[:2] / other / "artifact.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"seconds": 600.0}))
@@ -157,8 +166,79 @@ def test_watch_tells_what_a_running_stage_uses_and_how_long_the_rest_takes(
         busy.kill()
         busy.wait()
         claim.release()
-    console = Console(record=True, width=100)
-    console.print(picture)
-    text = console.export_text()
+    text = shown(picture)
     assert "6 of 7 in the store, about 10 min left" in text
     assert re.search(rf"beta +\S+:{os.getpid()} +0 s +\d+ MiB +0\.0", text)
+
+
+def elsewhere(plan: Plan, key: str) -> Path:
+    """A claim that a process of another machine, whose clock is a day ahead, holds."""
+    owner = {"token": "a", "host": "node7", "pid": 42, "boot": "node7/1", "since": time.time() + 86400}
+    file = plan.graph.store.root / "claims" / key
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(owner))
+    os.utime(file, (time.time() + 86400,) * 2)
+    return file
+
+
+def unfinished(plan: Plan, stage: str) -> str:
+    """Take a stage of the first cell, and its record, out of a finished sweep; returns the stage's key."""
+    key = next(k for k in plan.cells[0].keys if plan.graph.nodes[k].stage == stage)
+    shutil.rmtree(plan.graph.store.path(key))
+    shutil.rmtree(plan.graph.store.root / "records" / "toy" / plan.cells[0].cell.id)
+    return key
+
+
+def test_watch_shows_what_other_machines_make_and_leaves_out_what_died_here(
+    plan: Plan, own_store: Path
+) -> None:
+    file = elsewhere(plan, unfinished(plan, "beta"))
+    assert re.search(r"beta +node7:42 +0 s", shown(Watch(own_store, "toy").look()[0]))
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    file.write_text(json.dumps({**_owner(), "pid": gone.pid}))
+    assert "running" not in shown(Watch(own_store, "toy").look()[0])
+
+
+def test_watch_counts_records_of_a_newer_version_as_such(plan: Plan, own_store: Path) -> None:
+    file = next((own_store / "records" / "toy").glob("*/record.json"))
+    file.write_text(json.dumps({"format": 99}))
+    picture, finished = Watch(own_store, "toy").look()
+    assert finished
+    assert "2 of 2 cells (1 ok, 1 written by a newer version)" in shown(picture)
+
+
+def test_watch_of_a_tuned_sweep_shows_its_trials_until_its_cells_are_known(
+    plan: Plan, own_store: Path
+) -> None:
+    (own_store / "records" / "toy").rename(own_store / "records" / "toy.tune")
+    write_manifest(replace(plan, name="toy.tune"))
+    picture, finished = Watch(own_store, "toy").look()
+    assert not finished
+    assert "toy.tune: 2 of 2 trials (2 ok)" in shown(picture)
+    assert "toy: its cells follow once all trials have ended" in shown(picture)
+    write_manifest(plan)
+    assert "toy: 0 of 2 cells" in shown(Watch(own_store, "toy").look()[0])
+    shutil.copytree(own_store / "records" / "toy.tune", own_store / "records" / "toy", dirs_exist_ok=True)
+    write_manifest(plan)
+    assert Watch(own_store, "toy").look()[1]
+
+
+def test_a_sweep_names_whom_it_waits_for_and_how_long_the_rest_takes(
+    plan: Plan, own_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere(plan, unfinished(plan, "beta"))
+    for file in own_store.glob("artifacts/*/*/artifact.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"seconds": 600.0}))
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    stream = io.StringIO()
+    progress.Lines(plan, stream=stream).tick(waiting=1, elsewhere=1)
+    said = stream.getvalue()
+    assert "waiting for 1 stage of other processes: beta on node7:42; from one without a sign of life" in said
+    assert "6 of 7 stages in the store, about 10 min left at this pace" in said
+    live = progress.Live(plan)
+    live.close()
+    assert "about 10 min left at this pace" in shown(live._table(waiting=1, elsewhere=1))
+    for cell in plan.cells:
+        live.cell_finished(cell, Outcome(status="failed"), reused=True)
+    assert "left" not in live._progress(), "what no open cell asks for is not waited for"

@@ -9,6 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from harness.errors import StoreError
+from harness.sweep import launch
+from harness.sweep.resources import Need, Options
+
+from toy import ToyCell, toy_plan  # isort: skip
+
 SWEEP = (
     "stages=[corpus,tokenizer]",
     "scale=smoke",
@@ -113,3 +119,16 @@ def test_workers_of_a_launcher_make_the_trials_and_then_the_cells(
     assert {record["outcome"]["status"] for record in found.values()} == {"ok"}
     assert list((store / "plans").glob("optimizer.tune-*.plan"))
     assert list((store / "plans").glob("optimizer-*.plan"))
+
+
+def test_a_worker_refuses_a_plan_made_with_other_code_or_libraries(tmp_path: Path) -> None:
+    made = toy_plan(tmp_path, [ToyCell({})])
+    same, *_ = launch.read_plan(launch.write_plan(made, Options(), Need()))
+    assert [cell.keys for cell in same.cells] == [cell.keys for cell in made.cells]
+    for node in made.graph.nodes.values():
+        node.material["fingerprint"] = "of another checkout"
+        node.material["numerics"]["versions"]["torch"] = "0.1"
+    with pytest.raises(
+        StoreError, match=r"^code and torch on .* are not as the sweep was planned with \(for"
+    ):
+        launch.read_plan(launch.write_plan(made, Options(), Need()))

@@ -57,6 +57,17 @@ def test_stages_run_together_as_far_as_their_memory_fits(server: dict[str, int])
     assert resources.share(Need(), running=[half], bottleneck=False) is not None, "nothing is known of it"
 
 
+def test_a_stated_budget_bounds_what_runs_together_and_never_what_runs_alone(server: dict[str, int]) -> None:
+    resources = Resources(Options(total_memory=8 * GIB), [node()])
+    huge = resources.share(Need(), running=[], bottleneck=False, memory=9 * GIB)
+    assert huge is not None
+    assert resources.share(Need(), running=[huge], bottleneck=False, memory=GIB) is None
+    half = resources.share(Need(), running=[], bottleneck=False, memory=4 * GIB)
+    assert half is not None
+    assert resources.share(Need(), running=[half], bottleneck=False, memory=4 * GIB) is not None
+    assert resources.share(Need(), running=[half], bottleneck=False, memory=5 * GIB) is None
+
+
 def test_stages_spread_over_the_gpus_and_no_more_run_than_there_are(server: dict[str, int]) -> None:
     need = Need.of(node(device="cuda"))
     given = deal(Resources(Options(), [node(device="cuda")]), *[need] * 6)

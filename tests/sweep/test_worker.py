@@ -20,7 +20,7 @@ from harness.store.records import read_record
 from harness.sweep import commands
 from harness.sweep.outcome import Outcomes
 from harness.sweep.plan import Plan, directory
-from harness.sweep.record import refuse_newer
+from harness.sweep.record import look_before
 from harness.sweep.resources import Need, Options
 from harness.sweep.worker import Worker
 
@@ -193,7 +193,7 @@ def test_a_record_of_a_newer_version_is_neither_read_nor_overwritten(tmp_path: P
     newer = json.dumps({**json.loads(file.read_text()), "format": 99, "outcome": "something new"})
     file.write_text(newer)
     with pytest.raises(NewerFormatError, match="by a newer version of harness"):
-        refuse_newer(plan)
+        look_before(plan)
     with pytest.raises(NewerFormatError):
         work(toy_plan(tmp_path, grid(1, 1)))
     assert file.read_text() == newer
@@ -378,6 +378,6 @@ def test_a_sweep_shows_progress_as_plain_lines_without_a_terminal(tmp_path: Path
 
 def test_the_options_of_a_worker_say_nothing_about_results() -> None:
     assert json.dumps(sorted(Options.__dataclass_fields__)) == json.dumps(
-        ["memory", "retry", "threads", "timeout", "workers"]
+        ["memory", "retry", "threads", "timeout", "total_memory", "workers"]
     )
     assert os.environ["HF_HUB_OFFLINE"] == "1"

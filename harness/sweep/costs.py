@@ -18,7 +18,7 @@ from harness.method import Choice
 from harness.problems import shapes_of
 from harness.store import Artifact, Store
 from harness.sweep import machine
-from harness.sweep.estimate import ALL, Cost, Kept, Size, training_cost
+from harness.sweep.estimate import ALL, Cost, Kept, Scored, Size, training_cost
 from harness.sweep.graph import Node
 from harness.sweep.plan import Plan
 from harness.sweep.probe import probe_speed
@@ -51,8 +51,8 @@ KEPT = {
 end; DoRA scales what linear layers and their adapters return."""
 READ_ALONG = ("prompt_tuning", "p_tuning")
 """PEFT methods whose virtual tokens are positions of every sequence, which no loss reads."""
-SCORED = 0.5
-"""Share of positions whose logits a preference or a reward reads: answers without their prompts, about."""
+ANSWERS_ONLY = ("align", "reward")
+"""Stages whose losses read the logits of labelled positions only; others read those of all positions."""
 
 
 @dataclass(kw_only=True)
@@ -66,6 +66,8 @@ class Known:
     """Tokens that a sequence held, by `data_key`; of a pair, both of its sequences together."""
     width: dict[tuple[str, ...], list[float]] = field(default_factory=dict)
     """Positions, padding included, that a sequence took of the largest micro-batch; by `data_key`."""
+    scored: dict[tuple[str, ...], list[float]] = field(default_factory=dict)
+    """Share of these positions that are labelled; by `data_key`."""
     bytes_per_token: dict[str, list[float]] = field(default_factory=dict)
     """By the tokenizer's key."""
     speed: dict[str, list[float]] = field(default_factory=dict)
@@ -108,6 +110,8 @@ class Known:
             if facts.get("padded_tokens"):
                 full = (facts["micro_batch_size"] or facts["batch_size"]) * facts["sequence_length"]
                 self.width.setdefault(key, []).append(facts["padded_tokens"] / full)
+            if facts.get("scored_tokens"):
+                self.scored.setdefault(key, []).append(facts["scored_tokens"] / facts["padded_tokens"])
 
 
 def data_key(stage: str, material: Mapping[str, Any], *, tokenizer: str) -> tuple[str, ...]:
@@ -190,7 +194,7 @@ class Costs:
         if tokens is None:
             return None
         real, virtual = length * (width or full), _virtual_tokens(node)
-        answers = SCORED if node.stage.partition("@")[0] in ("align", "reward") else 1.0
+        answers = self._answers(node)
         cost = training_cost(
             size,
             tokens=tokens,
@@ -199,14 +203,15 @@ class Costs:
             accumulates=micro < settings.batch_size,
             adapters=adapters,
             kept=ALL if adapters is None else KEPT.get(_method(node, "peft"), ALL),
-            scored=answers * real / (real + virtual),
+            scored=_scored(node, share=(answers or 1.0) * real / (real + virtual)),
             state=STATE.get(_method(node, "optimizer"), 8.0),
-            reference=_holds_reference(node) and adapters is None,
+            reference=_needs_reference(node) and adapters is None,
             packed_bits=_packed_bits(node, size),
             mixed=_method(node, "precision") not in ("", "fp32"),
             recompute=settings.recompute,
         )
-        at_most = (fill is None or width is None) and node.stage.partition("@")[0] != "pretrain"
+        known = (fill, width, answers)
+        at_most = None in known and node.stage.partition("@")[0] != "pretrain"
         return replace(cost, memory=cost.memory if _covered(node) else None, at_most=at_most)
 
     def _tokens(self, node: Node, flops_per_token: float, fill: float) -> float | None:
@@ -224,6 +229,12 @@ class Costs:
         """What earlier trainings on such data measured."""
         found = values.get(data_key(node.stage, node.material, tokenizer=self._tokenizer(node)))
         return median(found) if found else None
+
+    def _answers(self, node: Node) -> float | None:
+        """Share of positions whose logits the loss reads; None where it is a part that nobody measured."""
+        if node.stage.partition("@")[0] not in ANSWERS_ONLY:
+            return 1.0
+        return self._learned(self._known.scored, node)
 
     def _tokenizer(self, node: Node) -> str:
         nodes = self._made.graph.nodes
@@ -281,7 +292,7 @@ def memory_bound(node: Node) -> float:
         sequence_length=settings.sequence_length,
         padded_tokens=micro * settings.sequence_length * _sequences_at_once(node),
         accumulates=micro < settings.batch_size,
-        reference=_holds_reference(node),
+        reference=_needs_reference(node),
         recompute=settings.recompute,
         flash=_covered(node),
     )
@@ -338,7 +349,18 @@ def _sequences_at_once(node: Node) -> float:
     return 2.0 if node.kind == "reward" else 1.0
 
 
-def _holds_reference(node: Node) -> bool:
+def _scored(node: Node, *, share: float) -> Scored:
+    """Which logits its loss reads; a reward learns from none, and samples met their reference before."""
+    choice = node.choices.get("alignment")
+    pairs = isinstance(choice, Choice) and getattr(choice.method, "needs", None) is Needs.preferences
+    return Scored(
+        share=share,
+        picked=isinstance(choice, Choice),
+        reference=pairs and _needs_reference(node),
+    )
+
+
+def _needs_reference(node: Node) -> bool:
     """Whether an alignment keeps the model it started from beside the one it trains."""
     choice = node.choices.get("alignment")
     return isinstance(choice, Choice) and bool(getattr(choice.method, "needs_reference", False))

@@ -35,6 +35,21 @@ ALL = Kept()
 
 
 @dataclass(frozen=True, kw_only=True)
+class Scored:
+    """Which logits a loss reads."""
+
+    share: float = 1.0
+    """Share of positions that it reads."""
+    picked: bool = False
+    """Whether it learns from some of all, as an alignment does: their gradient is then put among zeros."""
+    reference: bool = False
+    """Whether a reference reads the same answers while what the policy keeps of them stands."""
+
+
+EVERY = Scored()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Size:
     """A decoder's size, as far as cost depends on it.
 
@@ -120,10 +135,16 @@ class Size:
         scores = 0 if flash else (2 * element + 4) * self.num_heads * sequence_length
         return element * (6 * self.dim + 4 * self.width + hidden - unread + outputs) + scores
 
-    def logits(self, *, element: int, scored: float = 1.0) -> float:
-        """Bytes of logits per token: themselves, and in fp32 the log-softmax of the share `scored` and its
-        gradient."""
-        return (element + 8 * scored) * self.vocab_size
+    def logits(self, *, element: int, scored: Scored = EVERY) -> float:
+        """Bytes of logits per token: themselves, and in fp32 the log-softmax of those scored and its
+        gradient.
+
+        A reference's log-softmax stands beside the policy's; where some are picked, backward holds zeros,
+        their sum with the gradient, and the gradient
+        """
+        read = element + 8 * scored.share + (4 * scored.share if scored.reference else 0)
+        spread = element * (2 + scored.share) if scored.picked else 0
+        return max(read, spread) * self.vocab_size
 
     def activations(
         self,
@@ -132,7 +153,7 @@ class Size:
         element: int,
         flash: bool,
         recompute: bool,
-        scored: float = 1.0,
+        scored: Scored = EVERY,
         kept: Kept = ALL,
     ) -> float:
         """Bytes kept per token; with recomputation each block's input, and one block whole."""
@@ -153,7 +174,7 @@ class Cost:
     disk: float | None = None
     seconds: float | None = None
     at_most: bool = False
-    """Whether sequences were taken to be full, as nothing is known of how long they are."""
+    """Whether sequences were taken to be full, or all of them answers, as nothing is known of them."""
 
 
 def training_cost(
@@ -166,7 +187,7 @@ def training_cost(
     adapters: int | None = None,
     kept: Kept = ALL,
     state: float = 8.0,
-    scored: float = 1.0,
+    scored: Scored = EVERY,
     reference: bool = False,
     packed_bits: float | None = None,
     mixed: bool = False,
@@ -175,7 +196,7 @@ def training_cost(
 ) -> Cost:
     """FLOPs, peak tensor bytes and size on disk of a training on one device in fp32 or mixed precision.
 
-    A micro-batch holds `padded_tokens` positions at most, padding included, of which the loss reads the share
+    A micro-batch holds `padded_tokens` positions at most, padding included, of which the loss reads those
     `scored`; where a step `accumulates` several, gradients stand beside all activations, else they take their
     place. `adapters` are the only weights trained, None where all are; the optimizer keeps `state` bytes for
     each; `reference` says whether a frozen copy of the model is held too; linear layers take `packed_bits` a

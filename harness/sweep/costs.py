@@ -18,15 +18,13 @@ from harness.method import Choice
 from harness.problems import shapes_of
 from harness.store import Artifact, Store
 from harness.sweep import machine
-from harness.sweep.estimate import ALL, Cost, Kept, Scored, Size, training_cost
+from harness.sweep.estimate import ALL, Cost, Scored, Size, training_cost
 from harness.sweep.graph import Node
 from harness.sweep.plan import Plan
 from harness.sweep.probe import probe_speed
 
 BYTES_PER_TOKEN = {320: 1.58, 512: 2.07, 1024: 2.58, 2048: 2.99, 4096: 3.34, 8192: 3.61, 32000: 4.0}
 """Of byte-level BPE by its vocabulary, measured on the embedded corpus (32,000: English, GPT-2's order)."""
-STATE = {"sgd": 4.0, "lion": 4.0, "muon": 4.0, "adam8bit": 2.0, "adafactor": 0.0}
-"""Bytes of state an optimizer keeps for each trained weight, where they are not AdamW's 8."""
 NOT_COVERED = {
     "attention": ("linear", "retention", "sparse_factorized"),
     "position": ("relative_t5", "relative_xl"),
@@ -40,17 +38,6 @@ LENGTH_AXES = (
 )
 """Axes that say how long a stage's sequences are, as far as `sequence_length` does not."""
 GATED = ("swiglu", "geglu")
-BESIDE = Kept(inputs=False)
-KEPT = {
-    **dict.fromkeys(("adapter_serial", "bitfit", "llama_adapter"), BESIDE),
-    **dict.fromkeys(("p_tuning", "prefix_tuning", "prompt_tuning"), BESIDE),
-    "adapter_parallel": Kept(inputs=False, skipped=1),
-    "dora": Kept(outputs=2),
-}
-"""PEFT methods that add nothing to what linear layers read; a parallel adapter starts at the first block's
-end; DoRA scales what linear layers and their adapters return."""
-READ_ALONG = ("prompt_tuning", "p_tuning")
-"""PEFT methods whose virtual tokens are positions of every sequence, which no loss reads."""
 ANSWERS_ONLY = ("align", "reward")
 """Stages whose losses read the logits of labelled positions only; others read those of all positions."""
 
@@ -187,28 +174,24 @@ class Costs:
         model, counted = built
         size = Size.of(spec, gated=_method(node, "feed_forward") in GATED, counted=counted)
         adapters = self._adapters(node, model)
-        length, micro = settings.sequence_length, settings.micro_batch_size or settings.batch_size
         full = _sequences_at_once(node)
         fill, width = self._learned(self._known.fill, node), self._learned(self._known.width, node)
-        tokens = self._tokens(node, size.flops_per_token(length, adapters=adapters), fill or full)
+        tokens = self._tokens(
+            node, size.flops_per_token(settings.sequence_length, adapters=adapters), fill or full
+        )
         if tokens is None:
             return None
-        real, virtual = length * (width or full), _virtual_tokens(node)
         answers = self._answers(node)
-        cost = training_cost(
+        cost = _training_cost(
+            node,
             size,
             tokens=tokens,
-            sequence_length=length,
-            padded_tokens=micro * (real + virtual),
-            accumulates=micro < settings.batch_size,
+            width=width or full,
+            answers=answers or 1.0,
             adapters=adapters,
-            kept=ALL if adapters is None else KEPT.get(_method(node, "peft"), ALL),
-            scored=_scored(node, share=(answers or 1.0) * real / (real + virtual)),
-            state=STATE.get(_method(node, "optimizer"), 8.0),
-            reference=_needs_reference(node) and adapters is None,
+            state_bytes=_state_bytes(node, model, adapters),
             packed_bits=_packed_bits(node, size),
             mixed=_method(node, "precision") not in ("", "fp32"),
-            recompute=settings.recompute,
         )
         known = (fill, width, answers)
         at_most = None in known and node.stage.partition("@")[0] != "pretrain"
@@ -285,19 +268,49 @@ def memory_bound(node: Node) -> float:
     size, settings = Size.of(spec, gated=_method(node, "feed_forward") in GATED), node.config
     if not hasattr(settings, "budget"):
         return 8.0 * size.parameters if "model" in node.inputs else 0.0
-    micro = settings.micro_batch_size or settings.batch_size
-    cost = training_cost(
-        size,
-        tokens=0,
-        sequence_length=settings.sequence_length,
-        padded_tokens=micro * settings.sequence_length * _sequences_at_once(node),
-        accumulates=micro < settings.batch_size,
-        reference=_needs_reference(node),
-        recompute=settings.recompute,
-        flash=_covered(node),
-    )
+    cost = _training_cost(node, size, width=_sequences_at_once(node), flash=_covered(node))
     assert cost.memory is not None
     return 1.2 * cost.memory
+
+
+def _training_cost(
+    node: Node,
+    size: Size,
+    *,
+    width: float,
+    tokens: float = 0.0,
+    answers: float = 1.0,
+    adapters: int | None = None,
+    state_bytes: float | None = None,
+    packed_bits: float | None = None,
+    mixed: bool = False,
+    flash: bool = True,
+) -> Cost:
+    """What `training_cost` says of a node's settings and methods.
+
+    Units: `width` is the positions of an item of a batch over `sequence_length`, `answers` the share of them
+    that a loss on answers reads
+    """
+    settings, choice = node.config, node.choices.get("peft")
+    peft: Any = choice.build() if adapters is not None and isinstance(choice, Choice) else None
+    micro = settings.micro_batch_size or settings.batch_size
+    real, virtual = settings.sequence_length * width, 0 if peft is None else peft.virtual_tokens()
+    return training_cost(
+        size,
+        tokens=tokens,
+        sequence_length=settings.sequence_length,
+        padded_tokens=micro * (real + virtual),
+        accumulates=micro < settings.batch_size,
+        adapters=adapters,
+        kept=ALL if peft is None else peft.kept,
+        state_bytes=state_bytes,
+        scored=_scored(node, share=answers * real / (real + virtual)),
+        reference=_needs_reference(node) and adapters is None,
+        packed_bits=packed_bits,
+        mixed=mixed,
+        recompute=settings.recompute,
+        flash=flash,
+    )
 
 
 def bytes_per_token(vocab_size: int) -> float:
@@ -326,11 +339,16 @@ def _packed_bits(node: Node, size: Size) -> float | None:
     return None
 
 
-def _virtual_tokens(node: Node) -> int:
-    choice = node.choices.get("peft")
-    if isinstance(choice, Choice) and choice.method.name in READ_ALONG:
-        return int(choice.config.num_virtual_tokens)  # type: ignore[attr-defined]
-    return 0
+def _state_bytes(node: Node, model: Any, adapters: int | None) -> float | None:
+    """What the optimizer keeps; adapters, which are not on the model of shapes, count as one long vector."""
+    choice = node.choices.get("optimizer") or node.cell.choice("optimizer")
+    if not isinstance(choice, Choice):
+        return None
+    if adapters is not None:
+        from torch import empty, nn
+
+        model = nn.ParameterList([empty(adapters, device="meta")])
+    return float(choice.build().state_bytes(model))
 
 
 def _covered(node: Node) -> bool:

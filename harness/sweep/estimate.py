@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from harness.axes.peft import Kept
 from harness.spec import ModelSpec
 
 ADAMW_STATE = 16
@@ -17,18 +18,6 @@ USABLE = 0.97
 """Share of a GPU's memory that tensors can use, beside the CUDA context and fragments."""
 GATHERED_LAYERS = 2
 """Layers whose weights ZeRO-3 holds whole at once: the one computed and the one fetched ahead."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Kept:
-    """What of a block stands until the backward pass, as far as a PEFT method changes it."""
-
-    inputs: bool = True
-    """Whether linear layers keep what they read, for a gradient of their weights or of adapters on them."""
-    outputs: int = 0
-    """How often what they return is kept as well."""
-    skipped: int = 0
-    """First blocks that keep nothing, because all that is trained lies behind them."""
 
 
 ALL = Kept()
@@ -186,7 +175,7 @@ def training_cost(
     accumulates: bool = False,
     adapters: int | None = None,
     kept: Kept = ALL,
-    state: float = 8.0,
+    state_bytes: float | None = None,
     scored: Scored = EVERY,
     reference: bool = False,
     packed_bits: float | None = None,
@@ -198,9 +187,9 @@ def training_cost(
 
     A micro-batch holds `padded_tokens` positions at most, padding included, of which the loss reads those
     `scored`; where a step `accumulates` several, gradients stand beside all activations, else they take their
-    place. `adapters` are the only weights trained, None where all are; the optimizer keeps `state` bytes for
-    each; `reference` says whether a frozen copy of the model is held too; linear layers take `packed_bits` a
-    weight where they are quantized
+    place. `adapters` are the only weights trained, None where all are; the optimizer keeps `state_bytes`, two
+    moments where None; `reference` says whether a frozen copy of the model is held too; linear layers take
+    `packed_bits` a weight where they are quantized
     """
     element = 2 if mixed else 4
     trained = size.parameters if adapters is None else adapters
@@ -213,7 +202,7 @@ def training_cost(
     working = activations + gradients if accumulates else max(activations, gradients)
     return Cost(
         flops=tokens * size.flops_per_token(sequence_length, adapters=adapters),
-        memory=4 * weights - saved + state * trained + working,
+        memory=4 * weights - saved + (8.0 * trained if state_bytes is None else state_bytes) + working,
         disk=4.0 * trained,
     )
 

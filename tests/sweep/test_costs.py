@@ -177,7 +177,7 @@ def test_a_probe_tells_hours_before_anything_has_run(store: Store) -> None:
     assert seconds > 0
 
 
-@pytest.mark.parametrize("name", ["lora", "dora", "adalora", "bitfit", "ia3"])
+@pytest.mark.parametrize("name", ["lora", "dora", "adalora", "bitfit", "ia3", "prefix_tuning"])
 def test_adapters_are_counted_on_shapes_as_they_are_trained(name: str) -> None:
     from harness.model import build
 

@@ -43,7 +43,9 @@ from harness.axes.norm_position import NormPosition as NormPosition
 from harness.axes.objective import Example as Example
 from harness.axes.objective import Objective as Objective
 from harness.axes.optimizer import Optimizer as Optimizer
+from harness.axes.optimizer import trained_parameters as trained_parameters
 from harness.axes.parallelism import Parallelism as Parallelism
+from harness.axes.peft import Kept as Kept
 from harness.axes.peft import Peft as Peft
 from harness.axes.peft import match_modules as match_modules
 from harness.axes.position import Position as Position

@@ -81,10 +81,7 @@ def shapes_of(cell: Cell) -> Any:
         return None
     name = f"{spec} {shape}"
     if name not in _SHAPES:
-        model: Any = meta_model(spec, shape)
-        # Asked as the Hugging Face class of these shapes answers: the head is no layer to adapt or to pack.
-        model.get_output_embeddings = lambda: model.lm_head
-        _SHAPES[name] = model
+        _SHAPES[name] = meta_model(spec, shape)
     return _SHAPES[name]
 
 

@@ -37,6 +37,8 @@ class Optimizer(Method):
                     raise ConfigError(f"optimizer.{field.name}={value} must lie in [0, 1)")
 
     config: Config
+    moments: int = 2
+    """Tensors it keeps between steps for each trained one, of its shape and format."""
 
     @abstractmethod
     def build(self, model: nn.Module, learning_rate: float) -> TorchOptimizer:
@@ -49,11 +51,25 @@ class Optimizer(Method):
     def finish(self, optimizer: TorchOptimizer) -> None:
         """Called once when training is over; leaves on the model the weights to be used."""
 
+    def state_bytes(self, model: nn.Module) -> int:
+        """Bytes of the tensors it keeps between steps for a model's trained parameters, scalars aside.
+
+        The plan asks this of shapes without data, so it must be a formula.
+        """
+        return self.moments * sum(p.numel() * p.element_size() for p in trained_parameters(model))
+
     def groups(self, model: nn.Module) -> list[dict[str, Any]]:
         """Parameter groups: decayed matrices and undecayed rest."""
-        trainable = [p for p in model.parameters() if p.requires_grad]
         groups: list[dict[str, Any]] = [
-            {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": self.config.weight_decay},
-            {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
+            {
+                "params": [p for p in trained_parameters(model) if p.ndim >= 2],
+                "weight_decay": self.config.weight_decay,
+            },
+            {"params": [p for p in trained_parameters(model) if p.ndim < 2], "weight_decay": 0.0},
         ]
         return [group for group in groups if group["params"]]
+
+
+def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that require gradients."""
+    return [p for p in model.parameters() if p.requires_grad]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError, EffectError, IncompatibleError
@@ -14,6 +15,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """What of a block stands until the backward pass; the plan estimates a training's memory from it."""
+
+    inputs: bool = True
+    """Whether linear layers keep what they read, for a gradient of their weights or of adapters on them."""
+    outputs: int = 0
+    """How often what they return is kept as well."""
+    skipped: int = 0
+    """First blocks that keep nothing, because all that is trained lies behind them."""
 
 
 class Peft(Method):
@@ -29,6 +42,8 @@ class Peft(Method):
     """Whether the update can be folded into unpacked weights."""
     reversible: bool = True
     """Whether `disabled` gives back the model as it was before `apply`."""
+    kept: Kept = Kept()
+    """What its training keeps of each block's activations."""
 
     @classmethod
     def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
@@ -81,6 +96,10 @@ class Peft(Method):
     def trainable_parameters(self, model: nn.Module) -> int | None:
         """Parameters that `apply` will train on this model, by formula; None where none is known."""
         return None
+
+    def virtual_tokens(self) -> int:
+        """Positions that it puts before every sequence, which no loss reads."""
+        return 0
 
 
 def order_problems(cell: CellView) -> Iterable[Problem]:

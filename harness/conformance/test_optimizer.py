@@ -131,3 +131,17 @@ def test_finishing_leaves_finite_weights(method: type[Optimizer]) -> None:
     stepper.step(4)
     stepper.method.finish(stepper.optimizer)
     assert all(bool(value.isfinite().all()) for value in weights(stepper.model).values())
+
+
+def test_its_state_takes_the_bytes_it_declares(method: type[Optimizer]) -> None:
+    model = TinyModel(dim=32)
+    model.norm.requires_grad_(False)
+    stepper = Stepper(method, model)
+    stepper.step(2)
+    kept = {
+        value.untyped_storage().data_ptr(): value.numel() * value.element_size()
+        for state in stepper.optimizer.state.values()
+        for value in state.values()
+        if isinstance(value, torch.Tensor) and value.ndim
+    }
+    assert sum(kept.values()) == stepper.method.state_bytes(model), "state_bytes: the plan counts on it"

@@ -107,6 +107,15 @@ def test_the_parameter_count_is_the_formula(method: type[Peft]) -> None:
         assert sum(p.numel() for p in trainable(model).values()) == expected
 
 
+def test_a_sequence_is_longer_by_the_virtual_tokens(method: type[Peft]) -> None:
+    chosen, model = applied(method)
+    (first,) = (module for name, module in model.named_modules() if name.endswith("layers.0"))
+    widths: list[int] = []
+    first.register_forward_pre_hook(lambda module, args: widths.append(args[0].shape[1]))
+    logits(model, tokens())
+    assert widths == [tokens().shape[1] + chosen.virtual_tokens()]
+
+
 def test_it_generates(method: type[Peft]) -> None:
     _, model = applied(method)
     train_a_little(model)

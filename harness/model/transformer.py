@@ -375,6 +375,10 @@ class LanguageModel(nn.Module):
         """As Hugging Face models name it, so that methods count their weights on either."""
         return self.model.embed_tokens
 
+    def get_output_embeddings(self) -> nn.Linear:
+        """Likewise: the head, which is no layer to adapt or to pack."""
+        return self.lm_head
+
 
 def check_spec(spec: ModelSpec, choices: Choices) -> None:
     """Relations between the shape and the methods.

@@ -18,15 +18,13 @@ from harness.method import Choice
 from harness.problems import shapes_of
 from harness.store import Artifact, Store
 from harness.sweep import machine
-from harness.sweep.estimate import ALL, Cost, Kept, Size, training_cost
+from harness.sweep.estimate import ALL, Cost, Scored, Size, training_cost
 from harness.sweep.graph import Node
 from harness.sweep.plan import Plan
 from harness.sweep.probe import probe_speed
 
 BYTES_PER_TOKEN = {320: 1.58, 512: 2.07, 1024: 2.58, 2048: 2.99, 4096: 3.34, 8192: 3.61, 32000: 4.0}
 """Of byte-level BPE by its vocabulary, measured on the embedded corpus (32,000: English, GPT-2's order)."""
-STATE = {"sgd": 4.0, "lion": 4.0, "muon": 4.0, "adam8bit": 2.0, "adafactor": 0.0}
-"""Bytes of state an optimizer keeps for each trained weight, where they are not AdamW's 8."""
 NOT_COVERED = {
     "attention": ("linear", "retention", "sparse_factorized"),
     "position": ("relative_t5", "relative_xl"),
@@ -40,19 +38,8 @@ LENGTH_AXES = (
 )
 """Axes that say how long a stage's sequences are, as far as `sequence_length` does not."""
 GATED = ("swiglu", "geglu")
-BESIDE = Kept(inputs=False)
-KEPT = {
-    **dict.fromkeys(("adapter_serial", "bitfit", "llama_adapter"), BESIDE),
-    **dict.fromkeys(("p_tuning", "prefix_tuning", "prompt_tuning"), BESIDE),
-    "adapter_parallel": Kept(inputs=False, skipped=1),
-    "dora": Kept(outputs=2),
-}
-"""PEFT methods that add nothing to what linear layers read; a parallel adapter starts at the first block's
-end; DoRA scales what linear layers and their adapters return."""
-READ_ALONG = ("prompt_tuning", "p_tuning")
-"""PEFT methods whose virtual tokens are positions of every sequence, which no loss reads."""
-SCORED = 0.5
-"""Share of positions whose logits a preference or a reward reads: answers without their prompts, about."""
+ANSWERS_ONLY = ("align", "reward")
+"""Stages whose losses read the logits of labelled positions only; others read those of all positions."""
 
 
 @dataclass(kw_only=True)
@@ -66,6 +53,8 @@ class Known:
     """Tokens that a sequence held, by `data_key`; of a pair, both of its sequences together."""
     width: dict[tuple[str, ...], list[float]] = field(default_factory=dict)
     """Positions, padding included, that a sequence took of the largest micro-batch; by `data_key`."""
+    scored: dict[tuple[str, ...], list[float]] = field(default_factory=dict)
+    """Share of these positions that are labelled; by `data_key`."""
     bytes_per_token: dict[str, list[float]] = field(default_factory=dict)
     """By the tokenizer's key."""
     speed: dict[str, list[float]] = field(default_factory=dict)
@@ -108,6 +97,8 @@ class Known:
             if facts.get("padded_tokens"):
                 full = (facts["micro_batch_size"] or facts["batch_size"]) * facts["sequence_length"]
                 self.width.setdefault(key, []).append(facts["padded_tokens"] / full)
+            if facts.get("scored_tokens"):
+                self.scored.setdefault(key, []).append(facts["scored_tokens"] / facts["padded_tokens"])
 
 
 def data_key(stage: str, material: Mapping[str, Any], *, tokenizer: str) -> tuple[str, ...]:
@@ -183,30 +174,27 @@ class Costs:
         model, counted = built
         size = Size.of(spec, gated=_method(node, "feed_forward") in GATED, counted=counted)
         adapters = self._adapters(node, model)
-        length, micro = settings.sequence_length, settings.micro_batch_size or settings.batch_size
         full = _sequences_at_once(node)
         fill, width = self._learned(self._known.fill, node), self._learned(self._known.width, node)
-        tokens = self._tokens(node, size.flops_per_token(length, adapters=adapters), fill or full)
+        tokens = self._tokens(
+            node, size.flops_per_token(settings.sequence_length, adapters=adapters), fill or full
+        )
         if tokens is None:
             return None
-        real, virtual = length * (width or full), _virtual_tokens(node)
-        answers = SCORED if node.stage.partition("@")[0] in ("align", "reward") else 1.0
-        cost = training_cost(
+        answers = self._answers(node)
+        cost = _training_cost(
+            node,
             size,
             tokens=tokens,
-            sequence_length=length,
-            padded_tokens=micro * (real + virtual),
-            accumulates=micro < settings.batch_size,
+            width=width or full,
+            answers=answers or 1.0,
             adapters=adapters,
-            kept=ALL if adapters is None else KEPT.get(_method(node, "peft"), ALL),
-            scored=answers * real / (real + virtual),
-            state=STATE.get(_method(node, "optimizer"), 8.0),
-            reference=_holds_reference(node) and adapters is None,
+            state_bytes=_state_bytes(node, model, adapters),
             packed_bits=_packed_bits(node, size),
             mixed=_method(node, "precision") not in ("", "fp32"),
-            recompute=settings.recompute,
         )
-        at_most = (fill is None or width is None) and node.stage.partition("@")[0] != "pretrain"
+        known = (fill, width, answers)
+        at_most = None in known and node.stage.partition("@")[0] != "pretrain"
         return replace(cost, memory=cost.memory if _covered(node) else None, at_most=at_most)
 
     def _tokens(self, node: Node, flops_per_token: float, fill: float) -> float | None:
@@ -224,6 +212,12 @@ class Costs:
         """What earlier trainings on such data measured."""
         found = values.get(data_key(node.stage, node.material, tokenizer=self._tokenizer(node)))
         return median(found) if found else None
+
+    def _answers(self, node: Node) -> float | None:
+        """Share of positions whose logits the loss reads; None where it is a part that nobody measured."""
+        if node.stage.partition("@")[0] not in ANSWERS_ONLY:
+            return 1.0
+        return self._learned(self._known.scored, node)
 
     def _tokenizer(self, node: Node) -> str:
         nodes = self._made.graph.nodes
@@ -274,19 +268,49 @@ def memory_bound(node: Node) -> float:
     size, settings = Size.of(spec, gated=_method(node, "feed_forward") in GATED), node.config
     if not hasattr(settings, "budget"):
         return 8.0 * size.parameters if "model" in node.inputs else 0.0
-    micro = settings.micro_batch_size or settings.batch_size
-    cost = training_cost(
-        size,
-        tokens=0,
-        sequence_length=settings.sequence_length,
-        padded_tokens=micro * settings.sequence_length * _sequences_at_once(node),
-        accumulates=micro < settings.batch_size,
-        reference=_holds_reference(node),
-        recompute=settings.recompute,
-        flash=_covered(node),
-    )
+    cost = _training_cost(node, size, width=_sequences_at_once(node), flash=_covered(node))
     assert cost.memory is not None
     return 1.2 * cost.memory
+
+
+def _training_cost(
+    node: Node,
+    size: Size,
+    *,
+    width: float,
+    tokens: float = 0.0,
+    answers: float = 1.0,
+    adapters: int | None = None,
+    state_bytes: float | None = None,
+    packed_bits: float | None = None,
+    mixed: bool = False,
+    flash: bool = True,
+) -> Cost:
+    """What `training_cost` says of a node's settings and methods.
+
+    Units: `width` is the positions of an item of a batch over `sequence_length`, `answers` the share of them
+    that a loss on answers reads
+    """
+    settings, choice = node.config, node.choices.get("peft")
+    peft: Any = choice.build() if adapters is not None and isinstance(choice, Choice) else None
+    micro = settings.micro_batch_size or settings.batch_size
+    real, virtual = settings.sequence_length * width, 0 if peft is None else peft.virtual_tokens()
+    return training_cost(
+        size,
+        tokens=tokens,
+        sequence_length=settings.sequence_length,
+        padded_tokens=micro * (real + virtual),
+        accumulates=micro < settings.batch_size,
+        adapters=adapters,
+        kept=ALL if peft is None else peft.kept,
+        state_bytes=state_bytes,
+        scored=_scored(node, share=answers * real / (real + virtual)),
+        reference=_needs_reference(node) and adapters is None,
+        packed_bits=packed_bits,
+        mixed=mixed,
+        recompute=settings.recompute,
+        flash=flash,
+    )
 
 
 def bytes_per_token(vocab_size: int) -> float:
@@ -315,11 +339,16 @@ def _packed_bits(node: Node, size: Size) -> float | None:
     return None
 
 
-def _virtual_tokens(node: Node) -> int:
-    choice = node.choices.get("peft")
-    if isinstance(choice, Choice) and choice.method.name in READ_ALONG:
-        return int(choice.config.num_virtual_tokens)  # type: ignore[attr-defined]
-    return 0
+def _state_bytes(node: Node, model: Any, adapters: int | None) -> float | None:
+    """What the optimizer keeps; adapters, which are not on the model of shapes, count as one long vector."""
+    choice = node.choices.get("optimizer") or node.cell.choice("optimizer")
+    if not isinstance(choice, Choice):
+        return None
+    if adapters is not None:
+        from torch import empty, nn
+
+        model = nn.ParameterList([empty(adapters, device="meta")])
+    return float(choice.build().state_bytes(model))
 
 
 def _covered(node: Node) -> bool:
@@ -338,7 +367,18 @@ def _sequences_at_once(node: Node) -> float:
     return 2.0 if node.kind == "reward" else 1.0
 
 
-def _holds_reference(node: Node) -> bool:
+def _scored(node: Node, *, share: float) -> Scored:
+    """Which logits its loss reads; a reward learns from none, and samples met their reference before."""
+    choice = node.choices.get("alignment")
+    pairs = isinstance(choice, Choice) and getattr(choice.method, "needs", None) is Needs.preferences
+    return Scored(
+        share=share,
+        picked=isinstance(choice, Choice),
+        reference=pairs and _needs_reference(node),
+    )
+
+
+def _needs_reference(node: Node) -> bool:
     """Whether an alignment keeps the model it started from beside the one it trains."""
     choice = node.choices.get("alignment")
     return isinstance(choice, Choice) and bool(getattr(choice.method, "needs_reference", False))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from harness.axes.peft import Kept
 from harness.spec import ModelSpec
 
 ADAMW_STATE = 16
@@ -19,19 +20,22 @@ GATHERED_LAYERS = 2
 """Layers whose weights ZeRO-3 holds whole at once: the one computed and the one fetched ahead."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Kept:
-    """What of a block stands until the backward pass, as far as a PEFT method changes it."""
-
-    inputs: bool = True
-    """Whether linear layers keep what they read, for a gradient of their weights or of adapters on them."""
-    outputs: int = 0
-    """How often what they return is kept as well."""
-    skipped: int = 0
-    """First blocks that keep nothing, because all that is trained lies behind them."""
-
-
 ALL = Kept()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """Which logits a loss reads."""
+
+    share: float = 1.0
+    """Share of positions that it reads."""
+    picked: bool = False
+    """Whether it learns from some of all, as an alignment does: their gradient is then put among zeros."""
+    reference: bool = False
+    """Whether a reference reads the same answers while what the policy keeps of them stands."""
+
+
+EVERY = Scored()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,10 +124,16 @@ class Size:
         scores = 0 if flash else (2 * element + 4) * self.num_heads * sequence_length
         return element * (6 * self.dim + 4 * self.width + hidden - unread + outputs) + scores
 
-    def logits(self, *, element: int, scored: float = 1.0) -> float:
-        """Bytes of logits per token: themselves, and in fp32 the log-softmax of the share `scored` and its
-        gradient."""
-        return (element + 8 * scored) * self.vocab_size
+    def logits(self, *, element: int, scored: Scored = EVERY) -> float:
+        """Bytes of logits per token: themselves, and in fp32 the log-softmax of those scored and its
+        gradient.
+
+        A reference's log-softmax stands beside the policy's; where some are picked, backward holds zeros,
+        their sum with the gradient, and the gradient
+        """
+        read = element + 8 * scored.share + (4 * scored.share if scored.reference else 0)
+        spread = element * (2 + scored.share) if scored.picked else 0
+        return max(read, spread) * self.vocab_size
 
     def activations(
         self,
@@ -132,7 +142,7 @@ class Size:
         element: int,
         flash: bool,
         recompute: bool,
-        scored: float = 1.0,
+        scored: Scored = EVERY,
         kept: Kept = ALL,
     ) -> float:
         """Bytes kept per token; with recomputation each block's input, and one block whole."""
@@ -153,7 +163,7 @@ class Cost:
     disk: float | None = None
     seconds: float | None = None
     at_most: bool = False
-    """Whether sequences were taken to be full, as nothing is known of how long they are."""
+    """Whether sequences were taken to be full, or all of them answers, as nothing is known of them."""
 
 
 def training_cost(
@@ -165,8 +175,8 @@ def training_cost(
     accumulates: bool = False,
     adapters: int | None = None,
     kept: Kept = ALL,
-    state: float = 8.0,
-    scored: float = 1.0,
+    state_bytes: float | None = None,
+    scored: Scored = EVERY,
     reference: bool = False,
     packed_bits: float | None = None,
     mixed: bool = False,
@@ -175,11 +185,11 @@ def training_cost(
 ) -> Cost:
     """FLOPs, peak tensor bytes and size on disk of a training on one device in fp32 or mixed precision.
 
-    A micro-batch holds `padded_tokens` positions at most, padding included, of which the loss reads the share
+    A micro-batch holds `padded_tokens` positions at most, padding included, of which the loss reads those
     `scored`; where a step `accumulates` several, gradients stand beside all activations, else they take their
-    place. `adapters` are the only weights trained, None where all are; the optimizer keeps `state` bytes for
-    each; `reference` says whether a frozen copy of the model is held too; linear layers take `packed_bits` a
-    weight where they are quantized
+    place. `adapters` are the only weights trained, None where all are; the optimizer keeps `state_bytes`, two
+    moments where None; `reference` says whether a frozen copy of the model is held too; linear layers take
+    `packed_bits` a weight where they are quantized
     """
     element = 2 if mixed else 4
     trained = size.parameters if adapters is None else adapters
@@ -192,7 +202,7 @@ def training_cost(
     working = activations + gradients if accumulates else max(activations, gradients)
     return Cost(
         flops=tokens * size.flops_per_token(sequence_length, adapters=adapters),
-        memory=4 * weights - saved + state * trained + working,
+        memory=4 * weights - saved + (8.0 * trained if state_bytes is None else state_bytes) + working,
         disk=4.0 * trained,
     )
 

@@ -109,7 +109,7 @@ class Trainer:
         self.on_gradients = methods.actors(self.model, "on_gradients")
         self.meter = Meter.of(source, settings.budget, flops_per_token=flops)
         self.curve = Curve(log_every=settings.log_every, device=self.device)
-        self.peak_memory = self.padded_tokens = 0
+        self.peak_memory = self.padded_tokens = self.scored_tokens = 0
         self.rolls_back = any(acts(type(method), "verdict") for method in methods.stabilizers)
         if self.rolls_back and not settings.checkpoint_every:
             raise ConfigError("spike_rollback returns to checkpoints; set checkpoint_every above 0")
@@ -165,11 +165,15 @@ class Trainer:
         self.gradients.zero()
         self.curve.add(result.loss, facts)
 
+    def _micro(self, size: int) -> tuple[slice, int]:
+        """This process's sequences of a global batch, and how many of them a micro-batch has."""
+        rank, processes = self.methods.parallelism.data_rank()
+        share = size // processes
+        return slice(rank * share, (rank + 1) * share), min(self.gradients.micro_batch_size or share, share)
+
     def _padded_tokens(self, batch: Batch, size: int) -> int:
         """Positions of this process's largest micro-batch."""
-        share = size // self.methods.parallelism.data_rank()[1]
-        micro = min(self.gradients.micro_batch_size or share, share)
-        return measure.padded_tokens(batch, sequences=micro)
+        return measure.padded_tokens(batch, sequences=self._micro(size)[1])
 
     @contextmanager
     def _traced(self, batch: Batch, size: int) -> Iterator[None]:
@@ -186,7 +190,10 @@ class Trainer:
             self.peak_memory = max(self.peak_memory, tracker.peak)
         else:
             yield
-        self.padded_tokens = self._padded_tokens(batch, size)  # a micro-batch that did not fit was halved
+        own, micro = self._micro(size)  # a micro-batch that did not fit was halved
+        self.padded_tokens = measure.padded_tokens(batch, sequences=micro)
+        local = {name: value[own] for name, value in batch.items()}
+        self.scored_tokens = measure.scored_tokens(local, sequences=micro)
 
     def _look(self, step: int) -> bool:
         """A logging step: the only place where the host reads from the device. False after a rollback."""
@@ -256,6 +263,7 @@ class Trainer:
             "micro_batch_size": self.gradients.micro_batch_size,
             "peak_memory": self.peak_memory,
             "padded_tokens": self.padded_tokens,
+            "scored_tokens": self.scored_tokens,
             "rollbacks": self.rollbacks,
         }
         # Sharing the checkpoint's folder, processes let one of them write.
@@ -280,6 +288,7 @@ class Trainer:
             stabilizer.load_state_dict(saved)
         self.gradients.micro_batch_size = state["micro_batch_size"]
         self.peak_memory, self.padded_tokens = state["peak_memory"], state["padded_tokens"]
+        self.scored_tokens = state["scored_tokens"]
         self.rollbacks = state["rollbacks"]
 
     def _tensors(self) -> list[Any]:
@@ -307,6 +316,7 @@ class Trainer:
             "optimizer_memory": measure.num_bytes(self._states()),
             "peak_memory": self.peak_memory,
             "padded_tokens": self.padded_tokens,
+            "scored_tokens": self.scored_tokens,
             "resident_memory": measure.resident_bytes(),
             "micro_batch_size": self.gradients.micro_batch_size,
             "budget": {"unit": self.settings.budget.unit.value, "amount": self.settings.budget.amount},

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.axes.quantizer import PackedLinear
+from harness.data.template import IGNORED
 
 PEAKS = {
     "B200": 2250e12,
@@ -123,6 +124,16 @@ def padded_tokens(batch: Mapping[str, Tensor], *, sequences: int) -> int:
     """
     widths = [value.shape[1] for name, value in batch.items() if name.endswith("input_ids")]
     return sequences * len(widths) * max(widths, default=0)
+
+
+def scored_tokens(batch: Mapping[str, Tensor], *, sequences: int) -> int:
+    """Most labels that so many sequences in a row have: whose logits a loss on answers reads."""
+    labels = [value != IGNORED for name, value in batch.items() if name.endswith("labels_BT")]
+    counts = [
+        sum(int(value[start : start + sequences].sum()) for value in labels)
+        for start in range(0, max(map(len, labels), default=0), sequences)
+    ]
+    return max(counts, default=0)
 
 
 def num_bytes(values: Iterable[Any]) -> int:

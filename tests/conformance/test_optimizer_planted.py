@@ -68,6 +68,23 @@ class Careless(Optimizer):
         return torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
 
 
+class Hoarder(Optimizer):
+    """Keeps an average of the weights that it does not declare."""
+
+    name = "hoarder"
+    moments = 1
+
+    def build(self, model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
+        class Step(torch.optim.SGD):
+            def step(self, closure: Any = None) -> None:  # type: ignore[override]
+                super().step()
+                for group in self.param_groups:
+                    for p in group["params"]:
+                        self.state[p].setdefault("average", p.detach().clone())
+
+        return Step(self.groups(model), lr=learning_rate, momentum=0.9)
+
+
 class Uphill(Optimizer):
     """Climbs."""
 
@@ -84,6 +101,7 @@ class Uphill(Optimizer):
         (Forgetful, suite.test_a_resumed_optimizer_continues_bit_for_bit),
         (Greedy, suite.test_decay_shrinks_matrices_and_spares_vectors),
         (Careless, suite.test_decay_shrinks_matrices_and_spares_vectors),
+        (Hoarder, suite.test_its_state_takes_the_bytes_it_declares),
         (Uphill, suite.test_it_learns),
     ],
 )

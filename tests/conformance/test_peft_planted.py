@@ -53,6 +53,15 @@ class Forgetful(LoRA):  # type: ignore[misc]
         return super().apply(model)  # type: ignore[no-any-return]
 
 
+class Modest(LoRA):  # type: ignore[misc]
+    """Says that it lengthens sequences, and does not."""
+
+    name = "modest"
+
+    def virtual_tokens(self) -> int:
+        return 3
+
+
 class Lossy(LoRA):  # type: ignore[misc]
     """Drops the update when it merges."""
 
@@ -78,6 +87,7 @@ class Miscounting(LoRA):  # type: ignore[misc]
         (Leaky, suite.test_nothing_else_moves),
         (Stuck, suite.test_switched_off_it_is_the_base),
         (Forgetful, suite.test_a_saved_adapter_comes_back),
+        (Modest, suite.test_a_sequence_is_longer_by_the_virtual_tokens),
         (Lossy, suite.test_merged_equals_unmerged),
         (Miscounting, suite.test_the_parameter_count_is_the_formula),
     ],

@@ -13,10 +13,12 @@ import pytest
 import torch
 
 from harness.conformance.tiny import FakeRun, TinyModel, TinySource, methods
+from harness.data.template import IGNORED
 from harness.errors import ConfigError, DivergedError
 from harness.training.gradients import Gradients
 from harness.training.loop import train
 from harness.training.losses import language_modeling_loss
+from harness.training.measure import scored_tokens
 from harness.training.settings import Budget, Settings, Unit
 
 
@@ -146,6 +148,15 @@ def test_a_loss_that_explodes_is_divergence(tmp_path: Path) -> None:
             settings=settings(learning_rate=30.0, budget=Budget(unit=Unit.steps, amount=100)),
             methods=methods(),
         )
+
+
+def test_scored_positions_are_those_of_the_micro_batch_with_the_most_labels() -> None:
+    labels = torch.full((4, 6), IGNORED)
+    labels[0, :5] = labels[2, :2] = labels[3, :4] = 1
+    batch = {"chosen_labels_BT": labels, "rejected_labels_BT": labels[:, :4], "chosen_input_ids": labels}
+    assert scored_tokens(batch, sequences=4) == 11 + 10
+    assert scored_tokens(batch, sequences=2) == 6 + 6
+    assert scored_tokens({"input_ids": labels}, sequences=2) == 0
 
 
 def test_micro_batches_shrink_until_they_fit(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from harness import ConfigError, Method, Optimizer, hookimpl
+from harness import ConfigError, Method, Optimizer, hookimpl, trained_parameters
 
 
 class Adafactor(Optimizer):
@@ -41,6 +41,14 @@ class Adafactor(Optimizer):
         return torch.optim.Adafactor(
             self.groups(model), lr=learning_rate, beta2_decay=self.config.decay_exponent, d=self.config.clip
         )
+
+    def state_bytes(self, model: nn.Module) -> int:
+        """Row and column means of the last two dimensions; a vector's second moment whole."""
+        numbers = 0
+        for p in trained_parameters(model):
+            rows_columns = p.numel() // p.shape[-1] + p.numel() // p.shape[-2] if p.ndim > 1 else p.numel()
+            numbers += rows_columns * p.element_size()
+        return numbers
 
 
 @hookimpl

@@ -3,9 +3,12 @@
 import torch
 from torch import nn
 
-from harness import Method, MissingExtraError, hookimpl
+from harness import Method, MissingExtraError, hookimpl, trained_parameters
 
 from ._adam import Moments
+
+LEAST, BLOCK = 4096, 256
+"""bitsandbytes packs tensors from so many numbers on, with a scale for each block."""
 
 
 class Adam8bit(Moments):
@@ -31,6 +34,13 @@ class Adam8bit(Moments):
             self.groups(model), lr=learning_rate, betas=self.betas, eps=self.config.eps
         )
         return built
+
+    def state_bytes(self, model: nn.Module) -> int:
+        """A byte a number and a scale for every 256 of them, twice, and the two tables of codes."""
+        large = [p.numel() for p in trained_parameters(model) if p.numel() >= LEAST]
+        small = sum(p.numel() for p in trained_parameters(model) if p.numel() < LEAST)
+        packed = sum(size + 4 * -(-size // BLOCK) for size in large)
+        return 2 * packed + (2 * 256 * 4 if large else 0) + 2 * 4 * small
 
 
 @hookimpl

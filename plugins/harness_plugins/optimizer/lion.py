@@ -17,6 +17,7 @@ class Lion(Optimizer):
     """
 
     name = "lion"
+    moments = 1
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Optimizer.Config):

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness import Method, Optimizer, hookimpl
+from harness import Method, Optimizer, hookimpl, trained_parameters
 
 COEFFICIENTS = (3.4445, -4.775, 2.0315)
 """Of the quintic iteration, chosen for the steepest slope at 0."""
@@ -39,11 +39,7 @@ class Muon(Optimizer):
     config: Config
 
     def build(self, model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
-        outer = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-        head = getattr(model, "get_output_embeddings", lambda: None)()
-        head = getattr(model, "lm_head", None) if head is None else head
-        if head is not None:
-            outer.add(id(head.weight))
+        outer = outer_weights(model)
         groups: list[dict[str, Any]] = []
         for group in self.groups(model):
             hidden = [p for p in group["params"] if p.ndim == 2 and id(p) not in outer]
@@ -55,6 +51,22 @@ class Muon(Optimizer):
             group |= {"beta": self.config.beta, "iterations": self.config.iterations}
         betas = (self.config.beta1, self.config.beta2)
         return _Muon(groups, lr=learning_rate, betas=betas, eps=self.config.eps, fused=True)
+
+    def state_bytes(self, model: nn.Module) -> int:
+        """One tensor for hidden matrices, two for the rest."""
+        outer = outer_weights(model)
+        return sum(
+            (1 if p.ndim == 2 and id(p) not in outer else 2) * p.numel() * p.element_size()
+            for p in trained_parameters(model)
+        )
+
+
+def outer_weights(model: nn.Module) -> set[int]:
+    """Identities of the embeddings' and the output head's weights."""
+    outer = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    head = getattr(model, "lm_head", None) if head is None else head
+    return outer if head is None else outer | {id(head.weight)}
 
 
 class _Muon(torch.optim.AdamW):

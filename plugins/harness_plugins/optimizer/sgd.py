@@ -28,6 +28,10 @@ class Sgd(Optimizer):
 
     config: Config
 
+    @property
+    def moments(self) -> int:  # type: ignore[override]
+        return 1 if self.config.beta else 0
+
     def build(self, model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
         return torch.optim.SGD(
             self.groups(model),

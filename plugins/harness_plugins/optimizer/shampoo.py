@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness import ConfigError, Method, Optimizer, hookimpl
+from harness import ConfigError, Method, Optimizer, hookimpl, trained_parameters
 
 
 class Shampoo(Optimizer):
@@ -41,6 +41,16 @@ class Shampoo(Optimizer):
     def build(self, model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
         options = {name: getattr(self.config, name) for name in ("eps", "every", "max_dim")}
         return _Shampoo(self.groups(model), {"lr": learning_rate, "steps": 0, **options})
+
+    def state_bytes(self, model: nn.Module) -> int:
+        """Two square matrices for each dimension that is preconditioned."""
+        squares = (
+            size**2 * p.element_size()
+            for p in trained_parameters(model)
+            for size in p.shape
+            if size <= self.config.max_dim
+        )
+        return 2 * sum(squares)
 
 
 class _Shampoo(torch.optim.Optimizer):

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness import ConfigError, Method, Optimizer, hookimpl
+from harness import ConfigError, Method, Optimizer, hookimpl, trained_parameters
 
 
 class Soap(Optimizer):
@@ -46,6 +46,16 @@ class Soap(Optimizer):
         names = ("beta1", "beta2", "eps", "every", "max_dim")
         options = {name: getattr(self.config, name) for name in names}
         return _Soap(self.groups(model), {"lr": learning_rate, "steps": 0, **options})
+
+    def state_bytes(self, model: nn.Module) -> int:
+        """Adam's, and two square matrices for each side that is preconditioned."""
+        group = {"max_dim": self.config.max_dim}
+        squares = (
+            p.shape[side] ** 2 * p.element_size()
+            for p in trained_parameters(model)
+            for side in sides(p, group)
+        )
+        return super().state_bytes(model) + 2 * sum(squares)
 
 
 class _Soap(torch.optim.Optimizer):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness import ConfigError, Peft, match_modules, replace_module
+from harness import ConfigError, Kept, Peft, match_modules, replace_module
 
 from ._own import OwnPeft, Wrapper
 
@@ -72,6 +72,7 @@ class BottleneckPeft(OwnPeft):
 
     Config = BottleneckConfig
     config: BottleneckConfig
+    kept = Kept(inputs=False)
     usual: Sequence[str] = ()
     """Modules that get an adapter where the options name none."""
     wrapper: type[Serial] = Serial

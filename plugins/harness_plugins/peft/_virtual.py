@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from harness import ConfigError, Peft, Problem
+from harness import ConfigError, Kept, Peft, Problem
 
 from ._library import LibraryPeft
 
@@ -51,6 +51,7 @@ class VirtualTokens(LibraryPeft):
 
     Config = VirtualConfig
     config: VirtualConfig
+    kept = Kept(inputs=False)
 
     @classmethod
     def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
@@ -62,6 +63,9 @@ class VirtualTokens(LibraryPeft):
                 message=f"virtual tokens stand before a sequence, and instruction_strategy="
                 f"{strategy.method.name} packs several conversations into one; use proportional",
             )
+
+    def virtual_tokens(self) -> int:
+        return self.config.num_virtual_tokens
 
     def apply(self, model: nn.Module) -> nn.Module:
         wrapped = super().apply(model)

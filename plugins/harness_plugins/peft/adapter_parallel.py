@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness import Method, hookimpl
+from harness import Kept, Method, hookimpl
 
 from ._bottleneck import BottleneckConfig, BottleneckPeft, Parallel
 
@@ -16,6 +16,7 @@ class AdapterParallel(BottleneckPeft):
     """
 
     name = "adapter_parallel"
+    kept = Kept(inputs=False, skipped=1)  # the first adapter stands at the first block's end
     usual = ("mlp",)
     wrapper = Parallel
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness import Method, PackedLinear, hookimpl, linear_layers
+from harness import Kept, Method, PackedLinear, hookimpl, linear_layers
 
 from ._library import layer_size
 from ._own import OwnPeft
@@ -23,6 +23,7 @@ class BitFit(OwnPeft):
     """
 
     name = "bitfit"
+    kept = Kept(inputs=False)
 
     def apply(self, model: nn.Module) -> nn.Module:
         model.requires_grad_(False)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from harness import Method, hookimpl
+from harness import Kept, Method, hookimpl
 
 from ._library import LowRank, LowRankConfig, layer_size, linear_targets
 
@@ -19,6 +19,7 @@ class DoRA(LowRank):
     """
 
     name = "dora"
+    kept = Kept(outputs=2)  # scaled: what a layer returns, and what its adapter does
 
     @dataclass(frozen=True, kw_only=True)
     class Config(LowRankConfig):

@@ -8,7 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness import ConfigError, IncompatibleError, Method, Peft, hookimpl, match_modules, replace_module
+from harness import (
+    ConfigError,
+    IncompatibleError,
+    Kept,
+    Method,
+    Peft,
+    hookimpl,
+    match_modules,
+    replace_module,
+)
 
 from ._own import OwnPeft, Wrapper
 
@@ -73,6 +82,7 @@ class LlamaAdapter(OwnPeft):
 
     name = "llama_adapter"
     prefix = "base_model.model."
+    kept = Kept(inputs=False)
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Peft.Config):

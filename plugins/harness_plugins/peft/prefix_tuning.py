@@ -8,6 +8,7 @@ from torch import nn
 
 from harness import Method, hookimpl
 
+from ._library import LinearConfig, layer_size, linear_targets
 from ._virtual import EncodedConfig, VirtualTokens
 
 
@@ -31,6 +32,20 @@ class PrefixTuning(VirtualTokens):
             prefix_projection=True,
             task_type="CAUSAL_LM",
         )
+
+    def virtual_tokens(self) -> int:
+        return 0  # keys and values only
+
+    def trainable_parameters(self, model: nn.Module) -> int | None:
+        """Embeddings P x k and the MLP k -> h -> 2 L k, where k is the width of a layer's keys; None for a
+        model whose layers do not name them."""
+        layers = linear_targets(model, LinearConfig())
+        keys = [layer_size(layer)[1] for name, layer in layers.items() if name.endswith("self_attn.k_proj")]
+        if not keys:
+            return None
+        k, h = keys[0], self.config.hidden
+        mlp = (k * h + h) + (h + 1) * 2 * len(keys) * k
+        return self.config.num_virtual_tokens * k + mlp
 
 
 @hookimpl

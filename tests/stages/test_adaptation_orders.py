@@ -83,6 +83,8 @@ def test_a_reward_must_be_chosen_and_trained() -> None:
 def test_packing_and_virtual_tokens_are_refused() -> None:
     found = problems("peft", CHAINED, "peft=prefix_tuning", "instruction_strategy=packing")
     assert "packs several conversations" in found
+    found = problems("peft", CHAINED, "peft=prompt_tuning", "instruction_strategy=with_pretraining_data")
+    assert "packs several documents of pretraining data" in found
 
 
 @pytest.mark.parametrize(

@@ -57,11 +57,15 @@ class VirtualTokens(LibraryPeft):
     def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
         yield from super().check(config, cell, meta_model)
         strategy = cell.choice("instruction_strategy", stage="instruct")
-        if strategy is not None and "instruct" in cell.stages and strategy.build().packs():
+        if strategy is None or "instruct" not in cell.stages:
+            return
+        packing, name = strategy.build(), strategy.method.name
+        if packing.packs() or packing.pretraining_share():
+            several = "conversations" if packing.packs() else "documents of pretraining data"
             yield Problem(
                 where=f"peft={cls.name}",
-                message=f"virtual tokens stand before a sequence, and instruction_strategy="
-                f"{strategy.method.name} packs several conversations into one; use proportional",
+                message=f"virtual tokens stand before a sequence, and instruction_strategy={name} packs "
+                f"several {several} into one; use proportional",
             )
 
     def virtual_tokens(self) -> int:

@@ -35,6 +35,7 @@ class Lines:
         self._running: dict[str, tuple[Node, float, str]] = {}
         self._last = time.monotonic()
         self._begun = time.monotonic()
+        self._logs = plan.graph.store.root / "logs"
         self._pace, self._stages = Pace(plan.graph.store), stages_of(plan)
         self._open = {cell.cell.id: cell.keys for cell in plan.cells}
         """Stages of the cells that have not ended."""
@@ -50,7 +51,9 @@ class Lines:
         self._running.pop(node.key, None)
         # Why a sweep pauses is said once, when it does.
         reason = f": {outcome.reason}" if outcome.reason and outcome.status != FULL else ""
-        self.say(f"{node.title}  {outcome.status} in {seconds:.1f} s{reason}")
+        step = f" at step {outcome.step}" if outcome.step is not None else ""
+        log = f" (log: {self._logs / node.key}.log)" if outcome.status in ("failed", "lost") else ""
+        self.say(f"{node.title}  {outcome.status} in {seconds:.1f} s{step}{reason}{log}")
 
     def cell_finished(self, cell: PlannedCell, outcome: Outcome, *, reused: bool) -> None:
         self._done[outcome.status] += 1

@@ -132,7 +132,7 @@ class Live(Lines):
     def _seen(self) -> str:
         """The progress, read anew as often as a slow store bears."""
         began = time.monotonic()
-        if began >= self._looks:
+        if began >= self._looks or not self._open:
             self._shown = self._progress()
             ended = time.monotonic()
             self._looks = ended + max(EVERY / 5, 20 * (ended - began))

@@ -18,9 +18,10 @@ from harness.store import Store
 from harness.store.claims import _owner
 from harness.sweep import progress, storekeeping
 from harness.sweep.compare import _verdict, diff, differences
-from harness.sweep.execute import Task
-from harness.sweep.manifest import find_record, write_manifest
+from harness.sweep.execute import STEPS, Task
+from harness.sweep.manifest import find_record, stages_of, write_manifest
 from harness.sweep.outcome import Outcome
+from harness.sweep.pace import Pace
 from harness.sweep.plan import Plan
 from harness.sweep.record import write
 from harness.sweep.watch import Watch
@@ -242,3 +243,13 @@ def test_a_sweep_names_whom_it_waits_for_and_how_long_the_rest_takes(
     for cell in plan.cells:
         live.cell_finished(cell, Outcome(status="failed"), reused=True)
     assert "left" not in live._progress(), "what no open cell asks for is not waited for"
+
+
+def test_a_training_under_way_counts_by_its_own_progress(plan: Plan, own_store: Path) -> None:
+    store, key = plan.graph.store, unfinished(plan, "beta")
+    holder = {"since": time.time() - 300.0}
+    (store.checkpoints(key) / STEPS).write_text('{"step": 3, "progress": 0.25}\n')
+    stages, pace = stages_of(plan), Pace(store)
+    assert pace.stored(stages) == 6
+    left = pace.left(stages, asked=plan.cells[0].keys, running={key: holder})
+    assert left == pytest.approx(900.0, abs=30.0)

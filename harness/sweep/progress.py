@@ -69,7 +69,7 @@ class Lines:
         if time.monotonic() - self._last < EVERY:
             return
         for node, started, text in self._running.values():
-            self.say(f"{node.title}  running for {time.monotonic() - started:.0f} s  {text}".rstrip())
+            self.say(f"{self._name(node)}  running for {time.monotonic() - started:.0f} s  {text}".rstrip())
         if not self._running and elsewhere:
             self.say(self._others(elsewhere))
         elif not self._running and waiting:
@@ -80,6 +80,10 @@ class Lines:
     def say(self, text: str) -> None:
         self._last = time.monotonic()
         print(f"[{time.monotonic() - self._begun:6.1f} s] {text}", file=self._stream, flush=True)
+
+    def _name(self, node: Node) -> str:
+        """A stage, and which of its kind."""
+        return f"{node.title} {self._stages[node.key]['levels']}".strip()
 
     def _progress(self) -> str:
         """Stages of the whole sweep, whoever makes them, and how long the rest takes."""
@@ -154,7 +158,7 @@ class Live(Lines):
         if waiting and not self._running and not elsewhere:
             table.add_row("", ALONE)
         for node, started, text in self._running.values():
-            table.add_row(f"  {node.title}", f"{time.monotonic() - started:5.0f} s  {text}")
+            table.add_row(f"  {self._name(node)}", f"{time.monotonic() - started:5.0f} s  {text}")
         return table
 
 

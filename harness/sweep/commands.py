@@ -18,7 +18,7 @@ from harness.store import Store
 from harness.sweep.crew import Crew, serve
 from harness.sweep.launch import WORKER, Hydra, job_overrides, launch, options, read_plan
 from harness.sweep.manifest import write_manifest
-from harness.sweep.outcome import STATUSES
+from harness.sweep.outcome import STATUSES, Outcome
 from harness.sweep.plan import Plan, make_plan
 from harness.sweep.progress import Lines, Live, view
 from harness.sweep.record import look_before
@@ -30,6 +30,8 @@ FULL_EXIT = 75
 """EX_TEMPFAIL: the same command goes on once there is room."""
 INTERRUPTED_EXIT = 130
 TERMINATED_EXIT = 143
+REASONS = 5
+"""How many different reasons stand below the last table."""
 NO_ROOM = Need(processes=0)
 """Of a worker that runs nothing: it counts what others have done."""
 _QUIET = {
@@ -167,13 +169,13 @@ def _execute(
     finally:
         if isinstance(shown, Live):
             shown.close()
-    outcomes = Counter(outcome.status for outcome in worker.outcomes.values())
-    print_outcomes(made, outcomes)
-    ended = len(made.cells) == sum(outcomes.values())
+    outcomes = {outcome.status for outcome in worker.outcomes.values()}
+    print_outcomes(made, list(worker.outcomes.values()))
+    ended = len(made.cells) == len(worker.outcomes)
     if code:
         return code, False
     unfinished = not ended and room in (None, NO_ROOM)
-    return (0 if set(outcomes) <= {"ok", "incompatible"} and not unfinished else 1), ended
+    return (0 if outcomes <= {"ok", "incompatible"} and not unfinished else 1), ended
 
 
 def prepare_environment(made: Plan) -> None:
@@ -185,17 +187,35 @@ def prepare_environment(made: Plan) -> None:
             os.environ.setdefault(name, "1")
 
 
-def print_outcomes(made: Plan, outcomes: Counter[str]) -> None:
-    """The last table: how many cells ended how."""
+def print_outcomes(made: Plan, outcomes: Sequence[Outcome]) -> None:
+    """The last table: how many cells ended how; below it why, and how to try again what is final."""
     console = Console()
+    counts = Counter(outcome.status for outcome in outcomes)
     table = Table("outcome", "cells")
     for status in STATUSES:
-        if outcomes[status]:
-            table.add_row(status, str(outcomes[status]))
-    unfinished = len(made.cells) - sum(outcomes.values())
+        if counts[status]:
+            table.add_row(status, str(counts[status]))
+    unfinished = len(made.cells) - len(outcomes)
     if unfinished:
         table.add_row("unfinished", str(unfinished))
     console.print(table)
-    console.print(
-        f"Records: {made.graph.store.root / 'records' / made.name}", highlight=False, soft_wrap=True
+    lines = _reasons(outcomes)
+    again = [status for status in STATUSES if counts[status] and status not in ("ok", "incompatible")]
+    if again:
+        lines.append(f"The same command does not try these again; hydra.sweeper.retry={','.join(again)} does")
+    for line in (*lines, f"Records: {made.graph.store.root / 'records' / made.name}"):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _reasons(outcomes: Sequence[Outcome]) -> list[str]:
+    """Why cells did not end well, the most frequent reasons first."""
+    found = Counter(
+        (outcome.status, outcome.stage, next(iter(outcome.reason.splitlines()), ""))
+        for outcome in outcomes
+        if outcome.status != "ok"
     )
+    lines = []
+    for (status, stage, reason), number in found.most_common(REASONS):
+        where = f" at {stage}" if stage else ""
+        lines.append(f"{status}{where} ({number}): {reason}")
+    return lines + ([f"and {len(found) - REASONS} other reasons"] if len(found) > REASONS else [])

@@ -37,10 +37,30 @@ def write_manifest(plan: Plan) -> None:
 
 def stages_of(plan: Plan) -> dict[str, dict[str, Any]]:
     """The stages of a plan by key, as far as whoever shows them needs to know."""
-    nodes = plan.graph.nodes
+    nodes, levels = plan.graph.nodes, _levels(plan)
     return {
-        key: {"title": nodes[key].title, "stage": nodes[key].stage, "inputs": nodes[key].inputs}
+        key: {
+            "title": nodes[key].title,
+            "stage": nodes[key].stage,
+            "inputs": nodes[key].inputs,
+            "levels": levels.get(key, ""),
+        }
         for key in plan.wanted()
+    }
+
+
+def _levels(plan: Plan) -> dict[str, str]:
+    """Of each stage, `optimizer=lion seed=1`: levels that all cells asking for it share, and others lack."""
+    places = [(cell.keys, {**cell.levels, "seed": str(cell.seed)}) for cell in plan.cells]
+    every = set(places[0][1].items()).intersection(*(p.items() for _, p in places)) if places else set()
+    shared: dict[str, dict[str, str]] = {}
+    for keys, place in places:
+        for key in keys:
+            known = shared.setdefault(key, place)
+            shared[key] = {name: label for name, label in known.items() if place.get(name) == label}
+    return {
+        key: " ".join(f"{name}={label}" for name, label in found.items() if (name, label) not in every)
+        for key, found in shared.items()
     }
 
 

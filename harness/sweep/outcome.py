@@ -55,7 +55,8 @@ class Outcome:
 
 def from_exception(error: BaseException, *, stage: str) -> Outcome:
     """The outcome that an exception inside a stage stands for."""
-    text = f"{type(error).__name__}: {error}" if not isinstance(error, HarnessError) else str(error)
+    named = ": ".join(filter(None, (type(error).__name__, str(error))))
+    text = str(error) if isinstance(error, HarnessError) else named
     details = "".join(traceback.format_exception(error))
     status, step = "failed", None
     if is_disk_full(error):

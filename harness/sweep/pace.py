@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from harness.store import Store
+from harness.sweep.execute import STEPS, read_steps
 
 Stages = Mapping[str, Mapping[str, Any]]
 """Stages by key as a manifest describes them: title, stage, inputs."""
@@ -47,12 +48,22 @@ class Pace:
         for key in self._took.keys() & stages.keys():
             for name in (stages[key]["title"], stages[key]["stage"], ""):
                 took.setdefault(name, []).append(self._took[key])
+        whole = {key: total for key in running if (total := self._whole(key, since(running[key])))}
+        for key, total in whole.items():
+            took.setdefault(stages[key]["title"], []).append(total)
         left = 0.0
         for key in _with_inputs(stages, asked) - self._took.keys():
             about = stages[key]
             known = took.get(about["title"]) or took.get(about["stage"]) or took.get("") or [0.0]
-            left += max(0.0, median(known) - (since(running[key]) if key in running else 0.0))
+            passed = since(running[key]) if key in running else 0.0
+            left += max(0.0, whole.get(key, median(known)) - passed)
         return left / max(1, len(running))
+
+    def _whole(self, key: str, passed: float) -> float:
+        """What a running training will have taken, by its progress; 0 where it has told none."""
+        steps = read_steps(self._store.root / "partial" / key / STEPS)
+        progress = steps[-1][1].get("progress", 0.0) if steps else 0.0
+        return passed / progress if progress else 0.0
 
 
 def since(holder: Mapping[str, Any]) -> float:
@@ -69,7 +80,7 @@ def duration(seconds: float) -> str:
 
 def left_text(seconds: float) -> str:
     """What follows a count of stages, `, about 10 min left at this pace`; nothing where nothing is known."""
-    return f", about {duration(seconds)} left at this pace" if seconds else ""
+    return f", about {duration(seconds)} left at this pace" if seconds >= 1 else ""
 
 
 def _with_inputs(stages: Stages, asked: Iterable[str]) -> set[str]:

@@ -35,6 +35,7 @@ class Lines:
         self._running: dict[str, tuple[Node, float, str]] = {}
         self._last = time.monotonic()
         self._begun = time.monotonic()
+        self._logs = plan.graph.store.root / "logs"
         self._pace, self._stages = Pace(plan.graph.store), stages_of(plan)
         self._open = {cell.cell.id: cell.keys for cell in plan.cells}
         """Stages of the cells that have not ended."""
@@ -50,7 +51,9 @@ class Lines:
         self._running.pop(node.key, None)
         # Why a sweep pauses is said once, when it does.
         reason = f": {outcome.reason}" if outcome.reason and outcome.status != FULL else ""
-        self.say(f"{node.title}  {outcome.status} in {seconds:.1f} s{reason}")
+        step = f" at step {outcome.step}" if outcome.step is not None else ""
+        log = f" (log: {self._logs / node.key}.log)" if outcome.status in ("failed", "lost") else ""
+        self.say(f"{node.title}  {outcome.status} in {seconds:.1f} s{step}{reason}{log}")
 
     def cell_finished(self, cell: PlannedCell, outcome: Outcome, *, reused: bool) -> None:
         self._done[outcome.status] += 1
@@ -66,7 +69,7 @@ class Lines:
         if time.monotonic() - self._last < EVERY:
             return
         for node, started, text in self._running.values():
-            self.say(f"{node.title}  running for {time.monotonic() - started:.0f} s  {text}".rstrip())
+            self.say(f"{self._name(node)}  running for {time.monotonic() - started:.0f} s  {text}".rstrip())
         if not self._running and elsewhere:
             self.say(self._others(elsewhere))
         elif not self._running and waiting:
@@ -77,6 +80,10 @@ class Lines:
     def say(self, text: str) -> None:
         self._last = time.monotonic()
         print(f"[{time.monotonic() - self._begun:6.1f} s] {text}", file=self._stream, flush=True)
+
+    def _name(self, node: Node) -> str:
+        """A stage, and which of its kind."""
+        return f"{node.title} {self._stages[node.key]['levels']}".strip()
 
     def _progress(self) -> str:
         """Stages of the whole sweep, whoever makes them, and how long the rest takes."""
@@ -129,7 +136,7 @@ class Live(Lines):
     def _seen(self) -> str:
         """The progress, read anew as often as a slow store bears."""
         began = time.monotonic()
-        if began >= self._looks:
+        if began >= self._looks or not self._open:
             self._shown = self._progress()
             ended = time.monotonic()
             self._looks = ended + max(EVERY / 5, 20 * (ended - began))
@@ -151,7 +158,7 @@ class Live(Lines):
         if waiting and not self._running and not elsewhere:
             table.add_row("", ALONE)
         for node, started, text in self._running.values():
-            table.add_row(f"  {node.title}", f"{time.monotonic() - started:5.0f} s  {text}")
+            table.add_row(f"  {self._name(node)}", f"{time.monotonic() - started:5.0f} s  {text}")
         return table
 
 

@@ -108,12 +108,15 @@ class Watch:
             Text(f"stages: {stored} of {len(stages)} in the store{left_text(left)}"),
         ]
         if running:
-            table = Table("running", "on", Column("for", justify="right"), box=None, padding=(0, 2, 0, 0))
+            table = Table(
+                "running", "of", "on", Column("for", justify="right"), box=None, padding=(0, 2, 0, 0)
+            )
             table.add_column("memory", justify="right")
             table.add_column("cores", justify="right")
             table.add_column("progress")
             for key, holder in running.items():
-                table.add_row(stages[key]["title"], *self._row(key, holder))
+                about = stages[key]
+                table.add_row(about["title"], about.get("levels", ""), *self._row(key, holder))
             parts.append(table)
         return parts, waiting
 

@@ -18,9 +18,10 @@ from harness.store import Store
 from harness.store.claims import _owner
 from harness.sweep import progress, storekeeping
 from harness.sweep.compare import _verdict, diff, differences
-from harness.sweep.execute import Task
-from harness.sweep.manifest import find_record, write_manifest
+from harness.sweep.execute import STEPS, Task
+from harness.sweep.manifest import find_record, stages_of, write_manifest
 from harness.sweep.outcome import Outcome
+from harness.sweep.pace import Pace
 from harness.sweep.plan import Plan
 from harness.sweep.record import write
 from harness.sweep.watch import Watch
@@ -168,7 +169,7 @@ def test_watch_tells_what_a_running_stage_uses_and_how_long_the_rest_takes(
         claim.release()
     text = shown(picture)
     assert "6 of 7 in the store, about 10 min left" in text
-    assert re.search(rf"beta +\S+:{os.getpid()} +0 s +\d+ MiB +0\.0", text)
+    assert re.search(rf"beta +beta.number=2 +\S+:{os.getpid()} +0 s +\d+ MiB +0\.0", text)
 
 
 def elsewhere(plan: Plan, key: str) -> Path:
@@ -193,7 +194,7 @@ def test_watch_shows_what_other_machines_make_and_leaves_out_what_died_here(
     plan: Plan, own_store: Path
 ) -> None:
     file = elsewhere(plan, unfinished(plan, "beta"))
-    assert re.search(r"beta +node7:42 +0 s", shown(Watch(own_store, "toy").look()[0]))
+    assert re.search(r"beta +beta.number=2 +node7:42 +0 s", shown(Watch(own_store, "toy").look()[0]))
     gone = subprocess.Popen(["true"])
     gone.wait()
     file.write_text(json.dumps({**_owner(), "pid": gone.pid}))
@@ -242,3 +243,22 @@ def test_a_sweep_names_whom_it_waits_for_and_how_long_the_rest_takes(
     for cell in plan.cells:
         live.cell_finished(cell, Outcome(status="failed"), reused=True)
     assert "left" not in live._progress(), "what no open cell asks for is not waited for"
+
+
+def test_a_training_under_way_counts_by_its_own_progress(plan: Plan, own_store: Path) -> None:
+    store, key = plan.graph.store, unfinished(plan, "beta")
+    holder = {"since": time.time() - 300.0}
+    (store.checkpoints(key) / STEPS).write_text('{"step": 3, "progress": 0.25}\n')
+    stages, pace = stages_of(plan), Pace(store)
+    assert pace.stored(stages) == 6
+    left = pace.left(stages, asked=plan.cells[0].keys, running={key: holder})
+    assert left == pytest.approx(900.0, abs=30.0)
+
+
+def test_stages_are_told_apart_by_the_levels_that_only_some_cells_have(own_store: Path) -> None:
+    cells = [ToyCell({"beta.number": n, "gamma.number": 5}, seed=seed) for n in (2, 3) for seed in (0, 1)]
+    made = toy_plan(own_store, cells)
+    found = [(about["stage"], about["levels"]) for about in stages_of(made).values()]
+    assert ("alpha", "") in found
+    assert ("beta", "beta.number=3 seed=1") in found
+    assert not any("gamma.number" in levels for _, levels in found), "what all cells have tells nothing"

@@ -30,14 +30,14 @@ NOT_COVERED = {
     "position": ("relative_t5", "relative_xl"),
 }
 """Methods that keep other activations than the formula counts: no memory is estimated for them."""
-WITHOUT_FORMULA = ("encoder_decoder",)
-"""Architectures whose windows become sources and targets of other lengths: nothing is estimated for them."""
 LENGTH_AXES = (
     *("architecture", "objective", "curriculum", "instruction", "instruction_strategy"),
     *("feedback", "alignment"),
 )
 """Axes that say how long a stage's sequences are, as far as `sequence_length` does not."""
 GATED = ("swiglu", "geglu")
+HALF = 0.5
+"""Share of a window's positions that are its source, at most: sources and targets are both whole windows."""
 ANSWERS_ONLY = ("align", "reward")
 """Stages whose losses read the logits of labelled positions only; others read those of all positions."""
 
@@ -55,8 +55,12 @@ class Known:
     """Positions, padding included, that a sequence took of the largest micro-batch; by `data_key`."""
     scored: dict[tuple[str, ...], list[float]] = field(default_factory=dict)
     """Share of these positions that are labelled; by `data_key`."""
+    source: dict[tuple[str, ...], list[float]] = field(default_factory=dict)
+    """Share of these positions that an encoder reads; by `data_key`."""
     bytes_per_token: dict[str, list[float]] = field(default_factory=dict)
     """By the tokenizer's key."""
+    bytes_per_position: dict[tuple[str, ...], list[float]] = field(default_factory=dict)
+    """Of text, where a window may become more positions than it has tokens; by `data_key`."""
     speed: dict[str, list[float]] = field(default_factory=dict)
     """By stage; `` for all."""
     seconds: dict[str, list[float]] = field(default_factory=dict)
@@ -86,17 +90,21 @@ class Known:
             return
         for stage in (artifact.stage, ""):
             self.speed.setdefault(stage, []).append(facts["flops"] / facts["seconds"])
+        key = data_key(artifact.stage, meta.get("material", {}), tokenizer=tokenizer)
+        full = facts.get("sequences", 0) * facts.get("sequence_length", 0)
         if facts.get("bytes") and facts.get("tokens"):
-            self.bytes_per_token.setdefault(f"trained {tokenizer}", []).append(
-                facts["bytes"] / facts["tokens"]
-            )
-        if facts.get("sequences"):
-            key = data_key(artifact.stage, meta.get("material", {}), tokenizer=tokenizer)
-            full = facts["sequences"] * facts["sequence_length"]
+            self.bytes_per_position.setdefault(key, []).append(facts["bytes"] / facts["tokens"])
+            if facts["tokens"] <= full:
+                self.bytes_per_token.setdefault(f"trained {tokenizer}", []).append(
+                    facts["bytes"] / facts["tokens"]
+                )
+        if full:
             self.fill.setdefault(key, []).append(facts["tokens"] / full)
             if facts.get("padded_tokens"):
                 full = (facts["micro_batch_size"] or facts["batch_size"]) * facts["sequence_length"]
                 self.width.setdefault(key, []).append(facts["padded_tokens"] / full)
+            if facts.get("source_tokens"):
+                self.source.setdefault(key, []).append(facts["source_tokens"] / facts["padded_tokens"])
             if facts.get("scored_tokens"):
                 self.scored.setdefault(key, []).append(facts["scored_tokens"] / facts["padded_tokens"])
 
@@ -169,7 +177,7 @@ class Costs:
         if not hasattr(settings, "budget") or spec is None:
             return None
         built = self._built(node.cell)
-        if built is None or _method(node, "architecture") in WITHOUT_FORMULA:
+        if built is None:
             return None
         model, counted = built
         size = Size.of(spec, gated=_method(node, "feed_forward") in GATED, counted=counted)
@@ -182,19 +190,21 @@ class Costs:
         if tokens is None:
             return None
         answers = self._answers(node)
+        source = self._learned(self._known.source, node) if _splits_windows(node) else 0.0
         cost = _training_cost(
             node,
             size,
             tokens=tokens,
             width=width or full,
+            source=HALF if source is None else source,
             answers=answers or 1.0,
             adapters=adapters,
             state_bytes=_state_bytes(node, model, adapters),
             packed_bits=_packed_bits(node, size),
             mixed=_method(node, "precision") not in ("", "fp32"),
         )
-        known = (fill, width, answers)
-        at_most = None in known and node.stage.partition("@")[0] != "pretrain"
+        windows = node.stage.partition("@")[0] == "pretrain" and not _splits_windows(node)
+        at_most = None in (fill, width, source, answers) and not windows
         return replace(cost, memory=cost.memory if _covered(node) else None, at_most=at_most)
 
     def _tokens(self, node: Node, flops_per_token: float, fill: float) -> float | None:
@@ -205,7 +215,7 @@ class Costs:
             "tokens": amount,
             "steps": amount * settings.batch_size * settings.sequence_length * fill,
             "flops": amount / flops_per_token,
-            "bytes": amount / self._bytes_per_token(node),
+            "bytes": amount / self._bytes_per_position(node, fill),
         }.get(unit)
 
     def _learned(self, values: Mapping[tuple[str, ...], list[float]], node: Node) -> float | None:
@@ -222,6 +232,11 @@ class Costs:
     def _tokenizer(self, node: Node) -> str:
         nodes = self._made.graph.nodes
         return tokenizer_of(node.inputs, lambda key: nodes[key].inputs if key in nodes else None)
+
+    def _bytes_per_position(self, node: Node, fill: float) -> float:
+        """As trainings on such data measured it, else of the text that sources and targets are cut from."""
+        measured = self._learned(self._known.bytes_per_position, node)
+        return measured or self._bytes_per_token(node) / (fill if _splits_windows(node) else 1.0)
 
     def _bytes_per_token(self, node: Node) -> float:
         """As trainings with this tokenizer measured it, or the tokenizer did, else by its vocabulary."""
@@ -263,12 +278,13 @@ def memory_bound(node: Node) -> float:
     a model that is only read; what runs on a GPU is bounded there
     """
     spec = node.cell.spec() if isinstance(node.cell, Cell) and node.device == "cpu" else None
-    if spec is None or _method(node, "architecture") in WITHOUT_FORMULA:
+    if spec is None:
         return 0.0
     size, settings = Size.of(spec, gated=_method(node, "feed_forward") in GATED), node.config
     if not hasattr(settings, "budget"):
         return 8.0 * size.parameters if "model" in node.inputs else 0.0
-    cost = _training_cost(node, size, width=_sequences_at_once(node), flash=_covered(node))
+    source = HALF if _splits_windows(node) else 0.0
+    cost = _training_cost(node, size, width=_sequences_at_once(node), source=source, flash=_covered(node))
     assert cost.memory is not None
     return 1.2 * cost.memory
 
@@ -279,6 +295,7 @@ def _training_cost(
     *,
     width: float,
     tokens: float = 0.0,
+    source: float = 0.0,
     answers: float = 1.0,
     adapters: int | None = None,
     state_bytes: float | None = None,
@@ -288,18 +305,21 @@ def _training_cost(
 ) -> Cost:
     """What `training_cost` says of a node's settings and methods.
 
-    Units: `width` is the positions of an item of a batch over `sequence_length`, `answers` the share of them
-    that a loss on answers reads
+    Units: `width` is the positions of an item of a batch over `sequence_length`; of them an encoder reads the
+    share `source`, and a loss on answers the share `answers`
     """
     settings, choice = node.config, node.choices.get("peft")
     peft: Any = choice.build() if adapters is not None and isinstance(choice, Choice) else None
     micro = settings.micro_batch_size or settings.batch_size
     real, virtual = settings.sequence_length * width, 0 if peft is None else peft.virtual_tokens()
+    # Tuning hands an encoder the whole of every sequence, padded where the answer begins.
+    sources = real * source if _splits_windows(node) else real if size.num_encoder_layers else 0.0
     return training_cost(
         size,
         tokens=tokens,
         sequence_length=settings.sequence_length,
-        padded_tokens=micro * (real + virtual),
+        padded_tokens=micro * (real * (1 - source) + virtual),
+        source_tokens=micro * sources,
         accumulates=micro < settings.batch_size,
         adapters=adapters,
         kept=ALL if peft is None else peft.kept,
@@ -364,7 +384,14 @@ def _sequences_at_once(node: Node) -> float:
         if method.needs is Needs.preferences:
             return float(len(method.parts))
         return float(1 + node.config.max_new_tokens / node.config.sequence_length)
-    return 2.0 if node.kind == "reward" else 1.0
+    return 2.0 if node.kind == "reward" or _splits_windows(node) else 1.0
+
+
+def _splits_windows(node: Node) -> bool:
+    """Whether its windows become sources for an encoder and targets of other lengths."""
+    choice: Any = node.choices.get("architecture")
+    encodes = isinstance(choice, Choice) and choice.method.has_encoder()  # type: ignore[attr-defined]
+    return encodes and node.stage.partition("@")[0] == "pretrain"
 
 
 def _scored(node: Node, *, share: float) -> Scored:

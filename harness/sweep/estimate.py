@@ -40,9 +40,10 @@ EVERY = Scored()
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """A decoder's size, as far as cost depends on it.
+    """A model's size, as far as cost depends on it.
 
-    Shapes: dim D, num_layers L, num_heads N, ffn_dim F, vocab_size V; `gated` has three feed-forward matrices
+    Shapes: dim D, num_layers L, num_heads N, ffn_dim F, vocab_size V; `gated` has three feed-forward
+    matrices; where there are encoder layers, each of the L blocks reads the source too
     """
 
     vocab_size: int
@@ -53,6 +54,7 @@ class Size:
     head_dim: int = 0
     gated: bool = True
     tied: bool = False
+    num_encoder_layers: int = 0
     counted: tuple[int, int] | None = None
     """(weights that are multiplied, all weights) where a model was built to count them."""
 
@@ -68,6 +70,7 @@ class Size:
             ffn_dim=spec.ffn_dim,
             gated=gated,
             tied=spec.tie_embeddings,
+            num_encoder_layers=spec.num_encoder_layers,
             counted=counted,
         )
 
@@ -84,7 +87,8 @@ class Size:
     @property
     def linear_weights(self) -> int:
         """Linear weights of all blocks: what quantization packs."""
-        return self.num_layers * self.layer_weights
+        cross = 4 * self.dim * self.width * self.num_layers if self.num_encoder_layers else 0
+        return (self.num_layers + self.num_encoder_layers) * self.layer_weights + cross
 
     @property
     def parameters(self) -> int:
@@ -92,6 +96,8 @@ class Size:
         if self.counted is not None:
             return self.counted[1]
         norms = (2 * self.num_layers + 1) * self.dim
+        if self.num_encoder_layers:
+            norms += (2 * self.num_encoder_layers + 1 + self.num_layers) * self.dim
         return self.linear_weights + norms + (1 if self.tied else 2) * self.vocab_size * self.dim
 
     @property
@@ -145,12 +151,26 @@ class Size:
         scored: Scored = EVERY,
         kept: Kept = ALL,
     ) -> float:
-        """Bytes kept per token; with recomputation each block's input, and one block whole."""
+        """Bytes kept per token; with recomputation each block's input, and one block whole.
+
+        Where it reads a source, a block keeps a norm (input and normalised), the sum, q and the output too
+        """
         block = self.layer_activations(sequence_length, element=element, flash=flash, kept=kept)
+        if self.num_encoder_layers:
+            block += element * (3 * self.dim + 2 * self.width)
         blocks = block * max(1, self.num_layers - kept.skipped)
         if recompute:
             blocks = element * self.dim * self.num_layers + block
         return blocks + self.logits(element=element, scored=scored)
+
+    def source_activations(
+        self, sequence_length: int, *, element: int, flash: bool, recompute: bool, kept: Kept = ALL
+    ) -> float:
+        """Bytes kept per token of an encoder's source, with the keys and values that other blocks make."""
+        if recompute:
+            return element * (self.dim * self.num_encoder_layers + 2 * self.width)
+        block = self.layer_activations(sequence_length, element=element, flash=flash, kept=kept)
+        return block * self.num_encoder_layers + element * 2 * self.width * self.num_layers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +192,7 @@ def training_cost(
     tokens: float,
     sequence_length: int,
     padded_tokens: float,
+    source_tokens: float = 0.0,
     accumulates: bool = False,
     adapters: int | None = None,
     kept: Kept = ALL,
@@ -186,10 +207,10 @@ def training_cost(
     """FLOPs, peak tensor bytes and size on disk of a training on one device in fp32 or mixed precision.
 
     A micro-batch holds `padded_tokens` positions at most, padding included, of which the loss reads those
-    `scored`; where a step `accumulates` several, gradients stand beside all activations, else they take their
-    place. `adapters` are the only weights trained, None where all are; the optimizer keeps `state_bytes`, two
-    moments where None; `reference` says whether a frozen copy of the model is held too; linear layers take
-    `packed_bits` a weight where they are quantized
+    `scored`, and `source_tokens` beside them for an encoder; where a step `accumulates` several, gradients
+    stand beside all activations, else they take their place. `adapters` are the only weights trained, None
+    where all are; the optimizer keeps `state_bytes`, two moments where None; `reference` says whether a
+    frozen copy of the model is held too; linear layers take `packed_bits` a weight where they are quantized
     """
     element = 2 if mixed else 4
     trained = size.parameters if adapters is None else adapters
@@ -198,6 +219,10 @@ def training_cost(
     activations = padded_tokens * size.activations(
         sequence_length, element=element, flash=flash, recompute=recompute, scored=scored, kept=kept
     )
+    if source_tokens:
+        activations += source_tokens * size.source_activations(
+            sequence_length, element=element, flash=flash, recompute=recompute, kept=kept
+        )
     gradients = 4.0 * trained
     working = activations + gradients if accumulates else max(activations, gradients)
     return Cost(

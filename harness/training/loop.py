@@ -109,7 +109,7 @@ class Trainer:
         self.on_gradients = methods.actors(self.model, "on_gradients")
         self.meter = Meter.of(source, settings.budget, flops_per_token=flops)
         self.curve = Curve(log_every=settings.log_every, device=self.device)
-        self.peak_memory = self.padded_tokens = self.scored_tokens = 0
+        self.peak_memory = self.padded_tokens = self.source_tokens = self.scored_tokens = 0
         self.rolls_back = any(acts(type(method), "verdict") for method in methods.stabilizers)
         if self.rolls_back and not settings.checkpoint_every:
             raise ConfigError("spike_rollback returns to checkpoints; set checkpoint_every above 0")
@@ -192,6 +192,7 @@ class Trainer:
             yield
         own, micro = self._micro(size)  # a micro-batch that did not fit was halved
         self.padded_tokens = measure.padded_tokens(batch, sequences=micro)
+        self.source_tokens = measure.source_tokens(batch, sequences=micro)
         local = {name: value[own] for name, value in batch.items()}
         self.scored_tokens = measure.scored_tokens(local, sequences=micro)
 
@@ -263,6 +264,7 @@ class Trainer:
             "micro_batch_size": self.gradients.micro_batch_size,
             "peak_memory": self.peak_memory,
             "padded_tokens": self.padded_tokens,
+            "source_tokens": self.source_tokens,
             "scored_tokens": self.scored_tokens,
             "rollbacks": self.rollbacks,
         }
@@ -288,7 +290,7 @@ class Trainer:
             stabilizer.load_state_dict(saved)
         self.gradients.micro_batch_size = state["micro_batch_size"]
         self.peak_memory, self.padded_tokens = state["peak_memory"], state["padded_tokens"]
-        self.scored_tokens = state["scored_tokens"]
+        self.source_tokens, self.scored_tokens = state["source_tokens"], state["scored_tokens"]
         self.rollbacks = state["rollbacks"]
 
     def _tensors(self) -> list[Any]:
@@ -316,6 +318,7 @@ class Trainer:
             "optimizer_memory": measure.num_bytes(self._states()),
             "peak_memory": self.peak_memory,
             "padded_tokens": self.padded_tokens,
+            "source_tokens": self.source_tokens,
             "scored_tokens": self.scored_tokens,
             "resident_memory": measure.resident_bytes(),
             "micro_batch_size": self.gradients.micro_batch_size,

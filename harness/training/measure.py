@@ -39,6 +39,9 @@ FLOP_CONVENTION = (
     "embedding look-ups, norms and recomputation count nothing"
 )
 
+SOURCE = "encoder_input_ids"
+"""What an encoder reads of a batch."""
+
 
 def matmul_weights(model: nn.Module) -> tuple[int, int]:
     """Weights that take part in matrix products: (all, trained).
@@ -120,10 +123,17 @@ def _measured_peak(device_type: str, dtype: torch.dtype, num_threads: int) -> tu
 def padded_tokens(batch: Mapping[str, Tensor], *, sequences: int) -> int:
     """Positions of so many sequences of a batch, padding included: what a step's memory grows with.
 
-    Parts of a pair (`chosen_input_ids`, ...) are read below each other, at the width of the widest
+    Parts of a pair (`chosen_input_ids`, ...) are read below each other, at the width of the widest; an
+    encoder's sources have a width of their own
     """
-    widths = [value.shape[1] for name, value in batch.items() if name.endswith("input_ids")]
-    return sequences * len(widths) * max(widths, default=0)
+    names = [name for name in batch if name.endswith("input_ids") and name != SOURCE]
+    width = max((batch[name].shape[1] for name in names), default=0)
+    return sequences * len(names) * width + source_tokens(batch, sequences=sequences)
+
+
+def source_tokens(batch: Mapping[str, Tensor], *, sequences: int) -> int:
+    """Positions of so many sources that an encoder reads, padding included."""
+    return sequences * batch[SOURCE].shape[1] if SOURCE in batch else 0
 
 
 def scored_tokens(batch: Mapping[str, Tensor], *, sequences: int) -> int:

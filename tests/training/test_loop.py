@@ -18,7 +18,7 @@ from harness.errors import ConfigError, DivergedError
 from harness.training.gradients import Gradients
 from harness.training.loop import train
 from harness.training.losses import language_modeling_loss
-from harness.training.measure import scored_tokens
+from harness.training.measure import padded_tokens, scored_tokens, source_tokens
 from harness.training.settings import Budget, Settings, Unit
 
 
@@ -157,6 +157,14 @@ def test_scored_positions_are_those_of_the_micro_batch_with_the_most_labels() ->
     assert scored_tokens(batch, sequences=4) == 11 + 10
     assert scored_tokens(batch, sequences=2) == 6 + 6
     assert scored_tokens({"input_ids": labels}, sequences=2) == 0
+
+
+def test_sources_and_targets_have_widths_of_their_own_and_parts_of_a_pair_have_not() -> None:
+    wide, narrow = torch.zeros(4, 9), torch.zeros(4, 5)
+    assert padded_tokens({"input_ids": narrow, "encoder_input_ids": wide}, sequences=2) == 2 * (9 + 5)
+    assert source_tokens({"input_ids": narrow, "encoder_input_ids": wide}, sequences=2) == 2 * 9
+    assert padded_tokens({"chosen_input_ids": wide, "rejected_input_ids": narrow}, sequences=3) == 3 * 2 * 9
+    assert source_tokens({"input_ids": wide}, sequences=2) == 0
 
 
 def test_micro_batches_shrink_until_they_fit(tmp_path: Path) -> None:

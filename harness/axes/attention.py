@@ -141,6 +141,9 @@ class Attention(nn.Module, Method):
 
     recurrent: bool = False
     """Whether its past is a state of fixed size, so that decoding keeps a StateCache."""
+    keeps_scores: bool = False
+    """Whether training keeps a number or more for each pair of tokens, as a fused kernel does not: the plan
+    then only bounds its memory."""
     absolute: bool = False
     """Whether `mask` depends on more than q - k and h; `keys` then holds only where positions are slots."""
 

@@ -21,6 +21,9 @@ class Position(nn.Module, Method):
 
     axis = "position"
     default = "rope"
+    keeps_scores: bool = False
+    """Whether training keeps a number or more for each pair of tokens (a learned bias, a term of the query):
+    the plan then only bounds its memory."""
 
     def __init__(self, config: Any, spec: ModelSpec, *, bidirectional: bool = False) -> None:
         nn.Module.__init__(self)

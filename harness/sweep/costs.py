@@ -25,11 +25,6 @@ from harness.sweep.probe import probe_speed
 
 BYTES_PER_TOKEN = {320: 1.58, 512: 2.07, 1024: 2.58, 2048: 2.99, 4096: 3.34, 8192: 3.61, 32000: 4.0}
 """Of byte-level BPE by its vocabulary, measured on the embedded corpus (32,000: English, GPT-2's order)."""
-NOT_COVERED = {
-    "attention": ("linear", "retention", "sparse_factorized"),
-    "position": ("relative_t5", "relative_xl"),
-}
-"""Methods that keep other activations than the formula counts: no memory is estimated for them."""
 LENGTH_AXES = (
     *("architecture", "objective", "curriculum", "instruction", "instruction_strategy"),
     *("feedback", "alignment"),
@@ -38,6 +33,8 @@ LENGTH_AXES = (
 GATED = ("swiglu", "geglu")
 HALF = 0.5
 """Share of a window's positions that are its source, at most: sources and targets are both whole windows."""
+MARGIN = 1.2
+"""Of a bound, for what its formula leaves out."""
 ANSWERS_ONLY = ("align", "reward")
 """Stages whose losses read the logits of labelled positions only; others read those of all positions."""
 
@@ -202,10 +199,13 @@ class Costs:
             state_bytes=_state_bytes(node, model, adapters),
             packed_bits=_packed_bits(node, size),
             mixed=_method(node, "precision") not in ("", "fp32"),
+            flash=not _keeps_scores(node),
         )
         windows = node.stage.partition("@")[0] == "pretrain" and not _splits_windows(node)
         at_most = None in (fill, width, source, answers) and not windows
-        return replace(cost, memory=cost.memory if _covered(node) else None, at_most=at_most)
+        if _keeps_scores(node) and cost.memory is not None:
+            return replace(cost, memory=MARGIN * cost.memory, at_most=True)
+        return replace(cost, at_most=at_most)
 
     def _tokens(self, node: Node, flops_per_token: float, fill: float) -> float | None:
         """Tokens that a budget buys; None where it does not say (seconds, epochs)."""
@@ -284,9 +284,11 @@ def memory_bound(node: Node) -> float:
     if not hasattr(settings, "budget"):
         return 8.0 * size.parameters if "model" in node.inputs else 0.0
     source = HALF if _splits_windows(node) else 0.0
-    cost = _training_cost(node, size, width=_sequences_at_once(node), source=source, flash=_covered(node))
+    cost = _training_cost(
+        node, size, width=_sequences_at_once(node), source=source, flash=not _keeps_scores(node)
+    )
     assert cost.memory is not None
-    return 1.2 * cost.memory
+    return MARGIN * cost.memory
 
 
 def _training_cost(
@@ -371,9 +373,12 @@ def _state_bytes(node: Node, model: Any, adapters: int | None) -> float | None:
     return float(choice.build().state_bytes(model))
 
 
-def _covered(node: Node) -> bool:
-    """Whether its model keeps the activations that the formula counts, and no scores of all pairs."""
-    return all(_method(node, axis) not in names for axis, names in NOT_COVERED.items())
+def _keeps_scores(node: Node) -> bool:
+    """Whether its attention or its positions keep something for each pair of tokens."""
+    chosen = (node.choices.get(axis) or node.cell.choice(axis) for axis in ("attention", "position"))
+    return any(
+        getattr(choice.method, "keeps_scores", False) for choice in chosen if isinstance(choice, Choice)
+    )
 
 
 def _sequences_at_once(node: Node) -> float:

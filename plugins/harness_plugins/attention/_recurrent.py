@@ -16,6 +16,7 @@ class Recurrent(Attention):
     """
 
     recurrent = True
+    keeps_scores = True
 
     def log_decay(self) -> Tensor:
         """Logarithm of each head's decay a token.

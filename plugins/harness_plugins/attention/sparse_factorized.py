@@ -28,6 +28,7 @@ class SparseFactorized(Attention):
     """
 
     name = "sparse_factorized"
+    keeps_scores = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Attention.Config):

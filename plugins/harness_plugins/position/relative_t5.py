@@ -18,6 +18,7 @@ class RelativeT5(Position):
     """
 
     name = "relative_t5"
+    keeps_scores = True
     changes = frozenset({"scores"})
 
     @dataclass(frozen=True, kw_only=True)

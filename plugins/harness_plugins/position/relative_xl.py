@@ -17,6 +17,7 @@ class RelativeXl(Position):
     """
 
     name = "relative_xl"
+    keeps_scores = True
     changes = frozenset({"scores"})
 
     def build(self, spec: ModelSpec) -> None:

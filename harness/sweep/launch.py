@@ -112,7 +112,8 @@ def _place(
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra.context, task_function=hydra.task, config=config
         )
-        launcher.launch([[f"{WORKER}{file}"]] * (jobs if jobs > 0 else number), initial_job_idx=0)
+        placed = [[f"{WORKER}{file}"]] * (jobs if jobs > 0 else number)
+        any(job.return_value for job in launcher.launch(placed, initial_job_idx=0))  # raises what ended one
     except Exception as error:
         reason = str(error).strip().splitlines()[:1]
         say(f"the launcher reports {type(error).__name__}: {''.join(reason)}")

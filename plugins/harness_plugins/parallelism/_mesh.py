@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Any
 
@@ -11,12 +11,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer as TorchOptimizer
 
-from harness import IncompatibleError, Optimizer, Parallelism, Position, Problem
+from harness import IncompatibleError, Optimizer, Parallelism, Problem
 
-COLUMNS = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")
-"""Linear layers whose outputs are split."""
-ROWS = ("o_proj", "down_proj")
-"""Linear layers whose inputs are split."""
+from ._split import split_layers, unsplittable
 
 
 class Order(Enum):
@@ -258,53 +255,6 @@ class Output(dict[str, Any]):
 
     def __getattr__(self, name: str) -> Any:
         return self[name]
-
-
-def unsplittable(model: nn.Module | None, *, pipeline: int, tensor: int) -> Iterator[str]:
-    """Why the modules of a model, which may be shapes alone, cannot be spread so, and what would work."""
-    if model is None:
-        return
-    if pipeline > 1 and getattr(getattr(model, "model", None), "encoder", None) is not None:
-        yield "a pipeline splits decoders; use another parallelism for an encoder"
-    if tensor > 1 and any(hasattr(module, "q_norm") for module in model.modules()):
-        yield "qk_norm shares weights between split heads; drop that stabilizer or use another parallelism"
-    for position in (module for module in model.modules() if isinstance(module, Position)):
-        embeds = type(position).embed is not Position.embed
-        if pipeline > 1 and (embeds or next(position.parameters(), None) is not None):
-            yield (
-                f"position={position.name} adds to embeddings or has weights, which the processes of a "
-                "pipeline do not share; use position=rope or another parallelism"
-            )
-        if tensor > 1 and (position.has_bias() or position.has_query_bias()):
-            yield f"the score biases of position={position.name} do not follow split heads; use position=rope"
-
-
-def split_layers(model: nn.Module, mesh: Any, count: int) -> None:
-    """Megatron's split: attention by heads, feed-forward by hidden units.
-
-    Raises: IncompatibleError where a model has no such layers or shares weights between heads
-    """
-    from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
-
-    for message in unsplittable(model, pipeline=1, tensor=count):
-        raise IncompatibleError(message)
-    plan: dict[str, Any] = {}
-    for name, module in model.named_modules():
-        last = name.rpartition(".")[2]
-        if isinstance(module, nn.Linear) and last in COLUMNS:
-            plan[name] = ColwiseParallel()
-        elif isinstance(module, nn.Linear) and last in ROWS:
-            plan[name] = RowwiseParallel()
-    if not plan:
-        raise IncompatibleError(f"{type(model).__name__} has no layers named {COLUMNS + ROWS} to split")
-    for module in model.modules():
-        for name in ("num_heads", "kv_heads"):
-            heads = getattr(module, name, None)
-            if hasattr(module, "q_proj") and isinstance(heads, int):
-                if heads % count:
-                    raise IncompatibleError(f"{heads} heads cannot be split over {count} processes")
-                setattr(module, name, heads // count)
-    parallelize_module(model, mesh, plan)
 
 
 def _full() -> Any:

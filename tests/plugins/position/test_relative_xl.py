@@ -198,7 +198,8 @@ def test_what_cannot_take_it_is_refused():
 
 @pytest.mark.parametrize("position", ["relative_t5", "relative_xl"])
 def test_its_weights_are_not_split_over_processes(position):
-    from harness_plugins.parallelism._mesh import Part, split_layers
+    from harness_plugins.parallelism._mesh import Part
+    from harness_plugins.parallelism._split import split_layers
 
     model = tiny(position=position, shape={"tie_embeddings": False})
     with pytest.raises(

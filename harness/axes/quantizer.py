@@ -199,6 +199,14 @@ class Quantizer(Method):
         """
         raise NotImplementedError
 
+    def calibration_tokens(self, in_features: int) -> int:
+        """Calibration tokens without which a layer with so many inputs cannot be packed."""
+        return 0
+
+    def reads_tokens(self) -> bool:
+        """Whether the stage must find text: to calibrate with, or to train on."""
+        return self.needs_calibration
+
     @abstractmethod
     def bits_per_weight(self, in_features: int, out_features: int) -> float:
         """Bits stored for each weight of a layer, scales and zeros included, by formula."""

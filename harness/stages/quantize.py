@@ -11,6 +11,7 @@ from harness.axes import TRAINING_AXES
 from harness.axes.peft import adapter_before
 from harness.errors import ConfigError, EffectError, IncompatibleError
 from harness.method import Choice, Problem
+from harness.stages._calibration import text_problems
 from harness.stages._training import TrainingConfig
 from harness.stages.stage import Choices, Stage, Work
 from harness.training.settings import Budget, Unit
@@ -79,7 +80,10 @@ class Quantize(Stage):
     @classmethod
     def check(cls, cell: Cell, stage: str, meta_model: nn.Module | None) -> Iterable[Problem]:
         choice, adapter = cell.choice("quantizer", stage=stage), adapter_before(cell, stage)
-        if choice is None or adapter is None or not choice.method.trains:  # type: ignore[attr-defined]
+        if choice is None:
+            return
+        yield from text_problems(cell, stage, choice.build(), meta_model)
+        if adapter is None or not choice.method.trains:  # type: ignore[attr-defined]
             return
         merges = cell.stage_config(stage).merge
         if not (adapter.mergeable and merges):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from typing import Any
 
@@ -40,8 +40,16 @@ class Grid(Parallelism):
         return Order.gpipe, 1
 
     @classmethod
-    def problems(cls, config: Any, cell: Any, *, pipeline: int, tensor: int) -> Iterable[Problem]:
+    def problems(
+        cls, cell: Any, meta_model: nn.Module | None, *, pipeline: int, tensor: int
+    ) -> Iterable[Problem]:
         """What a model must be like to be split so."""
+        backbone = getattr(meta_model, "model", None)
+        messages = (
+            *(undivided(backbone) if pipeline > 1 else ()),
+            *(unsplit_position(backbone) if tensor > 1 else ()),
+        )
+        yield from (Problem(where="parallelism", message=message) for message in messages)
         spec = cell.spec()
         if spec is None:
             return
@@ -212,18 +220,12 @@ class Part(nn.Module):
         super().__init__()
         self.index, self.count = index, count
         backbone = model.model
-        if getattr(backbone, "encoder", None) is not None:
-            raise IncompatibleError("a pipeline splits decoders; use another parallelism for an encoder")
+        for message in undivided(backbone):
+            raise IncompatibleError(message)
         head = model.get_output_embeddings()
         if head.weight is model.get_input_embeddings().weight:
             raise IncompatibleError(
                 "a pipeline keeps embedding and head on different processes; set model.tie_embeddings=false"
-            )
-        position = getattr(backbone, "position", None)
-        embeds = position is not None and "embed" in type(position).__dict__
-        if position is not None and (embeds or any(True for _ in position.parameters())):
-            raise IncompatibleError(
-                f"position={position.name} adds to embeddings or has weights, which a pipeline does not share"
             )
         num_layers = len(backbone.layers)
         own = range(index * num_layers // count, (index + 1) * num_layers // count)
@@ -264,6 +266,28 @@ class Output(dict[str, Any]):
         return self[name]
 
 
+def undivided(backbone: Any) -> Iterator[str]:
+    """Why layers of a model cannot go to different processes, and what would work."""
+    if getattr(backbone, "encoder", None) is not None:
+        yield "a pipeline splits decoders; use another parallelism for an encoder"
+    position = getattr(backbone, "position", None)
+    embeds = position is not None and "embed" in type(position).__dict__
+    if position is not None and (embeds or any(True for _ in position.parameters())):
+        yield (
+            f"position={position.name} adds to embeddings or has weights, which a pipeline does not share; "
+            "use position=rope, alibi or nope, or another parallelism"
+        )
+
+
+def unsplit_position(model: Any) -> Iterator[str]:
+    """Why the heads of a model (or of its position scheme) cannot be split, and what would work."""
+    position = model if isinstance(model, Position) else getattr(model, "position", None)
+    if isinstance(position, Position) and (position.has_bias() or position.has_query_bias()):
+        yield (
+            f"position={position.name} gives heads biases, which do not follow split heads; use position=rope"
+        )
+
+
 def split_layers(model: nn.Module, mesh: Any, count: int) -> None:
     """Megatron's split: attention by heads, feed-forward by hidden units.
 
@@ -280,8 +304,8 @@ def split_layers(model: nn.Module, mesh: Any, count: int) -> None:
             plan[name] = RowwiseParallel()
         if hasattr(module, "q_norm"):
             raise IncompatibleError("qk_norm shares weights between split heads; use another parallelism")
-        if isinstance(module, Position) and (module.has_bias() or module.has_query_bias()):
-            raise IncompatibleError("score biases of heads do not follow split heads; use position=rope")
+        for message in unsplit_position(module):
+            raise IncompatibleError(message)
     if not plan:
         raise IncompatibleError(f"{type(model).__name__} has no layers named {COLUMNS + ROWS} to split")
     for module in model.modules():

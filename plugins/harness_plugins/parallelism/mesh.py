@@ -44,7 +44,7 @@ class Mesh(Grid):
 
     @classmethod
     def check(cls, config: Any, cell: Any, meta_model: nn.Module | None) -> Iterable[Problem]:
-        yield from cls.problems(config, cell, pipeline=config.pipeline, tensor=config.tensor)
+        yield from cls.problems(cell, meta_model, pipeline=config.pipeline, tensor=config.tensor)
 
     def sizes(self) -> tuple[int, int, int]:
         tensor, pipeline = self.config.tensor, self.config.pipeline

@@ -37,7 +37,7 @@ class Pipeline(Grid):
 
     @classmethod
     def check(cls, config: Any, cell: Any, meta_model: nn.Module | None) -> Iterable[Problem]:
-        yield from cls.problems(config, cell, pipeline=config.world_size, tensor=1)
+        yield from cls.problems(cell, meta_model, pipeline=config.world_size, tensor=1)
 
     def sizes(self) -> tuple[int, int, int]:
         return 1, self.config.world_size, 1

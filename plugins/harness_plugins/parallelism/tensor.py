@@ -20,7 +20,7 @@ class TensorParallel(Grid):
 
     @classmethod
     def check(cls, config: Any, cell: Any, meta_model: nn.Module | None) -> Iterable[Problem]:
-        yield from cls.problems(config, cell, pipeline=1, tensor=config.world_size)
+        yield from cls.problems(cell, meta_model, pipeline=1, tensor=config.world_size)
 
     def sizes(self) -> tuple[int, int, int]:
         return 1, 1, self.config.world_size

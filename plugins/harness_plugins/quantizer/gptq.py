@@ -45,6 +45,9 @@ class GPTQ(UniformQuantizer):
 
     config: Config
 
+    def calibration_tokens(self, in_features: int) -> int:
+        return in_features
+
     def quantize(self, model: nn.Module, calibration: Calibration | None) -> nn.Module:
         assert calibration is not None
         hessians: dict[str, Hessian] = {}
@@ -77,7 +80,7 @@ class GPTQ(UniformQuantizer):
     ) -> tuple[UniformLinear, dict[str, float]]:
         """A packed layer, and relative output errors with and without compensation."""
         weight, config = weight_matrix(layer).float(), self.config
-        if hessian.rows < weight.shape[1]:
+        if hessian.rows < self.calibration_tokens(weight.shape[1]):
             raise ConfigError(
                 f"calibration has {hessian.rows} tokens for a layer with {weight.shape[1]} inputs; GPTQ "
                 "needs at least as many: raise quantize.calibration_sequences or quantize.calibration_length"

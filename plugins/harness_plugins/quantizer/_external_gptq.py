@@ -96,7 +96,7 @@ class ExternalGPTQ(Quantizer):
         with tempfile.TemporaryDirectory() as directory:
             source, out = Path(directory) / "model", Path(directory) / "packed"
             self.hand_out(model, calibration, source)
-            call(self.config.python, WORKER, str(source), str(out))
+            call(self.config.python, WORKER, str(source), str(out), within=Path(directory))
             self.facts = {"library": f"{self.name} {probe(self.config.python, self.name)['library']}"}
             return self.take_back(model, out)
 

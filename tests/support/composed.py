@@ -44,11 +44,11 @@ def attention_layer(name, *, dim=32, num_heads=4, head_dim=8, **options):
     return choice.build(spec, 0).double()
 
 
-def causal_view(length, *, past=0):
+def causal_view(length, *, past=0, device="cpu"):
     """The view of a plain causal pass."""
     import torch
 
     from harness.ops.view import View, causal
 
-    slots = torch.arange(past + length)[None]
+    slots = torch.arange(past + length, device=device)[None]
     return View(query_position_BT=slots[:, past:], key_position_BS=slots, past=past, visible=causal)

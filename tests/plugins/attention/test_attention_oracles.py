@@ -136,9 +136,9 @@ def test_blocked_gradients_equal_dense_ones(kind):
     torch.testing.assert_close(*grads)
 
 
-def _dispatched(layer, x):
+def _dispatched(layer, x, device="cpu"):
     with torch.profiler.profile() as profile:
-        layer(x, causal_view(x.shape[1]))
+        layer(x, causal_view(x.shape[1], device=device))
     return {event.key for event in profile.key_averages() if "scaled_dot_product" in event.key}
 
 
@@ -149,6 +149,29 @@ def test_the_flash_kernel_is_dispatched_and_the_math_kernel_too():
     math = _dispatched(attention_layer("full", kernel=Kernel.math), _x(16))
     assert "aten::_scaled_dot_product_attention_math" in math
     assert not any("flash" in name for name in math)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("length", [64, 1000])
+def test_flash_runs_on_cuda_and_errs_no_more_than_twice_the_plain_formula(length):
+    """Forward and gradients in bfloat16 against float64, beside PyTorch's math kernel."""
+    found = {}
+    for name, kernel, dtype in (
+        ("flash", Kernel.flash, torch.bfloat16),
+        ("full", Kernel.math, torch.bfloat16),
+        ("full", Kernel.math, torch.float64),
+    ):
+        layer = attention_layer(name, kernel=kernel).to(torch.bfloat16).to("cuda", dtype)
+        x = _x(length, rows=1).to(torch.bfloat16).to("cuda", dtype).requires_grad_()
+        y = layer(x, causal_view(length, device="cuda"))
+        y.double().square().sum().backward()
+        found[kernel, dtype] = y.detach().double(), x.grad.double()
+        if kernel is Kernel.flash:
+            assert "aten::_scaled_dot_product_flash_attention" in _dispatched(layer, x.detach(), "cuda")
+    for flash, plain, exact in zip(*found.values(), strict=True):
+        assert (flash - exact).abs().max() <= 2 * (plain - exact).abs().max()
+        assert (plain - exact).abs().max() > 0
 
 
 def test_flash_refuses_what_it_cannot_run():

@@ -1,0 +1,18 @@
+"""Notices of libraries that are printed whatever is run, and say nothing about it."""
+
+import logging
+
+UNSAID = {
+    "torchao": ("Failed to load ",),
+    "torch.utils._pytree": ("KernelPreference", "ScaleCalculationMode"),
+}
+"""By logger, words of messages to drop. transformers imports torchao with every model: kernels of other
+devices do not load, and two enums are registered as torch no longer asks for."""
+
+
+def drop_notices() -> None:
+    """Keep those messages, and no others, from being logged."""
+    for name, words in UNSAID.items():
+        logging.getLogger(name).addFilter(
+            lambda record, words=words: not any(word in record.getMessage() for word in words)
+        )

@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import Any
 
+from harness.notices import drop_notices
+
 _PUBLIC = {
     **dict.fromkeys(("Method", "Choice", "CellView", "Problem", "LossTerm", "model_ref"), "harness.method"),
     **dict.fromkeys(("hookimpl", "hookspec"), "harness.hookspecs"),
@@ -90,6 +92,9 @@ _PUBLIC = {
 """Public name -> module; a plugin imports these from `harness` and nothing else of it."""
 
 __all__ = sorted(_PUBLIC)
+
+
+drop_notices()
 
 
 def __getattr__(name: str) -> Any:

@@ -199,6 +199,14 @@ class Quantizer(Method):
         """
         raise NotImplementedError
 
+    def calibration_tokens(self, in_features: int) -> int:
+        """Calibration tokens without which a layer with so many inputs cannot be packed."""
+        return 0
+
+    def reads_tokens(self) -> bool:
+        """Whether the stage must find text: to calibrate with, or to train on."""
+        return self.needs_calibration
+
     @abstractmethod
     def bits_per_weight(self, in_features: int, out_features: int) -> float:
         """Bits stored for each weight of a layer, scales and zeros included, by formula."""
@@ -229,10 +237,6 @@ class Quantizer(Method):
         if cls.library is not None and find_spec(cls.library) is None:
             extra = cls.extra or cls.library
             raise MissingExtraError(package=cls.library, extra=extra, needed_by=f"quantizer={cls.name}")
-
-    def calibration_tokens(self, in_features: int) -> int:
-        """Calibration tokens that a layer of so many inputs needs at least, where `needs_calibration`."""
-        return 1
 
     def layer_problems(self, in_features: int, out_features: int) -> str | None:
         """Why a layer of this size cannot be packed, and what would work; None where it can."""

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from harness.errors import DataError
+from harness.errors import ConfigError, DataError
+from harness.method import Problem
 from harness.rng import Purpose
+from harness.stages._training import beyond_table
 
 if TYPE_CHECKING:
-    from harness.axes.quantizer import Calibration
+    from torch import nn
+
+    from harness.axes.quantizer import Calibration, Quantizer
+    from harness.compose import Cell
     from harness.model.artifact import Loaded
     from harness.stages.stage import Work
+
+
+TOKENS_PER_BYTE = 2
+"""More than any tokenizer makes of a byte, with those that begin and end documents."""
 
 
 def calibrate(work: Work, loaded: Loaded) -> Calibration:
@@ -46,6 +56,63 @@ def calibrate(work: Work, loaded: Loaded) -> Calibration:
         held_out_BT=batches(ids[count:]),
         sha256=hashlib.sha256(ids[:count].tobytes()).hexdigest(),
     )
+
+
+def text_problems(
+    cell: Cell, stage: str, method: Quantizer, meta_model: nn.Module | None
+) -> Iterator[Problem]:
+    """Text that a quantizer reads and that is too short, too long for the model, or not there at all."""
+    config = cell.stage_config(stage)
+    calibrates = method.needs_calibration
+    length = config.calibration_length if calibrates else config.sequence_length
+    option = f"{stage}.{'calibration' if calibrates else 'sequence'}_length"
+    if calibrates or method.trains:
+        yield from beyond_table(meta_model, length, where=option)
+    if not method.reads_tokens():
+        return
+    if not any(name.partition("@")[0] == "corpus" for name in cell.stages[: cell.stages.index(stage)]):
+        yield Problem(
+            where=f"{stage}: quantizer={method.name}",
+            message=f"it reads text, and no stage before {stage} brings any; put corpus before it in stages",
+        )
+    rows = config.calibration_sequences + config.held_out_sequences if calibrates else 1
+    bytes_ = _most_bytes(cell)
+    if bytes_ is not None and rows * length > TOKENS_PER_BYTE * bytes_:
+        yield Problem(
+            where=option,
+            message=f"quantizer={method.name} needs {rows} x {length} = {rows * length} tokens, which no "
+            f"tokenizer makes of at most {bytes_} bytes of text; lower it"
+            f"{f' or {stage}.calibration_sequences' if calibrates else ''}, or raise the corpus's size",
+        )
+    yield from _unseen(config, method, meta_model, where=option)
+
+
+def _most_bytes(cell: Cell) -> int | None:
+    """Bytes of the cell's corpus at most, where they are known without reading it."""
+    corpus = cell.choice("corpus")
+    try:
+        return None if corpus is None else corpus.build().most_bytes()  # type: ignore[no-any-return]
+    except (ConfigError, DataError):
+        return None  # what the corpus lacks, its own stage says
+
+
+def _unseen(config: Any, method: Quantizer, meta_model: nn.Module | None, *, where: str) -> Iterator[Problem]:
+    """The layer whose inputs are more than all calibration tokens, where the method needs as many."""
+    from harness.axes.quantizer import linear_layers, weight_matrix
+
+    if meta_model is None:
+        return
+    tokens = config.calibration_sequences * config.calibration_length
+    layers = ((weight_matrix(layer).shape[1], name) for name, layer in linear_layers(meta_model).items())
+    inputs, name = max(layers, default=(0, ""))
+    needed = method.calibration_tokens(inputs)
+    if tokens < needed:
+        yield Problem(
+            where=where,
+            message=f"{config.calibration_sequences} x {config.calibration_length} = {tokens} calibration "
+            f"tokens, and quantizer={method.name} needs {needed} for layer {name} with {inputs} inputs; "
+            "raise quantize.calibration_sequences or quantize.calibration_length",
+        )
 
 
 def training_tokens(work: Work, loaded: Loaded, *, wanted: int) -> np.ndarray:

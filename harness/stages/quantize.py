@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,7 +11,8 @@ from harness.axes import TRAINING_AXES
 from harness.axes.peft import adapter_before
 from harness.errors import ConfigError, EffectError, IncompatibleError
 from harness.method import Choice, Problem
-from harness.stages._training import TrainingConfig, beyond_table
+from harness.stages._calibration import text_problems
+from harness.stages._training import TrainingConfig
 from harness.stages.stage import Choices, Stage, Work
 from harness.training.settings import Budget, Unit
 
@@ -78,12 +79,20 @@ class Quantize(Stage):
 
     @classmethod
     def check(cls, cell: Cell, stage: str, meta_model: nn.Module | None) -> Iterable[Problem]:
-        """Weights that may be trained, and text enough to calibrate on."""
-        choice = cell.choice("quantizer", stage=stage)
-        if choice is not None and choice.method.trains:  # type: ignore[attr-defined]
-            yield from _beneath_adapter(cell, stage, choice)
-        if choice is not None and choice.method.needs_calibration:  # type: ignore[attr-defined]
-            yield from _too_little_text(cell, stage, choice, meta_model)
+        choice, adapter = cell.choice("quantizer", stage=stage), adapter_before(cell, stage)
+        if choice is None:
+            return
+        yield from text_problems(cell, stage, choice.build(), meta_model)
+        if adapter is None or not choice.method.trains:  # type: ignore[attr-defined]
+            return
+        merges = cell.stage_config(stage).merge
+        if not (adapter.mergeable and merges):
+            why = f"{stage}.merge=false" if not merges else "its update is no change of weights"
+            yield Problem(
+                where=f"{stage}: quantizer={choice.method.name}",
+                message=f"it trains the weights, and the adapter of peft={adapter.name} stands on the "
+                f"old: it is not merged first ({why}); tune with peft=full or a method that can be merged",
+            )
 
     def run(self, work: Work) -> dict[str, Any]:
         from harness.effects import prove, snapshot
@@ -149,48 +158,3 @@ def measured_bits(model: nn.Module, method: Quantizer) -> dict[str, Any]:
         "packed_weights": weights,
         "model_bytes": sum(tensors.values()),
     }
-
-
-def _beneath_adapter(cell: Cell, stage: str, choice: Choice) -> Iterator[Problem]:
-    adapter, merges = adapter_before(cell, stage), cell.stage_config(stage).merge
-    if adapter is not None and not (adapter.mergeable and merges):
-        why = f"{stage}.merge=false" if not merges else "its update is no change of weights"
-        yield Problem(
-            where=f"{stage}: quantizer={choice.method.name}",
-            message=f"it trains the weights, and the adapter of peft={adapter.name} stands on the "
-            f"old: it is not merged first ({why}); tune with peft=full or a method that can be merged",
-        )
-
-
-def _too_little_text(
-    cell: Cell, stage: str, choice: Choice, meta_model: nn.Module | None
-) -> Iterator[Problem]:
-    from harness.axes.quantizer import linear_layers, weight_matrix
-
-    where, config = f"{stage}: quantizer={choice.method.name}", cell.stage_config(stage)
-    earlier = cell.stages[: cell.stages.index(stage)]
-    if not {"corpus", "tokens"} & set(earlier):
-        yield Problem(where=where, message=f"calibration needs text: put corpus before {stage} in stages")
-    length, method = config.calibration_length, choice.build()
-    seen = config.calibration_sequences * length
-    layers = {} if meta_model is None else linear_layers(meta_model)
-    widths = {name: int(weight_matrix(layer).shape[1]) for name, layer in layers.items()}
-    widest = max(widths, key=widths.__getitem__, default=None)
-    if widest is not None and seen < method.calibration_tokens(widths[widest]):
-        yield Problem(
-            where=where,
-            message=f"layer {widest} has {widths[widest]} inputs and needs "
-            f"{method.calibration_tokens(widths[widest])} calibration tokens at least, and "
-            f"{config.calibration_sequences} x {length} = {seen} are given; raise "
-            "quantize.calibration_sequences or quantize.calibration_length",
-        )
-    yield from beyond_table(meta_model, length, where=f"{stage}.calibration_length")
-    # A token is a byte at least, so that a bound in bytes bounds the tokens too.
-    corpus, wanted = cell.choice("corpus"), seen + config.held_out_sequences * length
-    bound = getattr(corpus.config, "max_bytes", 0) if corpus is not None and "corpus" in earlier else 0
-    if 0 < bound < wanted:
-        yield Problem(
-            where=where,
-            message=f"calibration reads {wanted} tokens, those held out included, and corpus.max_bytes="
-            f"{bound} holds no more than {bound}; raise it, or lower quantize.calibration_sequences",
-        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -85,30 +84,3 @@ def test_packing_and_virtual_tokens_are_refused() -> None:
     assert "packs several conversations" in found
     found = problems("peft", CHAINED, "peft=prompt_tuning", "instruction_strategy=with_pretraining_data")
     assert "packs several documents of pretraining data" in found
-
-
-@pytest.mark.parametrize(
-    ("overrides", "reason"),
-    [
-        (["quantizer=gptq"], ""),
-        (["quantizer=gptq", "quantize.calibration_sequences=1"], "needs 1024 calibration tokens at least"),
-        (["quantizer=awq", "quantize.calibration_sequences=1"], ""),
-        (["quantizer=rtn", "corpus.max_bytes=900"], ""),
-        (["quantizer=awq", "corpus.max_bytes=900"], "corpus.max_bytes=900 holds no more than 900"),
-        (["quantizer=gptq", "quantize.calibration_length=512", "position=learned"], "position=learned holds"),
-    ],
-)
-def test_calibration_that_cannot_be_had_is_refused(overrides: list[str], reason: str) -> None:
-    stages = "stages=[corpus,tokenizer,tokens,pretrain,quantize,evaluate]"
-    shape = ["model.dim=64", "model.num_heads=4", "model.head_dim=16", "model.ffn_dim=1024"]
-    found = plan_problems(compose([stages, *shape, "model.max_length=256", *overrides]))
-    assert len(found) == bool(reason)
-    assert all(reason in problem.message for problem in found)
-
-
-def test_calibration_needs_text_before_it(tmp_path: Path) -> None:
-    causal_model().save_pretrained(tmp_path)
-    pretrained = ["model=pretrained", f"model.path={tmp_path}", "quantizer=awq"]
-    found = plan_problems(compose(["stages=[quantize,evaluate]", *pretrained]))
-    assert "calibration needs text: put corpus before quantize in stages" in "\n".join(map(str, found))
-    assert not plan_problems(compose(["stages=[corpus,quantize,evaluate]", *pretrained]))

@@ -49,6 +49,10 @@ class Jsonl(Corpus):
                         id=name, text=text.replace("\r\n", "\n"), domain=domain, split=self.split(name)
                     )
 
+    def most_bytes(self) -> int | None:
+        files = self._files()
+        return None if any(f.suffix == ".gz" for f in files) else sum(f.stat().st_size for f in files)
+
     def fingerprint(self) -> dict[str, str]:
         return {"sha256": hash_files(self._files())}
 

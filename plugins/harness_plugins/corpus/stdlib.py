@@ -53,6 +53,9 @@ class Stdlib(Corpus):
                     break
                 yield Document(id=f"{domain}/{module}", text=text, domain=domain, split=self.split(module))
 
+    def most_bytes(self) -> int | None:
+        return self.config.max_bytes * len(set(self.config.domains)) or None
+
     def fingerprint(self) -> dict[str, str]:
         digest = hashlib.sha256()
         for path in [*_sources(), _root() / "pydoc_data" / "topics.py"]:

@@ -82,10 +82,10 @@ class ExternalGPTQ(Quantizer):
 
     @classmethod
     def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
-        yield from super().check(config, cell, meta_model)
         message = None if meta_model is None else unknown_family(meta_model)
         if message is not None:
             yield Problem(where=f"quantizer={cls.name}", message=message)
+        yield from super().check(config, cell, meta_model)
 
     def quantize(self, model: nn.Module, calibration: Calibration | None) -> nn.Module:
         self.targets(model)
@@ -96,7 +96,7 @@ class ExternalGPTQ(Quantizer):
         with tempfile.TemporaryDirectory() as directory:
             source, out = Path(directory) / "model", Path(directory) / "packed"
             self.hand_out(model, calibration, source)
-            call(self.config.python, WORKER, str(source), str(out))
+            call(self.config.python, WORKER, str(source), str(out), within=Path(directory))
             self.facts = {"library": f"{self.name} {probe(self.config.python, self.name)['library']}"}
             return self.take_back(model, out)
 
@@ -166,7 +166,8 @@ class ExternalGPTQ(Quantizer):
 
 def unknown_family(model: nn.Module) -> str | None:
     """Why no library can read the model; they know Hugging Face's own families only."""
-    if getattr(getattr(model, "config", None), "model_type", "") != "harness":
+    family = getattr(getattr(model, "config", None), "model_type", "harness")  # without one it is our own
+    if family != "harness":
         return None
     return (
         "the library reads Hugging Face's own model families; quantize a checkpoint with model=pretrained "

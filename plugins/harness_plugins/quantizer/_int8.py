@@ -58,7 +58,7 @@ class QuantizedProduct(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, layer: Any) -> Tensor:
         ctx.layer = layer
         y: Tensor = layer.product(x)
-        return y
+        return y.clone()  # adapters (AdaLoRA) add to it in place, which autograd forbids on a view
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:

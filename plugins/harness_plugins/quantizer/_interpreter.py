@@ -41,16 +41,16 @@ def probe(python: str, library: str) -> dict[str, Any]:
 
 def isolated(python: str) -> list[str]:
     """The interpreter with its own packages alone: a plugin beside the script has the library's name."""
-    return [python, "-I"]
+    return [str(Path(python).absolute()), "-I"]
 
 
-def call(python: str, script: Path, *arguments: str) -> None:
-    """Run a script in the interpreter to its end.
+def call(python: str, script: Path, *arguments: str, within: Path) -> None:
+    """Run a script in the interpreter to its end, in the folder that gets what its library leaves (logs).
 
     Raises: HarnessError with the last lines of what it said
     """
     command = [*isolated(python), str(script), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=within)
     if done.returncode:
         said = "\n".join((done.stderr or done.stdout).strip().splitlines()[-8:])
         raise HarnessError(f"{python} {script.name} ended with {done.returncode}:\n{said}")

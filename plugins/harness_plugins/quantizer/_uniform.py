@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -9,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from harness import (
+    CellView,
     ConfigError,
     PackedLinear,
+    Problem,
     Quantizer,
     pack_codes,
     packed_width,
@@ -192,6 +195,16 @@ class UniformQuantizer(Quantizer):
 
     Config = UniformConfig
     config: UniformConfig
+
+    @classmethod
+    def check(cls, config: UniformConfig, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
+        yield from super().check(config, cell, meta_model)
+        if config.granularity is not Granularity.group and config.group_size != UniformConfig.group_size:
+            yield Problem(
+                where="quantizer.group_size",
+                message=f"{config.group_size} changes nothing with quantizer.granularity="
+                f"{config.granularity}; set quantizer.granularity=group, or drop it",
+            )
 
     def empty_layer(self, layer: nn.Module) -> UniformLinear:
         return UniformLinear(*self.fitting(layer), self.config)

@@ -46,7 +46,6 @@ class GPTQ(UniformQuantizer):
     config: Config
 
     def calibration_tokens(self, in_features: int) -> int:
-        """As many as inputs: fewer leave the Hessian singular."""
         return in_features
 
     def quantize(self, model: nn.Module, calibration: Calibration | None) -> nn.Module:

@@ -64,6 +64,9 @@ class QuantizationAwareTraining(UniformQuantizer):
     def needs_teacher(self) -> bool:
         return self.config.distill
 
+    def reads_tokens(self) -> bool:
+        return self.config.data is Data.tokens
+
     def sequences(self, model: nn.Module, *, length: int, generator: torch.Generator) -> Tensor | None:
         if self.config.data is Data.tokens:
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def write_checkpoint(directory: Path, out: Path) -> None:
 @pytest.mark.parametrize("bits", [3, 4])
 def test_a_checkpoint_is_taken_back_layer_by_layer(bits: int, monkeypatch: Any) -> None:
     monkeypatch.setattr(
-        external, "call", lambda python, script, *paths: write_checkpoint(*(Path(p) for p in paths))
+        external, "call", lambda python, script, *paths, within: write_checkpoint(*(Path(p) for p in paths))
     )
     monkeypatch.setattr(external.ExternalGPTQ, "unavailable", classmethod(lambda cls, config: None))
     method = tiny.choose("quantizer", "auto_gptq", bits=bits, group_size=-1, python="python").build()
@@ -108,7 +109,7 @@ def test_our_own_family_is_refused_with_what_to_do() -> None:
     ours.config.model_type = "harness"
     choice = tiny.choose("quantizer", "auto_gptq", group_size=32)
     problems = list(choice.method.check(choice.config, None, ours))  # type: ignore[arg-type]
-    assert "quantize a checkpoint with model=pretrained" in str(problems[-1])
+    assert "quantize a checkpoint with model=pretrained" in str(problems[0])
     assert external.unknown_family(tiny.llama()) is None
 
 
@@ -138,7 +139,21 @@ def test_a_script_that_fails_says_why(tmp_path: Path) -> None:
     script = tmp_path / "broken.py"
     script.write_text("raise ValueError('no such thing')")
     with pytest.raises(HarnessError, match=r"broken\.py ended with 1:(.|\n)*no such thing"):
-        call(sys.executable, script)
+        call(sys.executable, script, within=tmp_path)
+
+
+def test_what_a_library_leaves_lies_in_the_folder_it_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness_plugins.quantizer._interpreter import call
+
+    own, users = tmp_path / "own", tmp_path / "users"
+    own.mkdir(), users.mkdir()
+    (tmp_path / "logging.py").write_text("import pathlib\npathlib.Path('logs').mkdir()")
+    monkeypatch.chdir(users)
+    call(os.path.relpath(sys.executable), tmp_path / "logging.py", within=own)
+    assert (own / "logs").is_dir()
+    assert not (users / "logs").exists()
 
 
 @pytest.mark.parametrize("library", ["auto_gptq", "gptqmodel"])
@@ -146,4 +161,4 @@ def test_the_worker_imports_the_library_and_not_its_plugin(library: str, tmp_pat
     (tmp_path / "options.json").write_text(json.dumps({"library": library}))
     (tmp_path / "calibration.json").write_text("[]")
     with pytest.raises(HarnessError, match=f"No module named '{library}'"):
-        call(sys.executable, external.WORKER, str(tmp_path), str(tmp_path / "out"))
+        call(sys.executable, external.WORKER, str(tmp_path), str(tmp_path / "out"), within=tmp_path)

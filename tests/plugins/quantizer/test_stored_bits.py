@@ -83,3 +83,17 @@ def test_an_adapter_is_not_merged_into_packed_weights(name: str) -> None:
     peft = tiny.choose("peft", "lora").build()
     with pytest.raises(IncompatibleError, match="cannot be merged into packed weights: the sum is not on"):
         peft.merge(peft.apply(model))
+
+
+@pytest.mark.parametrize("name", ["smoothquant", "zeroquant", "llm_int8"])
+def test_an_adapter_may_add_to_an_integer_product_in_place(name: str) -> None:
+    layer = torch.nn.Linear(16, 8, bias=False)
+    rows = torch.randn(2, 4, 16, generator=torch.Generator().manual_seed(0))
+    packed = tiny.choose("quantizer", name).build().empty_layer(layer)
+    packed.codes.random_(-127, 128)
+    packed.scale.fill_(0.01)
+    x = rows.requires_grad_()
+    y = packed(x)
+    y += 1
+    y.sum().backward()
+    torch.testing.assert_close(x.grad, packed.dequantize().sum(0).expand_as(rows), rtol=1e-5, atol=1e-5)

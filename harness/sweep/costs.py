@@ -171,7 +171,7 @@ class Costs:
     def _training(self, node: Node) -> Cost | None:
         """Of a stage that trains a model whose size is known."""
         settings, spec = node.config, node.cell.spec()
-        if not hasattr(settings, "budget") or spec is None:
+        if not _trains(node) or spec is None:
             return None
         built = self._built(node.cell)
         if built is None:
@@ -280,8 +280,8 @@ def memory_bound(node: Node) -> float:
     spec = node.cell.spec() if isinstance(node.cell, Cell) and node.device == "cpu" else None
     if spec is None:
         return 0.0
-    size, settings = Size.of(spec, gated=_method(node, "feed_forward") in GATED), node.config
-    if not hasattr(settings, "budget"):
+    size = Size.of(spec, gated=_method(node, "feed_forward") in GATED)
+    if not _trains(node):
         return 8.0 * size.parameters if "model" in node.inputs else 0.0
     source = HALF if _splits_windows(node) else 0.0
     cost = _training_cost(
@@ -345,6 +345,11 @@ def bytes_per_token(vocab_size: int) -> float:
         return BYTES_PER_TOKEN[left]
     share = math.log(size / left) / math.log(right / left)
     return BYTES_PER_TOKEN[left] + share * (BYTES_PER_TOKEN[right] - BYTES_PER_TOKEN[left])
+
+
+def _trains(node: Node) -> bool:
+    """Whether a stage runs the training loop; that of a quantizer may, and reads an optimizer then."""
+    return isinstance(node.choices.get("optimizer"), Choice)
 
 
 def _method(node: Node, axis: str) -> str:

@@ -213,6 +213,18 @@ def test_adapters_are_counted_on_shapes_as_they_are_trained(name: str) -> None:
     assert expected == sum(p.numel() for p in trained.parameters() if p.requires_grad)
 
 
+def test_a_quantizer_costs_a_training_only_where_it_trains(store: Store) -> None:
+    stages = "stages=[corpus,tokenizer,tokens,pretrain,quantize,evaluate]"
+    flops = {}
+    for quantizer in ("rtn", "qat"):
+        made = make_plan([stages, "model=micro", f"quantizer={quantizer}"], store=store)
+        (node,) = (node for node in made.graph.nodes.values() if node.stage == "quantize")
+        flops[quantizer] = Costs(made, known=Known()).of(node).flops
+        assert memory_bound(node) > 0
+    assert flops["rtn"] is None
+    assert flops["qat"]
+
+
 def test_bytes_per_token_grow_with_the_vocabulary() -> None:
     sizes = [100, 320, 700, 1024, 3000, 32000, 100000]
     found = [bytes_per_token(size) for size in sizes]

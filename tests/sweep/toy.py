@@ -28,6 +28,7 @@ class ToyCell:
     seed_from: str | None = "beta"
     stages: tuple[str, ...] = ("alpha", "beta", "gamma")
     device: str = "cpu"
+    offline: bool = True
     overrides: tuple[str, ...] = ()
     trackers: tuple[Any, ...] = ()
     config: dict[str, Any] = field(default_factory=dict)

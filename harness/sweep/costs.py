@@ -203,7 +203,7 @@ class Costs:
         )
         windows = node.stage.partition("@")[0] == "pretrain" and not _splits_windows(node)
         at_most = None in (fill, width, source, answers) and not windows
-        if _keeps_scores(node) and cost.memory is not None:
+        if (_keeps_scores(node) or source is None) and cost.memory is not None:
             return replace(cost, memory=MARGIN * cost.memory, at_most=True)
         return replace(cost, at_most=at_most)
 

@@ -43,7 +43,9 @@ _PUBLIC = {
     "clip_gradients": "harness.ops.gradients",
     **dict.fromkeys(("rescale_dynamically", "set_length", "trained_length"), "harness.ops.extension"),
     **dict.fromkeys(("Instruction", "Conversation", "Turn", "Role"), "harness.axes.instruction"),
-    **dict.fromkeys(("files_at", "hash_files", "read_rows", "read_text"), "harness.data.reading"),
+    **dict.fromkeys(
+        ("files_at", "hash_files", "plain_bytes", "read_rows", "read_text"), "harness.data.reading"
+    ),
     **dict.fromkeys(("answer_surprise", "text_surprise"), "harness.data.surprise"),
     **dict.fromkeys(("rouge_l", "mtld"), "harness.data.similarity"),
     **dict.fromkeys(("Item", "skill_families", "skill_items"), "harness.data.skills"),

@@ -70,6 +70,7 @@ from harness.data.checks import share_met as share_met
 from harness.data.checks import violated as violated
 from harness.data.reading import files_at as files_at
 from harness.data.reading import hash_files as hash_files
+from harness.data.reading import plain_bytes as plain_bytes
 from harness.data.reading import read_rows as read_rows
 from harness.data.reading import read_text as read_text
 from harness.data.similarity import mtld as mtld

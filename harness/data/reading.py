@@ -98,6 +98,12 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
         offset += len(line.encode()) + 1
 
 
+def plain_bytes(paths: list[Path]) -> int | None:
+    """Bytes of all these files; None where one is compressed, as only reading it tells."""
+    compressed = any(path.suffix == ".gz" for path in paths)
+    return None if compressed else sum(path.stat().st_size for path in paths)
+
+
 def hash_files(paths: list[Path]) -> str:
     """SHA-256 over names and content of files."""
     digest = hashlib.sha256()

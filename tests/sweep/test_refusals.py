@@ -1,5 +1,6 @@
 """What cannot work is refused by the plan, with a reason that says what to do: user's command lines."""
 
+import gzip
 import re
 from pathlib import Path
 
@@ -90,6 +91,15 @@ def test_calibration_without_any_text_is_refused(store: Store, checkpoint: str) 
     given = ("model=pretrained", f"model.path={checkpoint}", "stages=[quantize]")
     assert "put corpus before it" in reason(store, *given, "quantizer=gptq")
     assert reason(store, *given, "quantizer=rtn") == ""
+
+
+def test_a_file_too_short_to_calibrate_on_is_refused(store: Store, checkpoint: str, tmp_path: Path) -> None:
+    book, packed = tmp_path / "book.txt", tmp_path / "book.txt.gz"
+    book.write_text("Too short.")
+    packed.write_bytes(gzip.compress(book.read_bytes()))
+    given = ("model=pretrained", f"model.path={checkpoint}", *PACK, "quantizer=gptq", "corpus=text")
+    assert "which no tokenizer makes of at most 10 bytes" in reason(store, *given, f"corpus.path={book}")
+    assert reason(store, *given, f"corpus.path={packed}") == ""  # only reading it tells
 
 
 @pytest.mark.slow

@@ -4,7 +4,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import Corpus, DataError, Document, Method, files_at, hash_files, hookimpl, read_rows
+from harness import (
+    Corpus,
+    DataError,
+    Document,
+    Method,
+    files_at,
+    hash_files,
+    hookimpl,
+    plain_bytes,
+    read_rows,
+)
 
 
 class Jsonl(Corpus):
@@ -50,8 +60,7 @@ class Jsonl(Corpus):
                     )
 
     def most_bytes(self) -> int | None:
-        files = self._files()
-        return None if any(f.suffix == ".gz" for f in files) else sum(f.stat().st_size for f in files)
+        return plain_bytes(self._files())
 
     def fingerprint(self) -> dict[str, str]:
         return {"sha256": hash_files(self._files())}

@@ -10,9 +10,10 @@ from enum import Enum
 from pathlib import Path
 
 from harness.compose import compose
-from harness.compose.typed import instance, plain
+from harness.compose.typed import instance
 from harness.describe import field_docs
 from harness.method import Method
+from harness.nodes import plain
 
 AXIS = None
 """Every axis."""

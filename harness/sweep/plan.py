@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from harness.compose import Cell, Experiment, load
 from harness.compose.schema import EXPERIMENT_KEYS
-from harness.compose.typed import instance, plain
+from harness.compose.typed import instance
 from harness.errors import ConfigError
 from harness.method import Problem
+from harness.nodes import plain
 from harness.store import Store
 from harness.store.records import record_dir
 from harness.sweep.assemble import Assembler, Load

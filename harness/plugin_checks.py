@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from harness.errors import HarnessError, PluginError
 from harness.method import Method
 from harness.nodes import plain
+from harness.stage import Stage
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 """What Hydra reads as one word, in a value (`axis=name`) as in a key (`axis.name.option`)."""
@@ -26,10 +27,9 @@ NOT_WORDS = ("null", "true", "false", "nan", "inf")
 ROOT_KEYS = (
     *("name", "question", "factors", "baseline", "seeds", "reseed", "zip", "cells", "exclude", "tune"),
     *("claims", "report", "seed", "base_seed", "seed_from", "device", "stages", "scale", "at_most", "model"),
-    *("tokens", "pretrain", "extend", "instruct", "align", "quantize", "generate", "evaluate"),
     *("defaults", "experiment", "overlay", "hydra", "harness_root", "harness_mounts", "config"),
 )
-"""Keys and groups of the root config that an axis cannot have as its name; a test holds them complete."""
+"""Keys and groups of the root config that are no name of an axis or stage; a test holds them complete."""
 NOT_OPTIONS = {
     "method": "it is where a node carries its method's name",
     "defaults": "Hydra reads it as a list of further configs",
@@ -59,8 +59,7 @@ def check_axis(axis: type[Method]) -> None:
     """
     where = f"{axis.__module__}.{axis.__qualname__}"
     check_name(axis.axis, f"{where}.axis")
-    if axis.axis in ROOT_KEYS or axis.axis.endswith("_stage"):  # `reward_stage` holds a stage's options
-        raise PluginError(f"{where}.axis: '{axis.axis}' is a key of every config; use another word")
+    check_key(axis.axis, f"{where}.axis")
     check_declarations(axis, where)
     names = axis.default if isinstance(axis.default, tuple) else (axis.default,)
     if axis.many != isinstance(axis.default, tuple) and axis.default is not None:
@@ -69,6 +68,38 @@ def check_axis(axis: type[Method]) -> None:
     if not all(name is None or isinstance(name, str) for name in names):
         raise PluginError(f"{where}.default={axis.default!r}; it names methods, as strings")
     check_config(axis.Config, f"{where}.Config")
+
+
+def check_stage(stage: type[Stage]) -> None:
+    """Refuse a stage whose options could not stand in the root config, or that the plan could not place.
+
+    Raises: PluginError naming the class and what would work
+    """
+    where = f"{stage.__module__}.{stage.__qualname__}"
+    for name in ("name", "produces"):
+        check_name(getattr(stage, name, None), f"{where}.{name}")
+    check_key(stage.name, f"{where}.name")
+    for name in ("after", "before", "axes", "needs", "may_need"):
+        value = getattr(stage, name)
+        if not isinstance(value, tuple) or not all(isinstance(word, str) for word in value):
+            raise PluginError(f"{where}.{name}={value!r}; it must be a tuple of strings")
+    if not isinstance(stage.seeded, bool):
+        raise PluginError(f"{where}.seeded={stage.seeded!r}; it must be True or False")
+    if getattr(stage.run, "__isabstractmethod__", False):
+        raise PluginError(f"{where} has no `run`, which writes the artifact")
+    check_config(stage.Config, f"{where}.Config")
+    clash = sorted({f.name for f in fields(stage.Config)} & {*stage.axes})
+    if clash:
+        raise PluginError(f"{where}.Config: {clash} would stand where the stage's own axes are chosen")
+
+
+def check_key(name: str, where: str) -> None:
+    """Refuse a name that the root config has for something else.
+
+    Raises: PluginError
+    """
+    if name in ROOT_KEYS or name.endswith("_stage"):  # `reward_stage` holds a stage's options
+        raise PluginError(f"{where}: '{name}' is a key of every config; use another word")
 
 
 def check_name(name: object, where: str) -> None:

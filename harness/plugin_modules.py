@@ -17,7 +17,8 @@ import pluggy
 
 from harness.errors import PluginError
 from harness.method import Method
-from harness.plugin_checks import check_axis, check_conf, check_method
+from harness.plugin_checks import check_axis, check_conf, check_method, check_stage
+from harness.stage import Stage
 
 GROUP = "harness"
 """The entry point group; each entry names a module or a package of modules."""
@@ -63,6 +64,7 @@ class Contribution:
     module: ModuleType
     axes: list[type[Method]] = field(default_factory=list)
     methods: list[type[Method]] = field(default_factory=list)
+    stages: list[type[Stage]] = field(default_factory=list)
     conf: list[str] = field(default_factory=list)
 
 
@@ -79,7 +81,7 @@ class Loader:
     """Modules known not to load, with the reason; no code of theirs runs."""
     announce: Callable[[Source], None] = lambda source: None
     """Called with a module's source before any of its code runs."""
-    faults: tuple[type[BaseException], ...] = FAULTS
+    caught: tuple[type[BaseException], ...] = FAULTS
 
     def load(self, plugins: Iterable[EntryPoint] | None) -> list[Contribution]:
         """What the modules behind the entry points bring (all installed ones by default)."""
@@ -114,7 +116,7 @@ class Loader:
             self.manager.register(module, name=module.__name__)
             self.manager.check_pending()
             return _contribution(module, source)
-        except self.faults as error:
+        except self.caught as error:
             if module is not None and self.manager.is_registered(module):
                 self.manager.unregister(module)
             self.quarantined.append(quarantine(source, error))
@@ -177,7 +179,12 @@ def _contribution(module: ModuleType, source: Source) -> Contribution:
         check_axis(axis)
     for method in methods:
         check_method(method)
-    return Contribution(source=source, module=module, axes=axes, methods=methods, conf=conf)
+    stages = _call(module, "harness_stages")
+    for stage in stages:
+        if not (isinstance(stage, type) and issubclass(stage, Stage)):
+            raise PluginError(f"harness_stages returned {stage!r}, which is no Stage class")
+        check_stage(stage)
+    return Contribution(source=source, module=module, axes=axes, methods=methods, stages=stages, conf=conf)
 
 
 def _classes(module: ModuleType, hook: str) -> list[type[Method]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint
@@ -17,7 +16,9 @@ from harness import axes as builtin_axes
 from harness import hookspecs, registry_index
 from harness.errors import HarnessError, PluginError, UnknownNameError
 from harness.method import Method
-from harness.plugin_modules import FAULTS, GROUP, OWN, Contribution, Loader, Quarantined, Source, own_source
+from harness.plugin_clashes import faults, in_order
+from harness.plugin_modules import FAULTS, GROUP, Contribution, Loader, Quarantined, Source, own_source
+from harness.stage import Stage
 
 
 @dataclass(kw_only=True)
@@ -29,6 +30,8 @@ class Registry:
     conf: list[str] = field(default_factory=list)
     """Config folders of plugins, as `pkg://package.conf`, in the order found."""
     manager: pluggy.PluginManager = field(default_factory=lambda: pluggy.PluginManager(GROUP))
+    stages: dict[str, type[Stage]] = field(default_factory=dict)
+    """Every stage by name, in the default order of `stages:`."""
     _methods: dict[str, dict[str, type[Method]]] = field(default_factory=dict)
     _sources: dict[type[Method], Source] = field(default_factory=dict)
 
@@ -57,6 +60,17 @@ class Registry:
             raise _unknown(self._broken(name), unknown)
         return known[name]
 
+    def stage(self, name: str) -> type[Stage]:
+        """The class of a stage; a suffix (`instruct@chat`) names a second use of one stage.
+
+        Raises: UnknownNameError with a suggestion; PluginError if the plugin that has it is quarantined
+        """
+        base = name.partition("@")[0]
+        if base not in self.stages:
+            unknown = UnknownNameError(what="stage", name=base, known=self.stages)
+            raise _unknown(self._broken(base), unknown)
+        return self.stages[base]
+
     def source(self, method: type[Method]) -> Source:
         """Who ships a method."""
         return self._sources[method]
@@ -73,7 +87,7 @@ class Registry:
         *,
         refused: Mapping[str, str] | None = None,
         announce: Callable[[Source], None] = lambda source: None,
-        faults: tuple[type[BaseException], ...] = FAULTS,
+        caught: tuple[type[BaseException], ...] = FAULTS,
     ) -> Registry:
         """The registry of the given entry points (all installed ones by default); see `Loader`."""
         found = cls()
@@ -86,10 +100,10 @@ class Registry:
             quarantined=found.quarantined,
             refused=refused or {},
             announce=announce,
-            faults=faults,
+            caught=caught,
         )
         offers = loader.load(plugins)
-        while wrong := found._claimed_twice(offers) or found._unfounded(offers):
+        while wrong := faults(found.axes, offers, found.quarantined):
             for offer in offers:
                 if offer.source in wrong:
                     loader.refuse(offer, wrong[offer.source])
@@ -106,6 +120,8 @@ class Registry:
             for method in offer.methods:
                 self._add_method(method, offer.source)
             self.conf.extend(offer.conf)
+        stages = [stage for offer in offers for stage in offer.stages]
+        self.stages = {stage.name: stage for stage in in_order(stages)}
         for axis_name, methods in self._methods.items():
             ordered = sorted(methods, key=lambda name: (name != "none", name))
             self._methods[axis_name] = {name: methods[name] for name in ordered}
@@ -120,56 +136,6 @@ class Registry:
     def _add_method(self, method: type[Method], source: Source) -> None:
         self._methods[method.axis][method.name] = method
         self._sources[method] = source
-
-    def _claimed_twice(self, offers: Iterable[Contribution]) -> dict[Source, str]:
-        """Modules that claim what another claims, with the reason: never a silent winner.
-
-        What harness itself ships keeps its name: without it, no config would compose.
-        """
-        claims: dict[str, dict[type[Method], Source]] = defaultdict(dict)
-        for name, axis in self.axes.items():
-            claims[f"the axis {name}"][axis] = own_source(axis.__module__)
-        for offer in offers:
-            for axis in offer.axes:
-                claims[f"the axis {axis.axis}"][axis] = offer.source
-            for method in offer.methods:  # one class that two modules pass on is one claim
-                claims[f"{method.axis}={method.name}"][method] = offer.source
-        faults: dict[Source, str] = {}
-        for claim, claimants in claims.items():
-            own = [method for method, source in claimants.items() if source.package == OWN]
-            holder = own[0] if len(own) == 1 else None
-            for method, source in claimants.items():
-                others = [str(claimants[other]) for other in claimants if other is not method]
-                if others and method is not holder:
-                    faults[source] = f"it claims {claim}, and so does {' and '.join(others)}; rename one"
-        return faults
-
-    def _unfounded(self, offers: Iterable[Contribution]) -> dict[Source, str]:
-        """Modules with methods on an axis, or with the default of an axis, that does not exist."""
-        contracts = self.axes | {axis.axis: axis for offer in offers for axis in offer.axes}
-        names: dict[str, set[str]] = {
-            axis: {"none"} if contract.optional else set() for axis, contract in contracts.items()
-        }
-        faults = {}
-        for offer in offers:
-            for method in offer.methods:
-                if method.axis in names:
-                    names[method.axis].add(method.name)
-                else:
-                    reason = UnknownNameError(what="axis", name=str(method.axis), known=contracts)
-                    faults[offer.source] = (
-                        f"{method.__qualname__} is on no axis: {self._broken(method.axis) or reason}"
-                    )
-        for offer in offers:
-            for axis in offer.axes:
-                default = axis.default if isinstance(axis.default, tuple) else (axis.default,)
-                missing = {name for name in default if name is not None} - names[axis.axis]
-                if missing:
-                    faults[offer.source] = (
-                        f"{axis.__qualname__}.default={axis.default!r}: no method of {axis.axis} is called "
-                        f"{' or '.join(sorted(map(repr, missing)))}"
-                    )
-        return faults
 
     def _broken(self, name: str) -> Quarantined | None:
         """The quarantined module that seems to define a name."""

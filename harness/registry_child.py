@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from harness.describe import describe
+from harness.compose.describe import describe
 from harness.plugin_modules import Source, said
 from harness.registry import Registry
 
@@ -32,7 +32,7 @@ def main(channel: int, refused: Mapping[str, str]) -> None:
         plugin = f"'{source.module}' from {source.package} {source.version}"
         tell(module=source.module, plugin=plugin, printed=os.fstat(STDOUT).st_size)
 
-    known = Registry.load(refused=refused, announce=announce, faults=(BaseException,))
+    known = Registry.load(refused=refused, announce=announce, caught=(BaseException,))
     methods = []
     for method in known.all():
         source = known.source(method)

@@ -25,7 +25,7 @@ SOURCES = (".py", ".so", ".pyd")
 
 
 def read(*, fresh: bool = False) -> dict[str, Any]:
-    """The index: `methods` (see `harness.describe`), `axes`, `quarantined` and what plugins `printed`.
+    """The index: `methods` (see `compose.describe`), `axes`, `quarantined` and what plugins `printed`.
 
     From the cache where it holds, unless it is to be `fresh`.
     """

@@ -11,7 +11,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
 from harness.axes import BUILTIN
-from harness.compose.schema import available_stages, mounted_axes, root_node, stage_key
+from harness.compose.schema import mounted_axes, root_node, stage_key
 from harness.nodes import option_node
 from harness.registry import registry
 
@@ -49,7 +49,7 @@ def _mounts() -> list[dict[str, str | list[str] | None]]:
         {f"/{name}": list(axis.default) if isinstance(axis.default, tuple) else axis.default}
         for name, axis in added
     ]
-    for stage in available_stages():
+    for stage in registry().stages:
         mounts += [
             {f"/{axis}@{stage_key(stage)}.{axis}": None}
             for axis in mounted_axes(stage)

@@ -10,8 +10,8 @@ from enum import Enum
 from pathlib import Path
 
 from harness.compose import compose
+from harness.compose.describe import field_docs
 from harness.compose.typed import instance
-from harness.describe import field_docs
 from harness.method import Method
 from harness.nodes import plain
 

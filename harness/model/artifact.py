@@ -21,7 +21,7 @@ from harness.nodes import plain
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from harness.stages.stage import Work
+    from harness.stage import Work
     from harness.store.artifacts import Artifact
 
 MANIFEST = "model.json"

@@ -21,8 +21,8 @@ from harness.training.contract import Batch, LossSum
 if TYPE_CHECKING:
     from harness.axes.instruction import Conversation
     from harness.axes.reward import AnswerScorer, Reward
+    from harness.stage import Work
     from harness.stages._adaptation import Adapted
-    from harness.stages.stage import Work
 
 
 class RolloutSource:

@@ -11,11 +11,12 @@ import numpy as np
 from harness.axes import TRAINING_AXES
 from harness.axes.corpus import Split
 from harness.errors import DataError
+from harness.hookspecs import hookimpl
 from harness.method import Problem
 from harness.rng import Purpose
+from harness.stage import Stage, Work
 from harness.stages._references import referenced
 from harness.stages._training import TrainingConfig, beyond_table, run_training
-from harness.stages.stage import Stage, Work
 from harness.training.settings import Budget, Unit
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Instruct(Stage):
     """Tunes the model on conversations; the loss counts the assistant's tokens only."""
 
     name = "instruct"
+    after = ("extend",)
     axes: ClassVar[tuple[str, ...]] = ("instruction", "instruction_strategy", "peft", *TRAINING_AXES)
     needs = ("model",)
     may_need = ("documents", "tokens")
@@ -140,3 +142,8 @@ def training_conversations(work: Work) -> list[Conversation]:
     if not found:
         raise DataError(f"instruction={instruction.name} gave no training conversation")
     return found
+
+
+@hookimpl
+def harness_stages() -> list[type[Stage]]:
+    return [Instruct]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,10 @@ from third_party import Folder, distribution, harness
 
 from harness.axes import BUILTIN
 from harness.compose import config_dir
-from harness.compose.schema import Root, available_stages
+from harness.compose.schema import Root
 from harness.errors import PluginError
 from harness.plugin_checks import ROOT_KEYS, check_name
-from harness.registry import Registry
+from harness.registry import Registry, registry
 
 OPTIONS = '''
 import dataclasses, enum, typing
@@ -113,9 +114,12 @@ def test_names_that_it_can_hold_are_one_word_to_hydra(name: str) -> None:
         (('axis = "watermark"', 'axis = "attention"'), "claims the axis attention, and so does harness.axes"),
         (('axis = "watermark"', 'axis = "seed"'), "'seed' is a key of every config"),
         (('axis = "watermark"', 'axis = "experiment"'), "'experiment' is a key of every config"),
-        (('axis = "watermark"', 'axis = "pretrain"'), "'pretrain' is a key of every config"),
+        (
+            ('axis = "watermark"', 'axis = "pretrain"'),
+            "the axis pretrain would take the config key of the stage of harness.stages",
+        ),
         (('axis = "watermark"', 'axis = "reward_stage"'), "'reward_stage' is a key of every config"),
-        (('default = "none"', 'default = "red"'), "no method of watermark is called 'red'"),
+        (('default = "none"', 'default = "red"'), "Contract.default: no watermark method is called 'red'"),
         (('default = "none"', "default = 3"), "Contract.default=3"),
         (('default = "none"', 'default = ("none",)'), "it must be one name"),
         (("optional = True", "optional = 'yes'"), "optional='yes'; it must be True or False"),
@@ -153,16 +157,76 @@ def test_classes_that_could_not_stand_in_a_config(
         "@hookimpl\ndef harness_axes",
         "class Same(Contract):\n    name = 'green'\n\n@hookimpl\ndef harness_axes",
     )
-    (broken,) = Registry.load([folder.plugin("bad_axis", content)]).quarantined
+    own = entry_points(group="harness", name="stages")
+    (broken,) = Registry.load([folder.plugin("bad_axis", content), *own]).quarantined
     assert cause in broken.cause
+
+
+STAGE = """
+from dataclasses import dataclass
+from harness.stage import Stage
+from harness import hookimpl
+
+class Prune(Stage):
+    name = "prune"
+    after = ("align",)
+    before = ("quantize",)
+    axes = ("peft",)
+    needs = ("model",)
+    produces = "model"
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Stage.Config):
+        share: float = 0.5
+
+    def run(self, work):
+        return {}
+
+@hookimpl
+def harness_stages():
+    return [Prune]
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        (('name = "prune"', "name = 5"), "Prune.name=5 is no name"),
+        (('name = "prune"', 'name = "prune@b"'), "is no name"),
+        (('name = "prune"', 'name = "seed"'), "'seed' is a key of every config"),
+        (
+            ('name = "prune"', 'name = "quantize"'),
+            "claims the stage quantize, and so does harness.stages.quantize",
+        ),
+        (('    name = "prune"\n', ""), "Prune.name=None is no name"),
+        (('produces = "model"', "pass"), "Prune.produces=None is no name"),
+        (('after = ("align",)', 'after = "align"'), "Prune.after='align'; it must be a tuple"),
+        (
+            ('after = ("align",)', 'after = ("evaluate",)'),
+            "Prune stands after evaluate and before quantize, which other stages",
+        ),
+        (('axes = ("peft",)', 'axes = ("pruner",)'), "Prune.axes: No axis is called 'pruner'"),
+        (("share: float = 0.5", "share: complex = 1j"), "cannot be published"),
+        (("share: float = 0.5", "peft: float = 0.5"), "['peft'] would stand where the stage's own axes"),
+        (("def run(self", "def walk(self"), "Prune has no `run`"),
+        (("return [Prune]", "return [int]"), "which is no Stage class"),
+    ],
+)
+def test_stages_that_could_not_be_placed(folder: Folder, change: tuple[str, str], cause: str) -> None:
+    assert change[0] in STAGE
+    own = [*entry_points(group="harness", name="stages")]
+    good = Registry.load([folder.plugin("good_stage", STAGE), *own])
+    assert [*good.stages].index("prune") == [*good.stages].index("quantize") - 1
+    known = Registry.load([folder.plugin("bad_stage", STAGE.replace(*change)), *own])
+    (broken,) = known.quarantined
+    assert cause in broken.cause
+    assert [*known.stages] == [name for name in good.stages if name != "prune"]
 
 
 def test_a_method_that_a_built_in_has_already_keeps_the_built_in(folder: Folder) -> None:
     content = AXIS.replace("class Green(Contract)", "class Green(Schedule)").replace('"green"', '"cosine"')
     known = Registry.load()
     assert known.source(known.get("schedule", "cosine")).package == "harness-lm"
-    from importlib.metadata import entry_points
-
     known = Registry.load([folder.plugin("bad_cosine", content), *entry_points(group="harness")])
     assert known.source(known.get("schedule", "cosine")).package == "harness-lm"
     (broken,) = known.quarantined
@@ -209,8 +273,9 @@ def test_two_entry_points_may_name_one_module(folder: Folder) -> None:
 
 def test_the_names_that_axes_cannot_have_are_all_of_the_root_config() -> None:
     groups = {path.name for path in config_dir().iterdir() if path.is_dir()}
-    keys = {f.name for f in dataclasses.fields(Root)} | {"model"} | set(available_stages()) | groups
+    keys = {f.name for f in dataclasses.fields(Root)} | {"model"} | groups
     assert keys - set(BUILTIN) <= set(ROOT_KEYS)
+    assert not set(registry().stages) & set(ROOT_KEYS)
 
 
 DEADLY = {

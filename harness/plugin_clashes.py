@@ -110,5 +110,6 @@ def _unordered(offers: Sequence[Contribution]) -> Iterator[tuple[Source, str]]:
     sources = {stage: offer.source for offer in offers for stage in offer.stages}
     for stage in {*sources} - {*in_order(list(sources))}:
         if sources[stage].package != OWN:
-            wish = f"after {' and '.join(stage.after) or 'none'} and before {' and '.join(stage.before) or 'none'}"
-            yield sources[stage], f"{stage.__qualname__} stands {wish}, which other stages contradict"
+            after, before = (" and ".join(names) or "none" for names in (stage.after, stage.before))
+            wish = f"{stage.__qualname__} stands after {after} and before {before}"
+            yield sources[stage], f"{wish}, which other stages contradict"

@@ -39,7 +39,7 @@ _PUBLIC = {
     "NormPosition": "harness.axes.norm_position",
     "FeedForward": "harness.axes.feed_forward",
     **dict.fromkeys(("Objective", "Example"), "harness.axes.objective"),
-    **dict.fromkeys(("Context", "Heads", "Rotary"), "harness.axes.context"),
+    **dict.fromkeys(("Context", "Heads", "Reach", "Rotary"), "harness.axes.context"),
     "clip_gradients": "harness.ops.gradients",
     **dict.fromkeys(("rescale_dynamically", "set_length", "trained_length"), "harness.ops.extension"),
     **dict.fromkeys(("Instruction", "Conversation", "Turn", "Role"), "harness.axes.instruction"),

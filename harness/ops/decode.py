@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from harness.ops.drawing import Rule
+from harness.ops.extension import follows_length
 from harness.ops.growing_cache import GrowingCache
 from harness.ops.paged_cache import PagedCache
 
@@ -119,7 +120,8 @@ class Pool:
             mask_BT[row, width - len(given) :] = 1
         device = next(model.parameters()).device
         cache, logits = new_cache(model), None
-        size = max(1, PROMPT_TOKENS // len(tokens))
+        # What a token reads may depend on how long its prompt is, which a part of it does not tell.
+        size = width if follows_length(model) else max(1, PROMPT_TOKENS // len(tokens))
         ids_BT, mask_BT = ids_BT.to(device), mask_BT.to(device)
         for start in range(0, width, size):
             end = min(width, start + size)
@@ -220,6 +222,9 @@ def new_cache(model: Any) -> Any:
 
     CacheLayerMixin.register(GrowingCache)
     inner = _inner(model)
+    own = getattr(inner, "context_cache", None)  # of a context method
+    if own is not None:
+        return own()
     cache = inner.new_cache() if hasattr(inner, "new_cache") else DynamicCache(config=inner.config)
     if all(type(layer) is DynamicLayer for layer in cache.layers):
         return Cache(layers=[GrowingCache() for _ in range(len(cache.layers) or _depth(inner))])

@@ -26,6 +26,8 @@ class GrowingCache:
     def __init__(self) -> None:
         self.keys: Tensor | None = None
         self.values: Tensor | None = None
+        self.lengths_B: Tensor | None = None
+        """What a context method remembers of each row: its length when it was first read."""
         self._buffers: tuple[Tensor, Tensor] | None = None
         self._views: tuple[Tensor, Tensor] | None = None
 
@@ -73,11 +75,12 @@ class GrowingCache:
         if self.keys is not None and self.values is not None:
             indices = indices.to(self.keys.device)
             self.keys, self.values = self.keys[indices], self.values[indices]
+            self.lengths_B = None if self.lengths_B is None else self.lengths_B[indices]
 
     def batch_repeat_interleave(self, repeats: int) -> None:
-        if self.keys is not None and self.values is not None:
-            self.keys = self.keys.repeat_interleave(repeats, dim=0)
-            self.values = self.values.repeat_interleave(repeats, dim=0)
+        if self.keys is not None:
+            rows = torch.arange(len(self.keys), device=self.keys.device)
+            self.batch_select_indices(rows.repeat_interleave(repeats))
 
     def crop(self, tokens_to_remove: int) -> None:
         """Forget the last tokens of every sequence (their number, of either sign)."""
@@ -86,7 +89,7 @@ class GrowingCache:
             self.keys, self.values = self.keys[:, :, :kept], self.values[:, :, :kept]
 
     def reset(self) -> None:
-        self.keys = self.values = self._buffers = self._views = None
+        self.keys = self.values = self.lengths_B = self._buffers = self._views = None
 
     def columns(self, index_BS: Tensor) -> None:
         """Keep these columns of every row, in this order."""
@@ -103,6 +106,8 @@ class GrowingCache:
         assert other.values is not None
         self.keys = _stacked(self.keys, other.keys)
         self.values = _stacked(self.values, other.values)
+        if self.lengths_B is not None and other.lengths_B is not None:
+            self.lengths_B = torch.cat((self.lengths_B, other.lengths_B))
 
     def drop_left(self, count: int) -> None:
         """Forget the first `count` columns, which no row needs."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 from harness.axes.instruction import Conversation
 from harness.axes.reward import Preference
@@ -15,13 +16,17 @@ class Feedback(Method):
 
     axis = "feedback"
     default = "rule"
+    reads_conversations: ClassVar[bool] = True
+    """Whether preferences are about the prompts of the instruction axis; else it brings its own."""
+    reads_checks: ClassVar[bool] = False
+    """Whether it says nothing of a conversation without machine-checkable constraints."""
 
     @classmethod
     def trial(cls) -> Method.Config:
-        """Options the conformance suite runs it with."""
+        """Options the conformance suite runs it with; a reader writes a small file into a temporary folder."""
         return cls.Config()
 
     @abstractmethod
     def preferences(self, conversations: Sequence[Conversation], seed: int) -> Iterator[Preference]:
-        """Preferences over answers to the conversations' prompts."""
+        """Preferences over answers to the conversations' prompts, or all it brings, of all splits."""
         raise NotImplementedError

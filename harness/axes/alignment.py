@@ -12,7 +12,7 @@ from harness.axes.reward import Preference
 from harness.method import CellView, Method, Problem
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Generator, Tensor, nn
 
 
 class Needs(StrEnum):
@@ -138,6 +138,10 @@ class Alignment(Method):
         """The last user messages that samples are learned under, once their rewards are known (control
         tokens)."""
         return list(prompts)
+
+    def replay(self, rewards_P: Tensor, size: int, generator: Generator) -> Tensor | None:
+        """Which of all P samples drawn so far are learned now (`size` places); None for the newest."""
+        return None
 
     def prepare(self, rollouts: Rollouts) -> dict[str, Tensor]:
         """Advantages and the like, B x ... each, computed once on all samples of a rollout."""

@@ -265,11 +265,11 @@ def preference_source(
 
     Raises: DataError where it gives none
     """
-    found = preferences(work, Split.train)
+    found, unread = preferences(work, Split.train)
     if not found:
         name = work.one("feedback").method.name
         raise DataError(f"feedback={name} gave no training preference from what it read")
-    return PreferenceSource(
+    source = PreferenceSource(
         found,
         method,
         Template(tokenizer),  # type: ignore[arg-type]
@@ -278,15 +278,18 @@ def preference_source(
         pad_id=tokenizer.pad_token_id or 0,
         whole=whole,
     )
+    source.left_out.update(unread)
+    return source
 
 
-def preferences(work: Work, split: Split) -> list[Preference]:
-    """Preferences of one split from the chosen feedback."""
+def preferences(work: Work, split: Split) -> tuple[list[Preference], dict[str, int]]:
+    """Preferences of one split from the chosen feedback, and how many entries gave none, by reason."""
     from harness.stages._conversations import read_conversations
 
     feedback = work.one("feedback").build()
     if feedback.reads_conversations:
         found, _ = read_conversations(work)
         given = [conversation for conversation in found if conversation.split is split]
-        return list(feedback.preferences(given, work.stream(Purpose.sampling)))
-    return [p for p in feedback.preferences((), work.stream(Purpose.sampling)) if p.split is split]
+        return list(feedback.preferences(given, work.stream(Purpose.sampling))), dict(feedback.left_out)
+    brought = list(feedback.preferences((), work.stream(Purpose.sampling)))
+    return [preference for preference in brought if preference.split is split], dict(feedback.left_out)

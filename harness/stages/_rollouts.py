@@ -44,11 +44,21 @@ class Sampled:
     """Answers that reached max_new_tokens without their end."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """One answer of the policy and its reward."""
+
+    item: Asked
+    answer: list[int]
+    reward: float
+
+
 class RolloutSource:
     """Batches of the policy's own samples, scored by the reward.
 
     Shapes: rows padded right; `old_BT`, `reference_BT`, `values_BT` B x T; `rewards_B`; `extra_<name>`
-    State: position among the prompts, the current samples and how often they were used
+    State: position among the prompts, the current samples and how often they were used, and all samples so
+    far where the method learns from those
     """
 
     def __init__(self, work: Work, adapted: Adapted, method: Alignment, reference: Reference | None) -> None:
@@ -69,6 +79,7 @@ class RolloutSource:
         self.epoch = self.position = self.draws = self.uses = 0
         self.buffer: Batch = {}
         self.history: list[dict[str, float]] = []
+        self.pool: list[Drawn] = []
         self.seconds = 0.0
         self.start = self.held_out_facts()
         if method.needs_values:
@@ -95,7 +106,7 @@ class RolloutSource:
 
     def state_dict(self) -> dict[str, Any]:
         """Position and current samples."""
-        names = ("epoch", "position", "draws", "uses", "buffer", "history", "seconds")
+        names = ("epoch", "position", "draws", "uses", "buffer", "history", "seconds", "pool")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -136,7 +147,7 @@ class RolloutSource:
         if not self.held_out:
             return {}
         found = self._sample(self.held_out, seed=self.work.stream(Purpose.sampling), from_start=False)
-        batch = self._batch(found, found.prompt_ids)
+        batch = self._batch(found.answers, found.prompt_ids)
         measured = self._measure(batch, found.rewards_B.to(self.work.device), values=False)
         drift_BT = (measured.old_BT - measured.reference_BT) * measured.policy.mask_BT
         return {
@@ -153,13 +164,8 @@ class RolloutSource:
         began = time.perf_counter()
         found = self._sample(items, seed=seed, from_start=self.method.samples_from_start())
         self.seconds += time.perf_counter() - began
-        learned_under = self.method.relabel([item.turns[-1].text for item in items], found.rewards_B)
-        opened = [
-            self.template.prompt_ids(item.with_message(text))
-            for item, text in zip(items, learned_under, strict=True)
-        ]
-        batch = self._batch(found, opened)
-        rollouts = self._measure(batch, found.rewards_B.to(self.work.device), values=self.method.needs_values)
+        batch, rewards_B = self._learned(found, items, seed=seed)
+        rollouts = self._measure(batch, rewards_B.to(self.work.device), values=self.method.needs_values)
         batch |= {"old_BT": rollouts.old_BT, "reference_BT": rollouts.reference_BT}
         batch["rewards_B"] = rollouts.rewards_B
         batch |= {f"extra_{name}": value for name, value in self.method.prepare(rollouts).items()}
@@ -176,9 +182,21 @@ class RolloutSource:
         )
         return batch
 
-    def _batch(self, found: Sampled, opened: Sequence[list[int]]) -> Batch:
+    def _learned(self, found: Sampled, items: Sequence[Asked], *, seed: int) -> tuple[Batch, Tensor]:
+        """The samples to learn from, under the prompts of their method, and their rewards."""
+        pool = self.pool if type(self.method).replay is not Alignment.replay else []
+        new = zip(items, found.answers, found.rewards_B.tolist(), strict=True)
+        pool += [Drawn(item=item, answer=answer, reward=reward) for item, answer, reward in new]
+        rewards_P = torch.tensor([drawn.reward for drawn in pool])
+        texts = self.method.relabel([drawn.item.turns[-1].text for drawn in pool], rewards_P)
+        picked = self.method.replay(rewards_P, len(items), torch.Generator().manual_seed(seed))
+        places = range(len(pool)) if picked is None else picked.tolist()
+        opened = [self.template.prompt_ids(pool[place].item.with_message(texts[place])) for place in places]
+        return self._batch([pool[place].answer for place in places], opened), rewards_P[list(places)]
+
+    def _batch(self, answers: Sequence[list[int]], opened: Sequence[list[int]]) -> Batch:
         rows = []
-        for prompt, answer in zip(opened, found.answers, strict=True):
+        for prompt, answer in zip(opened, answers, strict=True):
             ids = np.array([*prompt, *answer], dtype=np.int64)
             labels = np.concatenate([np.full(len(prompt), IGNORED), np.array(answer, dtype=np.int64)])
             rows.append((ids[:-1], labels[1:]))

@@ -13,6 +13,7 @@ from harness.axes import TRAINING_AXES
 from harness.axes.alignment import Needs
 from harness.errors import ConfigError
 from harness.method import Choice, Problem
+from harness.stages._narrowing import without_conversations
 from harness.stages._training import TrainingConfig, beyond_table, run_training
 from harness.stages.stage import Choices, Stage, Work
 from harness.training.settings import Budget, Unit
@@ -83,7 +84,7 @@ class Align(Stage):
             "feedback": method.needs is not Needs.preferences,
             "reward": not method.needs_reward,
         }
-        return {axis: choice for axis, choice in choices.items() if not unused.get(axis)}
+        return without_conversations({a: choice for a, choice in choices.items() if not unused.get(a)})
 
     def run(self, work: Work) -> dict[str, Any]:
         from harness.model.artifact import describe, open_model

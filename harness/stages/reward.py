@@ -14,8 +14,9 @@ from harness.axes.alignment import Alignment, LogProbs
 from harness.axes.corpus import Split
 from harness.method import Problem
 from harness.rng import Purpose
+from harness.stages._narrowing import without_conversations
 from harness.stages._training import TrainingConfig, beyond_table, run_training
-from harness.stages.stage import Stage, Work
+from harness.stages.stage import Choices, Stage, Work
 from harness.training.contract import Batch, LossSum
 from harness.training.settings import Budget, Unit
 
@@ -53,6 +54,10 @@ class Reward(Stage):
         length = cell.stage_config(stage).sequence_length
         yield from beyond_table(meta_model, length, where=f"{stage}.sequence_length")
 
+    @classmethod
+    def narrow(cls, part: str, choices: Choices) -> Choices:
+        return without_conversations(choices)
+
     def run(self, work: Work) -> dict[str, Any]:
         from harness.model.artifact import open_model
         from harness.model.scorer import ModelScorer, save_head
@@ -75,7 +80,7 @@ class Reward(Stage):
         del adapted.model.score_head
         facts["effects"] = adapted.trained()
         scorer = ModelScorer(replace(loaded, model=adapted.model.eval()), head)
-        facts |= held_out(scorer, preferences(work, Split.validation))
+        facts |= held_out(scorer, preferences(work, Split.validation)[0])
         adapted.save(work.out, applied=[peft_entry(adapted.choice, stage=work.stage)], template=True)
         save_head(head, work.out)
         return facts

@@ -42,7 +42,10 @@ _PUBLIC = {
     **dict.fromkeys(("Context", "Heads", "Reach", "Rotary"), "harness.axes.context"),
     "clip_gradients": "harness.ops.gradients",
     **dict.fromkeys(("rescale_dynamically", "set_length", "trained_length"), "harness.ops.extension"),
-    **dict.fromkeys(("Instruction", "Conversation", "Turn", "Role"), "harness.axes.instruction"),
+    **dict.fromkeys(
+        ("Instruction", "Conversation", "Turn", "Role", "Prompt", "as_text", "as_turns"),
+        "harness.axes.instruction",
+    ),
     **dict.fromkeys(
         ("files_at", "hash_files", "plain_bytes", "read_rows", "read_text"), "harness.data.reading"
     ),

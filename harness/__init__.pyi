@@ -34,8 +34,11 @@ from harness.axes.filter import Filter as Filter
 from harness.axes.filter import FilterReport as FilterReport
 from harness.axes.instruction import Conversation as Conversation
 from harness.axes.instruction import Instruction as Instruction
+from harness.axes.instruction import Prompt as Prompt
 from harness.axes.instruction import Role as Role
 from harness.axes.instruction import Turn as Turn
+from harness.axes.instruction import as_text as as_text
+from harness.axes.instruction import as_turns as as_turns
 from harness.axes.instruction_strategy import InstructionStrategy as InstructionStrategy
 from harness.axes.judge import Duel as Duel
 from harness.axes.judge import Judge as Judge

@@ -105,7 +105,9 @@ class Generation(Evaluator):
         )
         if any(item.checks for item in items):
             pairs = zip(found.texts, items, strict=True)
-            samples["constraints_met"] = [share_met(text, item.checks) for text, item in pairs]
+            samples["constraints_met"] = [
+                share_met(text, item.checks) if item.checks else float("nan") for text, item in pairs
+            ]
         metrics = [self.mean(task, name, samples[name]) for name in BETTER if name in samples]
         for n in (1, 2):
             value = distinct_over_all(found.tokens, n)

@@ -2,11 +2,22 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from harness import ConfigError, Evaluation, Evaluator, Method, Problem, Subject, TaskError, hookimpl
+from harness import (
+    ConfigError,
+    Evaluation,
+    Evaluator,
+    Method,
+    Problem,
+    Subject,
+    TaskError,
+    hookimpl,
+    path_ref,
+)
 
 
 class LmEval(Evaluator):
@@ -27,9 +38,9 @@ class LmEval(Evaluator):
         """Items of each task, from its start; null = all."""
         num_fewshot: int | None = None
         """Examples in the prompt; null = what the task states."""
-        include_path: str = ""
+        include_path: str = path_ref(folder=True)
         """Folder with task YAML of your own."""
-        data_files: dict[str, Any] = field(default_factory=dict)
+        data_files: dict[str, Any] = path_ref(dict)
         """Task -> {split: local JSON or JSON lines file}, in place of the task's data set."""
         trust: bool = False
         """Whether YAML in include_path may run Python code of its own."""
@@ -58,9 +69,20 @@ class LmEval(Evaluator):
         return replace(config, tasks=[task], data_files=files)
 
     @classmethod
+    def reads(cls, config: Any) -> dict[str, Path]:
+        from harness import task_files
+
+        found: dict[str, Path] = {}
+        for task in config.tasks if config.include_path else ():
+            found |= task_files(task, include_path=config.include_path)
+        return found
+
+    @classmethod
     def check(cls, config: Any, cell: Any, meta_model: nn.Module | None) -> Iterable[Problem]:
         from harness import find_task, hub_data, is_cached, without_data
 
+        if config.include_path and not Path(config.include_path).expanduser().is_dir():
+            return  # said of every option that names files
         for task in config.tasks:
             try:
                 path = find_task(task, include_path=config.include_path)

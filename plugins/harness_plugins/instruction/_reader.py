@@ -16,7 +16,7 @@ from harness import (
     Role,
     Split,
     Turn,
-    files_at,
+    path_ref,
     read_rows,
 )
 
@@ -37,8 +37,8 @@ class Reader(Instruction):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Instruction.Config):
-        path: str = ""
-        """File or folder of .json and .jsonl files (also .gz); required."""
+        path: str = path_ref(suffixes=(".json", ".jsonl", ".json.gz", ".jsonl.gz"), required=True)
+        """File, folder or pattern of .json and .jsonl files (also .gz); required."""
         validation_share: float = 0.05
         """Share of prompts held out for validation (0 to 1)."""
         test_share: float = 0.05
@@ -67,8 +67,7 @@ class Reader(Instruction):
 
     def conversations(self, documents: Sequence[Document], seed: int) -> Iterator[Conversation]:
         left = self.config.max_conversations or float("inf")
-        suffixes = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
-        for file in files_at(self.config.path, option="instruction.path", suffixes=suffixes):
+        for file in self.files(self.config, "path"):
             stem = file.name.split(".")[0]
             for number, parsed in enumerate(self.parse(_placed(file))):
                 turns = answered(parsed[1]) if parsed else []

@@ -14,8 +14,8 @@ from harness import (
     Role,
     Split,
     Turn,
-    files_at,
     hookimpl,
+    path_ref,
     read_rows,
     skill_items,
 )
@@ -32,7 +32,7 @@ class Chat(Instruction):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Instruction.Config):
-        path: str = ""
+        path: str = path_ref(suffixes=(".json", ".jsonl", ".json.gz", ".jsonl.gz"))
         """JSON or JSON Lines with `messages`; empty makes conversations of exercises."""
         skills: list[str] = field(default_factory=lambda: ["instructions", "recall"])
         """Skills of the exercises, in equal parts."""
@@ -60,7 +60,7 @@ class Chat(Instruction):
             yield from self._made(split, max(1, number), seed)
 
     def _read(self) -> Iterator[Conversation]:
-        for file in files_at(self.config.path, option="instruction.path", suffixes=(".json", ".jsonl")):
+        for file in self.files(self.config, "path"):
             for number, row in enumerate(read_rows(file)):
                 try:
                     turns = tuple(Turn(role=Role(m["role"]), text=str(m["content"])) for m in row["messages"])

@@ -14,8 +14,9 @@ from typing import Any
 
 from harness.compose import compose
 from harness.compose.describe import field_docs
-from harness.compose.typed import instance, plain
+from harness.compose.typed import instance
 from harness.method import MODEL, Method
+from harness.nodes import plain
 from harness.paths import MARK, parts
 
 AXIS = None

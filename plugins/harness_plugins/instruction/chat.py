@@ -15,6 +15,7 @@ from harness import (
     Split,
     Turn,
     hookimpl,
+    path_ref,
     skill_items,
 )
 from harness_plugins.instruction.messages import Messages
@@ -32,7 +33,7 @@ class Chat(Instruction):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Instruction.Config):
-        path: str = ""
+        path: str = path_ref(suffixes=(".json", ".jsonl", ".json.gz", ".jsonl.gz"))
         """JSON or JSON Lines with `messages`; empty makes conversations of exercises."""
         skills: list[str] = field(default_factory=lambda: ["instructions", "recall"])
         """Skills of the exercises, in equal parts."""

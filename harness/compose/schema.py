@@ -41,8 +41,10 @@ class Root(Experiment):
     """Stages in order; a suffix (`instruct@chat`) names a second use of one."""
     scale: str = ""
     """Name of the scale preset, set by it."""
+    where_chosen: dict[str, Any] = field(default_factory=dict)
+    """Options of methods, `<axis>.<method>.<option>`, for cells that chose the method and did not type it."""
     at_most: dict[str, float] = field(default_factory=dict)
-    """Bounds on options, by key, where a cell has them; no limit (null, or 0 of `max_`) is above."""
+    """Bounds on options that nobody typed, by key, where a cell has them; null (no limit) is above."""
 
 
 EXPERIMENT_KEYS = tuple(f.name for f in fields(Experiment))

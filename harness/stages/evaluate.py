@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 from harness.axes.evaluator import Evaluator, Subject
 from harness.errors import IncompatibleError
 from harness.hookspecs import hookimpl
-from harness.method import Choice, Method
+from harness.method import Choice, Method, Problem
 from harness.stage import Choices, Stage, Work
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from harness.axes.corpus import Document
     from harness.axes.decoding import Decoding
     from harness.axes.judge import Judge
@@ -49,6 +51,16 @@ class Evaluate(Stage):
             if issubclass(choice.method, Evaluator)
             for task in choice.method.tasks(choice.config)
         ]
+
+    @classmethod
+    def check(cls, cell: Cell, stage: str, meta_model: nn.Module | None) -> Iterable[Problem]:
+        """A measurement that measures nothing."""
+        if not cell.choices("evaluator", stage=stage):
+            yield Problem(
+                where="evaluator",
+                message=f"evaluator=[] leaves {stage} nothing to measure; choose one, e.g. "
+                f"evaluator=[perplexity], or leave {stage} out of `stages`",
+            )
 
     @classmethod
     def narrow(cls, part: str, choices: Choices) -> Choices:

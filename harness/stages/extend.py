@@ -47,12 +47,13 @@ class Extend(Stage):
         """How long to train, over all lengths."""
         batch_size: int = 8
         """Sequences in one global batch."""
-        sequence_length: int = 0
-        """Tokens of one sequence; 0 = the extended length."""
+        sequence_length: int | None = None  # type: ignore[assignment]
+        """Tokens of one sequence; null = the extended length."""
 
         def __post_init__(self) -> None:
             shared = {field.name: getattr(self, field.name) for field in fields(TrainingConfig)}
-            TrainingConfig(**{**shared, "sequence_length": self.sequence_length or 1})
+            length = 1 if self.sequence_length is None else self.sequence_length
+            TrainingConfig(**{**shared, "sequence_length": length})
 
     @classmethod
     def active(cls, cell: Cell) -> bool:
@@ -118,7 +119,7 @@ def train_on(work: Work, loaded: Loaded, model: nn.Module, lengths: list[int]) -
             "stage extend trains on token files; put tokens before it or set extend.train=false"
         )
     settings: TrainingConfig = work.config
-    if settings.sequence_length > lengths[-1]:
+    if (settings.sequence_length or 0) > lengths[-1]:
         raise ConfigError(
             f"extend.sequence_length={settings.sequence_length} exceeds the extended length {lengths[-1]}; "
             "lower it or raise context.factor"

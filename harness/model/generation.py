@@ -14,8 +14,15 @@ from transformers import GenerationConfig, GenerationMixin
 from harness.errors import ConfigError
 
 
+def one_mask(*, attention_mask: Tensor | None = None, **unused: Any) -> Tensor | None:
+    """The mask of tokens as it is: our model makes its own of pairs, for caches of fixed size too."""
+    return attention_mask
+
+
 class PromptedGeneration(GenerationMixin):  # type: ignore[misc]
     """The prompt is the prefix of a prefix decoder and the source of an encoder."""
+
+    create_masks_for_generate = staticmethod(one_mask)
 
     @torch.no_grad()
     def generate(
@@ -70,7 +77,10 @@ class PromptedGeneration(GenerationMixin):  # type: ignore[misc]
                 raise ConfigError(
                     "generate needs a source; give input_ids, inputs_embeds or encoder_input_ids"
                 )
-            mask = prompt_mask(given, settings, kwargs) if mask is None else mask
+            if mask is None and self._stated_start(settings, kwargs) is None:
+                # A decoder that continues its source needs to know where that ends; with a start token of
+                # its own, as T5 has, transformers masks only what it is told to.
+                mask = prompt_mask(given, settings, kwargs)
             read = self.model.encode(None if embeds is not None else source, mask, inputs_embeds=embeds)
         start = answers
         if start is None:
@@ -86,6 +96,11 @@ class PromptedGeneration(GenerationMixin):  # type: ignore[misc]
             return out
         return _continued(out, source if is_source and embeds is None else None)
 
+    @staticmethod
+    def _stated_start(settings: Any, kwargs: dict[str, Any]) -> Any:
+        stated = kwargs.get("decoder_start_token_id")
+        return getattr(settings, "decoder_start_token_id", None) if stated is None else stated
+
     def _start(
         self,
         source: Tensor | None,
@@ -95,8 +110,8 @@ class PromptedGeneration(GenerationMixin):  # type: ignore[misc]
         kwargs: dict[str, Any],
     ) -> Tensor:
         """The decoder's first token: the stated one, else (trained here) the source's last real one."""
-        stated = kwargs.pop("decoder_start_token_id", None)
-        stated = getattr(settings, "decoder_start_token_id", None) if stated is None else stated
+        stated = self._stated_start(settings, kwargs)
+        kwargs.pop("decoder_start_token_id", None)
         if stated is not None:
             return torch.full((len(read_BSD), 1), int(stated), device=read_BSD.device)
         if source is None:

@@ -228,13 +228,15 @@ class HarnessForCausalLM(HarnessPreTrainedModel, PromptedGeneration, GenerationM
 
         Shapes: input_ids, labels BT; attention_mask BS with the cache; logits BTV or its last tokens
         """
+        if past_key_values is None and not self.model.recomputes and self.shown("use_cache", use_cache):
+            past_key_values = self.new_cache()
         hidden = self.model(
             input_ids,
             attention_mask,
             position_ids,
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
-            use_cache=use_cache,
+            use_cache=False,
             document_ids=document_ids,
             prefix_length=prefix_length,
             encoder_input_ids=encoder_input_ids,
@@ -264,7 +266,8 @@ class HarnessForCausalLM(HarnessPreTrainedModel, PromptedGeneration, GenerationM
 
     def new_cache(self) -> Cache:
         """An empty cache of the kind that the attention keeps: states, windows, blocks, growing tensors."""
-        return self.model.new_cache()
+        own = getattr(self, "context_cache", None)  # of a context method that replaces the attention
+        return self.model.new_cache() if own is None else own()  # type: ignore[no-any-return]
 
     def _prepare_cache_for_generation(
         self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any

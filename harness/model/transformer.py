@@ -6,7 +6,7 @@ Shapes: B batch, T tokens, S keys, D model dim, V vocabulary, N heads
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +19,9 @@ from harness.axes.feed_forward import FeedForward
 from harness.axes.norm import Norm
 from harness.axes.norm_position import NormPosition
 from harness.axes.position import Position
-from harness.compose.typed import instance, plain
 from harness.errors import ConfigError
 from harness.method import Choice
+from harness.model.pattern import layer_choices, unique
 from harness.ops.cache_layer import PositionCache, beside
 from harness.ops.view import (
     View,
@@ -33,7 +33,6 @@ from harness.ops.view import (
     positions,
     real_tokens,
 )
-from harness.registry import registry
 from harness.spec import ModelSpec
 
 Choices = Mapping[str, Choice]
@@ -513,43 +512,6 @@ class LanguageModel(nn.Module):
     def get_output_embeddings(self) -> nn.Linear:
         """Likewise: the head, which is no layer to adapt or to pack."""
         return self.lm_head
-
-
-PATTERN_AXES = ("attention", "position", "feed_forward")
-"""Axes on which layers may differ."""
-
-
-def layer_choices(spec: ModelSpec, choices: Choices, layer: int) -> dict[str, Choice]:
-    """The choices of one layer: those of the model, but for what its place in `layer_pattern` names.
-
-    Raises: ConfigError for an axis on which layers cannot differ, an unknown method or option
-    """
-    chosen = dict(choices)
-    if not spec.layer_pattern:
-        return chosen
-    index = layer % len(spec.layer_pattern)
-    for axis, node in spec.layer_pattern[index].items():
-        where = f"model.layer_pattern.{index}.{axis}"
-        if axis not in PATTERN_AXES:
-            raise ConfigError(f"{where}: layers may differ in {', '.join(PATTERN_AXES)}, not in {axis}")
-        options = dict(node)
-        method, stated = chosen[axis].method, {}
-        if "method" in options:
-            method = registry().get(axis, str(options.pop("method")))
-        if method is chosen[axis].method:
-            stated = plain(chosen[axis].config)
-        config = instance(method.Config, {**stated, **options}, where=where)
-        chosen[axis] = Choice(axis=axis, method=method, config=config)
-    return chosen
-
-
-def unique(choices: Iterable[Choice]) -> list[Choice]:
-    """Each choice once, in order."""
-    found: list[Choice] = []
-    for choice in choices:
-        if choice not in found:
-            found.append(choice)
-    return found
 
 
 def check_pair(attention: Attention, position: Position, *, bidirectional: bool) -> None:

@@ -33,6 +33,7 @@ _PUBLIC = {
     **dict.fromkeys(("Attention", "Index", "Kernel", "CacheKind", "View"), "harness.axes.attention"),
     "Position": "harness.axes.position",
     "StateCache": "harness.ops.state_cache",
+    "rms_norm": "harness.ops.norms",
     "PagedCache": "harness.ops.paged_cache",
     **dict.fromkeys(("inverse_frequencies", "cos_sin", "rotate_pairs"), "harness.ops.rotary"),
     **dict.fromkeys(("parallel_linear", "chunked_linear"), "harness.ops.linear"),

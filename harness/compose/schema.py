@@ -54,7 +54,9 @@ EXPERIMENT_KEYS = tuple(f.name for f in fields(Experiment))
 def model_options() -> type[Any]:
     """ModelSpec without what methods set, as a dataclass whose defaults are presets' starting point."""
     entries = [
-        (f.name, f.type, field(default=f.default)) for f in fields(ModelSpec) if f.name not in SET_BY_METHODS
+        (f.name, f.type, field(default=f.default, default_factory=f.default_factory))  # type: ignore[call-overload]
+        for f in fields(ModelSpec)
+        if f.name not in SET_BY_METHODS
     ]
     return make_dataclass("ModelOptions", entries, kw_only=True)
 

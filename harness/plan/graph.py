@@ -12,6 +12,7 @@ from harness.compose import schema
 from harness.compose.schema import stage_axes
 from harness.errors import ConfigError
 from harness.method import MODEL, Choice
+from harness.model.pattern import every_choice
 from harness.plan.files import CACHE, Files, flat, owner
 from harness.registry import registry
 from harness.store import Artifact, Store
@@ -149,7 +150,7 @@ class Graph:
         found: dict[str, str] = {}
         current = Fingerprints(self._fingerprints.cache_file)  # a plan from elsewhere remembers its own
         for node in nodes:
-            source = current.of(_modules(node.maker, node.choices))
+            source = current.of(_modules(node.maker, node.choices) | _layer_modules(node.cell, node.choices))
             if source.sha256 != node.material["fingerprint"]:
                 found.setdefault("code", node.title)
             planned, here = node.material["numerics"]["versions"], _versions(source)
@@ -198,7 +199,7 @@ class Graph:
                 f"[{', '.join(cell.stages)}] makes"
             )
         inputs |= self._references(cell, stage, config, choices)
-        source = self._fingerprints.of(_modules(kind, choices))
+        source = self._fingerprints.of(_modules(kind, choices) | _layer_modules(cell, choices))
         device = device_of(cell)
         surroundings = kind.surroundings(part, choices)
         seed = seed_of(cell, stage)
@@ -288,6 +289,15 @@ def device_of(cell: Cell) -> str:
 def _modules(maker: type[Stage], choices: Choices) -> set[str]:
     """Where the code stands that makes a stage."""
     return {maker.__module__, *(choice.method.__module__ for choice in flat(choices))}
+
+
+def _layer_modules(cell: Cell, choices: Choices) -> set[str]:
+    """Where the code stands of methods that single layers have, in a stage that builds a model."""
+    spec = cell.spec()
+    if spec is None or not spec.layer_pattern or "architecture" not in choices:
+        return set()
+    shape = {axis: choice for axis, choice in choices.items() if isinstance(choice, Choice)}
+    return {choice.method.__module__ for choice in every_choice(spec, shape)}
 
 
 def _versions(source: Fingerprint) -> dict[str, str]:

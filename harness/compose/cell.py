@@ -27,7 +27,7 @@ from harness.spec import ModelSpec
 NOT_RESULT = (*EXPERIMENT_KEYS, "tracker", "device", "scale", "where_chosen", "at_most")
 """Root keys that do not determine what a cell yields."""
 
-OFFLINE = ("smoke", "mini")
+OFFLINE = ("smoke", "mini", "real")
 """Scales that need no network, unless HF_HUB_OFFLINE says otherwise."""
 
 ROOT_KEYS = (*(f.name for f in fields(Root)), "model")
@@ -113,6 +113,11 @@ class Cell(CellView):
         path = self._raw["model"]["path"]
         return None if path is None else str(path)
 
+    def model_fetch(self) -> str:
+        """The command that brings the file at `model_path`, where the preset names one."""
+        fetch = self._raw["model"]["fetch"]
+        return "" if fetch is None else f"harness fetch {fetch['preset']}"
+
     def imports_model(self) -> bool:
         """Whether a pretrained model is imported into the composable transformer."""
         return bool(self._raw["model"]["import"])
@@ -196,6 +201,8 @@ class Cell(CellView):
                 config[key] = self._checked(key, partial(self._canonical_axis, key))
             elif key in stages:
                 config[key] = self._checked(key, partial(self._canonical_stage, stages[key]))
+            elif key == "model":
+                config[key] = {k: v for k, v in plain(value).items() if k != "fetch"}
             elif key in ROOT_KEYS:
                 config[key] = plain(value)
             else:

@@ -62,10 +62,11 @@ def model_options() -> type[Any]:
 
 
 def model_node() -> DictConfig:
-    """The `model` node: the transformer's shape, or the path of a pretrained model."""
+    """The `model` node: the transformer's shape, or the path of a pretrained model and where to fetch it."""
     node: DictConfig = OmegaConf.structured(model_options())
     OmegaConf.set_struct(node, False)
     node["path"] = None
+    node["fetch"] = None
     node["import"] = BooleanNode(False)
     OmegaConf.set_struct(node, True)
     return node

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.errors import ConfigError, StoreError
 from harness.store.artifacts import Artifact
-from harness.store.files import sha256_file, write_json
+from harness.store.files import read_cache, sha256_file, write_json
 
 HUB = "hub:"
 PATH = "path:"
@@ -37,10 +37,7 @@ def external(reference: str, *, cache: Path) -> Artifact:
 
 def directory_hash(path: Path, *, cache: Path) -> str:
     """SHA-256 over names and contents of a directory's files; `cache` remembers them by size and time."""
-    try:
-        known: dict[str, list[Any]] = json.loads(cache.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        known = {}
+    known = read_cache(cache)
     hashes, changed = {}, False
     for file in sorted(p for p in path.rglob("*") if p.is_file()):
         stat = file.stat()

@@ -16,7 +16,7 @@ from harness.plan.files import CACHE
 from harness.plan.manifest import find_record
 from harness.store import Artifact, Store
 from harness.store.external import external
-from harness.store.records import read_record
+from harness.store.records import read_record, record_dir
 
 TOLERANCE = 1e-6
 """Relative difference up to which a reproduced metric counts as equal."""
@@ -77,7 +77,7 @@ def reproduce(arguments: Sequence[str]) -> int:
     name = f"name={record['sweep']}"
     seeding = [f"seed={record['seed']}"]
     sweep([*overrides, *seeding, name], store=ours, only=record["cell"])
-    where = ours.root / "records" / record["sweep"] / record["cell"]
+    where = record_dir(ours.root, sweep=record["sweep"], cell=record["cell"])
     if not where.exists():
         raise StoreError(
             f"the cell composes to another config than {record['cell']} with this version of the code; "

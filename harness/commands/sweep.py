@@ -187,6 +187,9 @@ def prepare_environment(made: Plan) -> None:
     """Libraries' telemetry off; no network where the scale promises none. Set before anything is imported."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    os.environ["OPENBLAS_NUM_THREADS"] = (
+        "1"  # numpy's own: read once, when it is loaded, before stages share it
+    )
     if all(cell.cell.offline for cell in made.cells):
         for name in _OFFLINE:
             os.environ.setdefault(name, "1")

@@ -24,8 +24,8 @@ from harness.nodes import plain
 from harness.registry import registry
 from harness.spec import ModelSpec
 
-NOT_RESULT = (*EXPERIMENT_KEYS, "tracker", "device", "scale", "where_chosen", "at_most")
-"""Root keys that do not determine what a cell yields."""
+NOT_RESULT = (*EXPERIMENT_KEYS, "tracker", "device", "scale", "where_chosen", "at_most", "threads")
+"""Root keys that do not determine what a cell yields; every stage states its own threads."""
 
 OFFLINE = ("smoke", "mini", "real")
 """Scales that need no network, unless HF_HUB_OFFLINE says otherwise."""
@@ -60,6 +60,7 @@ class Cell(CellView):
         self.seed, self.base_seed = int(raw["seed"]), int(raw["base_seed"])
         self.seed_from: str | None = raw["seed_from"]
         self.device: str = plain(raw["device"])
+        self.threads = _threads(raw["threads"], "") or 1
         told = os.environ.get("HF_HUB_OFFLINE", str(raw["scale"] in OFFLINE))
         self.offline = told.upper() in ("1", "ON", "YES", "TRUE")
         raw["name"] = raw["name"] or experiment
@@ -96,7 +97,9 @@ class Cell(CellView):
         return tuple(chosen[name] for name in picked)
 
     def stage_config(self, stage: str) -> Any:
-        """The typed options of a stage; `instruct@chat` takes those of `instruct` it does not state."""
+        """The typed options of a stage; `instruct@chat` takes those of `instruct` it does not state, and each
+        the root's threads.
+        """
         kind = registry().stage(stage).Config
         own = {f.name for f in fields(kind)}
         axes = set(stage_axes(stage))
@@ -106,6 +109,8 @@ class Cell(CellView):
             for key, value in raw.items()
             if key in own or not (key in axes or (key.endswith("s") and key[:-1] in axes))
         }
+        if "threads" in own:
+            values["threads"] = _threads(values.get("threads"), stage_key(stage)) or self.threads
         return instance(kind, values, where=stage_key(stage))
 
     def model_path(self) -> str | None:
@@ -243,6 +248,17 @@ class Cell(CellView):
             else:
                 content.setdefault(axis, None)
         return content
+
+
+def _threads(value: Any, where: str) -> int | None:
+    """A number of threads; None where none is stated.
+
+    Raises: ConfigError for a number that cannot work
+    """
+    if isinstance(value, int) and value < 1:
+        name = f"{where}.threads" if where else "threads"
+        raise ConfigError(f"{name}={value} must be at least 1; it is the same on every machine, as a key is")
+    return value  # type: ignore[no-any-return]
 
 
 def _with_name(choice: Choice) -> dict[str, Any]:

@@ -35,6 +35,8 @@ class Root(Experiment):
     """Seed of the stages before `seed_from`, which cells of different seeds share."""
     seed_from: str | None = None
     """First stage that `seed` varies; a sweep sets it."""
+    threads: int = 1
+    """Processor threads of every stage that states none itself (`pretrain.threads`)."""
     device: Device = Device.auto
     """Device of every stage; `auto` takes CUDA where there is one."""
     stages: list[str] = field(default_factory=lambda: list(registry().stages))

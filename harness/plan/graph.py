@@ -56,6 +56,11 @@ class Node:
     """Whether nothing else may run beside it, as for a measured speed."""
 
     @property
+    def threads(self) -> int:
+        """Processor threads it computes with on a CPU, as its own options say."""
+        return int(getattr(self.config, "threads", None) or 1)
+
+    @property
     def title(self) -> str:
         """For people: `evaluate lm_eval.recall`."""
         return f"{self.stage} {self.part}".strip()

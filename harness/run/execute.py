@@ -56,6 +56,7 @@ class Task:
         meta: dict[str, Any] = {
             "part": node.part,
             "seed": node.seed,
+            "threads": node.threads,
             "material": node.material,
             "host": os.uname().nodename,
             "externals": {k: v for k, v in self.externals.items() if k in node.inputs.values()},

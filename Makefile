@@ -50,7 +50,7 @@ bench: $(VENV)/.dev ## measure speed against peers, as ratios in one run, and pr
 	$(BIN)/python -m pytest -s tests/benchmarks
 
 docs: $(VENV)/.core ## regenerate docs/ from the registry
-	$(BIN)/python -m harness.docs
+	$(BIN)/python -m harness.commands.docs
 
 reports: $(VENV)/.core ## run the shipped mini experiments and rebuild reports/
 	@for file in reports/*/records.json.gz; do $(BIN)/harness sweep experiment=$$(basename $$(dirname $$file)) || exit 1; done

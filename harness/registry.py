@@ -20,6 +20,7 @@ from harness import axes as builtin_axes
 from harness import hookspecs
 from harness.errors import DuplicateMethodError, PluginError, UnknownNameError
 from harness.method import Method
+from harness.stage import Stage
 
 GROUP = "harness"
 """The entry point group; each entry names a module or a package of modules."""
@@ -65,6 +66,8 @@ class Registry:
     conf: list[str] = field(default_factory=list)
     """Config folders of plugins, as `pkg://package.conf`, in the order found."""
     manager: pluggy.PluginManager = field(default_factory=lambda: pluggy.PluginManager(GROUP))
+    stages: dict[str, type[Stage]] = field(default_factory=dict)
+    """Every stage by name, in the default order of `stages:`."""
     _methods: dict[str, dict[str, type[Method]]] = field(default_factory=dict)
     _sources: dict[type[Method], Source] = field(default_factory=dict)
 
@@ -90,6 +93,16 @@ class Registry:
             if name in broken.offers:
                 raise PluginError(str(broken))
         raise UnknownNameError(what=f"{axis} method", name=name, known=known)
+
+    def stage(self, name: str) -> type[Stage]:
+        """The class of a stage; a suffix (`instruct@chat`) names a second use of one stage.
+
+        Raises: UnknownNameError
+        """
+        base = name.partition("@")[0]
+        if base not in self.stages:
+            raise UnknownNameError(what="stage", name=base, known=self.stages)
+        return self.stages[base]
 
     def source(self, method: type[Method]) -> Source:
         """Who ships a method."""
@@ -125,6 +138,15 @@ class Registry:
         self._methods[method.axis][method.name] = method
         self._sources[method] = source
 
+    def add_stage(self, stage: type[Stage], source: Source) -> None:
+        """Register a stage under its name."""
+        taken = self.stages.get(stage.name)
+        if taken is not None:
+            raise DuplicateMethodError(
+                f"Two plugins add the stage '{stage.name}': {taken.__module__} and {source}; uninstall one"
+            )
+        self.stages[stage.name] = stage
+
     def _known_axis(self, axis: str) -> None:
         if axis not in self.axes:
             raise UnknownNameError(what="axis", name=axis, known=self.axes)
@@ -152,7 +174,10 @@ class Registry:
         for module, source in loaded:
             for method in _call(module, "harness_methods"):
                 found.add_method(method, source)
+            for stage in _call(module, "harness_stages"):
+                found.add_stage(stage, source)
             found.conf.extend(_call(module, "harness_conf"))
+        found.stages = _in_order(found.stages)
         for axis, methods in found._methods.items():
             ordered = sorted(methods, key=lambda name: (name != "none", name))
             found._methods[axis] = {name: methods[name] for name in ordered}
@@ -163,7 +188,7 @@ class Registry:
         try:
             self.manager.register(module, name=module.__name__)
             self.manager.check_pending()
-            for hook in ("harness_axes", "harness_methods", "harness_conf"):
+            for hook in ("harness_axes", "harness_methods", "harness_stages", "harness_conf"):
                 _check_result(hook, _call(module, hook))
         except Exception as error:
             if self.manager.is_registered(module):
@@ -259,11 +284,34 @@ def _check_result(hook: str, values: list[Any]) -> None:
                 raise PluginError(
                     f"harness_conf returned {value!r}; return strings like 'pkg://package.conf'"
                 )
+        elif hook == "harness_stages":
+            if not (isinstance(value, type) and issubclass(value, Stage)):
+                raise PluginError(f"harness_stages returned {value!r}, which is no Stage class")
         elif not (isinstance(value, type) and issubclass(value, Method)):
             raise PluginError(f"{hook} returned {value!r}, which is no Method class")
         elif value.abstract != (hook == "harness_axes"):
             expected = "contracts (no `name`)" if hook == "harness_axes" else "methods that state a `name`"
             raise PluginError(f"{hook} returned {value.__qualname__}; it takes {expected}")
+
+
+def _in_order(stages: dict[str, type[Stage]]) -> dict[str, type[Stage]]:
+    """Stages in the default order: every one behind those it is `after` and before those it is `before`;
+    of those that may stand next, the one that was found first.
+
+    Raises: PluginError where the wishes contradict each other
+    """
+    earlier = {name: {other for other in stage.after if other in stages} for name, stage in stages.items()}
+    for name, stage in stages.items():
+        for other in stage.before:
+            earlier.get(other, set()).add(name)
+    ordered: dict[str, type[Stage]] = {}
+    while len(ordered) < len(stages):
+        ready = [n for n in stages if n not in ordered and earlier[n] <= ordered.keys()]
+        if not ready:
+            waiting = sorted(set(stages) - set(ordered))
+            raise PluginError(f"the stages {waiting} have no order: their `after` and `before` contradict")
+        ordered[ready[0]] = stages[ready[0]]
+    return ordered
 
 
 def _none_of(axis: type[Method]) -> type[Method]:

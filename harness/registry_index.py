@@ -20,7 +20,7 @@ FORMAT = 2
 
 
 def read() -> dict[str, Any]:
-    """The index: `methods` (see `harness.describe`), `axes` and `quarantined`, from the cache where it holds.
+    """The index: `methods` (see `compose.describe`), `axes` and `quarantined`, from the cache where it holds.
 
     Raises: DuplicateMethodError, if two plugins claim one name
     """
@@ -46,7 +46,7 @@ def status(method: dict[str, Any]) -> str:
 
 
 def _build() -> dict[str, Any]:
-    from harness.describe import describe
+    from harness.compose.describe import describe
     from harness.registry import Registry
 
     known = Registry.load()

@@ -86,9 +86,9 @@ def _task(config: Any) -> int:
     """What Hydra runs: one cell, or one worker of a sweep that was planned before."""
     from hydra.core.hydra_config import HydraConfig
 
-    from harness.sweep import commands
+    from harness.commands.sweep import run as run_cell
 
-    return int(commands.run(list(HydraConfig.get().overrides.task)) or 0)
+    return int(run_cell(list(HydraConfig.get().overrides.task)) or 0)
 
 
 def _without_values_of_flags(arguments: Sequence[str]) -> list[str]:

@@ -20,7 +20,6 @@ from harness.errors import ConfigError, UnknownNameError
 from harness.method import CellView, Choice
 from harness.registry import registry
 from harness.spec import ModelSpec
-from harness.stages import CHAIN, stage_class
 
 NOT_RESULT = (*EXPERIMENT_KEYS, "tracker", "device", "scale", "at_most")
 """Root keys that do not determine what a cell yields."""
@@ -87,7 +86,7 @@ class Cell(CellView):
 
     def stage_config(self, stage: str) -> Any:
         """The typed options of a stage; `instruct@chat` takes those of `instruct` it does not state."""
-        kind = stage_class(stage).Config
+        kind = registry().stage(stage).Config
         own = {f.name for f in fields(kind)}
         axes = set(stage_axes(stage))
         raw = self._stage_raw(stage)
@@ -138,8 +137,8 @@ class Cell(CellView):
 
     def _stage_raw(self, stage: str) -> Mapping[str, Any]:
         base = stage.partition("@")[0]
-        if base not in CHAIN:
-            raise UnknownNameError(what="stage", name=base, known=CHAIN)
+        if base not in registry().stages:
+            raise UnknownNameError(what="stage", name=base, known=registry().stages)
         values = self._raw.get(stage_key(base)) or {}
         return values if base == stage else {**values, **(self._raw.get(stage_key(stage)) or {})}
 
@@ -154,8 +153,8 @@ class Cell(CellView):
     def _check_stages(self) -> None:
         for stage in self.stages:
             base = stage.partition("@")[0]
-            if base not in CHAIN:
-                raise UnknownNameError(what="stage", name=base, known=CHAIN)
+            if base not in registry().stages:
+                raise UnknownNameError(what="stage", name=base, known=registry().stages)
         twice = {stage for stage in self.stages if self.stages.count(stage) > 1}
         if twice:
             raise ConfigError(
@@ -178,7 +177,7 @@ class Cell(CellView):
     def _canonical(self) -> dict[str, Any]:
         """The whole config, resolved and plain; every node has passed its own type."""
         config: dict[str, Any] = {}
-        stages = {stage_key(stage): stage for stage in (*CHAIN, *self.stages)}
+        stages = {stage_key(stage): stage for stage in (*registry().stages, *self.stages)}
         for key, value in self._raw.items():
             if key in registry().axes:
                 config[key] = self._canonical_axis(key)

@@ -12,7 +12,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
 from harness.axes import BUILTIN
-from harness.compose.schema import available_stages, mounted_axes, root_node, stage_key, writable
+from harness.compose.schema import mounted_axes, root_node, stage_key, writable
 from harness.errors import PluginError
 from harness.method import Method
 from harness.registry import registry
@@ -65,7 +65,7 @@ def _mounts() -> list[dict[str, str | list[str] | None]]:
         {f"/{name}": list(axis.default) if isinstance(axis.default, tuple) else axis.default}
         for name, axis in added
     ]
-    for stage in available_stages():
+    for stage in registry().stages:
         mounts += [
             {f"/{axis}@{stage_key(stage)}.{axis}": None}
             for axis in mounted_axes(stage)

@@ -14,7 +14,6 @@ from harness.axes import TRAINING_AXES
 from harness.compose.experiment import Experiment
 from harness.registry import registry
 from harness.spec import SET_BY_METHODS, ModelSpec
-from harness.stages import CHAIN, stage_class
 
 
 class Device(Enum):
@@ -37,7 +36,7 @@ class Root(Experiment):
     """First stage that `seed` varies; a sweep sets it."""
     device: Device = Device.auto
     """Device of every stage; `auto` takes CUDA where there is one."""
-    stages: list[str] = field(default_factory=lambda: list(available_stages()))
+    stages: list[str] = field(default_factory=lambda: list(registry().stages))
     """Stages in order; a suffix (`instruct@chat`) names a second use of one."""
     scale: str = ""
     """Name of the scale preset, set by it."""
@@ -87,12 +86,12 @@ def stage_key(stage: str) -> str:
 def stage_axes(stage: str) -> tuple[str, ...]:
     """Axes whose choices a stage reads: its own, and those that plugins add to it."""
     added = tuple(name for name, axis in registry().axes.items() if stage.partition("@")[0] in axis.stages)
-    return (*stage_class(stage).axes, *added)
+    return (*registry().stage(stage).axes, *added)
 
 
 def stage_node(stage: str) -> DictConfig:
     """A stage's typed options, with a null for each axis it may choose for itself."""
-    node: DictConfig = writable(OmegaConf.structured(stage_class(stage).Config))
+    node: DictConfig = writable(OmegaConf.structured(registry().stage(stage).Config))
     OmegaConf.set_struct(node, False)
     for axis in mounted_axes(stage):
         node[f"{axis}s" if registry().axes[axis].many else axis] = None
@@ -105,19 +104,12 @@ def root_node() -> DictConfig:
     root: DictConfig = writable(OmegaConf.structured(Root))
     OmegaConf.set_struct(root, False)
     root["model"] = model_node()
-    for stage in available_stages():
+    for stage in registry().stages:
         root[stage_key(stage)] = stage_node(stage)
     for name, axis in registry().axes.items():
         if axis.many:
             root[name] = {}
     return root
-
-
-def available_stages() -> tuple[str, ...]:
-    """The chain's stages."""
-    from importlib.util import find_spec
-
-    return tuple(stage for stage in CHAIN if find_spec(f"harness.stages.{stage}") is not None)
 
 
 def writable(node: Any) -> Any:

@@ -10,8 +10,8 @@ from enum import Enum
 from pathlib import Path
 
 from harness.compose import compose
+from harness.compose.describe import field_docs
 from harness.compose.typed import instance, plain
-from harness.describe import field_docs
 from harness.method import Method
 
 AXIS = None

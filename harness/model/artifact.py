@@ -20,7 +20,7 @@ from harness.model import register
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from harness.stages.stage import Work
+    from harness.stage import Work
     from harness.store.artifacts import Artifact
 
 MANIFEST = "model.json"

@@ -22,7 +22,7 @@ from harness.report.table import build
 from harness.report.writers import FORMATS
 
 if TYPE_CHECKING:
-    from harness.sweep.plan import Plan
+    from harness.plan.plan import Plan
 
 PUBLISHED = "published"
 
@@ -179,7 +179,7 @@ def after_sweep(plan: Plan) -> None:
             return
         report(plan.name, store=store, cells=cells)
         freshness.remember(folder, made_of=made_of, root=store.root)
-        from harness.sweep.lifecycle import tell_report
+        from harness.run.lifecycle import tell_report
 
         tell_report(plan, folder, warn=lambda text: print(f"harness: {text}", file=sys.stderr))
     except HarnessError as error:

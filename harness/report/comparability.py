@@ -18,7 +18,6 @@ from typing import Any
 from harness.axes import MODEL_AXES
 from harness.report.records import Record, flatten, label
 from harness.report.tuning import tuning_marks, tuning_notes
-from harness.stages import CHAIN
 
 NOT_CONTROLS = frozenset(
     {
@@ -80,8 +79,6 @@ EXACT = frozenset(
 )  # fmt: skip
 """Facts that must agree exactly."""
 EXACT_ENDINGS = ("sha256", "_hash", "version", "truncated", "truncated_contexts")
-NO_AXIS = frozenset({*CHAIN, "model", "scale", "stages"})
-"""Roots of a config that are no axis."""
 HASHES = ("sha256", "_hash")
 TOLERANCE = 0.01
 VERSIONS = ("versions", "git", "harness", "python", "platform")
@@ -330,7 +327,7 @@ def moved_by(key: str) -> frozenset[str]:
     moved = AXIS_FACTS.get(head, frozenset())
     for option in rest:
         moved |= OPTION_FACTS.get(option, frozenset())
-    return moved if head in NO_AXIS else moved | axis_changes(head)
+    return moved | axis_changes(head)
 
 
 def axis_changes(axis: str) -> frozenset[str]:

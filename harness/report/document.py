@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.plan.table8 import planned
 from harness.report import published
 from harness.report.claims import Checked
 from harness.report.figures import IMAGES, Figure
@@ -14,7 +15,6 @@ from harness.report.frames import Results
 from harness.report.page import PLANNED, page
 from harness.report.table import Table
 from harness.report.writers import WRITERS, escape_markdown, markdown, notes_markdown, terminal
-from harness.sweep.table8 import planned
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,10 +12,10 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from harness.axes.peft import Peft
-from harness.effects import Snapshot, prove, snapshot, tensor_hash
 from harness.errors import EffectError, IncompatibleError
 from harness.method import Choice
 from harness.model.artifact import Delta, Loaded, describe, save_model
+from harness.model.snapshot import Snapshot, prove, snapshot, tensor_hash
 
 
 @dataclass(kw_only=True)

@@ -18,7 +18,7 @@ from harness.rng import Purpose
 
 if TYPE_CHECKING:
     from harness.axes.instruction import Conversation
-    from harness.stages.stage import Work
+    from harness.stage import Work
     from harness.training.contract import Batch, BatchSource
 
 Encoded = tuple[np.ndarray, np.ndarray]

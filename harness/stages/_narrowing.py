@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.method import Choice
-from harness.stages.stage import Choices
+from harness.stage import Choices
 
 
 def without_conversations(choices: Choices) -> Choices:

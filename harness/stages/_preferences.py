@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from harness.axes.reward import Preference
-    from harness.stages.stage import Work
+    from harness.stage import Work
 
 Reference = Callable[[], AbstractContextManager[nn.Module]]
 """Enters a context that yields the reference model."""

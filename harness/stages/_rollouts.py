@@ -26,8 +26,8 @@ from harness.training.contract import Batch, LossSum
 if TYPE_CHECKING:
     from harness.axes.instruction import Conversation
     from harness.axes.reward import AnswerScorer, Reward
+    from harness.stage import Work
     from harness.stages._adaptation import Adapted
-    from harness.stages.stage import Work
 
 HELD_OUT_PROMPTS = 64
 """Prompts on which the policy is measured before and after."""

@@ -12,10 +12,11 @@ from torch import nn
 from harness.axes import TRAINING_AXES
 from harness.axes.alignment import Needs
 from harness.errors import ConfigError
+from harness.hookspecs import hookimpl
 from harness.method import Choice, Problem
+from harness.stage import Choices, Stage, Work
 from harness.stages._narrowing import without_conversations
 from harness.stages._training import TrainingConfig, beyond_table, run_training
-from harness.stages.stage import Choices, Stage, Work
 from harness.training.settings import Budget, Unit
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Align(Stage):
     """
 
     name = "align"
+    after = ("reward",)
     axes: ClassVar[tuple[str, ...]] = (
         "instruction",
         "peft",
@@ -143,3 +145,8 @@ def reference_of(work: Work, adapted: Adapted) -> Reference:
         yield copy
 
     return frozen
+
+
+@hookimpl
+def harness_stages() -> list[type[Stage]]:
+    return [Align]

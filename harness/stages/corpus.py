@@ -8,8 +8,9 @@ from harness.axes.corpus import Corpus, Split
 from harness.axes.filter import Filter
 from harness.data import documents
 from harness.errors import DataError
+from harness.hookspecs import hookimpl
+from harness.stage import Stage, Work
 from harness.stages._references import referenced
-from harness.stages.stage import Stage, Work
 
 
 class CorpusStage(Stage):
@@ -48,3 +49,8 @@ class CorpusStage(Stage):
                 "check its path, its filters and corpus.{validation_share,test_share}"
             )
         return facts
+
+
+@hookimpl
+def harness_stages() -> list[type[Stage]]:
+    return [CorpusStage]

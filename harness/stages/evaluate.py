@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.axes.evaluator import Evaluator, Subject
+from harness.hookspecs import hookimpl
 from harness.method import Choice, Method
-from harness.stages.stage import Choices, Stage, Work
+from harness.stage import Choices, Stage, Work
 
 if TYPE_CHECKING:
     from harness.axes.corpus import Document
@@ -28,6 +29,7 @@ class Evaluate(Stage):
     """
 
     name = "evaluate"
+    after = ("generate",)
     axes = ("evaluator", "judge", "decoding")
     needs = ("model",)
     may_need = ("documents", "reward")
@@ -171,3 +173,8 @@ def _stored_bytes(artifact: Artifact, work: Work) -> int:
     if base and card.get("delta") in ("none", "adapter"):
         total += _stored_bytes(work.load(base), work)
     return total
+
+
+@hookimpl
+def harness_stages() -> list[type[Stage]]:
+    return [Evaluate]

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from harness.axes import TRAINING_AXES
 from harness.data.token_files import PackedSource, TokenFiles
 from harness.errors import ConfigError, EffectError, IncompatibleError
+from harness.hookspecs import hookimpl
 from harness.method import Problem
 from harness.rng import Purpose
+from harness.stage import Stage, Work
 from harness.stages._training import TrainingConfig, beyond_table, run_training
-from harness.stages.stage import Stage, Work
 from harness.training.losses import language_modeling_loss
 from harness.training.settings import Budget, Unit
 
@@ -30,6 +31,7 @@ class Extend(Stage):
     """
 
     name = "extend"
+    after = ("pretrain",)
     axes: ClassVar[tuple[str, ...]] = ("context", *TRAINING_AXES)
     needs = ("model",)
     may_need = ("tokens",)
@@ -65,8 +67,8 @@ class Extend(Stage):
             yield from beyond_table(meta_model, length, where="context.factor")
 
     def run(self, work: Work) -> dict[str, Any]:
-        from harness.effects import changes, snapshot
         from harness.model.artifact import Delta, describe, open_model, save_model
+        from harness.model.snapshot import changes, snapshot
         from harness.ops.extension import trained_length
 
         choice, settings = work.one("context"), work.config
@@ -133,3 +135,8 @@ def train_on(work: Work, loaded: Loaded, model: nn.Module, lengths: list[int]) -
         parts.append({name: facts[name] for name in ("steps", "tokens", "seconds", "flops", "final_loss")})
     sums = {name: sum(part[name] for part in parts) for name in ("steps", "tokens", "seconds", "flops")}
     return {**facts, **sums, "lengths": lengths, "parts": parts}
+
+
+@hookimpl
+def harness_stages() -> list[type[Stage]]:
+    return [Extend]

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import ConfigError
+from harness.hookspecs import hookimpl
+from harness.stage import Stage, Work
 from harness.stages.evaluate import load_subject
-from harness.stages.stage import Stage, Work
 
 
 class Generate(Stage):
@@ -18,6 +19,7 @@ class Generate(Stage):
     """
 
     name = "generate"
+    after = ("quantize",)
     axes = ("decoding",)
     needs = ("model",)
     may_need = ("documents",)
@@ -71,3 +73,8 @@ class Generate(Stage):
             "tokens_per_second": sum(sizes) / seconds,
             "truncated_prompts": answers.truncated,
         }
+
+
+@hookimpl
+def harness_stages() -> list[type[Stage]]:
+    return [Generate]

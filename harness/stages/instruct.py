@@ -12,12 +12,13 @@ import numpy as np
 from harness.axes import TRAINING_AXES
 from harness.axes.corpus import Split
 from harness.errors import DataError
+from harness.hookspecs import hookimpl
 from harness.method import Problem
 from harness.rng import Purpose
+from harness.stage import Stage, Work
 from harness.stages._conversations import ConversationSource, MixedSource, encode_all
 from harness.stages._references import referenced
 from harness.stages._training import TrainingConfig, beyond_table, run_training
-from harness.stages.stage import Stage, Work
 from harness.training.settings import Budget, Unit
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Instruct(Stage):
     """Tunes the model on conversations; the loss counts the assistant's tokens only."""
 
     name = "instruct"
+    after = ("extend",)
     axes: ClassVar[tuple[str, ...]] = ("instruction", "instruction_strategy", "peft", *TRAINING_AXES)
     needs = ("model",)
     may_need = ("documents", "tokens")
@@ -143,3 +145,8 @@ def lexical_diversity(conversations: Sequence[Conversation]) -> float:
     from harness.data.similarity import mtld
 
     return mtld([word for c in conversations for turn in c.turns for word in turn.text.lower().split()])
+
+
+@hookimpl
+def harness_stages() -> list[type[Stage]]:
+    return [Instruct]

@@ -12,11 +12,12 @@ from torch import nn
 from harness.axes import TRAINING_AXES
 from harness.axes.alignment import Alignment, LogProbs
 from harness.axes.corpus import Split
+from harness.hookspecs import hookimpl
 from harness.method import Problem
 from harness.rng import Purpose
+from harness.stage import Choices, Stage, Work
 from harness.stages._narrowing import without_conversations
 from harness.stages._training import TrainingConfig, beyond_table, run_training
-from harness.stages.stage import Choices, Stage, Work
 from harness.training.contract import Batch, LossSum
 from harness.training.settings import Budget, Unit
 
@@ -31,6 +32,7 @@ class Reward(Stage):
     """Trains a scalar head, and the model below it, to score the chosen answer above the rejected one."""
 
     name = "reward"
+    after = ("instruct",)
     axes: ClassVar[tuple[str, ...]] = ("instruction", "peft", "reward", "feedback", *TRAINING_AXES)
     needs = ("model",)
     may_need = ("documents",)
@@ -139,3 +141,8 @@ def reward_loss(method: RewardMethod) -> Callable[[nn.Module, Batch], LossSum]:
         return LossSum(loss_B.sum(), count, {name: value.detach().sum() for name, value in facts.items()})
 
     return loss
+
+
+@hookimpl
+def harness_stages() -> list[type[Stage]]:
+    return [Reward]

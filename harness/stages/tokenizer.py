@@ -10,7 +10,8 @@ from harness.axes.corpus import Split
 from harness.axes.tokenizer import SPECIAL_TOKENS, Tokenizer
 from harness.data import documents, tokenization
 from harness.errors import PluginError
-from harness.stages.stage import Stage, Work
+from harness.hookspecs import hookimpl
+from harness.stage import Stage, Work
 
 MEASURED_BYTES = 200_000
 
@@ -19,6 +20,7 @@ class TokenizerStage(Stage):
     """Learns the tokenizer, or copies a pretrained one, and measures it on validation documents."""
 
     name = "tokenizer"
+    after = ("corpus",)
     axes = ("tokenizer",)
     needs = ("documents",)
     produces = "tokenizer"
@@ -58,3 +60,8 @@ def up_to(texts: Iterator[str], max_bytes: int) -> Iterator[str]:
             return
         yield text
         left -= size
+
+
+@hookimpl
+def harness_stages() -> list[type[Stage]]:
+    return [TokenizerStage]

@@ -12,6 +12,8 @@ from harness.store.files import write_json
 
 FORMAT = 1
 NAME = "record.json"
+TRIALS = ".tune"
+"""After a sweep's name: where the records of its trials stand."""
 
 
 def record_dir(root: Path, *, sweep: str, cell: str) -> Path:

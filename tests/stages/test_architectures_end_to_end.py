@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from harness.commands.sweep import sweep
+from harness.plan.make import make_plan
+from harness.run.resources import Options
 from harness.store import Store
-from harness.sweep.commands import sweep
-from harness.sweep.plan import make_plan
-from harness.sweep.resources import Options
 
 CELL = (
     "tokenizer=byte",

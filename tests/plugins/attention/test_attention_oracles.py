@@ -257,7 +257,7 @@ def test_compiled_flex_attention_trains_as_the_other_kernels_do(documents):
 
 def test_flex_attention_says_that_it_cannot_train_on_a_cpu():
     from harness.compose import compose
-    from harness.problems import problems
+    from harness.plan.problems import problems
 
     (found,) = problems(compose(["attention.kernel=flex", "device=cpu"]))
     assert "the flex kernel cannot train on a CPU; use attention.kernel=auto" in str(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.compose import compose, publish
-from harness.problems import problems
+from harness.plan.problems import problems
 from harness.registry import registry
 
 

@@ -1,0 +1,51 @@
+"""Cells into the graph of a plan, with what speaks against each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from harness.method import Problem
+from harness.plan.assemble import Assembler
+from harness.plan.cells import CellPlan
+from harness.plan.graph import Graph
+from harness.plan.need import Need
+from harness.plan.plan import PlannedCell
+from harness.plan.problems import problems
+
+
+def place(assembler: Assembler, graph: Graph, planned: Sequence[CellPlan]) -> dict[str, PlannedCell]:
+    """Compose cells, put them into the graph, and note what speaks against them; equal ones once, by id.
+
+    Raises: ConfigError, PluginError
+    """
+    seen: dict[str, PlannedCell] = {}
+    for item in planned:
+        cell = assembler.cell(item.overrides)
+        if cell.id not in seen:
+            asks = tuple(graph.add(cell))
+            seen[cell.id] = PlannedCell(cell=cell, levels=item.levels, seed=item.seed, keys=asks)
+    _check(graph, seen)
+    return seen
+
+
+def _check(graph: Graph, cells: dict[str, PlannedCell]) -> None:
+    """Note the problems of every cell; one whose stages are all in the store has been proven to work."""
+    for name, planned in cells.items():
+        if any(graph.store.find(key) is None for key in planned.keys):
+            found = (*problems(planned.cell), *_unplaced(graph, planned))
+            cells[name] = replace(planned, problems=found)
+
+
+def _unplaced(graph: Graph, planned: PlannedCell) -> Iterator[Problem]:
+    """That a cell wants several nodes, where nobody can place it on them."""
+    needs = [Need.of(graph.nodes[key]) for key in planned.keys]
+    largest = max(needs, default=Need())
+    if largest.nodes > 1 and not graph.places_nodes and "WORLD_SIZE" not in os.environ:
+        yield Problem(
+            where="parallelism.num_nodes",
+            message=f"{largest.nodes} nodes need a launcher that can place them; run the sweep with "
+            f"hydra/launcher=submitit_slurm, or use parallelism.num_nodes=1 "
+            f"parallelism.num_processes={largest.nodes * largest.processes}",
+        )

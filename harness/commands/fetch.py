@@ -47,7 +47,8 @@ def fetchable() -> dict[str, tuple[Path, dict[str, str]]]:
 
     found = {}
     for file in sorted((config_dir() / "model").glob("*.yaml")):
-        model: Any = OmegaConf.load(file).get("model") or {}
+        preset: Any = OmegaConf.load(file)
+        model = preset.get("model") or {}
         if model.get("fetch"):
             found[file.stem] = (Path(model.path), dict(model.fetch))
     return found

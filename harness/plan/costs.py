@@ -140,7 +140,7 @@ class Costs:
 
     def of(self, node: Node) -> Cost:
         """What a stage costs, as far as a formula or an earlier run says."""
-        known = self._known
+        known, node = self._known, settled(node)
         cost = self._training(node) or Cost()
         speed = known.speed.get(node.stage) or known.speed.get("") or []
         if cost.flops is not None and (cost.memory or 0.0) < self._probe:
@@ -276,6 +276,7 @@ def memory_bound(node: Node) -> float:
     A training at full sequences with a fifth for what its formula leaves out, or twice the weights in fp32 of
     a model that is only read; what runs on a GPU is bounded there
     """
+    node = settled(node)
     spec = node.cell.spec() if isinstance(node.cell, Cell) and node.device == "cpu" else None
     if spec is None:
         return 0.0
@@ -346,9 +347,15 @@ def bytes_per_token(vocab_size: int) -> float:
     return BYTES_PER_TOKEN[left] + share * (BYTES_PER_TOKEN[right] - BYTES_PER_TOKEN[left])
 
 
+def settled(node: Node) -> Node:
+    """The node with options that have a number for every null a stage knows the meaning of."""
+    return replace(node, config=node.maker.settled(node.config, node.cell, node.stage))
+
+
 def _trains(node: Node) -> bool:
     """Whether a stage runs the training loop; that of a quantizer may, and reads an optimizer then."""
-    return isinstance(node.choices.get("optimizer"), Choice)
+    asked = getattr(node.config, "train", True)
+    return isinstance(node.choices.get("optimizer"), Choice) and asked is not False
 
 
 def _method(node: Node, axis: str) -> str:

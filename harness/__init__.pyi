@@ -34,8 +34,11 @@ from harness.axes.filter import Filter as Filter
 from harness.axes.filter import FilterReport as FilterReport
 from harness.axes.instruction import Conversation as Conversation
 from harness.axes.instruction import Instruction as Instruction
+from harness.axes.instruction import Prompt as Prompt
 from harness.axes.instruction import Role as Role
 from harness.axes.instruction import Turn as Turn
+from harness.axes.instruction import as_text as as_text
+from harness.axes.instruction import as_turns as as_turns
 from harness.axes.instruction_strategy import InstructionStrategy as InstructionStrategy
 from harness.axes.judge import Duel as Duel
 from harness.axes.judge import Judge as Judge
@@ -70,8 +73,6 @@ from harness.axes.tracker import Tracker as Tracker
 from harness.data.checks import check as check
 from harness.data.checks import share_met as share_met
 from harness.data.checks import violated as violated
-from harness.data.reading import files_at as files_at
-from harness.data.reading import hash_files as hash_files
 from harness.data.reading import plain_bytes as plain_bytes
 from harness.data.reading import read_rows as read_rows
 from harness.data.reading import read_text as read_text
@@ -103,7 +104,9 @@ from harness.evaluation.lm_tasks import find_task as find_task
 from harness.evaluation.lm_tasks import hub_data as hub_data
 from harness.evaluation.lm_tasks import is_cached as is_cached
 from harness.evaluation.lm_tasks import load_task as load_task
+from harness.evaluation.lm_tasks import task_files as task_files
 from harness.evaluation.lm_tasks import without_data as without_data
+from harness.evaluation.prompts import PROMPT_FILES as PROMPT_FILES
 from harness.evaluation.prompts import read_items as read_items
 from harness.evaluation.scoring import LikelihoodScorer as LikelihoodScorer
 from harness.evaluation.scoring import ScoreRequest as ScoreRequest
@@ -139,6 +142,9 @@ from harness.ops.rotary import cos_sin as cos_sin
 from harness.ops.rotary import inverse_frequencies as inverse_frequencies
 from harness.ops.rotary import rotate_pairs as rotate_pairs
 from harness.ops.state_cache import StateCache as StateCache
+from harness.paths import files_at as files_at
+from harness.paths import listed as listed
+from harness.paths import path_ref as path_ref
 from harness.report.frames import records as records
 from harness.spec import ModelSpec as ModelSpec
 from harness.training.measure import PeakTracker as PeakTracker

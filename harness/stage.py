@@ -76,11 +76,6 @@ class Stage:
         """
         return ()
 
-    @classmethod
-    def settled(cls, config: Any, cell: Cell, stage: str) -> Any:
-        """Its options with a value for every null, as far as the cell says what it stands for."""
-        return config
-
     @abstractmethod
     def run(self, work: Work) -> dict[str, Any]:
         """Write the artifact's files into `work.out`; returns measured facts (JSON).

@@ -66,7 +66,8 @@ class Context(Method):
     @classmethod
     def extended(cls, config: Any, trained: int) -> int:
         """Tokens that a model trained on `trained` tokens shall read."""
-        return int(trained * config.factor + 0.5)
+        length: int = round(trained * config.factor)
+        return length
 
     def target_length(self, model: nn.Module) -> int:
         """Tokens the model shall read."""

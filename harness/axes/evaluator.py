@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.method import Method
@@ -107,6 +108,12 @@ class Subject:
     """Split -> documents of the corpus stage; None where the cell has no corpus."""
     baseline: Callable[[], Subject] | None = None
     """The win-rate baseline, loaded on demand."""
+    models: Mapping[str, Callable[[], Subject]] = MappingProxyType({})
+    """Models that the evaluator's options name, by option, loaded on demand."""
+    names: Mapping[str, str] = MappingProxyType({})
+    """The key of each of them, which changes with its content."""
+    cache: Path | None = None
+    """A folder that outlives this evaluation, for what is the same whatever model is measured."""
     stored_bytes: int | None = None
     """Bytes of the files that hold the weights, those of the base included."""
     bits: float | None = None

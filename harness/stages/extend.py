@@ -61,18 +61,6 @@ class Extend(Stage):
         return cell.choice("context", stage=cls.name) is not None
 
     @classmethod
-    def settled(cls, config: Any, cell: Cell, stage: str) -> Any:
-        choice, spec = cell.choice("context", stage=stage), cell.spec()
-        if choice is None:
-            return config
-        method: Any = choice.method
-        train = method.trains if config.train is None else config.train
-        length = config.sequence_length
-        if length is None and spec is not None:
-            length = method.extended(choice.config, spec.max_length)
-        return replace(config, train=train, sequence_length=length)
-
-    @classmethod
     def check(cls, cell: Cell, stage: str, meta_model: nn.Module | None) -> Iterable[Problem]:
         """An extended length that the position scheme can hold, and that sequences keep to."""
         choice, spec = cell.choice("context", stage=stage), cell.spec()

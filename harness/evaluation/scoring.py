@@ -49,14 +49,18 @@ class Score(NamedTuple):
         return float(self.log_probs.double().sum())
 
 
-def rolling(tokens: Sequence[int], *, prefix: int, max_length: int) -> Iterator[ScoreRequest]:
+def rolling(
+    tokens: Sequence[int], *, prefix: int, max_length: int, stride: int | None = None
+) -> Iterator[ScoreRequest]:
     """Windows that predict every token of a text once, each with as much context as still fits.
 
-    Source: lm-eval's get_rolling_token_windows with context_len=1
+    After the first window each predicts `stride` tokens, null = as many as it holds: the fewer, the more
+    context every token has.
+    Source: lm-eval's get_rolling_token_windows with context_len = max_length - stride + 1
     """
     done = 0
     while done < len(tokens):
-        end = min(len(tokens), done + max_length)
+        end = min(len(tokens), done + (max_length if not done or stride is None else stride))
         context = tokens[max(0, end - max_length - 1) : done] if done else [prefix]
         yield ScoreRequest(context, tokens[done:end])
         done = end

@@ -79,17 +79,15 @@ class Evaluate(Stage):
     def run(self, work: Work) -> dict[str, Any]:
         chosen = _evaluator(work.part, work.choices)
         subject = load_subject(work, work.inputs["model"], max_length=work.config.max_length)
+        prefix = f"evaluator.{chosen.method.name}."
+        named = {name.removeprefix(prefix): a for name, a in work.inputs.items() if name.startswith(prefix)}
         subject.models = {
-            name.removeprefix(prefix): partial(load_subject, work, artifact, max_length=work.config.max_length)
-            for name, artifact in work.inputs.items()
-            if name.startswith(prefix := f"evaluator.{chosen.method.name}.")
+            option: partial(load_subject, work, artifact, max_length=work.config.max_length)
+            for option, artifact in named.items()
         }
+        subject.names = {option: artifact.key for option, artifact in named.items()}
         subject.baseline = subject.models.get("baseline")
-        subject.names = {
-            name.removeprefix(prefix): artifact.key
-            for name, artifact in work.inputs.items()
-            if name.startswith(prefix)
-        }
+        subject.cache = work.cache
         subject.out = work.out
         found = chosen.build().evaluate(work.part.partition(".")[2], subject)
         metrics = [{"evaluator": chosen.method.name, **asdict(metric)} for metric in found.metrics]

@@ -96,7 +96,7 @@ _PUBLIC = {
     "hardware": "harness.evaluation.hardware",
     "Controls": "harness.evaluation.controls",
     **dict.fromkeys(("quiet", "run_tasks"), "harness.evaluation.lm_run"),
-    **dict.fromkeys(("Answers", "answer"), "harness.evaluation.answers"),
+    **dict.fromkeys(("Answers", "answer", "greedy_tokens"), "harness.evaluation.answers"),
     **dict.fromkeys(("Judge", "Duel"), "harness.axes.judge"),
     "Tracker": "harness.axes.tracker",
     "records": "harness.report.frames",

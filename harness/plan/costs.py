@@ -370,7 +370,8 @@ def longest_sequence(node: Node) -> int:
     context, spec = node.choices.get("context"), node.cell.spec()
     assert isinstance(context, Choice)
     assert spec is not None
-    return round(spec.max_length * float(context.config.factor))
+    extends: Any = context.method
+    return int(extends.extended(context.config, spec.max_length))
 
 
 def _method(node: Node, axis: str) -> str:

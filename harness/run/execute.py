@@ -83,6 +83,7 @@ class Task:
             device=self.device,
             out=out,
             checkpoints=checkpoints,
+            cache=store.root / "cache",
             cell=node.cell,
             load=lambda key: self._artifact(store, key),
             on_step=on_step,

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from harness.report.decisions import Comparison, Contrast, Decisions
 from harness.report.frames import Levels, Results
-from harness.report.statistics import Array, Comparison, Measured, compare
+from harness.report.statistics import Array, Measured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,51 +53,49 @@ def baseline_level(results: Results, factor: str) -> str:
     return results.baseline.get(factor, results.factors[factor][0])
 
 
-def marginal_effects(results: Results, metric: str) -> list[Effect]:
-    """Each level against its factor's baseline, over the other levels that both have."""
-    found = []
+def marginal_effects(decisions: Decisions, metric: str) -> list[Effect]:
+    """Each level against its factor's baseline, over the other levels that both have; one family a metric."""
+    results = decisions.results
+    asked: list[tuple[str, str, str, Contrast]] = []
     for factor, levels in results.factors.items():
         baseline = baseline_level(results, factor)
         for level in levels:
-            other, base, _ = results.pair({factor: level}, {factor: baseline}, metric)
-            if level != baseline and base is not None and other is not None:
-                found.append(
-                    Effect(factor=factor, level=level, metric=metric, comparison=compare(other, base))
-                )
-    return found
+            if level != baseline:
+                contrast = decisions.contrast([(1.0, {factor: level}), (-1.0, {factor: baseline})], metric)
+                if contrast is not None:
+                    asked.append((factor, level, "", contrast))
+    return answered(decisions, asked, metric=metric, family=f"view effects {metric}")
 
 
-def interactions(results: Results, metric: str) -> list[Effect]:
+def interactions(decisions: Decisions, metric: str) -> list[Effect]:
     """Difference of differences for each pair of factors: does an effect change under another's level?"""
-    found = []
+    results = decisions.results
+    asked: list[tuple[str, str, str, Contrast]] = []
     for a, b in itertools.combinations(results.factors, 2):
         base_a, base_b = baseline_level(results, a), baseline_level(results, b)
         for level, given in itertools.product(results.factors[a], results.factors[b]):
             if level == base_a or given == base_b:
                 continue
             sides = [
-                contrast(*results.pair({a: level, b: other}, {a: base_a, b: other}, metric)[:2])
-                for other in (given, base_b)
+                (sign * sign_of_other, {a: own, b: other})
+                for other, sign_of_other in ((given, 1.0), (base_b, -1.0))
+                for own, sign in ((level, 1.0), (base_a, -1.0))
             ]
-            under, usual = sides
-            if under is not None and usual is not None:
-                both = compare(under, usual)
-                found.append(
-                    Effect(factor=a, level=level, metric=metric, comparison=both, given=f"{b} = {given}")
-                )
-    return found
+            contrast = decisions.contrast(sides, metric)
+            if contrast is not None:
+                asked.append((a, level, f"{b} = {given}", contrast))
+    return answered(decisions, asked, metric=metric, family=f"view interactions {metric}")
 
 
-def contrast(a: Measured | None, b: Measured | None) -> Measured | None:
-    """a minus b by seed and by item."""
-    if a is None or b is None or not (seeds := [s for s in a.seeds if s in b.values]):
-        return None
-    items_SD = None
-    if a.items_SD is not None and b.items_SD is not None:
-        items_SD = (
-            a.items_SD[[a.seeds.index(s) for s in seeds]] - b.items_SD[[b.seeds.index(s) for s in seeds]]
-        )
-    return Measured(values={s: a.values[s] - b.values[s] for s in seeds}, items_SD=items_SD)
+def answered(
+    decisions: Decisions, asked: Sequence[tuple[str, str, str, Contrast]], *, metric: str, family: str
+) -> list[Effect]:
+    """Effects of contrasts that are asked together."""
+    decisions.declare(family, [contrast for *_, contrast in asked])
+    return [
+        Effect(factor=factor, level=level, metric=metric, comparison=decisions.compare(contrast), given=given)
+        for factor, level, given, contrast in asked
+    ]
 
 
 def pareto(results: Results, *, cost: str, quality: str) -> list[Point]:

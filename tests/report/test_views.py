@@ -13,11 +13,13 @@ import pytest
 import simulate
 
 from harness.report import figures, frames, table, views
+from harness.report.decisions import Decisions
 from harness.report.layout import Layout
 from harness.report.records import Record
 
 FACTORS = {"a": ["a0", "a1"], "b": ["b0", "b1", "b2"]}
 SEEDS = range(4)
+METRIC = "lm_eval.t.acc"
 
 
 def results_of(
@@ -52,7 +54,7 @@ def additive() -> frames.Results:
 
 
 def test_marginal_effects_are_those_put_in_and_their_intervals_cover_them(additive: frames.Results) -> None:
-    effects = {(e.factor, e.level): e.comparison for e in views.marginal_effects(additive, "lm_eval.t.acc")}
+    effects = {(e.factor, e.level): e.comparison for e in views.marginal_effects(Decisions(additive), METRIC)}
     assert list(effects) == [("a", "a1"), ("b", "b1"), ("b", "b2")]
     for place, truth in {("a", "a1"): 0.3, ("b", "b1"): -0.2, ("b", "b2"): 0.0}.items():
         found = effects[place]
@@ -64,13 +66,13 @@ def test_marginal_effects_are_those_put_in_and_their_intervals_cover_them(additi
 
 
 def test_effects_that_add_up_do_not_interact_and_others_do(additive: frames.Results) -> None:
-    for effect in views.interactions(additive, "lm_eval.t.acc"):
+    for effect in views.interactions(Decisions(additive), METRIC):
         c = effect.comparison
         assert c.low is not None
         assert c.high is not None
         assert c.low < 0 < c.high
     joint = results_of(lambda v, s: 0.5 * (v["a"] == "a1" and v["b"] == "b2") + noise(v, s))
-    found = {(e.level, e.given): e.comparison for e in views.interactions(joint, "lm_eval.t.acc")}
+    found = {(e.level, e.given): e.comparison for e in views.interactions(Decisions(joint), METRIC)}
     assert list(found) == [("a1", "b = b1"), ("a1", "b = b2")]
     assert found["a1", "b = b2"].difference == pytest.approx(0.5, abs=0.05)
     assert found["a1", "b = b2"].p is not None

@@ -15,6 +15,7 @@ from harness.axes.attention import View as View
 from harness.axes.batch_schedule import BatchSchedule as BatchSchedule
 from harness.axes.context import Context as Context
 from harness.axes.context import Heads as Heads
+from harness.axes.context import Reach as Reach
 from harness.axes.context import Rotary as Rotary
 from harness.axes.corpus import Corpus as Corpus
 from harness.axes.corpus import Document as Document
@@ -22,6 +23,7 @@ from harness.axes.corpus import Split as Split
 from harness.axes.curriculum import Curriculum as Curriculum
 from harness.axes.curriculum import SampleReader as SampleReader
 from harness.axes.decoding import Decoding as Decoding
+from harness.axes.decoding import check_vocabulary as check_vocabulary
 from harness.axes.evaluator import Evaluation as Evaluation
 from harness.axes.evaluator import Evaluator as Evaluator
 from harness.axes.evaluator import Metric as Metric
@@ -32,8 +34,11 @@ from harness.axes.filter import Filter as Filter
 from harness.axes.filter import FilterReport as FilterReport
 from harness.axes.instruction import Conversation as Conversation
 from harness.axes.instruction import Instruction as Instruction
+from harness.axes.instruction import Prompt as Prompt
 from harness.axes.instruction import Role as Role
 from harness.axes.instruction import Turn as Turn
+from harness.axes.instruction import as_text as as_text
+from harness.axes.instruction import as_turns as as_turns
 from harness.axes.instruction_strategy import InstructionStrategy as InstructionStrategy
 from harness.axes.judge import Duel as Duel
 from harness.axes.judge import Judge as Judge
@@ -68,8 +73,6 @@ from harness.axes.tracker import Tracker as Tracker
 from harness.data.checks import check as check
 from harness.data.checks import share_met as share_met
 from harness.data.checks import violated as violated
-from harness.data.reading import files_at as files_at
-from harness.data.reading import hash_files as hash_files
 from harness.data.reading import plain_bytes as plain_bytes
 from harness.data.reading import read_rows as read_rows
 from harness.data.reading import read_text as read_text
@@ -91,6 +94,7 @@ from harness.errors import PluginError as PluginError
 from harness.errors import TaskError as TaskError
 from harness.evaluation.answers import Answers as Answers
 from harness.evaluation.answers import answer as answer
+from harness.evaluation.controls import Controls as Controls
 from harness.evaluation.hardware import hardware as hardware
 from harness.evaluation.items import Source as Source
 from harness.evaluation.items import drawing_from as drawing_from
@@ -100,7 +104,9 @@ from harness.evaluation.lm_tasks import find_task as find_task
 from harness.evaluation.lm_tasks import hub_data as hub_data
 from harness.evaluation.lm_tasks import is_cached as is_cached
 from harness.evaluation.lm_tasks import load_task as load_task
+from harness.evaluation.lm_tasks import task_files as task_files
 from harness.evaluation.lm_tasks import without_data as without_data
+from harness.evaluation.prompts import PROMPT_FILES as PROMPT_FILES
 from harness.evaluation.prompts import read_items as read_items
 from harness.evaluation.scoring import LikelihoodScorer as LikelihoodScorer
 from harness.evaluation.scoring import ScoreRequest as ScoreRequest
@@ -113,10 +119,18 @@ from harness.method import LossTerm as LossTerm
 from harness.method import Method as Method
 from harness.method import Problem as Problem
 from harness.method import model_ref as model_ref
+from harness.ops.decode import new_cache as new_cache
+from harness.ops.decode import next_logits as next_logits
+from harness.ops.drawing import Rule as Rule
+from harness.ops.drawing import quantile as quantile
+from harness.ops.drawing import rule_of as rule_of
+from harness.ops.drawing import special_ids as special_ids
+from harness.ops.drawing import uniforms as uniforms
 from harness.ops.extension import rescale_dynamically as rescale_dynamically
 from harness.ops.extension import set_length as set_length
 from harness.ops.extension import trained_length as trained_length
 from harness.ops.gradients import clip_gradients as clip_gradients
+from harness.ops.growing_cache import GrowingCache as GrowingCache
 from harness.ops.linear import chunked_linear as chunked_linear
 from harness.ops.linear import parallel_linear as parallel_linear
 from harness.ops.packing import pack_codes as pack_codes
@@ -128,6 +142,9 @@ from harness.ops.rotary import cos_sin as cos_sin
 from harness.ops.rotary import inverse_frequencies as inverse_frequencies
 from harness.ops.rotary import rotate_pairs as rotate_pairs
 from harness.ops.state_cache import StateCache as StateCache
+from harness.paths import files_at as files_at
+from harness.paths import listed as listed
+from harness.paths import path_ref as path_ref
 from harness.report.frames import records as records
 from harness.spec import ModelSpec as ModelSpec
 from harness.training.measure import PeakTracker as PeakTracker

@@ -29,10 +29,6 @@ class PluginError(HarnessError):
     """A plugin that does not load, or that breaks a contract."""
 
 
-class DuplicateMethodError(PluginError):
-    """Two plugins claim one name on one axis."""
-
-
 class IncompatibleError(HarnessError):
     """Methods that cannot work together; the reason is a result and stands in the table."""
 
@@ -59,6 +55,10 @@ class CorruptArtifactError(StoreError):
 
 class DataError(HarnessError):
     """Input data that cannot be read as what it should be."""
+
+
+class ChangedError(DataError):
+    """A file is not what it was when the plan was made; trying again, with a new plan, may go well."""
 
 
 class TaskError(HarnessError):

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.errors import IncompatibleError, StoreError
+from harness.plan.files import CACHE
 from harness.plan.manifest import find_record
 from harness.store import Artifact, Store
 from harness.store.external import external
@@ -125,7 +126,7 @@ def loader(artifact: Artifact, store: Store) -> Any:
 
     def load(key: str) -> Artifact:
         if key in outside:
-            return external(outside[key], cache=store.root / "cache" / "directories.json")
+            return external(outside[key], cache=store.root / CACHE)
         found = store.get(key)
         outside.update(found.meta.get("externals", {}))
         return found

@@ -15,9 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 from harness.axes import MODEL_AXES
 from harness.compose.experiment import Experiment
 from harness.compose.schema import EXPERIMENT_KEYS, Root, model_options, mounted_axes, stage_axes, stage_key
-from harness.compose.typed import instance, plain
+from harness.compose.typed import instance
 from harness.errors import ConfigError, UnknownNameError
 from harness.method import CellView, Choice
+from harness.nodes import plain
 from harness.registry import registry
 from harness.spec import ModelSpec
 

@@ -118,14 +118,18 @@ def export_checkpoint(model: HarnessForCausalLM, out: Path, *, model_type: str |
 def converted(path: Path, *, replace: Mapping[str, Choice], root: Path) -> Path:
     """A directory of our own format with a checkpoint's weights and tokenizer; made once below `root`.
 
-    State: `root/imports/<digest of the checkpoint and the replaced methods>`
+    State: `root/imports/<digest of the checkpoint's content, this code and the replaced methods>`
     """
     from harness.model.choices import plain_node
+    from harness.store.external import directory_hash
+    from harness.store.fingerprint import Fingerprints
 
     files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else []
-    stated = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    cache = root / "cache"
+    content = directory_hash(path, cache=cache / "contents.json")
+    code = Fingerprints(cache / "fingerprints.json").of([__name__]).sha256
     changed = {axis: plain_node(choice) for axis, choice in sorted(replace.items())}
-    digest = hashlib.sha256(json.dumps([str(path.resolve()), stated, changed]).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(json.dumps([content, code, changed]).encode()).hexdigest()[:16]
     out = root / "imports" / digest
     if out.is_dir():
         return out

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.axes import MODEL_AXES
+from harness.compose import schema
 from harness.compose.schema import stage_axes
 from harness.errors import ConfigError
-from harness.method import Choice
+from harness.method import MODEL, Choice
+from harness.plan.files import CACHE, Files, flat, owner
 from harness.registry import registry
 from harness.store import Artifact, Store
 from harness.store.external import external
-from harness.store.fingerprint import Fingerprints, versions
+from harness.store.fingerprint import Fingerprint, Fingerprints, python_version, versions
 from harness.store.keys import stage_key
 
 if TYPE_CHECKING:
@@ -70,6 +72,7 @@ class Graph:
 
     def __post_init__(self) -> None:
         self._fingerprints = Fingerprints(self.store.root / "cache" / "fingerprints.json")
+        self._files = Files(self.store.root / CACHE)
         self._models: dict[str, str] = {}
         self._resolving: list[str] = []
 
@@ -149,7 +152,7 @@ class Graph:
             source = current.of(_modules(node.maker, node.choices))
             if source.sha256 != node.material["fingerprint"]:
                 found.setdefault("code", node.title)
-            planned, here = node.material["numerics"]["versions"], versions(source.libraries)
+            planned, here = node.material["numerics"]["versions"], _versions(source)
             for name in sorted({*planned, *here}):
                 if planned.get(name) != here.get(name):
                     found.setdefault(name, node.title)
@@ -158,10 +161,11 @@ class Graph:
     def save_caches(self) -> None:
         """Remember what was hashed."""
         self._fingerprints.save()
+        self._files.save()
 
     @property
     def _directories(self) -> Path:
-        return self.store.root / "cache" / "directories.json"
+        return self.store.root / CACHE
 
     def _outside(self, cell: Cell) -> dict[str, str]:
         """Inputs that no stage makes: a pretrained model, which brings its own tokenizer."""
@@ -193,7 +197,7 @@ class Graph:
                 f"stages: {stage} needs {' and '.join(missing)}, which no earlier stage of "
                 f"[{', '.join(cell.stages)}] makes"
             )
-        inputs |= self._references(cell, choices)
+        inputs |= self._references(cell, stage, config, choices)
         source = self._fingerprints.of(_modules(kind, choices))
         device = device_of(cell)
         surroundings = kind.surroundings(part, choices)
@@ -207,8 +211,9 @@ class Graph:
             nodes=nodes,
             config=config,
             inputs=inputs,
+            files=self._files.of(stage, config, choices),
             seed=seed if kind.seeded else None,
-            numerics={"device": device, "versions": versions(source.libraries), **surroundings},
+            numerics={"device": device, "versions": _versions(source), **surroundings},
             fingerprint=source.sha256,
         )
         return Node(
@@ -228,17 +233,16 @@ class Graph:
             alone=bool(surroundings),
         )
 
-    def _references(self, cell: Cell, choices: Choices) -> dict[str, str]:
+    def _references(self, cell: Cell, stage: str, config: Any, choices: Choices) -> dict[str, str]:
         """Inputs named by options that refer to models."""
-        found = {}
-        for choice in _flat(choices):
-            for option in fields(choice.config):
-                value = getattr(choice.config, option.name)
-                if not option.metadata.get("model_ref") or not value:
-                    continue
-                owner = f"{choice.axis}.{choice.method.name}" if choice.method.many else choice.axis
-                found[f"{owner}.{option.name}"] = self._reference(cell, value)
-        return found
+        configs = [(schema.stage_key(stage), config)]
+        configs += [(owner(choice), choice.config) for choice in flat(choices)]
+        return {
+            f"{where}.{option.name}": self._reference(cell, value)
+            for where, options in configs
+            for option in fields(options)
+            if MODEL in option.metadata and (value := getattr(options, option.name))
+        }
 
     def _reference(self, cell: Cell, value: str) -> str:
         if not value.startswith(CELL):
@@ -283,9 +287,9 @@ def device_of(cell: Cell) -> str:
 
 def _modules(maker: type[Stage], choices: Choices) -> set[str]:
     """Where the code stands that makes a stage."""
-    return {maker.__module__, *(choice.method.__module__ for choice in _flat(choices))}
+    return {maker.__module__, *(choice.method.__module__ for choice in flat(choices))}
 
 
-def _flat(choices: Choices) -> Iterator[Choice]:
-    for value in choices.values():
-        yield from value if isinstance(value, tuple) else (value,)
+def _versions(source: Fingerprint) -> dict[str, str]:
+    """Versions of the libraries that code imports, and of Python."""
+    return {"python": python_version(), **versions(source.libraries)}

@@ -13,6 +13,7 @@ from harness.compose import Cell
 from harness.compose.schema import stage_axes
 from harness.errors import ConfigError, DataError, IncompatibleError
 from harness.method import Choice, Method, Problem
+from harness.plan.files import missing
 from harness.registry import registry
 
 OUR_FAMILY = "harness"
@@ -28,7 +29,8 @@ def problems(cell: Cell) -> list[Problem]:
     shapes and no data.
     """
     chosen = list(choices(cell))
-    found = [*_idle(cell), *_capabilities(cell, chosen), *_writers(chosen)]
+    active = [stage for stage in cell.stages if registry().stage(stage).active(cell)]
+    found = [*_idle(cell), *_capabilities(cell, chosen), *_writers(chosen), *missing(cell, chosen, active)]
     checking = [choice for choice in chosen if _has_check(choice.method)]
     if cell.model_path() is None:
         try:
@@ -45,9 +47,8 @@ def problems(cell: Cell) -> list[Problem]:
             return [*found, Problem(where="model.path", message=str(error))]
     for choice in checking:
         found.extend(choice.method.check(choice.config, cell, model))
-    for stage in cell.stages:
-        if registry().stage(stage).active(cell):
-            found.extend(registry().stage(stage).check(cell, stage, model))
+    for stage in active:
+        found.extend(registry().stage(stage).check(cell, stage, model))
     return found
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.plan.files import CACHE, Files, check_unchanged
 from harness.plan.graph import Node
 from harness.run.isolation import Report
 from harness.stage import Work
@@ -62,8 +63,10 @@ class Task:
         started = time.monotonic()
         with store.create(node.key, stage=node.stage, kind=node.kind, inputs=node.inputs, meta=meta) as out:
             work = self._work(store, out, checkpoints, on_step=on_step)
+            self._check_files(store)
             meta["facts"] = jsonable(node.maker().run(work))
             meta["seconds"] = time.monotonic() - started
+            self._check_files(store)
             steps.finish(out / STEPS)
         return meta["facts"]  # type: ignore[no-any-return]
 
@@ -85,10 +88,21 @@ class Task:
             meeting=self.meeting,
         )
 
+    def _check_files(self, store: Store) -> None:
+        """That the files from outside are those of the key, before and after it read them.
+
+        Raises: ChangedError
+        """
+        node, files = self.node, Files(store.root / CACHE)
+        check_unchanged(node.material["files"], files.of(node.stage, node.config, node.choices))
+        files.save()
+
     def _artifact(self, store: Store, key: str) -> Artifact:
-        if key in self.externals:
-            return external(self.externals[key], cache=store.root / "cache" / "directories.json")
-        return store.get(key)
+        if key not in self.externals:
+            return store.get(key)
+        found = external(self.externals[key], cache=store.root / CACHE)
+        check_unchanged({self.externals[key]: key}, {self.externals[key]: found.key})
+        return found
 
 
 def _unheard(step: int, facts: dict[str, float]) -> None:

@@ -10,7 +10,14 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from harness.errors import ConfigError, DivergedError, HarnessError, IncompatibleError, LostError
+from harness.errors import (
+    ChangedError,
+    ConfigError,
+    DivergedError,
+    HarnessError,
+    IncompatibleError,
+    LostError,
+)
 from harness.store.files import is_disk_full, write_json
 from harness.store.fingerprint import environment
 
@@ -58,7 +65,7 @@ def from_exception(error: BaseException, *, stage: str) -> Outcome:
     named = ": ".join(filter(None, (type(error).__name__, str(error))))
     text = str(error) if isinstance(error, HarnessError) else named
     details = "".join(traceback.format_exception(error))
-    status, step = "failed", None
+    status, step, where = "failed", None, environment()
     if is_disk_full(error):
         status = FULL
     elif is_out_of_memory(error):
@@ -69,7 +76,16 @@ def from_exception(error: BaseException, *, stage: str) -> Outcome:
         status = "incompatible"
     elif isinstance(error, LostError):
         status = "lost"
-    return Outcome(status=status, reason=text[:2000], stage=stage, step=step, details=details[-20000:])
+    elif isinstance(error, ChangedError):
+        where = ""  # final nowhere: the files may be as they were by the next time
+    return Outcome(
+        status=status,
+        reason=text[:2000],
+        stage=stage,
+        step=step,
+        details=details[-20000:],
+        environment=where,
+    )
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:

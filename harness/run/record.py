@@ -23,7 +23,13 @@ from harness.store.records import FORMAT, NAME, read_record, write_record
 
 _LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "lm_eval", "numpy", "pandas", "hydra-core")
 
-_WORDS = {"fingerprint": "code", "numerics": "libraries or device", "nodes": "methods", "config": "options"}
+_WORDS = {
+    "fingerprint": "code",
+    "files": "files",
+    "numerics": "libraries or device",
+    "nodes": "methods",
+    "config": "options",
+}
 """Parts of a key's material, for people."""
 
 

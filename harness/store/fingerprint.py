@@ -144,6 +144,11 @@ def _version(library: str) -> str:
     return "absent"
 
 
+def python_version() -> str:
+    """Python's version without the patch release, which changes no result that it does not repair."""
+    return ".".join(map(str, sys.version_info[:2]))
+
+
 @cache
 def environment() -> str:
     """A hash of every installed distribution and its version, and of Python's."""

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from harness import (
+    PROMPT_FILES,
     ConfigError,
     DataError,
     Duel,
@@ -20,6 +21,7 @@ from harness import (
     answer,
     hookimpl,
     model_ref,
+    path_ref,
     read_items,
 )
 
@@ -37,7 +39,7 @@ class WinRate(Evaluator):
     class Config(Evaluator.Config):
         baseline: str = model_ref()
         """Model whose answers are the other side; empty = the reference answers of the prompts."""
-        prompts: str = "instructions"
+        prompts: str = path_ref("instructions", suffixes=PROMPT_FILES, or_name=True)
         """A skill whose test items are asked, or a JSON (lines) file with `prompt` and `answer`."""
         max_prompts: int = 64
         """Prompts asked, from the start."""

@@ -293,8 +293,27 @@ def answer(decisions: Decisions, asked: Asked) -> Checked:
         return Checked(**base, verdict="undecided", reason=asked.reason)
     comparison = decisions.compare(asked.contrast)
     found = judge(claim, comparison)
+    better = decisions.results.metrics[min(asked.contrast.metrics)].higher_is_better
+    found |= limited(found, comparison, better=better, results=decisions.results)
     found["reason"] += f"; over {comparison.left_out}" if comparison.left_out else ""
     return Checked(**base, **found)
+
+
+def limited(
+    found: Mapping[str, Any], comparison: Comparison, *, better: bool | None, results: Results
+) -> dict[str, Any]:
+    """How divergence and a shared pretraining limit a verdict."""
+    verdict, reason = found["verdict"], found["reason"]
+    if any(comparison.diverged):
+        left, right = comparison.diverged
+        reason += f"; the left side diverged at {left} of {len(results.seeds)} seeds, the right at {right}"
+        if verdict != "undecided" and comparison.flattered(higher_is_better=better is not False):
+            verdict = "undecided"
+            reason += ", and what diverged is never better on the seeds that are left"
+    if verdict != "undecided" and comparison.about == "methods" and comparison.test != "exact":
+        shared = results.shared_models()
+        reason += f"; given this {' and '.join(shared)} checkpoint" if shared else ""
+    return {"verdict": verdict, "reason": reason}
 
 
 def check(results: Results, raw: Mapping[str, Any] | str) -> Checked:

@@ -83,6 +83,8 @@ class Comparison:
     reason: str = ""
     """Why no statement about methods is made, where none is."""
     left_out: str = ""
+    diverged: tuple[int, int] = (0, 0)
+    """Seeds at which the side that is added, and the one that is taken away, diverged."""
 
     @property
     def significant(self) -> bool:
@@ -95,7 +97,15 @@ class Comparison:
     def reversed(self) -> Comparison:
         """The same of the reversed contrast."""
         low, high = (None if end is None else -end for end in (self.high, self.low))
-        return replace(self, difference=-self.difference, low=low, high=high)
+        return replace(self, difference=-self.difference, low=low, high=high, diverged=self.diverged[::-1])
+
+    def flattered(self, *, higher_is_better: bool) -> bool:
+        """Whether the better side diverged at seeds where the other did not: its mean leaves its worst out.
+
+        The convention: what diverged is never better on the seeds that are left; it may be worse on them.
+        """
+        added, taken = self.diverged
+        return added > taken if (self.difference > 0) == higher_is_better else taken > added
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +209,13 @@ class Decisions:
             self._answers[place] = self._answer(canonical(contrast), families)
         found = self._answers[place]
         found = found if contrast.weights == canonical(contrast).weights else found.reversed()
-        return replace(found, left_out=contrast.left_out)
+        return replace(found, left_out=contrast.left_out, diverged=self._diverged(contrast))
+
+    def _diverged(self, contrast: Contrast) -> tuple[int, int]:
+        """How many seeds of either side ended without a model."""
+        added = [levels for _, levels, weight in contrast.weights if weight > 0]
+        taken = [levels for _, levels, weight in contrast.weights if weight < 0]
+        return len(self.results.diverged(added)), len(self.results.diverged(taken))
 
     def _answer(self, contrast: Contrast, families: Sequence[str]) -> Comparison:
         seeds = contrast.seeds

@@ -419,8 +419,8 @@ def rating_figure(table: Table, results: Results) -> Figure | None:
 
 
 def critical_difference(table: Table, results: Results) -> Figure | None:
-    """Average ranks over tasks and seeds, joined where Nemenyi's test cannot tell them apart."""
-    metrics = [c.info.name for c in metric_columns(table) if not is_cost(c.info.name)]
+    """Average ranks over tasks, joined where Nemenyi's test cannot tell them apart."""
+    metrics = [c.info.name for c in table.columns if c.primary and c.higher_is_better is not None]
     ranks = views.average_ranks(results, metrics) if metrics else None
     if ranks is None or len(ranks.names) > 24:
         return None
@@ -456,7 +456,7 @@ def critical_difference(table: Table, results: Results) -> Figure | None:
     return draw(
         "critical_difference",
         "Average ranks.",
-        f"Over {ranks.blocks} pairs of task and seed, best left; a bar joins what Nemenyi's test at 5 % "
+        f"Over {ranks.blocks} tasks (means over seeds), best left; a bar joins what Nemenyi's test at 5 % "
         f"cannot tell apart. Friedman p {'< 0.001' if ranks.p < 0.001 else f'= {ranks.p:.3f}'}.",
         size=(WIDE, 1.2 + 0.24 * half + 0.09 * len(bars)),
         paint=paint,

@@ -18,6 +18,8 @@ from harness.report.statistics import MIN_SEEDS, Array, Measured
 if TYPE_CHECKING:
     import pandas as pd
 
+TRAINED = ("pretrain", "extend", "instruct", "reward", "align")
+"""Stages whose luck a seed draws, where it varies them."""
 NOT_IN_SWEEP = "not in the sweep"
 Levels = tuple[str, ...]
 """One level for each factor, in the order of the factors."""
@@ -217,6 +219,30 @@ class Results:
         if record is None or record.status != "ok":
             return float("nan")
         return self._numbers[record.cell].get(metric, float("nan"))
+
+    def diverged(self, chosen: Sequence[Levels]) -> list[int]:
+        """Seeds at which any of these configurations diverged."""
+        return sorted(
+            {
+                seed
+                for levels in chosen
+                for seed, record in self.records[levels].items()
+                if record.status == "diverged"
+            }
+        )
+
+    def shared_models(self) -> list[str]:
+        """Training stages that ran once for all seeds of some configuration, and were not all there is."""
+        found: dict[str, None] = {}
+        for levels, by_seed in self.records.items():
+            if len(by_seed) < 2 or not self.replicated(levels):
+                continue
+            runs: dict[str, set[str]] = {}
+            for record in by_seed.values():
+                for stage in record.data.get("stages", ()):
+                    runs.setdefault(str(stage["stage"]), set()).add(str(stage.get("key")))
+            found |= {stage: None for stage, keys in runs.items() if stage in TRAINED and len(keys) == 1}
+        return list(found)
 
     def replicated(self, levels: Levels) -> bool:
         """Whether the seeds of a configuration are different runs."""

@@ -223,6 +223,10 @@ def compare_to_baseline(table: Table, pairs: Sequence[Pair]) -> None:
     for cell, column, contrast in pairs:
         cell.comparison = table.decisions.compare(contrast)
         cell.verdict = verdict(cell.comparison, column)
+        if any(cell.comparison.diverged):
+            own, other = cell.comparison.diverged
+            text = f"diverged at {own} of {len(table.decisions.results.seeds)} seeds, the baseline at {other}"
+            cell.notes.append(table.footnote(f"{text}: never better on the seeds that are left"))
         if cell.comparison.left_out:
             cell.notes.append(table.footnote(f"compared over {cell.comparison.left_out}"))
 
@@ -237,6 +241,8 @@ def verdict(comparison: Comparison, column: Column) -> Verdict:
         return "tie"
     if column.higher_is_better is None:
         return "untested"
+    if comparison.flattered(higher_is_better=column.higher_is_better):
+        return "undecided"
     return "better" if (comparison.difference > 0) == column.higher_is_better else "worse"
 
 
@@ -359,6 +365,11 @@ def caption(results: Results, table: Table) -> list[str]:
         f"{len(results.records)} configurations, seed{'s' * many} {seeds}"
         + (f"; a seed varies {start} and all after it, earlier stages are shared." if start and many else ".")
     )
+    if many and (shared := results.shared_models()):
+        lines.append(
+            f"All seeds start from one {' and one '.join(shared)}: what is decided holds given this "
+            "checkpoint; `reseed: all` would vary it."
+        )
     shown = {*(table.rows[0] if table.rows else ()), *(table.columns[0].where if table.columns else ())}
     averaged = [f for f, v in results.factors.items() if f not in shown and len(v) > 1]
     if averaged := [f for f in averaged if f not in table.layout.where]:

@@ -209,9 +209,13 @@ def by_column(results: Results, sample_name: str, column: str, metric: str) -> l
     return curves
 
 
+MIN_BLOCKS = 5
+"""Below this many tasks Friedman's test has no say and no diagram is drawn."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ranks:
-    """Average ranks of configurations over tasks and seeds, and which cannot be told apart."""
+    """Average ranks of configurations over tasks, and which cannot be told apart."""
 
     names: list[str]
     ranks: list[float]
@@ -221,39 +225,49 @@ class Ranks:
     blocks: int
 
 
-def average_ranks(results: Results, metrics: Sequence[str], *, level: float = 0.05) -> Ranks | None:
-    """Friedman's test with Nemenyi's critical difference; blocks are the pairs of metric and seed.
+def one_per_task(metrics: Sequence[str]) -> list[str]:
+    """The first metric of each task: a second one of the same answers is no second task."""
+    found: dict[str, str] = {}
+    for metric in metrics:
+        found.setdefault(metric.rpartition(".")[0], metric)
+    return list(found.values())
 
+
+def average_ranks(results: Results, metrics: Sequence[str], *, level: float = 0.05) -> Ranks | None:
+    """Friedman's test with Nemenyi's critical difference; a block is a task, its value the mean over seeds.
+
+    A configuration that diverged at a seed ranks last there; one that lacks a number for another reason is
+    left out. None with fewer than three configurations or five tasks.
     Paper: Demsar 2006, Statistical comparisons of classifiers over multiple data sets, section 3.2.2
-    None with fewer than three complete configurations or fewer than five blocks.
     """
     from scipy.stats import friedmanchisquare, rankdata, studentized_range
 
-    columns = []
-    for levels in results.records:
-        where = dict(zip(results.factors, levels, strict=True))
-        row: list[float] = []
-        for metric in metrics:
-            measured = results.measured(where, metric)
-            sign = 1 if results.metrics[metric].higher_is_better is False else -1
-            row += [sign * measured.values.get(s, math.nan) if measured else math.nan for s in results.seeds]
-        columns.append(row)
-    values_KB = np.array(columns)
+    tasks = one_per_task(metrics)
+    values_KB = np.array([[task_value(results, levels, m) for m in tasks] for levels in results.records])
+    values_KB = values_KB.reshape(len(results.records), len(tasks))
     kept = ~np.isnan(values_KB).any(axis=1)
-    values_KB, k, blocks = values_KB[kept], int(kept.sum()), values_KB.shape[1]
-    if k < 3 or blocks < 5:
+    values_KB, k, blocks = values_KB[kept], int(kept.sum()), len(tasks)
+    if k < 3 or blocks < MIN_BLOCKS:
         return None
-    ranks = rankdata(values_KB, axis=0).mean(axis=1)
+    ranks_KB = rankdata(values_KB, axis=0)
     names = [" · ".join(levels) for levels, keep in zip(results.records, kept, strict=True) if keep]
     return Ranks(
         names=names,
-        ranks=[float(r) for r in ranks],
+        ranks=[float(r) for r in ranks_KB.mean(axis=1)],
         critical_difference=float(
             studentized_range.ppf(1 - level, k, np.inf) / 2**0.5 * (k * (k + 1) / (6 * blocks)) ** 0.5
         ),
-        p=float(friedmanchisquare(*values_KB).pvalue),
+        p=float(friedmanchisquare(*ranks_KB).pvalue),
         blocks=blocks,
     )
+
+
+def task_value(results: Results, levels: Levels, metric: str) -> float:
+    """The mean over seeds, low where good; infinite where a seed diverged, NaN where one is missing."""
+    if results.diverged([levels]):
+        return math.inf
+    sign = 1 if results.metrics[metric].higher_is_better is False else -1
+    return sign * float(np.mean([results.value(levels, seed, metric) for seed in results.seeds]))
 
 
 def cliques(ranks: Ranks) -> list[tuple[float, float]]:

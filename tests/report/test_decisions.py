@@ -169,3 +169,34 @@ def test_a_difference_of_differences_is_found_and_its_absence_is_not_claimed() -
         found = claims.check(results_of(value(cost), factors=factors, seeds=5), says)
         assert found.verdict == verdict, found
         assert found.difference == pytest.approx(-cost, abs=0.02)
+
+
+def test_what_diverged_at_two_of_five_seeds_is_not_better_and_the_report_says_how_often() -> None:
+    rng = np.random.default_rng(4)
+    factors = {"x": ["a", "b", "c"]}
+    shift = {"a": 0.0, "b": 1.0, "c": -1.0}
+    results = results_of(lambda v, s: shift[v["x"]] + float(rng.normal(0, 0.02)), factors=factors, seeds=5)
+    for levels, by_seed in results.records.items():
+        for seed in (1, 3) if levels != ("a",) else ():
+            by_seed[seed].data["outcome"].update(status="diverged")
+    found = claims.check(results, "acc[x=b] > acc[x=a]")
+    assert found.verdict == "undecided"
+    assert "the left side diverged at 2 of 5 seeds, the right at 0" in found.reason
+    assert claims.check(results, "acc[x=c] < acc[x=a]").verdict == "confirmed"
+    built = table.build(results, parse({"rows": ["x"]}, where="x"))
+    assert [c.verdict for c in built.all_cells()] == ["baseline", "undecided", "worse"]
+    assert any("diverged at 2 of 5 seeds, the baseline at 0" in note for note in built.footnotes)
+
+
+def test_one_shared_pretraining_limits_what_is_said() -> None:
+    rng = np.random.default_rng(5)
+    results = results_of(lambda v, s: (v["x"] == "b") + float(rng.normal(0, 0.02)), factors={"x": ["a", "b"]})
+    found = claims.check(results, "acc[x=b] > acc[x=a]")
+    assert found.verdict == "confirmed"
+    assert found.reason.endswith("given this pretrain checkpoint")
+    caption = table.build(results, parse({"rows": ["x"]}, where="x")).caption
+    assert any("holds given this checkpoint" in line for line in caption)
+    for record in results.all_records():
+        record.data["stages"][1]["key"] = f"pretrain {record.seed}"
+    again = claims.check(results, "acc[x=b] > acc[x=a]")
+    assert "checkpoint" not in again.reason

@@ -39,10 +39,13 @@ _PUBLIC = {
     "NormPosition": "harness.axes.norm_position",
     "FeedForward": "harness.axes.feed_forward",
     **dict.fromkeys(("Objective", "Example"), "harness.axes.objective"),
-    **dict.fromkeys(("Context", "Heads", "Rotary"), "harness.axes.context"),
+    **dict.fromkeys(("Context", "Heads", "Reach", "Rotary"), "harness.axes.context"),
     "clip_gradients": "harness.ops.gradients",
     **dict.fromkeys(("rescale_dynamically", "set_length", "trained_length"), "harness.ops.extension"),
-    **dict.fromkeys(("Instruction", "Conversation", "Turn", "Role"), "harness.axes.instruction"),
+    **dict.fromkeys(
+        ("Instruction", "Conversation", "Turn", "Role", "Prompt", "as_text", "as_turns"),
+        "harness.axes.instruction",
+    ),
     **dict.fromkeys(
         ("files_at", "hash_files", "plain_bytes", "read_rows", "read_text"), "harness.data.reading"
     ),
@@ -73,7 +76,10 @@ _PUBLIC = {
     **dict.fromkeys(("Stabilizer", "Verdict"), "harness.axes.stabilizer"),
     "Precision": "harness.axes.precision",
     "Parallelism": "harness.axes.parallelism",
-    "Decoding": "harness.axes.decoding",
+    **dict.fromkeys(("Decoding", "check_vocabulary"), "harness.axes.decoding"),
+    **dict.fromkeys(("Rule", "quantile", "rule_of", "special_ids", "uniforms"), "harness.ops.drawing"),
+    **dict.fromkeys(("new_cache", "next_logits"), "harness.ops.decode"),
+    "GrowingCache": "harness.ops.growing_cache",
     **dict.fromkeys(("Evaluator", "Evaluation", "Metric", "Subject"), "harness.axes.evaluator"),
     **dict.fromkeys(("LikelihoodScorer", "ScoreRequest", "rolling"), "harness.evaluation.scoring"),
     **dict.fromkeys(
@@ -85,6 +91,7 @@ _PUBLIC = {
     ),
     "read_items": "harness.evaluation.prompts",
     "hardware": "harness.evaluation.hardware",
+    "Controls": "harness.evaluation.controls",
     **dict.fromkeys(("quiet", "run_tasks"), "harness.evaluation.lm_run"),
     **dict.fromkeys(("Answers", "answer"), "harness.evaluation.answers"),
     **dict.fromkeys(("Judge", "Duel"), "harness.axes.judge"),

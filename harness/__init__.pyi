@@ -15,6 +15,7 @@ from harness.axes.attention import View as View
 from harness.axes.batch_schedule import BatchSchedule as BatchSchedule
 from harness.axes.context import Context as Context
 from harness.axes.context import Heads as Heads
+from harness.axes.context import Reach as Reach
 from harness.axes.context import Rotary as Rotary
 from harness.axes.corpus import Corpus as Corpus
 from harness.axes.corpus import Document as Document
@@ -22,6 +23,7 @@ from harness.axes.corpus import Split as Split
 from harness.axes.curriculum import Curriculum as Curriculum
 from harness.axes.curriculum import SampleReader as SampleReader
 from harness.axes.decoding import Decoding as Decoding
+from harness.axes.decoding import check_vocabulary as check_vocabulary
 from harness.axes.evaluator import Evaluation as Evaluation
 from harness.axes.evaluator import Evaluator as Evaluator
 from harness.axes.evaluator import Metric as Metric
@@ -32,8 +34,11 @@ from harness.axes.filter import Filter as Filter
 from harness.axes.filter import FilterReport as FilterReport
 from harness.axes.instruction import Conversation as Conversation
 from harness.axes.instruction import Instruction as Instruction
+from harness.axes.instruction import Prompt as Prompt
 from harness.axes.instruction import Role as Role
 from harness.axes.instruction import Turn as Turn
+from harness.axes.instruction import as_text as as_text
+from harness.axes.instruction import as_turns as as_turns
 from harness.axes.instruction_strategy import InstructionStrategy as InstructionStrategy
 from harness.axes.judge import Duel as Duel
 from harness.axes.judge import Judge as Judge
@@ -91,6 +96,7 @@ from harness.errors import PluginError as PluginError
 from harness.errors import TaskError as TaskError
 from harness.evaluation.answers import Answers as Answers
 from harness.evaluation.answers import answer as answer
+from harness.evaluation.controls import Controls as Controls
 from harness.evaluation.hardware import hardware as hardware
 from harness.evaluation.items import Source as Source
 from harness.evaluation.items import drawing_from as drawing_from
@@ -113,10 +119,18 @@ from harness.method import LossTerm as LossTerm
 from harness.method import Method as Method
 from harness.method import Problem as Problem
 from harness.method import model_ref as model_ref
+from harness.ops.decode import new_cache as new_cache
+from harness.ops.decode import next_logits as next_logits
+from harness.ops.drawing import Rule as Rule
+from harness.ops.drawing import quantile as quantile
+from harness.ops.drawing import rule_of as rule_of
+from harness.ops.drawing import special_ids as special_ids
+from harness.ops.drawing import uniforms as uniforms
 from harness.ops.extension import rescale_dynamically as rescale_dynamically
 from harness.ops.extension import set_length as set_length
 from harness.ops.extension import trained_length as trained_length
 from harness.ops.gradients import clip_gradients as clip_gradients
+from harness.ops.growing_cache import GrowingCache as GrowingCache
 from harness.ops.linear import chunked_linear as chunked_linear
 from harness.ops.linear import parallel_linear as parallel_linear
 from harness.ops.packing import pack_codes as pack_codes

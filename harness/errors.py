@@ -33,10 +33,6 @@ class PluginError(HarnessError):
     """A plugin that does not load, or that breaks a contract."""
 
 
-class DuplicateMethodError(PluginError):
-    """Two plugins claim one name on one axis."""
-
-
 class IncompatibleError(HarnessError):
     """Methods that cannot work together; the reason is a result and stands in the table."""
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from harness.method import Method
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
 
     from harness.axes.corpus import Document
@@ -109,6 +111,8 @@ class Subject:
     """Bytes of the files that hold the weights, those of the base included."""
     bits: float | None = None
     """Bits stored per weight, where the model is quantized."""
+    out: Path | None = None
+    """The evaluation's artifact, where an evaluator may leave files of its own."""
 
     def prompt(self, text: str) -> str:
         """A user's message as this model expects it: control tokens, then the chat template."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from harness.axes.instruction import Prompt
 from harness.method import Method
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 class Duel:
     """Two answers to one prompt."""
 
-    prompt: str
+    prompt: Prompt
     first: str
     second: str
     checks: dict[str, object]
@@ -37,6 +38,11 @@ class Judge(Method):
     online: ClassVar[bool] = False
     """Whether it asks a server; suites and plans without a network leave it out."""
     scorers: Mapping[str, AnswerScorer] = MappingProxyType({})
+
+    @classmethod
+    def reads_checks(cls, config: Any) -> bool:
+        """Whether it says nothing of a prompt without machine-checkable constraints."""
+        return False
 
     def facts(self) -> dict[str, Any]:
         """What a reader of its verdicts should know, e.g. that it was also trained against."""

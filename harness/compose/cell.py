@@ -17,9 +17,10 @@ from harness.axes import MODEL_AXES
 from harness.compose.experiment import Experiment
 from harness.compose.schema import EXPERIMENT_KEYS, Root, model_options, mounted_axes, stage_axes, stage_key
 from harness.compose.settle import settle
-from harness.compose.typed import instance, plain
+from harness.compose.typed import instance
 from harness.errors import ConfigError, ImpossibleValueError, UnknownNameError
 from harness.method import CellView, Choice, Problem
+from harness.nodes import plain
 from harness.registry import registry
 from harness.spec import ModelSpec
 

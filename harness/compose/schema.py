@@ -12,6 +12,7 @@ from omegaconf.nodes import BooleanNode
 
 from harness.axes import TRAINING_AXES
 from harness.compose.experiment import Experiment
+from harness.nodes import writable
 from harness.registry import registry
 from harness.spec import SET_BY_METHODS, ModelSpec
 
@@ -112,15 +113,3 @@ def root_node() -> DictConfig:
         if axis.many:
             root[name] = {}
     return root
-
-
-def writable(node: Any) -> Any:
-    """A structured node that takes overrides although its dataclass is frozen."""
-    if OmegaConf.is_config(node):
-        OmegaConf.set_readonly(node, None)
-        if OmegaConf.get_type(node) is dict:
-            OmegaConf.set_struct(node, False)  # a mapping takes new keys
-        if OmegaConf.is_dict(node) and not node._is_none() and not node._is_missing():
-            for key in node:
-                writable(node._get_node(key))
-    return node

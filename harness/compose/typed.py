@@ -8,15 +8,13 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from enum import Enum
-from pathlib import Path
 from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from harness.compose.schema import writable
 from harness.errors import ConfigError, HarnessError, ImpossibleValueError, UnknownNameError
+from harness.nodes import plain, writable
 
 T = TypeVar("T")
 
@@ -81,18 +79,3 @@ def _build(hint: Any, value: Any) -> Any:
 @functools.cache
 def _hints(kind: type[Any]) -> dict[str, Any]:
     return typing.get_type_hints(kind)
-
-
-def plain(value: Any) -> Any:
-    """Canonical plain form: enums by member name, tuples as lists, paths as strings, dataclasses as dicts."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, Enum):
-        return value.name
-    if isinstance(value, Mapping):
-        return {plain(key) if isinstance(key, Enum) else key: plain(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [plain(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    return value

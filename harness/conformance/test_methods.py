@@ -11,8 +11,9 @@ from pathlib import Path
 
 from harness.compose import compose
 from harness.compose.describe import field_docs
-from harness.compose.typed import instance, plain
+from harness.compose.typed import instance
 from harness.method import Method
+from harness.nodes import plain
 
 AXIS = None
 """Every axis."""

@@ -64,10 +64,13 @@ def read_text(path: Path) -> str:
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Objects of a JSON Lines file, or of a JSON file that holds a list (or one object) of them.
+    """Objects of a JSON Lines file, of a JSON file that holds a list (or one object) of them, or of Parquet.
 
-    Raises: DataError naming line and byte offset of what is not a JSON object
+    Raises: DataError naming line and byte offset of what is not a JSON object, or a broken Parquet file
     """
+    if path.suffix == ".parquet":
+        yield from _read_parquet(path)
+        return
     text = read_text(path)
     if not path.name.removesuffix(".gz").endswith(".jsonl"):
         try:
@@ -96,6 +99,18 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
                 raise DataError(f"{path}:{number}: not an object but {type(row).__name__}, at byte {offset}")
             yield row
         offset += len(line.encode()) + 1
+
+
+def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a Parquet file, in blocks, so that a large file is never whole in memory."""
+    import pyarrow
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        for block in ParquetFile(path).iter_batches(batch_size=1024):
+            yield from block.to_pylist()
+    except pyarrow.ArrowInvalid as error:
+        raise DataError(f"{path} is not a whole Parquet file: {error}") from error
 
 
 def plain_bytes(paths: list[Path]) -> int | None:

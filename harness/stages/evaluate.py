@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.axes.evaluator import Evaluator, Subject
+from harness.errors import IncompatibleError
 from harness.hookspecs import hookimpl
 from harness.method import Choice, Method, Problem
 from harness.stage import Choices, Stage, Work
@@ -81,6 +82,7 @@ class Evaluate(Stage):
         baseline = work.inputs.get("evaluator.baseline")
         if baseline is not None:
             subject.baseline = partial(load_subject, work, baseline, max_length=work.config.max_length)
+        subject.out = work.out
         found = chosen.build().evaluate(work.part.partition(".")[2], subject)
         metrics = [{"evaluator": chosen.method.name, **asdict(metric)} for metric in found.metrics]
         (work.out / "metrics.json").write_text(json.dumps(metrics, indent=1, allow_nan=True))
@@ -123,26 +125,44 @@ def load_subject(work: Work, artifact: Artifact, *, max_length: int | None = Non
         seed=work.seed,
         template=tokenizer.chat_template if loaded.template else None,
         prompts=[choice.build() for choice in applied if choice.method.prompt is not Method.prompt],
-        decoding=_decoding(work, decoding),
+        decoding=_decoding(work, decoding, tokenizer),
         judge=_judge(work, judge),
         documents=None if documents is None else partial(_documents, documents.path),
         stored_bytes=_stored_bytes(artifact, work),
     )
 
 
-def _decoding(work: Work, choice: Any) -> Decoding | None:
+def _decoding(work: Work, choice: Any, tokenizer: Any) -> Decoding | None:
     """The chosen decoding, with the models its options name."""
     from harness.model.artifact import load_model
 
     if choice is None:
         return None
     decoding: Decoding = choice.build()
-    decoding.models = {
-        name.partition(".")[2]: load_model(artifact, work.load, device=work.device).model.eval()
-        for name, artifact in work.inputs.items()
-        if name.startswith("decoding.")
-    }
+    models: dict[str, Any] = {}
+    for name, artifact in work.inputs.items():
+        axis, _, option = name.partition(".")
+        if axis == "decoding":
+            loaded = load_model(artifact, work.load, device=work.device)
+            same_tokens(tokenizer, loaded.tokenizer, where=name)
+            models[option] = loaded.model.eval()
+    decoding.models = models
     return decoding
+
+
+def same_tokens(tokenizer: Any, other: Any, *, where: str) -> None:
+    """Two models that read the same ids must mean the same tokens by them.
+
+    Raises: IncompatibleError naming the first token that differs
+    """
+    ours, theirs = tokenizer.get_vocab(), other.get_vocab()
+    differs = [token for token, index in ours.items() if theirs.get(token) != index]
+    if differs or len(ours) != len(theirs):
+        example = f", e.g. {differs[0]!r}" if differs else ""
+        raise IncompatibleError(
+            f"{where}: its tokenizer is another one ({len(theirs)} tokens against {len(ours)}{example}); "
+            "name a model with the same tokenizer"
+        )
 
 
 def _judge(work: Work, choice: Any) -> Judge | None:

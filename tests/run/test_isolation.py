@@ -18,6 +18,8 @@ import pytest
 from harness.run.isolation import Child, Limits, Server
 from harness.store.claims import _alive, _start_time
 
+SUPPORT = Path(__file__).parents[1] / "support"
+"""Where toy stages lie."""
 STARTER = """
 import sys
 from pathlib import Path
@@ -81,7 +83,7 @@ def test_a_child_runs_after_its_pid_is_noted(tmp_path: Path) -> None:
 
 
 def test_a_child_whose_pid_nobody_noted_never_runs(tmp_path: Path) -> None:
-    code = STARTER.format(path=[str(Path(__file__).parents[1] / "support")], root=str(tmp_path))
+    code = STARTER.format(path=[str(Path(__file__).parent), str(SUPPORT)], root=str(tmp_path))
     starter = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert starter.returncode == -signal.SIGKILL, starter.stderr
     pid, started = starter.stdout.split()
@@ -100,7 +102,7 @@ def test_a_child_whose_pid_cannot_be_noted_is_ended(tmp_path: Path) -> None:
 def run_script(folder: Path, *, definition: str = "", options: str) -> subprocess.CompletedProcess[str]:
     """A script that sweeps at its top level, without `if __name__ == "__main__"`."""
     file = folder / "script.py"
-    path = [str(Path(__file__).parents[1] / "support")]
+    path = [str(SUPPORT)]
     file.write_text(
         SCRIPT.format(path=path, root=str(folder / "store"), definition=definition, options=options)
     )

@@ -6,7 +6,18 @@ from typing import Any
 
 from torch import nn
 
-from harness import ConfigError, Evaluation, Evaluator, Method, Problem, Subject, TaskError, hookimpl
+from harness import (
+    ConfigError,
+    Controls,
+    Evaluation,
+    Evaluator,
+    IncompatibleError,
+    Method,
+    Problem,
+    Subject,
+    TaskError,
+    hookimpl,
+)
 
 
 class LmEval(Evaluator):
@@ -23,10 +34,22 @@ class LmEval(Evaluator):
         tasks: list[str] = field(default_factory=lambda: ["instruction_following", "recall"])
         """Tasks or groups by name; completion, last_word, instruction_following, recall, copy, mqar and
         passkey need no network."""
-        limit: int | None = 200
-        """Items of each task, from its start; null = all."""
+        limit: int | None = None
+        """Items of each task, from its start; null = all, or 200 of a task whose items are generated."""
         num_fewshot: int | None = None
         """Examples in the prompt; null = what the task states."""
+        chat_template: bool | None = None
+        """Whether prompts go through the chat template; null = where the model was tuned on one."""
+        system_instruction: str = ""
+        """What a system turn says before every prompt."""
+        fewshot_as_multiturn: bool = True
+        """Whether examples are turns of a conversation, where there is a chat template, or one text."""
+        gen_kwargs: dict[str, Any] = field(default_factory=dict)
+        """Options of generation that win over a task's own: {max_gen_toks: 64, do_sample: true, ...}."""
+        fewshot_seed: int = 1234
+        """Seed of the examples that are drawn; 1234 is lm-eval's own."""
+        answers: str = "lm_eval"
+        """How choices after a template are encoded: `lm_eval`, or `as_trained`, apart from the prompt."""
         include_path: str = ""
         """Folder with task YAML of your own."""
         data_files: dict[str, Any] = field(default_factory=dict)
@@ -41,6 +64,8 @@ class LmEval(Evaluator):
                 raise ConfigError("evaluator.lm_eval.tasks=[] names no task; e.g. [recall]")
             if self.limit is not None and self.limit < 1:
                 raise ConfigError(f"evaluator.lm_eval.limit={self.limit} must be at least 1, or null for all")
+            if self.answers not in ("lm_eval", "as_trained"):
+                raise ConfigError(f"evaluator.lm_eval.answers={self.answers} must be lm_eval or as_trained")
 
     config: Config
 
@@ -84,13 +109,31 @@ class LmEval(Evaluator):
                 data_files=config.data_files.get(task),
                 trust=config.trust,
             )
-            return run_tasks(
-                loaded,
-                subject,
-                limit=config.limit,
-                num_fewshot=config.num_fewshot,
-                batch_tokens=config.batch_tokens,
+            return run_tasks(loaded, subject, self.controls(subject))
+
+    def controls(self, subject: Subject) -> Controls:
+        """lm-eval's controls as these options and the model's own template state them.
+
+        Raises: IncompatibleError for a chat template that the tokenizer does not have
+        """
+        config = self.config
+        template = subject.template is not None if config.chat_template is None else config.chat_template
+        if template and not subject.tokenizer.chat_template:
+            raise IncompatibleError(
+                "evaluator.lm_eval.chat_template=true, but the model's tokenizer has no chat template; leave "
+                "it null or add the stage instruct"
             )
+        return Controls(
+            limit=config.limit,
+            num_fewshot=config.num_fewshot,
+            chat_template=template,
+            system_instruction=config.system_instruction or None,
+            fewshot_as_multiturn=config.fewshot_as_multiturn,
+            gen_kwargs=config.gen_kwargs,
+            fewshot_seed=config.fewshot_seed,
+            batch_tokens=config.batch_tokens,
+            as_trained=config.answers == "as_trained",
+        )
 
 
 @hookimpl

@@ -13,7 +13,7 @@ import torch
 from composed import tiny
 from harness_plugins.decoding.greedy import Greedy
 from harness_plugins.evaluator.efficiency import Efficiency
-from harness_plugins.evaluator.generation import Generation, distinct, repetition
+from harness_plugins.evaluator.generation import Generation, distinct, distinct_over_all, repetition
 from harness_plugins.evaluator.long_context import LongContext
 from harness_plugins.evaluator.perplexity import Perplexity
 from harness_plugins.evaluator.win_rate import WinRate
@@ -114,8 +114,46 @@ def test_diversity_and_repetition_equal_hand_counts() -> None:
     assert distinct([1, 2, 1, 2], 2) == pytest.approx(2 / 3)
     assert repetition([1, 2, 1, 2], 2) == pytest.approx(1 / 3)
     assert math.isnan(distinct([1], 2))
+    # Li et al. 2016: 1-grams {1, 2, 3} of 7 tokens; bigrams {12, 21, 23} of 7 tokens.
+    texts = [[1, 2, 1, 2], [1, 2, 3]]
+    assert distinct_over_all(texts, 1) == pytest.approx(3 / 7)
+    assert distinct_over_all(texts, 2) == pytest.approx(3 / 7)
     found = Generation(Generation.Config(max_prompts=3, max_new_tokens=4)).evaluate("generation", subject())
-    assert {"loss", "distinct_2", "constraints_met", "speed"} <= values(found).keys()
+    names = {"loss", "distinct_1", "distinct_2", "distinct_2_per_text", "constraints_met", "speed"}
+    assert names <= values(found).keys()
+
+
+def test_texts_are_scored_after_the_very_tokens_they_were_drawn_from(tmp_path: Path) -> None:
+    given = subject(
+        model=model(seed=1), tokenizer=with_bos(), template=with_bos().chat_template, max_length=40
+    )
+    config = Generation.Config(prompts=prompts_file(tmp_path / "prompts.jsonl", "x" * 80), max_new_tokens=6)
+    found = Generation(config).evaluate("generation", given)
+    for row in found.samples.itertuples():
+        text = given.tokenizer.encode(given.prompt(row.prompt), add_special_tokens=False)[-34:]
+        assert given.tokenizer.bos_token_id not in text[1:], "one BOS at most"
+        said = given.tokenizer.encode(row.answer, add_special_tokens=False)
+        with torch.no_grad():
+            logits = given.model(torch.tensor([text + said])).logits.log_softmax(-1)[0]
+        losses = [-float(logits[len(text) - 1 + i, token]) for i, token in enumerate(said)]
+        if len(said) == row.length:
+            assert row.loss == pytest.approx(np.mean(losses), rel=1e-4)
+    assert found.facts["truncated_prompts"] == 3
+
+
+def with_bos() -> Any:
+    """The byte tokenizer, which puts a token before every text unless told not to, as Llama's does."""
+    import copy
+
+    from tokenizers.processors import TemplateProcessing
+
+    made = copy.deepcopy(tokenizer())
+    made.bos_token = made.unk_token
+    pieces = [(made.bos_token, made.bos_token_id)]
+    made.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{made.bos_token} $A", special_tokens=pieces
+    )
+    return made
 
 
 class Scripted(Greedy):
@@ -129,9 +167,10 @@ class Scripted(Greedy):
         return torch.tensor([tokenizer().encode(self.text)]).repeat(len(input_BT), 1)
 
 
-def prompts_file(path: Path) -> str:
+def prompts_file(path: Path, more: str = "") -> str:
     rows = [
-        {"prompt": f"Say {word}", "answer": word, "checks": {"exact": word}} for word in ("yes", "no", "yes")
+        {"prompt": f"Say {word}{more}", "answer": word, "checks": {"exact": word}}
+        for word in ("yes", "no", "yes")
     ]
     path.write_text("\n".join(map(json.dumps, rows)))
     return str(path)

@@ -48,7 +48,7 @@ def fetchable() -> dict[str, tuple[Path, dict[str, str]]]:
     found = {}
     for file in sorted((config_dir() / "model").glob("*.yaml")):
         preset: Any = OmegaConf.load(file)
-        model = preset.get("model") or {}
+        model: Any = preset.get("model") or {}
         if model.get("fetch"):
             found[file.stem] = (Path(model.path), dict(model.fetch))
     return found

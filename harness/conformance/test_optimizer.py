@@ -15,7 +15,7 @@ from torch import nn
 from harness.axes.optimizer import Optimizer
 from harness.conformance.tiny import TinyModel, TinySource, methods, run
 from harness.errors import DivergedError
-from harness.training.gradients import Gradients
+from harness.training.gradients import Gradients, leave_overflow_to_scaler
 from harness.training.losses import language_modeling_loss
 
 AXIS = "optimizer"
@@ -27,6 +27,7 @@ class Stepper:
     def __init__(self, method: type[Optimizer], model: nn.Module, rate: float = 1e-2, **options: Any) -> None:
         self.model, self.method = model, method(method.Config(**options))
         self.optimizer = self.method.build(model, rate)
+        leave_overflow_to_scaler(self.optimizer)
         self.gradients = Gradients(
             model,
             language_modeling_loss,
@@ -124,6 +125,23 @@ def test_decay_shrinks_matrices_and_spares_vectors(method: type[Optimizer]) -> N
         stepper.step(1)
     vectors = [weights(stepper.model)["norm.weight"] for stepper in first.values()]
     assert torch.equal(*vectors), "biases and norm weights are not decayed; use `groups`"
+
+
+def test_an_overflow_under_a_loss_scaler_changes_nothing(method: type[Optimizer]) -> None:
+    stepper = Stepper(method, TinyModel())
+    stepper.step(3)
+    before, state = weights(stepper.model), copy.deepcopy(stepper.optimizer.state_dict()["state"])
+    scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
+    scaler.scale(torch.ones(()))  # makes its scale
+    batch = stepper.source.next(8)
+    batch.pop("num_bytes")
+    stepper.gradients.compute(batch, 8)
+    next(p for p in stepper.model.parameters() if p.grad is not None).grad.view(-1)[0] = math.inf  # type: ignore[union-attr]
+    scaler.unscale_(stepper.optimizer)
+    scaler.step(stepper.optimizer)
+    for name, value in weights(stepper.model).items():
+        assert torch.equal(value, before[name]), f"{name} moved by a gradient that overflowed"
+    torch.testing.assert_close(stepper.optimizer.state_dict()["state"], state, rtol=0, atol=0)
 
 
 def test_finishing_leaves_finite_weights(method: type[Optimizer]) -> None:

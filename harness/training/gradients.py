@@ -27,6 +27,16 @@ class BatchLoss(NamedTuple):
     facts: dict[str, Tensor]
 
 
+def leave_overflow_to_scaler(optimizer: torch.optim.Optimizer) -> None:
+    """Let a loss scaler skip the steps of every optimizer but torch's own.
+
+    A fused optimizer of torch looks at `found_inf` in its kernel and says so; what inherits from it says so
+    too, although its own step looks at nothing.
+    """
+    if type(optimizer).__module__.partition(".")[0] != "torch":
+        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+
+
 class Gradients:
     """Computes gradients of (sum of totals) / (global count), whatever the accumulation.
 

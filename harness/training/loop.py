@@ -17,7 +17,7 @@ from harness.training import checkpoint, distribution, measure
 from harness.training.contract import Batch, BatchSource, Loss, Run
 from harness.training.curve import Curve
 from harness.training.distribution import OnStep
-from harness.training.gradients import Gradients
+from harness.training.gradients import Gradients, leave_overflow_to_scaler
 from harness.training.meter import Meter
 from harness.training.methods import Methods, acts
 from harness.training.settings import Settings
@@ -96,6 +96,7 @@ class Trainer:
         self.trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         self.model = methods.parallelism.wrap(model)
         self.optimizer = methods.parallelism.optimizer(methods.optimizer, self.model, settings.learning_rate)
+        leave_overflow_to_scaler(self.optimizer)
         self.peak_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.scaler = methods.precision.scaler(self.device.type)
         self.gradients = Gradients(

@@ -94,6 +94,18 @@ class Uphill(Optimizer):
         return torch.optim.SGD(model.parameters(), lr=learning_rate, maximize=True)
 
 
+class Overconfident(Optimizer):
+    """Insists that it looks at overflows itself, and does not."""
+
+    name = "overconfident"
+
+    def build(self, model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
+        class Step(torch.optim.SGD):
+            _step_supports_amp_scaling = property(lambda self: True, lambda self, value: None)
+
+        return Step(self.groups(model), lr=learning_rate)
+
+
 @pytest.mark.parametrize(
     ("broken", "test"),
     [
@@ -103,6 +115,7 @@ class Uphill(Optimizer):
         (Careless, suite.test_decay_shrinks_matrices_and_spares_vectors),
         (Hoarder, suite.test_its_state_takes_the_bytes_it_declares),
         (Uphill, suite.test_it_learns),
+        (Overconfident, suite.test_an_overflow_under_a_loss_scaler_changes_nothing),
     ],
 )
 def test_the_suite_finds(broken: type[Optimizer], test: Callable[[type[Optimizer]], None]) -> None:

@@ -15,6 +15,7 @@ class Soap(Optimizer):
     Paper: Vyas et al. 2024, arXiv:2409.11321, algorithm 3
     State: Adam's two moments, and for each side of a matrix its moment and eigenbasis
     Differs: the first step only fills the moments, as the authors' code has it
+    Error: directions without any gradient so far have no order; there, implementations part by rounding
     """
 
     name = "soap"

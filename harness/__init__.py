@@ -24,7 +24,7 @@ _PUBLIC = {
         "harness.errors",
     ),
     "ModelSpec": "harness.spec",
-    **dict.fromkeys(("Corpus", "Document", "Split"), "harness.axes.corpus"),
+    **dict.fromkeys(("Corpus", "Damage", "Document", "Split"), "harness.axes.corpus"),
     **dict.fromkeys(("Filter", "FilterReport"), "harness.axes.filter"),
     **dict.fromkeys(("Tokenizer", "SPECIAL_TOKENS"), "harness.axes.tokenizer"),
     "Mixture": "harness.axes.mixture",
@@ -48,7 +48,9 @@ _PUBLIC = {
         ("Instruction", "Conversation", "Turn", "Role", "Prompt", "as_text", "as_turns"),
         "harness.axes.instruction",
     ),
-    **dict.fromkeys(("plain_bytes", "read_rows", "read_text"), "harness.data.reading"),
+    **dict.fromkeys(
+        ("numbered_rows", "plain_bytes", "read_lines", "read_rows", "read_text"), "harness.data.reading"
+    ),
     **dict.fromkeys(("answer_surprise", "text_surprise"), "harness.data.surprise"),
     **dict.fromkeys(("rouge_l", "mtld"), "harness.data.similarity"),
     **dict.fromkeys(("Item", "skill_families", "skill_items"), "harness.data.skills"),

@@ -3,12 +3,15 @@
 import hashlib
 from abc import abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
 from harness.errors import ConfigError
 from harness.method import Method
+
+NAMED = 5
+"""Damaged entries that are named in the facts."""
 
 
 class Split(StrEnum):
@@ -30,6 +33,21 @@ class Document:
     domain: str
     """Group that mixtures weigh, e.g. `docs`, `code`."""
     split: Split
+
+
+@dataclass
+class Damage:
+    """Entries of a corpus that were left out because they cannot be read."""
+
+    count: int = 0
+    first: list[str] = field(default_factory=list)
+    """What was wrong with the first ones, with file and line."""
+
+    def add(self, message: str) -> None:
+        """Note one."""
+        self.count += 1
+        if len(self.first) < NAMED:
+            self.first.append(message)
 
 
 class Corpus(Method):
@@ -58,6 +76,10 @@ class Corpus(Method):
                 )
 
     config: Config
+
+    def __init__(self, config: Method.Config | None = None) -> None:
+        super().__init__(config)
+        self.damage = Damage()
 
     @classmethod
     def trial(cls, directory: Path) -> Config:

@@ -26,11 +26,11 @@ def write(directory: Path, documents: Iterable[Document]) -> dict[str, Any]:
 
     from harness.errors import DataError
 
-    fields = [(name, pa.string()) for name in ("id", "text", "domain", "split")]
+    fields = [*((name, pa.string()) for name in ("id", "text", "domain", "split")), ("num_bytes", pa.int64())]
     num_bytes: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     num_documents: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     digest, seen = hashlib.sha256(), set()
-    rows: list[dict[str, str]] = []
+    rows: list[dict[str, str | int]] = []
     with pq.ParquetWriter(directory / FILE, pa.schema(fields), compression="zstd") as writer:
         for document in documents:
             if document.id in seen:
@@ -40,7 +40,8 @@ def write(directory: Path, documents: Iterable[Document]) -> dict[str, Any]:
             num_bytes[split][document.domain] += len(data)
             num_documents[split][document.domain] += 1
             digest.update(f"{document.id}\0{document.domain}\0{split}\0{len(data)}\0".encode() + data)
-            rows.append({"id": document.id, "text": document.text, "domain": document.domain, "split": split})
+            row = {"id": document.id, "text": document.text, "domain": document.domain, "split": split}
+            rows.append({**row, "num_bytes": len(data)})
             if len(rows) == ROWS_PER_GROUP:
                 writer.write_table(pa.Table.from_pylist(rows, schema=pa.schema(fields)))
                 rows = []
@@ -75,11 +76,39 @@ def read(directory: Path, split: Split | str | None = None) -> list[Document]:
     return list(iterate(directory, split))
 
 
-def domains_in_turn(directory: Path, split: Split | str) -> Iterator[Document]:
-    """Documents of a split, one of each domain after another, so that a prefix holds all domains."""
+def domains_in_turn(directory: Path, split: Split | str, *, max_bytes: int) -> Iterator[Document]:
+    """Documents of a split, one of each domain after another, until their bytes reach `max_bytes`.
+
+    What is chosen is held in memory and read in one pass, however many domains there are; 0 is no limit, and
+    then documents come as they were written.
+    """
+    if not max_bytes:
+        yield from iterate(directory, split)
+        return
+    order = _in_turn(directory, Split(split), max_bytes)
+    wanted, found = set(order), {}
+    for row, document in enumerate(iterate(directory)):
+        if row in wanted:
+            found[row] = document
+            if len(found) == len(wanted):
+                break
+    yield from (found[row] for row in order)
+
+
+def _in_turn(directory: Path, split: Split, max_bytes: int) -> list[int]:
+    """Rows of a split, those of each domain in turn, until `max_bytes`; no text is read."""
     import pyarrow.parquet as pq
 
-    column = pq.read_table(directory / FILE, columns=["domain"]).column("domain")
-    turns = [iterate(directory, split, domain) for domain in sorted(column.unique().to_pylist())]
-    for row in zip_longest(*turns):
-        yield from (document for document in row if document is not None)
+    rows: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    table = pq.read_table(directory / FILE, columns=["domain", "split", "num_bytes"])
+    for row, entry in enumerate(zip(*(column.to_pylist() for column in table.columns), strict=True)):
+        if entry[1] == split.value:
+            rows[entry[0]].append((row, entry[2]))
+    chosen, left = [], max_bytes
+    for turn in zip_longest(*(rows[domain] for domain in sorted(rows))):
+        for row, size in (entry for entry in turn if entry is not None):
+            if left <= 0:
+                return chosen
+            chosen.append(row)
+            left -= size
+    return chosen

@@ -1,27 +1,47 @@
-"""Reading files of users: what is wrong with one is said with its name, line and byte."""
+"""Reading files of users, line by line: what is wrong with one is said with its name, line and byte."""
 
 from __future__ import annotations
 
 import gzip
+import io
 import json
-from collections.abc import Iterator
+import re
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from harness.errors import DataError
 
+PACKED = (".gz", ".zst")
+Damaged = Callable[[str], None]
+"""Takes what is wrong with an entry that is left out; without one, it is an error."""
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+def open_binary(path: Path) -> IO[bytes]:
+    """A file's content as a stream, unpacked where its name ends in .gz or .zst."""
+    if path.suffix == ".gz":
+        return gzip.open(path, "rb")
+    if path.suffix == ".zst":
+        import pyarrow
+
+        return io.BufferedReader(pyarrow.input_stream(str(path), compression="zstd"))
+    return path.open("rb")
+
 
 def read_bytes(path: Path) -> bytes:
-    """Content of a file, unpacked where its name ends in .gz.
+    """Content of a file, unpacked where its name ends in .gz or .zst.
 
     Raises: DataError on a broken archive
     """
-    if path.suffix != ".gz":
+    if path.suffix not in PACKED:
         return path.read_bytes()
     try:
-        return gzip.decompress(path.read_bytes())
-    except (OSError, EOFError) as error:
-        raise DataError(f"{path} is not a whole gzip file: {error}") from error
+        with open_binary(path) as file:
+            return file.read()
+    except (OSError, EOFError, zlib.error) as error:
+        raise _broken(path, error) from error
 
 
 def read_text(path: Path) -> str:
@@ -29,29 +49,53 @@ def read_text(path: Path) -> str:
 
     Raises: DataError naming the byte offset of what is not UTF-8, or saying that the file is empty
     """
-    data = read_bytes(path)
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        offset = error.start + (3 if data.startswith(b"\xef\xbb\xbf") else 0)
-        raise DataError(
-            f"{path} is not UTF-8: byte {data[offset]:#04x} at offset {offset}; convert it, e.g. with iconv"
-        ) from error
+    text = "".join(read_lines(path))
     if not text.strip():
         raise DataError(f"{path} is empty; give a file with text")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return text
 
 
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Objects of a JSON Lines file, of a JSON file that holds a list (or one object) of them, or of Parquet.
+def read_lines(path: Path, *, damaged: Damaged | None = None) -> Iterator[str]:
+    """The lines of a UTF-8 file, each with its newline as \\n; a line that is not UTF-8 is damaged.
 
-    Raises: DataError naming line and byte offset of what is not a JSON object, or a broken Parquet file
+    Raises: DataError naming line and byte of what is not UTF-8, or a broken archive
     """
-    if path.suffix == ".parquet":
-        yield from _read_parquet(path)
+    for number, offset, line in _raw_lines(path):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            place = offset + error.start + (3 if number == 1 and line.startswith(b"\xef\xbb\xbf") else 0)
+            _tell(
+                f"{path}:{number} is not UTF-8: byte {line[place - offset]:#04x} at offset {place}; "
+                "convert it, e.g. with iconv",
+                damaged,
+                error,
+            )
+            continue
+        if text.endswith("\r\n"):
+            text = text[:-2] + "\n"
+        yield text.replace("\r", "\n")
+
+
+def read_rows(path: Path, *, damaged: Damaged | None = None) -> Iterator[dict[str, Any]]:
+    """Objects of a JSON Lines file (also .gz, .zst), of a JSON file that holds a list (or one object) of
+    them, of Parquet or of Arrow.
+
+    Raises: DataError naming line and byte offset of what is not a JSON object, or a broken table
+    """
+    yield from (row for _, row in numbered_rows(path, damaged=damaged))
+
+
+def numbered_rows(path: Path, *, damaged: Damaged | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Like `read_rows`, each with its number from 0; what is damaged keeps its number and is left out."""
+    if path.suffix in (".parquet", ".arrow"):
+        yield from enumerate(_read_table(path))
         return
-    text = read_text(path)
-    if not path.name.removesuffix(".gz").endswith(".jsonl"):
+    name = path.name
+    for ending in PACKED:
+        name = name.removesuffix(ending)
+    if not name.endswith(".jsonl"):
+        text = read_text(path)
         try:
             rows = json.loads(text)
         except json.JSONDecodeError as error:
@@ -62,37 +106,100 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
         else:
             rows = rows if isinstance(rows, list) else [rows]
             for number, row in enumerate(rows):
-                if not isinstance(row, dict):
-                    raise DataError(f"{path}: entry {number} is not an object but {type(row).__name__}")
-                yield row
+                if isinstance(row, dict):
+                    yield number, row
+                else:
+                    _tell(f"{path}: entry {number} is not an object but {type(row).__name__}", damaged)
             return
+    entries = 0
+    for number, offset, line in _raw_lines(path):
+        if not line.strip(b"\xef\xbb\xbf \t\r\n" if number == 1 else None):
+            continue
+        row = _row(path, number, offset, line, damaged)
+        if row is not None:
+            yield entries, row
+        entries += 1
+    if not entries:
+        raise DataError(f"{path} is empty; give a file with text")
+
+
+def _row(path: Path, number: int, offset: int, line: bytes, damaged: Damaged | None) -> dict[str, Any] | None:
+    """The object of a line; None where it is damaged."""
+    try:
+        row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+        if _SURROGATE.search(line):
+            json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeDecodeError as error:
+        place = offset + error.start
+        _tell(
+            f"{path}:{number} is not UTF-8: byte {line[error.start]:#04x} at offset {place}", damaged, error
+        )
+        return None
+    except UnicodeEncodeError as error:
+        half = ascii(error.object[error.start])
+        _tell(f"{path}:{number}: {half} is half a surrogate pair, no character", damaged, error)
+        return None
+    except json.JSONDecodeError as error:
+        where = offset + len(error.doc[: error.pos].encode())
+        _tell(f"{path}:{number}: not JSON: {error.msg} at byte {where}", damaged, error)
+        return None
+    if not isinstance(row, dict):
+        _tell(f"{path}:{number}: not an object but {type(row).__name__}, at byte {offset}", damaged)
+        return None
+    return row
+
+
+def _raw_lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
+    """(number from 1, byte offset, line) of a file."""
     offset = 0
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                where = offset + len(line[: error.pos].encode())
-                raise DataError(f"{path}:{number}: not JSON: {error.msg} at byte {where}") from error
-            if not isinstance(row, dict):
-                raise DataError(f"{path}:{number}: not an object but {type(row).__name__}, at byte {offset}")
-            yield row
-        offset += len(line.encode()) + 1
+    try:
+        with open_binary(path) as file:
+            for number, line in enumerate(file, start=1):
+                yield number, offset, line
+                offset += len(line)
+    except (OSError, EOFError, zlib.error) as error:
+        if path.suffix not in PACKED:
+            raise
+        raise _broken(path, error) from error
 
 
-def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a Parquet file, in blocks, so that a large file is never whole in memory."""
+def _tell(message: str, damaged: Damaged | None, cause: Exception | None = None) -> None:
+    """Hand a message on, or raise it."""
+    if damaged is None:
+        raise DataError(message) from cause
+    damaged(message)
+
+
+def _broken(path: Path, error: Exception) -> DataError:
+    kind = "gzip" if path.suffix == ".gz" else "zstd"
+    return DataError(f"{path} is not a whole {kind} file: {error}")
+
+
+def _read_table(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a Parquet or Arrow file, in blocks, so that a large file is never whole in memory."""
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
     try:
-        for block in ParquetFile(path).iter_batches(batch_size=1024):
-            yield from block.to_pylist()
+        if path.suffix == ".parquet":
+            for block in ParquetFile(path).iter_batches(batch_size=1024):
+                yield from block.to_pylist()
+            return
+        with pyarrow.memory_map(str(path)) as source:
+            try:
+                file = pyarrow.ipc.open_file(source)
+                blocks = (file.get_batch(i) for i in range(file.num_record_batches))
+            except pyarrow.ArrowInvalid:  # the format of streams, which `datasets` writes
+                source.seek(0)
+                blocks = iter(pyarrow.ipc.open_stream(source))
+            for block in blocks:
+                yield from block.to_pylist()
     except pyarrow.ArrowInvalid as error:
-        raise DataError(f"{path} is not a whole Parquet file: {error}") from error
+        kind = "Parquet" if path.suffix == ".parquet" else "Arrow"
+        raise DataError(f"{path} is not a whole {kind} file: {error}") from error
 
 
 def plain_bytes(paths: list[Path]) -> int | None:
     """Bytes of all these files; None where one is compressed, as only reading it tells."""
-    compressed = any(path.suffix == ".gz" for path in paths)
+    compressed = any(path.suffix in (*PACKED, ".parquet", ".arrow") for path in paths)
     return None if compressed else sum(path.stat().st_size for path in paths)

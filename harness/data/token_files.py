@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import torch
@@ -18,6 +20,17 @@ from harness.data.template import IGNORED
 from harness.errors import ConfigError, DataError
 
 INDEX = "index.json"
+MAX_OPEN = 128
+"""Files that a writer keeps open; a corpus may have more domains than a process may open files."""
+LONGEST_NAME = 120
+
+
+def safe_name(name: str) -> str:
+    """A file name for any domain: letters, digits, `-_.~` and %XX; long ones end in a hash."""
+    quoted = quote(name, safe="")
+    if len(quoted) <= LONGEST_NAME:
+        return quoted
+    return f"{quoted[:LONGEST_NAME]}.{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
 class TokenWriter:
@@ -27,22 +40,32 @@ class TokenWriter:
         self.directory, self.vocab_size, self.eos_id = directory, vocab_size, eos_id
         self.dtype = np.dtype(np.uint16 if vocab_size <= 2**16 else np.uint32)
         self.head = [] if bos_id in (None, eos_id) else [bos_id]
-        self.files: dict[tuple[str, str], Any] = {}
+        self.files: dict[str, Any] = {}
+        """Open ones, the one longest unused first."""
         self.splits: dict[str, dict[str, dict[str, Any]]] = {}
 
     def add(self, split: str, domain: str, ids: Sequence[int], *, num_bytes: int) -> None:
         """One document of `num_bytes` UTF-8 bytes."""
         domains = self.splits.setdefault(split, {})
         if domain not in domains:
-            name = f"{split}.{domain}.bin"
+            name = f"{split}.{safe_name(domain)}.bin"
             domains[domain] = {"file": name, "num_tokens": 0, "num_bytes": 0, "num_documents": 0}
-            self.files[split, domain] = (self.directory / name).open("wb")
         row = np.array([*self.head, *ids, self.eos_id], dtype=self.dtype)
-        self.files[split, domain].write(row.tobytes())
         entry = domains[domain]
+        self._file(entry["file"]).write(row.tobytes())
         entry["num_tokens"] += len(row)
         entry["num_bytes"] += num_bytes
         entry["num_documents"] += 1
+
+    def _file(self, name: str) -> Any:
+        """A domain's file, open to append; only so many are open at once."""
+        file = self.files.pop(name, None)
+        if file is None:
+            if len(self.files) >= MAX_OPEN:
+                self.files.pop(next(iter(self.files))).close()
+            file = (self.directory / name).open("ab")
+        self.files[name] = file
+        return file
 
     def finish(self, split: Split) -> dict[str, np.ndarray]:
         """Close the files; all ids of each domain of a split, as read-only maps."""
@@ -172,10 +195,11 @@ class _Reader(SampleReader):
 
 
 class PackedSource:
-    """Batches of packed windows: domains drawn by weight, each domain's windows in random order, all
-    decided by the seed alone.
+    """Batches of packed windows: domains drawn so that their tokens have the mixture's shares, each domain's
+    windows in random order, all decided by the seed alone.
 
-    Shapes: see `rows`, by default `language_modeling_rows`; `num_bytes` is B, UTF-8 bytes of each window
+    Shapes: see `rows`, by default `language_modeling_rows`; `num_bytes` and `num_tokens` are B, UTF-8 bytes
+    and tokens of each window without padding
     State: round and position; a round is `planned` draws, ordered by the curriculum
     Raises: ConfigError on a length below 1, DataError where a domain has no tokens
     """
@@ -208,6 +232,11 @@ class PackedSource:
         if weights_D.sum() <= 0:
             raise ConfigError(f"mixture gives no weight to any of the domains {self.domains}")
         self.weights_D = weights_D / weights_D.sum()
+        """Share of each domain among drawn tokens."""
+        tokens_D = np.array([len(array) - 1 for array in self.arrays]) / windows_D
+        draws_D = self.weights_D / tokens_D  # a domain of short windows is drawn more often
+        self.draws_D = draws_D / draws_D.sum()
+        self.tokens_per_window = float(self.draws_D @ tokens_D)
         self.bytes_per_token_D = np.array([files.bytes_per_token(split, d) for d in self.domains])
         self.num_samples = int(self.starts_D[-1])
         self.planned = planned or self.num_samples
@@ -216,7 +245,7 @@ class PackedSource:
 
     def bytes_per_window(self) -> float:
         """UTF-8 bytes of text behind one window, on average over the mixture."""
-        return float(self.weights_D @ self.bytes_per_token_D) * self.length
+        return float(self.weights_D @ self.bytes_per_token_D) * self.tokens_per_window
 
     def window(self, sample: int, *, visible: int) -> Window:
         """One sample by number."""
@@ -235,6 +264,7 @@ class PackedSource:
         """The next `size` windows."""
         windows: list[Window] = []
         bytes_B: list[float] = []
+        tokens_B: list[int] = []
         rng = np.random.default_rng([self.seed, 1, self.round, self.position])
         for _ in range(size):
             if self.position == self.planned:
@@ -247,16 +277,18 @@ class PackedSource:
                 visible = self.curriculum.visible(self.length, self.position / self.planned)
             windows.append(self.window(sample, visible=visible))
             domain = int(np.searchsorted(self.starts_D, sample, side="right")) - 1
-            bytes_B.append((windows[-1].length - 1) * self.bytes_per_token_D[domain])
+            tokens_B.append(windows[-1].length - 1)
+            bytes_B.append(tokens_B[-1] * self.bytes_per_token_D[domain])
             self.position += 1
         batch = self.rows(windows, rng)
         batch["num_bytes"] = torch.tensor(bytes_B, dtype=torch.float64)
+        batch["num_tokens"] = torch.tensor(tokens_B)
         return batch
 
     def _draw(self, round_: int) -> np.ndarray:
         """Sample numbers of one round, in the order they are met."""
         domain_R = np.random.default_rng([self.seed, 0, round_]).choice(
-            len(self.domains), size=self.planned, p=self.weights_D
+            len(self.domains), size=self.planned, p=self.draws_D
         )
         order_R = np.empty(self.planned, dtype=np.int64)
         for domain in range(len(self.domains)):

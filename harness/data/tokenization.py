@@ -50,10 +50,11 @@ def load_tokenizer(directory: Path | str) -> PreTrainedTokenizerFast:
 
 
 def load_rust(directory: Path | str) -> RustTokenizer:
-    """The bare tokenizer of an artifact: fast to import, adds no special tokens."""
+    """The bare tokenizer of an artifact: fast to import, adds no special tokens and reads none in text."""
     from tokenizers import Tokenizer as RustTokenizer
 
     tokenizer = RustTokenizer.from_file(str(Path(directory) / "tokenizer.json"))
+    tokenizer.encode_special_tokens = True  # in a document, `<|eos|>` is text
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer

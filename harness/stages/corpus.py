@@ -32,6 +32,8 @@ class CorpusStage(Stage):
             method.models = referenced(work, f"filter.{method.name}")
             stream = method.apply(stream)
         facts = documents.write(work.out, stream)
+        if corpus.damage.count:
+            facts["damaged"] = vars(corpus.damage)
         facts["filters"] = [{"filter": method.name, **vars(method.report)} for method in filters]
         facts["effects"] = {
             f"filter.{method.name}": {

@@ -36,8 +36,9 @@ class TokenizerStage(Stage):
         directory = work.inputs["documents"].path
         source = method.directory()
         if source is None:
-            texts = (document.text for document in documents.domains_in_turn(directory, Split.train))
-            rust = method.train(up_to(texts, method.config.train_bytes))
+            most = method.config.train_bytes
+            found_texts = documents.domains_in_turn(directory, Split.train, max_bytes=most)
+            rust = method.train(up_to((document.text for document in found_texts), most))
             found = [rust.id_to_token(i) for i in range(len(SPECIAL_TOKENS))]
             if found != list(SPECIAL_TOKENS):
                 raise PluginError(f"tokenizer={method.name} must put {SPECIAL_TOKENS} first, found {found}")
@@ -45,7 +46,7 @@ class TokenizerStage(Stage):
         else:
             for path in (path for pattern in COPIED for path in sorted(source.glob(pattern))):
                 shutil.copy(path, work.out / path.name)
-        held_out = documents.domains_in_turn(directory, Split.validation)
+        held_out = documents.domains_in_turn(directory, Split.validation, max_bytes=MEASURED_BYTES)
         sample = list(up_to((document.text for document in held_out), MEASURED_BYTES))
         unk_id = tokenization.special_ids(work.out)["unk"]
         return {

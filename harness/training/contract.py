@@ -14,7 +14,8 @@ from harness.training.meeting import Meeting
 
 Batch = dict[str, Tensor]
 """Tensors that share their first dimension B. `labels_BT` is already shifted: what position t predicts,
--100 where nothing is learned. `num_bytes` (B), where the source knows it, is counted and not handed on."""
+-100 where nothing is learned. `num_bytes` and `num_tokens` (B), where the source knows them, are counted and
+not handed on."""
 
 
 @runtime_checkable

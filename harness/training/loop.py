@@ -140,7 +140,8 @@ class Trainer:
         size = self.methods.batch_schedule.batch_size(settings.batch_size, min(before, 1.0))
         batch = self.source.next(size)
         self.meter.add(batch, size)
-        batch.pop("num_bytes", None)
+        for name in ("num_bytes", "num_tokens"):
+            batch.pop(name, None)
         # Read in the middle of the step, so that neither the first nor the last update has rate 0.
         progress = min((before + self.meter.spent()) / 2, 1.0)
         total_steps = max(step + 1, round((step + 0.5) / progress))

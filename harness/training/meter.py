@@ -72,7 +72,8 @@ class Meter:
         """
         self.counts["steps"] += 1
         self.counts["sequences"] += size
-        self.counts["tokens"] += num_tokens(batch)
+        stated = batch.get("num_tokens")
+        self.counts["tokens"] += num_tokens(batch) if stated is None else int(stated.sum())
         if "num_bytes" in batch:
             self.counts["bytes"] += float(batch["num_bytes"].sum())
         elif self.budget.unit is Unit.bytes:

@@ -105,9 +105,11 @@ def test_a_prefix_of_domains_in_turn_holds_all_domains(tmp_path: Path) -> None:
         for n in range(5)
     ]
     documents.write(tmp_path, found)
-    names = [document.id for document in documents.domains_in_turn(tmp_path, "train")]
+    names = [document.id for document in documents.domains_in_turn(tmp_path, "train", max_bytes=100)]
     assert names[:4] == ["a0", "b0", "a1", "b1"]
     assert sorted(names) == sorted(document.id for document in found)
+    few = documents.domains_in_turn(tmp_path, "train", max_bytes=3)
+    assert [document.id for document in few] == ["a0", "b0", "a1"]
 
 
 class SpecialLast(Tokenizer):

@@ -1,28 +1,41 @@
-"""JSON Lines: one object a document."""
+"""Rows: one object a document, from JSON Lines, Parquet or Arrow."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from harness import Corpus, DataError, Document, Method, hookimpl, path_ref, plain_bytes, read_rows
+from harness import DataError, Document, Method, Split, hookimpl, numbered_rows, path_ref
+from harness_plugins.corpus._files import FileCorpus
+
+SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet", ".arrow")
+SPLITS = {"valid": Split.validation, "val": Split.validation, "dev": Split.validation}
+"""Other words for a split."""
 
 
-class Jsonl(Corpus):
-    """Documents from one or several .jsonl files (also .gz).
+class Jsonl(FileCorpus):
+    """Documents from rows: .jsonl (also .gz, .zst), .parquet and .arrow files.
 
     Raises: DataError naming file, line and byte of what is no object, or what lacks the text
     """
 
     name = "jsonl"
+    suffixes = SUFFIXES
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(Corpus.Config):
-        path: str = path_ref(suffixes=(".jsonl", ".jsonl.gz"), required=True)
+    class Config(FileCorpus.Config):
+        path: str = path_ref(suffixes=SUFFIXES, required=True)
         """File, folder or pattern; required."""
+        validation_path: str = path_ref(suffixes=SUFFIXES)
+        """Files whose documents are for validation; then none of `path` is."""
+        test_path: str = path_ref(suffixes=SUFFIXES)
+        """Files whose documents are for testing; then none of `path` is."""
         text_field: str = "text"
         """Key of the text."""
         domain_field: str = ""
         """Key of the domain; empty takes the name of the file."""
+        split_field: str = ""
+        """Key of the split (train, validation or valid or val or dev, test); empty decides by a hash."""
 
     config: Config
 
@@ -33,24 +46,42 @@ class Jsonl(Corpus):
         return cls.Config(path=str(directory / "pages.jsonl"), domain_field="site")
 
     def documents(self) -> Iterator[Document]:
-        for file in self.files(self.config, "path"):
-            stem = file.name.removesuffix(".gz").removesuffix(".jsonl")
-            for number, row in enumerate(read_rows(file)):
-                name = f"{file.name}/{number}"
+        for name, file, stated in self.named_files():
+            stem = next((name.removesuffix(end) for end in SUFFIXES if name.endswith(end)), name)
+            for number, row in numbered_rows(file, damaged=self.damaged()):
                 text = row.get(self.config.text_field)
                 if not isinstance(text, str):
-                    raise DataError(
-                        f"{file}: object {number} has no text under '{self.config.text_field}'; "
-                        f"set corpus.text_field to one of {sorted(row)}"
-                    )
-                domain = str(row.get(self.config.domain_field) or stem) if self.config.domain_field else stem
+                    self._lacks_text(file, number, row)
+                    continue
                 if text.strip():
+                    inner = f"{name}/{number}"
                     yield Document(
-                        id=name, text=text.replace("\r\n", "\n"), domain=domain, split=self.split(name)
+                        id=inner,
+                        text=text.replace("\r\n", "\n"),
+                        domain=str(row.get(self.config.domain_field) or stem),
+                        split=stated or self._split(file, number, row, inner),
                     )
 
-    def most_bytes(self) -> int | None:
-        return plain_bytes(self.files(self.config, "path"))
+    def _lacks_text(self, file: Path, number: int, row: dict[str, Any]) -> None:
+        message = (
+            f"{file}: object {number} has no text under '{self.config.text_field}'; "
+            f"set corpus.text_field to one of {sorted(row)}, or corpus.on_error=skip"
+        )
+        tell = self.damaged()
+        if tell is None:
+            raise DataError(message)
+        tell(message)
+
+    def _split(self, file: Path, number: int, row: dict[str, Any], inner: str) -> Split:
+        if not self.config.split_field:
+            return self.place(inner)
+        word = str(row.get(self.config.split_field))
+        if word in SPLITS or word in list(Split):
+            return SPLITS.get(word) or Split(word)
+        raise DataError(
+            f"{file}: object {number} has '{word}' under '{self.config.split_field}'; "
+            f"a split is one of {[*Split, *SPLITS]}"
+        )
 
 
 @hookimpl

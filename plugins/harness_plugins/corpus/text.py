@@ -1,33 +1,55 @@
 """Plain text files, cut into documents at blank lines."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
-from harness import ConfigError, Corpus, Document, Method, hookimpl, path_ref, plain_bytes, read_text
+from harness import ConfigError, Damage, DataError, Document, Method, Split, hookimpl, path_ref, read_lines
+from harness_plugins.corpus._files import FileCorpus
+
+SUFFIXES = (".txt", ".md", ".txt.gz", ".txt.zst")
 
 
-class Text(Corpus):
-    """UTF-8 text from a file or a folder of .txt and .md files (also .gz).
+class SplitBy(Enum):
+    """How the held-out parts are chosen."""
 
-    Raises: DataError naming file and byte offset of what is not UTF-8, or the file that is empty
+    hash = "hash"
+    """Documents, by a hash of their names."""
+    position = "position"
+    """The end of the text: all but the held-out shares, then validation, then test."""
+
+
+class Text(FileCorpus):
+    """UTF-8 text from a file, or from a folder of .txt and .md files (also .gz, .zst).
+
+    Raises: DataError naming file, line and byte offset of what is not UTF-8, or the file that is empty
     """
 
     name = "text"
+    suffixes = SUFFIXES
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(Corpus.Config):
-        path: str = path_ref(suffixes=(".txt", ".md", ".txt.gz"), required=True)
+    class Config(FileCorpus.Config):
+        path: str = path_ref(suffixes=SUFFIXES, required=True)
         """File, folder or pattern; required."""
+        validation_path: str = path_ref(suffixes=SUFFIXES)
+        """Files whose documents are for validation; then none of `path` is."""
+        test_path: str = path_ref(suffixes=SUFFIXES)
+        """Files whose documents are for testing; then none of `path` is."""
         document_bytes: int = 10_000
-        """UTF-8 bytes after which the next blank line ends a document; 0 makes each file one document."""
+        """Characters after which the next blank line ends a document; 0 makes each file one document."""
         domain: str = "text"
         """Domain of all documents."""
+        split_by: SplitBy = SplitBy.hash
+        """hash | position: held-out documents anywhere, or the end of the text, cut at the very character."""
 
         def __post_init__(self) -> None:
             super().__post_init__()
             if self.document_bytes < 0:
                 raise ConfigError(f"corpus.document_bytes={self.document_bytes} must be at least 0")
+            if self.split_by is SplitBy.position and (self.validation_path or self.test_path):
+                raise ConfigError("corpus.split_by=position cuts `path`; drop validation_path and test_path")
 
     config: Config
 
@@ -38,26 +60,62 @@ class Text(Corpus):
         return cls.Config(path=str(directory / "book.txt"), document_bytes=300)
 
     def documents(self) -> Iterator[Document]:
-        for file in self.files(self.config, "path"):
-            for number, text in enumerate(_cut(read_text(file), self.config.document_bytes)):
-                name = f"{file.name}/{number}"
-                yield Document(id=name, text=text, domain=self.config.domain, split=self.split(name))
+        if self.config.split_by is SplitBy.position:
+            yield from self._by_position()
+            return
+        for name, file, stated in self.named_files():
+            for number, text in enumerate(self._pieces(file)):
+                inner = f"{name}/{number}"
+                split = stated or self.place(inner)
+                yield Document(id=inner, text=text, domain=self.config.domain, split=split)
 
-    def most_bytes(self) -> int | None:
-        return plain_bytes(self.files(self.config, "path"))
+    def _by_position(self) -> Iterator[Document]:
+        """Documents in their order, those that lie across a border cut there."""
+        files = [(name, file) for name, file, _ in self.named_files()]
+        total = sum(len(line) for _, file in files for line in read_lines(file, damaged=self.damaged()))
+        self.damage = Damage()  # the files are read once more
+        test = round(total * (1 - self.config.test_share))
+        borders = [round(total * (1 - self.config.test_share - self.config.validation_share)), test, total]
+        done = 0
+        for name, file in files:
+            for number, piece in enumerate(self._pieces(file)):
+                rest, part = piece, 0
+                while rest:
+                    place = next(i for i, border in enumerate(borders) if done < border)
+                    text, rest = rest[: borders[place] - done], rest[borders[place] - done :]
+                    done += len(text)
+                    if text.strip():
+                        yield Document(
+                            id=f"{name}/{number}" + (f"/{part}" if part else ""),
+                            text=text,
+                            domain=self.config.domain,
+                            split=list(Split)[place],
+                        )
+                    part += 1
+
+    def _pieces(self, file: Path) -> Iterator[str]:
+        """A file's documents; a file without any is refused."""
+        found = False
+        for piece in _cut(read_lines(file, damaged=self.damaged()), self.config.document_bytes):
+            found = True
+            yield piece
+        if not found:
+            raise DataError(f"{file} is empty; give a file with text")
 
 
-def _cut(text: str, size: int) -> Iterator[str]:
-    """Pieces of at least `size` bytes that end at blank lines; joined they are the text."""
-    start = 0
-    while size and start < len(text):
-        end = text.find("\n\n", start + size)
-        if end < 0:
-            break
-        yield text[start : end + 2]
-        start = end + 2
-    if text[start:].strip():
-        yield text[start:]
+def _cut(lines: Iterable[str], size: int) -> Iterator[str]:
+    """Pieces of at least `size` characters that end at blank lines; joined they are the text."""
+    piece: list[str] = []
+    length = 0
+    for line in lines:
+        piece.append(line)
+        length += len(line)
+        if size and line == "\n" and length - 2 >= size:
+            yield "".join(piece)
+            piece, length = [], 0
+    rest = "".join(piece)
+    if rest.strip():
+        yield rest
 
 
 @hookimpl

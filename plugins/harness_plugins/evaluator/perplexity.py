@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,8 @@ from harness import (
 class Perplexity(Evaluator):
     """Bits per byte on the corpus's held-out documents, fair across tokenizers.
 
-    Units: bits per UTF-8 byte; loss in nats per token, which is not comparable across tokenizers
+    Units: bits per UTF-8 byte, 8 for each that an unknown token hides
+    (escape coding); loss in nats per token, which is not comparable across tokenizers
     Error: standard errors over documents (ratio estimator)
     """
 
@@ -81,13 +83,18 @@ class Perplexity(Evaluator):
         tokenizer = subject.tokenizer
         bos = tokenizer.bos_token_id
         prefix = tokenizer.eos_token_id if bos is None else bos
-        tokens = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
+        read = [
+            tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=True)
+            for text in texts
+        ]
+        tokens = [row["input_ids"] for row in read]
+        hidden = np.array([hidden_bytes(tokenizer, text, row) for text, row in zip(texts, read, strict=True)])
         windows = [list(rolling(ids, prefix=prefix, max_length=window, stride=stride)) for ids in tokens]
         scores = iter(scorer.score([window for row in windows for window in row]))
         losses = np.array([-sum(next(scores).total for _ in row) for row in windows])
         sizes = np.array([len(text.encode()) for text in texts])
         counts = np.array([len(ids) for ids in tokens])
-        bits = losses / math.log(2)
+        bits = losses / math.log(2) + 8 * hidden
         samples = pd.DataFrame(
             {
                 "task": task,
@@ -97,6 +104,7 @@ class Perplexity(Evaluator):
                 "loss": losses / counts,
                 "bytes": sizes,
                 "tokens": counts,
+                "hidden_bytes": hidden,
             }
         )
         metrics = [
@@ -117,6 +125,7 @@ class Perplexity(Evaluator):
         facts: dict[str, Any] = {
             "bytes": int(sizes.sum()),
             "tokens": int(counts.sum()),
+            "hidden_bytes": int(hidden.sum()),
             "documents_sha256": hashlib.sha256("\0".join(texts).encode()).hexdigest(),
         }
         return Evaluation(metrics=metrics, samples=samples, facts=facts)
@@ -143,6 +152,17 @@ class Perplexity(Evaluator):
         """The first `max_bytes` bytes, cut between characters."""
         limit = self.config.max_bytes
         return text.encode()[:limit].decode(errors="ignore") if limit else text
+
+
+def hidden_bytes(tokenizer: Any, text: str, read: Mapping[str, Any]) -> int:
+    """UTF-8 bytes of a text that its tokens do not say: what lies under the unknown token.
+
+    They cost 8 bits each (escape coding), or a vocabulary without a script would have it for nothing.
+    """
+    unknown = tokenizer.unk_token_id
+    places = zip(read["input_ids"], read["offset_mapping"], strict=True)
+    spans = {place for token, place in places if unknown is not None and token == unknown}
+    return sum(len(text[start:end].encode()) for start, end in spans)
 
 
 def ratio_error(totals: np.ndarray, weights: np.ndarray) -> float | None:

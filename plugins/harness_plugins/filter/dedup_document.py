@@ -12,6 +12,9 @@ import numpy as np
 from harness import ConfigError, Document, Filter, Method, Split, hookimpl
 
 PRIME = (1 << 31) - 1
+UNSPACED = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
+WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
+"""A word, or one character of a script that puts no spaces between words."""
 
 
 class DedupDocument(Filter):
@@ -76,7 +79,7 @@ class DedupDocument(Filter):
 
     def signature(self, text: str) -> np.ndarray:
         """Least hash of the document's shingles under each of the H permutations."""
-        words = re.findall(r"\w+", text.lower())
+        words = WORD.findall(text.lower()) or text.split() or [text]
         size = min(self.config.ngram, max(1, len(words)))
         shingles = {" ".join(words[i : i + size]) for i in range(max(1, len(words) - size + 1))}
         codes_S = np.array([zlib.crc32(shingle.encode()) for shingle in shingles], dtype=np.uint64) % PRIME

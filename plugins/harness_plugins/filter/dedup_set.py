@@ -2,11 +2,12 @@
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from harness import ConfigError, Document, Filter, Method, Split, hookimpl, path_ref, read_text
+from harness import ConfigError, Document, Filter, Method, Split, hookimpl, path_ref, read_rows, read_text
 
 
 class DedupSet(Filter):
@@ -51,7 +52,8 @@ class DedupSet(Filter):
             if document.split is not Split.train:
                 self.held_out.update(self.ngrams(document.text))
         for file in self.files(self.config, "files"):
-            self.held_out.update(self.ngrams(read_text(file)))
+            for text in texts(file):
+                self.held_out.update(self.ngrams(text))
         yield from super().apply(iter(found))
 
     def judge(self, document: Document) -> Document | str:
@@ -67,6 +69,26 @@ class DedupSet(Filter):
         for start in range(len(words) - self.config.ngram + 1):
             joined = " ".join(words[start : start + self.config.ngram])
             yield hashlib.blake2b(joined.encode(), digest_size=8).digest()
+
+
+def texts(file: Path) -> Iterator[str]:
+    """Texts of a benchmark's file: every string in rows (JSON, JSON Lines, Parquet, Arrow), else all."""
+    if not re.search(r"\.(json|jsonl|parquet|arrow)(\.gz|\.zst)?$", file.name):
+        yield read_text(file)
+        return
+    for row in read_rows(file):
+        yield from _strings(row)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _strings(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _strings(inner)
 
 
 @hookimpl

@@ -10,6 +10,11 @@ from pathlib import Path
 
 from harness import ConfigError, Document, Filter, Method, Split, hookimpl
 
+FILE_ENDINGS = frozenset(
+    ["png", "jpg", "jpeg", "gif", "svg", "webp", "ico", "bmp", "css", "js", "json", "html", "py"]
+)
+"""Endings that no address has as its last part."""
+
 
 class Action(Enum):
     """What happens to a document with personal data."""
@@ -22,7 +27,7 @@ class Action(Enum):
 
 class Pii(Filter):
     """E-mail addresses, telephone numbers, public IP addresses, payment cards, IBANs, US social security
-    numbers; cards and IBANs count only with a right checksum.
+    numbers; cards and IBANs count only with a right checksum, telephone numbers only as their plan has them.
 
     Paper: survey section 4.1.2 (rule-based privacy redaction); Laurencon et al. 2023, arXiv:2303.03915
     """
@@ -48,7 +53,7 @@ class Pii(Filter):
         clean = (
             "Version 3.11.7 of 2023-12-04 binds 127.0.0.1:8080; see PEP 3333, @decorator and 1234567890123.\n"
         )
-        dirty = "Write to jane.doe@example.com or call +1 (415) 555-0132.\n"
+        dirty = "Write to jane.doe@example.com or call +1 (415) 555-2671.\n"
         return (
             cls.Config(),
             Document(id="clean", text=clean, domain="docs", split=Split.train),
@@ -87,6 +92,22 @@ def _iban(text: str) -> bool:
     return int("".join(str(int(c, 36)) for c in code[4:] + code[:4])) % 97 == 1
 
 
+def _address(text: str) -> bool:
+    """Not `icon@2x.png`: a file for screens of twice the density."""
+    return text.rpartition(".")[2].lower() not in FILE_ENDINGS
+
+
+def _telephone(text: str) -> bool:
+    """A number that its country's plan has; without a country, one of the United States."""
+    import phonenumbers
+
+    try:
+        number = phonenumbers.parse(text, None if text.startswith("+") else "US")
+    except phonenumbers.NumberParseException:
+        return False
+    return bool(phonenumbers.is_valid_number(number))
+
+
 def _always(text: str) -> bool:
     return True
 
@@ -94,23 +115,21 @@ def _always(text: str) -> bool:
 RULES: dict[str, tuple[re.Pattern[str], Callable[[str], bool]]] = {
     "email": (
         re.compile(r"\b[A-Za-z0-9][A-Za-z0-9._%+-]*@(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,}\b"),
-        _always,
+        _address,
     ),
     "iban": (re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b"), _iban),
     "card": (re.compile(r"(?<![\d.-])\d{4}(?:[ -]?\d{4}){2}[ -]?\d{1,7}(?![\d-])"), _luhn),
     "ssn": (re.compile(r"(?<![\d-])(?!000|666|9)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\d-])"), _always),
     "ip": (
         re.compile(
-            r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|(?:[0-9A-Fa-f]{1,4}:){7}[0-9A-Fa-f]{1,4})(?![\w.:])"
+            r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}(?!\.?[\w:])"
+            r"|(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:]))"
         ),
         _public,
     ),
     "phone": (
-        re.compile(
-            r"(?<![\w.+-])(?:\+\d{1,3}[ .-]?)(?:\(\d{1,4}\)[ .-]?)?\d{2,4}(?:[ .-]?\d{2,4}){1,4}(?![\w-])"
-            r"|(?<![\w.+-])\(?[2-9]\d{2}\)?[ .-][2-9]\d{2}[ .-]\d{4}(?![\w-])"
-        ),
-        _always,
+        re.compile(r"(?<![\w.+-])(?:\+\d|\(?[2-9]\d{2}\)?[ .-]?[2-9])[\d ().-]{5,18}\d(?![\w-])"),
+        _telephone,
     ),
 }
 """Kind -> what it looks like, and what must hold besides. Versions and dates must not match."""

@@ -69,24 +69,27 @@ class DoReMi(Mixture):
         sum_K = torch.zeros_like(weights_K)
         for _ in range(self.config.steps):
             context_NC, target_N = _drawn(arrays, rng, self.config.batch_size)
-            loss_K = _losses(model, context_NC, target_N, len(arrays))
+            loss_KM = _losses(model, context_NC, target_N, len(arrays))
             if reference is not None:
                 with torch.no_grad():
-                    excess_K = loss_K.detach() - _losses(reference, context_NC, target_N, len(arrays))
+                    excess_KM = loss_KM.detach() - _losses(reference, context_NC, target_N, len(arrays))
                 weights_K = robust_step(
-                    weights_K, excess_K, step_size=self.config.step_size, smoothing=self.config.smoothing
+                    weights_K, excess_KM, step_size=self.config.step_size, smoothing=self.config.smoothing
                 )
             sum_K += weights_K
             optimizer.zero_grad()
-            (weights_K * loss_K).sum().backward()
+            (weights_K * loss_KM.mean(1)).sum().backward()
             optimizer.step()
         mean_K = sum_K.double() / self.config.steps
         return model.eval(), mean_K / mean_K.sum()
 
 
-def robust_step(weights_K: Tensor, excess_K: Tensor, *, step_size: float, smoothing: float) -> Tensor:
-    """Domain weights after one exponentiated-gradient step on the clipped excess loss (algorithm 1)."""
-    raised_K = weights_K * torch.exp(step_size * excess_K.clamp(min=0))
+def robust_step(weights_K: Tensor, excess_KM: Tensor, *, step_size: float, smoothing: float) -> Tensor:
+    """Domain weights after one exponentiated-gradient step on the excess loss (algorithm 1).
+
+    Shapes: excess_KM holds M tokens of each domain; every one is clipped at 0 before their mean is taken
+    """
+    raised_K = weights_K * torch.exp(step_size * excess_KM.clamp(min=0).mean(1))
     return (1 - smoothing) * raised_K / raised_K.sum() + smoothing / len(weights_K)
 
 
@@ -112,9 +115,9 @@ def _drawn(arrays: Sequence[np.ndarray], rng: np.random.Generator, size: int) ->
 
 
 def _losses(model: nn.Module, context_NC: Tensor, target_N: Tensor, num_domains: int) -> Tensor:
-    """Mean loss of each domain."""
+    """Loss of each domain's tokens (K x M)."""
     loss_N = nn.functional.cross_entropy(model(context_NC), target_N, reduction="none")
-    return loss_N.view(num_domains, -1).mean(1)
+    return loss_N.view(num_domains, -1)
 
 
 @hookimpl

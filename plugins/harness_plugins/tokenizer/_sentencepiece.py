@@ -6,6 +6,8 @@ from typing import Any
 
 from harness import SPECIAL_TOKENS, ConfigError, MissingExtraError
 
+LONGEST = 2**30
+"""Bytes of a line; the library drops longer ones without a word, at 4,192 by default."""
 SPACE = "\u2581"
 
 
@@ -38,6 +40,7 @@ def learn(texts: Iterator[str], *, model_type: str, vocab_size: int) -> Any:
             hard_vocab_limit=False,
             num_threads=1,
             minloglevel=2,
+            max_sentence_length=LONGEST,
             **special,
         )
     except RuntimeError as error:

@@ -1,0 +1,63 @@
+"""What corpora in files of a user share: where they lie, damaged entries, splits of one's own."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import ClassVar
+
+from harness import Corpus, Split, listed, path_ref, plain_bytes
+
+
+class OnError(Enum):
+    """What an entry that cannot be read does to the run."""
+
+    fail = "fail"
+    skip = "skip"
+
+
+class FileCorpus(Corpus):
+    """Documents from files; names are paths below what was given, so that equal ones do not clash."""
+
+    suffixes: ClassVar[tuple[str, ...]]
+    """Endings of the files it reads in a folder."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Corpus.Config):
+        path: str = path_ref(required=True)
+        """File, folder or pattern; required."""
+        validation_path: str = path_ref()
+        """Files whose documents are for validation; then none of `path` is."""
+        test_path: str = path_ref()
+        """Files whose documents are for testing; then none of `path` is."""
+        on_error: OnError = OnError.fail
+        """fail | skip: entries that cannot be read end the run, or are left out, counted and named."""
+
+    config: Config
+
+    def named_files(self) -> Iterator[tuple[str, Path, Split | None]]:
+        """(name, file, its split where one is stated) of all files."""
+        stated = {Split.validation: self.config.validation_path, Split.test: self.config.test_path}
+        for name, file in self._listed("path").items():
+            yield name, file, None
+        for split, path in stated.items():
+            if path:
+                for name, file in self._listed(f"{split.value}_path").items():
+                    yield f"{split.value}/{name}", file, split
+
+    def place(self, group: str) -> Split:
+        """The split of something in `path`: by hash, but never one that has files of its own."""
+        split = self.split(group)
+        stated = {Split.validation: self.config.validation_path, Split.test: self.config.test_path}
+        return Split.train if stated.get(split) else split
+
+    def damaged(self) -> Callable[[str], None] | None:
+        """Who is told of an entry that cannot be read; None where that is an error."""
+        return self.damage.add if self.config.on_error is OnError.skip else None
+
+    def most_bytes(self) -> int | None:
+        return plain_bytes([file for _, file, _ in self.named_files()])
+
+    def _listed(self, option: str) -> dict[str, Path]:
+        path = getattr(self.config, option)
+        return listed(path, option=f"corpus.{option}", suffixes=self.suffixes)

@@ -15,9 +15,12 @@ from rich.console import Console, RenderableType
 
 from harness.commands import store as store_command
 from harness.commands.compare import _verdict, diff, differences
+from harness.commands.records import find
+from harness.commands.show import main as show
 from harness.errors import StoreError, UnknownNameError
 from harness.plan.manifest import find_record, stages_of, write_manifest
 from harness.plan.plan import Plan
+from harness.report.records import read, write_compact
 from harness.run import progress
 from harness.run.execute import STEPS, Task
 from harness.run.outcome import Outcome
@@ -47,6 +50,33 @@ def plan(own_store: Path) -> Plan:
 @pytest.fixture(autouse=True)
 def threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def test_records_of_a_committed_file_are_shown_compared_and_found(
+    plan: Plan, own_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "reports" / "toy"
+    folder.mkdir(parents=True)
+    write_compact(read(own_store, "toy"), folder / "records.json.gz", shown={})
+    first, second = (cell.cell.id for cell in plan.cells)
+    for place in (folder, folder / "records.json.gz"):
+        assert find(own_store, f"{place}/{first}")["cell"] == first
+        with pytest.raises(StoreError, match=r"holds 2 cells\. Give .*\.gz/<cell>, e\.g\. of .*seed 0"):
+            find(own_store, str(place))
+        with pytest.raises(StoreError, match="0 of its 2 cells answer"):
+            find(own_store, f"{place}/nothing")
+    assert find(own_store, f"toy/{first}")["cell"] == first
+    assert diff([f"{folder}/{first}", f"toy/{first}"]) == 0
+    assert diff([f"{folder}/{first}", f"{folder}/{second}"]) == 1
+    assert "facts.beta.product" in capsys.readouterr().out
+    assert show([f"{folder}/{first}"]) == 0
+    said = capsys.readouterr().out
+    assert "toy.toy.product = 2" in said
+    assert "beta   " in said
+    assert show([str(folder)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert show([f"toy/{second}", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["cell"] == second
 
 
 def test_uses_count_records_through_everything_they_rest_on(plan: Plan) -> None:

@@ -115,6 +115,8 @@ class Work:
     """The whole cell, for spec and stage order only; reading options off it would escape the key."""
     load: Callable[[str], Artifact]
     """The artifact of a key (a model's base, say)."""
+    cache: Path | None = None
+    """A folder of the store for what many stages would compute alike; all of it can be computed again."""
     on_step: Callable[[int, dict[str, float]], None] = field(default=lambda step, facts: None)
     """Reports a logging step to progress bar and trackers."""
     meeting: Meeting | None = None

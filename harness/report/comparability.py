@@ -33,6 +33,7 @@ NOT_CONTROLS = frozenset(
         "exclude",
         "tune",
         "claims",
+        "primary",
         "report",
         "reseed",
         "device",

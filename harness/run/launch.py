@@ -154,8 +154,9 @@ def write_plan(made: Plan, chosen: Options, room: Need) -> Path:
     """
     folder = made.graph.store.root / "plans"
     content = pickle.dumps((replace(made, tuning=None), replace(chosen, workers=1), room))
-    # Named by its content: a job that is requeued days later still finds the plan it was given.
-    file = folder / f"{made.name}-{hashlib.sha256(content).hexdigest()[:12]}.plan"
+    # Named by its content: a job that is requeued days later still finds the plan it was given, and a worker
+    # runs that one alone, whoever else may write into the folder.
+    file = folder / f"{made.name[:100]}-{hashlib.sha256(content).hexdigest()}.plan"
     temporary = file.with_suffix(f".{uuid.uuid4().hex[:8]}")
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -171,7 +172,12 @@ def read_plan(file: Path) -> tuple[Plan, Options, Need]:
     with: what they would make does not belong under its keys
     """
     try:
-        made, chosen, room = pickle.loads(file.read_bytes())
+        content = file.read_bytes()
+        if hashlib.sha256(content).hexdigest() != file.stem.rpartition("-")[2]:
+            raise StoreError(
+                f"{file} is not what its name says; somebody wrote over it. Start the sweep again"
+            )
+        made, chosen, room = pickle.loads(content)
     except (OSError, pickle.UnpicklingError, AttributeError, ImportError, EOFError, ValueError) as error:
         raise StoreError(f"{file} is no plan of this version ({error}); start the sweep again") from error
     assert isinstance(made, Plan)

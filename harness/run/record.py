@@ -58,6 +58,7 @@ def write(
         "seed_from": cell.cell.seed_from,
         "outcome": outcome.brief(),
         "stages": [_stage(plan, key, artifacts.get(key), reused) for key in cell.keys],
+        "models": _outside(plan, cell),
         "metrics": _metrics(artifacts),
         **_facts(artifacts),
         "provenance": provenance(started),
@@ -142,6 +143,14 @@ def _stage(plan: Plan, key: str, artifact: Artifact | None, reused: Mapping[str,
         "reused": reused.get(key, True) if artifact is not None else False,
         "seconds": artifact.meta.get("seconds") if artifact is not None else None,
     }
+
+
+def _outside(plan: Plan, cell: PlannedCell) -> dict[str, Any]:
+    """Models that no stage made, by key: where each lies, and the types that a GGUF stores it in."""
+    rested = {key for asked in cell.keys for key in (asked, *plan.graph.ancestors(asked))}
+    keys = {key for asked in rested for key in plan.graph.nodes[asked].inputs.values()}
+    found = {key: plan.graph.artifact(key) for key in sorted(keys & plan.graph.externals.keys())}
+    return {key: artifact.facts for key, artifact in found.items() if artifact is not None}
 
 
 def _metrics(artifacts: Mapping[str, Artifact]) -> list[dict[str, Any]]:

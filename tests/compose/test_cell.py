@@ -126,16 +126,18 @@ def test_composing_leaves_hydra_as_it_was() -> None:
 
 
 def test_a_scale_bounds_what_a_cell_has_and_wins_over_the_experiment() -> None:
-    cell = compose(["scale=smoke", "evaluator=[lm_eval,perplexity]", "evaluator.lm_eval.limit=null"])
+    cell = compose(["scale=smoke", "evaluator=[lm_eval,perplexity]"])
     limits = {choice.method.name: choice.config for choice in cell.choices("evaluator")}
     assert limits["lm_eval"].limit == 10  # type: ignore[attr-defined]
     assert limits["perplexity"].max_documents == 10  # type: ignore[attr-defined]
     assert cell.stage_config("pretrain").budget.amount == 2
     assert cell.config["corpus"]["max_bytes"] == 400_000
     assert cell.config["model"]["num_encoder_layers"] == 0
-    assert (
-        compose(["scale=smoke", "evaluator.perplexity.max_documents=3"]).config["evaluator"]["perplexity"][
-            "max_documents"
-        ]
-        == 3
-    )
+
+
+@pytest.mark.parametrize("stated", [3, 300])
+def test_a_scale_does_not_bound_what_is_typed(stated: int) -> None:
+    for key in ("max_documents", "max_bytes"):
+        for text in (f"evaluator.perplexity.{key}={stated}", f"evaluator.perplexity={{{key}:{stated}}}"):
+            assert compose(["scale=smoke", text]).config["evaluator"]["perplexity"][key] == stated
+    assert compose(["scale=smoke", "model=small"]).config["model"]["dim"] == 64, "a preset is not a value"

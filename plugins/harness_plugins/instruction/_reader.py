@@ -82,13 +82,14 @@ class Reader(Instruction):
     def conversations(self, documents: Sequence[Document], seed: int) -> Iterator[Conversation]:
         held_out = {Split.validation: self.config.validation_path, Split.test: self.config.test_path}
         limit = self.config.max_conversations or None
-        yield from islice(self._read(self.config.path, "path", None), limit)
+        yield from islice(self._read("path", None), limit)
         for split, path in held_out.items():
             if path:
-                yield from self._read(path, f"{split}_path", split)
+                yield from self._read(f"{split}_path", split)
 
-    def _read(self, path: str, option: str, split: Split | None) -> Iterator[Conversation]:
+    def _read(self, option: str, split: Split | None) -> Iterator[Conversation]:
         """Conversations of files, of a given split or by a hash of their prompts."""
+        path = getattr(self.config, option)
         folder = Path(path).expanduser().is_dir()
         for name, file in listed(path, option=f"instruction.{option}", suffixes=SUFFIXES).items():
             inner = name.partition("/")[2] if folder else name

@@ -15,7 +15,7 @@ COMMANDS = {
     "show": ("harness.commands.show:main", "a method's options and sources: harness show attention full"),
     "check": ("harness.commands.check:main", "conformance suites for a distribution's methods"),
     "new": ("harness.commands.new:main", "a method file and its test to start from: harness new AXIS NAME"),
-    "store": ("harness.commands.store:main", "what the store holds: ls, gc, verify, export"),
+    "store": ("harness.commands.store:main", "what the store holds: ls, gc, verify, export, import"),
     "diff": ("harness.commands.compare:diff", "how two records differ, in config and facts"),
     "reproduce": ("harness.commands.compare:reproduce", "run a record's cell again and compare"),
     "export": ("harness.commands.compare:export", "a record's model as a Hugging Face directory"),

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError, HarnessError, StoreFullError, UnknownNameError
 from harness.report import freshness, published, reference
-from harness.report.claims import check_all
+from harness.report.claims import answer_all, ask_all
 from harness.report.comparability import comparable
+from harness.report.decisions import Decisions
 from harness.report.document import Report, show, write
 from harness.report.figures import IMAGES, figures
 from harness.report.frames import Results, arrange
@@ -69,11 +70,13 @@ def report(
     if table is None:
         layout = own_layout(experiment, records[-1], results)
     beside = published.beside(layout, results) if compare else None
-    built = build(results, layout)
+    decisions = Decisions(results)
+    asked = ask_all(decisions, [*(records[-1].experiment.get("claims") or ()), *layout.claims])
+    built = build(results, layout, decisions)
     made = Report(
         table=built,
         results=results,
-        claims=check_all(results, [*(records[-1].experiment.get("claims") or ()), *layout.claims]),
+        claims=answer_all(decisions, asked),
         figures=figures(built, results) if {"md", "html"} & set(formats) else [],
         beside=beside,
     )

@@ -204,7 +204,7 @@ def flat(table: Table) -> list[dict[str, Any]]:
                     "difference_low": number(c.low) if c else None,
                     "difference_high": number(c.high) if c else None,
                     "p": number(c.p) if c else None,
-                    "p_holm": number(c.p_holm) if c else None,
+                    "family": c.family if c else 0,
                     "detectable": number(c.detectable) if c else None,
                     "undecided_because": c.reason if c else "",
                     "rank": cell.rank,

@@ -161,7 +161,7 @@ def _answer(
             meeting=Meeting(folder=folder, node=crew.node, num_nodes=crew.num_nodes),
             out=Path(out),
         )
-        limits = Limits(threads=Need.of(node).processes, memory=chosen.memory)
+        limits = Limits(threads=node.threads, memory=chosen.memory)
         log = crew.store.root / "logs" / f"{key}.node{crew.node}.log"
         say(f"training along: {node.title}")
         child = server.start(task, stage=node.stage, log=log, limits=limits, device=device)

@@ -56,6 +56,7 @@ class Task:
         meta: dict[str, Any] = {
             "part": node.part,
             "seed": node.seed,
+            "threads": node.threads,
             "material": node.material,
             "host": os.uname().nodename,
             "externals": {k: v for k, v in self.externals.items() if k in node.inputs.values()},
@@ -82,6 +83,7 @@ class Task:
             device=self.device,
             out=out,
             checkpoints=checkpoints,
+            cache=store.root / "cache",
             cell=node.cell,
             load=lambda key: self._artifact(store, key),
             on_step=on_step,

@@ -61,6 +61,11 @@ def options(values: dict[str, Any]) -> Options:
     retry = frozenset(item.strip() for item in str(values.get("retry") or "").split(",") if item.strip())
     known = {f.name for f in fields(Options)} - {"retry"}
     chosen = {name: value for name, value in values.items() if name in known}
+    if values.get("threads"):
+        raise ConfigError(
+            "hydra.sweeper.threads is no more: threads decide the last bits of a result, so they are options "
+            f"of the stages; use threads={values['threads']}, or pretrain.threads={values['threads']} for one"
+        )
     for name, value in chosen.items():
         if value < 0:
             raise ConfigError(f"hydra.sweeper.{name}={value} must be 0 (automatic or no limit) or more")
@@ -131,13 +136,13 @@ def _ask_for(room: Need, launcher: Any) -> None:
     if "cpus_per_task" in launcher:  # submitit
         if room.nodes > 1:
             launcher.nodes, launcher.tasks_per_node = room.nodes, 1
-        if room.processes > 1 and launcher.cpus_per_task is None:
-            launcher.cpus_per_task = room.processes
+        if room.threads > 1 and launcher.cpus_per_task is None:
+            launcher.cpus_per_task = room.threads
         if room.gpus and launcher.gpus_per_node is None and launcher.get("gres") is None:
             launcher.gpus_per_node = room.gpus
     elif "ray" in launcher:
-        if room.processes > 1:
-            launcher.ray.remote.setdefault("num_cpus", room.processes)
+        if room.threads > 1:
+            launcher.ray.remote.setdefault("num_cpus", room.threads)
         if room.gpus:
             launcher.ray.remote.setdefault("num_gpus", room.gpus)
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import ConfigError, HarnessError, UnknownNameError
+from harness.errors import ConfigError, HarnessError, StoreFullError, UnknownNameError
 from harness.report import freshness, published, reference
 from harness.report.claims import answer_all, ask_all
 from harness.report.comparability import comparable
@@ -185,5 +185,7 @@ def after_sweep(plan: Plan) -> None:
         from harness.run.lifecycle import tell_report
 
         tell_report(plan, folder, warn=lambda text: print(f"harness: {text}", file=sys.stderr))
+    except StoreFullError:
+        raise
     except HarnessError as error:
         print(f"harness: no report: {error}", file=sys.stderr)

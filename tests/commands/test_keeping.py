@@ -6,9 +6,11 @@ import os
 import re
 import shutil
 import subprocess
+import tarfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console, RenderableType
@@ -121,6 +123,84 @@ def test_a_packed_record_holds_all_it_rests_on(plan: Plan, own_store: Path, tmp_
     shutil.rmtree(plan.graph.store.path(plan.cells[0].keys[0]))
     with pytest.raises(StoreError, match="run its sweep again"):
         store_command.main(["export", name, str(target)])
+
+
+def archive_with(path: Path, *entries: tuple[tarfile.TarInfo, bytes]) -> Path:
+    with tarfile.open(path, "w:gz") as archive:
+        for info, content in entries:
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def entry(name: str, content: bytes = b"x", *, kind: bytes = tarfile.REGTYPE, link: str = "") -> Any:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, link
+    return info, content if kind == tarfile.REGTYPE else b""
+
+
+def test_a_packed_record_is_taken_into_another_store(
+    plan: Plan, own_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    name = f"toy/{plan.cells[0].cell.id}"
+    packed = tmp_path / "record.tar.gz"
+    assert store_command.main(["export", name, str(packed)]) == 0
+    monkeypatch.setenv("HARNESS_STORE", str(tmp_path / "other"))
+    assert store_command.main(["import", str(packed)]) == 0
+    assert f"{name} with 4 artifacts are new, 0 were there" in capsys.readouterr().out
+    other = Store(tmp_path / "other")
+    assert all(other.verify(key) for key in plan.cells[0].keys)
+    assert find_record(other.root, name)[1] == find_record(own_store, name)[1]
+    assert store_command.main(["import", str(packed)]) == 0
+    assert "no record with 0 artifacts are new, 5 were there" in capsys.readouterr().out
+    assert not list((other.root / "tmp").iterdir())
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        entry("../../evil"),
+        entry("/etc/evil"),
+        entry("records/../../evil"),
+        entry("records/toy/../../../evil"),
+        entry("claims/abc"),
+        entry("artifacts/ab/" + "ab" * 32, kind=tarfile.SYMTYPE, link="/etc"),
+        entry("records/toy/0", kind=tarfile.LNKTYPE, link="/etc/passwd"),
+        entry("records/toy/0/pipe", kind=tarfile.FIFOTYPE),
+        entry("artifacts/cd/" + "ab" * 32 + "/a"),
+        entry("records/toy/0/record.json", b"[]"),
+        entry("records/toy/0/record.json", b'{"format": 1}'),
+        entry("artifacts/ab/" + "ab" * 32 + "/artifact.json", b"{}"),
+    ],
+    ids=range(12),
+)
+def test_an_archive_of_anybody_harms_no_store(bad: Any, own_store: Path, tmp_path: Path) -> None:
+    file = archive_with(tmp_path / "evil.tar.gz", bad)
+    with pytest.raises(StoreError):
+        store_command.main(["import", str(file)])
+    left = [path for path in own_store.rglob("*") if path.is_file()]
+    assert left == []
+    assert not list(tmp_path.rglob("evil"))
+    assert not Path("/etc/evil").exists()
+
+
+def test_an_archive_with_other_content_than_it_says_is_refused(
+    plan: Plan, own_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed, unpacked = tmp_path / "record.tar.gz", tmp_path / "unpacked"
+    store_command.main(["export", f"toy/{plan.cells[0].cell.id}", str(packed)])
+    shutil.unpack_archive(packed, unpacked)
+    changed = next(p for p in unpacked.glob("artifacts/*/*/*") if p.name != "artifact.json")
+    changed.write_bytes(b"?" * changed.stat().st_size)
+    again = shutil.make_archive(str(tmp_path / "again"), "gztar", unpacked)
+    monkeypatch.setenv("HARNESS_STORE", str(tmp_path / "other"))
+    with pytest.raises(StoreError, match="does not match its hash"):
+        store_command.main(["import", again])
+    assert not (tmp_path / "other" / "artifacts").exists()
+    with pytest.raises(StoreError, match="is no archive"):
+        store_command.main(["import", str(changed)])
+    with pytest.raises(StoreError, match="there is no file"):
+        store_command.main(["import", "nowhere.tar.gz"])
 
 
 def test_records_are_found_by_path_name_or_beginning(plan: Plan, own_store: Path) -> None:

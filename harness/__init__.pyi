@@ -18,6 +18,7 @@ from harness.axes.context import Heads as Heads
 from harness.axes.context import Reach as Reach
 from harness.axes.context import Rotary as Rotary
 from harness.axes.corpus import Corpus as Corpus
+from harness.axes.corpus import Damage as Damage
 from harness.axes.corpus import Document as Document
 from harness.axes.corpus import Split as Split
 from harness.axes.curriculum import Curriculum as Curriculum
@@ -73,7 +74,9 @@ from harness.axes.tracker import Tracker as Tracker
 from harness.data.checks import check as check
 from harness.data.checks import share_met as share_met
 from harness.data.checks import violated as violated
+from harness.data.reading import numbered_rows as numbered_rows
 from harness.data.reading import plain_bytes as plain_bytes
+from harness.data.reading import read_lines as read_lines
 from harness.data.reading import read_rows as read_rows
 from harness.data.reading import read_text as read_text
 from harness.data.similarity import mtld as mtld

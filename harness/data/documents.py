@@ -104,7 +104,8 @@ def _in_turn(directory: Path, split: Split, max_bytes: int) -> list[int]:
     for row, entry in enumerate(zip(*(column.to_pylist() for column in table.columns), strict=True)):
         if entry[1] == split.value:
             rows[entry[0]].append((row, entry[2]))
-    chosen, left = [], max_bytes
+    chosen: list[int] = []
+    left = max_bytes
     for turn in zip_longest(*(rows[domain] for domain in sorted(rows))):
         for row, size in (entry for entry in turn if entry is not None):
             if left <= 0:

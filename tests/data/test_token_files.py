@@ -128,3 +128,43 @@ def test_what_cannot_be_packed_is_refused(tmp_path: Path) -> None:
         PackedSource(found, length=8, seed=0, split="test")
     with pytest.raises(ConfigError, match="no weight"):
         PackedSource(files(tmp_path, weights={"web": 1.0}), length=8, seed=0)
+
+
+def test_a_domain_of_any_name_has_a_file(tmp_path: Path) -> None:
+    writer = TokenWriter(tmp_path, vocab_size=300, bos_id=BOS, eos_id=EOS)
+    names = ["wiki/en", "../up", "\u4e2d\u6587", "a" * 400, "a" * 400 + "b", "x:y*?"]
+    for place, name in enumerate(names):
+        writer.add("train", name, [10 + place] * 5, num_bytes=5)
+    writer.finish(Split.train)
+    writer.write_index(dict.fromkeys(names, 1 / len(names)))
+    read = TokenFiles(tmp_path)
+    for place, name in enumerate(names):
+        assert read.tokens("train", name).tolist() == [BOS, *[10 + place] * 5, EOS]
+    assert {file.parent for file in tmp_path.rglob("*.bin")} == {tmp_path}
+
+
+def test_more_domains_than_open_files(tmp_path: Path) -> None:
+    writer = TokenWriter(tmp_path, vocab_size=300, bos_id=BOS, eos_id=EOS)
+    for turn in range(2):
+        for domain in range(300):
+            writer.add("train", str(domain), [turn], num_bytes=1)
+            assert len(writer.files) <= 128
+    ids = writer.finish(Split.train)
+    assert all(array.tolist() == [BOS, 0, EOS, BOS, 1, EOS] for array in ids.values())
+
+
+def test_shares_of_a_mixture_are_of_tokens_and_padding_is_none(tmp_path: Path) -> None:
+    """`short` fills an eighth of its only window, `long` all of its own."""
+    writer = TokenWriter(tmp_path, vocab_size=300, bos_id=None, eos_id=EOS)
+    writer.add("train", "long", [10] * 6_400, num_bytes=6_400)
+    writer.add("train", "short", [20] * 8, num_bytes=8)
+    writer.finish(Split.train)
+    writer.write_index({"long": 0.5, "short": 0.5})
+    source = PackedSource(TokenFiles(tmp_path), length=64, seed=0, planned=4_000)
+    batch = source.next(4_000)
+    learned = batch["labels_BT"] != IGNORED
+    short = int((learned & (batch["input_ids"] == 20)).sum())
+    long = int((learned & (batch["input_ids"] == 10)).sum())
+    assert short / (short + long) == pytest.approx(0.5, abs=0.03)
+    assert int(batch["num_tokens"].sum()) == short + long
+    assert float(batch["num_bytes"].sum()) / 4_000 == pytest.approx(source.bytes_per_window(), rel=0.05)

@@ -16,6 +16,10 @@ FILE_ENDINGS = frozenset(
 """Endings that no address has as its last part."""
 
 
+ASSIGNED = ipaddress.ip_network("2000::/3")
+"""Of IPv6, what is assigned to hosts; `a::b` in source code is an address, too, but nobody's."""
+
+
 class Action(Enum):
     """What happens to a document with personal data."""
 
@@ -76,9 +80,10 @@ def _masked(found: re.Match[str], *, kind: str, holds: Callable[[str], bool]) ->
 
 def _public(text: str) -> bool:
     try:
-        return ipaddress.ip_address(text).is_global
+        address = ipaddress.ip_address(text)
     except ValueError:
         return False
+    return address.is_global and (address.version == 4 or address in ASSIGNED)
 
 
 def _luhn(text: str) -> bool:

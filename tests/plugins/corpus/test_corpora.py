@@ -3,8 +3,12 @@
 import gzip
 import hashlib
 import json
+import tracemalloc
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from harness_plugins.corpus.huggingface import HuggingFace
 from harness_plugins.corpus.jsonl import Jsonl
@@ -13,7 +17,9 @@ from harness_plugins.corpus.stdlib import Stdlib
 from harness_plugins.corpus.text import Text
 
 from harness import ConfigError, DataError, Split
+from harness.compose.typed import instance
 from harness.conformance.test_corpus import documents
+from harness.registry import registry
 
 
 def test_the_standard_library_rests_on_its_sources() -> None:
@@ -55,7 +61,7 @@ def test_pieces_of_a_text_make_the_text_again(tmp_path: Path) -> None:
 def test_text_that_is_not_utf8_is_named_with_its_byte(tmp_path: Path) -> None:
     path = tmp_path / "latin.txt"
     path.write_bytes("fine\nna\u00efve".encode("latin-1"))
-    with pytest.raises(DataError, match=r"latin\.txt is not UTF-8: byte 0xef at offset 7"):
+    with pytest.raises(DataError, match=r"latin\.txt:2 is not UTF-8: byte 0xef at offset 7"):
         list(Text(Text.Config(path=str(path))).documents())
 
 
@@ -125,3 +131,104 @@ def test_tinyshakespeare_is_read_whole(shared_data: Path, tmp_path: Path) -> Non
     assert hashlib.sha256(joined.encode()).hexdigest() == hashlib.sha256(path.read_bytes()).hexdigest()
     assert {document.split for document in found} == set(Split)
     assert documents(Text, tmp_path)
+
+
+def written(folder: Path, name: str, lines: list[bytes]) -> Path:
+    """A file of lines below a folder."""
+    file = folder / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"".join(line + b"\n" for line in lines))
+    return file
+
+
+def jsonl(path: Path, **options: Any) -> Any:
+    method = registry().get("corpus", "jsonl")
+    return method(instance(method.Config, {"path": str(path), **options}, where="corpus"))
+
+
+def test_files_of_one_name_in_two_folders_are_two_domains(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        written(tmp_path / "web", f"{folder}/part-0.jsonl", [b'{"text": "of %s"}' % folder.encode()])
+    found = list(jsonl(tmp_path / "web").documents())
+    assert [document.text for document in found] == ["of a", "of b"]
+    assert len({document.id for document in found}) == 2
+    assert [document.domain for document in found] == ["web/a/part-0", "web/b/part-0"]
+
+
+DAMAGED = {
+    "half a pair": (b'{"text": "\\ud83d"}', "half a surrogate pair"),
+    "no JSON": (b'{"text": "x"', "not JSON"),
+    "a bad byte": (b'{"text": "na\xefve"}', "is not UTF-8: byte 0xef"),
+    "no text": (b'{"text": null}', "has no text under 'text'"),
+    "a list": (b'["text"]', "not an object but list"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_a_damaged_line_ends_the_run_or_is_counted_and_named(kind: str, tmp_path: Path) -> None:
+    line, reason = DAMAGED[kind]
+    file = written(tmp_path, "f.jsonl", [b'{"text": "first"}', line, b'{"text": "last \\ud83d\\ude00"}'])
+    with pytest.raises(DataError, match=reason):
+        list(jsonl(file).documents())
+    corpus = jsonl(file, on_error="skip")
+    assert [document.text for document in corpus.documents()] == ["first", "last \U0001f600"]
+    assert corpus.damage.count == 1
+    (named,) = corpus.damage.first
+    assert reason in named
+    assert "f.jsonl" in named
+
+
+@pytest.mark.parametrize("ending", ["jsonl.gz", "jsonl.zst", "parquet", "arrow"])
+def test_rows_are_read_from_every_container(ending: str, tmp_path: Path) -> None:
+    rows = [{"text": f"row {number}", "split": "train" if number else "valid"} for number in range(5)]
+    data, table = "".join(json.dumps(row) + "\n" for row in rows).encode(), pa.Table.from_pylist(rows)
+    file = tmp_path / f"rows.{ending}"
+    if ending == "parquet":
+        pq.write_table(table, file)
+    elif ending == "arrow":
+        with pa.ipc.new_stream(file, table.schema) as writer:
+            writer.write_table(table)
+    else:
+        with pa.output_stream(file, compression="gzip" if ending.endswith("gz") else "zstd") as stream:
+            stream.write(data)
+    found = list(jsonl(file, split_field="split").documents())
+    assert [document.text for document in found] == [row["text"] for row in rows]
+    assert [document.split for document in found] == [Split.validation, *[Split.train] * 4]
+
+
+def test_held_out_files_of_ones_own_are_the_only_held_out_documents(tmp_path: Path) -> None:
+    many = written(tmp_path, "train.jsonl", [b'{"text": "%d"}' % number for number in range(300)])
+    few = written(tmp_path, "held.jsonl", [b'{"text": "held"}'])
+    found = list(jsonl(many, validation_path=str(few)).documents())
+    assert [d.text for d in found if d.split is Split.validation] == ["held"]
+    assert any(d.split is Split.test for d in found), "the test split still comes from `path`"
+    assert not any(
+        d.split is Split.test for d in jsonl(many, test_path=str(few)).documents() if d.text != "held"
+    )
+
+
+@pytest.mark.parametrize("document_bytes", [0, 40])
+def test_a_text_is_cut_by_position_at_the_very_character(document_bytes: int, tmp_path: Path) -> None:
+    text = "".join(f"line {number}\n" + ("\n" if number % 3 == 0 else "") for number in range(100))
+    (tmp_path / "book.txt").write_text(text)
+    method = registry().get("corpus", "text")
+    options = {"path": str(tmp_path / "book.txt"), "split_by": "position", "document_bytes": document_bytes}
+    options |= {"validation_share": 0.1, "test_share": 0.0}
+    found = list(method(instance(method.Config, options, where="corpus")).documents())  # type: ignore[attr-defined]
+    parts = {split: "".join(d.text for d in found if d.split is split) for split in Split}
+    border = round(len(text) * 0.9)
+    assert parts == {Split.train: text[:border], Split.validation: text[border:], Split.test: ""}
+    assert len({document.id for document in found}) == len(found)
+
+
+def test_a_large_file_is_not_read_whole(tmp_path: Path) -> None:
+    file = tmp_path / "large.jsonl"
+    with file.open("w") as stream:
+        for number in range(20_000):
+            stream.write(json.dumps({"text": f"{number} " * 200}) + "\n")
+    tracemalloc.start()
+    for _ in jsonl(file).documents():
+        pass
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2_000_000 < file.stat().st_size / 10

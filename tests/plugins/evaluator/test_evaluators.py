@@ -401,3 +401,17 @@ def test_ruler_scores_the_share_of_right_answers(monkeypatch: pytest.MonkeyPatch
     found = Ruler(config).evaluate("several_values", subject())
     assert values(found)["score"] == pytest.approx(1 / 3)
     assert {"score.length=400", "score.depth=0.5", "score.length=800.depth=1"} <= values(found).keys()
+
+
+def test_bytes_that_the_unknown_token_hides_cost_eight_bits_each() -> None:
+    from harness_plugins.evaluator.perplexity import hidden_bytes
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    rust = Tokenizer(models.WordLevel({"[UNK]": 0, "known": 1, "words": 2}, unk_token="[UNK]"))
+    rust.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=rust, unk_token="[UNK]")
+    text = "known \u4e2d\u6587 words na\u00efve"
+    read = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    assert hidden_bytes(tokenizer, text, read) == len("\u4e2d\u6587".encode()) + len("na\u00efve".encode())
+    assert hidden_bytes(tokenizer, "known words", tokenizer("known words", return_offsets_mapping=True)) == 0

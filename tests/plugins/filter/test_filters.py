@@ -1,7 +1,9 @@
 """Filters against planted cases (precision and recall are printed) and against datatrove and datasketch."""
 
+import json
 import random
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -104,8 +106,11 @@ def test_planted_personal_data_is_masked(capsys: pytest.CaptureFixture[str]) -> 
     personal = {
         "mail": "Write to john.smith+lists@mail.example.co.uk today.",
         "phone": "Call +49 30 901820 or later.",
-        "phone/us": "Dial (212) 555-0187 now.",
+        "phone/us": "Dial (212) 736-5000 now.",
+        "phone/fr": "Appelez le +33 1 42 68 53 00 demain.",
         "ip": "The server 8.8.4.4 answered.",
+        "ip/end": "It was sent by 93.184.216.34.",
+        "ip6/short": "Ask 2001:4860:4860::8888 for names.",
         "ip6": "It is 2001:4860:4860:0000:0000:0000:0000:8888 here.",
         "card": "Paid with 4111 1111 1111 1111 yesterday.",
         "iban": "Send it to DE89 3704 0044 0532 0130 00 please.",
@@ -119,6 +124,9 @@ def test_planted_personal_data_is_masked(capsys: pytest.CaptureFixture[str]) -> 
         "hash": "sha256 9f86d081884c7d65 and 0x7fff5fbff8c0",
         "code": "x = a[1:2] - b[-1]; range(100, 200, 300)",
         "iban": "GB00 WEST 1234 5698 7654 32 has a wrong checksum.",
+        "screen": "Use icon@2x.png beside icon.png",
+        "pages": "See pages 200-300 4000 and 12-15",
+        "time": "at 12:30:45 and 1:2, a::b, std::vector and x[::2]",
         "isbn": "ISBN 978-3-16-148410-0 and RFC 2822",
     }
     documents = [make(f"dirty/{k}", v) for k, v in personal.items()]
@@ -268,3 +276,24 @@ def test_filters_leave_other_domains_alone() -> None:
     method = Statistics(Statistics.Config(domains=["web"]))
     assert dropped(method, [make("a", "short")]) == set()
     assert method.report.seen == 0
+
+
+def test_texts_without_words_are_no_copies_of_each_other() -> None:
+    texts = ["!!! ???", "--- ...", "\u2500\u2500\u2500 \u2502", "+++"]
+    assert not dropped(DedupDocument(), [make(str(n), text) for n, text in enumerate(texts)])
+
+
+def test_unspaced_scripts_are_read_by_characters() -> None:
+    start = "\u6211\u4eec\u5728\u5317\u4eac\u5b66\u4e60\u673a\u5668\u5b66\u4e60\u7684\u65b9\u6cd5"
+    text = "".join(chr(0x4E00 + 37 * n % 900) for n in range(200))
+    near, far = text[:190] + start[:10], "".join(chr(0x5000 + 53 * n % 900) for n in range(200))
+    found = dropped(DedupDocument(), [make("a", text), make("near", near), make("far", far)])
+    assert found == {"near"}
+
+
+def test_a_benchmark_in_json_lines_is_read_as_text_not_as_source(tmp_path: Path) -> None:
+    words = " ".join(f"w{number}\u00e9" for number in range(20))
+    (tmp_path / "bench.jsonl").write_text(json.dumps({"q": {"text": [words]}}) + "\n")
+    method = DedupSet(DedupSet.Config(files=[str(tmp_path / "bench.jsonl")]))
+    assert "\\u00e9" in (tmp_path / "bench.jsonl").read_text(), "escaped, as json.dumps has it"
+    assert dropped(method, [make("leak", f"Seen: {words}"), make("clean", "nothing of it")]) == {"leak"}

@@ -42,12 +42,19 @@ def test_stated_weights_are_scaled_and_unknown_names_refused() -> None:
         Weights.Config(weights={"web": 0.0})
 
 
+def test_doremi_clips_every_token_before_it_takes_their_mean() -> None:
+    excess_KM = torch.tensor([[1.0, -1.0], [0.1, 0.1]], dtype=torch.float64)
+    found = robust_step(torch.tensor([0.5, 0.5]).double(), excess_KM, step_size=1.0, smoothing=0.0)
+    half, tenth = math.exp(0.5), math.exp(0.1)
+    assert found.tolist() == pytest.approx([half / (half + tenth), tenth / (half + tenth)])
+
+
 def test_a_step_of_doremi_is_algorithm_1() -> None:
     weights, excess, eta, c = [0.2, 0.3, 0.5], [0.7, -0.4, 0.1], 1.5, 0.01
     raised = [w * math.exp(eta * max(e, 0.0)) for w, e in zip(weights, excess, strict=True)]
     expected = [(1 - c) * r / sum(raised) + c / 3 for r in raised]
     found = robust_step(
-        torch.tensor(weights).double(), torch.tensor(excess).double(), step_size=eta, smoothing=c
+        torch.tensor(weights).double(), torch.tensor(excess).double()[:, None], step_size=eta, smoothing=c
     )
     assert found.tolist() == pytest.approx(expected, rel=1e-6)
 

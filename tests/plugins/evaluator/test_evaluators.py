@@ -374,7 +374,7 @@ def test_ruler_prompts_hold_what_is_asked_and_are_as_long_as_asked(task: str) ->
     texts = evaluator.texts(given)
     for depth in (0.0, 0.5, 1.0):
         exercise = TASKS[task](random.Random(depth), texts)
-        ids = evaluator.prompt(given, exercise, length=600, depth=depth)
+        ids = evaluator.fitted(given, exercise, length=600, depth=depth)
         text = given.tokenizer.decode(ids)
         assert 440 < len(ids) <= 600 - 24
         assert text.endswith(exercise.question)

@@ -91,6 +91,8 @@ _PUBLIC = {
         ("PeakTracker", "flops_per_token", "matmul_weights", "peak_flops"), "harness.training.measure"
     ),
     **dict.fromkeys(("PROMPT_FILES", "read_items"), "harness.evaluation.prompts"),
+    **dict.fromkeys(("Endpoint", "EndpointError", "missing_key"), "harness.evaluation.endpoint"),
+    "length_controlled": "harness.evaluation.length_control",
     "hardware": "harness.evaluation.hardware",
     "Controls": "harness.evaluation.controls",
     **dict.fromkeys(("quiet", "run_tasks"), "harness.evaluation.lm_run"),

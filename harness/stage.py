@@ -48,6 +48,11 @@ class Stage:
     class Config:
         """Options of the stage itself, mounted at `<stage>.`; a string under each field explains it."""
 
+        threads: int | None = None
+        """Processor threads it computes with on a CPU; null takes the root's `threads`. Sums depend on how
+        they are split, so the number is in the key and follows neither from the machine nor from what else
+        runs."""
+
     @classmethod
     def active(cls, cell: Cell) -> bool:
         """Whether this cell has the stage at all; an axis set to `none` removes its stage."""

@@ -13,12 +13,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from harness.compose.schema import stage_key
 from harness.errors import IncompatibleError, StoreError
 from harness.plan.files import CACHE
 from harness.plan.manifest import find_record
 from harness.store import Artifact, Store
 from harness.store.external import external
-from harness.store.records import read_record
+from harness.store.records import read_record, record_dir
 
 TOLERANCE = 1e-6
 """Relative difference up to which a reproduced metric counts as equal."""
@@ -78,14 +79,20 @@ def reproduce(arguments: Sequence[str]) -> int:
     ours = Store(root / "reproduced" / record["cell"])
     name = f"name={record['sweep']}"
     seeding = [f"seed={record['seed']}"]
-    sweep([*overrides, *seeding, name], store=ours, only=record["cell"])
-    where = ours.root / "records" / record["sweep"] / record["cell"]
+    sweep([*overrides, *seeding, *_threads(record), name], store=ours, only=record["cell"])
+    where = record_dir(ours.root, sweep=record["sweep"], cell=record["cell"])
     if not where.exists():
         raise StoreError(
             f"the cell composes to another config than {record['cell']} with this version of the code; "
             f"`harness diff` shows how: records are in {ours.root / 'records'}"
         )
     return _verdict(record, read_record(where))
+
+
+def _threads(record: Mapping[str, Any]) -> list[str]:
+    """Overrides that give each stage the threads it ran with, whatever the defaults are now."""
+    ran = {stage["stage"]: stage["threads"] for stage in record["stages"] if stage.get("threads")}
+    return [f"{stage_key(stage)}.threads={number}" for stage, number in ran.items()]
 
 
 def export(arguments: Sequence[str]) -> int:

@@ -35,6 +35,8 @@ class Root(Experiment):
     """Seed of the stages before `seed_from`, which cells of different seeds share."""
     seed_from: str | None = None
     """First stage that `seed` varies; a sweep sets it."""
+    threads: int = 1
+    """Processor threads of every stage that states none itself (`pretrain.threads`)."""
     device: Device = Device.auto
     """Device of every stage; `auto` takes CUDA where there is one."""
     stages: list[str] = field(default_factory=lambda: list(registry().stages))
@@ -62,10 +64,11 @@ def model_options() -> type[Any]:
 
 
 def model_node() -> DictConfig:
-    """The `model` node: the transformer's shape, or the path of a pretrained model."""
+    """The `model` node: the transformer's shape, or the path of a pretrained model and where to fetch it."""
     node: DictConfig = OmegaConf.structured(model_options())
     OmegaConf.set_struct(node, False)
     node["path"] = None
+    node["fetch"] = None
     node["import"] = BooleanNode(False)
     OmegaConf.set_struct(node, True)
     return node

@@ -178,6 +178,7 @@ def _judge(work: Work, choice: Any) -> Judge | None:
     if choice is None:
         return None
     judge: Judge = choice.build()
+    judge.kept = work.checkpoints / "verdicts.jsonl"
     if any(option.metadata.get("model_ref") for option in fields(choice.config)):
         judge.scorers = {
             name.rpartition(".")[2]: load_scorer(artifact, work.load, device=work.device)

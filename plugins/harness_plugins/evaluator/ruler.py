@@ -71,6 +71,10 @@ class Ruler(Evaluator):
     def only(cls, config: Any, task: str) -> Any:
         return replace(config, tasks=[task])
 
+    @classmethod
+    def items(cls, config: Any, task: str) -> int | None:
+        return len(config.lengths) * len(config.depths) * int(config.num_items)
+
     def evaluate(self, task: str, subject: Subject) -> Evaluation:
         import pandas as pd
 

@@ -79,6 +79,11 @@ class Evaluator(Method):
         """What the result depends on beyond options and inputs, e.g. the hardware for a speed."""
         return {}
 
+    @classmethod
+    def items(cls, config: Any, task: str) -> int | None:
+        """Items that a task will measure at most, for plans; None where that is not known beforehand."""
+        return None
+
     @abstractmethod
     def evaluate(self, task: str, subject: Subject) -> Evaluation:
         """Measure one task."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import yaml
 
 from harness.errors import DataError, TaskError
+from harness.evaluation.items import ITEMS
 from harness.paths import listed
 
 if TYPE_CHECKING:
@@ -230,6 +231,16 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         lists = [item for item in value.values() if isinstance(item, list)]
         value = lists[0] if len(lists) == 1 else [value]
     return list(value)
+
+
+def count_items(name: str, files: Mapping[str, str] | None) -> int | None:
+    """Items of a task that draws its own or reads local files; None where only its data set knows.
+
+    Raises: DataError naming file and line
+    """
+    if files:
+        return len(read_rows(Path(files.get("test") or next(iter(files.values())))))
+    return ITEMS if name in own_tasks() else None
 
 
 def _row(line: str, path: Path, number: int) -> dict[str, Any]:

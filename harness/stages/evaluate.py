@@ -79,8 +79,8 @@ class Evaluate(Stage):
     def run(self, work: Work) -> dict[str, Any]:
         chosen = _evaluator(work.part, work.choices)
         subject = load_subject(work, work.inputs["model"], max_length=work.config.max_length)
-        prefix = f"evaluator.{chosen.method.name}."
-        named = {name.removeprefix(prefix): a for name, a in work.inputs.items() if name.startswith(prefix)}
+        own = {name: artifact for name, artifact in work.inputs.items() if name.startswith("evaluator.")}
+        named = {name.rpartition(".")[2]: artifact for name, artifact in own.items()}
         subject.models = {
             option: partial(load_subject, work, artifact, max_length=work.config.max_length)
             for option, artifact in named.items()

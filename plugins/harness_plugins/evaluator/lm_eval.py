@@ -110,6 +110,16 @@ class LmEval(Evaluator):
                 message = without_data(task, f"{data} is not in the cache")
                 yield Problem(where="evaluator.lm_eval.tasks", message=message)
 
+    @classmethod
+    def items(cls, config: Any, task: str) -> int | None:
+        from harness import DataError, count_items
+
+        try:
+            known = [count_items(task, config.data_files.get(task)), config.limit]
+        except DataError:  # `check` says so
+            return None
+        return min((count for count in known if count is not None), default=None)
+
     def evaluate(self, task: str, subject: Subject) -> Evaluation:
         from harness import Source, drawing_from, load_task, quiet, run_tasks
 

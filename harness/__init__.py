@@ -83,7 +83,8 @@ _PUBLIC = {
     **dict.fromkeys(("Evaluator", "Evaluation", "Metric", "Subject"), "harness.axes.evaluator"),
     **dict.fromkeys(("LikelihoodScorer", "ScoreRequest", "rolling"), "harness.evaluation.scoring"),
     **dict.fromkeys(
-        ("find_task", "hub_data", "is_cached", "load_task", "without_data"), "harness.evaluation.lm_tasks"
+        ("find_task", "hub_data", "is_cached", "load_task", "own_metrics", "own_tasks", "without_data"),
+        "harness.evaluation.lm_tasks",
     ),
     **dict.fromkeys(("Source", "drawing_from"), "harness.evaluation.items"),
     **dict.fromkeys(

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.compose import compose, config_dir, explain, publish
+from harness.compose.arguments import SEARCH, job_overrides, publish_file, standing
 from harness.compose.hydra import CONFIG_NAME
 
 RUN_HELP = """usage: harness run KEY=VALUE ...
@@ -34,6 +35,7 @@ How it runs, which changes no result: hydra.sweeper.workers=2 (stages at a time)
 .total_memory=16000000000 (bytes that stages beside each other may take), .retry=failed (run again what
 ended so; oom, timeout, lost, all)."""
 
+MULTIRUN = "hydra.mode=MULTIRUN"
 _SHOWS_ONLY = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--shell-completion", "-sc")
 
 
@@ -60,11 +62,14 @@ def through_hydra(arguments: Sequence[str]) -> int:
     from omegaconf.errors import OmegaConfBaseException
 
     publish()
+    arguments = standing(arguments)
+    for text in arguments:
+        publish_file(text)
     flags = [text for text in arguments if text.startswith("-")]
     overrides = [text for text in arguments if not text.startswith("-")]
-    multirun = "-m" in flags or "--multirun" in flags
+    multirun = "-m" in flags or "--multirun" in flags or MULTIRUN in overrides
     if not multirun and not any(flag.partition("=")[0] in _SHOWS_ONLY for flag in flags):
-        compose(_without_values_of_flags(arguments))  # refuses before Hydra does, and says why
+        compose(job_overrides(_without_values_of_flags(arguments)))  # refuses before Hydra does, and says why
     if "COMP_LINE" in os.environ:  # completing a word: Hydra knows no subcommands
         os.environ["COMP_LINE"] = re.sub(r"^(\S+) (?:run|sweep|plan) ", r"\1 ", os.environ["COMP_LINE"])
     codes: list[int] = []
@@ -88,7 +93,9 @@ def _task(config: Any) -> int:
 
     from harness.commands.sweep import run as run_cell
 
-    return int(run_cell(list(HydraConfig.get().overrides.task)) or 0)
+    given = HydraConfig.get().overrides
+    search = [text for text in given.hydra if text.startswith(SEARCH)]
+    return int(run_cell([*given.task, *search]) or 0)
 
 
 def _without_values_of_flags(arguments: Sequence[str]) -> list[str]:

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from harness.errors import IncompatibleError
 from harness.ops.extension import RotarySet, rotary_sets
-from harness.ops.rotary import cos_sin, rotate_pairs
 from harness.ops.growing_cache import GrowingCache
+from harness.ops.rotary import cos_sin, rotate_pairs
 from harness.ops.sink_cache import SinkCache
 
 NAME = "harness_context"

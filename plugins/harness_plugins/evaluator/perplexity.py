@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +49,10 @@ class Perplexity(Evaluator):
                 raise ConfigError(f"evaluator.perplexity.split={self.split} must be validation or test")
 
     config: Config
+
+    @classmethod
+    def metrics(cls, config: Any, task: str) -> Sequence[str]:
+        return ("bits_per_byte", "loss")
 
     @classmethod
     def trial(cls) -> Any:

@@ -1,6 +1,7 @@
 """Win rate: how often a judge prefers the model's answers to a baseline's."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,10 @@ class WinRate(Evaluator):
     @classmethod
     def trial(cls) -> Any:
         return cls.Config(max_prompts=6, max_new_tokens=8)
+
+    @classmethod
+    def metrics(cls, config: Any, task: str) -> Sequence[str]:
+        return ("win_rate",)
 
     def evaluate(self, task: str, subject: Subject) -> Evaluation:
         import pandas as pd

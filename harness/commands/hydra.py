@@ -37,6 +37,7 @@ ended so; oom, timeout, lost, all)."""
 
 MULTIRUN = "hydra.mode=MULTIRUN"
 _SHOWS_ONLY = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--shell-completion", "-sc")
+"""Flags of Hydra that run nothing."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -70,6 +71,8 @@ def through_hydra(arguments: Sequence[str]) -> int:
     multirun = "-m" in flags or "--multirun" in flags or MULTIRUN in overrides
     if not multirun and not any(flag.partition("=")[0] in _SHOWS_ONLY for flag in flags):
         compose(job_overrides(_without_values_of_flags(arguments)))  # refuses before Hydra does, and says why
+    if any(flag.partition("=")[0] in ("--cfg", "-c") for flag in flags):
+        arguments = _as_it_runs(arguments)
     if "COMP_LINE" in os.environ:  # completing a word: Hydra knows no subcommands
         os.environ["COMP_LINE"] = re.sub(r"^(\S+) (?:run|sweep|plan) ", r"\1 ", os.environ["COMP_LINE"])
     codes: list[int] = []
@@ -87,6 +90,23 @@ def through_hydra(arguments: Sequence[str]) -> int:
     return max(codes, default=0)
 
 
+def _as_it_runs(arguments: Sequence[str]) -> list[str]:
+    """The arguments with everything that the first cell is run with, for `--cfg` to show.
+
+    Beside what was typed: the levels and the seed of that cell, options of its methods, bounds of its scale
+    """
+    from harness.plan.grammar import value_text
+    from harness.plan.make import make_plan
+    from harness.store import Store
+
+    plain = job_overrides(_without_values_of_flags(arguments))
+    others = [text for text in arguments if text not in plain and text not in ("--multirun", "-m", MULTIRUN)]
+    cell = make_plan(plain, store=Store()).first.cells[0].cell
+    given = {text.partition("=")[0] for text in cell.overrides}
+    own = [f"{key}={value_text(value)}" for key, value in cell.settled().items() if key not in given]
+    return [*others, *cell.overrides, *own]
+
+
 def _task(config: Any) -> int:
     """What Hydra runs: one cell, or one worker of a sweep that was planned before."""
     from hydra.core.hydra_config import HydraConfig
@@ -100,7 +120,18 @@ def _task(config: Any) -> int:
 
 def _without_values_of_flags(arguments: Sequence[str]) -> list[str]:
     """The overrides among arguments; `--config-dir DIR` and its like take the word that follows."""
-    takes = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p")
+    takes = (
+        "--config-dir",
+        "-cd",
+        "--config-path",
+        "-cp",
+        "--config-name",
+        "-cn",
+        "--package",
+        "-p",
+        "--cfg",
+        "-c",
+    )
     return [
         text
         for i, text in enumerate(arguments)

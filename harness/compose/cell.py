@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from harness.axes import MODEL_AXES
 from harness.compose.experiment import Experiment
 from harness.compose.schema import EXPERIMENT_KEYS, Root, model_options, mounted_axes, stage_axes, stage_key
-from harness.compose.settle import settle, typed_keys
+from harness.compose.settle import option_keys, settle, typed_keys
 from harness.compose.typed import instance
 from harness.errors import ConfigError, ImpossibleValueError, UnknownNameError
 from harness.method import CellView, Choice, Problem
@@ -109,6 +109,11 @@ class Cell(CellView):
             if key in own or not (key in axes or (key.endswith("s") and key[:-1] in axes))
         }
         return instance(kind, values, where=stage_key(stage))
+
+    def settled(self) -> dict[str, Any]:
+        """What was set beside the overrides: options where a method is chosen, bounds, stages; by key."""
+        keys = [*option_keys(self._raw), *self._raw["at_most"], "stages", "seed_from"]
+        return {key: value for key in keys if (value := _at(self.config, key)) is not MISSING}
 
     def model_path(self) -> str | None:
         """Directory or name of the pretrained model; None where the cell builds its own."""
@@ -250,6 +255,15 @@ class Cell(CellView):
             else:
                 content.setdefault(axis, None)
         return content
+
+
+def _at(config: Any, key: str) -> Any:
+    """The value of a dotted key; MISSING where this cell has no such option."""
+    for name in key.split("."):
+        if not isinstance(config, Mapping) or name not in config:
+            return MISSING
+        config = config[name]
+    return config
 
 
 def _builds(stage: str) -> bool:

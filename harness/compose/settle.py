@@ -37,6 +37,19 @@ def typed_keys(overrides: Collection[str]) -> frozenset[str]:
     return frozenset(text.partition("=")[0].lstrip("+~") for text in overrides)
 
 
+def option_keys(raw: Mapping[str, Any]) -> list[str]:
+    """Config keys of the options that `where_chosen` sets at the root of a config."""
+    found = []
+    for key in raw["where_chosen"]:
+        axis, name, option = _parts(key)
+        node = raw.get(axis) or {}
+        if registry().axes[axis].many:
+            found += [key] if name in node else []
+        elif node.get("method") == name:
+            found.append(f"{axis}.{option}")
+    return found
+
+
 def _is_typed(block: str, key: str, typed: Collection[str]) -> bool:
     """Whether an option, or a mapping that holds it, was typed."""
     if block == "where_chosen":

@@ -73,8 +73,6 @@ from harness.axes.tracker import Tracker as Tracker
 from harness.data.checks import check as check
 from harness.data.checks import share_met as share_met
 from harness.data.checks import violated as violated
-from harness.data.reading import files_at as files_at
-from harness.data.reading import hash_files as hash_files
 from harness.data.reading import plain_bytes as plain_bytes
 from harness.data.reading import read_rows as read_rows
 from harness.data.reading import read_text as read_text
@@ -96,10 +94,15 @@ from harness.errors import PluginError as PluginError
 from harness.errors import TaskError as TaskError
 from harness.evaluation.answers import Answers as Answers
 from harness.evaluation.answers import answer as answer
+from harness.evaluation.answers import greedy_tokens as greedy_tokens
 from harness.evaluation.controls import Controls as Controls
+from harness.evaluation.endpoint import Endpoint as Endpoint
+from harness.evaluation.endpoint import EndpointError as EndpointError
+from harness.evaluation.endpoint import missing_key as missing_key
 from harness.evaluation.hardware import hardware as hardware
 from harness.evaluation.items import Source as Source
 from harness.evaluation.items import drawing_from as drawing_from
+from harness.evaluation.length_control import length_controlled as length_controlled
 from harness.evaluation.lm_run import quiet as quiet
 from harness.evaluation.lm_run import run_tasks as run_tasks
 from harness.evaluation.lm_tasks import find_task as find_task
@@ -108,7 +111,9 @@ from harness.evaluation.lm_tasks import is_cached as is_cached
 from harness.evaluation.lm_tasks import load_task as load_task
 from harness.evaluation.lm_tasks import own_metrics as own_metrics
 from harness.evaluation.lm_tasks import own_tasks as own_tasks
+from harness.evaluation.lm_tasks import task_files as task_files
 from harness.evaluation.lm_tasks import without_data as without_data
+from harness.evaluation.prompts import PROMPT_FILES as PROMPT_FILES
 from harness.evaluation.prompts import read_items as read_items
 from harness.evaluation.scoring import LikelihoodScorer as LikelihoodScorer
 from harness.evaluation.scoring import ScoreRequest as ScoreRequest
@@ -135,6 +140,7 @@ from harness.ops.gradients import clip_gradients as clip_gradients
 from harness.ops.growing_cache import GrowingCache as GrowingCache
 from harness.ops.linear import chunked_linear as chunked_linear
 from harness.ops.linear import parallel_linear as parallel_linear
+from harness.ops.norms import rms_norm as rms_norm
 from harness.ops.packing import pack_codes as pack_codes
 from harness.ops.packing import packed_width as packed_width
 from harness.ops.packing import unpack_codes as unpack_codes
@@ -144,6 +150,9 @@ from harness.ops.rotary import cos_sin as cos_sin
 from harness.ops.rotary import inverse_frequencies as inverse_frequencies
 from harness.ops.rotary import rotate_pairs as rotate_pairs
 from harness.ops.state_cache import StateCache as StateCache
+from harness.paths import files_at as files_at
+from harness.paths import listed as listed
+from harness.paths import path_ref as path_ref
 from harness.report.frames import records as records
 from harness.spec import ModelSpec as ModelSpec
 from harness.training.measure import PeakTracker as PeakTracker

@@ -61,6 +61,10 @@ class DataError(HarnessError):
     """Input data that cannot be read as what it should be."""
 
 
+class ChangedError(DataError):
+    """A file is not what it was when the plan was made; trying again, with a new plan, may go well."""
+
+
 class TaskError(HarnessError):
     """An evaluation task that does not exist or cannot be had."""
 

@@ -27,6 +27,7 @@ from harness.run.record import look_before
 from harness.run.resources import Options
 from harness.run.worker import Terminated, Worker, preload
 from harness.store import Store
+from harness.store.records import sweep_dir
 
 __all__ = ["Hydra", "multirun", "options", "run", "sweep"]
 FULL_EXIT = 75
@@ -204,6 +205,9 @@ def prepare_environment(made: Plan) -> None:
     """Libraries' telemetry off; no network where the scale promises none. Set before anything is imported."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    os.environ["OPENBLAS_NUM_THREADS"] = (
+        "1"  # numpy's own: read once, when it is loaded, before stages share it
+    )
     if all(cell.cell.offline for cell in made.cells):
         for name in _OFFLINE:
             os.environ.setdefault(name, "1")
@@ -225,7 +229,7 @@ def print_outcomes(made: Plan, outcomes: Sequence[Outcome]) -> None:
     again = [status for status in STATUSES if counts[status] and status not in ("ok", "incompatible")]
     if again:
         lines.append(f"The same command does not try these again; hydra.sweeper.retry={','.join(again)} does")
-    for line in (*lines, f"Records: {made.graph.store.root / 'records' / made.name}"):
+    for line in (*lines, f"Records: {sweep_dir(made.graph.store.root, made.name)}"):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 

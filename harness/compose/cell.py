@@ -24,10 +24,10 @@ from harness.nodes import plain
 from harness.registry import registry
 from harness.spec import ModelSpec
 
-NOT_RESULT = (*EXPERIMENT_KEYS, "tracker", "device", "scale", "where_chosen", "at_most")
-"""Root keys that do not determine what a cell yields."""
+NOT_RESULT = (*EXPERIMENT_KEYS, "tracker", "device", "scale", "where_chosen", "at_most", "threads")
+"""Root keys that do not determine what a cell yields; every stage states its own threads."""
 
-OFFLINE = ("smoke", "mini")
+OFFLINE = ("smoke", "mini", "real")
 """Scales that need no network, unless HF_HUB_OFFLINE says otherwise."""
 
 ROOT_KEYS = (*(f.name for f in fields(Root)), "model")
@@ -60,6 +60,7 @@ class Cell(CellView):
         self.seed, self.base_seed = int(raw["seed"]), int(raw["base_seed"])
         self.seed_from: str | None = raw["seed_from"]
         self.device: str = plain(raw["device"])
+        self.threads = _threads(raw["threads"], "") or 1
         told = os.environ.get("HF_HUB_OFFLINE", str(raw["scale"] in OFFLINE))
         self.offline = told.upper() in ("1", "ON", "YES", "TRUE")
         raw["name"] = raw["name"] or experiment
@@ -98,7 +99,9 @@ class Cell(CellView):
         return tuple(chosen[name] for name in picked)
 
     def stage_config(self, stage: str) -> Any:
-        """The typed options of a stage; `instruct@chat` takes those of `instruct` it does not state."""
+        """The typed options of a stage; `instruct@chat` takes those of `instruct` it does not state, and each
+        the root's threads.
+        """
         kind = registry().stage(stage).Config
         own = {f.name for f in fields(kind)}
         axes = set(stage_axes(stage))
@@ -108,6 +111,8 @@ class Cell(CellView):
             for key, value in raw.items()
             if key in own or not (key in axes or (key.endswith("s") and key[:-1] in axes))
         }
+        if "threads" in own:
+            values["threads"] = _threads(values.get("threads"), stage_key(stage)) or self.threads
         return instance(kind, values, where=stage_key(stage))
 
     def settled(self) -> dict[str, Any]:
@@ -119,6 +124,11 @@ class Cell(CellView):
         """Directory or name of the pretrained model; None where the cell builds its own."""
         path = self._raw["model"]["path"]
         return None if path is None else str(path)
+
+    def model_fetch(self) -> str:
+        """The command that brings the file at `model_path`, where the preset names one."""
+        fetch = self._raw["model"]["fetch"]
+        return "" if fetch is None else f"harness fetch {fetch['preset']}"
 
     def imports_model(self) -> bool:
         """Whether a pretrained model is imported into the composable transformer."""
@@ -203,6 +213,8 @@ class Cell(CellView):
                 config[key] = self._checked(key, partial(self._canonical_axis, key))
             elif key in stages:
                 config[key] = self._checked(key, partial(self._canonical_stage, stages[key]))
+            elif key == "model":
+                config[key] = {k: v for k, v in plain(value).items() if k != "fetch"}
             elif key in ROOT_KEYS:
                 config[key] = plain(value)
             else:
@@ -272,6 +284,17 @@ def _builds(stage: str) -> bool:
     if kind is None:
         return False  # refused by name, with all stages that exist
     return kind.produces == "tokenizer" or (kind.produces == "model" and "model" not in kind.needs)
+
+
+def _threads(value: Any, where: str) -> int | None:
+    """A number of threads; None where none is stated.
+
+    Raises: ConfigError for a number that cannot work
+    """
+    if isinstance(value, int) and value < 1:
+        name = f"{where}.threads" if where else "threads"
+        raise ConfigError(f"{name}={value} must be at least 1; it is the same on every machine, as a key is")
+    return value  # type: ignore[no-any-return]
 
 
 def _with_name(choice: Choice) -> dict[str, Any]:

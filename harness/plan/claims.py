@@ -1,12 +1,15 @@
 """The grammar of claims: what the literature says, as an experiment states it.
 
-    claim  = term relation term [offset]
-    term   = metric [ "[" factor "=" level { "," factor "=" level } "]" ]
+    claim  = side relation side [offset]
+    side   = term | "(" term "-" term ")" [ levels ]
+    term   = metric [ levels ]
+    levels = "[" factor "=" level { "," factor "=" level } "]"
     relation = "<" | "<=" | "=" | ">=" | ">"
     offset = ("+" | "-" | "+-") number
 
-`+- number` after `=` is a tolerance: without one, equality can be refuted but never confirmed. Metrics
-and levels with spaces may be quoted. A term is averaged over the factors it does not name.
+`(a - b)[x] < (a - b)[y]` compares differences: whether an effect depends on another factor. `+- number`
+after `=` is a tolerance: without one, equality can be refuted but never confirmed. Metrics and levels with
+spaces may be quoted. A term is averaged over the factors it does not name.
 """
 
 from __future__ import annotations
@@ -22,10 +25,12 @@ TOKEN = re.compile(
     r"""\s*(?:
       (?P<relation><=|>=|<|>|=)
     | (?P<offset>\+-|\+|-(?=\s*[0-9.]))
+    | (?P<minus>-)
     | (?P<bracket>[\[\],])
+    | (?P<paren>[()])
     | "(?P<quoted>[^"]*)"
     | (?P<number>[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?(?=\s*$))
-    | (?P<word>[^\s\[\],=<>"+][^\[\],=<>"+]*)
+    | (?P<word>[^\s\[\],=<>"+()][^\[\],=<>"+()]*?)(?=\s+-|\s*[\[\],=<>"+()]|\s*$)
     )""",
     re.VERBOSE,
 )
@@ -42,14 +47,41 @@ class Term:
         inside = ", ".join(f"{f}={v}" for f, v in self.where.items())
         return self.metric + (f"[{inside}]" if inside else "")
 
+    def at(self, levels: Mapping[str, str], claim: str) -> Term:
+        """The term at further levels.
+
+        Raises: ConfigError where it names another level of one of these factors
+        """
+        for factor, level in levels.items():
+            if self.where.get(factor, level) != level:
+                raise ConfigError(
+                    f"Claim '{claim}': {factor} is {self.where[factor]} inside and {level} outside ( )"
+                )
+        return Term(metric=self.metric, where={**self.where, **levels})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """A term, or the difference of two."""
+
+    first: Term
+    minus: Term | None = None
+
+    def __str__(self) -> str:
+        return str(self.first) if self.minus is None else f"({self.first} - {self.minus})"
+
+    def terms(self, sign: float) -> list[tuple[float, Term]]:
+        """Its terms with their weights in the claim."""
+        return [(sign, self.first)] + ([(-sign, self.minus)] if self.minus else [])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
     """`left relation right + offset`, or `left = right +- tolerance`."""
 
-    left: Term
+    left: Side
     relation: str
-    right: Term
+    right: Side
     offset: float = 0.0
     tolerance: float = 0.0
 
@@ -57,6 +89,10 @@ class Claim:
         sign = f" +- {self.tolerance:g}" if self.tolerance else ""
         sign = f" {'+' if self.offset > 0 else '-'} {abs(self.offset):g}" if self.offset else sign
         return f"{self.left} {self.relation} {self.right}{sign}"
+
+    def terms(self) -> list[tuple[float, Term]]:
+        """Left minus right."""
+        return [*self.left.terms(1.0), *self.right.terms(-1.0)]
 
 
 class Parser:
@@ -68,9 +104,9 @@ class Parser:
         self.at = 0
 
     def claim(self) -> Claim:
-        left = self.term()
+        left = self.side()
         relation = self.take("relation", "one of < <= = >= >")
-        right = self.term()
+        right = self.side()
         sign, number = "", 0.0
         if self.kind == "offset":
             sign = self.take("offset", "+, - or +-")
@@ -83,8 +119,22 @@ class Parser:
         offset = {"-": -number, "+": number}.get(sign, 0.0)
         return Claim(left=left, relation=relation, right=right, offset=offset, tolerance=tolerance)
 
+    def side(self) -> Side:
+        if (self.kind, self.value) != ("paren", "("):
+            return Side(first=self.term())
+        self.at += 1
+        first = self.term()
+        self.take("minus", "- and a second term")
+        second = self.term()
+        if self.take("paren", ")") != ")":
+            raise self.error(")")
+        shared = self.levels()
+        return Side(first=first.at(shared, self.text), minus=second.at(shared, self.text))
+
     def term(self) -> Term:
-        metric = self.name("a metric")
+        return Term(metric=self.name("a metric"), where=self.levels())
+
+    def levels(self) -> dict[str, str]:
         where: dict[str, str] = {}
         if self.kind == "bracket" and self.value == "[":
             self.at += 1
@@ -95,7 +145,7 @@ class Parser:
                 where[factor] = self.name("a level")
                 if self.take("bracket", ", or ]") == "]":
                     break
-        return Term(metric=metric, where=where)
+        return where
 
     @property
     def kind(self) -> str:
@@ -121,7 +171,8 @@ class Parser:
         found = f"'{self.value}'" if self.kind != "end" else "its end"
         return ConfigError(
             f"Claim '{self.text}': expected {wanted} at {found}; "
-            "the form is metric[factor=level, ...] < metric[factor=level, ...] + number"
+            "the form is metric[factor=level, ...] < metric[factor=level, ...] + number, "
+            "where (metric[...] - metric[...])[factor=level] may stand for either side"
         )
 
 
@@ -158,12 +209,14 @@ def parse(text: str) -> Claim:
 
 
 def stated(raw: Mapping[str, Any] | str) -> dict[str, Any]:
-    """A claim's entry as a mapping of `says`, `source` and `finding`.
+    """A claim's entry as a mapping of `says`, `source`, `finding` and `answers`.
 
     Raises: ConfigError for anything else
     """
     given = {"says": raw} if isinstance(raw, str) else dict(raw) if isinstance(raw, Mapping) else {}
-    unknown = set(given) - {"says", "source", "finding"}
+    unknown = set(given) - {"says", "source", "finding", "answers"}
     if unknown or "says" not in given:
-        raise ConfigError(f"claims: {raw} must have `says` and may have `source` and `finding`, no more")
+        raise ConfigError(
+            f"claims: {raw} must have `says` and may have `source`, `finding` and `answers`, no more"
+        )
     return given

@@ -15,6 +15,7 @@ from harness.axes.alignment import Needs
 from harness.compose import Cell
 from harness.errors import ConfigError, IncompatibleError
 from harness.method import Choice
+from harness.model.pattern import every_choice
 from harness.plan.estimate import ALL, Cost, Scored, Size, training_cost
 from harness.plan.graph import Node
 from harness.plan.plan import Plan
@@ -369,7 +370,8 @@ def longest_sequence(node: Node) -> int:
     context, spec = node.choices.get("context"), node.cell.spec()
     assert isinstance(context, Choice)
     assert spec is not None
-    return round(spec.max_length * float(context.config.factor))
+    extends: Any = context.method
+    return int(extends.extended(context.config, spec.max_length))
 
 
 def _method(node: Node, axis: str) -> str:
@@ -400,10 +402,11 @@ def _state_bytes(node: Node, model: Any, adapters: int | None) -> float | None:
 
 def _keeps_scores(node: Node) -> bool:
     """Whether its attention or its positions keep something for each pair of tokens."""
-    chosen = (node.choices.get(axis) or node.cell.choice(axis) for axis in ("attention", "position"))
-    return any(
-        getattr(choice.method, "keeps_scores", False) for choice in chosen if isinstance(choice, Choice)
-    )
+    spec = node.cell.spec()
+    shape = {axis: node.choices.get(axis) or node.cell.choice(axis) for axis in MODEL_AXES}
+    chosen = {axis: choice for axis, choice in shape.items() if isinstance(choice, Choice)}
+    of_layers = [] if spec is None else every_choice(spec, chosen)
+    return any(getattr(choice.method, "keeps_scores", False) for choice in (*chosen.values(), *of_layers))
 
 
 def _sequences_at_once(node: Node) -> float:

@@ -50,12 +50,12 @@ def check_claims(experiment: Experiment, found: Sequence[Factor], cells: Iterabl
     notes = []
     for raw in experiment.claims:
         claim = parse(str(stated(raw)["says"]))
-        for term in (claim.left, claim.right):
+        for _, term in claim.terms():
             _refuse_unknown(term.where, known, where=f"claim '{claim}'")
             if _is_fact(term.metric) or _measured(term.metric, chosen):
                 continue
             every: dict[str, Any] = {**dict.fromkeys(registry().methods("evaluator")), **chosen}
-            if not _measured(term.metric, every):
+            if not _measured(term.metric, every, guess=False):
                 names = sorted({full for full, _ in _metrics(every)})
                 raise UnknownNameError(what=f"metric (in claim '{claim}')", name=term.metric, known=names)
             notes.append(f"claim '{claim}' stays undecided: no chosen evaluator measures {term.metric}")
@@ -84,14 +84,17 @@ def _is_fact(reference: str) -> bool:
     return bool(rest) and stage.partition("@")[0] in registry().stages
 
 
-def _measured(reference: str, evaluators: Mapping[str, Any]) -> bool:
-    """Whether an evaluator with these options (None: its own) reports a metric of that name."""
+def _measured(reference: str, evaluators: Mapping[str, Any], *, guess: bool = True) -> bool:
+    """Whether an evaluator with these options (None: its own) reports a metric of that name.
+
+    `guess` says yes where only the run tells what a task's metrics are
+    """
     for full, is_open in _metrics(evaluators):
         parts = full.split(".")
         tails = [".".join(parts[i:]) for i in range(len(parts))]
         if reference in tails or any(reference.startswith(f"{tail}.") for tail in tails):
             return True
-        if is_open and "." not in reference:
+        if guess and is_open and "." not in reference:
             return True
     return False
 

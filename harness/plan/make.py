@@ -22,6 +22,7 @@ from harness.plan.placing import place
 from harness.plan.plan import Plan, PlannedCell, counted
 from harness.plan.tune import make_tuning
 from harness.store import Store
+from harness.store.records import TRIALS, sweep_name
 
 KEPT = ("experiment", "scale", "hydra.searchpath")
 """Overrides that say which experiment is meant, and where it lies."""
@@ -65,7 +66,7 @@ def make_plan(
     assembler.foresee(item.overrides for item in planned)
     graph = Graph(store, places_nodes=places_nodes)
     made = Plan(
-        name=experiment.name or _derived_name(found),
+        name=_name(experiment, found),
         arguments=tuple(arguments),
         experiment=experiment,
         factors=found,
@@ -103,6 +104,19 @@ def _refuse_impossible(made: Sequence[PlannedCell]) -> None:
     """
     if made and not any(cell.keys for cell in made):
         raise ConfigError(made[0].problems[0].message)
+
+
+def _name(experiment: Experiment, found: Sequence[Factor]) -> str:
+    """The sweep's name: the experiment's, or one made of what varies.
+
+    Raises: ConfigError for what is no name
+    """
+    name = sweep_name(experiment.name or _derived_name(found))
+    if name.endswith(TRIALS):
+        raise ConfigError(
+            f"name={name}: the records of a sweep's trials stand under such a name; use another"
+        )
+    return name
 
 
 def _experiment(base: Sequence[str], load: Load) -> Experiment:

@@ -51,11 +51,10 @@ def _asks(graph: Graph, cell: Cell) -> tuple[tuple[str, ...], tuple[Problem, ...
 
 
 def _check(graph: Graph, cells: dict[str, PlannedCell]) -> None:
-    """Note the problems of every cell; one whose stages are all in the store has been proven to work."""
+    """Note the problems of every cell, whatever the store holds: it must not decide what is valid."""
     for name, planned in cells.items():
-        if any(graph.store.find(key) is None for key in planned.keys):
-            found = (*problems(planned.cell), *_unplaced(graph, planned))
-            cells[name] = replace(planned, problems=found)
+        found = (*problems(planned.cell), *_unplaced(graph, planned))
+        cells[name] = replace(planned, problems=found)
 
 
 def _unplaced(graph: Graph, planned: PlannedCell) -> Iterator[Problem]:

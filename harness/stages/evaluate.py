@@ -79,9 +79,15 @@ class Evaluate(Stage):
     def run(self, work: Work) -> dict[str, Any]:
         chosen = _evaluator(work.part, work.choices)
         subject = load_subject(work, work.inputs["model"], max_length=work.config.max_length)
-        baseline = work.inputs.get("evaluator.baseline")
-        if baseline is not None:
-            subject.baseline = partial(load_subject, work, baseline, max_length=work.config.max_length)
+        prefix = f"evaluator.{chosen.method.name}."
+        named = {name.removeprefix(prefix): a for name, a in work.inputs.items() if name.startswith(prefix)}
+        subject.models = {
+            option: partial(load_subject, work, artifact, max_length=work.config.max_length)
+            for option, artifact in named.items()
+        }
+        subject.names = {option: artifact.key for option, artifact in named.items()}
+        subject.baseline = subject.models.get("baseline")
+        subject.cache = work.cache
         subject.out = work.out
         found = chosen.build().evaluate(work.part.partition(".")[2], subject)
         metrics = [{"evaluator": chosen.method.name, **asdict(metric)} for metric in found.metrics]
@@ -172,6 +178,7 @@ def _judge(work: Work, choice: Any) -> Judge | None:
     if choice is None:
         return None
     judge: Judge = choice.build()
+    judge.kept = work.checkpoints / "verdicts.jsonl"
     if any(option.metadata.get("model_ref") for option in fields(choice.config)):
         judge.scorers = {
             name.rpartition(".")[2]: load_scorer(artifact, work.load, device=work.device)

@@ -135,7 +135,7 @@ def test_estimates_are_within_15_percent_of_a_run(
 ) -> None:
     store = Store(tmp_path / "store")
     arguments = ["scale=smoke", "corpus.max_bytes=300000", "evaluator=[]", "quantizer=none", *chosen]
-    assert sweep(arguments, Options(threads=1), store=store) == 0
+    assert sweep(arguments, Options(), store=store) == 0
     made = make_plan(arguments, store=store)
     costs = Costs(made)
     compared: Counter[str] = Counter()

@@ -320,6 +320,25 @@ def test_a_model_reference_becomes_a_node_of_the_graph(store: Store) -> None:
     assert baseline.key not in plan.cells[0].keys
 
 
+def test_a_full_store_does_not_make_a_cell_valid(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    idle = [*SMALL, "stages=[corpus,tokenizer,tokens,pretrain,evaluate]", "peft=lora,dora"]
+    before = [cell.refused for cell in make_plan(idle, store=store).cells]
+    assert all("peft" in reason and "changes nothing" in reason for reason in before)
+    monkeypatch.setattr(Store, "find", lambda self, key: object())  # all stages are there
+    assert [cell.refused for cell in make_plan(idle, store=store).cells] == before
+
+
+def test_threads_are_in_the_key_and_follow_from_nothing_but_the_options(store: Store) -> None:
+    plan = make_plan([*SMALL, "optimizer=adamw,lion"], store=store)
+    alone = make_plan([*SMALL, "optimizer=lion"], store=store)
+    assert alone.cells[0].keys == plan.cells[1].keys
+    two = make_plan([*SMALL, "optimizer=lion", "pretrain.threads=2"], store=store)
+    stages = [node.stage for node in map(plan.graph.nodes.get, plan.cells[1].keys) if node is not None]
+    same = [a == b for a, b in zip(alone.cells[0].keys, two.cells[0].keys, strict=True)]
+    assert same == [stage in ("corpus", "tokenizer", "tokens") for stage in stages]
+    assert {node.threads for node in two.graph.nodes.values()} == {1, 2}
+
+
 def test_a_missing_input_is_explained(store: Store) -> None:
     with pytest.raises(ConfigError, match=r"needs .*which no earlier stage"):
         make_plan([*SMALL, "stages=[pretrain]"], store=store)

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from harness import (
+    PROMPT_FILES,
     ConfigError,
     Evaluation,
     Evaluator,
@@ -22,6 +23,7 @@ from harness import (
     answer,
     hardware,
     hookimpl,
+    path_ref,
     read_items,
     share_met,
 )
@@ -52,7 +54,7 @@ class Generation(Evaluator):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Evaluator.Config):
-        prompts: str = "instructions"
+        prompts: str = path_ref("instructions", suffixes=PROMPT_FILES, or_name=True)
         """A skill whose test items are asked, `documents` (their beginnings), or a JSON (lines) file."""
         max_prompts: int = 32
         """Prompts, from the start."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -17,6 +18,7 @@ from harness import (
     Subject,
     TaskError,
     hookimpl,
+    path_ref,
 )
 
 
@@ -50,9 +52,9 @@ class LmEval(Evaluator):
         """Seed of the examples that are drawn; 1234 is lm-eval's own."""
         answers: str = "lm_eval"
         """How choices after a template are encoded: `lm_eval`, or `as_trained`, apart from the prompt."""
-        include_path: str = ""
+        include_path: str = path_ref(folder=True)
         """Folder with task YAML of your own."""
-        data_files: dict[str, Any] = field(default_factory=dict)
+        data_files: dict[str, Any] = path_ref(dict)
         """Task -> {split: local JSON or JSON lines file}, in place of the task's data set."""
         trust: bool = False
         """Whether YAML in include_path may run Python code of its own."""
@@ -95,9 +97,20 @@ class LmEval(Evaluator):
         return replace(config, tasks=[task], data_files=files)
 
     @classmethod
+    def reads(cls, config: Any) -> dict[str, Path]:
+        from harness import task_files
+
+        found: dict[str, Path] = {}
+        for task in config.tasks if config.include_path else ():
+            found |= task_files(task, include_path=config.include_path)
+        return found
+
+    @classmethod
     def check(cls, config: Any, cell: Any, meta_model: nn.Module | None) -> Iterable[Problem]:
         from harness import find_task, hub_data, is_cached, without_data
 
+        if config.include_path and not Path(config.include_path).expanduser().is_dir():
+            return  # said of every option that names files
         for task in config.tasks:
             try:
                 path = find_task(task, include_path=config.include_path)

@@ -83,7 +83,17 @@ _PUBLIC = {
     **dict.fromkeys(("Evaluator", "Evaluation", "Metric", "Subject"), "harness.axes.evaluator"),
     **dict.fromkeys(("LikelihoodScorer", "ScoreRequest", "rolling"), "harness.evaluation.scoring"),
     **dict.fromkeys(
-        ("count_items", "find_task", "hub_data", "is_cached", "load_task", "task_files", "without_data"),
+        (
+            "count_items",
+            "find_task",
+            "hub_data",
+            "is_cached",
+            "load_task",
+            "own_metrics",
+            "own_tasks",
+            "task_files",
+            "without_data",
+        ),
         "harness.evaluation.lm_tasks",
     ),
     **dict.fromkeys(("Source", "drawing_from"), "harness.evaluation.items"),

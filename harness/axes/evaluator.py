@@ -65,6 +65,16 @@ class Evaluator(Method):
         return (cls.name,)
 
     @classmethod
+    def known_tasks(cls) -> Sequence[str]:
+        """Tasks that it has, asked for or not, so that a claim about one is no misspelt name."""
+        return ()
+
+    @classmethod
+    def metrics(cls, config: Any, task: str) -> Sequence[str] | None:
+        """Names of what it measures of a task, before it runs; None where only the run tells."""
+        return None
+
+    @classmethod
     def trial(cls) -> Any:
         """Options under which suites measure a tiny model in a second."""
         return cls.Config()

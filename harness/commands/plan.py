@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from harness.commands.sweep import check_layout
 from harness.commands.table8 import print_table8
+from harness.compose.arguments import job_overrides, standing
 from harness.plan.costs import Costs
 from harness.plan.estimate import Cost
 from harness.plan.files import flat
 from harness.plan.make import make_plan
 from harness.plan.plan import Plan, PlannedCell
 from harness.registry import registry
-from harness.run.launch import NODES_LAUNCHER, job_overrides
+from harness.run.launch import NODES_LAUNCHER
 from harness.run.machine import available_memory
 from harness.store import Store
 
@@ -55,8 +57,9 @@ def main(arguments: Sequence[str]) -> int:
     if "--table8" in arguments:
         print_table8()
         return 0
-    asked = [text for text in arguments if text not in FLAGS]
+    asked = standing([text for text in arguments if text not in FLAGS])
     made = make_plan(job_overrides(asked), store=Store(), places_nodes=NODES_LAUNCHER in asked)
+    check_layout(made)
     costs = Costs(made.first, probe=available_memory() if "--probe" in arguments else 0)
     code = NOTHING_RUNS if all(cell.refused for cell in made.first.cells) else 0
     if "--json" in arguments:

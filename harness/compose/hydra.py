@@ -12,6 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from harness.compose import explain
+from harness.compose.arguments import experiment_name, publish_file, standing
 from harness.compose.cell import Cell
 from harness.compose.publish import publish
 from harness.compose.settle import typed_keys
@@ -38,7 +39,7 @@ def compose(overrides: Sequence[str] = ()) -> Cell:
     return Cell(
         node,
         overrides=tuple(overrides),
-        experiment=choices.get("experiment") or "",
+        experiment=experiment_name(choices.get("experiment")),
         typed=typed_keys(overrides),
     )
 
@@ -49,6 +50,9 @@ def load(overrides: Sequence[str] = ()) -> tuple[DictConfig, dict[str, str | Non
     Raises: ConfigError or PluginError, translated from Hydra's
     """
     publish()
+    overrides = standing(overrides)
+    for text in overrides:
+        publish_file(text)
     explain.check(overrides)
     try:
         return _load(overrides)
@@ -56,13 +60,23 @@ def load(overrides: Sequence[str] = ()) -> tuple[DictConfig, dict[str, str | Non
         explain.explain(error, overrides, _choices_alone(overrides))
 
 
-def _load(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str | None]]:
+def options_of(group: str) -> list[str]:
+    """What can be chosen in a config group."""
+    publish()
+    with _initialized():
+        return sorted(GlobalHydra.instance().config_loader().get_group_options(group))
+
+
+def _initialized() -> contextlib.AbstractContextManager[object]:
+    """Hydra ready to compose: as `hydra.main` made it, whose search path holds, else with our configs."""
+    if GlobalHydra.instance().is_initialized():
+        return contextlib.nullcontext()
     directory = str(config_dir())
-    if GlobalHydra.instance().is_initialized():  # within hydra.main, whose search path holds
-        context: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
-    else:
-        context = hydra.initialize_config_dir(config_dir=directory, job_name="harness", version_base="1.3")
-    with context:
+    return hydra.initialize_config_dir(config_dir=directory, job_name="harness", version_base="1.3")
+
+
+def _load(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str | None]]:
+    with _initialized():
         node = hydra.compose(CONFIG_NAME, overrides=list(overrides), return_hydra_config=True)
     choices = dict(node.hydra.runtime.choices)
     OmegaConf.set_struct(node, False)

@@ -27,6 +27,7 @@ _NAMED = re.compile(rb"^[\"']?(?:task|group)[\"']?: *[\"']?([\w.:-]+)[\"']? *$",
 _TAGGED = re.compile(rb"^[\"']?tag[\"']?: *([\w.:-]+)? *\n((?: *- *[\w.:\"'-]+ *\n)*)", re.MULTILINE)
 _DATA_SET = re.compile(r"^[\"']?dataset_path[\"']?: *[\"']?([\w./-]+)", re.MULTILINE)
 _INCLUDE = re.compile(r"^[\"']?include[\"']?: *[\"']?([\w./-]+)", re.MULTILINE)
+_METRIC = re.compile(r"^ *- metric: *[\"']?([\w.]+)", re.MULTILINE)
 _FILES = ("arrow", "csv", "json", "parquet", "text")
 """Values of `dataset_path` that read local files."""
 _CALLS = re.compile(r"!function\b|^class:", re.MULTILINE)
@@ -35,6 +36,12 @@ _CALLS = re.compile(r"!function\b|^class:", re.MULTILINE)
 def own_tasks() -> list[str]:
     """Names of the offline tasks that ship with the harness."""
     return sorted(path.stem for path in OWN.glob("*.yaml"))
+
+
+def own_metrics(task: str) -> list[str] | None:
+    """Metrics of an offline task that ships with the harness; None for any other."""
+    file = OWN / f"{task}.yaml"
+    return _METRIC.findall(file.read_text(encoding="utf-8")) if file.is_file() else None
 
 
 class Folder(NamedTuple):

@@ -80,6 +80,18 @@ class LmEval(Evaluator):
         return tuple(dict.fromkeys(config.tasks))
 
     @classmethod
+    def known_tasks(cls) -> Sequence[str]:
+        from harness import own_tasks
+
+        return own_tasks()
+
+    @classmethod
+    def metrics(cls, config: Any, task: str) -> Sequence[str] | None:
+        from harness import own_metrics
+
+        return own_metrics(task) if task not in config.data_files else None
+
+    @classmethod
     def only(cls, config: Any, task: str) -> Any:
         files = {name: value for name, value in config.data_files.items() if name == task}
         return replace(config, tasks=[task], data_files=files)

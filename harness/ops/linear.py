@@ -73,20 +73,22 @@ def chunked_linear(
             at = slice(index * chunk, (index + 1) * chunk)
             carried = state
             if log_decay is None:
-                scores = (q_c @ k_c.transpose(-1, -2)).tril()
+                scores = q_c @ k_c.transpose(-1, -2)
             else:
                 scores, lead = _decayed(
                     q_c, k_c, log_decay if log_decay.shape[2] == 1 else log_decay[:, :, at]
                 )
                 q_c, k_c = q_c * lead.exp(), k_c * (lead[:, :, -1:] - lead).exp()
                 carried = state * lead[:, :, -1, :, None].exp()
-            if document_BT is not None:
+            if document_BT is None:
+                scores = scores.tril()
+            else:
                 edges = _Edges(document_BT[:, at], before)
                 before = edges.last_B
-                scores = scores.masked_fill(~edges.same_B1TT, 0.0)
-                q_c = q_c.masked_fill(~edges.goes_on_B1T1, 0.0)
-                k_c = k_c.masked_fill(~edges.reaches_B1T1, 0.0)
-                carried = carried.masked_fill(~edges.whole_B111, 0.0)
+                scores = scores.masked_fill(edges.unread_B1TT, 0.0)
+                q_c = q_c * edges.goes_on_B1T1
+                k_c = k_c * edges.reaches_B1T1
+                carried = carried * edges.whole_B111
             outputs.append(scores @ v_c + q_c @ state)
             state = carried + k_c.transpose(-1, -2) @ v_c
         return torch.cat(outputs, dim=2), state
@@ -95,7 +97,7 @@ def chunked_linear(
 def _decayed(q: Tensor, k: Tensor, log_decay: Tensor) -> tuple[Tensor, Tensor]:
     """Scores of a chunk's pairs, and the log decay from its beginning through each token.
 
-    Shapes: -> BNTT, BNTH or BNT1
+    Shapes: -> BNTT (what lies above the diagonal means nothing), BNTH or BNT1
     """
     steps = log_decay.to(q.dtype)
     if steps.shape[2] == 1 and q.shape[2] > 1:
@@ -104,8 +106,8 @@ def _decayed(q: Tensor, k: Tensor, log_decay: Tensor) -> tuple[Tensor, Tensor]:
     # Above the diagonal the difference is positive and may overflow.
     pairs = (total[:, :, :, None] - total[:, :, None]).clamp_max(0).exp()
     if total.dim() == 3:
-        return (q @ k.transpose(-1, -2) * pairs).tril(), total[..., None]
-    return torch.einsum("bnih,bnjh,bnijh->bnij", q, k, pairs).tril(), total
+        return q @ k.transpose(-1, -2) * pairs, total[..., None]
+    return torch.einsum("bnih,bnjh,bnijh->bnij", q, k, pairs), total
 
 
 class _Edges:
@@ -114,7 +116,9 @@ class _Edges:
     def __init__(self, document_BT: Tensor, before_B: Tensor | None) -> None:
         self.last_B = document_BT[:, -1]
         first_B1 = (document_BT[:, :1] if before_B is None else before_B[:, None]).expand(-1, 1)
-        self.same_B1TT = (document_BT[:, :, None] == document_BT[:, None])[:, None]
+        apart_BTT = document_BT[:, :, None] != document_BT[:, None]
+        future_TT = torch.ones(apart_BTT.shape[1:], dtype=torch.bool, device=document_BT.device).triu(1)
+        self.unread_B1TT = (apart_BTT | future_TT)[:, None]
         goes_on_BT = document_BT == first_B1
         self.goes_on_B1T1 = goes_on_BT[:, None, :, None]
         """Tokens of the document that the state is of."""

@@ -133,6 +133,7 @@ from harness.ops.gradients import clip_gradients as clip_gradients
 from harness.ops.growing_cache import GrowingCache as GrowingCache
 from harness.ops.linear import chunked_linear as chunked_linear
 from harness.ops.linear import parallel_linear as parallel_linear
+from harness.ops.norms import rms_norm as rms_norm
 from harness.ops.packing import pack_codes as pack_codes
 from harness.ops.packing import packed_width as packed_width
 from harness.ops.packing import unpack_codes as unpack_codes

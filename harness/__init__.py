@@ -91,10 +91,12 @@ _PUBLIC = {
         ("PeakTracker", "flops_per_token", "matmul_weights", "peak_flops"), "harness.training.measure"
     ),
     **dict.fromkeys(("PROMPT_FILES", "read_items"), "harness.evaluation.prompts"),
+    **dict.fromkeys(("Endpoint", "EndpointError", "missing_key"), "harness.evaluation.endpoint"),
+    "length_controlled": "harness.evaluation.length_control",
     "hardware": "harness.evaluation.hardware",
     "Controls": "harness.evaluation.controls",
     **dict.fromkeys(("quiet", "run_tasks"), "harness.evaluation.lm_run"),
-    **dict.fromkeys(("Answers", "answer"), "harness.evaluation.answers"),
+    **dict.fromkeys(("Answers", "answer", "greedy_tokens"), "harness.evaluation.answers"),
     **dict.fromkeys(("Judge", "Duel"), "harness.axes.judge"),
     "Tracker": "harness.axes.tracker",
     "records": "harness.report.frames",

@@ -19,6 +19,7 @@ from harness.method import Choice
 from harness.model.choices import from_plain
 from harness.model.families import NAMES, family
 from harness.model.families.family import Family, Rule
+from harness.model.gguf import gguf_config, is_gguf
 from harness.model.transformer import LanguageModel
 from harness.spec import ModelSpec
 
@@ -169,7 +170,9 @@ _WEIGHT_FILES = ("config.json", "model.safetensors.index.json", "pytorch_model.b
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """config.json of a checkpoint directory."""
+    """config.json of a checkpoint directory, or what it would say of a GGUF."""
+    if is_gguf(path):
+        return gguf_config(path)
     file = Path(path) / "config.json"
     if not file.is_file():
         raise DataError(f"{path} holds no config.json; give the directory of a Hugging Face checkpoint")

@@ -136,7 +136,8 @@ def prompt_mask(prompt: Tensor, settings: Any, kwargs: dict[str, Any]) -> Tensor
     ends = end if isinstance(end, list | tuple) else [end]
     if prompt.dim() == 3 or pad is None or pad in ends:
         return real
-    return (prompt != pad).long()
+    known: torch.Tensor = prompt != pad
+    return known.long()
 
 
 def _continued(out: Any, source: Tensor | None) -> Any:

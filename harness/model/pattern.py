@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from harness.compose.typed import instance, plain
+from harness.compose.typed import instance
 from harness.errors import ConfigError
 from harness.method import Choice
+from harness.nodes import plain
 from harness.registry import registry
 from harness.spec import ModelSpec
 

@@ -12,11 +12,12 @@ from harness.compose import schema
 from harness.compose.schema import stage_axes
 from harness.errors import ConfigError
 from harness.method import MODEL, Choice
+from harness.model.gguf import dequantized, is_gguf
 from harness.model.pattern import every_choice
 from harness.plan.files import CACHE, Files, flat, owner
 from harness.registry import registry
 from harness.store import Artifact, Store
-from harness.store.external import external
+from harness.store.external import PATH, external
 from harness.store.fingerprint import Fingerprint, Fingerprints, python_version, versions
 from harness.store.keys import stage_key
 
@@ -53,6 +54,11 @@ class Node:
     """Libraries its code imports, to be loaded beforehand."""
     alone: bool
     """Whether nothing else may run beside it, as for a measured speed."""
+
+    @property
+    def threads(self) -> int:
+        """Processor threads it computes with on a CPU, as its own options say."""
+        return int(getattr(self.config, "threads", None) or 1)
 
     @property
     def title(self) -> str:
@@ -173,19 +179,29 @@ class Graph:
         path = cell.model_path()
         if path is None:
             return {}
+        if cell.model_fetch() and not Path(path).exists():
+            raise ConfigError(f"model.path={path} is not there; `{cell.model_fetch()}` brings it")
         if cell.imports_model():
             from harness.model.checkpoint import converted
 
             shape = {axis: cell.choice(axis) for axis in MODEL_AXES}
             replace = {axis: choice for axis, choice in shape.items() if choice is not None}
-            path = str(converted(Path(path), replace=replace, root=self.store.root))
+            path = str(converted(Path(self._unpacked(path)), replace=replace, root=self.store.root))
         key = self._external(path)
         return {"model": key, "tokenizer": key}
 
     def _external(self, reference: str) -> str:
+        reference = self._unpacked(reference)
         artifact = external(reference, cache=self._directories)
         self.externals[artifact.key] = reference
         return artifact.key
+
+    def _unpacked(self, reference: str) -> str:
+        """A reference, in place of one to a GGUF that to the directory it is dequantized into, once."""
+        if not is_gguf(reference):
+            return reference
+        file = Path(reference.removeprefix(PATH)).expanduser().absolute()
+        return str(dequantized(file, root=self.store.root))
 
     def _node(self, cell: Cell, stage: str, part: str, latest: Mapping[str, str]) -> Node:
         kind = registry().stage(stage)

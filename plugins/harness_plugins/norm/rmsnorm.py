@@ -14,7 +14,8 @@ class RmsNorm(Norm):
     name = "rmsnorm"
 
     def build(self, dim: int, spec: ModelSpec) -> nn.Module:
-        return rms_norm(dim, eps=spec.norm_eps, offset=spec.norm_offset)
+        made: nn.Module = rms_norm(dim, eps=spec.norm_eps, offset=spec.norm_offset)
+        return made
 
 
 @hookimpl

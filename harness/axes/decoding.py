@@ -84,7 +84,7 @@ class Decoding(Method):
         bits = self.config.cache_bits
         if bits == UNPACKED:
             return {}
-        from transformers import Cache
+        from transformers.cache_utils import Cache, CacheLayerMixin
 
         from harness.ops.quantized_cache import QuantizedCache
 
@@ -98,5 +98,6 @@ class Decoding(Method):
                 f"decoding.cache_bits={bits}: {type(model).__name__} keeps more than the keys and values of "
                 f"its own tokens, or keeps them in blocks; leave it at {UNPACKED}"
             )
+        CacheLayerMixin.register(QuantizedCache)  # what tells attention from other layers' caches
         layers = [QuantizedCache(bits=bits) for _ in range(text.num_hidden_layers)]
         return {"past_key_values": Cache(layers=layers)}

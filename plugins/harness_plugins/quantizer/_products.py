@@ -37,16 +37,19 @@ def plane_product(codes: Tensor, x: Tensor, scale: Tensor, zero: Tensor, *, bits
 class Tiles:
     """Codes of at most 4 bits as torch's CPU kernel for bfloat16 inputs wants them.
 
-    Shapes: codes out x in / 2 uint8; scales in / group x out x 2 bfloat16: the scale, and the value of code 8
+    Shapes: codes out x in / 2 uint8; scales in / group x out x 2 bfloat16: scale, and the value of code 8;
+    after, out or 1, float32: scales of whole rows, which would lose digits in bfloat16, multiply the output
     """
 
     codes: Tensor
     scales: Tensor
     group: int
+    after: Tensor | None
 
     def product(self, x: Tensor) -> Tensor:
         """x W^T (rows x in, bfloat16)."""
-        return torch._weight_int4pack_mm_for_cpu(x, self.codes, self.group, self.scales)
+        y = torch._weight_int4pack_mm_for_cpu(x, self.codes, self.group, self.scales)
+        return y if self.after is None else (y.float() * self.after).to(y.dtype)
 
 
 def make_tiles(codes: Tensor, scale: Tensor, zero: Tensor, *, bits: int) -> Tiles | None:
@@ -60,8 +63,10 @@ def make_tiles(codes: Tensor, scale: Tensor, zero: Tensor, *, bits: int) -> Tile
     group = next((size for size in TILE_GROUPS if shared % size == 0), None)
     if group is None or out_features % TILE_OUTPUTS:
         return None
-    middle = 2 ** (bits - 1)
+    middle, after = 2 ** (bits - 1), None
+    if scale.shape[-1] == 1:
+        after, scale = scale[:, 0], torch.ones_like(scale)
     pairs = torch.stack([scale, (middle - zero) * scale], -1).expand(out_features, -1, -1)
     pairs = pairs.repeat_interleave(shared // group, dim=1).transpose(0, 1)
     packed = torch._convert_weight_to_int4pack_for_cpu(codes.int() + 8 - middle, 1)
-    return Tiles(packed, pairs.contiguous().bfloat16(), group)
+    return Tiles(packed, pairs.contiguous().bfloat16(), group, after)

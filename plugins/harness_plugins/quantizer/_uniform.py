@@ -25,9 +25,9 @@ from harness import (
 
 from ._products import TILE_ROWS, Tiles, make_tiles, plane_product
 
-HEADROOM = 2**10
+HEADROOM = 2**14
 """Where a layer's largest scale is put in its number format if some scale does not fit as it is: room above
-for scales set later (GPTQ's groups) and, in float16, scales 2**24 times as small in full precision."""
+for scales set later (GPTQ's groups) and, in float16, scales 2**27 times as small in full precision."""
 
 
 class Granularity(StrEnum):
@@ -173,7 +173,7 @@ def exponent_of(scale: Tensor, dtype: torch.dtype) -> Tensor:
 
 def round_scale(scale: Tensor, exponent: Tensor, dtype: torch.dtype, *, up: Tensor) -> Tensor:
     """Scales as they are stored: rounded up in the format where `up` says so, else down; never zero."""
-    relative = torch.ldexp(scale, -exponent)
+    relative = torch.ldexp(scale, -exponent).clamp(max=torch.finfo(dtype).max)
     stored = relative.to(dtype)
     infinity = torch.full_like(stored, torch.inf)
     stored = torch.where(up & (stored.to(scale.dtype) < relative), stored.nextafter(infinity), stored)

@@ -8,6 +8,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from harness.method import Method
+    from harness.stage import Stage
 
 hookspec = pluggy.HookspecMarker("harness")
 hookimpl = pluggy.HookimplMarker("harness")
@@ -21,6 +22,11 @@ def harness_methods() -> list[type[Method]]:  # type: ignore[empty-body]
 @hookspec
 def harness_axes() -> list[type[Method]]:  # type: ignore[empty-body]
     """Axes this plugin adds: contract classes with `axis` and, where a stage may be absent, `none`."""
+
+
+@hookspec
+def harness_stages() -> list[type[Stage]]:  # type: ignore[empty-body]
+    """Stages this plugin adds; each states its axes, what it reads and makes, and its place in the order."""
 
 
 @hookspec

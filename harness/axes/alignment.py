@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from harness.axes.instruction import Role, Turn
+from harness.axes.instruction import Role, Turn, as_turns
 from harness.axes.reward import Preference
 from harness.method import CellView, Method, Problem
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Generator, Tensor, nn
 
 
 class Needs(StrEnum):
@@ -82,12 +82,15 @@ class Alignment(Method):
     parts: tuple[str, ...] = ("chosen", "rejected")
     """The sequences of a pair that `loss` is handed: those that `turns` names, and `mismatched` (the prompt
     with another prompt's chosen answer)."""
+    takes_single_answers: bool = False
+    """Whether `loss` reads an answer whose counterpart is missing; its mask is then zero."""
     needs_values: bool = False
     """Whether rollouts come with a value head's estimates."""
 
     @classmethod
     def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
-        """A reward that is missing, or that no stage trains."""
+        """A reward that is missing, that no stage trains, or that says nothing of these prompts."""
+        yield from _told_apart(cls, cell)
         if not cls.needs_reward:
             return
         reward = cell.choice("reward", stage="align")
@@ -103,11 +106,11 @@ class Alignment(Method):
             )
 
     def turns(self, preference: Preference) -> dict[str, tuple[Turn, ...]]:
-        """The sequences of a pair by name, as conversations; their answers are learned from."""
-        question = Turn(role=Role.user, text=preference.prompt)
+        """The sequences of a pair by name, as conversations; answers after the prompt are learned."""
+        asked = as_turns(preference.prompt)
         return {
-            "chosen": (question, Turn(role=Role.assistant, text=preference.chosen)),
-            "rejected": (question, Turn(role=Role.assistant, text=preference.rejected)),
+            "chosen": (*asked, Turn(role=Role.assistant, text=preference.chosen)),
+            "rejected": (*asked, Turn(role=Role.assistant, text=preference.rejected)),
         }
 
     def loss(
@@ -132,8 +135,13 @@ class Alignment(Method):
         return False
 
     def relabel(self, prompts: Sequence[str], rewards_B: Tensor) -> list[str]:
-        """The prompts that samples are learned under, once their rewards are known (control tokens)."""
+        """The last user messages that samples are learned under, once their rewards are known (control
+        tokens)."""
         return list(prompts)
+
+    def replay(self, rewards_P: Tensor, size: int, generator: Generator) -> Tensor | None:
+        """Which of all P samples drawn so far are learned now (`size` places); None for the newest."""
+        return None
 
     def prepare(self, rollouts: Rollouts) -> dict[str, Tensor]:
         """Advantages and the like, B x ... each, computed once on all samples of a rollout."""
@@ -143,3 +151,23 @@ class Alignment(Method):
         """Loss of each sample (B) or token (B x T), and facts to log (B each), for methods that learn from
         their own samples."""
         raise NotImplementedError
+
+
+def _told_apart(method: type[Alignment], cell: CellView) -> Iterable[Problem]:
+    """A problem where what tells answers apart reads constraints that these conversations do not have."""
+    instruction = cell.choice("instruction", stage="align")
+    if instruction is None or instruction.method.has_checks(instruction.config):  # type: ignore[attr-defined]
+        return
+    if method.needs is Needs.rollouts:
+        choice = cell.choice("reward", stage="align")
+        blind = choice is not None and choice.method.reads_checks(choice.config)  # type: ignore[attr-defined]
+    else:
+        choice = cell.choice("feedback", stage="align")
+        blind = choice is not None and choice.method.reads_checks  # type: ignore[attr-defined]
+    if choice is not None and blind:
+        yield Problem(
+            where=f"{choice.axis}={choice.method.name}",
+            message=f"it reads machine-checkable constraints, and instruction={instruction.method.name} has "
+            "none, so that every answer would be as good as any other; use instruction=task, or "
+            f"{'a trained reward' if choice.axis == 'reward' else 'feedback=preferences'}",
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -13,14 +13,14 @@ from harness.method import CellView, Method, Problem
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-
-UNPACKED = 16
-"""Bits of a cache that keeps what the model gives, in whatever format it is."""
+    from harness.ops.drawing import Rule
 
 
 class Decoding(Method):
     """A generation strategy. One that transformers' generate has says its options; others override
     `generate`.
+
+    Of a checkpoint's generation config only the special tokens count; what a strategy does not say is off.
 
     State: `models` holds what its ModelRef options name (a draft, an amateur), by option
     Shapes: input_BT left-padded ids and mask_BT -> BS new ids only, padded right
@@ -41,6 +41,8 @@ class Decoding(Method):
     @classmethod
     def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
         """A cache of bits that there are not, or of a method that keeps its own."""
+        from harness.ops.quantized_cache import UNPACKED
+
         bits = config.cache_bits
         if bits == UNPACKED:
             return
@@ -58,46 +60,44 @@ class Decoding(Method):
         """Keyword arguments of transformers' `generate`; `top_k=0` unless asked for."""
         raise NotImplementedError
 
+    def rule(self) -> Rule | None:
+        """How it chooses token after token; None for one that searches, or overrides `generate`."""
+        from harness.ops.drawing import rule_of
+
+        own = type(self).generate is not Decoding.generate
+        return None if own else rule_of(self.options())
+
     def generate(
-        self, model: nn.Module, input_BT: Tensor, mask_BT: Tensor, *, max_new_tokens: int, seed: int
+        self,
+        model: nn.Module,
+        input_BT: Tensor,
+        mask_BT: Tensor,
+        *,
+        max_new_tokens: int,
+        seeds: Sequence[int],
     ) -> Tensor:
-        """New tokens; the global RNG is seeded with `seed` and restored."""
-        import torch
+        """New tokens; each row draws from the stream of its own seed, whatever stands beside it."""
+        from harness.ops.searching import generate
 
-        devices = [input_BT.device] if input_BT.is_cuda else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed)
-            out = model.generate(  # type: ignore[operator]
-                input_ids=input_BT,
-                attention_mask=mask_BT,
-                max_new_tokens=max_new_tokens,
-                **self.cache(model),
-                **self.options(),
-            )
-        return out[:, input_BT.shape[1] :]  # type: ignore[no-any-return]
+        return generate(
+            model,
+            input_BT,
+            mask_BT,
+            options=self.options(),
+            max_new_tokens=max_new_tokens,
+            seeds=seeds,
+            cache_bits=self.config.cache_bits,
+        )
 
-    def cache(self, model: nn.Module) -> dict[str, Any]:
-        """The quantized cache as an argument of `generate`; nothing where keys and values stay as they are.
 
-        Raises: IncompatibleError for a model whose layers keep something else
-        """
-        bits = self.config.cache_bits
-        if bits == UNPACKED:
-            return {}
-        from transformers.cache_utils import Cache, CacheLayerMixin
+def check_vocabulary(model: Any, other: Any, *, where: str) -> None:
+    """Two models that decode together must speak of the same tokens.
 
-        from harness.ops.quantized_cache import QuantizedCache
-
-        config: Any = model.config
-        text = config.get_text_config(decoder=True)
-        own = getattr(model, "new_cache", None)
-        kinds = {type(layer).__name__ for layer in own().layers} if own is not None else set()
-        other = [kind for kind in getattr(text, "layer_types", None) or () if "attention" not in kind]
-        if config.is_encoder_decoder or other or "StateCache" in kinds or "PagedCache" in kinds:
-            raise IncompatibleError(
-                f"decoding.cache_bits={bits}: {type(model).__name__} keeps more than the keys and values of "
-                f"its own tokens, or keeps them in blocks; leave it at {UNPACKED}"
-            )
-        CacheLayerMixin.register(QuantizedCache)  # what tells attention from other layers' caches
-        layers = [QuantizedCache(bits=bits) for _ in range(text.num_hidden_layers)]
-        return {"past_key_values": Cache(layers=layers)}
+    Raises: IncompatibleError naming both sizes
+    """
+    sizes = [int(each.get_output_embeddings().weight.shape[0]) for each in (model, other)]
+    if sizes[0] != sizes[1]:
+        raise IncompatibleError(
+            f"{where}: its vocabulary has {sizes[1]} tokens, the model's {sizes[0]}; name a model with the "
+            "same tokenizer"
+        )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
+from harness.axes.corpus import Split
+from harness.axes.instruction import Prompt
 from harness.method import Method
 
 if TYPE_CHECKING:
@@ -15,27 +17,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Preference:
-    """Two answers to one prompt, the first preferred."""
+    """Two answers to one prompt, the first preferred; one of them is empty where only one was labelled."""
 
     id: str
-    prompt: str
+    prompt: Prompt
+    """A user's message, or all turns before the answers."""
     chosen: str
     rejected: str
-    checks: dict[str, object]
+    checks: dict[str, object] = field(default_factory=dict)
     """Machine-checkable constraints of the prompt; empty where there are none."""
+    split: Split = Split.train
+
+    @property
+    def paired(self) -> bool:
+        """Whether there are both answers."""
+        return bool(self.chosen.strip() and self.rejected.strip())
 
 
 class AnswerScorer(Protocol):
     """A trained reward model, or a language model that judges."""
 
-    def score(self, prompts: Sequence[str], answers: Sequence[str]) -> Tensor:
+    def score(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Tensor:
         """The trained head's reward of B answers.
 
         Raises: IncompatibleError where the model has no such head
         """
         ...
 
-    def log_probs(self, prompts: Sequence[str], answers: Sequence[str]) -> Tensor:
+    def log_probs(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Tensor:
         """Log-probability of B answers under the language model."""
         ...
 
@@ -54,6 +63,11 @@ class Reward(Method):
     """Whether `scorer` must be a language model: the option `model` where it is set, else the start of
     the policy."""
 
+    @classmethod
+    def reads_checks(cls, config: Any) -> bool:
+        """Whether it says nothing of a prompt without machine-checkable constraints."""
+        return False
+
     def from_scratch(self) -> bool:
         """Whether a trained reward starts from fresh weights of the policy's shape, not from the policy."""
         return False
@@ -69,7 +83,7 @@ class Reward(Method):
     @abstractmethod
     def score(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[Prompt],
         answers: Sequence[str],
         *,
         checks: Sequence[Mapping[str, object]],

@@ -147,11 +147,9 @@ def _missing(error: MissingConfigException, prefix: str) -> NoReturn:
 
 
 def _mounts(axis: str) -> list[str]:
-    from harness.compose.schema import available_stages, mounted_axes, stage_key
+    from harness.compose.schema import mounted_axes, stage_key
 
-    return [
-        f"{axis}@{stage_key(stage)}.{axis}" for stage in available_stages() if axis in mounted_axes(stage)
-    ]
+    return [f"{axis}@{stage_key(stage)}.{axis}" for stage in registry().stages if axis in mounted_axes(stage)]
 
 
 def _first_line(error: BaseException) -> str:

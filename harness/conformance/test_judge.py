@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from harness.axes.instruction import Prompt
 from harness.axes.judge import Duel, Judge
 
 AXIS = "judge"
@@ -16,10 +17,10 @@ AXIS = "judge"
 class Longest:
     """A reward model that likes long answers."""
 
-    def score(self, prompts: Sequence[str], answers: Sequence[str]) -> Tensor:
+    def score(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Tensor:
         return torch.tensor([float(len(answer)) for answer in answers])
 
-    def log_probs(self, prompts: Sequence[str], answers: Sequence[str]) -> Tensor:
+    def log_probs(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Tensor:
         return -self.score(prompts, answers)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from harness.axes.instruction import Prompt
 from harness.axes.reward import Reward
 
 AXIS = "reward"
@@ -18,11 +19,11 @@ CHECKS: list[dict[str, object]] = [{"num_words": 2}, {"exact": "yes"}, {"exact":
 class WordScorer:
     """A stand-in for a trained model: knows the answers; judges `yes` likely after a good one."""
 
-    def score(self, prompts: Sequence[str], answers: Sequence[str]) -> Tensor:
+    def score(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Tensor:
         good = {"red blue", "a b", "yes"}
         return torch.tensor([1.0 if answer in good else -1.0 for answer in answers])
 
-    def log_probs(self, prompts: Sequence[str], answers: Sequence[str]) -> Tensor:
+    def log_probs(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Tensor:
         good = {"red blue", "a b", "yes"}
         inside = torch.tensor([any(f"{word}\n" in f"{prompt}\n" for word in good) for prompt in prompts])
         said_yes = torch.tensor([answer.strip().lower().startswith("yes") for answer in answers])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from harness.errors import UnknownNameError
+from harness.errors import DataError, UnknownNameError
 
 
 def _words(answer: str) -> list[str]:
@@ -47,10 +47,23 @@ def violated(answer: str, checks: Mapping[str, Any]) -> list[str]:
 
 
 def check(answer: str, checks: Mapping[str, Any]) -> bool:
-    """Whether an answer meets every constraint."""
+    """Whether an answer meets every constraint.
+
+    Raises: DataError where there are none
+    """
+    _some(checks)
     return not violated(answer, checks)
 
 
 def share_met(answer: str, checks: Mapping[str, Any]) -> float:
-    """Share of the constraints that an answer meets (1 where there are none)."""
-    return 1.0 - len(violated(answer, checks)) / len(checks) if checks else 1.0
+    """Share of the constraints that an answer meets.
+
+    Raises: DataError where there are none, since nothing is then known of the answer
+    """
+    _some(checks)
+    return 1.0 - len(violated(answer, checks)) / len(checks)
+
+
+def _some(checks: Mapping[str, Any]) -> None:
+    if not checks:
+        raise DataError("a prompt has no machine-checkable constraints, by which its answer could be judged")

@@ -3,33 +3,12 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from harness.errors import DataError
-
-
-def files_at(path: str, *, option: str, suffixes: tuple[str, ...] = ()) -> list[Path]:
-    """The file at `path`, or all files with these suffixes below the folder, in alphabetical order.
-
-    Raises: DataError naming the option where there is nothing
-    """
-    if not path:
-        raise DataError(f"{option} is empty; give an existing file or folder")
-    root = Path(path).expanduser()
-    if root.is_file():
-        return [root]
-    if not root.is_dir():
-        raise DataError(f"{option}: no file or folder '{path}'; give an existing path")
-    found = [file for file in sorted(root.rglob("*")) if file.is_file()]
-    found = [file for file in found if not suffixes or file.name.endswith(suffixes)]
-    if not found:
-        wanted = f" with a name that ends in {' or '.join(suffixes)}" if suffixes else ""
-        raise DataError(f"{option}: no file{wanted} in '{path}'")
-    return found
 
 
 def read_bytes(path: Path) -> bytes:
@@ -64,10 +43,13 @@ def read_text(path: Path) -> str:
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Objects of a JSON Lines file, or of a JSON file that holds a list (or one object) of them.
+    """Objects of a JSON Lines file, of a JSON file that holds a list (or one object) of them, or of Parquet.
 
-    Raises: DataError naming line and byte offset of what is not a JSON object
+    Raises: DataError naming line and byte offset of what is not a JSON object, or a broken Parquet file
     """
+    if path.suffix == ".parquet":
+        yield from _read_parquet(path)
+        return
     text = read_text(path)
     if not path.name.removesuffix(".gz").endswith(".jsonl"):
         try:
@@ -98,18 +80,19 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
         offset += len(line.encode()) + 1
 
 
+def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a Parquet file, in blocks, so that a large file is never whole in memory."""
+    import pyarrow
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        for block in ParquetFile(path).iter_batches(batch_size=1024):
+            yield from block.to_pylist()
+    except pyarrow.ArrowInvalid as error:
+        raise DataError(f"{path} is not a whole Parquet file: {error}") from error
+
+
 def plain_bytes(paths: list[Path]) -> int | None:
     """Bytes of all these files; None where one is compressed, as only reading it tells."""
     compressed = any(path.suffix == ".gz" for path in paths)
     return None if compressed else sum(path.stat().st_size for path in paths)
-
-
-def hash_files(paths: list[Path]) -> str:
-    """SHA-256 over names and content of files."""
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from harness.compose.typed import instance, plain
+from harness.compose.typed import instance
 from harness.errors import DataError, IncompatibleError
 from harness.method import Choice
 from harness.model import register
+from harness.nodes import plain
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from harness.stages.stage import Work
+    from harness.stage import Work
     from harness.store.artifacts import Artifact
 
 MANIFEST = "model.json"

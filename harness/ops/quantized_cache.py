@@ -14,6 +14,8 @@ from torch import Tensor
 from harness.errors import ConfigError
 from harness.ops.packing import pack_codes, unpack_codes
 
+UNPACKED = 16
+"""Bits of a cache that keeps what the model gives, in whatever format it is."""
 GROUP = 32
 """Tokens that share a key channel's grid; the most features of a value that share one."""
 

@@ -18,7 +18,6 @@ from typing import Any
 from harness.axes import MODEL_AXES
 from harness.report.records import Record, flatten, label
 from harness.report.tuning import tuning_marks, tuning_notes
-from harness.stages import CHAIN
 
 NOT_CONTROLS = frozenset(
     {
@@ -34,6 +33,7 @@ NOT_CONTROLS = frozenset(
         "exclude",
         "tune",
         "claims",
+        "primary",
         "report",
         "reseed",
         "device",
@@ -80,8 +80,6 @@ EXACT = frozenset(
 )  # fmt: skip
 """Facts that must agree exactly."""
 EXACT_ENDINGS = ("sha256", "_hash", "version", "truncated", "truncated_contexts")
-NO_AXIS = frozenset({*CHAIN, "model", "scale", "stages"})
-"""Roots of a config that are no axis."""
 HASHES = ("sha256", "_hash")
 TOLERANCE = 0.01
 VERSIONS = ("versions", "git", "harness", "python", "platform")
@@ -110,6 +108,7 @@ OPTION_FACTS: Mapping[str, frozenset[str]] = {
     "sequence_length": COUNTS | {"sequence_length"},
     "max_length": frozenset({"max_length"}),
     "import": frozenset(),
+    "threads": frozenset({"threads"}),
 }
 """Facts that a stage's option is bound to move."""
 
@@ -133,7 +132,9 @@ def comparable(records: Sequence[Record]) -> Comparable:
     fact_notes, marks = drifted_facts(ok)
     for cell, texts in tuning_marks(ok).items():
         marks.setdefault(cell, []).extend(texts)
-    return Comparable(records=kept, notes=[*tuning_notes(ok), *notes, *fact_notes], marks=marks)
+    return Comparable(
+        records=kept, notes=[*tuning_notes(ok), *notes, *fact_notes, *thread_notes(ok)], marks=marks
+    )
 
 
 def factor_keys(experiment: Mapping[str, Any]) -> dict[str, set[str]]:
@@ -278,6 +279,8 @@ def record_facts(record: Record) -> Iterator[tuple[str, Any]]:
         for path, value in flatten(found, stage):
             if is_controlled(path):
                 yield path, value
+    for stage, number in threads_of(record).items():
+        yield f"{stage}.threads", number
     provenance = record.data.get("provenance", {})
     for kind in ("harness", "python", "platform"):
         if provenance.get(kind):
@@ -288,6 +291,25 @@ def record_facts(record: Record) -> Iterator[tuple[str, Any]]:
         yield f"versions.{library}", version
     if provenance.get("hardware"):
         yield "hardware", json.dumps(provenance["hardware"], sort_keys=True)
+
+
+def threads_of(record: Record) -> dict[str, int]:
+    """Processor threads by stage; nothing of records that do not say."""
+    stages = record.data.get("stages") or ()
+    return {stage["stage"]: stage["threads"] for stage in stages if stage.get("threads")}
+
+
+def thread_notes(records: Sequence[Record]) -> list[str]:
+    """How many threads computed what: sums depend on how they are split."""
+    found: dict[int, dict[str, None]] = {}
+    for record in records:
+        for stage, number in threads_of(record).items():
+            found.setdefault(number, {})[stage] = None
+    parts = [
+        f"{number} thread{'s' * (number > 1)} ({', '.join(stages)})"
+        for number, stages in sorted(found.items())
+    ]
+    return [f"Computed with {' and '.join(parts)}."] if parts else []
 
 
 def text_of(value: Any) -> str:
@@ -330,7 +352,7 @@ def moved_by(key: str) -> frozenset[str]:
     moved = AXIS_FACTS.get(head, frozenset())
     for option in rest:
         moved |= OPTION_FACTS.get(option, frozenset())
-    return moved if head in NO_AXIS else moved | axis_changes(head)
+    return moved | axis_changes(head)
 
 
 def axis_changes(axis: str) -> frozenset[str]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.plan.table8 import planned
 from harness.report.claims import Checked
 from harness.report.figures import Figure
 from harness.report.frames import Results, metric_name
@@ -19,7 +20,6 @@ from harness.report.records import Record, flatten
 from harness.report.samples import shown_samples
 from harness.report.table import Column, Table, TableCell, heading, sign
 from harness.report.writers import arrow, as_html, number, why_missing
-from harness.sweep.table8 import planned
 
 ASSETS = Path(__file__).parent / "assets"
 PLANNED = "Planned for LLaMA 7B to 65B"
@@ -278,7 +278,7 @@ def cell_data(cell: TableCell, metric: int, index: Mapping[str, int]) -> dict[st
             "dlow": number(c.low),
             "dhigh": number(c.high),
             "p": number(c.p),
-            "holm": number(c.p_holm),
+            "family": c.family,
             "test": c.test,
             "about": c.about,
             "detectable": number(c.detectable),

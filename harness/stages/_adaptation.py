@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from harness.axes.peft import Peft
-from harness.effects import Snapshot, prove, snapshot, tensor_hash
 from harness.errors import EffectError, IncompatibleError
 from harness.method import Choice
 from harness.model.artifact import Delta, Loaded, describe, save_model
+from harness.model.snapshot import Snapshot, prove, snapshot, tensor_hash
 
 
 @dataclass(kw_only=True)
@@ -93,6 +96,25 @@ def adapt(loaded: Loaded, choice: Choice) -> Adapted:
         start=trainable_hash(model),
         effects=effects,
     )
+
+
+@contextmanager
+def without_dropout(model: nn.Module) -> Iterator[None]:
+    """Switch off all dropout of a model that trains: layers, and rates that modules or the config hold."""
+    kept: list[tuple[Any, str, float]] = []
+    config = getattr(model, "config", None)
+    for owner in [*model.modules(), *([config] if config is not None else [])]:
+        for name, value in vars(owner).items():
+            rate = "drop" in name or (name == "p" and isinstance(owner, _DropoutNd))
+            if rate and isinstance(value, float) and value > 0:
+                kept.append((owner, name, value))
+    try:
+        for owner, name, _ in kept:
+            setattr(owner, name, 0.0)
+        yield
+    finally:
+        for owner, name, value in kept:
+            setattr(owner, name, value)
 
 
 def peft_entry(choice: Choice, *, stage: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from harness.axes.quantizer import Calibration, Quantizer
     from harness.compose import Cell
     from harness.model.artifact import Loaded
-    from harness.stages.stage import Work
+    from harness.stage import Work
 
 
 TOKENS_PER_BYTE = 2

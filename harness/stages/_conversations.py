@@ -2,48 +2,112 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from harness.axes.corpus import Split
 from harness.data.template import IGNORED, Template
 from harness.errors import ConfigError, DataError
+from harness.rng import Purpose
 
 if TYPE_CHECKING:
     from harness.axes.instruction import Conversation
+    from harness.stage import Work
     from harness.training.contract import Batch, BatchSource
 
 Encoded = tuple[np.ndarray, np.ndarray]
 """Token ids and unshifted labels of one conversation (T each)."""
 
 
-def encode_all(
-    conversations: Sequence[Conversation], template: Template, *, length: int
-) -> tuple[dict[str, Encoded], int]:
-    """Encoded conversations by id, cut to `length` + 1 tokens; those whose answer is cut away are dropped.
+@dataclass(kw_only=True)
+class EncodedAll:
+    """Encoded conversations by id, and what of the data did not fit."""
+
+    by_id: dict[str, Encoded]
+    left_out: Counter[str]
+    """Conversations that are not learned, by reason."""
+    cut: int = 0
+    """Conversations that lost their end at the window."""
+    cut_tokens: int = 0
+    """Answer tokens lost with it."""
+
+    def facts(self) -> dict[str, Any]:
+        """Counts for the record."""
+        return {
+            "conversations": len(self.by_id),
+            "conversations_dropped": sum(self.left_out.values()),
+            "conversations_dropped_by_reason": dict(self.left_out),
+            "conversations_cut": self.cut,
+            "answer_tokens_cut": self.cut_tokens,
+        }
+
+
+def encode_all(conversations: Sequence[Conversation], template: Template, *, length: int) -> EncodedAll:
+    """Encoded conversations by id, cut to `length` + 1 tokens; those without an answer left are dropped.
 
     Raises: DataError if none is left
     """
-    encoded: dict[str, Encoded] = {}
-    dropped = 0
+    found = EncodedAll(by_id={}, left_out=Counter())
+    example = ""
     for conversation in conversations:
-        if conversation.id in encoded:
+        if conversation.id in found.by_id:
             continue
-        ids_T, labels_T = template.encode(conversation)
+        try:
+            ids_T, labels_T = template.encode(conversation)
+        except DataError as error:
+            found.left_out["the chat template refuses it"] += 1
+            example = example or f"; first refusal: {conversation.id}: {error}"
+            continue
+        lost = int((labels_T[length + 1 :] != IGNORED).sum())
         ids_T, labels_T = ids_T[: length + 1], labels_T[: length + 1]
         if (labels_T[1:] == IGNORED).all():
-            dropped += 1
+            found.left_out["no answer within the window"] += 1
             continue
-        encoded[conversation.id] = ids_T, labels_T
-    if not encoded:
+        found.cut += bool(lost)
+        found.cut_tokens += lost
+        found.by_id[conversation.id] = ids_T, labels_T
+    if not found.by_id:
         raise DataError(
-            f"no conversation has an answer within sequence_length={length} tokens; "
-            "raise sequence_length or choose another instruction source"
+            f"no conversation has an answer within sequence_length={length} tokens "
+            f"({dict(found.left_out)}); raise sequence_length or choose another instruction source{example}"
         )
-    return encoded, dropped
+    return found
+
+
+def read_conversations(work: Work) -> tuple[list[Conversation], dict[str, int]]:
+    """All conversations of the chosen sources, of all splits, and how many entries gave none, by reason."""
+    from harness.data import documents
+
+    chosen = work.one("instruction").build()
+    corpus = work.inputs.get("documents")
+    texts = documents.read(corpus.path) if corpus is not None else []
+    found = list(chosen.conversations(texts, work.stream(Purpose.sampling)))
+    return found, dict(chosen.left_out)
+
+
+def training_conversations(work: Work) -> list[Conversation]:
+    """The training split of the chosen instruction source.
+
+    Raises: DataError where it is empty
+    """
+    return of_split(read_conversations(work)[0], Split.train, work)
+
+
+def of_split(conversations: Sequence[Conversation], split: Split, work: Work) -> list[Conversation]:
+    """The conversations of one split.
+
+    Raises: DataError where there is none
+    """
+    found = [conversation for conversation in conversations if conversation.split is split]
+    if not found:
+        raise DataError(f"instruction={work.one('instruction').method.name} gave no {split} conversation")
+    return found
 
 
 class ConversationSource:
@@ -82,6 +146,10 @@ class ConversationSource:
             rows.append(self._rows[self.position])
             self.position += 1
         return self._collate(rows)
+
+    def learned_per_epoch(self) -> int:
+        """Learned tokens of the current epoch."""
+        return sum(int((labels[1:] != IGNORED).sum()) for row in self._rows for _, labels in row)
 
     def state_dict(self) -> dict[str, Any]:
         """Epoch and position."""
@@ -142,8 +210,8 @@ class ConversationSource:
 class MixedSource:
     """A share of pretraining windows among conversations, padded to one width.
 
-    An epoch meets every conversation once.
-    State: that of both sources
+    The share is of the tokens that are learned. An epoch meets every conversation once.
+    State: that of both sources, and the learned tokens drawn from each
     """
 
     def __init__(
@@ -158,42 +226,46 @@ class MixedSource:
             pad_id,
         )
         self.bytes_per_token = conversations.bytes_per_token
-        self.num_samples = round(conversations.num_samples / (1 - share))
-        self.drawn = 0
-        self.from_pretraining = 0
+        windows = conversations.learned_per_epoch() * share / (1 - share) / conversations.length
+        self.num_samples = conversations.num_samples + round(windows)
+        self.learned = {"conversations": 0, "pretraining": 0}
 
     def next(self, size: int) -> Batch:
-        """`size` sequences, of which the stated share comes from the pretraining data in the long run."""
-        self.drawn += size
-        wanted = min(round(self.drawn * self.share) - self.from_pretraining, size)
-        self.from_pretraining += wanted
+        """`size` sequences, of whose learned tokens the stated share is pretraining data in the long run."""
         parts = []
-        if size - wanted:
-            parts.append(self.conversations.next(size - wanted))
-        if wanted:
-            parts.append(self.pretraining.next(wanted))
+        for _ in range(size):
+            # A window comes once the share that it would make up is not above what was asked for.
+            with_window = self.learned["pretraining"] + self.conversations.length
+            total = with_window + self.learned["conversations"]
+            kind = "pretraining" if with_window <= self.share * total else "conversations"
+            part = (self.pretraining if kind == "pretraining" else self.conversations).next(1)
+            self.learned[kind] += int((part["labels_BT"] != IGNORED).sum())
+            parts.append(part)
         return self._join(parts)
+
+    def facts(self) -> dict[str, Any]:
+        """What was drawn so far."""
+        return {"pretraining_token_share": self.learned["pretraining"] / max(1, sum(self.learned.values()))}
 
     def state_dict(self) -> dict[str, Any]:
         """Both sources and the counts."""
         return {
             "conversations": self.conversations.state_dict(),
             "pretraining": self.pretraining.state_dict(),
-            "drawn": self.drawn,
-            "from_pretraining": self.from_pretraining,
+            "learned": dict(self.learned),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue both."""
         self.conversations.load_state_dict(state["conversations"])
         self.pretraining.load_state_dict(state["pretraining"])
-        self.drawn, self.from_pretraining = state["drawn"], state["from_pretraining"]
+        self.learned = dict(state["learned"])
 
     def _join(self, parts: list[Batch]) -> Batch:
         width = max(part["input_ids"].shape[1] for part in parts)
         fills = {"input_ids": self.pad_id, "labels_BT": IGNORED, "attention_mask": 0}
         names = [n for n in fills if n != "attention_mask" or not self.conversations.packs]
-        names += [n for n in ("document_ids", "position_ids") if n in parts[0] or n in parts[-1]]
+        names += [n for n in ("document_ids", "position_ids") if any(n in part for part in parts)]
         joined: dict[str, Tensor] = {}
         for name in names:
             rows = []

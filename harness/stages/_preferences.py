@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.axes.alignment import Alignment, LogProbs
-from harness.axes.instruction import Conversation, Turn
+from harness.axes.corpus import Split
+from harness.axes.instruction import Conversation, Turn, as_turns
 from harness.data.template import IGNORED, Template
 from harness.errors import DataError
 from harness.model.conditioning import conditioned
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from harness.axes.reward import Preference
-    from harness.stages.stage import Work
+    from harness.stage import Work
 
 Reference = Callable[[], AbstractContextManager[nn.Module]]
 """Enters a context that yields the reference model."""
@@ -34,10 +36,28 @@ Row = tuple[np.ndarray, np.ndarray]
 """Inputs and shifted labels of one sequence (T each)."""
 
 
-def encode_turns(template: Template, turns: tuple[Turn, ...], *, length: int) -> Row:
-    """Inputs and shifted labels of a conversation, at most `length` positions."""
-    ids_T, labels_T = template.encode(Conversation(id="", turns=turns, source=""))
-    return ids_T[:-1][:length], labels_T[1:][:length]
+@dataclass(kw_only=True)
+class Encoded:
+    """A sequence within the window, and whether some of its answer was cut away."""
+
+    row: Row
+    cut: bool
+
+
+def encode_turns(
+    template: Template, turns: tuple[Turn, ...], *, learn_from: int, length: int, whole: bool = False
+) -> Encoded:
+    """Inputs and shifted labels of a conversation, at most `length` positions.
+
+    Answers from the turn `learn_from` on are labelled. `whole` keeps the last token as an input, for heads
+    that read it; nothing is predicted there.
+    """
+    conversation = Conversation(id="", turns=turns, source="")
+    ids_T, labels_T = template.encode(conversation, learn_from=learn_from)
+    if whole:
+        shifted_T = np.append(labels_T[1:], IGNORED)
+        return Encoded(row=(ids_T[:length], shifted_T[:length]), cut=len(ids_T) > length)
+    return Encoded(row=(ids_T[:-1][:length], labels_T[1:][:length]), cut=len(ids_T) - 1 > length)
 
 
 def pad_rows(rows: Sequence[Row], *, pad_id: int, prefix: str = "") -> Batch:
@@ -57,7 +77,8 @@ class PreferenceSource:
     """Epochs of preference pairs in random order.
 
     Shapes: `<part>_input_ids`, `<part>_attention_mask`, `<part>_labels_BT` for each of the method's parts;
-    mismatched is the prompt with the chosen answer of the row before
+    mismatched is the prompt with the answer of the pair before in the epoch's order. An answer that is
+    missing has no label
     State: epoch and position
     """
 
@@ -70,50 +91,105 @@ class PreferenceSource:
         seed: int,
         length: int,
         pad_id: int,
+        whole: bool = False,
     ) -> None:
         self.method, self.template = method, template
-        self.seed, self.length, self.pad_id = seed, length, pad_id
+        self.seed, self.length, self.pad_id, self.whole = seed, length, pad_id, whole
         self.pairs: list[tuple[Preference, dict[str, Row]]] = []
-        self.dropped = num_bytes = num_tokens = 0
+        self.left_out: Counter[str] = Counter()
+        self.cut = num_bytes = num_tokens = 0
         for preference in preferences:
-            turns = method.turns(preference)
-            rows = {part: encode_turns(template, turns[part], length=length) for part in turns}
-            if any((labels == IGNORED).all() for _, labels in rows.values()):
-                self.dropped += 1
+            found = self._encoded(preference)
+            if found is None:
                 continue
+            rows, turns = found
             self.pairs.append((preference, rows))
             num_bytes += sum(len(turn.text.encode()) for part in turns.values() for turn in part)
             num_tokens += sum(len(ids) for ids, _ in rows.values())
         if not self.pairs:
+            reasons = ", ".join(f"{reason} {count}" for reason, count in self.left_out.items())
             raise DataError(
-                f"no preference of {len(preferences)} has both answers within {length} tokens; raise the "
-                "stage's sequence_length or choose another feedback"
+                f"no preference of {len(preferences)} is left for alignment={method.name} ({reasons}) within "
+                f"{length} tokens; raise the stage's sequence_length or choose another feedback"
+            )
+        if "mismatched" in method.parts and len({answer_of(p) for p, _ in self.pairs}) < 2:
+            raise DataError(
+                f"alignment={method.name} compares a prompt with another's answer, and all {len(self.pairs)} "
+                "preferences have the same answer"
             )
         self.num_samples = len(self.pairs)
         self.bytes_per_token = num_bytes / num_tokens
         self.epoch = self.position = 0
         self._order = self._permutation()
 
+    def facts(self) -> dict[str, Any]:
+        """What was read, left out by reason, and cut at the window."""
+        return {
+            "preferences": len(self.pairs),
+            "preferences_dropped": sum(self.left_out.values()),
+            "preferences_dropped_by_reason": dict(self.left_out),
+            "preferences_cut": self.cut,
+        }
+
     def next(self, size: int) -> Batch:
         """The next `size` pairs."""
-        drawn = []
+        drawn: list[dict[str, Row]] = []
         for _ in range(size):
             if self.position == len(self.pairs):
                 self.epoch, self.position = self.epoch + 1, 0
                 self._order = self._permutation()
-            drawn.append(self.pairs[self._order[self.position]])
+            preference, rows = self.pairs[self._order[self.position]]
+            if "mismatched" in self.method.parts:
+                rows = rows | {"mismatched": self._mismatched(preference)}
+            drawn.append(rows)
             self.position += 1
         batch: Batch = {}
         for part in self.method.parts:
-            rows = self._mismatched(drawn) if part == "mismatched" else [rows[part] for _, rows in drawn]
-            batch |= pad_rows(rows, pad_id=self.pad_id, prefix=f"{part}_")
+            batch |= pad_rows([rows[part] for rows in drawn], pad_id=self.pad_id, prefix=f"{part}_")
         return batch
 
-    def _mismatched(self, drawn: Sequence[tuple[Preference, dict[str, Row]]]) -> list[Row]:
-        swapped = [replace(p, chosen=drawn[i - 1][0].chosen) for i, (p, _) in enumerate(drawn)]
-        return [
-            encode_turns(self.template, self.method.turns(p)["chosen"], length=self.length) for p in swapped
-        ]
+    def _encoded(self, preference: Preference) -> tuple[dict[str, Row], dict[str, tuple[Turn, ...]]] | None:
+        """Rows and turns of a pair, by part; None where it is left out, which is counted."""
+        if not preference.paired and not self.method.takes_single_answers:
+            self.left_out["an answer is missing"] += 1
+            return None
+        if preference.chosen.strip() == preference.rejected.strip():
+            self.left_out["the answers are equal"] += 1
+            return None
+        turns = self.method.turns(preference)
+        first = len(as_turns(preference.prompt))
+        rows: dict[str, Row] = {}
+        cut = False
+        for part, spoken in turns.items():
+            if not spoken[-1].text.strip():
+                rows[part] = np.array([self.pad_id]), np.array([IGNORED])
+                continue
+            try:
+                found = encode_turns(
+                    self.template, spoken, learn_from=first, length=self.length, whole=self.whole
+                )
+            except DataError:
+                self.left_out["the chat template refuses it"] += 1
+                return None
+            if (found.row[1] == IGNORED).all():
+                self.left_out["the prompt fills the window"] += 1
+                return None
+            rows[part], cut = found.row, cut or found.cut
+        self.cut += cut
+        return rows, turns
+
+    def _mismatched(self, preference: Preference) -> Row:
+        """The prompt with the answer of the pair before that has another one."""
+        own, place = answer_of(preference), self.position
+        while True:
+            place -= 1  # index -1 is the last: the order is a circle
+            other = answer_of(self.pairs[self._order[place]][0])
+            if other != own:
+                break
+        swapped = replace(preference, chosen=other)
+        turns = self.method.turns(swapped)["chosen"]
+        first = len(as_turns(preference.prompt))
+        return encode_turns(self.template, turns, learn_from=first, length=self.length).row
 
     def state_dict(self) -> dict[str, Any]:
         """Epoch and position."""
@@ -128,10 +204,16 @@ class PreferenceSource:
         return np.random.default_rng([self.seed, self.epoch]).permutation(len(self.pairs))
 
 
-def per_token_log_probs(logits_BTV: Tensor, labels_BT: Tensor) -> LogProbs:
-    """Log-probabilities of the labelled tokens; labels are shifted already."""
+def answer_of(preference: Preference) -> str:
+    """The better answer, or the only one."""
+    return preference.chosen if preference.chosen.strip() else preference.rejected
+
+
+def per_token_log_probs(logits_BTV: Tensor, labels_BT: Tensor, *, temperature: float = 1.0) -> LogProbs:
+    """Log-probabilities of the labelled tokens at a temperature; labels are shifted already."""
     kept_BT = labels_BT != IGNORED
-    per_token_N = -F.cross_entropy(logits_BTV[kept_BT].float(), labels_BT[kept_BT], reduction="none")
+    logits_NV = logits_BTV[kept_BT].float() / temperature
+    per_token_N = -F.cross_entropy(logits_NV, labels_BT[kept_BT], reduction="none")
     per_token_BT = torch.zeros(labels_BT.shape, dtype=per_token_N.dtype, device=labels_BT.device)
     return LogProbs(per_token_BT=per_token_BT.masked_scatter(kept_BT, per_token_N), mask_BT=kept_BT.float())
 
@@ -176,23 +258,38 @@ def preference_loss(method: Alignment, reference: Reference | None) -> Callable[
     return loss
 
 
-def preference_source(work: Work, tokenizer: PreTrainedTokenizerBase, method: Alignment) -> PreferenceSource:
-    """Batches of preferences from the chosen feedback.
+def preference_source(
+    work: Work, tokenizer: PreTrainedTokenizerBase, method: Alignment, *, whole: bool = False
+) -> PreferenceSource:
+    """Batches of training preferences from the chosen feedback.
 
     Raises: DataError where it gives none
     """
-    from harness.stages.instruct import training_conversations
-
-    feedback = work.one("feedback").build()
-    conversations = training_conversations(work)
-    found = list(feedback.preferences(conversations, work.stream(Purpose.sampling)))
+    found, unread = preferences(work, Split.train)
     if not found:
-        raise DataError(f"feedback={feedback.name} gave no preference on {len(conversations)} conversations")
-    return PreferenceSource(
+        name = work.one("feedback").method.name
+        raise DataError(f"feedback={name} gave no training preference from what it read")
+    source = PreferenceSource(
         found,
         method,
         Template(tokenizer),  # type: ignore[arg-type]
         seed=work.stream(Purpose.data_order),
         length=work.config.sequence_length,
         pad_id=tokenizer.pad_token_id or 0,
+        whole=whole,
     )
+    source.left_out.update(unread)
+    return source
+
+
+def preferences(work: Work, split: Split) -> tuple[list[Preference], dict[str, int]]:
+    """Preferences of one split from the chosen feedback, and how many entries gave none, by reason."""
+    from harness.stages._conversations import read_conversations
+
+    feedback = work.one("feedback").build()
+    if feedback.reads_conversations:
+        found, _ = read_conversations(work)
+        given = [conversation for conversation in found if conversation.split is split]
+        return list(feedback.preferences(given, work.stream(Purpose.sampling))), dict(feedback.left_out)
+    brought = list(feedback.preferences((), work.stream(Purpose.sampling)))
+    return [preference for preference in brought if preference.split is split], dict(feedback.left_out)

@@ -19,7 +19,7 @@ from harness.stages._training import run_training
 if TYPE_CHECKING:
     from harness.axes.quantizer import Quantizer
     from harness.model.artifact import Loaded
-    from harness.stages.stage import Work
+    from harness.stage import Work
     from harness.training.contract import Batch, Loss, LossSum
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.stages.stage import Work
+from harness.stage import Work
 
 
 def referenced(work: Work, owner: str) -> dict[str, tuple[Any, Any]]:

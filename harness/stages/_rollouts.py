@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,42 +13,75 @@ import torch
 from torch import Tensor, nn
 
 from harness.axes.alignment import Alignment, LogProbs, Rollouts
-from harness.axes.instruction import Role
+from harness.axes.corpus import Split
 from harness.data.template import IGNORED, Template
-from harness.errors import ConfigError, DataError, IncompatibleError
+from harness.errors import ConfigError, IncompatibleError
 from harness.model.conditioning import conditioned
 from harness.rng import Purpose
 from harness.stages._preferences import Reference, pad_rows, per_token_log_probs
+from harness.stages._prompts import Asked, asked_of, training_prompts
+from harness.stages._sampling import end_ids, plain_sampling
 from harness.training.contract import Batch, LossSum
 
 if TYPE_CHECKING:
     from harness.axes.instruction import Conversation
     from harness.axes.reward import AnswerScorer, Reward
+    from harness.stage import Work
     from harness.stages._adaptation import Adapted
-    from harness.stages.stage import Work
+
+HELD_OUT_PROMPTS = 64
+"""Prompts on which the policy is measured before and after."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampled:
+    """What the policy said: the tokens of each prompt and answer, texts, rewards."""
+
+    prompt_ids: list[list[int]]
+    answers: list[list[int]]
+    rewards_B: Tensor
+    cut: int
+    """Answers that reached max_new_tokens without their end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """One answer of the policy and its reward."""
+
+    item: Asked
+    answer: list[int]
+    reward: float
 
 
 class RolloutSource:
     """Batches of the policy's own samples, scored by the reward.
 
     Shapes: rows padded right; `old_BT`, `reference_BT`, `values_BT` B x T; `rewards_B`; `extra_<name>`
-    State: position among the prompts, the current samples and how often they were used
+    State: position among the prompts, the current samples and how often they were used, and all samples so
+    far where the method learns from those
     """
 
     def __init__(self, work: Work, adapted: Adapted, method: Alignment, reference: Reference | None) -> None:
-        from harness.stages.instruct import training_conversations
+        from harness.stages._conversations import of_split, read_conversations
 
         self.work, self.adapted, self.method, self.reference = work, adapted, method, reference
         self.tokenizer = adapted.loaded.tokenizer
         self.template = Template(self.tokenizer)  # type: ignore[arg-type]
+        self.end_ids = end_ids(adapted.model, self.template)
         self.samples_per_prompt = method.samples_per_prompt()
         self.reward, self.scorer = rewarder(work)
-        self.prompts = _prompts(training_conversations(work))
+        found, _ = read_conversations(work)
+        self.prompts, self.left_out = training_prompts(self._asked(of_split(found, Split.train, work)))
+        held_out = [c for c in found if c.split is Split.validation][:HELD_OUT_PROMPTS]
+        self.held_out, _ = self._asked(held_out)
         self.num_prompts = len(self.prompts)
         self.num_samples = self.num_prompts * self.samples_per_prompt
         self.epoch = self.position = self.draws = self.uses = 0
         self.buffer: Batch = {}
         self.history: list[dict[str, float]] = []
+        self.pool: list[Drawn] = []
+        self.seconds = 0.0
+        self.start = self.held_out_facts()
         if method.needs_values:
             width = adapted.model.get_input_embeddings().weight.shape[1]  # type: ignore[operator]
             head = nn.Linear(width, 1)
@@ -70,7 +106,7 @@ class RolloutSource:
 
     def state_dict(self) -> dict[str, Any]:
         """Position and current samples."""
-        names = ("epoch", "position", "draws", "uses", "buffer", "history")
+        names = ("epoch", "position", "draws", "uses", "buffer", "history", "seconds", "pool")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -78,38 +114,58 @@ class RolloutSource:
         for name, value in state.items():
             setattr(self, name, value)
 
-    def finish(self) -> dict[str, Any]:
-        """Take the value head off again; facts about the rewards met."""
+    def finish(self, *, seconds: float) -> dict[str, Any]:
+        """Take the value head off again; facts about the samples met, and the policy on held-out prompts.
+
+        Units: `seconds` of the whole training, of which generation took `generation_share`
+        """
         if self.method.needs_values:
             del self.adapted.model.value_head
         tenth = max(1, len(self.history) // 10)
-        mean = {
+        facts: dict[str, Any] = {
             f"{name}_{when}": float(np.mean([h[name] for h in part]))
             for name in ("reward", "kl", "answer_tokens")
             for when, part in (("first", self.history[:tenth]), ("last", self.history[-tenth:]))
         }
-        return {**mean, "rollouts": self.draws, "reward_method": self.reward.name}
+        facts |= {f"{name}_start": value for name, value in self.start.items()}
+        facts |= {f"{name}_end": value for name, value in self.held_out_facts().items()}
+        drawn = sum(h["answer_tokens"] * h["answers"] for h in self.history)
+        return facts | {
+            "rollouts": self.draws,
+            "samples_are_of": "the start" if self.method.samples_from_start() else "the policy",
+            "answers_cut_share": float(np.mean([h["cut"] for h in self.history])),
+            "rollout_tokens_per_second": drawn / self.seconds,
+            "generation_share": self.seconds / seconds,
+            "reward_method": self.reward.name,
+            "prompts": self.num_prompts,
+            "prompts_dropped": sum(self.left_out.values()),
+            "prompts_dropped_by_reason": dict(self.left_out),
+        }
+
+    def held_out_facts(self) -> dict[str, float]:
+        """Mean reward, drift from the reference and length of the policy's answers to held-out prompts."""
+        if not self.held_out:
+            return {}
+        found = self._sample(self.held_out, seed=self.work.stream(Purpose.sampling), from_start=False)
+        batch = self._batch(found.answers, found.prompt_ids)
+        measured = self._measure(batch, found.rewards_B.to(self.work.device), values=False)
+        drift_BT = (measured.old_BT - measured.reference_BT) * measured.policy.mask_BT
+        return {
+            "held_out_reward": float(found.rewards_B.mean()),
+            "held_out_kl": float(drift_BT.sum(-1).mean()),
+            "held_out_answer_tokens": float(np.mean([len(ids) for ids in found.answers])),
+        }
 
     def _draw(self, size: int) -> Batch:
         groups = size // self.samples_per_prompt
         chosen = [self._next_prompt() for _ in range(groups)]
         items = [item for item in chosen for _ in range(self.samples_per_prompt)]
-        asked = [self.method.prompt(prompt) for prompt, _ in items]
-        answers = self._sample(asked)
-        texts = [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in answers]
-        rewards_B = self.reward.score(
-            [prompt for prompt, _ in items],
-            texts,
-            checks=[checks for _, checks in items],
-            scorer=self.scorer,
-        ).float()
-        asked = self.method.relabel([prompt for prompt, _ in items], rewards_B)
-        batch = pad_rows(
-            [self._row(p, a) for p, a in zip(asked, answers, strict=True)],
-            pad_id=self.tokenizer.pad_token_id or 0,
-        )
-        batch = {name: value.to(self.work.device) for name, value in batch.items()}
-        rollouts = self._measure(batch, rewards_B.to(self.work.device))
+        seed = (self.work.stream(Purpose.sampling) + self.draws + 1) % 2**63
+        began = time.perf_counter()
+        found = self._sample(items, seed=seed, from_start=self.method.samples_from_start())
+        self.seconds += time.perf_counter() - began
+        batch, rewards_B = self._learned(found, items, seed=seed)
+        rollouts = self._measure(batch, rewards_B.to(self.work.device), values=self.method.needs_values)
         batch |= {"old_BT": rollouts.old_BT, "reference_BT": rollouts.reference_BT}
         batch["rewards_B"] = rollouts.rewards_B
         batch |= {f"extra_{name}": value for name, value in self.method.prepare(rollouts).items()}
@@ -117,14 +173,37 @@ class RolloutSource:
         drift_BT = (rollouts.old_BT - rollouts.reference_BT) * rollouts.policy.mask_BT
         self.history.append(
             {
-                "reward": float(rewards_B.mean()),
+                "reward": float(found.rewards_B.mean()),
                 "kl": float(drift_BT.sum(-1).mean()),
-                "answer_tokens": float(np.mean([len(ids) for ids in answers])),
+                "answer_tokens": float(np.mean([len(ids) for ids in found.answers])),
+                "answers": float(len(found.answers)),
+                "cut": found.cut / len(found.answers),
             }
         )
         return batch
 
-    def _next_prompt(self) -> tuple[str, Mapping[str, object]]:
+    def _learned(self, found: Sampled, items: Sequence[Asked], *, seed: int) -> tuple[Batch, Tensor]:
+        """The samples to learn from, under the prompts of their method, and their rewards."""
+        pool = self.pool if type(self.method).replay is not Alignment.replay else []
+        new = zip(items, found.answers, found.rewards_B.tolist(), strict=True)
+        pool += [Drawn(item=item, answer=answer, reward=reward) for item, answer, reward in new]
+        rewards_P = torch.tensor([drawn.reward for drawn in pool])
+        texts = self.method.relabel([drawn.item.turns[-1].text for drawn in pool], rewards_P)
+        picked = self.method.replay(rewards_P, len(items), torch.Generator().manual_seed(seed))
+        places = range(len(pool)) if picked is None else picked.tolist()
+        opened = [self.template.prompt_ids(pool[place].item.with_message(texts[place])) for place in places]
+        return self._batch([pool[place].answer for place in places], opened), rewards_P[list(places)]
+
+    def _batch(self, answers: Sequence[list[int]], opened: Sequence[list[int]]) -> Batch:
+        rows = []
+        for prompt, answer in zip(opened, answers, strict=True):
+            ids = np.array([*prompt, *answer], dtype=np.int64)
+            labels = np.concatenate([np.full(len(prompt), IGNORED), np.array(answer, dtype=np.int64)])
+            rows.append((ids[:-1], labels[1:]))
+        batch = pad_rows(rows, pad_id=self.tokenizer.pad_token_id or 0)
+        return {name: value.to(self.work.device) for name, value in batch.items()}
+
+    def _next_prompt(self) -> Asked:
         order = np.random.default_rng([self.work.stream(Purpose.data_order), self.epoch])
         place = int(order.permutation(self.num_prompts)[self.position])
         self.position += 1
@@ -133,59 +212,65 @@ class RolloutSource:
         return self.prompts[place]
 
     @torch.no_grad()
-    def _sample(self, prompts: Sequence[str]) -> list[list[int]]:
-        """One sampled answer for each prompt, its end token included where it came."""
-        settings = self.work.config
-        rows = [self.template.prompt_ids(p)[-settings.sequence_length :] for p in prompts]
+    def _sample(self, items: Sequence[Asked], *, seed: int, from_start: bool) -> Sampled:
+        """One sampled answer for each prompt, its end token included where it came, and its reward."""
+        rows = [self._ids(item) for item in items]
         width, pad = max(map(len, rows)), self.tokenizer.pad_token_id or 0
         ids_BT = torch.tensor([[pad] * (width - len(r)) + r for r in rows], device=self.work.device)
         mask_BT = torch.tensor([[0] * (width - len(r)) + [1] * len(r) for r in rows], device=ids_BT.device)
         with torch.random.fork_rng(devices=[ids_BT.device] if ids_BT.is_cuda else []):
-            torch.manual_seed((self.work.stream(Purpose.sampling) + self.draws) % 2**63)
-            if self.method.samples_from_start() and self.reference is not None:
+            torch.manual_seed(seed)
+            if from_start and self.reference is not None:
                 with self.reference() as start:
                     out = self._generate(start, ids_BT, mask_BT)
             else:
                 out = self._generate(self.adapted.model, ids_BT, mask_BT)
-        end = self.tokenizer.eos_token_id
-        answers = []
+        answers, cut = [], 0
         for row in out[:, width:].tolist():
-            answers.append(row[: row.index(end) + 1] if end in row else row)
-        return answers
+            end = next((place for place, token in enumerate(row) if token in self.end_ids), None)
+            answers.append(row if end is None else row[: end + 1])
+            cut += end is None
+        rewards_B = self.reward.score(
+            [item.turns for item in items],
+            [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in answers],
+            checks=[item.checks for item in items],
+            scorer=self.scorer,
+        ).float()
+        return Sampled(prompt_ids=rows, answers=answers, rewards_B=rewards_B, cut=cut)
+
+    def _asked(self, conversations: Sequence[Conversation]) -> tuple[list[Asked], Counter[str]]:
+        needs_checks = self.reward.reads_checks(self.reward.config)
+        length = self.work.config.sequence_length
+        return asked_of(conversations, self._ids, length=length, needs_checks=needs_checks)
+
+    def _ids(self, item: Asked) -> list[int]:
+        """The tokens that ask for an answer, as the method words the prompt."""
+        return self.template.prompt_ids(item.with_message(self.method.prompt(item.turns[-1].text)))
 
     def _generate(self, model: nn.Module, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
         training = model.training
         model.eval()
-        out: Tensor = model.generate(  # type: ignore[operator]
-            input_ids=ids_BT,
-            attention_mask=mask_BT,
-            do_sample=True,
-            top_k=0,
-            top_p=1.0,
-            temperature=self.work.config.temperature,
-            max_new_tokens=self.work.config.max_new_tokens,
-            pad_token_id=self.tokenizer.pad_token_id,
-            eos_token_id=self.tokenizer.eos_token_id,
-        )
+        pad = self.tokenizer.pad_token_id
+        settings = self.work.config
+        with plain_sampling(model, temperature=settings.temperature, end_ids=self.end_ids, pad_id=pad):
+            out: Tensor = model.generate(  # type: ignore[operator]
+                input_ids=ids_BT, attention_mask=mask_BT, max_new_tokens=settings.max_new_tokens
+            )
         model.train(training)
         return out
 
-    def _row(self, prompt: str, answer: list[int]) -> tuple[np.ndarray, np.ndarray]:
-        opened = self.template.prompt_ids(prompt)[-self.work.config.sequence_length :]
-        ids = np.array([*opened, *answer], dtype=np.int64)
-        labels = np.concatenate([np.full(len(opened), IGNORED), np.array(answer, dtype=np.int64)])
-        return ids[:-1], labels[1:]
-
     @torch.no_grad()
-    def _measure(self, batch: Batch, rewards_B: Tensor) -> Rollouts:
+    def _measure(self, batch: Batch, rewards_B: Tensor, *, values: bool) -> Rollouts:
         """Log-probabilities and values of the samples as they are drawn."""
+        temperature = self.work.config.temperature
+        training = self.adapted.model.training
         self.adapted.model.eval()
-        policy, values_BT = forward(self.adapted.model, batch, values=self.method.needs_values)
+        policy, values_BT = forward(self.adapted.model, batch, values=values, temperature=temperature)
         reference_BT = policy.per_token_BT
         if self.reference is not None:
             with self.reference() as other:
-                reference_BT = forward(other, batch, values=False)[0].per_token_BT
-        self.adapted.model.train()
+                reference_BT = forward(other, batch, values=False, temperature=temperature)[0].per_token_BT
+        self.adapted.model.train(training)
         return Rollouts(
             policy=policy,
             old_BT=policy.per_token_BT,
@@ -197,26 +282,30 @@ class RolloutSource:
         )
 
 
-def forward(model: nn.Module, batch: Batch, *, values: bool) -> tuple[LogProbs, Tensor | None]:
-    """Log-probabilities of the answers and, where asked for, the value head's estimates."""
+def forward(
+    model: nn.Module, batch: Batch, *, values: bool, temperature: float
+) -> tuple[LogProbs, Tensor | None]:
+    """Log-probabilities of the answers as they are sampled and, where asked for, the value head's output."""
     read = {name: batch[name] for name in ("input_ids", "attention_mask", "labels_BT")}
     inputs = conditioned(model, **read)
     out = model(**inputs, use_cache=False, output_hidden_states=values)
-    found = per_token_log_probs(out.logits, batch["labels_BT"])
+    found = per_token_log_probs(out.logits, batch["labels_BT"], temperature=temperature)
     if not values:
         return found, None
     values_BT: Tensor = model.value_head(out.hidden_states[-1].float())[..., 0]  # type: ignore[operator]
     return found, values_BT * found.mask_BT
 
 
-def rollout_loss(method: Alignment, *, samples_per_prompt: int) -> Callable[[nn.Module, Batch], LossSum]:
+def rollout_loss(
+    method: Alignment, *, samples_per_prompt: int, temperature: float
+) -> Callable[[nn.Module, Batch], LossSum]:
     """The training loop's loss for a method that learns from its own samples.
 
     A loss of B items is averaged over samples, one of B x T over the answers' tokens.
     """
 
     def loss(model: nn.Module, batch: Batch) -> LossSum:
-        policy, values_BT = forward(model, batch, values=method.needs_values)
+        policy, values_BT = forward(model, batch, values=method.needs_values, temperature=temperature)
         extras = {k.removeprefix("extra_"): v for k, v in batch.items() if k.startswith("extra_")}
         rollouts = Rollouts(
             policy=policy,
@@ -254,10 +343,11 @@ def rewarder(work: Work) -> tuple[Reward, AnswerScorer | None]:
             "the alignment method learns from rewards; choose reward=rules, pairwise, ensemble or judge"
         )
     method: Reward = choice.build()
+    named = work.inputs.get("reward.model")
+    if named is not None:
+        label = getattr(method.config, "label", "")
+        return method, load_scorer(named, work.load, device=work.device, label=label)
     if method.reads_language_model:
-        artifact = work.inputs.get("reward.model")
-        if artifact is not None:
-            return method, load_scorer(artifact, work.load, device=work.device)
         from harness.model.artifact import open_model
 
         loaded = open_model(work)
@@ -268,12 +358,3 @@ def rewarder(work: Work) -> tuple[Reward, AnswerScorer | None]:
     if "reward" not in work.inputs:
         raise IncompatibleError(f"reward={method.name} is trained: put the stage reward before align")
     return method, load_scorer(work.inputs["reward"], work.load, device=work.device)
-
-
-def _prompts(conversations: Sequence[Conversation]) -> list[tuple[str, Mapping[str, object]]]:
-    found: list[tuple[str, Mapping[str, object]]] = [
-        (c.turns[0].text, c.checks) for c in conversations if c.turns and c.turns[0].role is Role.user
-    ]
-    if not found:
-        raise DataError("no conversation starts with a user turn; align has no prompt to answer")
-    return found

@@ -11,7 +11,7 @@ from torch import nn
 from harness.axes import TRAINING_AXES
 from harness.axes.position import Position
 from harness.method import Problem
-from harness.stages.stage import Stage, Work
+from harness.stage import Stage, Work
 from harness.training.contract import BatchSource, Loss
 from harness.training.loop import train
 from harness.training.settings import Settings

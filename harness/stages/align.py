@@ -12,9 +12,11 @@ from torch import nn
 from harness.axes import TRAINING_AXES
 from harness.axes.alignment import Needs
 from harness.errors import ConfigError
+from harness.hookspecs import hookimpl
 from harness.method import Choice, Problem
+from harness.stage import Choices, Stage, Work
+from harness.stages._narrowing import without_conversations
 from harness.stages._training import TrainingConfig, beyond_table, run_training
-from harness.stages.stage import Choices, Stage, Work
 from harness.training.settings import Budget, Unit
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ class Align(Stage):
     """
 
     name = "align"
+    after = ("reward",)
     axes: ClassVar[tuple[str, ...]] = (
         "instruction",
         "peft",
@@ -83,11 +86,11 @@ class Align(Stage):
             "feedback": method.needs is not Needs.preferences,
             "reward": not method.needs_reward,
         }
-        return {axis: choice for axis, choice in choices.items() if not unused.get(axis)}
+        return without_conversations({a: choice for a, choice in choices.items() if not unused.get(a)})
 
     def run(self, work: Work) -> dict[str, Any]:
         from harness.model.artifact import describe, open_model
-        from harness.stages._adaptation import adapt, peft_entry
+        from harness.stages._adaptation import adapt, peft_entry, without_dropout
 
         method: Alignment = work.one("alignment").build()
         loaded = open_model(work, trainable=True)
@@ -98,19 +101,22 @@ class Align(Stage):
 
             source: Any = preference_source(work, adapted.loaded.tokenizer, method)
             loss = preference_loss(method, reference)
-            facts: dict[str, Any] = {"preferences": len(source.pairs), "preferences_dropped": source.dropped}
+            facts: dict[str, Any] = source.facts()
         else:
             from harness.stages._rollouts import RolloutSource, rollout_loss
 
             source = RolloutSource(work, adapted, method, reference)
-            loss = rollout_loss(method, samples_per_prompt=source.samples_per_prompt)
-            facts = {"prompts": source.num_prompts}
+            loss = rollout_loss(
+                method, samples_per_prompt=source.samples_per_prompt, temperature=work.config.temperature
+            )
+            facts = {}
         settings = work.config
         if method.needs is Needs.rollouts:  # a policy gradient's loss hovers around zero: only NaN is a spike
             settings = replace(settings, spike_factor=None)
-        facts |= run_training(work, adapted.model, source, loss, settings)
-        if method.needs is Needs.rollouts:
-            facts |= source.finish()
+        with without_dropout(adapted.model):  # or policy and reference would differ from the first step on
+            facts |= run_training(work, adapted.model, source, loss, settings)
+            if method.needs is Needs.rollouts:
+                facts |= source.finish(seconds=facts["seconds"])
         facts["effects"] = adapted.trained()
         facts["reference"] = "none" if reference is None else "the start, frozen"
         applied = [
@@ -139,3 +145,8 @@ def reference_of(work: Work, adapted: Adapted) -> Reference:
         yield copy
 
     return frozen
+
+
+@hookimpl
+def harness_stages() -> list[type[Stage]]:
+    return [Align]

@@ -8,8 +8,9 @@ from harness.axes.corpus import Corpus, Split
 from harness.axes.filter import Filter
 from harness.data import documents
 from harness.errors import DataError
+from harness.hookspecs import hookimpl
+from harness.stage import Stage, Work
 from harness.stages._references import referenced
-from harness.stages.stage import Stage, Work
 
 
 class CorpusStage(Stage):
@@ -31,7 +32,6 @@ class CorpusStage(Stage):
             method.models = referenced(work, f"filter.{method.name}")
             stream = method.apply(stream)
         facts = documents.write(work.out, stream)
-        facts["source"] = corpus.fingerprint()
         facts["filters"] = [{"filter": method.name, **vars(method.report)} for method in filters]
         facts["effects"] = {
             f"filter.{method.name}": {
@@ -48,3 +48,8 @@ class CorpusStage(Stage):
                 "check its path, its filters and corpus.{validation_share,test_share}"
             )
         return facts
+
+
+@hookimpl
+def harness_stages() -> list[type[Stage]]:
+    return [CorpusStage]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,11 +12,13 @@ import numpy as np
 from harness.axes import TRAINING_AXES
 from harness.axes.corpus import Split
 from harness.errors import DataError
+from harness.hookspecs import hookimpl
 from harness.method import Problem
 from harness.rng import Purpose
+from harness.stage import Stage, Work
+from harness.stages._conversations import ConversationSource, MixedSource, encode_all
 from harness.stages._references import referenced
 from harness.stages._training import TrainingConfig, beyond_table, run_training
-from harness.stages.stage import Stage, Work
 from harness.training.settings import Budget, Unit
 
 if TYPE_CHECKING:
@@ -31,6 +34,7 @@ class Instruct(Stage):
     """Tunes the model on conversations; the loss counts the assistant's tokens only."""
 
     name = "instruct"
+    after = ("extend",)
     axes: ClassVar[tuple[str, ...]] = ("instruction", "instruction_strategy", "peft", *TRAINING_AXES)
     needs = ("model",)
     may_need = ("documents", "tokens")
@@ -67,13 +71,17 @@ class Instruct(Stage):
     def run(self, work: Work) -> dict[str, Any]:
         from harness.model.artifact import open_model
         from harness.stages._adaptation import adapt, peft_entry
+        from harness.stages._conversations import of_split, read_conversations
         from harness.training.losses import conversation_loss
 
-        conversations = training_conversations(work)
+        conversations, unread = read_conversations(work)
         loaded = open_model(work, trainable=True)
-        source, facts = self.source(work, loaded, conversations)
+        source, facts = self.source(work, loaded, of_split(conversations, Split.train, work))
         adapted = adapt(loaded, work.one("peft"))
+        facts |= {"entries_left_out": unread}
         facts |= run_training(work, adapted.model, source, conversation_loss)
+        if isinstance(source, MixedSource):
+            facts |= source.facts()
         facts["effects"] = adapted.trained()
         return facts | adapted.save(
             work.out, applied=[peft_entry(adapted.choice, stage=work.stage)], template=True
@@ -85,19 +93,22 @@ class Instruct(Stage):
         """Batches in the order of the strategy, and facts about the data."""
         from harness.data.template import IGNORED, Template
         from harness.data.token_files import PackedSource, TokenFiles
-        from harness.stages._conversations import ConversationSource, MixedSource, encode_all
+        from harness.stages._packing import refuse_leaks
 
         strategy = work.one("instruction_strategy").build()
         strategy.models = referenced(work, "instruction_strategy")
         length, seed = work.config.sequence_length, work.stream(Purpose.data_order)
         conversations = strategy.select(conversations, np.random.default_rng(work.stream(Purpose.sampling)))
-        encoded, dropped = encode_all(conversations, Template(loaded.tokenizer), length=length)
-        num_tokens = sum(len(ids) for ids, _ in encoded.values())
-        num_bytes = sum(len(t.text.encode()) for c in conversations if c.id in encoded for t in c.turns)
+        encoded = encode_all(conversations, Template(loaded.tokenizer), length=length)  # type: ignore[arg-type]
+        learned = [c for c in conversations if c.id in encoded.by_id]
+        num_tokens = sum(len(ids) for ids, _ in encoded.by_id.values())
+        num_bytes = sum(len(t.text.encode()) for c in learned for t in c.turns)
         pad_id = loaded.tokenizer.pad_token_id or 0
         ours = getattr(loaded.model.config, "model_type", "") == "harness"  # type: ignore[union-attr]
+        if strategy.packs() and not ours:
+            refuse_leaks(loaded.model)
         source = ConversationSource(
-            encoded,
+            encoded.by_id,
             lambda rng: strategy.schedule(conversations, rng),
             seed=seed,
             length=length,
@@ -106,11 +117,13 @@ class Instruct(Stage):
             bytes_per_token=num_bytes / num_tokens,
             document_ids=ours,
         )
-        answers = sum(int((labels != IGNORED).sum()) for _, labels in encoded.values())
+        answers = sum(int((labels != IGNORED).sum()) for _, labels in encoded.by_id.values())
         facts = {
-            "conversations": len(encoded),
-            "conversations_dropped": dropped,
+            **encoded.facts(),
             "answer_token_share": answers / num_tokens,
+            "num_instructions": len(learned),
+            "num_instructions_by_source": dict(Counter(c.source for c in learned)),
+            "lexical_diversity": lexical_diversity(learned),
         }
         share = strategy.pretraining_share()
         if not share:
@@ -124,19 +137,16 @@ class Instruct(Stage):
         return MixedSource(source, windows, share=share, pad_id=pad_id), facts
 
 
-def training_conversations(work: Work) -> list[Conversation]:
-    """The training split of the chosen instruction source.
+def lexical_diversity(conversations: Sequence[Conversation]) -> float:
+    """MTLD of all words of conversations, one after another.
 
-    Raises: DataError where it is empty
+    Units: words; the survey (section 5.1.4) does not define its lexical diversity, MTLD fits its magnitude
     """
-    from harness.data import documents
+    from harness.data.similarity import mtld
 
-    instruction = work.one("instruction").build()
-    corpus = work.inputs.get("documents")
-    texts = documents.read(corpus.path) if corpus is not None else []
-    found = [
-        c for c in instruction.conversations(texts, work.stream(Purpose.sampling)) if c.split is Split.train
-    ]
-    if not found:
-        raise DataError(f"instruction={instruction.name} gave no training conversation")
-    return found
+    return mtld([word for c in conversations for turn in c.turns for word in turn.text.lower().split()])
+
+
+@hookimpl
+def harness_stages() -> list[type[Stage]]:
+    return [Instruct]

@@ -11,10 +11,11 @@ import numpy as np
 from harness.axes import MODEL_AXES, TRAINING_AXES
 from harness.data.token_files import PackedSource, TokenFiles
 from harness.errors import ConfigError
+from harness.hookspecs import hookimpl
 from harness.method import Choice, Problem
 from harness.rng import Purpose
+from harness.stage import Stage, Work
 from harness.stages._training import TrainingConfig, run_training
-from harness.stages.stage import Stage, Work
 from harness.training.examples import rows_of
 from harness.training.losses import language_modeling_loss
 from harness.training.settings import Budget, Unit
@@ -32,6 +33,7 @@ class Pretrain(Stage):
     """
 
     name = "pretrain"
+    after = ("tokens",)
     axes = (*MODEL_AXES, "objective", "curriculum", *TRAINING_AXES)
     needs = ("tokens", "tokenizer")
     produces = "model"
@@ -143,3 +145,8 @@ def planned_windows(settings: TrainingConfig, source: PackedSource) -> int:
             f"pretrain.budget.unit={unit.value} tells it only afterwards: use bytes, tokens, steps or epochs"
         )
     return source.num_samples
+
+
+@hookimpl
+def harness_stages() -> list[type[Stage]]:
+    return [Pretrain]

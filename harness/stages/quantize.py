@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from harness.axes import TRAINING_AXES
 from harness.axes.peft import adapter_before
 from harness.errors import ConfigError, EffectError, IncompatibleError
+from harness.hookspecs import hookimpl
 from harness.method import Choice, Problem
+from harness.stage import Choices, Stage, Work
 from harness.stages._calibration import text_problems
 from harness.stages._training import TrainingConfig
-from harness.stages.stage import Choices, Stage, Work
 from harness.training.settings import Budget, Unit
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Quantize(Stage):
     """
 
     name = "quantize"
+    after = ("align",)
     axes: ClassVar[tuple[str, ...]] = ("rotation", "quantizer", *TRAINING_AXES)
     needs = ("model",)
     may_need = ("tokens", "documents")
@@ -103,8 +105,8 @@ class Quantize(Stage):
             )
 
     def run(self, work: Work) -> dict[str, Any]:
-        from harness.effects import prove, snapshot
         from harness.model.artifact import Delta, describe, open_model, save_model
+        from harness.model.snapshot import prove, snapshot
         from harness.stages._calibration import calibrate
         from harness.stages._quantization_training import train_quantized
 
@@ -191,3 +193,8 @@ def measured_bits(model: nn.Module, method: Quantizer) -> dict[str, Any]:
         "model_bits_per_weight": 8 * sum(tensors.values()) / (weights + dense),
         "model_bytes": sum(tensors.values()),
     }
+
+
+@hookimpl
+def harness_stages() -> list[type[Stage]]:
+    return [Quantize]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -11,14 +11,18 @@ from torch import nn
 
 from harness.axes import TRAINING_AXES
 from harness.axes.alignment import Alignment, LogProbs
+from harness.axes.corpus import Split
+from harness.hookspecs import hookimpl
 from harness.method import Problem
 from harness.rng import Purpose
+from harness.stage import Choices, Stage, Work
+from harness.stages._narrowing import without_conversations
 from harness.stages._training import TrainingConfig, beyond_table, run_training
-from harness.stages.stage import Stage, Work
 from harness.training.contract import Batch, LossSum
 from harness.training.settings import Budget, Unit
 
 if TYPE_CHECKING:
+    from harness.axes.reward import AnswerScorer, Preference
     from harness.axes.reward import Reward as RewardMethod
     from harness.compose import Cell
     from harness.stages._adaptation import Adapted
@@ -28,6 +32,7 @@ class Reward(Stage):
     """Trains a scalar head, and the model below it, to score the chosen answer above the rejected one."""
 
     name = "reward"
+    after = ("instruct",)
     axes: ClassVar[tuple[str, ...]] = ("instruction", "peft", "reward", "feedback", *TRAINING_AXES)
     needs = ("model",)
     may_need = ("documents",)
@@ -51,11 +56,15 @@ class Reward(Stage):
         length = cell.stage_config(stage).sequence_length
         yield from beyond_table(meta_model, length, where=f"{stage}.sequence_length")
 
+    @classmethod
+    def narrow(cls, part: str, choices: Choices) -> Choices:
+        return without_conversations(choices)
+
     def run(self, work: Work) -> dict[str, Any]:
         from harness.model.artifact import open_model
-        from harness.model.scorer import save_head
-        from harness.stages._adaptation import adapt, peft_entry
-        from harness.stages._preferences import preference_source
+        from harness.model.scorer import ModelScorer, save_head
+        from harness.stages._adaptation import adapt, peft_entry, without_dropout
+        from harness.stages._preferences import preference_source, preferences
 
         method: RewardMethod = work.one("reward").build()
         loaded = open_model(work, trainable=True)
@@ -64,15 +73,37 @@ class Reward(Stage):
             loaded.model = type(loaded.model)(loaded.model.config)
         adapted = adapt(loaded, work.one("peft"))
         adapted.model.score_head = score_head(adapted, work.stream(Purpose.init))
-        source = preference_source(work, adapted.loaded.tokenizer, PAIRS)
-        facts: dict[str, Any] = {"preferences": len(source.pairs), "preferences_dropped": source.dropped}
-        facts |= run_training(work, adapted.model, source, reward_loss(method))
-        head = adapted.model.score_head
+        # The head is read where it will be: at the last token of the whole answer.
+        source = preference_source(work, adapted.loaded.tokenizer, PAIRS, whole=True)
+        facts: dict[str, Any] = source.facts()
+        with without_dropout(adapted.model):
+            facts |= run_training(work, adapted.model, source, reward_loss(method))
+        head: nn.Linear = adapted.model.score_head  # type: ignore[assignment]
         del adapted.model.score_head
         facts["effects"] = adapted.trained()
+        scorer = ModelScorer(replace(loaded, model=adapted.model.eval()), head)
+        facts |= held_out(scorer, preferences(work, Split.validation)[0])
         adapted.save(work.out, applied=[peft_entry(adapted.choice, stage=work.stage)], template=True)
-        save_head(head, work.out)  # type: ignore[arg-type]
+        save_head(head, work.out)
         return facts
+
+
+def held_out(scorer: AnswerScorer, pairs: Sequence[Preference]) -> dict[str, Any]:
+    """How often validation pairs are scored in their order, by the scorer that the policy will meet."""
+    told = [pair for pair in pairs if pair.paired]
+    if not told:
+        return {"held_out_pairs": 0, "held_out_accuracy": None}
+    prompts = [pair.prompt for pair in told]
+    gap_B = scorer.score(prompts, [pair.chosen for pair in told]) - scorer.score(
+        prompts, [pair.rejected for pair in told]
+    )
+    right_B = (gap_B > 0).float() + 0.5 * (gap_B == 0).float()
+    return {
+        "held_out_pairs": len(told),
+        "held_out_accuracy": float(right_B.mean()),
+        "held_out_accuracy_stderr": float(right_B.std() / len(told) ** 0.5) if len(told) > 1 else None,
+        "held_out_margin": float(gap_B.mean()),
+    }
 
 
 class _Pairs(Alignment):
@@ -110,3 +141,8 @@ def reward_loss(method: RewardMethod) -> Callable[[nn.Module, Batch], LossSum]:
         return LossSum(loss_B.sum(), count, {name: value.detach().sum() for name, value in facts.items()})
 
     return loss
+
+
+@hookimpl
+def harness_stages() -> list[type[Stage]]:
+    return [Reward]

@@ -10,15 +10,22 @@ from harness.axes.corpus import Split
 from harness.axes.tokenizer import SPECIAL_TOKENS, Tokenizer
 from harness.data import documents, tokenization
 from harness.errors import PluginError
-from harness.stages.stage import Stage, Work
+from harness.hookspecs import hookimpl
+from harness.stage import Stage, Work
 
 MEASURED_BYTES = 200_000
+COPIED = (
+    *("tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "*.jinja"),
+    *("vocab.json", "vocab.txt", "vocab.bpe", "merges.txt"),
+)
+"""Files of a pretrained tokenizer."""
 
 
 class TokenizerStage(Stage):
     """Learns the tokenizer, or copies a pretrained one, and measures it on validation documents."""
 
     name = "tokenizer"
+    after = ("corpus",)
     axes = ("tokenizer",)
     needs = ("documents",)
     produces = "tokenizer"
@@ -36,9 +43,8 @@ class TokenizerStage(Stage):
                 raise PluginError(f"tokenizer={method.name} must put {SPECIAL_TOKENS} first, found {found}")
             tokenization.save_tokenizer(rust, work.out)
         else:
-            for pattern in ("tokenizer*.json", "special_tokens_map.json", "*.jinja", "vocab.*", "merges.txt"):
-                for path in sorted(source.glob(pattern)):
-                    shutil.copy(path, work.out / path.name)
+            for path in (path for pattern in COPIED for path in sorted(source.glob(pattern))):
+                shutil.copy(path, work.out / path.name)
         held_out = documents.domains_in_turn(directory, Split.validation)
         sample = list(up_to((document.text for document in held_out), MEASURED_BYTES))
         unk_id = tokenization.special_ids(work.out)["unk"]
@@ -58,3 +64,8 @@ def up_to(texts: Iterator[str], max_bytes: int) -> Iterator[str]:
             return
         yield text
         left -= size
+
+
+@hookimpl
+def harness_stages() -> list[type[Stage]]:
+    return [TokenizerStage]

@@ -10,7 +10,8 @@ from harness.axes.mixture import Mixture
 from harness.data import documents, tokenization
 from harness.data.token_files import TokenWriter
 from harness.errors import ConfigError, DataError
-from harness.stages.stage import Stage, Work
+from harness.hookspecs import hookimpl
+from harness.stage import Stage, Work
 
 
 class TokensStage(Stage):
@@ -20,6 +21,7 @@ class TokensStage(Stage):
     """
 
     name = "tokens"
+    after = ("tokenizer",)
     axes = ("mixture",)
     needs = ("documents", "tokenizer")
     produces = "tokens"
@@ -52,3 +54,8 @@ class TokensStage(Stage):
                 for split, domains in writer.splits.items()
             },
         }
+
+
+@hookimpl
+def harness_stages() -> list[type[Stage]]:
+    return [TokensStage]

@@ -1,4 +1,4 @@
-"""Hydra's door to harness/sweep: `python -m harness -m attention=full,grouped_query seed=0,1`."""
+"""Hydra's door to harness/commands/sweep.py: `python -m harness -m attention=full,grouped_query seed=0,1`."""
 
 import sys
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class HarnessSweeperConf:
 
     _target_: str = "hydra_plugins.harness_sweeper.HarnessSweeper"
     workers: int = 0
-    threads: int = 0
+    threads: int = 0  # refused, with what to use in its place
     timeout: float = 0.0
     memory: int = 0
     total_memory: int = 0
@@ -36,14 +36,14 @@ class HarnessSweeper(Sweeper):  # type: ignore[misc]
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the sweep; a sweep in which some cells have no result ends with exit code 1."""
+        from harness.commands import sweep
         from harness.report.commands import after_sweep
-        from harness.sweep import commands
 
         assert self._config is not None
-        code = commands.multirun(
+        code = sweep.multirun(
             arguments,
-            commands.options(self._options),
-            hydra=commands.Hydra(context=self._context, task=self._task, config=self._config),
+            sweep.options(self._options),
+            hydra=sweep.Hydra(context=self._context, task=self._task, config=self._config),
             finished=after_sweep,
         )
         if code:

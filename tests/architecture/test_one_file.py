@@ -36,8 +36,8 @@ import json, sys
 import harness_plugins.schedule
 harness_plugins.schedule.__path__.append(sys.argv[1])
 from harness.compose import compose
-from harness.describe import describe
-from harness.docs import methods_page
+from harness.compose.describe import describe
+from harness.commands.docs import methods_page
 from harness.registry import registry
 known = registry()
 method = known.get("schedule", "halving")

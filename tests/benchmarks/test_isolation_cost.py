@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from third_party import ROOT
 
-from harness.sweep.progress import Lines
-from harness.sweep.resources import Options
-from harness.sweep.worker import Worker
+from harness.run.progress import Lines
+from harness.run.resources import Options
+from harness.run.worker import Worker
 
 STARTS = 8
 """A stage may cost as many bare starts: the measure on a machine that others disturb."""

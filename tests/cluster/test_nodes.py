@@ -17,17 +17,19 @@ import psutil
 import pytest
 from third_party import ROOT
 
+from harness.plan.make import make_plan
+from harness.plan.need import Need
+from harness.plan.plan import Plan
+from harness.run.launch import write_plan
+from harness.run.resources import Options
 from harness.store import Store
-from harness.sweep.launch import write_plan
-from harness.sweep.plan import Plan, make_plan
-from harness.sweep.resources import Need, Options
 
 from .conftest import wait_for
 
 pytestmark = pytest.mark.slow
 SMALL = ["stages=[corpus,tokenizer,tokens,pretrain]", "scale=smoke", "corpus.max_bytes=300000"]
 WORK = (
-    "import pathlib, sys; from harness.sweep.commands import work_on; "
+    "import pathlib, sys; from harness.commands.sweep import work_on; "
     "sys.exit(work_on(pathlib.Path(sys.argv[1])))"
 )
 LONG = [

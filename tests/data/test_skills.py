@@ -5,7 +5,7 @@ import pytest
 from harness.axes.corpus import Split
 from harness.data.checks import CHECKS, check, share_met, violated
 from harness.data.skills import FAMILIES, GROUPS, skill_items, split_of
-from harness.errors import UnknownNameError
+from harness.errors import DataError, UnknownNameError
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -83,4 +83,5 @@ def test_every_check_has_a_case() -> None:
 
 def test_the_share_of_checks_met() -> None:
     assert share_met("a", {"num_words": 1, "exact": "b"}) == 0.5
-    assert share_met("a", {}) == 1.0
+    with pytest.raises(DataError, match="no machine-checkable constraints"):
+        share_met("a", {})

@@ -84,3 +84,61 @@ def test_a_tokenizer_without_role_tokens_gets_roles_as_text(tmp_path: Path) -> N
 
 def test_the_template_is_saved_with_the_tokenizer(template: Template) -> None:
     assert template.tokenizer.chat_template == CHAT_TEMPLATE
+
+
+def test_a_tokenizer_that_begins_with_bos_does_so_here(tmp_path: Path) -> None:
+    from harness_plugins.tokenizer.pretrained import Pretrained
+    from tokenizers.processors import TemplateProcessing
+
+    Pretrained.trial(tmp_path)
+    tokenizer = load_tokenizer(tmp_path)
+    tokenizer.add_special_tokens({"bos_token": "<|bos|>"})
+    bos = tokenizer.bos_token_id
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|bos|> $A", special_tokens=[("<|bos|>", bos)]
+    )
+    ids, labels = Template(tokenizer).encode(conversation((Role.user, "Hi"), (Role.assistant, "Yo")))
+    assert ids[:2].tolist() == [bos, *tokenizer("\n", add_special_tokens=False)["input_ids"][:1]]
+    assert (ids == bos).sum() == 1
+    assert tokenizer.decode([i for i in labels.tolist() if i != IGNORED]) == "Yo<|eos|>"
+
+
+def test_a_tokenizer_without_an_end_is_refused(tmp_path: Path) -> None:
+    from harness_plugins.tokenizer.pretrained import Pretrained
+
+    from harness.errors import DataError
+
+    Pretrained.trial(tmp_path)
+    tokenizer = load_tokenizer(tmp_path)
+    tokenizer.eos_token = None
+    with pytest.raises(DataError, match="neither a chat template nor an end token"):
+        Template(tokenizer)
+
+
+def test_calls_of_tools_are_learned_as_json(template: Template) -> None:
+    call = {"type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
+    turns = (
+        Turn(role=Role.user, text="1 + 1?"),
+        Turn(role=Role.assistant, text="", tool_calls=(call,)),
+        Turn(role=Role.tool, text="2", name="add"),
+        Turn(role=Role.assistant, text="Two."),
+    )
+    tools = ({"type": "function", "function": {"name": "add"}},)
+    given = Conversation(id="a", turns=turns, source="test", tools=tools)
+    ids, labels = template.encode(given)
+    written = template.tokenizer.decode(ids)
+    assert written == (
+        'Tools: [{"type": "function", "function": {"name": "add"}}]\n<|user|> 1 + 1?'
+        '<|assistant|> <tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call><|eos|>'
+        "Result: 2\n<|assistant|> Two.<|eos|>"
+    )
+    learned = template.tokenizer.decode(labels[labels != IGNORED])
+    assert learned == (' <tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call><|eos|> Two.<|eos|>')
+
+
+def test_only_turns_from_a_place_on_are_learned(template: Template) -> None:
+    given = conversation((Role.user, "a"), (Role.assistant, "b"), (Role.user, "c"), (Role.assistant, "d"))
+    ids, labels = template.encode(given, learn_from=3)
+    assert template.tokenizer.decode(labels[labels != IGNORED]) == " d<|eos|>"
+    prompt = template.prompt_ids(given.turns[:3])
+    assert ids[: len(prompt)].tolist() == prompt

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from harness.docs import ROOT
+from harness.commands.docs import ROOT
 from harness.model.cards import card, card_files, cards_page
 
 TABLE_5 = "gpt3 pangu_alpha opt_175b palm bloom_176b mt_nlg gopher chinchilla galactica lamda jurassic_1"
@@ -46,7 +46,7 @@ def test_released_checkpoints_have_exactly_this_many_weights(name, exact):
 
 def test_the_page_of_cards_is_up_to_date():
     page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
-    assert page == cards_page(), "run `python -m harness.docs`"
+    assert page == cards_page(), "run `python -m harness.commands.docs`"
 
 
 @pytest.mark.parametrize(

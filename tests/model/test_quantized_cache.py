@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from harness import ConfigError
+from harness.ops.decode import new_cache
 from harness.ops.quantized_cache import GROUP, QuantizedCache
 
 
@@ -68,7 +69,7 @@ def generated(bits: int, *, count: int = 80, **options: Any) -> Tensor:
     method = tiny.choose("decoding", options.pop("name", "greedy"), cache_bits=bits, **options).build()
     mask = torch.ones_like(ids)
     mask[0, :5] = 0
-    return method.generate(tiny.llama(), ids, mask, max_new_tokens=count, seed=0)
+    return method.generate(tiny.llama(), ids, mask, max_new_tokens=count, seeds=[0, 1])
 
 
 def test_a_model_generates_through_it() -> None:
@@ -83,10 +84,10 @@ def test_fewer_bits_lose_more() -> None:
 
     def error(bits: int) -> float:
         """Of the logits that a second pass gives on a first one's cache."""
-        past = tiny.choose("decoding", "greedy", cache_bits=bits).build().cache(model)
+        past = new_cache(model, bits=bits)
         with torch.no_grad():
             exact = model(input_ids=ids).logits[:, 100:]
-            first = model(input_ids=ids[:, :100], use_cache=True, **past).past_key_values
+            first = model(input_ids=ids[:, :100], use_cache=True, past_key_values=past).past_key_values
             found = model(input_ids=ids[:, 100:], past_key_values=first).logits
         return float((found - exact).norm() / exact.norm())
 

@@ -9,7 +9,7 @@ import torch
 
 from harness.errors import IncompatibleError
 from harness.model.artifact import load_model
-from harness.stages import stage_class
+from harness.registry import registry
 
 FAST = [
     "instruct.budget={unit: steps, amount: 3}",
@@ -39,7 +39,7 @@ class Chain:
         everything = ["model=pretrained", f"model.path={self.directory}", *FAST, *overrides]
         work = tiny.work(self.shelf, stage, out, everything, inputs)
         work.seed = seed
-        facts = stage_class(stage)().run(work)
+        facts = registry().stage(stage)().run(work)
         self.latest = out
         return facts
 
@@ -145,10 +145,10 @@ def test_a_trained_reward_guides_alignment(chain: Chain) -> None:
     everything = ["model=pretrained", f"model.path={chain.directory}", *FAST, "reward=pairwise"]
     everything += ["reward_stage.budget={unit: steps, amount: 3}", "reward_stage.batch_size=4"]
     work = tiny.work(chain.shelf, "reward", out, everything, {})
-    facts = stage_class("reward")().run(work)
+    facts = registry().stage("reward")().run(work)
     assert facts["preferences"] > 0
     inputs = {"reward": out}
     aligned = chain.shelf.new("aligned")
     overrides = [*everything, "alignment=grpo", "align.max_new_tokens=6"]
-    facts = stage_class("align")().run(tiny.work(chain.shelf, "align", aligned, overrides, inputs))
+    facts = registry().stage("align")().run(tiny.work(chain.shelf, "align", aligned, overrides, inputs))
     assert facts["reward_method"] == "pairwise"

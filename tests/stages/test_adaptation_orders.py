@@ -8,7 +8,7 @@ import pytest
 
 from harness.compose import compose
 from harness.conformance.causal import causal_model
-from harness.problems import problems as plan_problems
+from harness.plan.problems import problems as plan_problems
 
 CHAINED = "stages=[corpus,tokenizer,tokens,pretrain,instruct,align,quantize,evaluate]"
 QUANTIZED_FIRST = "stages=[corpus,tokenizer,tokens,pretrain,quantize,instruct,align,evaluate]"

@@ -14,8 +14,7 @@ from harness.data import documents
 from harness.data.token_files import TokenFiles
 from harness.method import Choice, Method
 from harness.registry import registry
-from harness.stages import stage_class
-from harness.stages.stage import Work
+from harness.stage import Work
 
 
 def choice(axis: str, name: str, **options: Any) -> Choice:
@@ -43,7 +42,7 @@ def run(stage: str, root: Path, choices: dict[str, Any], inputs: Mapping[str, Pa
         cell=None,  # type: ignore[arg-type]
         load=lambda key: pytest.fail("nothing to load"),
     )
-    return stage_class(stage)().run(work)
+    return registry().stage(stage)().run(work)
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ import tiny_models as tiny
 from harness.compose import compose
 from harness.conformance._language import documents
 from harness.data import documents as documents_file
+from harness.stage import Work
 from harness.stages.evaluate import Evaluate, load_subject
 from harness.stages.generate import Generate
-from harness.stages.stage import Work
 
 SMALL = [
     "evaluator=[perplexity,lm_eval,win_rate]",

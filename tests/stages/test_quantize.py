@@ -15,7 +15,7 @@ from harness.axes.quantizer import linear_layers
 from harness.compose import compose
 from harness.data.token_files import TokenWriter
 from harness.errors import DataError
-from harness.stages import stage_class
+from harness.registry import registry
 from harness.stages.quantize import Quantize
 
 CALIBRATED = [
@@ -51,7 +51,7 @@ def run(root: Path, *overrides: str, count: int = 4000, seed: int = 0) -> dict[s
     inputs = {"model": model, "tokens": tokens(shelf, count)}
     work = tiny.work(shelf, "quantize", shelf.new("out"), [*overrides], inputs)
     work.seed = seed
-    return stage_class("quantize")().run(work)
+    return registry().stage("quantize")().run(work)
 
 
 def test_calibration_is_named_by_its_hash(tmp_path: Path) -> None:

@@ -14,8 +14,7 @@ from harness.compose import compose, publish
 from harness.errors import EffectError
 from harness.method import Choice
 from harness.registry import registry
-from harness.stages import stage_class
-from harness.stages.stage import Work
+from harness.stage import Work
 
 SIZE = (
     "tokenizer=byte",
@@ -38,7 +37,7 @@ class Chain:
     def run(self, stage: str, *overrides: str, seed: int = 0) -> dict[str, Any]:
         publish()
         cell = compose([*SIZE, *SHORT, *overrides])
-        kind = stage_class(stage)
+        kind = registry().stage(stage)
         choices: dict[str, Choice | tuple[Choice, ...]] = {}
         for axis in kind.axes:
             many = registry().axes[axis].many

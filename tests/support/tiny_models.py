@@ -13,7 +13,7 @@ import torch
 from harness.compose import compose
 from harness.method import Choice
 from harness.registry import registry
-from harness.stages.stage import Work
+from harness.stage import Work
 
 VOCABULARY = 264
 
@@ -107,10 +107,9 @@ def work(
     shelf: Shelf, stage: str, out: FakeArtifact, overrides: list[str], inputs: Mapping[str, FakeArtifact]
 ) -> Work:
     """A stage's work as the sweep hands it out."""
-    from harness.stages import stage_class
 
     cell = compose(overrides)
-    kind = stage_class(stage)
+    kind = registry().stage(stage)
     choices: dict[str, Any] = {}
     for axis in kind.axes:
         chosen = (

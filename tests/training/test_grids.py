@@ -11,7 +11,7 @@ import torch
 from harness.compose import compose
 from harness.conformance import test_parallelism as suite
 from harness.conformance.tiny import TinySource, methods, run
-from harness.problems import problems
+from harness.plan.problems import problems
 from harness.registry import registry
 
 

@@ -25,7 +25,7 @@ class BestConfig(Alignment.Config):
 
 
 class Best(Alignment):
-    """Cross-entropy of the best of each prompt's samples; ties go to the first."""
+    """Cross-entropy of the best of each prompt's samples, averaged over tokens; ties go to the first."""
 
     needs = Needs.rollouts
     needs_reward = True
@@ -37,9 +37,12 @@ class Best(Alignment):
 
     def prepare(self, rollouts: Rollouts) -> dict[str, Tensor]:
         groups = by_prompt(rollouts.rewards_B, rollouts.samples_per_prompt)
-        best = F.one_hot(groups.argmax(-1), rollouts.samples_per_prompt)
-        return {"weight": best.flatten().to(rollouts.rewards_B.dtype) * rollouts.samples_per_prompt}
+        best_B = F.one_hot(groups.argmax(-1), rollouts.samples_per_prompt).flatten()
+        best_B = best_B.to(rollouts.rewards_B.dtype)
+        length_B = rollouts.policy.mask_BT.sum(-1)
+        # The loss is averaged over all tokens, of which these are the ones that count.
+        return {"weight": best_B * length_B.sum() / (best_B * length_B).sum().clamp(min=1)}
 
     def rollout_loss(self, rollouts: Rollouts) -> tuple[Tensor, dict[str, Tensor]]:
-        loss_B = -rollouts.policy.mean() * rollouts.extras["weight"]
-        return loss_B, {"drift": summed_drift(rollouts)}
+        loss_BT = -rollouts.policy.per_token_BT * rollouts.extras["weight"][:, None]
+        return loss_BT * rollouts.policy.mask_BT, {"drift": summed_drift(rollouts)}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from harness import Alignment, ConfigError, LogProbs, Method, Preference, Role, Turn, hookimpl
+from harness import Alignment, ConfigError, LogProbs, Method, Preference, Role, Turn, as_turns, hookimpl
 
 
 class ChainOfHindsight(Alignment):
@@ -34,12 +34,14 @@ class ChainOfHindsight(Alignment):
     config: Config
 
     def turns(self, preference: Preference) -> dict[str, tuple[Turn, ...]]:
+        *before, asked = as_turns(preference.prompt)
         good = self.config.good_hint, preference.chosen
         bad = self.config.bad_hint, preference.rejected
 
         def story(first: tuple[str, str], second: tuple[str, str]) -> tuple[Turn, ...]:
             return (
-                Turn(role=Role.user, text=f"{preference.prompt}\n{first[0]}"),
+                *before,
+                Turn(role=Role.user, text=f"{asked.text}\n{first[0]}"),
                 Turn(role=Role.assistant, text=first[1]),
                 Turn(role=Role.user, text=second[0]),
                 Turn(role=Role.assistant, text=second[1]),

@@ -14,12 +14,13 @@ class KTO(Alignment):
     """Value of an answer relative to the policy's drift from the reference, bounded on both sides.
 
     Paper: Ethayarajh et al. 2024, arXiv:2402.01306, eq. 7
-    Differs: each pair gives one desirable and one undesirable answer; the drift is estimated on mismatched
-    answers of the micro-batch
+    Differs: a pair gives one desirable and one undesirable answer; the drift is estimated on the micro-batch,
+    on prompts with the answer of the pair before in the epoch's order
     """
 
     name = "kto"
     parts = ("chosen", "rejected", "mismatched")
+    takes_single_answers = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Alignment.Config):
@@ -44,7 +45,9 @@ class KTO(Alignment):
         drift = (policy["mismatched"].sum() - reference["mismatched"].sum()).mean().detach().clamp(min=0)
         good_B = 1 - (beta * (chosen_B - drift)).sigmoid()
         bad_B = 1 - (beta * (drift - rejected_B)).sigmoid()
-        loss_B = (self.config.desirable_weight * good_B + self.config.undesirable_weight * bad_B) / 2
+        has_good_B, has_bad_B = (policy[part].mask_BT.amax(-1) for part in ("chosen", "rejected"))
+        loss_B = self.config.desirable_weight * good_B * has_good_B
+        loss_B = (loss_B + self.config.undesirable_weight * bad_B * has_bad_B) / (has_good_B + has_bad_B)
         gap_B = beta * (chosen_B - rejected_B)
         return loss_B, {"margin": gap_B, "accuracy": (gap_B > 0).float(), "drift": drift.expand_as(gap_B)}
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
+import torch
+from torch import Generator, Tensor
 
 from harness import Alignment, ConfigError, Method, Needs, Rollouts, hookimpl
 
@@ -13,11 +14,12 @@ from ._policy_gradient import unbiased_drift
 
 
 class Quark(Alignment):
-    """Cross-entropy of samples after a control text naming their reward's quantile, plus a drift penalty.
+    """Cross-entropy of samples after a control text naming their reward's quantile, plus a drift penalty,
+    averaged over tokens as in the authors' code.
 
     Paper: Lu et al. 2022, arXiv:2205.13636, algorithm 1 and eq. 2
-    Differs: quantiles are those of the current samples, not of a growing pool; the control token is text
-    in the prompt, so that no embedding is added
+    Differs: the control token is text in the prompt, so that no embedding is added; the drift is estimated
+    on the samples
     """
 
     name = "quark"
@@ -48,15 +50,28 @@ class Quark(Alignment):
         return self._labelled(text, self.config.quantiles)
 
     def relabel(self, prompts: Sequence[str], rewards_B: Tensor) -> list[str]:
-        below_B = (rewards_B[None, :] < rewards_B[:, None]).float().mean(-1)
-        quantile_B = (below_B * self.config.quantiles).long() + 1
+        quantile_B = self.quantile(rewards_B)
         return [self._labelled(p, int(q)) for p, q in zip(prompts, quantile_B, strict=True)]
+
+    def replay(self, rewards_P: Tensor, size: int, generator: Generator) -> Tensor:
+        """Samples of the pool, each quantile as often as any other (algorithm 1)."""
+        quantile_P = self.quantile(rewards_P)
+        count_P = torch.bincount(quantile_P, minlength=self.config.quantiles + 1)[quantile_P]
+        return torch.multinomial(1 / count_P, size, replacement=True, generator=generator)
+
+    def quantile(self, rewards_P: Tensor) -> Tensor:
+        """Quantile of each sample, 1 the lowest; ties share one."""
+        below_P = torch.searchsorted(rewards_P.sort().values, rewards_P) / len(rewards_P)
+        quantile_P = (below_P * self.config.quantiles).long() + 1
+        # The best are what the prompt asks for, also where so many tie that fewer than a quantile lie below.
+        best_P = (rewards_P == rewards_P.max()) & (below_P > 0)
+        return quantile_P.masked_fill(best_P, self.config.quantiles)
 
     def rollout_loss(self, rollouts: Rollouts) -> tuple[Tensor, dict[str, Tensor]]:
         policy = rollouts.policy
         drift_BT = unbiased_drift(policy.per_token_BT, rollouts.reference_BT) * policy.mask_BT
-        drift_B = drift_BT.sum(-1) / policy.mask_BT.sum(-1).clamp(min=1)
-        return -policy.mean() + self.config.beta * drift_B, {"drift": drift_BT.sum(-1)}
+        loss_BT = (self.config.beta * drift_BT - policy.per_token_BT) * policy.mask_BT
+        return loss_BT, {"drift": drift_BT.sum(-1)}
 
     def _labelled(self, prompt: str, quantile: int) -> str:
         return f"[reward {quantile} of {self.config.quantiles}] {prompt}"

@@ -26,6 +26,7 @@ class QuestionAnswers(Feedback):
     """
 
     name = "question"
+    reads_checks = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Feedback.Config):

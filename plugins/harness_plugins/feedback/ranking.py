@@ -31,6 +31,7 @@ class Ranking(Feedback):
     """
 
     name = "ranking"
+    reads_checks = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Feedback.Config):

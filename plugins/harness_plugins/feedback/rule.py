@@ -16,6 +16,7 @@ class Rule(Feedback):
     """
 
     name = "rule"
+    reads_checks = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Feedback.Config):

@@ -2,8 +2,9 @@
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,12 +17,17 @@ from harness import (
     Role,
     Split,
     Turn,
-    files_at,
+    listed,
+    path_ref,
     read_rows,
 )
 
-Parsed = tuple[str, list[Turn]]
-"""Source and turns of one conversation."""
+SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".parquet")
+NO_ANSWER = "without an answer"
+SHORTENED = "that lost turns around a gap"
+
+Parsed = tuple[str, list[Turn]] | tuple[str, list[Turn], list[Mapping[str, Any]]]
+"""Source and turns of one conversation, and the tools it may call."""
 
 
 class Reader(Instruction):
@@ -37,8 +43,12 @@ class Reader(Instruction):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Instruction.Config):
-        path: str = ""
-        """File or folder of .json and .jsonl files (also .gz); required."""
+        path: str = path_ref(suffixes=SUFFIXES, required=True)
+        """File, folder or pattern of .json, .jsonl (also .gz) and .parquet files; required."""
+        validation_path: str = path_ref(suffixes=SUFFIXES)
+        """Files whose conversations are for validation; then none of `path` is."""
+        test_path: str = path_ref(suffixes=SUFFIXES)
+        """Files whose conversations are for testing; then none of `path` is."""
         validation_share: float = 0.05
         """Share of prompts held out for validation (0 to 1)."""
         test_share: float = 0.05
@@ -60,56 +70,89 @@ class Reader(Instruction):
         (directory / cls.sample_name).write_text(cls.sample)
         return cls.Config(path=str(directory / cls.sample_name), validation_share=0.0, test_share=0.0)
 
+    @classmethod
+    def has_checks(cls, config: Any) -> bool:
+        return False
+
     @abstractmethod
     def parse(self, rows: Iterator[dict[str, Any]]) -> Iterator[Parsed | None]:
         """Source and turns of each conversation; None for an entry that holds none, by the format's rules."""
         raise NotImplementedError
 
     def conversations(self, documents: Sequence[Document], seed: int) -> Iterator[Conversation]:
-        left = self.config.max_conversations or float("inf")
-        suffixes = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
-        for file in files_at(self.config.path, option="instruction.path", suffixes=suffixes):
-            stem = file.name.split(".")[0]
+        held_out = {Split.validation: self.config.validation_path, Split.test: self.config.test_path}
+        limit = self.config.max_conversations or None
+        yield from islice(self._read("path", None), limit)
+        for split, path in held_out.items():
+            if path:
+                yield from self._read(f"{split}_path", split)
+
+    def _read(self, option: str, split: Split | None) -> Iterator[Conversation]:
+        """Conversations of files, of a given split or by a hash of their prompts."""
+        path = getattr(self.config, option)
+        folder = Path(path).expanduser().is_dir()
+        for name, file in listed(path, option=f"instruction.{option}", suffixes=SUFFIXES).items():
+            inner = name.partition("/")[2] if folder else name
+            place = inner.partition(".")[0] if split is None else f"{split}/{inner.partition('.')[0]}"
             for number, parsed in enumerate(self.parse(_placed(file))):
-                turns = answered(parsed[1]) if parsed else []
-                if not parsed or not turns:
+                if parsed is None:
                     continue
-                if left < 1:
-                    return
-                left -= 1
+                source, given, *tools = parsed
+                turns = answered(given)
+                if not turns:
+                    self._count(NO_ANSWER)
+                    continue
+                if len(turns) < len(given):
+                    self._count(SHORTENED)
                 yield Conversation(
-                    id=f"{self.name}/{stem}/{number}",
+                    id=f"{self.name}/{place}/{number}",
                     turns=tuple(turns),
-                    source=parsed[0],
-                    split=self._split(turns),
+                    source=source,
+                    split=split or self._split(turns),
+                    tools=tuple(tools[0]) if tools else (),
                 )
+
+    def _count(self, reason: str) -> None:
+        self.left_out[reason] = self.left_out.get(reason, 0) + 1
 
     def _split(self, turns: Sequence[Turn]) -> Split:
         prompt = "\0".join(turn.text for turn in turns[:-1])
         position = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:8], "big") / 2**64
-        if position < self.config.test_share:
+        test = 0.0 if self.config.test_path else self.config.test_share
+        validation = 0.0 if self.config.validation_path else self.config.validation_share
+        if position < test:
             return Split.test
-        held_out = self.config.test_share + self.config.validation_share
-        return Split.validation if position < held_out else Split.train
+        return Split.validation if position < test + validation else Split.train
 
 
 def answered(turns: Sequence[Turn]) -> list[Turn]:
-    """Turns from the user's first to the last answer in a row without gaps; none where there is no answer."""
+    """Turns from the user's first to the last answer in a row without gaps; none where there is no answer.
+
+    A tool speaks after the assistant has called it, then the assistant again.
+    """
     kept: list[Turn] = []
     for turn in turns:
         if turn.role is Role.system and not kept:
             kept.append(turn)
             continue
-        spoken = [t for t in kept if t.role is not Role.system]
-        expected = Role.user if len(spoken) % 2 == 0 else Role.assistant
-        if turn.role is not expected or not turn.text.strip():
-            if spoken:
+        last = kept[-1] if kept and kept[-1].role is not Role.system else None
+        if turn.role not in _next(last) or not (turn.text.strip() or turn.tool_calls):
+            if last is not None:
                 break
             continue
         kept.append(turn)
-    while kept and kept[-1].role is not Role.assistant:
+    while kept and (kept[-1].role is not Role.assistant):
         kept.pop()
     return kept
+
+
+def _next(last: Turn | None) -> tuple[Role, ...]:
+    """Who may speak after a turn."""
+    if last is None:
+        return (Role.user,)
+    if last.role is Role.assistant:
+        return (Role.tool,) if last.tool_calls else (Role.user,)
+    return (Role.tool, Role.assistant) if last.role is Role.tool else (Role.assistant,)
 
 
 def pair(prompt: str, answer: str) -> list[Turn]:

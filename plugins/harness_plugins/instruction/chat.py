@@ -3,28 +3,29 @@
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from harness import (
     ConfigError,
     Conversation,
-    DataError,
     Document,
     Instruction,
     Method,
     Role,
     Split,
     Turn,
-    files_at,
     hookimpl,
-    read_rows,
+    path_ref,
     skill_items,
 )
+from harness_plugins.instruction.messages import Messages
 
 
 class Chat(Instruction):
     """Multi-turn conversations: {messages: [{role, content}]} from files, or exercises asked in a row.
 
     Every answer is learned, nothing else. Without a path, a conversation is 2 to `max_exchanges` exercises.
+    With one it is instruction=messages.
     Raises: DataError naming file and entry of what does not have the format
     """
 
@@ -32,8 +33,8 @@ class Chat(Instruction):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Instruction.Config):
-        path: str = ""
-        """JSON or JSON Lines with `messages`; empty makes conversations of exercises."""
+        path: str = path_ref(suffixes=(".json", ".jsonl", ".json.gz", ".jsonl.gz", ".parquet"))
+        """JSON, JSON Lines or Parquet with `messages`; empty makes conversations of exercises."""
         skills: list[str] = field(default_factory=lambda: ["instructions", "recall"])
         """Skills of the exercises, in equal parts."""
         num_conversations: int = 2_000
@@ -49,27 +50,21 @@ class Chat(Instruction):
 
     config: Config
 
+    @classmethod
+    def has_checks(cls, config: Any) -> bool:
+        return not config.path
+
     def conversations(self, documents: Sequence[Document], seed: int) -> Iterator[Conversation]:
         if self.config.path:
-            yield from self._read()
+            read = Messages(Messages.Config(path=self.config.path))
+            yield from read.conversations(documents, seed)
+            self.left_out = read.left_out
             return
         for split in Split:
             number = (
                 self.config.num_conversations if split is Split.train else self.config.num_conversations // 10
             )
             yield from self._made(split, max(1, number), seed)
-
-    def _read(self) -> Iterator[Conversation]:
-        for file in files_at(self.config.path, option="instruction.path", suffixes=(".json", ".jsonl")):
-            for number, row in enumerate(read_rows(file)):
-                try:
-                    turns = tuple(Turn(role=Role(m["role"]), text=str(m["content"])) for m in row["messages"])
-                except (KeyError, TypeError, ValueError) as error:
-                    raise DataError(
-                        f"{file}, entry {number}: needs messages: [{{role: system|user|assistant, content}}]"
-                    ) from error
-                if turns and turns[-1].role is Role.assistant:
-                    yield Conversation(id=f"chat/{file.stem}/{number}", turns=turns, source=file.stem)
 
     def _made(self, split: Split, number: int, seed: int) -> Iterator[Conversation]:
         rng = random.Random(f"chat/{split.value}/{seed}")

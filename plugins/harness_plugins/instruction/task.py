@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from harness import (
     ConfigError,
@@ -52,6 +53,10 @@ class Task(Instruction):
                 raise ConfigError(f"instruction.inverted_share={self.inverted_share} must lie in [0, 1]")
 
     config: Config
+
+    @classmethod
+    def has_checks(cls, config: Any) -> bool:
+        return config.inverted_share < 1  # type: ignore[no-any-return]
 
     def conversations(self, documents: Sequence[Document], seed: int) -> Iterator[Conversation]:
         families = [family for skill in self.config.skills for family in skill_families(skill)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from harness import Duel, Judge, Method, hookimpl, share_met
 
@@ -17,6 +18,10 @@ class Rules(Judge):
         """Whether the shorter of two answers that meet equally many constraints wins."""
 
     config: Config
+
+    @classmethod
+    def reads_checks(cls, config: Any) -> bool:
+        return True
 
     def prefer(self, duels: Sequence[Duel]) -> list[float]:
         return [self._prefer(duel) for duel in duels]

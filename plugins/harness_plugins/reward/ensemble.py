@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from harness import AnswerScorer, ConfigError, IncompatibleError, Method, Reward, hookimpl, share_met
+from harness import AnswerScorer, ConfigError, IncompatibleError, Method, Prompt, Reward, hookimpl, share_met
 
 CRITERIA = ("trained", "rules", "brevity", "diversity")
 
@@ -55,6 +56,10 @@ class Ensemble(Reward):
 
     config: Config
 
+    @classmethod
+    def reads_checks(cls, config: Any) -> bool:
+        return "rules" in config.weights
+
     def loss(
         self, chosen_B: Tensor, rejected_B: Tensor, chosen_nll_B: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -63,7 +68,7 @@ class Ensemble(Reward):
 
     def score(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[Prompt],
         answers: Sequence[str],
         *,
         checks: Sequence[Mapping[str, object]],

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from harness import AnswerScorer, ConfigError, IncompatibleError, Method, Reward, hookimpl, model_ref
+from harness import (
+    AnswerScorer,
+    ConfigError,
+    IncompatibleError,
+    Method,
+    Prompt,
+    Reward,
+    as_text,
+    hookimpl,
+    model_ref,
+)
 
 
 class Judge(Reward):
@@ -39,7 +49,7 @@ class Judge(Reward):
 
     def score(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[Prompt],
         answers: Sequence[str],
         *,
         checks: Sequence[Mapping[str, object]],
@@ -48,7 +58,7 @@ class Judge(Reward):
         if scorer is None:
             raise IncompatibleError("reward=judge asks a language model; give it one by reward.model")
         asked = [
-            f"Question: {prompt}\nAnswer: {answer}\n{self.config.principle} "
+            f"Question: {as_text(prompt)}\nAnswer: {answer}\n{self.config.principle} "
             f"{self.config.yes} or {self.config.no}?"
             for prompt, answer in zip(prompts, answers, strict=True)
         ]

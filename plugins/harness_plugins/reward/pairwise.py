@@ -9,7 +9,7 @@ from enum import StrEnum
 from torch import Tensor
 from torch.nn import functional as F
 
-from harness import AnswerScorer, ConfigError, IncompatibleError, Method, Reward, hookimpl
+from harness import AnswerScorer, ConfigError, IncompatibleError, Method, Prompt, Reward, hookimpl
 
 
 class Start(StrEnum):
@@ -60,7 +60,7 @@ class Pairwise(Reward):
 
     def score(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[Prompt],
         answers: Sequence[str],
         *,
         checks: Sequence[Mapping[str, object]],

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from harness import AnswerScorer, Method, Reward, check, hookimpl, share_met
+from harness import AnswerScorer, Method, Prompt, Reward, check, hookimpl, share_met
 
 
 class Rules(Reward):
@@ -28,9 +29,13 @@ class Rules(Reward):
 
     config: Config
 
+    @classmethod
+    def reads_checks(cls, config: Any) -> bool:
+        return True
+
     def score(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[Prompt],
         answers: Sequence[str],
         *,
         checks: Sequence[Mapping[str, object]],

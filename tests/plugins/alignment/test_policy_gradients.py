@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import defaultdict
 from typing import Any
@@ -165,12 +166,13 @@ def test_ppos_policy_term_equals_trls_clipped_term() -> None:
 
 @pytest.mark.parametrize("name", ["raft", "best_of_n"])
 def test_only_the_best_sample_of_each_prompt_is_learned(name: str) -> None:
-    """Of the groups (1, 3) and (-2, 0.5) the second answers are: the mean of their two cross-entropies."""
+    """Of the groups (1, 3) and (-2, 0.5) the second answers are: the mean cross-entropy of their tokens."""
     best = method(name, samples=2)
     rollouts = sampled(best)
-    loss_B, _ = best.rollout_loss(rollouts)
-    entropy_B = -(rollouts.policy.per_token_BT * MASK_BT).sum(-1) / MASK_BT.sum(-1)
-    assert torch.allclose(loss_B.mean(), (entropy_B[1] + entropy_B[3]) / 2, atol=1e-6)
+    loss_BT, _ = best.rollout_loss(rollouts)
+    surprise_B = -(rollouts.policy.per_token_BT * MASK_BT).sum(-1)
+    by_hand = (surprise_B[1] + surprise_B[3]) / (MASK_BT[1].sum() + MASK_BT[3].sum())
+    assert torch.allclose(loss_BT.sum() / MASK_BT.sum(), by_hand, atol=1e-6)
     assert best.samples_from_start() is (name == "best_of_n")
 
 
@@ -180,15 +182,18 @@ def test_quark_names_quantiles_and_learns_under_them() -> None:
     assert quark.prompt("p") == "[reward 4 of 4] p"
     assert quark.relabel(["p"] * 2, torch.tensor([1.0, 1.0])) == ["[reward 1 of 4] p"] * 2, "ties are equals"
     rollouts = sampled(quark, samples=4)
-    loss_B, _ = quark.rollout_loss(rollouts)
+    loss_BT, _ = quark.rollout_loss(rollouts)
     for row in range(4):
-        tokens = [
-            (float(rollouts.policy.per_token_BT[row, t]), float(rollouts.reference_BT[row, t]))
-            for t in range(int(MASK_BT[row].sum()))
-        ]
-        drift = [torch.tensor(r - p).exp() - (r - p) - 1 for p, r in tokens]
-        by_hand = (-sum(p for p, _ in tokens) + 0.05 * sum(drift)) / len(tokens)
-        assert float(loss_B[row]) == pytest.approx(float(by_hand), abs=1e-6)
+        for t in range(int(MASK_BT[row].sum())):
+            p, r = float(rollouts.policy.per_token_BT[row, t]), float(rollouts.reference_BT[row, t])
+            by_hand = -p + 0.05 * (math.exp(r - p) - (r - p) - 1)
+            assert float(loss_BT[row, t]) == pytest.approx(by_hand, abs=1e-6)
+
+
+def test_quarks_best_samples_are_what_its_prompt_asks_for_also_where_most_tie() -> None:
+    quark = method("quark", quantiles=4, samples=4)
+    found = quark.relabel(["p"] * 5, torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0]))
+    assert found == [f"[reward {q} of 4] p" for q in (4, 4, 4, 1, 1)]
 
 
 def test_chain_of_hindsight_is_the_mean_cross_entropy_of_both_stories() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from harness.conformance.causal import causal_model, logits, tokens
 from harness.conformance.test_peft import train_a_little
-from harness.stages import stage_class
+from harness.registry import registry
 
 LIBRARY = [
     *("lora", "dora", "adalora", "ia3", "prefix_tuning", "prompt_tuning", "p_tuning"),
@@ -75,7 +75,7 @@ def test_several_adapters_stand_on_one_stored_base(tmp_path: Path) -> None:
         *("instruction.num_items=60", "instruct.budget={unit: steps, amount: 3}", "instruct.batch_size=4"),
     ]
     base = shelf.new("base")
-    stage_class("instruct")().run(tiny.work(shelf, "instruct", base, [*shared, "peft=full"], {}))
+    registry().stage("instruct")().run(tiny.work(shelf, "instruct", base, [*shared, "peft=full"], {}))
     tuned = {}
     for name, options in {
         "small": ["peft=lora", "peft.rank=2"],
@@ -84,7 +84,7 @@ def test_several_adapters_stand_on_one_stored_base(tmp_path: Path) -> None:
     }.items():
         tuned[name] = shelf.new(name)
         work = tiny.work(shelf, "instruct", tuned[name], [*shared, *options], {"model": base})
-        facts = stage_class("instruct")().run(work)
+        facts = registry().stage("instruct")().run(work)
         files = sorted(path.name for path in tuned[name].path.rglob("*.safetensors"))
         assert files == ["adapter_model.safetensors"], "the base's weights are not copied"
         assert facts["checkpoint_bytes"] < 0.5 * (base.path / "model.safetensors").stat().st_size

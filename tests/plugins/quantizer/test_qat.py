@@ -13,7 +13,7 @@ from torch import nn
 
 from harness import ConfigError, PackedLinear
 from harness.model.artifact import load_model, load_pretrained
-from harness.stages import stage_class
+from harness.registry import registry
 
 FAST = ["quantizer=qat", "quantizer.num_sequences=24", "quantize.sequence_length=24", "quantize.log_every=10"]
 
@@ -102,7 +102,7 @@ def run(root: Path, *overrides: str) -> tuple[dict[str, Any], nn.Module, tiny.Sh
     directory = tiny.pretrained(root / "hf")
     everything = ["model=pretrained", f"model.path={directory}", *overrides]
     out = shelf.new("quantized")
-    facts = stage_class("quantize")().run(tiny.work(shelf, "quantize", out, everything, {}))
+    facts = registry().stage("quantize")().run(tiny.work(shelf, "quantize", out, everything, {}))
     return facts, load_model(out, shelf.load).model, shelf  # type: ignore[arg-type]
 
 

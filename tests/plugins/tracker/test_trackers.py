@@ -145,7 +145,7 @@ def test_tensorboard_reads_back_curves_and_metrics(tmp_path: Path) -> None:
 
 def test_the_plan_asks_trackers_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from harness.compose import compose
-    from harness.problems import problems
+    from harness.plan.problems import problems
 
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))

@@ -1,0 +1,234 @@
+"""`harness diff`, `harness reproduce` and `harness export`: what one does with single records."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from harness.compose.schema import stage_key
+from harness.errors import IncompatibleError, StoreError
+from harness.plan.files import CACHE
+from harness.plan.manifest import find_record
+from harness.store import Artifact, Store
+from harness.store.external import external
+from harness.store.records import read_record, record_dir
+
+TOLERANCE = 1e-6
+"""Relative difference up to which a reproduced metric counts as equal."""
+
+
+def diff(arguments: Sequence[str]) -> int:
+    """`harness diff A B`: how two records differ in config, facts and metrics; exit code 1 if they do.
+
+    Raises: StoreError
+    """
+    parser = _parser("diff", "How two records differ in config, facts, metrics and versions.")
+    _record(parser, "a")
+    _record(parser, "b")
+    asked = parser.parse_args(arguments)
+    root = Store().root
+    (_, a), (_, b) = (find_record(root, name) for name in (asked.a, asked.b))
+    table = Table("where", asked.a, asked.b)
+    sections = ("config", "levels", "seed", "outcome", "facts", "effects")
+    for section in sections:
+        for key, left, right in differences(a.get(section), b.get(section), section):
+            table.add_row(key, str(left), str(right))
+    for key, left, right in differences(_metrics(a), _metrics(b), "metrics"):
+        table.add_row(key, str(left), str(right))
+    left_versions, right_versions = (record["provenance"]["versions"] for record in (a, b))
+    for key, left, right in differences(left_versions, right_versions, "versions"):
+        table.add_row(key, str(left), str(right))
+    if not table.row_count:
+        print("the records agree")
+        return 0
+    Console().print(table)
+    return 1
+
+
+def differences(a: Any, b: Any, where: str) -> Iterator[tuple[str, Any, Any]]:
+    """Leaves in which two JSON values differ."""
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        for key in [*a, *(key for key in b if key not in a)]:
+            yield from differences(a.get(key), b.get(key), f"{where}.{key}")
+    elif a != b:
+        yield where, a, b
+
+
+def reproduce(arguments: Sequence[str]) -> int:
+    """`harness reproduce RECORD`: run its cell again in a store of its own and compare; 1 if it differs.
+
+    Raises: ConfigError, StoreError
+    """
+    from harness.commands.sweep import sweep
+
+    parser = _parser(
+        "reproduce", "Run a record's cell again, in a store of its own, and compare its metrics."
+    )
+    _record(parser, "record")
+    root = Store().root
+    _, record = find_record(root, parser.parse_args(arguments).record)
+    overrides = [text for text in record["overrides"] if not text.startswith("seed=")]
+    ours = Store(root / "reproduced" / record["cell"])
+    name = f"name={record['sweep']}"
+    seeding = [f"seed={record['seed']}"]
+    sweep([*overrides, *seeding, *_threads(record), name], store=ours, only=record["cell"])
+    where = record_dir(ours.root, sweep=record["sweep"], cell=record["cell"])
+    if not where.exists():
+        raise StoreError(
+            f"the cell composes to another config than {record['cell']} with this version of the code; "
+            f"`harness diff` shows how: records are in {ours.root / 'records'}"
+        )
+    return _verdict(record, read_record(where))
+
+
+def _threads(record: Mapping[str, Any]) -> list[str]:
+    """Overrides that give each stage the threads it ran with, whatever the defaults are now."""
+    ran = {stage["stage"]: stage["threads"] for stage in record["stages"] if stage.get("threads")}
+    return [f"{stage_key(stage)}.threads={number}" for stage, number in ran.items()]
+
+
+def export(arguments: Sequence[str]) -> int:
+    """`harness export RECORD DIR`: the cell's final model as a Hugging Face directory.
+
+    Packed weights are written unpacked, and beside them in the file of their own format where it has one.
+
+    Raises: StoreError
+    """
+    parser = _parser("export", "Write the final model of a record's cell as a Hugging Face directory.")
+    _record(parser, "record")
+    parser.add_argument("directory", type=Path, help="made if it is not there")
+    asked = parser.parse_args(arguments)
+    store = Store()
+    _, record = find_record(store.root, asked.record)
+    print(_write_model(load_record(record, store), asked.directory))
+    return 0
+
+
+def load_record(record: Mapping[str, Any], store: Store, *, device: str = "cpu") -> Any:
+    """The final model of a record's cell, with tokenizer and template (harness.model.artifact.Loaded).
+
+    Raises: StoreError where the record has no model or its artifact is gone
+    """
+    from harness.model.artifact import load_model
+
+    keys = [stage["key"] for stage in reversed(record["stages"])]
+    found = (artifact for key in keys if (artifact := store.find(key)) is not None)
+    model = next((artifact for artifact in found if artifact.kind == "model"), None)
+    if model is None:
+        raise StoreError(
+            f"the store has no model of {record['sweep']}/{record['cell']}; run its sweep again first"
+        )
+    return load_model(model, loader(model, store), device=device)
+
+
+def loader(artifact: Artifact, store: Store) -> Any:
+    """Key -> artifact, outside of a sweep: models from outside are found where they were."""
+    outside: dict[str, str] = dict(artifact.meta.get("externals", {}))
+
+    def load(key: str) -> Artifact:
+        if key in outside:
+            return external(outside[key], cache=store.root / CACHE)
+        found = store.get(key)
+        outside.update(found.meta.get("externals", {}))
+        return found
+
+    return load
+
+
+def _parser(command: str, text: str) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(prog=f"harness {command}", description=text)
+
+
+def _record(parser: argparse.ArgumentParser, name: str) -> None:
+    parser.add_argument(
+        name, help="SWEEP/CELL, as a report names it (the start of CELL does), or a directory"
+    )
+
+
+def _write_model(loaded: Any, target: Path) -> str:
+    """Write, read again, compare; the directory appears when it computes what was evaluated."""
+    from harness.axes.quantizer import unpacked
+    from harness.model.exported import compare, rope_parameters
+
+    if loaded.packed and loaded.adapter is not None:
+        raise IncompatibleError(
+            f"the adapter of peft={loaded.adapter.method.name} cannot be merged into packed weights; "
+            "tune before quantizing to export one model"
+        )
+    parameters = rope_parameters(loaded)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as name:
+        draft = Path(name)
+        loaded.tokenizer.save_pretrained(draft)
+        model = unpacked(loaded.model) if loaded.packed else loaded.model
+        said = _write_dense(model, draft, parameters)
+        compare(model, draft)
+        if loaded.packed:
+            said = f"{said}, unpacked{_own_file(loaded, draft)}"
+        shutil.copytree(draft, target, dirs_exist_ok=True)
+    return f"{target}: {said}"
+
+
+def _write_dense(model: Any, target: Path, parameters: dict[str, Any] | None) -> str:
+    from harness.model.checkpoint import export_checkpoint
+    from harness.model.exported import state_positions
+
+    if hasattr(model.config, "model_spec"):
+        try:
+            family = export_checkpoint(model, target)
+        except IncompatibleError as error:
+            if parameters is not None:
+                raise
+            model.save_pretrained(target)
+            return f"harness's own format, to be read after `import harness.model` ({error})"
+    else:
+        family = model.config.model_type
+        model.save_pretrained(target)
+    if parameters is not None:
+        state_positions(target, parameters, trained=model.config.trained_length)
+    return f"a {family} model"
+
+
+def _own_file(loaded: Any, target: Path) -> str:
+    """What a quantizer's own programs read, written from the directory just exported."""
+    from harness.model.artifact import load_pretrained, restore
+
+    entry = next(e for e in reversed(loaded.applied) if e["axis"] == "quantizer")
+    if any(e["axis"] == "rotation" for e in loaded.applied):
+        return "; no file for its own programs: they would round weights that are not rotated"
+    try:
+        dense = load_pretrained(str(target))
+        file = restore(entry).build().write_file(dense.model, dense.tokenizer, target)
+    except IncompatibleError as error:
+        return f"; no file for its own programs: {error}"
+    return "" if file is None else f"; {file.name} for its own programs"
+
+
+def _verdict(before: Mapping[str, Any], after: Mapping[str, Any]) -> int:
+    old, new = _metrics(before), _metrics(after)
+    table = Table("metric", "recorded", "reproduced", "")
+    differ = after["outcome"]["status"] != before["outcome"]["status"]
+    for name in [*old, *(name for name in new if name not in old)]:
+        a, b = old.get(name), new.get(name)
+        same = a == b or (a is not None and b is not None and math.isclose(a, b, rel_tol=TOLERANCE))
+        timed = any(word in name for word in ("efficiency", "per_second", "seconds"))
+        differ |= not same and not timed
+        table.add_row(name, str(a), str(b), "" if same else ("varies by nature" if timed else "DIFFERS"))
+    Console().print(table)
+    keys = [[stage["key"] for stage in record["stages"]] for record in (before, after)]
+    if keys[0] != keys[1]:
+        print("the code or libraries changed since: the keys of the stages differ")
+    print("reproduced" if not differ else "not reproduced")
+    return 1 if differ else 0
+
+
+def _metrics(record: Mapping[str, Any]) -> dict[str, float]:
+    return {f"{m['evaluator']}.{m['task']}.{m['metric']}": m["value"] for m in record["metrics"]}

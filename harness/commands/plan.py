@@ -1,0 +1,197 @@
+"""`harness plan`: cells, shared stages, problems and costs; nothing is run."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from harness.commands.table8 import print_table8
+from harness.plan.costs import Costs
+from harness.plan.estimate import Cost
+from harness.plan.make import make_plan
+from harness.plan.plan import Plan, PlannedCell
+from harness.registry import registry
+from harness.run.launch import NODES_LAUNCHER, job_overrides
+from harness.run.machine import available_memory
+from harness.store import Store
+
+if TYPE_CHECKING:
+    from harness.plan.tune import Tuning
+
+HELP = """usage: harness plan KEY=VALUE[,VALUE...] ... [--json] [--probe]
+       harness plan --table8
+
+Cells, the stage graph after sharing, what is in the store, pairs that cannot work with their reason, and
+estimated FLOPs, peak memory, disk and hours of what is to run. Nothing is run; the exit code is 1 where no
+cell can run.
+--probe times a few steps of each training's model, so that hours are known before anything has run.
+--table8 prints the survey's compute table (arXiv:2303.18223, section 5.1.5) by the same formulas."""
+FLAGS = ("--json", "--probe")
+NOTHING_RUNS = 1
+"""Exit code of a plan in which no cell can run."""
+LEGEND = (
+    "Of what is to run: FLOPs, peak tensor memory of one stage (at full sequences) and disk by formula where "
+    "a model is trained (< at most: nothing is known yet of how long sequences are), else as this store has "
+    "measured such stages; device-hours at the speed it has measured (--probe: at that of a few steps now). "
+    "Empty: not known yet."
+)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Show what a command line would do.
+
+    Raises: ConfigError and its kin, naming what is wrong
+    """
+    if "--help" in arguments or "-h" in arguments:
+        print(HELP)
+        return 0
+    if "--table8" in arguments:
+        print_table8()
+        return 0
+    asked = [text for text in arguments if text not in FLAGS]
+    made = make_plan(job_overrides(asked), store=Store(), places_nodes=NODES_LAUNCHER in asked)
+    costs = Costs(made.first, probe=available_memory() if "--probe" in arguments else 0)
+    code = NOTHING_RUNS if all(cell.refused for cell in made.first.cells) else 0
+    if "--json" in arguments:
+        print(json.dumps(describe(made, costs), indent=1))
+        return code
+    console = Console()
+    lines = tuning_lines(made.tuning) if made.tuning is not None else []
+    for line in (*lines, made.first.summary(), *made.notes):
+        console.print(line, highlight=False, markup=False)
+    console.print(stage_table(made.first, costs), highlight=False)
+    console.print(LEGEND, style="dim", highlight=False)
+    for line in problem_lines(made.first):
+        console.print(line, highlight=False, markup=False)
+    return code
+
+
+def describe(made: Plan, costs: Costs) -> dict[str, Any]:
+    """A plan as JSON; of a tuned sweep whose trials are open, the plan of the trials."""
+    tune = None if made.tuning is None else made.tuning.describe()
+    made = made.first
+    missing = {node.key for node in made.missing()}
+    return {
+        "sweep": made.name,
+        "tune": tune,
+        "summary": made.summary(),
+        "notes": made.notes,
+        "factors": {factor.name: [level.label for level in factor.levels] for factor in made.factors},
+        "cells": [
+            {
+                "cell": cell.cell.id,
+                "levels": cell.levels,
+                "seed": cell.seed,
+                "overrides": list(cell.cell.overrides),
+                "stages": list(cell.keys),
+                "problems": [str(problem) for problem in cell.problems],
+                "refused": bool(cell.refused),
+            }
+            for cell in made.cells
+        ],
+        "stages": [
+            {
+                "key": key,
+                "stage": made.graph.nodes[key].stage,
+                "part": made.graph.nodes[key].part,
+                "inputs": made.graph.nodes[key].inputs,
+                "seed": made.graph.nodes[key].seed,
+                "stored": key not in missing,
+                "estimate": asdict(costs.of(made.graph.nodes[key])),
+            }
+            for key in made.wanted()
+        ],
+    }
+
+
+def stage_table(made: Plan, costs: Costs) -> Table:
+    """One line a stage, narrow enough for 80 columns; `<` marks what is a bound."""
+    missing = {node.key for node in made.missing()}
+    wanted = made.wanted()
+    nodes = made.graph.nodes
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("stage", "asked", "to run", "stored", "FLOPs", "memory", "disk", "hours"):
+        table.add_column(column, justify="left" if column == "stage" else "right", no_wrap=True)
+    asked = Counter(nodes[key].stage for cell in made.cells if not cell.refused for key in cell.keys)
+    all_costs: list[Cost] = []
+    counts = Counter[str]()
+    order = list(registry().stages)
+    for stage in sorted(asked, key=lambda name: order.index(name.partition("@")[0])):
+        own = [key for key in wanted if nodes[key].stage == stage]
+        found = [costs.of(nodes[key]) for key in own if key in missing]
+        stored = len(own) - len(found)
+        all_costs += found
+        counts.update(asked=asked[stage], to_run=len(found), stored=stored)
+        table.add_row(stage, str(asked[stage]), str(len(found)), str(stored), *_cost_texts(found))
+    table.add_row(
+        "all",
+        str(counts["asked"]),
+        str(counts["to_run"]),
+        str(counts["stored"]),
+        *_cost_texts(all_costs),
+        style="bold",
+    )
+    return table
+
+
+def _cost_texts(found: Sequence[Cost]) -> tuple[str, str, str, str]:
+    """FLOPs, memory, disk and hours of stages together; empty where nothing is known of any."""
+    flops = [cost.flops for cost in found if cost.flops is not None]
+    memory = [cost.memory for cost in found if cost.memory is not None]
+    disk = [cost.disk for cost in found if cost.disk is not None]
+    seconds = [cost.seconds for cost in found if cost.seconds is not None]
+    bound = "<" if any(cost.at_most for cost in found) else ""
+    return (
+        f"{bound}{sum(flops):.1e}".replace("e+", "e") if flops else "",
+        size_text(max(memory)) if memory else "",
+        size_text(sum(disk)) if disk else "",
+        f"{bound}{sum(seconds) / 3600:.2f}" if seconds else "",
+    )
+
+
+def size_text(count: float) -> str:
+    """A number of bytes with its unit."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.3g} {unit}" if count < 1000 else f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:.3g} GiB" if count < 1000 else f"{count:.0f} GiB"
+
+
+def problem_lines(made: Plan) -> list[str]:
+    """Each reason once, with the cells it concerns."""
+    found: dict[tuple[bool, str], list[PlannedCell]] = {}
+    for cell in made.cells:
+        for problem in cell.problems:
+            found.setdefault((problem.fatal, str(problem)), []).append(cell)
+    lines = []
+    for (fatal, text), cells in sorted(found.items(), key=lambda item: not item[0][0]):
+        shown = list(dict.fromkeys(" ".join(f"{k}={v}" for k, v in cell.levels.items()) for cell in cells))
+        more = f" and {len(shown) - 3} more" if len(shown) > 3 else ""
+        word = "cannot work" if fatal else "note"
+        lines.append(f"{word} ({len(cells)} of {len(made.cells)} cells): {text}")
+        if any(shown):
+            lines.append(f"  {'; '.join(shown[:3])}{more}")
+    return lines
+
+
+def tuning_lines(tuning: Tuning) -> list[str]:
+    """The trials of each method, and what waits for them."""
+    lines = [tuning.summary()]
+    for method in tuning.methods:
+        space = "; ".join(f"{dim.path}: {dim.text()}" for dim in method.dimensions) or "nothing to tune"
+        best = method.best()
+        found = ""
+        if tuning.settled and best is not None:
+            found = ": best " + ", ".join(f"{path}={value}" for path, value in best.point.items())
+            found += " (on the edge)" if method.edges() else ""
+        lines.append(f"  {method.name}  {space}{found}")
+    if not tuning.settled:
+        lines.append(f"pending: {len(tuning.planned)} cells; their keys are known once the trials have ended")
+    return lines

@@ -1,0 +1,128 @@
+"""What a method says of itself, as plain data: for `list`, `show`, the docs and the conformance suites."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import sys
+import typing
+from dataclasses import MISSING, fields
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from harness.method import Method
+from harness.nodes import plain
+from harness.registry import Registry
+
+LABELS = ("Paper", "Shapes", "Units", "State", "Error", "Differs", "Raises")
+"""Labelled lines of a docstring, in the order they are shown."""
+
+
+def describe(method: type[Method], known: Registry) -> dict[str, Any]:
+    """One method as JSON: who ships it, where it comes from, its options, what it needs and changes."""
+    source = known.source(method)
+    return {
+        "axis": method.axis,
+        "name": method.name,
+        "package": source.package,
+        "version": source.version,
+        "summary": method.summary(),
+        "paper": method.labelled("Paper") or "",
+        "status": "ok",
+        "module": source.module,
+        "notes": {label: text for label in LABELS if (text := paragraph(method, label))},
+        "options": options(method.Config),
+        "extra": method.extra,
+        **{
+            word: sorted(getattr(method, word))
+            for word in ("requires", "conflicts", "provides", "changes", "after")
+        },
+    }
+
+
+def paragraph(cls: type[Any], label: str) -> str:
+    """A labelled line of a docstring with its continuation lines."""
+    lines = inspect.cleandoc(cls.__doc__ or "").splitlines()
+    for i, line in enumerate(lines):
+        if line.startswith(f"{label}:"):
+            more = []
+            for text in lines[i + 1 :]:
+                if not text.strip() or text.split(":")[0] in LABELS:
+                    break
+                more.append(text.strip())
+            return " ".join([line.partition(":")[2].strip(), *more])
+    return ""
+
+
+def options(config: type[Any]) -> list[dict[str, Any]]:
+    """The options of a Config: name, type, default, and the string under the field."""
+    docs = field_docs(config)
+    hints = typing.get_type_hints(config)
+    return [
+        {
+            "name": f.name,
+            "type": type_name(hints[f.name]),
+            "default": _default(f),
+            "doc": docs.get(f.name, ""),
+        }
+        for f in fields(config)
+    ]
+
+
+def type_name(hint: Any) -> str:
+    """A type as a reader would write it; an enum as its members."""
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return " | ".join(hint.__members__)
+    if hint is type(None):
+        return "null"
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is None:
+        return getattr(hint, "__name__", str(hint))
+    if origin in (list, tuple, dict):
+        inner = ", ".join(type_name(argument) for argument in arguments if argument is not Ellipsis)
+        return f"{origin.__name__}[{inner}]"
+    return " | ".join(type_name(argument) for argument in arguments)
+
+
+def _default(f: Any) -> Any:
+    if f.default is not MISSING:
+        return plain(f.default)
+    return plain(f.default_factory()) if f.default_factory is not MISSING else "required"
+
+
+def field_docs(config: type[Any]) -> dict[str, str]:
+    """The string under each field of a dataclass, its bases included."""
+    docs: dict[str, str] = {}
+    for cls in reversed(config.__mro__[:-1]):
+        docs.update(_own_docs(cls))
+    return docs
+
+
+def _own_docs(cls: type[Any]) -> dict[str, str]:
+    """The strings under the fields that a class itself states."""
+    body: Any = _tree(cls.__module__)
+    for part in cls.__qualname__.split("."):
+        body = next(
+            (n for n in getattr(body, "body", ()) if isinstance(n, ast.ClassDef) and n.name == part), None
+        )
+        if body is None:
+            return {}
+    docs = {}
+    for statement, following in zip(body.body, body.body[1:], strict=False):
+        if (
+            isinstance(statement, ast.AnnAssign)
+            and isinstance(statement.target, ast.Name)
+            and isinstance(following, ast.Expr)
+            and isinstance(following.value, ast.Constant)
+            and isinstance(following.value.value, str)
+        ):
+            docs[statement.target.id] = inspect.cleandoc(following.value.value)
+    return docs
+
+
+@functools.cache
+def _tree(module: str) -> ast.Module | None:
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return ast.parse(Path(file).read_text(encoding="utf-8")) if file else None

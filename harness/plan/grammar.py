@@ -1,0 +1,128 @@
+"""Hydra's override grammar, as far as sweeps need it: reading and writing overrides."""
+
+from __future__ import annotations
+
+import enum
+import functools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, QuotedString
+from hydra.errors import OverrideParseException
+
+from harness.errors import ConfigError
+
+_SIMPLE = re.compile(r"[A-Za-z0-9_./:@%+-][A-Za-z0-9_./:@%+-]*( +[A-Za-z0-9_./:@%+-]+)*")
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One override: a key and the values it takes (several where it sweeps)."""
+
+    key: str
+    """`attention`, `optimizer.weight_decay`, `optimizer@align.optimizer`; with `+` or `~` where given."""
+    values: tuple[str, ...]
+    """Right-hand sides, as they would stand on a command line."""
+    sweeps: bool
+
+    def overrides(self) -> list[str]:
+        """One command-line override for each value."""
+        return [f"{self.key}={value}" if value or self.key[0] != "~" else self.key for value in self.values]
+
+    def value(self) -> Any:
+        """The only value, as Python has it."""
+        (text,) = self.values
+        return python_value(text)
+
+
+def python_value(text: str) -> Any:
+    """A right-hand side as Python has it."""
+    value = _parser().parse_override(f"key={text}").value()
+    return str(value.text) if isinstance(value, QuotedString) else value
+
+
+@functools.cache
+def _parser() -> OverridesParser:
+    return OverridesParser.create()
+
+
+def parse(overrides: Sequence[str]) -> list[Assignment]:
+    """Read overrides.
+
+    Raises: ConfigError where one is not an override
+    """
+    try:
+        return [_assignment(override) for override in _parser().parse_overrides(list(overrides))]
+    except OverrideParseException as error:
+        raise ConfigError(
+            f"{error.override!r} is not an override: {str(error).splitlines()[0]}. Write key=value, or "
+            "key=a,b to sweep; a value with spaces or special characters needs quotes"
+        ) from error
+
+
+def value_text(value: Any) -> str:
+    """A value as the right-hand side of an override, quoted where it must be."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, enum.Enum):
+        return value.name
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{value_text(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, str):
+        if _SIMPLE.fullmatch(value) and not _reads_otherwise(value):
+            return value
+        escaped = re.sub(r"(\\*)'", lambda m: m[1] * 2 + "\\'", value)
+        return f"'{escaped}'"
+    if isinstance(value, Sequence):
+        return "[" + ",".join(value_text(item) for item in value) + "]"
+    return str(value)
+
+
+def label_text(value: Any) -> str:
+    """A level's name in records and tables."""
+    if isinstance(value, list | tuple):
+        return "+".join(label_text(item) for item in value) or "none"
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) else value_text(value)
+
+
+def split_overrides(text: str) -> list[str]:
+    """Overrides separated by commas outside brackets and quotes, as in `cell:a=b,c=[1,2]`."""
+    found, depth, quote, current = [], 0, "", ""
+    for letter in text:
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "'\"":
+            quote = letter
+        else:
+            depth += (letter in "[{(") - (letter in "]})")
+        if letter == "," and not depth and not quote:
+            found.append(current.strip())
+            current = ""
+        else:
+            current += letter
+    return [item for item in [*found, current.strip()] if item]
+
+
+def _assignment(override: Override) -> Assignment:
+    key = override.get_key_element()
+    if override.is_delete():
+        key = key if key.startswith("~") else f"~{key}"
+    if override.is_sweep_override():
+        return Assignment(key, tuple(override.sweep_string_iterator()), True)
+    return Assignment(key, (override.get_value_element_as_str(),), False)
+
+
+def _reads_otherwise(text: str) -> bool:
+    """Whether Hydra would read an unquoted text as something else than this text."""
+    try:
+        value = _parser().parse_override(f"key={text}").value()
+    except OverrideParseException:
+        return True
+    return not (isinstance(value, str) and value == text)

@@ -1,0 +1,321 @@
+"""The stage graph: what each cell asks for, shared wherever everything that determines it agrees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.axes import MODEL_AXES
+from harness.compose import schema
+from harness.compose.schema import stage_axes
+from harness.errors import ConfigError
+from harness.method import MODEL, Choice
+from harness.model.gguf import dequantized, is_gguf
+from harness.model.pattern import every_choice
+from harness.plan.files import CACHE, Files, flat, owner
+from harness.registry import registry
+from harness.store import Artifact, Store
+from harness.store.external import PATH, external
+from harness.store.fingerprint import Fingerprint, Fingerprints, python_version, versions
+from harness.store.keys import stage_key
+
+if TYPE_CHECKING:
+    from harness.compose import Cell
+    from harness.stage import Choices, Stage
+
+CELL = "cell:"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """One artifact that some cell asks for: everything needed to make it."""
+
+    key: str
+    stage: str
+    """Name in the cell's order, suffix included."""
+    maker: type[Stage]
+    """The class that makes it."""
+    part: str
+    kind: str
+    inputs: dict[str, str]
+    """Keys by the name of the input: a kind, or `<axis>.<option>` of a model reference
+    (`<axis>.<method>.<option>` where the axis takes several)."""
+    seed: int
+    config: Any
+    choices: Choices
+    cell: Cell
+    """The first cell that asked for it."""
+    device: str
+    material: dict[str, Any]
+    """What the key is the hash of."""
+    libraries: tuple[str, ...]
+    """Libraries its code imports, to be loaded beforehand."""
+    alone: bool
+    """Whether nothing else may run beside it, as for a measured speed."""
+
+    @property
+    def threads(self) -> int:
+        """Processor threads it computes with on a CPU, as its own options say."""
+        return int(getattr(self.config, "threads", None) or 1)
+
+    @property
+    def title(self) -> str:
+        """For people: `evaluate lm_eval.recall`."""
+        return f"{self.stage} {self.part}".strip()
+
+
+@dataclass
+class Graph:
+    """All nodes by key, inputs always before what reads them, and models from outside the store."""
+
+    store: Store
+    places_nodes: bool = False
+    """Whether a stage may run on several nodes: whoever runs it can place it there."""
+    nodes: dict[str, Node] = field(default_factory=dict)
+    externals: dict[str, str] = field(default_factory=dict)
+    """Key -> directory of models from outside the store."""
+
+    def __post_init__(self) -> None:
+        self._fingerprints = Fingerprints(self.store.root / "cache" / "fingerprints.json")
+        self._files = Files(self.store.root / CACHE)
+        self._models: dict[str, str] = {}
+        self._resolving: list[str] = []
+
+    def add(self, cell: Cell) -> list[str]:
+        """Keys of everything a cell asks for, in order; new nodes join the graph.
+
+        Raises: ConfigError where a stage's input is made by no earlier stage
+        """
+        keys: list[str] = []
+        latest = self._outside(cell)
+        for stage in cell.stages:
+            kind = registry().stage(stage)
+            if not kind.active(cell):
+                continue
+            made: list[str] = []
+            for part in kind.parts(cell):
+                node = self._node(cell, stage, part, latest)
+                self.nodes.setdefault(node.key, node)
+                made.append(node.key)
+            keys += made
+            if made:
+                latest[kind.produces] = made[-1]
+        return keys
+
+    def model_of(self, cell: Cell) -> str:
+        """Key of the model a cell ends with, its graph added; evaluations are not asked for.
+
+        Raises: ConfigError where it makes none, or where references lead in a circle
+        """
+        if cell.id in self._models:
+            return self._models[cell.id]
+        if cell.id in self._resolving:
+            raise ConfigError(f"model references lead in a circle: {' -> '.join(self._resolving)}")
+        self._resolving.append(cell.id)
+        try:
+            latest = self._outside(cell)
+            last = max(
+                (i for i, stage in enumerate(cell.stages) if registry().stage(stage).produces == "model"),
+                default=-1,
+            )
+            for stage in cell.stages[: last + 1]:
+                kind = registry().stage(stage)
+                if kind.active(cell):
+                    for part in kind.parts(cell):
+                        node = self._node(cell, stage, part, latest)
+                        self.nodes.setdefault(node.key, node)
+                        latest[kind.produces] = node.key
+        finally:
+            self._resolving.pop()
+        if "model" not in latest:
+            raise ConfigError(f"the referenced cell ({' '.join(cell.overrides)}) makes no model")
+        self._models[cell.id] = latest["model"]
+        return latest["model"]
+
+    def ancestors(self, key: str) -> Iterator[str]:
+        """Keys of all nodes that a node rests on, itself not among them."""
+        seen = set()
+        waiting = list(self.nodes[key].inputs.values())
+        while waiting:
+            current = waiting.pop()
+            if current in self.nodes and current not in seen:
+                seen.add(current)
+                yield current
+                waiting += self.nodes[current].inputs.values()
+
+    def artifact(self, key: str) -> Artifact | None:
+        """The artifact of a key: from outside, or from the store if it is there."""
+        if key in self.externals:
+            return external(self.externals[key], cache=self._directories)
+        return self.store.find(key)
+
+    def differences(self, nodes: Iterable[Node]) -> dict[str, str]:
+        """What here is not as nodes' keys say, `code` or a library's name, each with a stage it concerns."""
+        found: dict[str, str] = {}
+        current = Fingerprints(self._fingerprints.cache_file)  # a plan from elsewhere remembers its own
+        for node in nodes:
+            source = current.of(_modules(node.maker, node.choices) | _layer_modules(node.cell, node.choices))
+            if source.sha256 != node.material["fingerprint"]:
+                found.setdefault("code", node.title)
+            planned, here = node.material["numerics"]["versions"], _versions(source)
+            for name in sorted({*planned, *here}):
+                if planned.get(name) != here.get(name):
+                    found.setdefault(name, node.title)
+        return found
+
+    def save_caches(self) -> None:
+        """Remember what was hashed."""
+        self._fingerprints.save()
+        self._files.save()
+
+    @property
+    def _directories(self) -> Path:
+        return self.store.root / CACHE
+
+    def _outside(self, cell: Cell) -> dict[str, str]:
+        """Inputs that no stage makes: a pretrained model, which brings its own tokenizer."""
+        path = cell.model_path()
+        if path is None:
+            return {}
+        if cell.model_fetch() and not Path(path).exists():
+            raise ConfigError(f"model.path={path} is not there; `{cell.model_fetch()}` brings it")
+        if cell.imports_model():
+            from harness.model.checkpoint import converted
+
+            shape = {axis: cell.choice(axis) for axis in MODEL_AXES}
+            replace = {axis: choice for axis, choice in shape.items() if choice is not None}
+            path = str(converted(Path(self._unpacked(path)), replace=replace, root=self.store.root))
+        key = self._external(path)
+        return {"model": key, "tokenizer": key}
+
+    def _external(self, reference: str) -> str:
+        reference = self._unpacked(reference)
+        artifact = external(reference, cache=self._directories)
+        self.externals[artifact.key] = reference
+        return artifact.key
+
+    def _unpacked(self, reference: str) -> str:
+        """A reference, in place of one to a GGUF that to the directory it is dequantized into, once."""
+        if not is_gguf(reference):
+            return reference
+        file = Path(reference.removeprefix(PATH)).expanduser().absolute()
+        return str(dequantized(file, root=self.store.root))
+
+    def _node(self, cell: Cell, stage: str, part: str, latest: Mapping[str, str]) -> Node:
+        kind = registry().stage(stage)
+        choices = kind.narrow(part, chosen(cell, stage))
+        config = cell.stage_config(stage)
+        inputs = {name: latest[name] for name in (*kind.needs, *kind.may_need) if name in latest}
+        missing = [name for name in kind.needs if name not in latest]
+        if missing:
+            raise ConfigError(
+                f"stages: {stage} needs {' and '.join(missing)}, which no earlier stage of "
+                f"[{', '.join(cell.stages)}] makes"
+            )
+        inputs |= self._references(cell, stage, config, choices)
+        source = self._fingerprints.of(_modules(kind, choices) | _layer_modules(cell, choices))
+        device = device_of(cell)
+        surroundings = kind.surroundings(part, choices)
+        seed = seed_of(cell, stage)
+        nodes: dict[str, Any] = {axis: value for axis, value in choices.items() if value}
+        if "architecture" in stage_axes(stage):
+            nodes["model"] = cell.spec()
+        key, material = stage_key(
+            stage=stage,
+            part=part,
+            nodes=nodes,
+            config=config,
+            inputs=inputs,
+            files=self._files.of(stage, config, choices),
+            seed=seed if kind.seeded else None,
+            numerics={"device": device, "versions": _versions(source), **surroundings},
+            fingerprint=source.sha256,
+        )
+        return Node(
+            key=key,
+            stage=stage,
+            maker=kind,
+            part=part,
+            kind=kind.produces,
+            inputs=inputs,
+            seed=seed,
+            config=config,
+            choices=choices,
+            cell=cell,
+            device=device,
+            material=material,
+            libraries=source.libraries,
+            alone=bool(surroundings),
+        )
+
+    def _references(self, cell: Cell, stage: str, config: Any, choices: Choices) -> dict[str, str]:
+        """Inputs named by options that refer to models."""
+        configs = [(schema.stage_key(stage), config)]
+        configs += [(owner(choice), choice.config) for choice in flat(choices)]
+        return {
+            f"{where}.{option.name}": self._reference(cell, value)
+            for where, options in configs
+            for option in fields(options)
+            if MODEL in option.metadata and (value := getattr(options, option.name))
+        }
+
+    def _reference(self, cell: Cell, value: str) -> str:
+        if not value.startswith(CELL):
+            return self._external(value)
+        from harness.compose import compose
+        from harness.plan.grammar import split_overrides
+
+        return self.model_of(compose([*cell.overrides, *split_overrides(value.removeprefix(CELL))]))
+
+
+def chosen(cell: Cell, stage: str) -> dict[str, Choice | tuple[Choice, ...]]:
+    """The choices on a stage's axes; axes without a choice are left out."""
+    found: dict[str, Choice | tuple[Choice, ...]] = {}
+    for axis in stage_axes(stage):
+        if registry().axes[axis].many:
+            found[axis] = cell.choices(axis, stage=stage)
+        else:
+            choice = cell.choice(axis, stage=stage)
+            if choice is not None:
+                found[axis] = choice
+    return found
+
+
+def seed_of(cell: Cell, stage: str) -> int:
+    """The seed of a stage: `seed` from `seed_from` on, `base_seed` before."""
+    if cell.seed_from is None or cell.seed_from not in cell.stages:
+        return cell.seed
+    order = cell.stages.index
+    return cell.seed if order(stage) >= order(cell.seed_from) else cell.base_seed
+
+
+def device_of(cell: Cell) -> str:
+    """The device type of a cell: `cpu` or `cuda`; `auto` takes CUDA where there is one."""
+    if cell.device != "auto":
+        return cell.device
+    if not Path("/dev/nvidiactl").exists():
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _modules(maker: type[Stage], choices: Choices) -> set[str]:
+    """Where the code stands that makes a stage."""
+    return {maker.__module__, *(choice.method.__module__ for choice in flat(choices))}
+
+
+def _layer_modules(cell: Cell, choices: Choices) -> set[str]:
+    """Where the code stands of methods that single layers have, in a stage that builds a model."""
+    spec = cell.spec()
+    if spec is None or not spec.layer_pattern or "architecture" not in choices:
+        return set()
+    shape = {axis: choice for axis, choice in choices.items() if isinstance(choice, Choice)}
+    return {choice.method.__module__ for choice in every_choice(spec, shape)}
+
+
+def _versions(source: Fingerprint) -> dict[str, str]:
+    """Versions of the libraries that code imports, and of Python."""
+    return {"python": python_version(), **versions(source.libraries)}

@@ -1,0 +1,141 @@
+"""From a command line to its plan: levels, seeds, cells, trials."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from harness.compose import Experiment, load
+from harness.compose.schema import EXPERIMENT_KEYS
+from harness.compose.settle import typed_keys
+from harness.compose.typed import instance
+from harness.errors import ConfigError
+from harness.plan.assemble import Assembler, Load, belongs_to
+from harness.plan.cells import Factor, cells, chosen_labels, factors, request
+from harness.plan.graph import Graph
+from harness.plan.options import refuse_options_without_method, swept_nodes
+from harness.plan.placing import place
+from harness.plan.plan import Plan, PlannedCell, counted
+from harness.plan.tune import make_tuning
+from harness.store import Store
+from harness.store.records import TRIALS, sweep_name
+
+
+def make_plan(
+    arguments: Sequence[str], *, store: Store, single: bool = False, places_nodes: bool = False
+) -> Plan:
+    """The plan of a command line; `single` takes first levels and one seed, as `harness run` does.
+
+    `places_nodes` says that whoever runs it can give a stage several nodes; else such cells are refused.
+
+    Every cell is composed and validated here, before anything runs.
+    Raises: ConfigError, UnknownNameError, PluginError, naming what is wrong and what works
+    """
+    asked = request(arguments)
+    if single and asked.swept:
+        keys = ", ".join(item.key for item in asked.swept)
+        raise ConfigError(f"harness run takes one value of {keys}; use `harness sweep` to cross several")
+    composed = functools.cache(load)  # often the experiment, the base and its cells are one composition
+    declared = _experiment(asked.base, composed)
+    labels = chosen_labels(declared, asked) if declared.factors else set()
+    base = tuple(text for text in asked.base if text not in labels)
+    swept = swept_nodes(factors(declared, asked))
+    node, choices = composed(tuple(text for text in base if not belongs_to(text, swept)))
+    experiment = _from_node(node, choices.get("experiment"))
+    found = factors(experiment, asked)
+    seeds = _seeds(experiment, asked, int(node.seed))
+    planned = cells(experiment, found, seeds=seeds, stages=list(node.stages))
+    if not planned:
+        raise ConfigError("the sweep has no cells: `exclude` leaves out all of them")
+    refuse_options_without_method(base, planned, choices)
+    notes = _taken(found, seeds) if single else []
+    planned = planned[:1] if single else planned
+    assembler = Assembler(
+        tuple(text for text in base if not text.startswith("seed=")),
+        typed=typed_keys([item.key for item in (*asked.plain, *asked.swept)]),
+        load=composed,
+    )
+    assembler.foresee(item.overrides for item in planned)
+    graph = Graph(store, places_nodes=places_nodes)
+    made = Plan(
+        name=_name(experiment, found),
+        arguments=tuple(arguments),
+        experiment=experiment,
+        factors=found,
+        cells=[],
+        graph=graph,
+        notes=notes,
+    )
+    if experiment.tune:
+        fixed = {item.key for item in asked.plain}
+        made.tuning = make_tuning(made, planned=planned, fixed=fixed, assembler=assembler)
+    if made.tuning is None:
+        made.cells = list(place(assembler, graph, planned).values())
+        _refuse_impossible(made.cells)
+        duplicates = len(planned) - len(made.cells)
+        if duplicates:
+            notes.append(f"{counted(duplicates, 'cell')} the same as another, left out")
+    elif made.tuning.settled:
+        made.cells = made.tuning.cells()
+    graph.save_caches()
+    return made
+
+
+def _refuse_impossible(made: Sequence[PlannedCell]) -> None:
+    """Where no cell at all can be composed and put together, the command line is at fault.
+
+    Raises: ConfigError with the first reason
+    """
+    if made and not any(cell.keys for cell in made):
+        raise ConfigError(made[0].problems[0].message)
+
+
+def _name(experiment: Experiment, found: Sequence[Factor]) -> str:
+    """The sweep's name: the experiment's, or one made of what varies.
+
+    Raises: ConfigError for what is no name
+    """
+    derived = "_x_".join(f.name.replace("/", ".") for f in found) or "run"
+    name = sweep_name(experiment.name or derived)
+    if name.endswith(TRIALS):
+        raise ConfigError(
+            f"name={name}: the records of a sweep's trials stand under such a name; use another"
+        )
+    return name
+
+
+def _experiment(base: Sequence[str], load: Load) -> Experiment:
+    """The experiment that a command line names, before its levels are chosen."""
+    own = tuple(text for text in base if text.partition("=")[0].lstrip("+") in ("experiment", "scale"))
+    node, choices = load(own)
+    return _from_node(node, choices.get("experiment"))
+
+
+def _from_node(node: Any, name: str | None) -> Experiment:
+    from omegaconf import OmegaConf
+
+    raw = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(raw, dict)
+    raw["name"] = raw["name"] or name or ""
+    return instance(Experiment, {key: raw[key] for key in EXPERIMENT_KEYS}, where="experiment")
+
+
+def _seeds(experiment: Experiment, asked: Any, given: int) -> list[int]:
+    for item in asked.swept:
+        if item.key == "seed":
+            wrong = [value for value in item.values if not value.lstrip("-").isdigit()]
+            if wrong:
+                raise ConfigError(f"seed={wrong[0]}: a seed is an integer")
+            return [int(value) for value in item.values]
+    if any(item.key == "seed" for item in asked.plain):
+        return [given]
+    return list(experiment.seeds) or [given]
+
+
+def _taken(found: list[Factor], seeds: list[int]) -> list[str]:
+    """A note on which of several cells `harness run` takes."""
+    chosen = [f"{f.name}={f.levels[0].label}" for f in found if len(f.levels) > 1]
+    if len(seeds) > 1:
+        chosen.append(f"seed={seeds[0]}")
+    return [f"one cell of several: {', '.join(chosen)}; `harness sweep` runs all"] if chosen else []

@@ -1,0 +1,1 @@
+"""Who runs a plan, where, and what came of it: workers, isolation, placement, progress, records."""

@@ -1,0 +1,324 @@
+"""Isolation: a child process for every stage, forked off a server that has loaded the heavy imports."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import multiprocessing
+import multiprocessing.util
+import os
+import pickle
+import resource
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from harness.errors import HarnessError
+from harness.run.machine import control_groups, visible_gpus
+from harness.run.outcome import Outcome, from_exception
+
+Report = Callable[[str, Any], None]
+"""Sends (what, value) to the parent while the call runs."""
+_DEATH_SIGNAL = 1
+"""PR_SET_PDEATHSIG of prctl(2)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a child may use."""
+
+    threads: int = 1
+    memory: int = 0
+    """Bytes of address space; 0 for no limit."""
+    seconds: float = 0.0
+    """Wall-clock time; 0 for no limit."""
+    gpus: tuple[int, ...] = ()
+    """The GPUs it sees, where it spreads over several by itself; empty for all."""
+
+
+class Server:
+    """Starts children; the fork server behind it is one per process and starts with the first child."""
+
+    def __init__(self, preload: Sequence[str] = ()) -> None:
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["harness.run.isolation", *preload])
+
+    def start(
+        self,
+        call: Callable[[Report], Any],
+        *,
+        stage: str,
+        log: Path,
+        limits: Limits,
+        device: str = "cpu",
+        note: Callable[[int], None] = lambda pid: None,
+    ) -> Child:
+        """Run `call(report)` in a child of its own process group; it must be picklable.
+
+        `note` writes down the child's pid, so that others can end what this process may leave behind; the
+        child begins only after that, and never if this process dies before.
+
+        Raises: what `note` raises
+        """
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(
+            target=_main, args=(theirs, call, stage, str(log), limits, device), name=f"harness {stage}"
+        )
+        _start_server()
+        with _without_script():
+            process.start()
+        theirs.close()
+        child = Child(process, ours, stage=stage, limits=limits, log=log)
+        try:
+            note(child.pid)
+        except BaseException:
+            child.kill()
+            raise
+        with contextlib.suppress(OSError):  # a child that is gone already is found by its poll
+            ours.send(None)
+        return child
+
+
+def _start_server() -> None:
+    """Have the fork server, and ignore Ctrl-C in it from its first moment: it is for the worker to answer."""
+    listens = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if listens else None
+    try:
+        forkserver.ensure_running()
+    finally:
+        if listens:
+            signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def _without_script() -> Iterator[None]:
+    """Start children that do not import the script that started this process: it would run all over again.
+
+    Raises: HarnessError where the script itself defines what a child needs
+    """
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    except (pickle.PicklingError, AttributeError) as error:
+        if "__main__" not in str(error):
+            raise
+        raise HarnessError(
+            f"a stage needs what the script itself defines ({error}); move it into a module of its own, "
+            "which the script imports"
+        ) from error
+    finally:
+        sys.modules["__main__"] = script
+
+
+class Child:
+    """A running child: poll it until `outcome` is there.
+
+    State: `messages` of a poll are (what, value) pairs; the result of the call is in `result`
+    """
+
+    def __init__(
+        self, process: ForkServerProcess, connection: Connection, *, stage: str, limits: Limits, log: Path
+    ) -> None:
+        self.process, self.connection = process, connection
+        self.stage, self.limits, self.log = stage, limits, log
+        self.started = time.monotonic()
+        self.outcome: Outcome | None = None
+        self.result: Any = None
+        self._oom_kills = oom_kills()
+        self._stopped = ""
+
+    @property
+    def pid(self) -> int:
+        """Process id, which is also the id of its group."""
+        assert self.process.pid is not None
+        return self.process.pid
+
+    @property
+    def seconds(self) -> float:
+        """Time since the start."""
+        return time.monotonic() - self.started
+
+    def poll(self) -> list[tuple[str, Any]]:
+        """Messages since the last poll; sets `outcome` once the child has ended."""
+        messages = self._receive()
+        if self.outcome is None and self.limits.seconds and self.seconds > self.limits.seconds:
+            self.outcome = Outcome(
+                status="timeout",
+                reason=f"ran longer than {self.limits.seconds:g} s",
+                stage=self.stage,
+                limit=self.limits.seconds,
+            )
+            self.kill()
+        if self.outcome is None and not self.process.is_alive():
+            messages += self._receive()
+            if self.outcome is None:
+                self.outcome = self._died()
+        if self.outcome is not None:
+            self._reap()
+        return messages
+
+    def kill(self) -> None:
+        """End the child and its whole group at once."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+    def _reap(self) -> None:
+        self.process.join(timeout=5)
+        self.kill()
+        self.process.join(timeout=5)
+        self.connection.close()
+
+    def _receive(self) -> list[tuple[str, Any]]:
+        messages: list[tuple[str, Any]] = []
+        if self.connection.closed:
+            return messages
+        try:
+            while self.outcome is None and self.connection.poll():
+                what, value = self.connection.recv()
+                if what == "result":
+                    self.result = value
+                    self.outcome = Outcome(status="ok", stage=self.stage)
+                elif what == "error":
+                    self.outcome = (self._starved() if value.status == "lost" else None) or value
+                else:
+                    messages.append((what, value))
+        except (EOFError, OSError):
+            self.process.join(timeout=5)
+        return messages
+
+    def _died(self) -> Outcome:
+        """What the death of a child that said nothing means."""
+        code = self.process.exitcode
+        starved = self._starved() if code == -signal.SIGKILL else None
+        if starved is not None:
+            return starved
+        how = f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
+        return Outcome(
+            status="lost", reason=f"its process ended with {how}", stage=self.stage, details=tail(self.log)
+        )
+
+    def _starved(self) -> Outcome | None:
+        """That the system killed it, or a process of its own, for lack of memory; None where it did not."""
+        if oom_kills() <= self._oom_kills:
+            return None
+        return Outcome(status="oom", reason="killed by the system: out of memory", stage=self.stage)
+
+
+def oom_kills() -> int:
+    """How many processes the system has killed for lack of memory: in our control group, else overall."""
+    for file in _oom_counters():
+        try:
+            for line in file.read_text().splitlines():
+                name, _, value = line.partition(" ")
+                if name == "oom_kill":
+                    return int(value)
+        except (OSError, ValueError):
+            continue
+    return 0
+
+
+def tail(log: Path, *, lines: int = 30) -> str:
+    """The last lines of a log."""
+    try:
+        return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+    except OSError:
+        return ""
+
+
+def _oom_counters() -> list[Path]:
+    names = ("memory.events", "memory.oom_control")
+    return [*(folder / name for folder in control_groups() for name in names), Path("/proc/vmstat")]
+
+
+def _main(
+    connection: Connection,
+    call: Callable[[Report], Any],
+    stage: str,
+    log: str,
+    limits: Limits,
+    device: str,
+) -> None:
+    """The child: limits, log, the call, its outcome. Never returns."""
+    os.setsid()
+    _die_with_parent()
+    _redirect(log)
+    try:
+        connection.recv()
+    except (EOFError, OSError):
+        os._exit(1)  # the worker is gone, and nobody knows of this child
+    code = 0
+    try:
+        _limit(limits, device)
+        connection.send(("result", call(lambda what, value: connection.send((what, value)))))
+    except BaseException as error:
+        code = 1
+        outcome = from_exception(error, stage=stage)
+        print(outcome.details, file=sys.stderr)
+        if outcome.status == "oom":
+            outcome = replace(outcome, memory=limits.memory)
+        _unlimit()
+        with contextlib.suppress(OSError):
+            connection.send(("error", outcome))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with contextlib.suppress(Exception):
+        multiprocessing.util._run_finalizers(0)  # type: ignore[attr-defined]  # locks of progress bars
+    # Threads that libraries left behind must not keep a finished stage alive.
+    os._exit(code)
+
+
+def _die_with_parent() -> None:
+    """End this process group when the worker, or the fork server, is gone."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os.killpg(os.getpgid(0), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True, name="parent").start()
+
+
+def _redirect(log: str) -> None:
+    Path(log).parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.close(file)
+
+
+def _limit(limits: Limits, device: str) -> None:
+    os.environ.update(
+        {name: str(limits.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")}
+        | {"MKL_DYNAMIC": "FALSE", "OMP_DYNAMIC": "FALSE"}  # as many as asked, on fewer cores too
+    )
+    if limits.gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible_gpus(limits.gpus)
+    if "torch" in sys.modules:
+        import torch
+
+        torch.set_num_threads(limits.threads)
+    if limits.memory and device == "cpu":
+        resource.setrlimit(resource.RLIMIT_AS, (limits.memory, resource.getrlimit(resource.RLIMIT_AS)[1]))
+
+
+def _unlimit() -> None:
+    """Lift the limit, so that the outcome can be told."""
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_AS, (resource.getrlimit(resource.RLIMIT_AS)[1],) * 2)

@@ -1,0 +1,265 @@
+"""The record of a cell, gathered from its artifacts; identical whoever made them."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.errors import NewerFormatError, StoreError
+from harness.plan.plan import Plan, PlannedCell, directory
+from harness.run.outcome import Outcome
+from harness.store import Artifact
+from harness.store.fingerprint import versions
+from harness.store.records import FORMAT, NAME, read_record, write_record
+
+_LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "lm_eval", "numpy", "pandas", "hydra-core")
+
+_WORDS = {
+    "fingerprint": "code",
+    "files": "files",
+    "numerics": "libraries or device",
+    "nodes": "methods",
+    "config": "options",
+}
+"""Parts of a key's material, for people."""
+
+
+Made = Callable[[str], float | None]
+"""When the artifact of a key was made (seconds since 1970); None where there is none."""
+
+
+def write(
+    plan: Plan,
+    cell: PlannedCell,
+    *,
+    outcome: Outcome,
+    reused: Mapping[str, bool],
+    started: float,
+    notes: Mapping[str, str],
+) -> dict[str, Any]:
+    """Gather and write a cell's record with its samples; returns it.
+
+    `reused` says of each key whether it was found rather than made by this sweep; `notes` holds what
+    went wrong beside the result (a tracker that failed).
+    """
+    store = plan.graph.store
+    where = directory(plan, cell)
+    artifacts = {key: artifact for key in cell.keys if (artifact := store.find(key)) is not None}
+    record: dict[str, Any] = {
+        "format": FORMAT,
+        "sweep": plan.name,
+        "cell": cell.cell.id,
+        "overrides": list(cell.cell.overrides),
+        "config": cell.cell.config,
+        "experiment": plan.experiment_node(),
+        "levels": cell.levels,
+        "seed": cell.seed,
+        "seed_from": cell.cell.seed_from,
+        "outcome": outcome.brief(),
+        "stages": [_stage(plan, key, artifacts.get(key), reused) for key in cell.keys],
+        "models": _outside(plan, cell),
+        "metrics": _metrics(artifacts),
+        **_facts(artifacts),
+        "provenance": provenance(started),
+    }
+    if cell.tuned is not None:
+        record["tune"] = cell.tuned
+    if notes:
+        record["notes"] = dict(notes)
+    _copy_samples(artifacts, where)
+    write_record(where, record)
+    return record
+
+
+def finished(plan: Plan, cell: PlannedCell, outcome: Outcome, *, made: Made) -> dict[str, Any] | None:
+    """The record of a cell that stands, rests on exactly these artifacts and says the same; else None.
+
+    `made` says when the artifact of a key was made: one that was deleted and made again has other numbers.
+    Raises: NewerFormatError, since writing it anew would lose what a newer version knows
+    """
+    try:
+        record = read_record(directory(plan, cell) / NAME)
+    except NewerFormatError:
+        raise
+    except StoreError:
+        return None
+    same = [stage["key"] for stage in record["stages"]] == list(cell.keys)
+    same = same and all(stage.get("made") == made(stage["key"]) for stage in record["stages"])
+    same &= record.get("tune") == cell.tuned
+    return record if same and record["outcome"] == outcome.brief() else None
+
+
+def look_before(plan: Plan) -> list[str]:
+    """Notes for people on the records that stand where this sweep will write its own, before anything runs.
+
+    Raises: NewerFormatError where a newer version wrote one
+    """
+    others = []
+    for cell in plan.cells:
+        try:
+            record = read_record(directory(plan, cell) / NAME)
+        except NewerFormatError:
+            raise
+        except StoreError:
+            continue
+        before = [stage["key"] for stage in record["stages"]]
+        if not cell.refused and before != list(cell.keys):
+            others.append((before, cell))
+    if not others:
+        return []
+    why = next((text for before, cell in others if (text := _changed(plan, before, cell))), "")
+    return [
+        f"{len(others)} of {len(plan.cells)} cells were recorded with other stages{why}; each record is "
+        "replaced when its cell ends, the old stages stay in the store until `harness store gc`"
+    ]
+
+
+def _changed(plan: Plan, before: Sequence[str], cell: PlannedCell) -> str:
+    """What of the first stage that is not the same has changed, where the store still knows."""
+    for old, new in zip(before, cell.keys, strict=False):
+        artifact = plan.graph.store.find(old) if old != new else None
+        if artifact is None:
+            continue
+        node = plan.graph.nodes[new]
+        material = artifact.meta.get("material", {})
+        names = [name for name, value in node.material.items() if material.get(name) != value]
+        changed = [_WORDS.get(name, name) for name in names if name != "inputs"]
+        if changed:
+            return f" ({node.title}: other {' and '.join(changed)})"
+    return ""
+
+
+@functools.cache
+def _static_provenance() -> dict[str, Any]:
+
+    return {
+        "harness": versions(("harness-lm",))["harness-lm"],
+        "versions": versions(_LIBRARIES),
+        "git": git_state(Path.cwd()),
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "hardware": hardware(),
+        "command": " ".join(sys.argv),
+    }
+
+
+def provenance(started: float) -> dict[str, Any]:
+    """Where, when and with what a cell ran."""
+    stamp = "%Y-%m-%dT%H:%M:%SZ"
+    return {
+        **_static_provenance(),
+        "started": time.strftime(stamp, time.gmtime(started)),
+        "finished": time.strftime(stamp, time.gmtime()),
+    }
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, cores, memory in bytes, and GPUs where there are any."""
+    found: dict[str, Any] = {
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+    }
+    if Path("/dev/nvidiactl").exists() and shutil.which("nvidia-smi"):
+        command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+        found["gpus"] = answer.stdout.strip().splitlines()
+    return found
+
+
+def git_state(folder: Path) -> dict[str, Any]:
+    """Commit of the working directory and whether it has changes; empty outside a repository."""
+
+    def git(*arguments: str) -> str | None:
+        try:
+            answer = subprocess.run(
+                ["git", "-C", str(folder), *arguments],
+                capture_output=True,
+                text=True,
+                timeout=10,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return answer.stdout.strip() if answer.returncode == 0 else None
+
+    commit = git("rev-parse", "HEAD")
+    if commit is None:
+        return {"commit": "", "dirty": False}
+    return {"commit": commit, "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _stage(plan: Plan, key: str, artifact: Artifact | None, reused: Mapping[str, bool]) -> dict[str, Any]:
+    node = plan.graph.nodes[key]
+    return {
+        "stage": node.stage,
+        "part": node.part,
+        "key": key,
+        "seed": node.seed,
+        "threads": artifact.meta.get("threads") if artifact is not None else None,
+        "made": artifact.meta.get("created") if artifact is not None else None,
+        "files": node.material.get("files", {}),
+        "reused": reused.get(key, True) if artifact is not None else False,
+        "seconds": artifact.meta.get("seconds") if artifact is not None else None,
+    }
+
+
+def _outside(plan: Plan, cell: PlannedCell) -> dict[str, Any]:
+    """Models that no stage made, by key: where each lies, and the types that a GGUF stores it in."""
+    rested = {key for asked in cell.keys for key in (asked, *plan.graph.ancestors(asked))}
+    keys = {key for asked in rested for key in plan.graph.nodes[asked].inputs.values()}
+    found = {key: plan.graph.artifact(key) for key in sorted(keys & plan.graph.externals.keys())}
+    return {key: artifact.facts for key, artifact in found.items() if artifact is not None}
+
+
+def _metrics(artifacts: Mapping[str, Artifact]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for artifact in artifacts.values():
+        file = artifact.path / "metrics.json"
+        if artifact.kind == "evaluation" and file.is_file():
+            evaluator = str(artifact.meta.get("part", "")).partition(".")[0]
+            found += [{"evaluator": evaluator, **metric} for metric in json.loads(file.read_text())]
+    return found
+
+
+def _facts(artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
+    """Facts and effects by stage; those of a part under its name."""
+    facts: dict[str, Any] = {}
+    effects: dict[str, Any] = {}
+    for artifact in artifacts.values():
+        part = str(artifact.meta.get("part", ""))
+        own = {k: v for k, v in artifact.facts.items() if k not in ("effects", "metrics")}
+        for target, value in ((facts, own), (effects, artifact.facts.get("effects", {}))):
+            if part:
+                target.setdefault(artifact.stage, {})[part] = value
+            else:
+                target[artifact.stage] = value
+    return {"facts": facts, "effects": {stage: value for stage, value in effects.items() if value}}
+
+
+def _copy_samples(artifacts: Mapping[str, Artifact], where: Path) -> None:
+    for artifact in artifacts.values():
+        file = artifact.path / "samples.parquet"
+        if artifact.kind == "evaluation" and file.is_file():
+            target = where / "samples" / f"{artifact.meta['part']}.parquet"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)

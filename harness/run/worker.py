@@ -1,0 +1,487 @@
+"""A worker: pulls ready stages through claims until none is left. Any number may work on one plan."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import Enum
+from types import FrameType
+from typing import Any, Protocol
+
+from harness.compose import Cell
+from harness.errors import HarnessError, StoreFullError
+from harness.plan.costs import memory_bound
+from harness.plan.graph import Node
+from harness.plan.need import Need
+from harness.plan.order import coverage_first
+from harness.plan.plan import Plan, PlannedCell
+from harness.run import machine, record
+from harness.run.crew import Crew
+from harness.run.execute import Task
+from harness.run.isolation import Child, Limits, Server
+from harness.run.lifecycle import Session
+from harness.run.outcome import FULL, MAX_LOST, Outcome, Outcomes, is_final
+from harness.run.resources import Options, Resources, Share
+from harness.store.claims import Claim
+
+ELSEWHERE = 0.5
+"""Seconds between two looks at a stage that another process is making."""
+HEAVY = (
+    *("torch", "transformers.modeling_utils", "transformers.models.auto.modeling_auto", "peft", "lm_eval"),
+    *("pandas", "datasets", "tokenizers", "pyarrow.parquet"),
+)
+"""Modules worth loading once in the fork server, where a stage to run imports their library: of one that
+loads its parts on demand, those that every model needs (they cost a stage 2.5 s)."""
+
+
+class View(Protocol):
+    """Shows what a worker does."""
+
+    def started(self, node: Node) -> None: ...
+    def step(self, node: Node, step: int, facts: dict[str, float]) -> None: ...
+    def finished(self, node: Node, outcome: Outcome, seconds: float) -> None: ...
+    def cell_finished(self, cell: PlannedCell, outcome: Outcome, *, reused: bool) -> None: ...
+    def tick(self, *, waiting: int, elsewhere: int) -> None: ...
+    def say(self, text: str) -> None: ...
+
+
+class State(Enum):
+    """Where a stage stands, as this worker knows it."""
+
+    open = "open"
+    running = "running"
+    stored = "stored"
+    failed = "failed"
+
+
+@dataclass
+class Running:
+    """A stage that this worker is making."""
+
+    node: Node
+    child: Child
+    claim: Claim
+    presence: machine.Presence
+    share: Share
+
+
+class Terminated(Exception):  # noqa: N818
+    """SIGTERM came: a scheduler, or whoever, wants this process gone."""
+
+
+class Worker:
+    """Runs a plan to its end, or to the first Ctrl-C.
+
+    State: `outcomes` by cell id, of every cell that is finished
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        options: Options,
+        view: View,
+        *,
+        room: Need | None = None,
+        crew: Crew | None = None,
+    ) -> None:
+        """`room` is what a launcher gave this worker: it leaves larger stages to others, and ends when
+        nothing that fits is ready or being made. None: it runs everything. `crew`: the nodes of a room of
+        several, this one the first."""
+        self.plan, self.options, self.view, self.room = plan, options, view, room
+        self.outcomes: dict[str, Outcome] = {}
+        self.executed: list[str] = []
+        """Keys of the stages this worker made."""
+        self._store = plan.graph.store
+        self._kept = Outcomes(self._store.root)
+        self._cells = coverage_first(plan.cells)
+        self._nodes = plan.graph.nodes
+        self._states: dict[str, State] = {}
+        self._failed: dict[str, Outcome] = {}
+        self._later: dict[str, float] = {}
+        self._bounds: dict[str, float] = {}
+        self._times: dict[str, float | None] = {}
+        self._running: dict[str, Running] = {}
+        self._sessions: dict[str, tuple[Session, Claim]] = {}
+        self._server: Server | None = None
+        self._stopping = 0
+        self._terminated = False
+        self._full: Outcome | None = None
+        self._started = time.time()
+        self._resources = Resources(options, self._nodes.values())
+        self._alone: machine.Presence | None = None
+        self._crew = crew
+
+    def run(self) -> Counter[str]:
+        """Work until every cell has its outcome; returns how many ended how.
+
+        Raises: StoreFullError where the disk is full; KeyboardInterrupt after Ctrl-C; Terminated after
+        SIGTERM. All leave a store from which the same command goes on
+        """
+        listens = threading.current_thread() is threading.main_thread()
+        signals = (signal.SIGINT, signal.SIGTERM) if listens else ()
+        previous = {number: signal.signal(number, self._interrupt) for number in signals}
+        try:
+            self._look()
+            self._loop()
+        finally:
+            for entry in self._running.values():
+                entry.child.kill()
+                self._drop(entry)
+            for _, claim in self._sessions.values():
+                claim.release()
+            if self._alone is not None:
+                self._alone.leave()
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+        if self._full is not None:
+            raise StoreFullError(self._full.reason)
+        if self._terminated:
+            raise Terminated
+        if self._stopping:
+            raise KeyboardInterrupt
+        self._tidy()
+        return Counter(outcome.status for outcome in self.outcomes.values())
+
+    def _tidy(self) -> None:
+        """Killed between storing and giving up its claim, a process leaves one that nobody would ask for."""
+        claims = self._store.claims
+        own = {*self.plan.wanted(), *(f"{self.plan.name}.{cell.cell.id}" for cell in self._cells)}
+        claims.release_dead(name for name in claims.names() if name in own)
+
+    def _look(self) -> None:
+        """What the store already holds."""
+        wanted = self.plan.wanted()
+        for key in wanted:
+            self._states[key] = State.stored if self._store.find(key) is not None else State.open
+        rank: dict[str, int] = {}
+        self._owners: dict[str, PlannedCell] = {}
+        for place, cell in enumerate(self._cells):
+            for key in cell.keys:
+                for needed in (*self.plan.graph.ancestors(key), key):
+                    rank.setdefault(needed, place)
+                    self._owners.setdefault(needed, cell)
+        order = {key: place for place, key in enumerate(wanted)}
+        opened = [key for key in wanted if self._states[key] is State.open]
+        self._needs = {key: Need.of(self._nodes[key]) for key in opened}
+        self._queue = sorted(opened, key=lambda key: (rank.get(key, 0), order[key]))
+        self._initially = set(opened)
+        self._pending = list(self._cells)
+
+    def _loop(self) -> None:
+        idle = 0.0
+        while self._pending and not (self._stopping and not self._running):
+            progress = self._poll()
+            if self._full is None and not self._stopping:
+                progress |= self._start_ready()
+            progress |= self._finish_cells()
+            if self._full is not None and not self._running:
+                return
+            if not progress and not self._running and not self._useful():
+                return
+            self.view.tick(waiting=len(self._queue), elsewhere=len(self._later))
+            idle = 0.0 if progress else min(idle + 0.01, 0.1)
+            time.sleep(idle)
+
+    def _useful(self) -> bool:
+        """Whether waiting can bring this worker something to do."""
+        return self.room is None or any(
+            self._fits(key) and (key in self._later or self._ready(key)) for key in self._queue
+        )
+
+    def _fits(self, key: str) -> bool:
+        return self.room is None or self._needs[key].fits(self.room)
+
+    def _inputs(self, key: str) -> list[str]:
+        return [k for k in self._nodes[key].inputs.values() if k in self._nodes]
+
+    def _ready(self, key: str) -> bool:
+        return all(self._states[k] is State.stored for k in self._inputs(key))
+
+    # Stages
+
+    def _start_ready(self) -> bool:
+        progress = False
+        for key in list(self._queue):
+            if any(entry.node.alone for entry in self._running.values()):
+                break
+            if self._later.get(key, 0.0) > time.monotonic():
+                continue
+            failed = next((k for k in self._inputs(key) if self._states[k] is State.failed), None)
+            if failed is not None:
+                self._settle(key, State.failed, self._failed[failed])
+                progress = True
+                continue
+            if not self._ready(key):
+                continue
+            known = self._kept.read(key)
+            if known is not None and self._is_final(known):
+                self._settle(key, State.failed, known)
+                progress = True
+            elif self._needs[key].nodes > 1 and self._gathers():
+                continue
+            elif not self._fits(key):
+                progress |= self._await(key)
+            else:
+                share = self._share(key)
+                if share is None:
+                    break  # What is ready first goes first: a large stage is not starved by small ones.
+                progress |= self._try(self._nodes[key], share)
+        return progress
+
+    def _gathers(self) -> bool:
+        """Whether nodes of the crew are still starting; once one has gone, no stage of several is started."""
+        if self._crew is None or self.room is None or self.room.nodes == 1 or self._crew.complete():
+            return False
+        if self._crew.coming():
+            return True
+        self.view.say("a node of this job has gone: stages of several nodes are left to other jobs")
+        self.room = replace(self.room, nodes=1)
+        return False
+
+    def _share(self, key: str) -> Share | None:
+        running = [entry.share for entry in self._running.values()]
+        bound = self._bounds.get(key)
+        if bound is None:
+            bound = self._bounds[key] = memory_bound(self._nodes[key])
+        return self._resources.share(self._needs[key], running=running, memory=bound)
+
+    def _try(self, node: Node, share: Share) -> bool:
+        """Take a ready stage, unless somebody else has it or has finished it."""
+        if node.alone and self._running:
+            return False
+        presence = self._alone if node.alone and self._alone else machine.Presence(alone=node.alone)
+        if not presence.enter():
+            # Whoever wants to be alone keeps newcomers out until the machine is free.
+            self._alone = presence if node.alone else self._alone
+            return False
+        self._alone = None if node.alone else self._alone
+        claim = self._store.claim(node.key)
+        if claim is None or self._store.find(node.key) is not None:
+            presence.leave()
+            if claim is not None:
+                claim.release()
+            return self._await(node.key)
+        self._later.pop(node.key, None)
+        try:
+            self._launch(node, share, claim, presence)
+        except BaseException:
+            presence.leave()
+            claim.release()
+            raise
+        return True
+
+    def _await(self, key: str) -> bool:
+        """Look again in a while whether another process has made it; True if it has."""
+        if self._store.find(key) is not None:
+            self._settle(key, State.stored)
+            return True
+        self._later[key] = time.monotonic() + ELSEWHERE
+        return False
+
+    def _launch(self, node: Node, share: Share, claim: Claim, presence: machine.Presence) -> None:
+        if self._server is None:
+            heavy = preload(self._nodes[key] for key in self._initially)
+            self._server = Server(heavy)
+            names = [name for name in heavy if not name.startswith("harness")]
+            if names:
+                self.view.say(f"loading {', '.join(names)} once for all stages")
+        self._open_session(self._owners[node.key])
+        limits = Limits(
+            threads=node.threads,
+            memory=self.options.memory,
+            seconds=self.options.timeout,
+            gpus=share.gpus if len(share.gpus) > 1 else (),
+        )
+        externals = self.plan.graph.externals
+        meeting = self._crew.call(node.key) if self._crew and self._needs[node.key].nodes > 1 else None
+        task = Task(
+            node=node,
+            store=self._store.root,
+            externals=externals,
+            device=share.device,
+            meeting=meeting,
+        )
+        log = self._store.root / "logs" / f"{node.key}.log"
+        try:
+            child = self._server.start(
+                task,
+                stage=node.stage,
+                log=log,
+                limits=limits,
+                device=share.device,
+                note=claim.works_in,
+            )
+        except (EOFError, ConnectionError) as error:
+            if self._stopping:  # The signal that stops this process ended that one too.
+                raise KeyboardInterrupt from error
+            raise HarnessError(f"the process that starts stages ended ({error}); see {log}") from error
+        self._states[node.key] = State.running
+        self._queue.remove(node.key)
+        self._running[node.key] = Running(node, child, claim, presence, share)
+        self.view.started(node)
+
+    def _poll(self) -> bool:
+        progress = False
+        for key, entry in list(self._running.items()):
+            for what, value in entry.child.poll():
+                if what == "step":
+                    self._on_step(entry.node, *value)
+            if entry.claim.lost:
+                entry.child.kill()
+            outcome = entry.child.outcome
+            if outcome is None:
+                continue
+            progress = True
+            del self._running[key]
+            try:
+                self._ended(entry, outcome)
+            finally:
+                self._drop(entry)
+        return progress
+
+    def _ended(self, entry: Running, outcome: Outcome) -> None:
+        key = entry.node.key
+        if self._stopping > 1 and outcome.status != "ok":
+            self._states[key] = State.open
+            return
+        self.view.finished(entry.node, outcome, entry.child.seconds)
+        if outcome.status == "ok":
+            self._kept.clear(key)
+            self.executed.append(key)
+            self._settle(key, State.stored)
+        elif outcome.status == FULL:
+            self._full = outcome
+        else:
+            self._failed_once(entry, outcome)
+
+    def _failed_once(self, entry: Running, outcome: Outcome) -> None:
+        key = entry.node.key
+        before = self._kept.read(key)
+        attempts = before.attempts + 1 if before is not None and before.status == outcome.status else 1
+        memory = outcome.memory or self._resources.memory(entry.share.device)
+        outcome = replace(outcome, attempts=attempts, memory=memory if outcome.status == "oom" else 0)
+        self._kept.write(key, outcome)
+        if outcome.status == "lost" and attempts < MAX_LOST:
+            self.view.say(f"{entry.node.title} was lost ({outcome.reason}); attempt {attempts + 1} follows")
+            self._states[key] = State.open
+            self._queue.insert(0, key)
+        else:
+            self._settle(key, State.failed, outcome)
+
+    def _settle(self, key: str, state: State, outcome: Outcome | None = None) -> None:
+        self._states[key] = state
+        if outcome is not None:
+            self._failed[key] = outcome
+        if key in self._queue:
+            self._queue.remove(key)
+        self._later.pop(key, None)
+
+    def _drop(self, entry: Running) -> None:
+        if self._crew is not None:
+            self._crew.dismiss()
+        entry.claim.release()
+        entry.presence.leave()
+
+    def _on_step(self, node: Node, step: int, facts: dict[str, float]) -> None:
+        self.view.step(node, step, facts)
+        opened = self._sessions.get(self._owners[node.key].cell.id)
+        if opened is not None:
+            opened[0].step(node.key, step, facts)
+
+    def _is_final(self, outcome: Outcome) -> bool:
+        return is_final(
+            outcome,
+            memory=self._resources.memory("cpu"),
+            limit=self.options.timeout,
+            retry=self.options.retry,
+        )
+
+    # Cells
+
+    def _open_session(self, cell: PlannedCell) -> Session | None:
+        """The observers of a cell; None while another process has them."""
+        if cell.cell.id in self._sessions:
+            return self._sessions[cell.cell.id][0]
+        claim = self._store.claims.acquire(f"{self.plan.name}.{cell.cell.id}")
+        if claim is None:
+            return None
+        session = Session(self.plan, cell, started=time.time(), warn=self.view.say)
+        self._sessions[cell.cell.id] = (session, claim)
+        return session
+
+    def _finish_cells(self) -> bool:
+        progress = False
+        for cell in list(self._pending):
+            outcome = self._outcome(cell)
+            if outcome is not None and self._finish(cell, outcome):
+                self._pending.remove(cell)
+                progress = True
+        return progress
+
+    def _outcome(self, cell: PlannedCell) -> Outcome | None:
+        """How a cell ended; None while any of its stages may still run."""
+        if cell.refused:
+            return Outcome(status="incompatible", reason=cell.refused)
+        states = [self._states[key] for key in cell.keys]
+        if any(state in (State.open, State.running) for state in states):
+            return None
+        first = next((key for key in cell.keys if self._states[key] is State.failed), None)
+        return Outcome(status="ok") if first is None else self._failed[first]
+
+    def _finish(self, cell: PlannedCell, outcome: Outcome) -> bool:
+        """Write the record, once over all processes; False while another process is at it."""
+        made_here = any(key in self._initially for key in cell.keys) and outcome.status == "ok"
+        if not made_here and record.finished(self.plan, cell, outcome, made=self._made):
+            self.outcomes[cell.cell.id] = outcome
+            self.view.cell_finished(cell, outcome, reused=True)
+            return True
+        session = self._open_session(cell)
+        if session is None:
+            return False
+        _, claim = self._sessions.pop(cell.cell.id)
+        with claim:
+            written = record.finished(self.plan, cell, outcome, made=self._made)
+            if written is None:
+                reused = {key: key not in self._initially for key in cell.keys}
+                arguments: dict[str, Any] = {"outcome": outcome, "reused": reused, "started": self._started}
+                written = record.write(self.plan, cell, notes=session.notes, **arguments)
+                session.finish(written)
+                if session.notes and written.get("notes") != session.notes:
+                    record.write(self.plan, cell, notes=session.notes, **arguments)
+        self.outcomes[cell.cell.id] = outcome
+        self.view.cell_finished(cell, outcome, reused=False)
+        return True
+
+    def _made(self, key: str) -> float | None:
+        """When an artifact was made, read once after it was stored."""
+        if key not in self._times and (artifact := self._store.find(key)) is not None:
+            self._times[key] = artifact.meta.get("created")
+        return self._times.get(key)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self._stopping += 1 if number == signal.SIGINT else 2
+        self._terminated |= number == signal.SIGTERM
+        if self._stopping == 1:
+            number = len(self._running)
+            if not number:
+                return
+            self.view.say(
+                f"finishing {number} running stage{'' if number == 1 else 's'}, starting no more; Ctrl-C "
+                f"again stops {'it' if number == 1 else 'them'} at once. The same command goes on from here"
+            )
+        else:
+            for entry in self._running.values():
+                entry.child.kill()
+
+
+def preload(nodes: Iterable[Node]) -> list[str]:
+    """Modules for the fork server: heavy libraries that some stage imports, and the stages themselves."""
+    nodes = list(nodes)
+    libraries = {library for node in nodes for library in node.libraries}
+    heavy = [name for name in HEAVY if name.partition(".")[0] in libraries]
+    plugins = ["harness.run.loaded"] if any(isinstance(node.cell, Cell) for node in nodes) else []
+    return ["harness.run.execute", "harness.plan.plan", *plugins, *heavy]

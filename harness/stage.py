@@ -1,0 +1,139 @@
+"""A stage: a pure function of (options, inputs, seed) to an artifact. The contract of `harness_stages`."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from harness.method import Choice, Problem
+from harness.rng import Purpose, stream_seed
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from harness.compose import Cell
+    from harness.store.artifacts import Artifact
+    from harness.training.meeting import Meeting
+
+Choices = Mapping[str, Choice | tuple[Choice, ...]]
+"""What was chosen on each of a stage's axes; a tuple where the axis takes several."""
+
+
+class Stage:
+    """One step of a cell. It is handed only the nodes of its `axes`, and its key is made of them.
+
+    State: none between runs; `run` may keep checkpoints in `work.checkpoints` and resume from them
+    """
+
+    name: ClassVar[str]
+    after: ClassVar[tuple[str, ...]] = ()
+    """Stages that stand before it in the default order, where they are installed."""
+    before: ClassVar[tuple[str, ...]] = ()
+    """Stages that stand behind it in the default order, where they are installed."""
+    axes: ClassVar[tuple[str, ...]] = ()
+    """Axes whose choices enter the key and are handed to `run`."""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Kinds of artifact it reads; the latest of each kind is its input."""
+    may_need: ClassVar[tuple[str, ...]] = ()
+    """Kinds it reads where an earlier stage made one."""
+    produces: ClassVar[str]
+    """Kind of artifact it makes: documents, tokenizer, tokens, model, reward, generations, evaluation."""
+    seeded: ClassVar[bool] = True
+    """Whether the result depends on the seed."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """Options of the stage itself, mounted at `<stage>.`; a string under each field explains it."""
+
+        threads: int | None = None
+        """Processor threads it computes with on a CPU; null takes the root's `threads`. Sums depend on how
+        they are split, so the number is in the key and follows neither from the machine nor from what else
+        runs."""
+
+    @classmethod
+    def active(cls, cell: Cell) -> bool:
+        """Whether this cell has the stage at all; an axis set to `none` removes its stage."""
+        return True
+
+    @classmethod
+    def parts(cls, cell: Cell) -> Sequence[str]:
+        """Names of independent parts, each an artifact of its own (`evaluate` has one per task)."""
+        return ("",)
+
+    @classmethod
+    def narrow(cls, part: str, choices: Choices) -> Choices:
+        """The choices one part depends on; they enter its key and are handed to `run`."""
+        return choices
+
+    @classmethod
+    def surroundings(cls, part: str, choices: Choices) -> dict[str, str]:
+        """What else enters the key of a part: the hardware, for a speed."""
+        return {}
+
+    @classmethod
+    def check(cls, cell: Cell, stage: str, meta_model: nn.Module | None) -> Iterable[Problem]:
+        """What speaks against this stage of a cell, found by the plan; `stage` is its name in the cell.
+
+        `meta_model` holds the shapes of the model that the cell builds; None for a pretrained one.
+        """
+        return ()
+
+    @abstractmethod
+    def run(self, work: Work) -> dict[str, Any]:
+        """Write the artifact's files into `work.out`; returns measured facts (JSON).
+
+        Facts hold what comparability rests on (tokens, steps, bytes, FLOPs, ...) and, under `effects`,
+        the proof of what each method changed.
+        """
+        raise NotImplementedError
+
+
+@dataclass(kw_only=True)
+class Work:
+    """Everything a stage may touch while it runs."""
+
+    stage: str
+    """Name in the cell's order, suffix included (`instruct@chat`)."""
+    part: str
+    config: Any
+    """The stage's own typed Config."""
+    choices: Choices
+    """What was chosen on each of the stage's axes, as `Stage.narrow` left it."""
+    inputs: Mapping[str, Artifact]
+    """Input artifacts by kind; a ModelRef's artifact under the option's key (`judge.model`)."""
+    seed: int
+    device: str
+    """`cpu` or `cuda:<i>`."""
+    out: Path
+    """Empty directory that becomes the artifact when `run` returns."""
+    checkpoints: Path
+    """Directory that survives a kill and is handed to the next attempt at the same key."""
+    cell: Cell
+    """The whole cell, for spec and stage order only; reading options off it would escape the key."""
+    load: Callable[[str], Artifact]
+    """The artifact of a key (a model's base, say)."""
+    cache: Path | None = None
+    """A folder of the store for what many stages would compute alike; all of it can be computed again."""
+    on_step: Callable[[int, dict[str, float]], None] = field(default=lambda step, facts: None)
+    """Reports a logging step to progress bar and trackers."""
+    meeting: Meeting | None = None
+    """Where the nodes of this stage meet, where a launcher has placed it on several."""
+
+    def stream(self, purpose: Purpose) -> int:
+        """Seed of this stage's stream for `purpose`; equal for methods compared at one seed."""
+        return stream_seed(seed=self.seed, stage=self.stage, purpose=purpose)
+
+    def one(self, axis: str) -> Choice:
+        """The choice on a single-choice axis."""
+        choice = self.choices[axis]
+        assert isinstance(choice, Choice)
+        return choice
+
+    def several(self, axis: str) -> tuple[Choice, ...]:
+        """The choices on a list axis, in order."""
+        choices = self.choices[axis]
+        assert isinstance(choices, tuple)
+        return choices

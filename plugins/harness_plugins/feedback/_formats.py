@@ -1,0 +1,149 @@
+"""How published sets write a preference; each parser takes one entry."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from harness import DataError, Prompt, Role, Turn
+
+SPEAKER = re.compile(r"\n\n(Human|Assistant):")
+ROLES = {"system": Role.system, "developer": Role.system, "user": Role.user, "assistant": Role.assistant}
+TEXT_KEYS = ("content", "value", "text")
+
+Row = Mapping[str, Any]
+
+
+class Pair(NamedTuple):
+    """A prompt and two answers; one is empty where only the other was labelled."""
+
+    prompt: Prompt
+    chosen: str
+    rejected: str
+
+
+def parse(row: Row, where: str) -> Iterator[Pair]:
+    """The preferences of an entry, whichever of the known formats it has.
+
+    Raises: DataError naming the place and the known formats where it has none
+    """
+    for keys, parser in PARSERS.items():
+        if all(row.get(key) is not None for key in keys):
+            yield from parser(row, where)
+            return
+    known = "; ".join(", ".join(keys) for keys in PARSERS)
+    present = sorted(key for key, value in row.items() if value is not None)
+    raise DataError(f"{where}: no preference: has {present}, needs one of: {known}")
+
+
+def _labelled(row: Row, where: str) -> Iterator[Pair]:
+    """KTO: one answer and whether it is good (TRL's unpaired preferences)."""
+    prompt, answer = _asked(row, where), _answer(row["completion"], where)
+    if not isinstance(row["label"], bool | int):
+        raise DataError(f"{where}: label must be true or false, not {row['label']!r}")
+    yield Pair(prompt, answer, "") if row["label"] else Pair(prompt, "", answer)
+
+
+def _scored(row: Row, where: str) -> Iterator[Pair]:
+    """UltraFeedback's raw form: answers with scores; the best against the worst."""
+    answers = row["completions"]
+    scored = [
+        (float(score), _answer(text, where))
+        for answer in answers
+        if (score := _first(answer, "overall_score", "fine-grained_score", "score")) is not None
+        and (text := _first(answer, "response", "text", "content")) is not None
+    ]
+    if len(scored) > 1:
+        best, worst = max(scored, key=lambda pair: pair[0]), min(scored, key=lambda pair: pair[0])
+        if best[0] > worst[0]:
+            yield Pair(str(row["instruction"]), best[1], worst[1])
+
+
+def _paired(row: Row, where: str) -> Iterator[Pair]:
+    """TRL's explicit prompts with two answers, as text or messages; messages may repeat the prompt."""
+    chosen, rejected = row["chosen"], row["rejected"]
+    asked = _asked(row, where)
+    if isinstance(chosen, str) and isinstance(rejected, str):
+        yield Pair(asked, chosen, rejected)
+        return
+    yield _divided(_turns(chosen, where), _turns(rejected, where), asked, where)
+
+
+def _dialogues(row: Row, where: str) -> Iterator[Pair]:
+    """Two whole dialogues that differ in the end: HH's texts, or messages (TRL's implicit prompts)."""
+    chosen, rejected = row["chosen"], row["rejected"]
+    if isinstance(chosen, str):
+        chosen, rejected = _spoken(chosen, where), _spoken(str(rejected), where)
+    else:
+        chosen, rejected = _turns(chosen, where), _turns(rejected, where)
+    yield _divided(chosen, rejected, None, where)
+
+
+PARSERS: dict[tuple[str, ...], Callable[[Row, str], Iterator[Pair]]] = {
+    ("prompt", "completion", "label"): _labelled,
+    ("instruction", "completions"): _scored,
+    ("prompt", "chosen", "rejected"): _paired,
+    ("chosen", "rejected"): _dialogues,
+}
+"""Keys that an entry has -> its parser, the more telling first."""
+
+
+def _divided(chosen: list[Turn], rejected: list[Turn], asked: Prompt | None, where: str) -> Pair:
+    """The turns that both share, and the answers after them.
+
+    Raises: DataError where they differ before their last answers, or end with none
+    """
+    if not chosen or not rejected or {chosen[-1].role, rejected[-1].role} != {Role.assistant}:
+        raise DataError(f"{where}: chosen and rejected must end with an answer of the assistant")
+    before, other = chosen[:-1], rejected[:-1]
+    if before != other:
+        raise DataError(f"{where}: chosen and rejected differ before their last answers")
+    prompt: Prompt = tuple(before) if before else (asked or ())
+    if not prompt:
+        raise DataError(f"{where}: nobody asks before the answers; add a prompt")
+    return Pair(prompt, chosen[-1].text, rejected[-1].text)
+
+
+def _asked(row: Row, where: str) -> Prompt:
+    """The prompt of an entry: a text, or messages."""
+    prompt = row["prompt"]
+    return prompt if isinstance(prompt, str) else tuple(_turns(prompt, where))
+
+
+def _answer(value: Any, where: str) -> str:
+    """An answer: a text, or the last of its messages."""
+    return value if isinstance(value, str) else _turns(value, where)[-1].text
+
+
+def _turns(messages: Any, where: str) -> list[Turn]:
+    """Turns of a list of messages.
+
+    Raises: DataError naming the place where it is none
+    """
+    if not isinstance(messages, list | tuple) or not messages:
+        raise DataError(f"{where}: expected text or a list of messages, found {type(messages).__name__}")
+    found = []
+    for message in messages:
+        role = ROLES.get(str(_first(message, "role", "from")))
+        text = _first(message, *TEXT_KEYS) if isinstance(message, Mapping) else None
+        if role is None or not isinstance(text, str):
+            raise DataError(f"{where}: a message needs role (system, user, assistant) and content as text")
+        found.append(Turn(role=role, text=text))
+    return found
+
+
+def _spoken(text: str, where: str) -> list[Turn]:
+    """Turns of an HH dialogue."""
+    parts = SPEAKER.split(text)[1:]
+    if not parts:
+        raise DataError(f"{where}: a dialogue needs '\\n\\nHuman:' and '\\n\\nAssistant:', or give a prompt")
+    roles = {"Human": Role.user, "Assistant": Role.assistant}
+    return [
+        Turn(role=roles[who], text=said.strip()) for who, said in zip(parts[::2], parts[1::2], strict=True)
+    ]
+
+
+def _first(row: Any, *keys: str) -> Any:
+    """The first of several keys that a mapping has."""
+    if not isinstance(row, Mapping):
+        return None
+    return next((row[key] for key in keys if row.get(key) is not None), None)

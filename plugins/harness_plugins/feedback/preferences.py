@@ -1,0 +1,119 @@
+"""Preferences: pairs, or labelled answers, that people or models have judged, from files."""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import (
+    ConfigError,
+    Conversation,
+    Feedback,
+    Method,
+    Preference,
+    Split,
+    as_text,
+    hookimpl,
+    listed,
+    path_ref,
+    read_rows,
+)
+from harness_plugins.feedback._formats import Pair, parse
+
+SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".parquet")
+
+
+class Preferences(Feedback):
+    """Preferences of a user's own, in any of the formats in use, each entry by the keys it has.
+
+    {prompt, chosen, rejected} and {chosen, rejected} as text or messages (TRL, UltraFeedback binarized), HH's
+    pairs of dialogues, UltraFeedback's scored completions (best against worst), and {prompt, completion,
+    label} (KTO). Prompts of several turns stay whole. Pairs of equal or empty answers are left out, counted.
+    Paper: Bai et al. 2022, arXiv:2204.05862 (HH); Cui et al. 2023, arXiv:2310.01377 (UltraFeedback)
+    Raises: DataError naming file and entry of what has none of the formats
+    """
+
+    name = "preferences"
+    reads_conversations = False
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Feedback.Config):
+        path: str = path_ref(suffixes=SUFFIXES, required=True)
+        """File, folder or pattern of .json, .jsonl (also .gz) and .parquet files; required."""
+        validation_path: str = path_ref(suffixes=SUFFIXES)
+        """Files whose preferences are for validation; then none of `path` is."""
+        validation_share: float = 0.05
+        """Share of prompts held out for validation (0 to 1)."""
+        max_preferences: int = 0
+        """Training preferences to read; 0 reads all."""
+
+        def __post_init__(self) -> None:
+            if not 0 <= self.validation_share < 1:
+                raise ConfigError(f"feedback.validation_share={self.validation_share} must lie in [0, 1)")
+
+    config: Config
+
+    @classmethod
+    def trial(cls) -> Config:
+        """Three pairs in a file of their own."""
+        rows = [
+            {"prompt": f"Name a {what}.", "chosen": good, "rejected": "No."}
+            for what, good in (("river", "The Elbe."), ("prime", "7"), ("fish", "A carp."))
+        ]
+        file = Path(tempfile.gettempdir()) / "harness-trial-preferences.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return cls.Config(path=str(file), validation_share=0.0)
+
+    def preferences(self, conversations: Sequence[Conversation], seed: int) -> Iterator[Preference]:
+        left = self.config.max_preferences or float("inf")
+        for preference in self._read(self.config.path, "path", None):
+            if preference.split is Split.train:
+                left -= 1
+            if left < 0:
+                break
+            yield preference
+        if self.config.validation_path:
+            yield from self._read(self.config.validation_path, "validation_path", Split.validation)
+
+    def _read(self, path: str, option: str, split: Split | None) -> Iterator[Preference]:
+        folder = Path(path).expanduser().is_dir()
+        for name, file in listed(path, option=f"feedback.{option}", suffixes=SUFFIXES).items():
+            inner = name.partition("/")[2] if folder else name
+            for number, row in enumerate(read_rows(file)):
+                pairs = list(parse(row, f"{file}, entry {number}"))
+                if not pairs:
+                    self._count("no answer is better than another")
+                for place, pair in enumerate(pairs):
+                    if reason := _useless(pair):
+                        self._count(reason)
+                        continue
+                    yield Preference(
+                        id=f"{option}/{inner.partition('.')[0]}/{number}/{place}",
+                        prompt=pair.prompt,
+                        chosen=pair.chosen,
+                        rejected=pair.rejected,
+                        split=split or self._split(pair),
+                    )
+
+    def _count(self, reason: str) -> None:
+        self.left_out[reason] = self.left_out.get(reason, 0) + 1
+
+    def _split(self, pair: Pair) -> Split:
+        digest = hashlib.sha256(as_text(pair.prompt).encode()).digest()
+        share = 0.0 if self.config.validation_path else self.config.validation_share
+        return Split.validation if int.from_bytes(digest[:8], "big") / 2**64 < share else Split.train
+
+
+def _useless(pair: Pair) -> str:
+    """Why a pair teaches nothing; empty where it does."""
+    chosen, rejected = pair.chosen.strip(), pair.rejected.strip()
+    if not chosen and not rejected:
+        return "both answers are empty"
+    return "the answers are equal" if chosen == rejected else ""
+
+
+@hookimpl
+def harness_methods() -> list[type[Method]]:
+    return [Preferences]

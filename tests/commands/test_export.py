@@ -1,0 +1,138 @@
+"""Exporting packed models: a plain directory that computes the same, and the method's own file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_models as tiny
+import torch
+
+from harness.commands.compare import _write_model
+from harness.errors import IncompatibleError
+from harness.method import Choice
+from harness.model.artifact import Loaded, describe, load_pretrained
+
+IDS = torch.arange(7, 27)[None]
+
+
+def gpt2() -> Any:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    shape = {"n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 64}
+    return GPT2LMHeadModel(GPT2Config(vocab_size=tiny.VOCABULARY, **shape)).eval()
+
+
+def packed(model: Any, choice: Choice, directory: Path) -> tuple[Loaded, torch.Tensor]:
+    """A packed model as an artifact would load it, and its logits."""
+    from harness.data.tokenization import load_tokenizer
+
+    tiny.byte_tokenizer(directory)
+    model = choice.build().quantize(model, None)
+    with torch.no_grad():
+        logits = model(input_ids=IDS).logits
+    loaded = Loaded(model=model, tokenizer=load_tokenizer(directory), base={}, applied=[describe(choice)])
+    loaded.packed = True
+    return loaded, logits
+
+
+@pytest.mark.parametrize("make", [tiny.llama, gpt2])
+def test_a_packed_model_is_exported_unpacked(make: Any, tmp_path: Path) -> None:
+    choice = tiny.choose("quantizer", "rtn", bits=4)
+    loaded, logits = packed(make(), choice, tmp_path / "tokenizer")
+    assert _write_model(loaded, tmp_path / "out").endswith(", unpacked")
+    with torch.no_grad():
+        again = load_pretrained(str(tmp_path / "out")).model(input_ids=IDS).logits
+    assert torch.allclose(again, logits, atol=1e-5)
+
+
+def test_a_gguf_file_lies_beside_it(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    choice = tiny.choose("quantizer", "gguf", format="q5_1")
+    loaded, logits = packed(tiny.llama(), choice, tmp_path / "tokenizer")
+    assert _write_model(loaded, tmp_path / "out").endswith("; model-q5_1.gguf for its own programs")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out", gguf_file="model-q5_1.gguf")
+    with torch.no_grad():
+        assert torch.allclose(model(input_ids=IDS).logits, logits, atol=1e-5)
+
+
+def test_a_model_that_no_gguf_file_describes_is_exported_all_the_same(tmp_path: Path) -> None:
+    loaded, _ = packed(gpt2(), tiny.choose("quantizer", "gguf"), tmp_path / "tokenizer")
+    said = _write_model(loaded, tmp_path / "out")
+    assert "no file for its own programs: a GGUF file is written for model type llama" in said
+    assert (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_an_adapter_on_packed_weights_is_not_lost_without_a_word(tmp_path: Path) -> None:
+    loaded, _ = packed(tiny.llama(), tiny.choose("quantizer", "nf4"), tmp_path / "tokenizer")
+    loaded.adapter = tiny.choose("peft", "lora")
+    with pytest.raises(IncompatibleError, match="peft=lora cannot be merged into packed weights"):
+        _write_model(loaded, tmp_path / "out")
+
+
+SAYABLE = {
+    "position_interpolation": "linear",
+    "yarn": "yarn",
+    "llama3": "llama3",
+    "longrope": "longrope",
+    "dynamic_ntk": "dynamic",
+    "ntk_aware": "default",
+    "base_modification": "default",
+    "direct_finetune": "default",
+}
+
+
+def extended(name: str, kind: str, directory: Path) -> Loaded:
+    """A model with a context method applied, as an artifact would load it."""
+    from composed import tiny as ours
+
+    from harness.data.tokenization import load_tokenizer
+
+    tiny.byte_tokenizer(directory)
+    model = tiny.llama() if kind == "theirs" else ours(shape={"vocab_size": tiny.VOCABULARY})
+    choice = tiny.choose("context", name, factor=4.0)
+    model = choice.build().apply(model)
+    return Loaded(model=model, tokenizer=load_tokenizer(directory), base={}, applied=[describe(choice)])
+
+
+@pytest.mark.parametrize("kind", ["ours", "theirs"])
+@pytest.mark.parametrize("name", SAYABLE)
+def test_an_extended_context_is_exported_as_it_was_evaluated(name: str, kind: str, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    loaded = extended(name, kind, tmp_path / "tokenizer")
+    said = _write_model(loaded, tmp_path / "out")
+    assert said.endswith("a llama model")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+    assert again.config.rope_parameters["rope_type"] == SAYABLE[name]
+    trained = loaded.model.config.trained_length
+    ids = torch.randint(0, tiny.VOCABULARY, (1, 3 * trained), generator=torch.Generator().manual_seed(0))
+    for length in (trained // 2, 3 * trained):
+        with torch.no_grad():
+            found, expected = again(ids[:, :length]).logits, loaded.model(ids[:, :length]).logits
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["ours", "theirs"])
+@pytest.mark.parametrize("name", ["streaming", "rerope", "basis_truncation", "external_memory"])
+def test_what_no_config_says_is_not_exported(name: str, kind: str, tmp_path: Path) -> None:
+    with pytest.raises(IncompatibleError, match=f"no Hugging Face config says what context={name} does"):
+        _write_model(extended(name, kind, tmp_path / "tokenizer"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_directory_that_reads_otherwise_is_not_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import harness.model.exported as exported
+
+    def forgets(folder: Path, parameters: Any, *, trained: int) -> None:
+        """What an export did that left the scaling out."""
+
+    monkeypatch.setattr(exported, "state_positions", forgets)
+    with pytest.raises(IncompatibleError, match="does not read as the evaluated one"):
+        _write_model(extended("yarn", "theirs", tmp_path / "tokenizer"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

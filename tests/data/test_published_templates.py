@@ -1,0 +1,150 @@
+"""Every chat template that TRL and transformers ship: what is learned is what the whole conversation says."""
+
+import ast
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from harness_plugins.tokenizer.byte import Byte
+from transformers import PreTrainedTokenizerFast
+
+from harness.axes.instruction import Conversation, Role, Turn
+from harness.data.template import IGNORED, Template
+from harness.data.tokenization import load_tokenizer, save_tokenizer
+from harness.errors import DataError
+
+FIRST = (Role.user, "Ask one?"), (Role.assistant, "Answer one here.")
+SECOND = (Role.user, "Ask two?"), (Role.assistant, "Answer two there.")
+SYSTEM = (Role.system, "Be kind.")
+CASES = {
+    "single": FIRST,
+    "several": (*FIRST, *SECOND),
+    "system": (SYSTEM, *FIRST),
+    "system, several": (SYSTEM, *FIRST, *SECOND),
+    "reasoning": ((Role.user, "Ask?"), (Role.assistant, "<think>\nWell.\n</think>\n\nSo it is."), *SECOND),
+    "padded": ((Role.user, " Ask? "), (Role.assistant, "  An answer. \n"), *SECOND),
+}
+NO_SYSTEM = ("gemma.jinja", "gemma_training.jinja")
+
+
+def _package(name: str) -> Path:
+    spec = find_spec(name)
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent
+
+
+def published() -> Iterator[tuple[str, str]]:
+    """Name and text of each template."""
+    for file in sorted((_package("trl") / "chat_templates").glob("*.jinja")):
+        yield file.name, file.read_text()
+    for file in sorted((_package("transformers") / "models").rglob("processing_*.py")):
+        source = file.read_text()
+        for node in ast.walk(ast.parse(source)) if "{%" in source else ():
+            text = node.value if isinstance(node, ast.Constant) else None
+            if isinstance(text, str) and "endfor" in text and "messages" in text:
+                yield file.stem, text
+
+
+TEMPLATES = dict(published())
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerFast:
+    directory = tmp_path_factory.mktemp("tokenizer")
+    save_tokenizer(Byte().train(iter(())), directory)
+    return load_tokenizer(directory)
+
+
+def conversation(case: str) -> Conversation:
+    turns = tuple(Turn(role=role, text=text) for role, text in CASES[case])
+    return Conversation(id="a", turns=turns, source="test")
+
+
+def learned_texts(tokenizer: PreTrainedTokenizerFast, labels: np.ndarray) -> list[str]:
+    """The text of each stretch of learned tokens."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], (labels != IGNORED).astype(int), [0]])))
+    return [tokenizer.decode(labels[a:b]) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+
+
+def test_both_packages_ship_templates() -> None:
+    assert len(TEMPLATES) > 70
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_learned_text_is_that_of_the_whole_conversation(
+    tokenizer: PreTrainedTokenizerFast, name: str, case: str
+) -> None:
+    tokenizer.chat_template = TEMPLATES[name]
+    template, given = Template(tokenizer), conversation(case)
+    if name in NO_SYSTEM and case.startswith("system"):
+        with pytest.raises(DataError, match="System role not supported"):
+            template.encode(given)
+        return
+    if case == "reasoning" and "training" not in name:
+        # Templates that drop earlier reasoning change the answer: refused, or kept word for word.
+        try:
+            ids, labels = template.encode(given)
+        except DataError as error:
+            assert "changes the answer" in str(error)  # noqa: PT017 - both outcomes are right
+            return
+    else:
+        ids, labels = template.encode(given)
+    parts = [
+        {
+            "role": turn.role.value,
+            "content": [{"type": "text", "text": turn.text}] if template.in_parts else turn.text,
+        }
+        for turn in given.turns
+    ]
+    whole = tokenizer.apply_chat_template(parts, tokenize=False)
+    assert tokenizer.decode(ids) == whole
+    assert (labels[labels != IGNORED] == ids[labels != IGNORED]).all()
+    learned = learned_texts(tokenizer, labels)
+    answers = [turn.text.strip() for turn in given.turns if turn.role is Role.assistant]
+    assert len(learned) == len(answers)
+    for text, answer in zip(learned, answers, strict=True):
+        assert answer.rpartition("</think>")[2].strip() in text
+        assert "Ask" not in text
+        assert "kind" not in text
+
+
+@pytest.mark.parametrize("case", ["single", "several"])
+@pytest.mark.parametrize("name", [name for name in TEMPLATES if "training" in name])
+def test_marked_answers_are_those_that_transformers_finds(
+    tokenizer: PreTrainedTokenizerFast, name: str, case: str
+) -> None:
+    tokenizer.chat_template = TEMPLATES[name]
+    template, given = Template(tokenizer), conversation(case)
+    ids, labels = template.encode(given)
+    content = (lambda text: [{"type": "text", "text": text}]) if template.in_parts else str
+    expected = tokenizer.apply_chat_template(
+        [{"role": turn.role.value, "content": content(turn.text)} for turn in given.turns],
+        return_dict=True,
+        return_assistant_tokens_mask=True,
+    )
+    marked = np.array(expected["assistant_masks"], dtype=bool)
+    if marked.any():
+        assert (ids == expected["input_ids"]).all()
+        assert ((labels != IGNORED) == marked).all()
+
+
+def test_an_answer_that_the_template_mangles_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.chat_template = (
+        "{%- for m in messages -%}{{ m['role'] + ': ' + (m['content'] if loop.last else m['content'][:3]) }}"
+        "{%- endfor -%}"
+    )
+    with pytest.raises(DataError, match=r"changes the answer 'Answer one here\.'"):
+        Template(tokenizer).encode(conversation("several"))
+
+
+def test_the_end_of_a_turn_ends_an_answer(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.add_special_tokens(
+        {"additional_special_tokens": ["<|im_end|>"]}, replace_extra_special_tokens=False
+    )
+    tokenizer.chat_template = TEMPLATES["qwen2_5.jinja"]
+    ends = tokenizer.convert_ids_to_tokens(Template(tokenizer).end_ids())
+    assert set(ends) == {"<|im_end|>", "<|eos|>"}

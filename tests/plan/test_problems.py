@@ -1,0 +1,159 @@
+"""What the plan refuses before anything runs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_models as tiny
+
+from harness.axes.objective import Example
+from harness.axes.stabilizer import Stabilizer
+from harness.compose import compose
+from harness.errors import HarnessError
+from harness.method import Choice
+from harness.plan.make import make_plan
+from harness.plan.problems import _writers, problems
+from harness.registry import registry
+from harness.store import Store
+
+
+def messages(*overrides: str) -> list[str]:
+    return [str(problem) for problem in problems(compose(overrides))]
+
+
+def test_the_default_cell_has_no_problem() -> None:
+    assert messages() == []
+
+
+def test_rope_scaling_on_alibi_is_refused_with_the_way_out() -> None:
+    (problem,) = messages("context=yarn", "position=alibi")
+    assert "context=yarn requires 'rotary', which position=alibi does not provide" in problem
+    assert "position=rope" in problem
+
+
+def test_an_impossible_shape_is_found_on_the_meta_device() -> None:
+    (problem,) = messages("attention=grouped_query", "attention.num_kv_heads=3")
+    assert "attention.num_kv_heads=3 must divide model.num_heads=4; use one of [1, 2, 4]" in problem
+
+
+def test_an_output_head_is_no_layer_to_adapt() -> None:
+    (problem,) = messages("instruction=task", "peft=lora", "peft.target_modules=[lm_head]")
+    assert "peft.target_modules=['lm_head'] are no linear layers" in problem
+
+
+BAD_MODELS = {
+    "pretrain.sequence_length=512": "pretrain.sequence_length: 512 exceeds model.max_length=256",
+    "position=learned instruct.sequence_length=512": "512 tokens, but position=learned holds 256",
+    "position=learned alignment=dpo align.sequence_length=512": "align.sequence_length: sequences of 512",
+    "position=learned alignment=ppo reward=rules align.sequence_length=256": "sequences of 288 tokens",
+    "position=learned reward=pairwise alignment=ppo reward_stage.sequence_length=300": "sequences of 300",
+    "position=learned context=direct_finetune": "context.factor: sequences of 512 tokens",
+    "model.head_dim=15": "model.head_dim=15 times position.fraction=1.0 is 15; make it even",
+    "position=rope position.fraction=0.3": "times position.fraction=0.3 is 9; make it even",
+    "position=xpos model.head_dim=15": "position=xpos rotates pairs, but model.head_dim=15 is odd",
+    "attention=multi_head_latent attention.rope_dim=5": "is 5; make it even",
+    "attention=sliding_window attention.num_kv_heads=3": "use one of [1, 2, 4]",
+    "position=alibi context=position_interpolation": "which position=alibi does not provide",
+    "position=alibi attention=linear": "attention=linear has no scores that position=alibi could add to",
+    "architecture=encoder_decoder": "set model.num_encoder_layers to at least 1",
+    "model.num_encoder_layers=2": "architecture=causal_decoder has no encoder; set it to 0",
+    "architecture=prefix_decoder instruction_strategy=packing": "prefix_decoder reads one prompt",
+}
+
+
+@pytest.mark.parametrize(("overrides", "message"), BAD_MODELS.items(), ids=BAD_MODELS)
+def test_a_model_that_cannot_work_is_refused_before_anything_runs(overrides: str, message: str) -> None:
+    assert any(message in text for text in messages(*overrides.split()))
+
+
+def test_a_prefix_longer_than_the_sequence_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An objective of a plugin with a prefix of its own length, under windows that are too short for it."""
+
+    def example(self: Any, window_T: np.ndarray, rng: np.random.Generator, **_: Any) -> Example:
+        return Example(inputs_T=window_T[:-1], labels_T=window_T[1:], prefix_length=100)
+
+    method = registry().get("objective", "prefix_language_modeling")
+    monkeypatch.setattr(method, "example", example)
+    chosen = ("objective=prefix_language_modeling", "architecture=prefix_decoder")
+    assert messages(*chosen) == []
+    (problem,) = messages(*chosen, "pretrain.sequence_length=64")
+    assert "a prefix of 100 tokens does not fit a sequence of 64" in problem
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ('{"model_type": "lama"}', "a checkpoint of the family 'lama', which transformers does not know"),
+        ('{"hidden_size": 8}', "its config.json states no model_type"),
+    ],
+)
+def test_a_checkpoint_of_an_unknown_family_is_refused(tmp_path: Path, config: str, message: str) -> None:
+    (tmp_path / "config.json").write_text(config)
+    chosen = ("model=pretrained", f"model.path={tmp_path}", "stages=[corpus,instruct,evaluate]")
+    (problem,) = messages(*chosen)
+    assert message in problem
+    if "lama" in config:
+        assert "Did you mean 'llama'" in problem
+    with pytest.raises(HarnessError, match=r"checkpoint family to import|model_type"):
+        make_plan([*chosen, "model.import=true"], store=Store(tmp_path / "store"))
+
+
+BAD_FITS = {
+    "quantizer=rtn quantizer.granularity=group quantizer.group_size=48": "group_size=48 must divide its",
+    "quantizer=gguf": "",
+    "peft=lora peft.rank=33": "rank 33 is above the size of layer model.layers.0.self_attn.q_proj, 32 x 32",
+    "peft=lora peft.target_modules=[nothing]": "matches no module; the model has",
+    "peft=lora peft.target_modules=[embed_tokens]": "are no linear layers; linear layers are down_proj",
+}
+
+
+@pytest.mark.parametrize("imported", [False, True])
+@pytest.mark.parametrize(("overrides", "message"), BAD_FITS.items(), ids=BAD_FITS)
+def test_what_does_not_fit_a_checkpoint_is_refused_from_its_config(
+    overrides: str, message: str, imported: bool, tmp_path: Path
+) -> None:
+    tiny.llama().config.save_pretrained(tmp_path)  # no weights: the plan reads none
+    chosen = ("model=pretrained", f"model.path={tmp_path}", f"model.import={str(imported).lower()}")
+    found = messages(*chosen, "stages=[corpus,instruct,quantize,evaluate]", *overrides.split())
+    assert all(message in problem for problem in found)
+    assert bool(found) == bool(message)
+    assert not any("lm_head" in problem for problem in found if problem.startswith("quantizer"))
+
+
+def test_a_checkpoint_that_is_no_causal_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "vit"}')
+    (problem,) = messages("model=pretrained", f"model.path={tmp_path}", "stages=[corpus,instruct,evaluate]")
+    assert "cannot be read as a causal model" in problem
+
+
+def test_a_pretrained_model_leaves_nothing_to_pretrain(tmp_path: Path) -> None:
+    (problem,) = messages(
+        "model=pretrained", f"model.path={tmp_path}", "stages=[corpus,tokenizer,tokens,pretrain]"
+    )
+    assert "pretrain: it builds a model, and model=pretrained brings one" in problem
+
+
+def test_a_choice_that_no_stage_reads_is_refused() -> None:
+    (problem,) = messages("quantizer=rtn", "stages=[corpus,tokenizer,tokens,pretrain,evaluate]")
+    assert "quantizer=rtn changes nothing: no stage reads it; add one of ['quantize']" in problem
+
+
+def test_two_writers_of_one_resource_are_refused_unless_one_comes_after() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Options(Stabilizer.Config):
+        pass
+
+    def writer(word: str, **declared: Any) -> Choice:
+        kind = type(word, (Stabilizer,), {"name": word, "changes": frozenset({"scores"}), **declared})
+        return Choice(axis="stabilizer", method=kind, config=Options())
+
+    first, second = writer("first"), writer("second")
+    (problem,) = _writers([first, second])
+    assert "stabilizer=first and stabilizer=second both change 'scores'" in problem.message
+    assert not list(_writers([first, writer("polite", after=frozenset({"scores"}))]))
+
+
+def test_a_methods_own_check_is_asked() -> None:
+    assert any("tokenizer.vocab_size" in text for text in messages("tokenizer.vocab_size=3"))

@@ -1,0 +1,154 @@
+"""Preferences from files: every format against what it says, and against TRL's own reading."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness_plugins.feedback.preferences import Preferences
+
+from harness import DataError, Preference, Role, Split, as_turns
+
+ASKED = {"role": "user", "content": "Sky?"}
+BLUE, GREEN = ({"role": "assistant", "content": text} for text in ("Blue.", "Green."))
+HI = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+
+
+def read(directory: Path, *rows: dict[str, Any], **options: Any) -> tuple[list[Preference], dict[str, int]]:
+    file = directory / "pairs.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    feedback = Preferences(Preferences.Config(path=str(file), validation_share=0.0, **options))
+    return list(feedback.preferences((), 0)), feedback.left_out
+
+
+def said(preference: Preference) -> tuple[list[tuple[str, str]], str, str]:
+    turns = [(turn.role.value, turn.text) for turn in as_turns(preference.prompt)]
+    return turns, preference.chosen, preference.rejected
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "Sky?", "chosen": "Blue.", "rejected": "Green."},
+        {"prompt": [ASKED], "chosen": [BLUE], "rejected": [GREEN]},
+        {"chosen": [ASKED, BLUE], "rejected": [ASKED, GREEN]},
+        {"prompt": "Sky?", "chosen": [ASKED, BLUE], "rejected": [ASKED, GREEN]},
+        {
+            "chosen": "\n\nHuman: Sky?\n\nAssistant: Blue.",
+            "rejected": "\n\nHuman: Sky?\n\nAssistant: Green.",
+        },
+        {
+            "instruction": "Sky?",
+            "completions": [
+                {"response": "Green.", "overall_score": 2.0},
+                {"response": "Blue.", "overall_score": 9.0},
+                {"response": "Grey.", "overall_score": 5.0},
+            ],
+        },
+    ],
+    ids=["text", "messages", "implicit", "binarized", "hh", "ultrafeedback"],
+)
+def test_every_format_of_pairs_says_the_same(tmp_path: Path, row: dict[str, Any]) -> None:
+    (found,), _ = read(tmp_path, row)
+    assert said(found) == ([("user", "Sky?")], "Blue.", "Green.")
+
+
+def test_prompts_of_several_turns_stay_whole(tmp_path: Path) -> None:
+    head = [{"role": "system", "content": "Be kind."}, *HI, ASKED]
+    rows = [
+        {"prompt": head, "chosen": [BLUE], "rejected": [GREEN]},
+        {"chosen": [*head, BLUE], "rejected": [*head, GREEN]},
+    ]
+    found, _ = read(tmp_path, *rows)
+    expected = [("system", "Be kind."), ("user", "Hi"), ("assistant", "Hello"), ("user", "Sky?")]
+    assert [said(preference)[0] for preference in found] == [expected, expected]
+
+
+def test_labels_of_single_answers_are_kept(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "Sky?", "completion": "Blue.", "label": True},
+        {"prompt": [ASKED], "completion": [GREEN], "label": False},
+    ]
+    found, _ = read(tmp_path, *rows)
+    assert [said(p)[1:] for p in found] == [("Blue.", ""), ("", "Green.")]
+    assert not any(p.paired for p in found)
+
+
+def test_what_teaches_nothing_is_counted(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "a", "chosen": "same", "rejected": " same"},
+        {"prompt": "a", "chosen": "", "rejected": " "},
+        {"instruction": "a", "completions": [{"response": "x", "score": 1}, {"response": "y", "score": 1}]},
+        {"prompt": "a", "chosen": "good", "rejected": "bad"},
+    ]
+    found, left_out = read(tmp_path, *rows)
+    assert len(found) == 1
+    assert left_out == {
+        "the answers are equal": 1,
+        "both answers are empty": 1,
+        "no answer is better than another": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"question": "a", "answer": "b"}, "entry 0: no preference: has .'answer', 'question'.*needs one of"),
+        ({"chosen": "Blue.", "rejected": "Green."}, "a dialogue needs"),
+        ({"chosen": [ASKED], "rejected": [ASKED]}, "must end with an answer"),
+        ({"chosen": [*HI, ASKED, BLUE], "rejected": [ASKED, GREEN]}, "differ before their last answers"),
+        ({"prompt": "a", "completion": "b", "label": "good"}, "label must be true or false"),
+    ],
+)
+def test_what_is_no_preference_is_named(tmp_path: Path, row: dict[str, Any], reason: str) -> None:
+    with pytest.raises(DataError, match=reason):
+        read(tmp_path, row)
+
+
+def test_parquet_and_a_split_of_ones_own(tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow.parquet import write_table
+
+    row = {"prompt": [ASKED], "chosen": [BLUE], "rejected": [GREEN]}
+    write_table(pa.Table.from_pylist([row, row]), tmp_path / "train.parquet")
+    write_table(pa.Table.from_pylist([row]), tmp_path / "held.parquet")
+    config = Preferences.Config(
+        path=str(tmp_path / "train.parquet"), validation_path=str(tmp_path / "held.parquet")
+    )
+    found = list(Preferences(config).preferences((), 0))
+    assert [p.split for p in found] == [Split.train, Split.train, Split.validation]
+    assert said(found[0]) == ([("user", "Sky?")], "Blue.", "Green.")
+
+
+def test_the_real_pairs_of_hh_are_those_of_trl(shared_data: Path) -> None:
+    """TRL takes the common beginning of both messages as the prompt (`extract_prompt`)."""
+    from trl.data_utils import extract_prompt
+
+    file = shared_data / "hh_harmless_test.jsonl.gz"
+    feedback = Preferences(Preferences.Config(path=str(file), validation_share=0.1))
+    found = {p.id.split("/")[2]: p for p in feedback.preferences((), 0)}
+    with gzip.open(file, "rt") as lines:
+        rows = [json.loads(line) for line in lines]
+    assert len(found) + sum(feedback.left_out.values()) == len(rows) == 2312
+    assert 0.05 < sum(p.split is Split.validation for p in found.values()) / len(found) < 0.15
+    for number in list(found)[:200]:
+        sides = {}
+        for side in ("chosen", "rejected"):
+            parts = rows[int(number)][side].split("\n\nHuman: ")[1:]
+            turns = []
+            for part in parts:
+                asked, _, answer = part.partition("\n\nAssistant:")
+                turns += [{"role": "user", "content": asked.strip()}]
+                turns += [{"role": "assistant", "content": answer.strip()}]
+            sides[side] = turns
+        theirs = extract_prompt(sides)
+        turns, chosen, rejected = said(found[number])
+        if any("\n\nAssistant:" in turn["content"] for side in sides.values() for turn in side):
+            continue  # two answers in a row, which the simple splitting above does not tell apart
+        assert turns == [(turn["role"], turn["content"]) for turn in theirs["prompt"]]
+        assert (chosen, rejected) == (
+            theirs["chosen"][-1]["content"],
+            theirs["rejected"][-1]["content"],
+        )
+        assert as_turns(found[number].prompt)[-1].role is Role.user

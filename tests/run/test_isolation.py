@@ -1,0 +1,134 @@
+"""A child begins only once its pid is written down: what nobody could end must not work."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.run.isolation import Child, Limits, Server
+from harness.store.claims import _alive, _start_time
+
+SUPPORT = Path(__file__).parents[1] / "support"
+"""Where toy stages lie."""
+STARTER = """
+import sys
+from pathlib import Path
+sys.path[:0] = {path!r}
+from test_isolation import die_instead_of_noting, start
+start(Path({root!r}), note=die_instead_of_noting)
+"""
+
+SCRIPT = """
+import sys
+sys.path[:0] = {path!r}
+from pathlib import Path
+from harness.commands import sweep
+from harness.run.resources import Options
+from toy import ToyCell, toy_plan
+{definition}
+plan = toy_plan(Path({root!r}), [ToyCell({options})])
+sys.exit(sweep._work(plan, Options()))
+"""
+
+
+@dataclass(frozen=True)
+class Touch:
+    """Leaves a file that says it ran."""
+
+    file: Path
+
+    def __call__(self, report: Callable[[str, Any], None]) -> int:
+        self.file.touch()
+        return 7
+
+
+def start(root: Path, *, note: Callable[[int], None]) -> Child:
+    call = Touch(root / "ran")
+    return Server().start(call, stage="touch", log=root / "log", limits=Limits(), note=note)
+
+
+def die_instead_of_noting(pid: int) -> None:
+    print(pid, _start_time(pid), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def refuse(pids: list[int], pid: int) -> None:
+    pids.append(pid)
+    raise OSError("no room for a note")
+
+
+def test_a_child_runs_after_its_pid_is_noted(tmp_path: Path) -> None:
+    def note(pid: int) -> None:
+        time.sleep(0.3)
+        ran.append((tmp_path / "ran").exists())
+
+    ran: list[bool] = []
+    child = start(tmp_path, note=note)
+    while child.outcome is None:
+        child.poll()
+        time.sleep(0.01)
+    assert ran == [False]
+    assert (child.outcome.status, child.result) == ("ok", 7)
+    assert (tmp_path / "ran").exists()
+
+
+def test_a_child_whose_pid_nobody_noted_never_runs(tmp_path: Path) -> None:
+    code = STARTER.format(path=[str(Path(__file__).parent), str(SUPPORT)], root=str(tmp_path))
+    starter = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert starter.returncode == -signal.SIGKILL, starter.stderr
+    pid, started = starter.stdout.split()
+    wait_until_gone(int(pid), started)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_child_whose_pid_cannot_be_noted_is_ended(tmp_path: Path) -> None:
+    pids: list[int] = []
+    with pytest.raises(OSError, match="no room"):
+        start(tmp_path, note=partial(refuse, pids))
+    wait_until_gone(pids[0], _start_time(pids[0]))
+    assert not (tmp_path / "ran").exists()
+
+
+def run_script(folder: Path, *, definition: str = "", options: str) -> subprocess.CompletedProcess[str]:
+    """A script that sweeps at its top level, without `if __name__ == "__main__"`."""
+    file = folder / "script.py"
+    path = [str(SUPPORT)]
+    file.write_text(
+        SCRIPT.format(path=path, root=str(folder / "store"), definition=definition, options=options)
+    )
+    command = [sys.executable, str(file)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_plain_script_may_sweep(tmp_path: Path) -> None:
+    done = run_script(tmp_path, options="{'beta.number': 2}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr.count("1 cell, ") == 1, "no child runs the script again"
+
+
+def test_what_a_script_defines_itself_is_refused_at_once_with_what_to_do(tmp_path: Path) -> None:
+    definition = "class Number(int):\n    pass"
+    done = run_script(tmp_path, definition=definition, options="{'beta.number': Number(2)}")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(
+        "harness.errors.HarnessError: a stage needs what the script"
+    )
+    assert "move it into a module of its own" in done.stderr
+    assert not list((tmp_path / "store" / "claims").iterdir())
+
+
+def wait_until_gone(pid: int, started: str) -> None:
+    end = time.monotonic() + 30
+    while _alive(pid, started):
+        assert time.monotonic() < end, "the child lives on"
+        time.sleep(0.01)

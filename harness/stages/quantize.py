@@ -148,7 +148,7 @@ def rotated(work: Work, loaded: Loaded) -> tuple[list[Choice], dict[str, Any]]:
 
     Raises: IncompatibleError where an adapter stands on the weights unmerged
     """
-    from harness.effects import prove, snapshot
+    from harness.model.snapshot import prove, snapshot
 
     if "rotation" not in work.choices:
         return [], {}

@@ -145,10 +145,10 @@ from harness.ops.packing import packed_width as packed_width
 from harness.ops.packing import unpack_codes as unpack_codes
 from harness.ops.packing import unpack_levels as unpack_levels
 from harness.ops.paged_cache import PagedCache as PagedCache
-from harness.ops.rotation import hadamard as hadamard
 from harness.ops.rotary import cos_sin as cos_sin
 from harness.ops.rotary import inverse_frequencies as inverse_frequencies
 from harness.ops.rotary import rotate_pairs as rotate_pairs
+from harness.ops.rotation import hadamard as hadamard
 from harness.ops.state_cache import StateCache as StateCache
 from harness.paths import files_at as files_at
 from harness.paths import listed as listed

@@ -69,6 +69,8 @@ _PUBLIC = {
         ),
         "harness.axes.quantizer",
     ),
+    "Rotation": "harness.axes.rotation",
+    "hadamard": "harness.ops.rotation",
     **dict.fromkeys(("pack_codes", "unpack_codes", "unpack_levels", "packed_width"), "harness.ops.packing"),
     **dict.fromkeys(("Optimizer", "trained_parameters"), "harness.axes.optimizer"),
     "Schedule": "harness.axes.schedule",

@@ -64,6 +64,7 @@ from harness.axes.quantizer import weight_matrix as weight_matrix
 from harness.axes.reward import AnswerScorer as AnswerScorer
 from harness.axes.reward import Preference as Preference
 from harness.axes.reward import Reward as Reward
+from harness.axes.rotation import Rotation as Rotation
 from harness.axes.schedule import Schedule as Schedule
 from harness.axes.stabilizer import Stabilizer as Stabilizer
 from harness.axes.stabilizer import Verdict as Verdict
@@ -149,6 +150,7 @@ from harness.ops.paged_cache import PagedCache as PagedCache
 from harness.ops.rotary import cos_sin as cos_sin
 from harness.ops.rotary import inverse_frequencies as inverse_frequencies
 from harness.ops.rotary import rotate_pairs as rotate_pairs
+from harness.ops.rotation import hadamard as hadamard
 from harness.ops.state_cache import StateCache as StateCache
 from harness.paths import files_at as files_at
 from harness.paths import listed as listed

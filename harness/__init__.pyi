@@ -94,10 +94,15 @@ from harness.errors import PluginError as PluginError
 from harness.errors import TaskError as TaskError
 from harness.evaluation.answers import Answers as Answers
 from harness.evaluation.answers import answer as answer
+from harness.evaluation.answers import greedy_tokens as greedy_tokens
 from harness.evaluation.controls import Controls as Controls
+from harness.evaluation.endpoint import Endpoint as Endpoint
+from harness.evaluation.endpoint import EndpointError as EndpointError
+from harness.evaluation.endpoint import missing_key as missing_key
 from harness.evaluation.hardware import hardware as hardware
 from harness.evaluation.items import Source as Source
 from harness.evaluation.items import drawing_from as drawing_from
+from harness.evaluation.length_control import length_controlled as length_controlled
 from harness.evaluation.lm_run import quiet as quiet
 from harness.evaluation.lm_run import run_tasks as run_tasks
 from harness.evaluation.lm_tasks import find_task as find_task
@@ -133,6 +138,7 @@ from harness.ops.gradients import clip_gradients as clip_gradients
 from harness.ops.growing_cache import GrowingCache as GrowingCache
 from harness.ops.linear import chunked_linear as chunked_linear
 from harness.ops.linear import parallel_linear as parallel_linear
+from harness.ops.norms import rms_norm as rms_norm
 from harness.ops.packing import pack_codes as pack_codes
 from harness.ops.packing import packed_width as packed_width
 from harness.ops.packing import unpack_codes as unpack_codes

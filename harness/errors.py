@@ -25,6 +25,10 @@ class UnknownNameError(ConfigError):
         return ConfigError, (str(self),)
 
 
+class ImpossibleValueError(ConfigError):
+    """A value that its method, stage or cell refuses; another cell of the sweep may well work."""
+
+
 class PluginError(HarnessError):
     """A plugin that does not load, or that breaks a contract."""
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import ConfigError
+from harness.errors import ConfigError, IncompatibleError
 from harness.method import CellView, Method, Problem
-from harness.ops.extension import Rotary, rescale, set_length, trained_length
+from harness.ops.extension import Rotary, rescale, rotary_sets, set_length, trained_length
 from harness.ops.unrotated import Heads, Reach, install
 
 if TYPE_CHECKING:
@@ -46,6 +46,12 @@ class Context(Method):
 
     @classmethod
     def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
+        if "rotary" in cls.requires and _is_rotary_free(meta_model):
+            yield Problem(
+                where="context",
+                message=f"context={cls.name} changes rotary positions, and a {type(meta_model).__name__} "
+                "has none, or changes them itself; use context=direct_finetune or another model",
+            )
         attention = cell.choice("attention")
         if cls.attend is not Context.attend and getattr(
             getattr(attention, "method", None), "recurrent", False
@@ -100,3 +106,15 @@ class Context(Method):
 
     def before_install(self, model: nn.Module) -> None:
         """Read off the model what `attend` needs, e.g. its trained length."""
+
+
+def _is_rotary_free(meta_model: nn.Module | None) -> bool:
+    """Whether a model from outside has no rotary positions that can be changed."""
+    if not hasattr(meta_model, "config"):  # ours says by its choices what it has
+        return False
+    assert meta_model is not None
+    try:
+        rotary_sets(meta_model)
+    except IncompatibleError:
+        return True
+    return False

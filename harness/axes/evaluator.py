@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -107,6 +107,12 @@ class Subject:
     """Split -> documents of the corpus stage; None where the cell has no corpus."""
     baseline: Callable[[], Subject] | None = None
     """The win-rate baseline, loaded on demand."""
+    models: Mapping[str, Callable[[], Subject]] = field(default_factory=dict)
+    """Models that the evaluator's options name, by option, loaded on demand."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """The key of each of them, which changes with its content."""
+    cache: Path | None = None
+    """A folder that outlives this evaluation, for what is the same whatever model is measured."""
     stored_bytes: int | None = None
     """Bytes of the files that hold the weights, those of the base included."""
     bits: float | None = None

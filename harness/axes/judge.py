@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -30,13 +31,14 @@ class Judge(Method):
     """Prefers one of two answers. Both orders are asked by the evaluator.
 
     State: `scorers` holds the models its ModelRef options name, by option, and under `reward` the cell's
-        own reward model
+        own reward model; `kept` is a file that survives a stopped evaluation, for verdicts that cost
     """
 
     axis = "judge"
     default = "rules"
     online: ClassVar[bool] = False
     """Whether it asks a server; suites and plans without a network leave it out."""
+    kept: Path | None = None
     scorers: Mapping[str, AnswerScorer] = MappingProxyType({})
 
     @classmethod
@@ -50,5 +52,5 @@ class Judge(Method):
 
     @abstractmethod
     def prefer(self, duels: Sequence[Duel]) -> list[float]:
-        """1.0 where the first answer is better, 0.0 where the second is, 0.5 for a draw."""
+        """1.0 where the first answer is better, 0.0 where the second is, 0.5 for a draw, NaN for none."""
         raise NotImplementedError

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from harness.errors import ConfigError, HarnessError, UnknownNameError
+from harness.errors import ConfigError, HarnessError, ImpossibleValueError, UnknownNameError
 from harness.nodes import plain, writable
 
 T = TypeVar("T")
@@ -24,7 +24,8 @@ _CACHE: dict[tuple[type[Any], str], Any] = {}
 def instance(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
     """An instance of a Config dataclass from plain values; equal values give the same instance.
 
-    Raises: ConfigError naming the key, for an unknown key, a wrong type, or what `__post_init__` refuses
+    Raises: ConfigError naming the key, for an unknown key or a wrong type; ImpossibleValueError for what is
+        missing or what `__post_init__` refuses
     """
     content = json.dumps(plain(values), sort_keys=True)
     found = _CACHE.get((kind, content))
@@ -42,17 +43,17 @@ def _convert(kind: type[T], values: Mapping[str, Any], where: str) -> T:
         known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
         raise UnknownNameError(what=f"option of {where}", name=key, known=known) from error
     except MissingMandatoryValue as error:
-        raise ConfigError(f"{where}.{error.full_key} must be given") from error
+        raise ImpossibleValueError(f"{where}.{error.full_key} must be given") from error
     except OmegaConfBaseException as error:
         message = " ".join(str(error.msg or error).split())
         raise ConfigError(f"{where}.{error.full_key}: {message}") from error
     assert isinstance(checked, dict)
     try:
         return typing.cast(T, _build(kind, checked))
-    except HarnessError:
-        raise
+    except HarnessError as error:
+        raise ImpossibleValueError(str(error)) from error
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"{where}: {error}") from error
+        raise ImpossibleValueError(f"{where}: {error}") from error
 
 
 def _build(hint: Any, value: Any) -> Any:

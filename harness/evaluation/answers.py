@@ -12,8 +12,8 @@ from harness.axes.evaluator import Subject
 from harness.errors import TaskError
 from harness.evaluation.generation import in_batches, until_eos
 from harness.ops.decode import Job, decode
-from harness.ops.drawing import special_ids
-from harness.ops.searching import reads_tokens_alone
+from harness.ops.drawing import Rule, special_ids
+from harness.ops.searching import generate, reads_tokens_alone
 from harness.rng import draw_seed
 
 
@@ -98,6 +98,39 @@ def draw_answers(
         batch_size=batch_size,
         new_tokens=max_new_tokens,
     )
+
+
+def greedy_tokens(
+    subject: Subject, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, batch_size: int = 16
+) -> list[list[int]]:
+    """The likeliest token after the other, up to an end token, whatever decoding the cell has chosen."""
+    model = prepare(subject)
+    ends, pad = special_ids(model)
+    if reads_tokens_alone(model):
+        jobs = [Job(ids=ids, max_new_tokens=max_new_tokens) for ids in prompts]
+        new = decode(model, jobs, Rule(), ends=ends, pad=pad, batch_size=batch_size)
+    else:
+        seeds = [0] * len(prompts)
+
+        def draw(ids_BT: torch.Tensor, mask_BT: torch.Tensor, which: Sequence[int]) -> torch.Tensor:
+            return generate(
+                model,
+                ids_BT,
+                mask_BT,
+                options={"do_sample": False},
+                max_new_tokens=max_new_tokens,
+                seeds=seeds[: len(which)],
+            )
+
+        new = in_batches(
+            prompts,
+            draw,
+            pad_id=pad,
+            device=subject.device,
+            batch_size=batch_size,
+            new_tokens=max_new_tokens,
+        )
+    return [until_eos(tokens, ends) for tokens in new]
 
 
 def prepare(subject: Subject) -> torch.nn.Module:

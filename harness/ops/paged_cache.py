@@ -24,6 +24,7 @@ class PagedCache:
 
     is_compileable = False
     is_sliding = False
+    is_croppable = True
 
     def __init__(self, block_size: int = 16, *, table: BlockTable | None = None) -> None:
         self.leads = table is None

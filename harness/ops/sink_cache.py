@@ -125,8 +125,8 @@ class SinkCache:
         length = self.keys.shape[2]
         if self.held and length - self.held - count < self.window - 1:
             raise IncompatibleError(
-                f"a window of {self.window} tokens cannot take back {count}; draft fewer tokens a step, or use "
-                "a context method that keeps all keys"
+                f"a window of {self.window} tokens cannot take back {count}; draft fewer tokens a step or "
+                "use a context method that keeps all keys"
             )
         self.seen -= count
         self.keys, self.values = self.keys[:, :, : length - count], self.values[:, :, : length - count]

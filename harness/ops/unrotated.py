@@ -365,7 +365,7 @@ def _attention_function(
 
 
 def _rotation_of(module: Any, each: RotarySet) -> Rotate:
-    """The model's own rotation: its modelling code's function on its own cosines, Llama's where it has none."""
+    """The model's own rotation, by its modelling code's function; Llama's where it has none."""
     own = getattr(sys.modules[type(module).__module__], "apply_rotary_pos_emb", None)
     types = () if each.layer_type is None else (each.layer_type,)
 
@@ -450,7 +450,7 @@ def _first_lengths(state: State, key_position_BS: Tensor, num_queries: int) -> T
 
 
 def _columns(reach: Reach, key_position_BS: Tensor, start: int, end: int) -> slice | Tensor:
-    """Key columns that the queries at columns start..end may read: a superset, as their positions say more."""
+    """Key columns that the queries at columns start..end may read, a superset of what positions allow."""
     if reach is None:
         return slice(0, end)
     sinks, window = reach

@@ -12,10 +12,12 @@ from harness.compose import schema
 from harness.compose.schema import stage_axes
 from harness.errors import ConfigError
 from harness.method import MODEL, Choice
+from harness.model.gguf import dequantized, is_gguf
+from harness.model.pattern import every_choice
 from harness.plan.files import CACHE, Files, flat, owner
 from harness.registry import registry
 from harness.store import Artifact, Store
-from harness.store.external import external
+from harness.store.external import PATH, external
 from harness.store.fingerprint import Fingerprint, Fingerprints, python_version, versions
 from harness.store.keys import stage_key
 
@@ -52,6 +54,11 @@ class Node:
     """Libraries its code imports, to be loaded beforehand."""
     alone: bool
     """Whether nothing else may run beside it, as for a measured speed."""
+
+    @property
+    def threads(self) -> int:
+        """Processor threads it computes with on a CPU, as its own options say."""
+        return int(getattr(self.config, "threads", None) or 1)
 
     @property
     def title(self) -> str:
@@ -149,7 +156,7 @@ class Graph:
         found: dict[str, str] = {}
         current = Fingerprints(self._fingerprints.cache_file)  # a plan from elsewhere remembers its own
         for node in nodes:
-            source = current.of(_modules(node.maker, node.choices))
+            source = current.of(_modules(node.maker, node.choices) | _layer_modules(node.cell, node.choices))
             if source.sha256 != node.material["fingerprint"]:
                 found.setdefault("code", node.title)
             planned, here = node.material["numerics"]["versions"], _versions(source)
@@ -172,19 +179,29 @@ class Graph:
         path = cell.model_path()
         if path is None:
             return {}
+        if cell.model_fetch() and not Path(path).exists():
+            raise ConfigError(f"model.path={path} is not there; `{cell.model_fetch()}` brings it")
         if cell.imports_model():
             from harness.model.checkpoint import converted
 
             shape = {axis: cell.choice(axis) for axis in MODEL_AXES}
             replace = {axis: choice for axis, choice in shape.items() if choice is not None}
-            path = str(converted(Path(path), replace=replace, root=self.store.root))
+            path = str(converted(Path(self._unpacked(path)), replace=replace, root=self.store.root))
         key = self._external(path)
         return {"model": key, "tokenizer": key}
 
     def _external(self, reference: str) -> str:
+        reference = self._unpacked(reference)
         artifact = external(reference, cache=self._directories)
         self.externals[artifact.key] = reference
         return artifact.key
+
+    def _unpacked(self, reference: str) -> str:
+        """A reference, in place of one to a GGUF that to the directory it is dequantized into, once."""
+        if not is_gguf(reference):
+            return reference
+        file = Path(reference.removeprefix(PATH)).expanduser().absolute()
+        return str(dequantized(file, root=self.store.root))
 
     def _node(self, cell: Cell, stage: str, part: str, latest: Mapping[str, str]) -> Node:
         kind = registry().stage(stage)
@@ -198,7 +215,7 @@ class Graph:
                 f"[{', '.join(cell.stages)}] makes"
             )
         inputs |= self._references(cell, stage, config, choices)
-        source = self._fingerprints.of(_modules(kind, choices))
+        source = self._fingerprints.of(_modules(kind, choices) | _layer_modules(cell, choices))
         device = device_of(cell)
         surroundings = kind.surroundings(part, choices)
         seed = seed_of(cell, stage)
@@ -288,6 +305,15 @@ def device_of(cell: Cell) -> str:
 def _modules(maker: type[Stage], choices: Choices) -> set[str]:
     """Where the code stands that makes a stage."""
     return {maker.__module__, *(choice.method.__module__ for choice in flat(choices))}
+
+
+def _layer_modules(cell: Cell, choices: Choices) -> set[str]:
+    """Where the code stands of methods that single layers have, in a stage that builds a model."""
+    spec = cell.spec()
+    if spec is None or not spec.layer_pattern or "architecture" not in choices:
+        return set()
+    shape = {axis: choice for axis, choice in choices.items() if isinstance(choice, Choice)}
+    return {choice.method.__module__ for choice in every_choice(spec, shape)}
 
 
 def _versions(source: Fingerprint) -> dict[str, str]:

@@ -21,6 +21,7 @@ from harness.report.records import Record, read, store_root, write_compact
 from harness.report.samples import shown_items
 from harness.report.table import build
 from harness.report.writers import FORMATS
+from harness.store.records import sweep_name
 
 if TYPE_CHECKING:
     from harness.plan.plan import Plan
@@ -63,6 +64,7 @@ def report(
         raise ConfigError(
             "harness report needs an experiment, or --table with a reference table (T5, T6, T7)"
         )
+    experiment = sweep_name(experiment)
     records = read(store, experiment, cells=cells)
     results = results_of(records)
     if table is None:
@@ -149,7 +151,8 @@ def main(arguments: Sequence[str]) -> int:
     if asked.committed:
         from harness.report.committed import rebuild
 
-        for folder in rebuild(asked.out or Path("reports"), only=asked.experiment, formats=formats):
+        only = asked.experiment and sweep_name(asked.experiment)
+        for folder in rebuild(asked.out or Path("reports"), only=only, formats=formats):
             print(f"Report: {folder}")
         return 0
     report(

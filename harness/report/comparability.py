@@ -114,6 +114,7 @@ OPTION_FACTS: Mapping[str, frozenset[str]] = {
     "sequence_length": COUNTS | {"sequence_length"},
     "max_length": frozenset({"max_length"}),
     "import": frozenset(),
+    "threads": frozenset({"threads"}),
 }
 """Facts that a stage's option is bound to move."""
 
@@ -137,7 +138,9 @@ def comparable(records: Sequence[Record]) -> Comparable:
     fact_notes, marks = drifted_facts(ok)
     for cell, texts in tuning_marks(ok).items():
         marks.setdefault(cell, []).extend(texts)
-    return Comparable(records=kept, notes=[*tuning_notes(ok), *notes, *fact_notes], marks=marks)
+    return Comparable(
+        records=kept, notes=[*tuning_notes(ok), *notes, *fact_notes, *thread_notes(ok)], marks=marks
+    )
 
 
 def factor_keys(experiment: Mapping[str, Any]) -> dict[str, set[str]]:
@@ -373,6 +376,8 @@ def record_facts(record: Record) -> Iterator[tuple[str, Any]]:
         for fact in ("n", "unit", "higher_is_better"):
             if m.get(fact) is not None and m[fact] != "":
                 yield f"{name}.{fact}", m[fact]
+    for stage, number in threads_of(record).items():
+        yield f"{stage}.threads", number
     provenance = record.data.get("provenance", {})
     for kind in ("harness", "python", "platform"):
         if provenance.get(kind):
@@ -386,8 +391,6 @@ def record_facts(record: Record) -> Iterator[tuple[str, Any]]:
         yield f"versions.{library}", version
     for path, value in flatten(provenance.get("hardware") or {}, "hardware"):
         yield path, value
-    if provenance.get("threads") is not None:
-        yield "hardware.threads", provenance["threads"]
 
 
 def other_runs(records: Sequence[Record]) -> dict[str, str]:
@@ -434,6 +437,25 @@ def touches(factor: str, records: Sequence[Record], runs: Mapping[str, tuple[str
         others.setdefault(rest, []).append(runs[r.cell][0])
     same = sum(max(Counter(keys).values()) - 1 for keys in others.values())
     return 2 * same < sum(len(keys) - 1 for keys in others.values())
+
+
+def threads_of(record: Record) -> dict[str, int]:
+    """Processor threads by stage; nothing of records that do not say."""
+    stages = record.data.get("stages") or ()
+    return {stage["stage"]: stage["threads"] for stage in stages if stage.get("threads")}
+
+
+def thread_notes(records: Sequence[Record]) -> list[str]:
+    """How many threads computed what: sums depend on how they are split."""
+    found: dict[int, dict[str, None]] = {}
+    for record in records:
+        for stage, number in threads_of(record).items():
+            found.setdefault(number, {})[stage] = None
+    parts = [
+        f"{number} thread{'s' * (number > 1)} ({', '.join(stages)})"
+        for number, stages in sorted(found.items())
+    ]
+    return [f"Computed with {' and '.join(parts)}."] if parts else []
 
 
 def text_of(value: Any) -> str:

@@ -56,6 +56,7 @@ class Task:
         meta: dict[str, Any] = {
             "part": node.part,
             "seed": node.seed,
+            "threads": node.threads,
             "material": node.material,
             "host": os.uname().nodename,
             "externals": {k: v for k, v in self.externals.items() if k in node.inputs.values()},
@@ -82,6 +83,7 @@ class Task:
             device=self.device,
             out=out,
             checkpoints=checkpoints,
+            cache=store.root / "cache",
             cell=node.cell,
             load=lambda key: self._artifact(store, key),
             on_step=on_step,
@@ -133,14 +135,14 @@ def read_steps(path: Path) -> list[tuple[int, dict[str, float]]]:
     found: dict[int, dict[str, float]] = {}
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
+    except (FileNotFoundError, UnicodeDecodeError):
         return []
     for line in lines:
         try:
             facts = json.loads(line)
-        except ValueError:
-            continue  # Cut off by a kill.
-        found[facts.pop("step")] = facts
+            found[int(facts.pop("step"))] = facts
+        except (ValueError, AttributeError, KeyError, TypeError):
+            continue  # Cut off by a kill, or damaged.
     return sorted(found.items())
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import time
 import traceback
 from dataclasses import asdict, dataclass, field, fields
@@ -18,7 +17,7 @@ from harness.errors import (
     IncompatibleError,
     LostError,
 )
-from harness.store.files import is_disk_full, write_json
+from harness.store.files import is_disk_full, read_json, write_json
 from harness.store.fingerprint import environment
 
 STATUSES = ("ok", "oom", "diverged", "incompatible", "failed", "timeout", "lost")
@@ -116,11 +115,12 @@ class Outcomes:
     def read(self, key: str) -> Outcome | None:
         """How the last attempt at `key` ended, if it made no artifact."""
         try:
-            found = json.loads(self.path(key).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        known = {f.name for f in fields(Outcome)}
-        return Outcome(**{name: value for name, value in found.items() if name in known})
+            found = read_json(self.path(key), {"status": str, "attempts": int})
+            known = {f.name for f in fields(Outcome)}
+            outcome = Outcome(**{name: value for name, value in found.items() if name in known})
+            return outcome if outcome.status in STATUSES else None
+        except (OSError, ValueError, TypeError):
+            return None  # the stage is tried again
 
     def write(self, key: str, outcome: Outcome) -> None:
         """Remember how an attempt ended."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 from harness.axes.evaluator import Evaluator, Subject
 from harness.errors import IncompatibleError
 from harness.hookspecs import hookimpl
-from harness.method import Choice, Method
+from harness.method import Choice, Method, Problem
 from harness.stage import Choices, Stage, Work
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from harness.axes.corpus import Document
     from harness.axes.decoding import Decoding
     from harness.axes.judge import Judge
@@ -51,6 +53,16 @@ class Evaluate(Stage):
         ]
 
     @classmethod
+    def check(cls, cell: Cell, stage: str, meta_model: nn.Module | None) -> Iterable[Problem]:
+        """A measurement that measures nothing."""
+        if not cell.choices("evaluator", stage=stage):
+            yield Problem(
+                where="evaluator",
+                message=f"evaluator=[] leaves {stage} nothing to measure; choose one, e.g. "
+                f"evaluator=[perplexity], or leave {stage} out of `stages`",
+            )
+
+    @classmethod
     def narrow(cls, part: str, choices: Choices) -> Choices:
         """The part's evaluator, asked for this task alone, and the axes that it uses."""
         chosen = _evaluator(part, choices)
@@ -67,9 +79,15 @@ class Evaluate(Stage):
     def run(self, work: Work) -> dict[str, Any]:
         chosen = _evaluator(work.part, work.choices)
         subject = load_subject(work, work.inputs["model"], max_length=work.config.max_length)
-        baseline = work.inputs.get("evaluator.baseline")
-        if baseline is not None:
-            subject.baseline = partial(load_subject, work, baseline, max_length=work.config.max_length)
+        prefix = f"evaluator.{chosen.method.name}."
+        named = {name.removeprefix(prefix): a for name, a in work.inputs.items() if name.startswith(prefix)}
+        subject.models = {
+            option: partial(load_subject, work, artifact, max_length=work.config.max_length)
+            for option, artifact in named.items()
+        }
+        subject.names = {option: artifact.key for option, artifact in named.items()}
+        subject.baseline = subject.models.get("baseline")
+        subject.cache = work.cache
         subject.out = work.out
         found = chosen.build().evaluate(work.part.partition(".")[2], subject)
         metrics = [{"evaluator": chosen.method.name, **asdict(metric)} for metric in found.metrics]
@@ -160,6 +178,7 @@ def _judge(work: Work, choice: Any) -> Judge | None:
     if choice is None:
         return None
     judge: Judge = choice.build()
+    judge.kept = work.checkpoints / "verdicts.jsonl"
     if any(option.metadata.get("model_ref") for option in fields(choice.config)):
         judge.scorers = {
             name.rpartition(".")[2]: load_scorer(artifact, work.load, device=work.device)

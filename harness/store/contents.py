@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import StoreError
-from harness.store.files import sha256_file, write_json
+from harness.store.files import read_cache, sha256_file, write_json
 
 _SETTLED = 2.0
 """Seconds after its last change from which a file's times tell whether it changes again; clocks of file
@@ -33,9 +33,7 @@ class Contents:
     _changed: bool = False
 
     def __post_init__(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            found = json.loads(self.cache.read_text(encoding="utf-8"))
-            self._known = found if isinstance(found, dict) else {}
+        self._known = read_cache(self.cache)
 
     def sha256(self, file: Path) -> str:
         """The hash of a file's content."""

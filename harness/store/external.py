@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from harness.store.contents import Contents
 
 HUB = "hub:"
 PATH = "path:"
+ORIGIN = "gguf.json"
+"""In a directory that a GGUF became: its name, its SHA-256, and how many tensors it stores in which type."""
 
 
 def external(reference: str, *, cache: Path) -> Artifact:
@@ -29,7 +32,10 @@ def external(reference: str, *, cache: Path) -> Artifact:
         )
     if not (path / "config.json").is_file() and not (path / "model.json").is_file():
         raise ConfigError(f"{path} holds no config.json, so it is no model in Hugging Face format")
-    return _artifact(PATH + directory_hash(path, cache=cache), path, {"path": str(path)})
+    facts: dict[str, Any] = {"path": str(path)}
+    if (path / ORIGIN).is_file():
+        facts["gguf"] = json.loads((path / ORIGIN).read_text(encoding="utf-8"))
+    return _artifact(PATH + directory_hash(path, cache=cache), path, facts)
 
 
 def directory_hash(path: Path, *, cache: Path) -> str:

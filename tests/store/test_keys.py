@@ -1,4 +1,4 @@
-"""Keys and records: equal options give equal keys, and nothing without a canonical form enters one."""
+"""Keys: equal options give equal keys, and nothing without a canonical form enters one."""
 
 import enum
 from dataclasses import dataclass
@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import ConfigError, StoreError
+from harness.errors import ConfigError
 from harness.method import Choice, Method, model_ref
 from harness.paths import path_ref
 from harness.store.keys import canonical, digest, stage_key
-from harness.store.records import read_record, records, write_record
 
 
 class Colour(enum.Enum):
@@ -86,16 +85,3 @@ def test_a_model_reference_enters_the_key_as_its_artifact_only() -> None:
 def test_files_enter_the_key_by_their_content_only() -> None:
     named = _Paint.Config(pattern="elsewhere/a.png")
     assert key(nodes={"paint": Choice(axis="paint", method=_Paint, config=named)}) == key()
-
-
-def test_records_come_back_and_newer_ones_are_refused(tmp_path: Path) -> None:
-    directory = tmp_path / "records" / "demo" / "cell"
-    write_record(directory, {"cell": "cell", "metrics": []})
-    assert read_record(directory)["cell"] == "cell"
-    assert [found["cell"] for _, found in records(tmp_path, sweep="demo")] == ["cell"]
-    (directory / "record.json").write_text('{"format": 7}')
-    with pytest.raises(StoreError, match=r"newer version of harness \(format 7"):
-        read_record(directory)
-    (directory / "record.json").write_text("{")
-    with pytest.raises(StoreError, match="is not a record"):
-        read_record(directory)

@@ -1,25 +1,32 @@
 """Win rate: how often a judge prefers the model's answers to a baseline's."""
 
 import hashlib
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from harness import (
     PROMPT_FILES,
+    CellView,
     ConfigError,
     DataError,
     Duel,
     Evaluation,
     Evaluator,
+    HarnessError,
     IncompatibleError,
     Item,
     Method,
     Metric,
+    Problem,
     Subject,
     answer,
     hookimpl,
+    length_controlled,
     model_ref,
     path_ref,
     read_items,
@@ -29,7 +36,11 @@ from harness import (
 class WinRate(Evaluator):
     """Pairwise comparison by the chosen judge; both orders are asked, a draw counts one half.
 
-    Error: standard error over prompts
+    Beside the win rate: the length-controlled one (as if answers were equally long), and the position bias
+    (how much more often than half the first answer is preferred). Duels without a verdict in both orders
+    are left out, and their share is reported.
+    Paper: Dubois et al. 2024, arXiv:2404.04475 (length control); Zheng et al. 2023, arXiv:2306.05685 (bias)
+    Error: standard error over prompts; a verdict that turns with the order counts as a coin toss
     """
 
     name = "win_rate"
@@ -38,9 +49,14 @@ class WinRate(Evaluator):
     @dataclass(frozen=True, kw_only=True)
     class Config(Evaluator.Config):
         baseline: str = model_ref()
-        """Model whose answers are the other side; empty = the reference answers of the prompts."""
+        """Model whose answers are the other side; empty = `baseline_answers`, else the prompts' answers."""
         prompts: str = path_ref("instructions", suffixes=PROMPT_FILES, or_name=True)
         """A skill whose test items are asked, or a JSON (lines) file with `prompt` and `answer`."""
+        answers: str = path_ref(suffixes=PROMPT_FILES)
+        """File of this side's answers to the prompts (`prompt` or `instruction`, `answer` or `output`), in
+        place of the model's own; then its prompts are asked unless `prompts` names a file."""
+        baseline_answers: str = path_ref(suffixes=PROMPT_FILES)
+        """File of the other side's answers."""
         max_prompts: int = 64
         """Prompts asked, from the start."""
         max_new_tokens: int = 24
@@ -49,6 +65,8 @@ class WinRate(Evaluator):
         def __post_init__(self) -> None:
             if self.max_prompts < 1 or self.max_new_tokens < 1:
                 raise ConfigError("evaluator.win_rate.max_prompts and max_new_tokens must be at least 1")
+            if self.baseline and self.baseline_answers:
+                raise ConfigError("evaluator.win_rate: give baseline or baseline_answers, not both")
 
     config: Config
 
@@ -56,24 +74,53 @@ class WinRate(Evaluator):
     def trial(cls) -> Any:
         return cls.Config(max_prompts=6, max_new_tokens=8)
 
+    @classmethod
+    def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
+        """Files that cannot be read, and a judge that says nothing of these prompts."""
+        judge = cell.choice("judge")
+        try:
+            evaluator = cls(config)
+            items = evaluator.items()
+            for option in ("answers", "baseline_answers"):
+                evaluator.from_file(option, items)
+        except (HarnessError, OSError) as error:
+            yield Problem(where="evaluator.win_rate", message=str(error))
+            return
+        blind = judge is not None and judge.method.reads_checks(judge.config)  # type: ignore[attr-defined]
+        if judge is not None and blind and not any(item.checks for item in items):
+            yield Problem(
+                where=f"judge={judge.method.name}",
+                message=f"it compares machine-checkable constraints, and none of the prompts of "
+                f"{config.answers or config.prompts} has any, so that every duel would be a draw; use "
+                "judge=reward_model or openai, or prompts with checks",
+            )
+
     def evaluate(self, task: str, subject: Subject) -> Evaluation:
         import pandas as pd
 
         judge = subject.judge
         assert judge is not None
-        items = read_items(self.config.prompts, limit=self.config.max_prompts)
-        ours = self.answers(subject, items)
-        theirs = self.reference(subject, items)
+        items = self.items()
+        if judge.reads_checks(judge.config):
+            items = [item for item in items if item.checks]
+            if not items:
+                raise IncompatibleError(
+                    f"judge={judge.name} needs prompts with machine-checkable constraints"
+                )
+        ours, cut = self.ours(subject, items)
+        theirs, their_cut = self.theirs(subject, items)
         forward = [
             Duel(prompt=item.prompt, first=a, second=b, checks=item.checks)
             for item, a, b in zip(items, ours, theirs, strict=True)
         ]
-        backward = [
-            Duel(prompt=duel.prompt, first=duel.second, second=duel.first, checks=duel.checks)
-            for duel in forward
-        ]
-        one, other = np.array(judge.prefer(forward)), 1 - np.array(judge.prefer(backward))
+        backward = [replace(duel, first=duel.second, second=duel.first) for duel in forward]
+        both = np.array(judge.prefer([*forward, *backward]), dtype=float)
+        one, other = both[: len(items)], 1 - both[len(items) :]
+        told = ~np.isnan(one + other)
+        if not told.any():
+            raise IncompatibleError(f"judge={judge.name} gave no duel a verdict in both orders")
         wins = (one + other) / 2
+        longer = np.array([len(a) - len(b) for a, b in zip(ours, theirs, strict=True)], dtype=float)
         samples = pd.DataFrame(
             {
                 "task": task,
@@ -83,38 +130,101 @@ class WinRate(Evaluator):
                 "target": theirs,
                 "win_rate": wins,
                 "orders_agree": one == other,
+                "longer": longer,
             }
         )
-        count = len(items)
-        error = float(wins.std(ddof=1) / count**0.5) if count > 1 else None
-        metric = Metric(task=task, metric="win_rate", value=float(wins.mean()), stderr=error, n=count)
         facts = {
             "judge": judge.name,
             "draws": int((wins == 0.5).sum()),
-            "orders_disagree": int((one != other).sum()),
+            "orders_disagree": int((one != other)[told].sum()),
+            "excluded_share": float(1 - told.mean()),
+            "answers_cut": cut,
+            "baseline_answers_cut": their_cut,
+            "longer_mean": float(longer.mean()),
             **judge.facts(),
-            "against": "reference answers" if subject.baseline is None else "model",
+            "against": self.opponent(subject),
         }
-        return Evaluation(metrics=[metric], samples=samples, facts=facts)
+        return Evaluation(
+            metrics=metrics(task, one[told], other[told], longer[told]), samples=samples[told], facts=facts
+        )
 
-    def answers(self, subject: Subject, items: list[Item]) -> list[str]:
-        """A subject's answers to all prompts."""
-        prompts = [item.prompt for item in items]
-        return answer(subject, prompts, max_new_tokens=self.config.max_new_tokens).texts
+    def items(self) -> list[Item]:
+        """The prompts, from a file of answers where no other file is named."""
+        own = self.config.answers and not self.config.prompts.endswith((".json", ".jsonl", ".gz"))
+        return read_items(self.config.answers if own else self.config.prompts, limit=self.config.max_prompts)
 
-    def reference(self, subject: Subject, items: list[Item]) -> list[str]:
-        """The other side's answers."""
+    def ours(self, subject: Subject, items: list[Item]) -> tuple[list[str], int]:
+        """This side's answers, and how many reached their limit."""
+        return self.from_file("answers", items) or self.asked(subject, items)
+
+    def theirs(self, subject: Subject, items: list[Item]) -> tuple[list[str], int]:
+        """The other side's answers, and how many reached their limit."""
         if subject.baseline is not None:
-            return self.answers(subject.baseline(), items)
+            return self.asked(subject.baseline(), items)
         if self.config.baseline:
             raise IncompatibleError(f"evaluator.win_rate.baseline={self.config.baseline} was not loaded")
+        filed = self.from_file("baseline_answers", items)
+        if filed is not None:
+            return filed
         found = [item.answer for item in items]
         if not all(found):
             raise DataError(
                 f"evaluator.win_rate.prompts={self.config.prompts} has prompts without a reference answer; "
-                "set evaluator.win_rate.baseline to a model"
+                "set evaluator.win_rate.baseline to a model, or baseline_answers to a file"
             )
-        return found
+        return found, 0
+
+    def asked(self, subject: Subject, items: list[Item]) -> tuple[list[str], int]:
+        """A subject's answers to all prompts."""
+        limit = self.config.max_new_tokens
+        found = answer(subject, [item.prompt for item in items], max_new_tokens=limit)
+        return found.texts, sum(len(tokens) >= limit for tokens in found.tokens)
+
+    def from_file(self, option: str, items: list[Item]) -> tuple[list[str], int] | None:
+        """Answers to the prompts out of the option's file; None where it names none.
+
+        Raises: DataError counting prompts that the file does not answer
+        """
+        file = getattr(self.config, option)
+        if not file:
+            return None
+        known = {item.prompt: item.answer for item in read_items(file, limit=sys.maxsize)}
+        missing = [item.prompt for item in items if not known.get(item.prompt)]
+        if missing:
+            raise DataError(
+                f"evaluator.win_rate.{option}={file} answers {len(items) - len(missing)} of {len(items)} "
+                f"prompts; the first without an answer: {missing[0][:80]!r}"
+            )
+        return [known[item.prompt] for item in items], 0
+
+    def opponent(self, subject: Subject) -> str:
+        """What the other side is."""
+        if subject.baseline is not None:
+            return "model"
+        return "file" if self.config.baseline_answers else "reference answers"
+
+
+def metrics(task: str, one: np.ndarray, other: np.ndarray, longer: np.ndarray) -> list[Metric]:
+    """Win rate, length-controlled win rate and position bias of verdicts for us, in either order."""
+    count, wins = len(one), (one + other) / 2
+    error = None
+    if count > 1:
+        error = float(((wins.var(ddof=1) + ((one - other) ** 2).mean() / 4) / count) ** 0.5)
+    controlled, its_error = length_controlled(wins, longer)
+    bias = (one - other) / 2  # verdicts for the first place less those for the second, over both orders
+    bias_error = float(bias.std(ddof=1) / count**0.5) if count > 1 else None
+    return [
+        Metric(task=task, metric="win_rate", value=float(wins.mean()), stderr=error, n=count),
+        Metric(task=task, metric="length_controlled_win_rate", value=controlled, stderr=its_error, n=count),
+        Metric(
+            task=task,
+            metric="position_bias",
+            value=float(bias.mean()),
+            stderr=bias_error,
+            n=count,
+            higher_is_better=False,
+        ),
+    ]
 
 
 @hookimpl

@@ -41,7 +41,7 @@ class Preferences(Feedback):
     @dataclass(frozen=True, kw_only=True)
     class Config(Feedback.Config):
         path: str = path_ref(suffixes=SUFFIXES, required=True)
-        """File or folder of .json, .jsonl (also .gz) and .parquet files; required."""
+        """File, folder or pattern of .json, .jsonl (also .gz) and .parquet files; required."""
         validation_path: str = path_ref(suffixes=SUFFIXES)
         """Files whose preferences are for validation; then none of `path` is."""
         validation_share: float = 0.05
@@ -78,7 +78,9 @@ class Preferences(Feedback):
             yield from self._read(self.config.validation_path, "validation_path", Split.validation)
 
     def _read(self, path: str, option: str, split: Split | None) -> Iterator[Preference]:
-        for inner, file in listed(path, option=f"feedback.{option}", suffixes=SUFFIXES).items():
+        folder = Path(path).expanduser().is_dir()
+        for name, file in listed(path, option=f"feedback.{option}", suffixes=SUFFIXES).items():
+            inner = name.partition("/")[2] if folder else name
             for number, row in enumerate(read_rows(file)):
                 pairs = list(parse(row, f"{file}, entry {number}"))
                 if not pairs:

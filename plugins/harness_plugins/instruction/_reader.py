@@ -90,7 +90,9 @@ class Reader(Instruction):
     def _read(self, option: str, split: Split | None) -> Iterator[Conversation]:
         """Conversations of files, of a given split or by a hash of their prompts."""
         path = getattr(self.config, option)
-        for inner, file in listed(path, option=f"instruction.{option}", suffixes=SUFFIXES).items():
+        folder = Path(path).expanduser().is_dir()
+        for name, file in listed(path, option=f"instruction.{option}", suffixes=SUFFIXES).items():
+            inner = name.partition("/")[2] if folder else name
             place = inner.partition(".")[0] if split is None else f"{split}/{inner.partition('.')[0]}"
             for number, parsed in enumerate(self.parse(_placed(file))):
                 if parsed is None:

@@ -1,19 +1,30 @@
 """OpenAI: a language model behind any OpenAI-compatible endpoint compares two answers."""
 
+import hashlib
 import json
-import os
-import re
-import time
-import urllib.error
-import urllib.request
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
 from torch import nn
 
-from harness import ConfigError, Duel, HarnessError, Judge, Method, Problem, hookimpl
+from harness import (
+    ConfigError,
+    Duel,
+    Endpoint,
+    EndpointError,
+    HarnessError,
+    Judge,
+    Method,
+    Problem,
+    as_text,
+    hookimpl,
+    missing_key,
+)
+from harness_plugins.judge._verdicts import read_verdict
 
 PROMPT = """Two assistants answered one instruction. Say which answer is better.
 
@@ -28,12 +39,17 @@ Answer B:
 
 Reply with one word: A, B, or tie."""
 
+NO_VERDICT = float("nan")
+
 
 class OpenAi(Judge):
-    """Asks a chat endpoint which answer is better; an unreadable verdict is an error, never a draw.
+    """Asks a chat endpoint which answer is better.
 
+    A verdict is kept as soon as it comes, and an evaluation that was stopped asks only for the others. An
+    unreadable one is asked for again, then left out, like one that the endpoint fails to give; their share
+    is reported. No verdict at all, or an endpoint that refuses the request itself, is an error.
     Paper: Zheng et al. 2023, arXiv:2306.05685 (pairwise comparison, both orders)
-    Raises: HarnessError naming endpoint and answer where the endpoint fails after all retries
+    Raises: HarnessError naming endpoint and reason
     """
 
     name = "openai"
@@ -54,68 +70,120 @@ class OpenAi(Judge):
         retries: int = 3
         """Further attempts after a refused or failed request."""
         wait: float = 2.0
-        """Seconds before the first retry; doubles with each."""
+        """Seconds before the first retry; doubles with each, unless the endpoint says how long."""
+        asks: int = 2
+        """Times a duel is asked where the answer names no winner."""
+        max_tokens: int = 8
+        """Longest answer of the judge, in tokens; one that reasons first needs hundreds."""
+        request: dict[str, Any] = field(default_factory=dict)
+        """Further keys of every request, e.g. {reasoning_effort: low}; null drops one."""
+        price_in: float = 0.0
+        """Price of a million tokens read, in any currency; with `price_out` the cost is reported."""
+        price_out: float = 0.0
+        """Price of a million tokens written."""
 
         def __post_init__(self) -> None:
             if not self.url.startswith(("http://", "https://")):
                 raise ConfigError(f"judge.url={self.url} must start with http:// or https://")
-            if self.parallel < 1 or self.retries < 0:
-                raise ConfigError("judge.parallel must be at least 1 and judge.retries at least 0")
+            if self.parallel < 1 or self.retries < 0 or self.asks < 1 or self.max_tokens < 1:
+                raise ConfigError("judge.parallel, asks, max_tokens must be at least 1, retries at least 0")
 
     config: Config
 
+    def __init__(self, config: Judge.Config | None = None) -> None:
+        super().__init__(config)
+        c = self.config
+        body = {"temperature": 0, "max_tokens": c.max_tokens, **c.request}
+        self.endpoint = Endpoint(
+            url=c.url,
+            model=c.model,
+            key_variable=c.key_variable,
+            timeout=c.timeout,
+            retries=c.retries,
+            wait=c.wait,
+            body={key: value for key, value in body.items() if value is not None},
+        )
+        self.counts: Counter[str] = Counter()
+        self._lock = Lock()
+
     @classmethod
     def check(cls, config: Any, cell: Any, meta_model: nn.Module | None) -> Iterable[Problem]:
-        if config.key_variable and not os.environ.get(config.key_variable):
-            yield Problem(
-                where="judge.key_variable",
-                message=f"the environment has no {config.key_variable}; set it, or judge.key_variable='' "
-                "for an endpoint without a key",
-            )
+        yield from missing_key(config.key_variable, where="judge.key_variable")
 
     def prefer(self, duels: Sequence[Duel]) -> list[float]:
+        known, reasons = self._read_kept(), list[str]()
         with ThreadPoolExecutor(self.config.parallel) as pool:
-            return list(pool.map(self._prefer, duels))
+            verdicts = list(pool.map(lambda duel: self._prefer(duel, known, reasons), duels))
+        if duels and all(verdict != verdict for verdict in verdicts):
+            raise HarnessError(f"judge {self.config.model}: no verdict on {len(duels)} duels; {reasons[0]}")
+        return verdicts
 
     def facts(self) -> dict[str, Any]:
-        return {"judge_model": self.config.model}
-
-    def _prefer(self, duel: Duel) -> float:
-        text = self._ask(PROMPT.format(prompt=duel.prompt, first=duel.first, second=duel.second))
-        verdict = re.match(r"\W*(a|b|tie)\b", text.strip(), re.IGNORECASE)
-        if verdict is None:
-            raise HarnessError(
-                f"judge {self.config.model} at {self.config.url} gave no verdict: {text[:200]!r}"
-            )
-        return {"a": 1.0, "b": 0.0, "tie": 0.5}[verdict[1].lower()]
-
-    def _ask(self, prompt: str) -> str:
-        """The endpoint's answer; refused and failed requests are tried again."""
-        config = self.config
-        body = {
-            "model": config.model,
-            "messages": [{"role": "user", "content": prompt}],
-            "temperature": 0,
-            "max_tokens": 8,
+        usage = self.endpoint.usage
+        spent = usage["prompt_tokens"] * self.config.price_in
+        spent += usage["completion_tokens"] * self.config.price_out
+        return {
+            "judge_model": self.config.model,
+            "judge_usage": dict(usage),
+            "judge_cost": spent / 1e6 if self.config.price_in or self.config.price_out else None,
+            "verdicts": dict(self.counts),
         }
-        headers = {"Content-Type": "application/json"}
-        if config.key_variable:
-            headers["Authorization"] = f"Bearer {os.environ.get(config.key_variable, '')}"
-        url = f"{config.url.rstrip('/')}/chat/completions"
-        request = urllib.request.Request(url, json.dumps(body).encode(), headers)
-        for attempt in range(config.retries + 1):
+
+    def _prefer(self, duel: Duel, known: dict[str, float], reasons: list[str]) -> float:
+        key = self._key(duel)
+        if key in known:
+            self._count("taken from an earlier attempt")
+            return known[key]
+        text = ""
+        for _ in range(self.config.asks):
             try:
-                with urllib.request.urlopen(request, timeout=config.timeout) as response:
-                    return str(json.load(response)["choices"][0]["message"]["content"])
-            except urllib.error.HTTPError as error:
-                reason = f"HTTP {error.code}: {' '.join(error.read(200).decode(errors='replace').split())}"
-                final = error.code not in (408, 409, 429) and error.code < 500
-            except (OSError, ValueError, KeyError, IndexError) as error:
-                reason, final = f"{type(error).__name__}: {error}", False
-            if final or attempt == config.retries:
-                break
-            time.sleep(config.wait * 2**attempt)
-        raise HarnessError(f"judge.url={url} does not answer ({reason}); check url, key and model")
+                asked = PROMPT.format(prompt=as_text(duel.prompt), first=duel.first, second=duel.second)
+                text = self.endpoint.ask(asked)
+            except EndpointError as error:
+                if error.lasting:
+                    raise HarnessError(f"judge.{error}") from error
+                self._count("left out: no answer")
+                reasons.append(f"judge.{error}")
+                return NO_VERDICT
+            verdict = read_verdict(text)
+            if verdict is not None:
+                self._keep(key, verdict)
+                self._count("readable")
+                return verdict
+            self._count("unreadable answers")
+        self._count("left out: unreadable")
+        reasons.append(f"{self.config.model} at {self.config.url} gave no verdict: {text[:200]!r}")
+        return NO_VERDICT
+
+    def _key(self, duel: Duel) -> str:
+        """What determines a verdict."""
+        c = self.config
+        parts = [c.url, c.model, c.max_tokens, c.request, as_text(duel.prompt), duel.first, duel.second]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def _read_kept(self) -> dict[str, float]:
+        if self.kept is None or not self.kept.exists():
+            return {}
+        found = {}
+        for line in self.kept.read_text().splitlines():
+            try:
+                row = json.loads(line)
+                found[str(row["duel"])] = float(row["verdict"])
+            except (ValueError, KeyError, TypeError):  # the last line of a killed process
+                continue
+        return found
+
+    def _keep(self, key: str, verdict: float) -> None:
+        if self.kept is None:
+            return
+        with self._lock:
+            self.kept.parent.mkdir(parents=True, exist_ok=True)
+            with self.kept.open("a") as file:
+                file.write(json.dumps({"duel": key, "verdict": verdict}) + "\n")
+
+    def _count(self, what: str) -> None:
+        with self._lock:
+            self.counts[what] += 1
 
 
 @hookimpl

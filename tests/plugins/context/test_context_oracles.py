@@ -254,7 +254,7 @@ def test_neighbours_in_a_batch_change_nothing(name: str, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["ours", "theirs"])
 @pytest.mark.parametrize("name", ["streaming", "lambda_window"])
 def test_windowed_caches_stay_bounded_and_exact(name: str, kind: str) -> None:
-    """A thousand tokens in chunks and one by one, rows of different lengths, equal one pass over everything."""
+    """Tokens read in chunks and one by one, in rows of different lengths, equal one pass over everything."""
     model = build(name, sinks=3, window=20).apply(model_of(kind))
     lengths = [400, 230, 397]
     made, mask, positions = rows_of(lengths)
@@ -458,7 +458,7 @@ def test_longrope_frequencies_equal_transformers(seen: int, kind: str) -> None:
 
 
 def test_a_number_of_factors_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(ConfigError, match="context.long has 3 factors, but the model has 8 rotations"):
+    with pytest.raises(ConfigError, match=r"context\.long has 3 factors, but the model has 8 rotations"):
         logits(build("longrope", long=[1.0, 2.0, 3.0]).apply(model_of("ours")), ids(2 * LENGTH))
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -24,6 +27,9 @@ class Endpoint:
     failures: int = 0
     status: int = 503
     verdict: str | None = None
+    broken: str = ""
+    """Text of a prompt to which the answer is always an error."""
+    retry_after: str = ""
 
 
 @pytest.fixture
@@ -34,15 +40,22 @@ def endpoint() -> Iterator[Endpoint]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             found.seen.append({**body, "path": self.path, "key": self.headers.get("Authorization")})
-            if found.failures:
-                found.failures -= 1
-                self.send_error(found.status)
-                return
             prompt = body["messages"][0]["content"]
+            if found.failures or (found.broken and found.broken in prompt):
+                found.failures = max(0, found.failures - 1)
+                self.send_response(found.status)
+                if found.retry_after:
+                    self.send_header("Retry-After", found.retry_after)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             first = prompt.split("Answer A:\n")[1].split("\n\nAnswer B:")[0]
             second = prompt.split("Answer B:\n")[1].split("\n\nReply")[0]
             verdict = "tie" if len(first) == len(second) else "A" if len(first) > len(second) else "B"
-            reply = {"choices": [{"message": {"content": found.verdict or verdict}}]}
+            reply = {
+                "choices": [{"message": {"content": found.verdict or verdict}}],
+                "usage": {"prompt_tokens": 100, "completion_tokens": 2},
+            }
             data = json.dumps(reply).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(data)))
@@ -118,3 +131,71 @@ def test_a_missing_key_is_found_by_the_plan(monkeypatch: pytest.MonkeyPatch) -> 
     (problem,) = OpenAi.check(OpenAi.Config(), None, None)
     assert "OPENAI_API_KEY" in str(problem)
     assert not list(OpenAi.check(OpenAi.Config(key_variable=""), None, None))
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ("A", 1.0),
+        ("b.", 0.0),
+        ("**B**", 0.0),
+        ("A tie.", 0.5),
+        ("It's a tie", 0.5),
+        ("Both are equally good.", 0.5),
+        ("Answer: B", 0.0),
+        ("Answer A is better.", 1.0),
+        ("A is better than B because it is short.", 1.0),
+        ("The better answer is B", 0.0),
+        ("After some thought, my final verdict is: [[A]]", 1.0),
+        ("[[C]]", 0.5),
+        ("A hard choice.", None),
+        ("B is worse than A", 1.0),
+        ("I cannot say", None),
+        ("", None),
+    ],
+)
+def test_verdicts_are_read_as_people_read_them(text: str, verdict: float | None) -> None:
+    from harness_plugins.judge._verdicts import read_verdict
+
+    assert read_verdict(text) == verdict
+
+
+def duels(number: int) -> list[Duel]:
+    return [Duel(prompt=f"p{i}", first="longer", second="short", checks={}) for i in range(number)]
+
+
+def test_one_lasting_failure_leaves_out_one_duel_and_keeps_the_rest(endpoint: Endpoint) -> None:
+    endpoint.broken, endpoint.status = "p3\n", 500
+    judge = judge_at(endpoint, retries=1)
+    verdicts = judge.prefer(duels(6))
+    assert [None if math.isnan(v) else v for v in verdicts] == [1.0, 1.0, 1.0, None, 1.0, 1.0]
+    assert judge.facts()["verdicts"] == {"readable": 5, "left out: no answer": 1}
+
+
+def test_paid_verdicts_survive_a_stopped_evaluation(endpoint: Endpoint, tmp_path: Path) -> None:
+    first = judge_at(endpoint)
+    first.kept = tmp_path / "verdicts.jsonl"
+    first.prefer(duels(4))
+    with first.kept.open("a") as file:
+        file.write('{"duel": "cut')
+    second = judge_at(endpoint)
+    second.kept = first.kept
+    assert second.prefer(duels(6)) == [1.0] * 6
+    assert len(endpoint.seen) == 6, "the first four are not paid for again"
+
+
+def test_usage_and_cost_are_counted(endpoint: Endpoint) -> None:
+    judge = judge_at(endpoint, price_in=3.0, price_out=50.0, max_tokens=64, request={"temperature": None})
+    judge.prefer(duels(10))
+    facts = judge.facts()
+    assert facts["judge_usage"] == {"requests": 10, "prompt_tokens": 1000, "completion_tokens": 20}
+    assert facts["judge_cost"] == pytest.approx((1000 * 3.0 + 20 * 50.0) / 1e6)
+    assert endpoint.seen[0]["max_tokens"] == 64
+    assert "temperature" not in endpoint.seen[0]
+
+
+def test_the_endpoint_says_how_long_to_wait(endpoint: Endpoint) -> None:
+    endpoint.failures, endpoint.status, endpoint.retry_after = 1, 429, "0.3"
+    began = time.perf_counter()
+    assert judge_at(endpoint).prefer(duels(1)) == [1.0]
+    assert time.perf_counter() - began >= 0.3

@@ -1,0 +1,126 @@
+"""A language model behind an OpenAI-compatible chat endpoint, asked patiently and accounted for."""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any
+
+from harness.errors import ConfigError, HarnessError
+from harness.method import Problem
+
+AGAIN = (408, 409, 425, 429)
+"""HTTP answers below 500 after which asking again may help."""
+LONGEST_WAIT = 300.0
+"""Most seconds that an endpoint may ask us to wait."""
+
+
+class EndpointError(HarnessError):
+    """The endpoint does not answer a request; `lasting` where no request would be answered."""
+
+    def __init__(self, message: str, *, lasting: bool) -> None:
+        super().__init__(message)
+        self.lasting = lasting
+
+
+@dataclass(kw_only=True)
+class Endpoint:
+    """One model at one endpoint.
+
+    State: `usage` counts requests, tokens read and written, and attempts that failed
+    Raises: ConfigError where the address is none
+    """
+
+    url: str
+    model: str
+    key_variable: str = "OPENAI_API_KEY"
+    timeout: float = 60.0
+    """Seconds to wait for one answer."""
+    retries: int = 3
+    """Further attempts after a refused or failed request."""
+    wait: float = 2.0
+    """Seconds before the first retry; doubles with each, unless the endpoint says how long."""
+    body: dict[str, Any] = field(default_factory=dict)
+    """Further keys of every request, e.g. {temperature: 0, max_tokens: 8}."""
+    usage: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        if not self.url.startswith(("http://", "https://")):
+            raise ConfigError(f"url={self.url} must start with http:// or https://")
+        self._lock = Lock()
+
+    def ask(self, prompt: str, history: Sequence[dict[str, str]] = ()) -> str:
+        """The endpoint's answer to one message; refused and failed requests are tried again.
+
+        Raises: EndpointError saying why there is none
+        """
+        url = f"{self.url.rstrip('/')}/chat/completions"
+        messages = [*history, {"role": "user", "content": prompt}]
+        content = json.dumps({"model": self.model, "messages": messages, **self.body}).encode()
+        headers = {"Content-Type": "application/json"}
+        if self.key_variable:
+            headers["Authorization"] = f"Bearer {os.environ.get(self.key_variable, '')}"
+        for attempt in range(self.retries + 1):
+            wait = self.wait * 2**attempt
+            try:
+                request = urllib.request.Request(url, content, headers)
+                with urllib.request.urlopen(request, timeout=self.timeout) as response:
+                    return self._read(json.load(response))
+            except urllib.error.HTTPError as error:
+                reason = f"HTTP {error.code}: {' '.join(error.read(200).decode(errors='replace').split())}"
+                lasting = error.code not in AGAIN and error.code < 500
+                wait = _asked_wait(error.headers.get("Retry-After"), wait)
+            except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+                reason, lasting = f"{type(error).__name__}: {error}", False
+            self._count(failed_attempts=1)
+            if lasting or attempt == self.retries:
+                break
+            time.sleep(wait)
+        raise EndpointError(
+            f"url={url} does not answer ({reason}); check url, key and model", lasting=lasting
+        )
+
+    def _read(self, reply: Any) -> str:
+        text = reply["choices"][0]["message"]["content"]
+        used = reply.get("usage") or {}
+        self._count(
+            requests=1,
+            prompt_tokens=int(used.get("prompt_tokens") or 0),
+            completion_tokens=int(used.get("completion_tokens") or 0),
+        )
+        return str(text or "")
+
+    def _count(self, **numbers: int) -> None:
+        with self._lock:
+            self.usage.update(numbers)
+
+
+def missing_key(variable: str, *, where: str) -> Iterable[Problem]:
+    """A problem where the environment has no key of that name."""
+    if variable and not os.environ.get(variable):
+        yield Problem(
+            where=where,
+            message=f"the environment has no {variable}; set it, or {where}='' for an endpoint without a key",
+        )
+
+
+def _asked_wait(header: str | None, otherwise: float) -> float:
+    """Seconds that a Retry-After header asks for: a number, or a date."""
+    if not header:
+        return otherwise
+    try:
+        seconds = float(header)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(header).timestamp() - time.time()
+        except (TypeError, ValueError):
+            return otherwise
+    return min(max(seconds, 0.0), LONGEST_WAIT)

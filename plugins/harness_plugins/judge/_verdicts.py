@@ -1,0 +1,36 @@
+"""Reading which answer a judge prefers from what it wrote."""
+
+import re
+
+MARKED = re.compile(r"\[\[\s*(A|B|C|tie)\s*\]\]", re.IGNORECASE)
+TIE = re.compile(r"\b(tie[ds]?|draw|equal(ly)?|neither)\b", re.IGNORECASE)
+NO_TIE = re.compile(r"\b(not|no|isn't)\b[^.]*\b(tie|draw|equal)", re.IGNORECASE)
+BETTER = re.compile(r"\b([AB])\b\W+(?:is|was)\s+(?:\w+\s+)?(?:better|preferred|superior|best)\b")
+WORSE = re.compile(r"\b([AB])\b\W+(?:is|was)\s+(?:\w+\s+)?(?:worse|inferior|worst)\b")
+NAMED = re.compile(
+    r"\b(?:answer|output|response|assistant|option|verdict|winner|choice|prefer|choose|pick)\b\W*"
+    r"(?:is\W+)?([AB])\b|(?<![\w'])([AB])(?=\s*(?:$|[.,:;!)\]*\n-]|because|since))",
+    re.IGNORECASE,
+)
+
+
+def read_verdict(text: str) -> float | None:
+    """1.0 where a judge prefers A, 0.0 for B, 0.5 for a tie; None where it does not say, or says both.
+
+    A letter counts where it is named as an answer or stands alone as a capital; the article of "A tie." or
+    "A hard choice" is none.
+    """
+    text = text.strip()
+    marked = MARKED.findall(text)
+    if marked:
+        return {"a": 1.0, "b": 0.0}.get(marked[-1].lower(), 0.5)
+    bare = re.sub(r"[\W_]+", "", text).lower()
+    if bare in ("a", "b", "tie"):
+        return {"a": 1.0, "b": 0.0, "tie": 0.5}[bare]
+    if TIE.search(text):
+        return None if NO_TIE.search(text) else 0.5
+    named = set(BETTER.findall(text)) | {"A" if letter == "B" else "B" for letter in WORSE.findall(text)}
+    named = named or {letter for pair in NAMED.findall(text) for letter in pair if letter in ("A", "B")}
+    if len(named) != 1:
+        return None
+    return 1.0 if named == {"A"} else 0.0

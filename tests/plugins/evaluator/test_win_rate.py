@@ -1,0 +1,131 @@
+"""Win rates: between files, controlled for length, with the position bias of the judge."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from harness_plugins.evaluator.win_rate import WinRate, metrics
+from scipy.special import expit
+
+from harness import Duel, Judge, Subject, length_controlled
+from harness.compose import compose
+
+
+class Longer(Judge):
+    """Prefers the longer answer."""
+
+    name = "longer"
+
+    def prefer(self, duels: list[Duel]) -> list[float]:  # type: ignore[override]
+        return [0.5 + 0.5 * float(np.sign(len(d.first) - len(d.second))) for d in duels]
+
+
+class First(Judge):
+    """Prefers whatever stands first; says nothing of every fourth duel."""
+
+    name = "first"
+
+    def prefer(self, duels: list[Duel]) -> list[float]:  # type: ignore[override]
+        return [float("nan") if d.prompt.endswith(("4", "8")) else 1.0 for d in duels]  # type: ignore[union-attr]
+
+
+def subject(judge: Judge) -> Subject:
+    return Subject(model=None, tokenizer=None, max_length=64, judge=judge)
+
+
+def write(file: Path, answers: list[str]) -> str:
+    rows = [{"instruction": f"Q{i}", "output": text} for i, text in enumerate(answers)]
+    file.write_text(json.dumps(rows))
+    return str(file)
+
+
+def evaluate(judge: Judge, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    found = WinRate(WinRate.Config(**options)).evaluate("win_rate", subject(judge))
+    return {metric.metric: metric for metric in found.metrics}, found.facts
+
+
+def test_answers_in_files_meet(tmp_path: Path) -> None:
+    ours = write(tmp_path / "a.json", ["long answer", "b", "same"])
+    theirs = write(tmp_path / "b.json", ["short", "longer", "same"])
+    found, facts = evaluate(Longer(), answers=ours, baseline_answers=theirs)
+    assert found["win_rate"].value == pytest.approx((1 + 0 + 0.5) / 3)
+    assert found["win_rate"].n == 3
+    assert found["position_bias"].value == 0
+    assert facts["against"] == "file"
+
+
+def test_a_judge_of_positions_is_found_out(tmp_path: Path) -> None:
+    ours = write(tmp_path / "a.json", [f"a{i}" for i in range(10)])
+    theirs = write(tmp_path / "b.json", [f"b{i}" for i in range(10)])
+    found, facts = evaluate(First(), answers=ours, baseline_answers=theirs)
+    assert found["win_rate"].value == 0.5
+    assert found["win_rate"].stderr == pytest.approx((0.25 / 8) ** 0.5), "every duel was a coin toss"
+    assert found["position_bias"].value == 0.5
+    assert facts["excluded_share"] == pytest.approx(0.2)
+    assert facts["orders_disagree"] == 8
+
+
+def test_length_control_finds_the_planted_strength() -> None:
+    """Preferences are exactly logit p = theta + phi tanh(d / std); the controlled rate is that of theta."""
+    longer = np.random.default_rng(0).normal(50, 200, 400)
+    wins = expit(0.3 + 1.7 * np.tanh(longer / longer.std(ddof=1)))
+    rate, error = length_controlled(wins, longer)
+    assert rate == pytest.approx(expit(0.3), abs=1e-9)
+    assert error < 0.01
+
+
+def test_length_control_of_drawn_verdicts_has_an_honest_error() -> None:
+    rng = np.random.default_rng(1)
+    rates, errors = [], []
+    for _ in range(200):
+        longer = rng.normal(100, 300, 300)
+        p = expit(-0.4 + 1.2 * np.tanh(longer / longer.std(ddof=1)))
+        rate, error = length_controlled((rng.random(300) < p).astype(float), longer)
+        rates.append(rate)
+        errors.append(error)
+    assert np.mean(rates) == pytest.approx(expit(-0.4), abs=0.01)
+    assert np.mean(errors) == pytest.approx(np.std(rates), rel=0.15)
+
+
+def test_length_control_equals_a_librarys_logistic_fit() -> None:
+    import statsmodels.api as sm
+
+    rng = np.random.default_rng(2)
+    longer, wins = rng.normal(10, 80, 150), rng.choice([0.0, 0.5, 1.0], 150)
+    design = np.stack([np.ones(150), np.tanh(longer / longer.std(ddof=1))], axis=1)
+    fit = sm.GLM(wins, design, family=sm.families.Binomial()).fit()
+    assert length_controlled(wins, longer)[0] == pytest.approx(expit(fit.params[0]), abs=1e-8)
+
+
+def test_a_shut_out_and_equal_lengths_stay_finite() -> None:
+    ones = np.ones(12)
+    found = {m.metric: m for m in metrics("t", ones, ones, np.zeros(12))}
+    assert found["length_controlled_win_rate"].value == pytest.approx(1, abs=1e-3)
+    assert found["win_rate"].stderr == 0
+
+
+def test_the_plan_refuses_a_judge_that_sees_no_difference(tmp_path: Path) -> None:
+    file = write(tmp_path / "prompts.json", ["a", "b"])
+    cell = compose(["evaluator=[win_rate]", f"evaluator.win_rate.prompts={file}"])
+    (choice,) = cell.choices("evaluator")
+    (problem,) = WinRate.check(choice.config, cell, None)
+    assert "every duel would be a draw" in str(problem)
+    missing = compose(["evaluator=[win_rate]", f"evaluator.win_rate.prompts={tmp_path / 'none.json'}"])
+    (choice,) = missing.choices("evaluator")
+    assert list(WinRate.check(choice.config, missing, None))
+
+
+def test_the_answers_of_alpaca_farm_meet(shared_data: Path) -> None:
+    """252 answers of a tuned and an aligned model, whose answers are longer: length control sees it."""
+    found, facts = evaluate(
+        Longer(),
+        answers=str(shared_data / "alpaca_farm_outputs_rlhf.json"),
+        baseline_answers=str(shared_data / "alpaca_farm_outputs_sft.json"),
+        max_prompts=252,
+    )
+    assert found["win_rate"].n == 252
+    assert found["win_rate"].value > 0.8
+    assert facts["longer_mean"] > 100
+    assert found["length_controlled_win_rate"].value < found["win_rate"].value

@@ -39,6 +39,15 @@ class Checked:
     """Where the claim puts the difference: its limit, or both ends of its tolerance."""
 
 
+def sentence(checked: Checked) -> str:
+    """The answer to a question in words: what was asked, what came, and by how much."""
+    said = {"confirmed": "So it is here", "refuted": "Not here", "undecided": "Undecided here"}
+    number = "" if checked.difference is None else f": the difference is {checked.difference:+.3g}"
+    if checked.low is not None and checked.high is not None:
+        number += f" ({checked.low:.3g} to {checked.high:.3g})"
+    return f"{checked.finding or checked.text} {said[checked.verdict]}{number}; {checked.reason}."
+
+
 @dataclass(frozen=True, kw_only=True)
 class Asked:
     """A claim with the contrast that decides it, or why there is none."""

@@ -93,6 +93,8 @@ _PUBLIC = {
     **dict.fromkeys(("quiet", "run_tasks"), "harness.evaluation.lm_run"),
     **dict.fromkeys(("Answers", "answer"), "harness.evaluation.answers"),
     **dict.fromkeys(("Judge", "Duel"), "harness.axes.judge"),
+    "choose": "harness.compose.typed",
+    "Writer": "harness.evaluation.writer",
     "Tracker": "harness.axes.tracker",
     "records": "harness.report.frames",
 }

@@ -122,6 +122,11 @@ class Method:
         return ()
 
     @classmethod
+    def code_of(cls, config: Any) -> Iterable[str]:
+        """Where the code stands that it runs; a method made of others names theirs too."""
+        return (cls.__module__,)
+
+    @classmethod
     def modify_spec(cls, config: Any, spec: ModelSpec) -> ModelSpec:
         """The spec that the transformer is built from, changed by this method."""
         return spec

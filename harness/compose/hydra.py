@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from harness.compose import explain
 from harness.compose.cell import Cell
 from harness.compose.publish import publish
+from harness.registry import registry
 
 CONFIG_NAME = "config"
 
@@ -43,11 +44,29 @@ def load(overrides: Sequence[str] = ()) -> tuple[DictConfig, dict[str, str | Non
     Raises: ConfigError or PluginError, translated from Hydra's
     """
     publish()
+    overrides = written_out(overrides)
     explain.check(overrides)
     try:
         return _load(overrides)
     except explain.REFUSED as error:
         explain.explain(error, overrides, _choices_alone(overrides))
+
+
+def written_out(overrides: Sequence[str]) -> list[str]:
+    """Overrides with a list on an axis that mixes its methods as the method `mixture` of these sources.
+
+    `instruction=[task,chat]` is `instruction=mixture instruction.sources=[task,chat]`.
+    """
+    found: list[str] = []
+    for text in overrides:
+        key, _, value = text.partition("=")
+        axis = registry().axes.get(key)
+        mixes = axis is not None and not axis.many and "mixture" in registry().methods(key)
+        if mixes and value.startswith("[") and "," in value:
+            found += [f"{key}=mixture", f"{key}.sources={value}"]
+        else:
+            found.append(text)
+    return found
 
 
 def _load(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str | None]]:

@@ -17,6 +17,7 @@ from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBas
 
 from harness.compose.schema import writable
 from harness.errors import ConfigError, HarnessError, UnknownNameError
+from harness.method import Choice
 
 T = TypeVar("T")
 
@@ -33,6 +34,17 @@ def instance(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
     if found is None:
         found = _CACHE[kind, content] = _convert(kind, values, where)
     return typing.cast(T, found)
+
+
+def choose(axis: str, name: str, options: Mapping[str, Any], *, where: str) -> Choice:
+    """The choice of a method by name, for one that is made of others.
+
+    Raises: UnknownNameError or ConfigError where there is no such method or option
+    """
+    from harness.registry import registry
+
+    method = registry().get(axis, name)
+    return Choice(axis=axis, method=method, config=instance(method.Config, options, where=where))
 
 
 def _convert(kind: type[T], values: Mapping[str, Any], where: str) -> T:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -283,7 +284,8 @@ def device_of(cell: Cell) -> str:
 
 def _modules(maker: type[Stage], choices: Choices) -> set[str]:
     """Where the code stands that makes a stage."""
-    return {maker.__module__, *(choice.method.__module__ for choice in _flat(choices))}
+    chosen = [choice.method.code_of(choice.config) for choice in _flat(choices)]
+    return {maker.__module__, *itertools.chain.from_iterable(chosen)}
 
 
 def _flat(choices: Choices) -> Iterator[Choice]:

@@ -19,7 +19,7 @@ from harness import (
     hookimpl,
     read_rows,
 )
-from harness_plugins.feedback._formats import Pair, parse
+from harness_plugins.feedback._formats import LeftOut, Pair, parse
 
 SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".parquet")
 
@@ -81,7 +81,11 @@ class Preferences(Feedback):
         for file in files_at(path, option=f"feedback.{option}", suffixes=SUFFIXES):
             inner = file.name if root.is_file() else file.relative_to(root).as_posix()
             for number, row in enumerate(read_rows(file)):
-                pairs = list(parse(row, f"{file}, entry {number}"))
+                try:
+                    pairs = list(parse(row, f"{file}, entry {number}"))
+                except LeftOut as why:
+                    self._count(str(why))
+                    continue
                 if not pairs:
                     self._count("no answer is better than another")
                 for place, pair in enumerate(pairs):

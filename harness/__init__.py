@@ -7,6 +7,7 @@ from harness.notices import drop_notices
 
 _PUBLIC = {
     **dict.fromkeys(("Method", "Choice", "CellView", "Problem", "LossTerm", "model_ref"), "harness.method"),
+    **dict.fromkeys(("path_ref", "files_at", "listed", "named"), "harness.paths"),
     **dict.fromkeys(("hookimpl", "hookspec"), "harness.hookspecs"),
     **dict.fromkeys(
         (
@@ -32,6 +33,7 @@ _PUBLIC = {
     **dict.fromkeys(("Attention", "Index", "Kernel", "CacheKind", "View"), "harness.axes.attention"),
     "Position": "harness.axes.position",
     "StateCache": "harness.ops.state_cache",
+    "rms_norm": "harness.ops.norms",
     "PagedCache": "harness.ops.paged_cache",
     **dict.fromkeys(("inverse_frequencies", "cos_sin", "rotate_pairs"), "harness.ops.rotary"),
     **dict.fromkeys(("parallel_linear", "chunked_linear"), "harness.ops.linear"),
@@ -39,16 +41,14 @@ _PUBLIC = {
     "NormPosition": "harness.axes.norm_position",
     "FeedForward": "harness.axes.feed_forward",
     **dict.fromkeys(("Objective", "Example"), "harness.axes.objective"),
-    **dict.fromkeys(("Context", "Heads", "Rotary"), "harness.axes.context"),
+    **dict.fromkeys(("Context", "Heads", "Reach", "Rotary"), "harness.axes.context"),
     "clip_gradients": "harness.ops.gradients",
     **dict.fromkeys(("rescale_dynamically", "set_length", "trained_length"), "harness.ops.extension"),
     **dict.fromkeys(
         ("Instruction", "Conversation", "Turn", "Role", "Prompt", "as_text", "as_turns"),
         "harness.axes.instruction",
     ),
-    **dict.fromkeys(
-        ("files_at", "hash_files", "plain_bytes", "read_rows", "read_text"), "harness.data.reading"
-    ),
+    **dict.fromkeys(("plain_bytes", "read_rows", "read_text"), "harness.data.reading"),
     **dict.fromkeys(("answer_surprise", "text_surprise"), "harness.data.surprise"),
     **dict.fromkeys(("rouge_l", "mtld"), "harness.data.similarity"),
     **dict.fromkeys(("Item", "skill_families", "skill_items"), "harness.data.skills"),
@@ -76,22 +76,27 @@ _PUBLIC = {
     **dict.fromkeys(("Stabilizer", "Verdict"), "harness.axes.stabilizer"),
     "Precision": "harness.axes.precision",
     "Parallelism": "harness.axes.parallelism",
-    "Decoding": "harness.axes.decoding",
+    **dict.fromkeys(("Decoding", "check_vocabulary"), "harness.axes.decoding"),
+    **dict.fromkeys(("Rule", "quantile", "rule_of", "special_ids", "uniforms"), "harness.ops.drawing"),
+    **dict.fromkeys(("new_cache", "next_logits"), "harness.ops.decode"),
+    "GrowingCache": "harness.ops.growing_cache",
     **dict.fromkeys(("Evaluator", "Evaluation", "Metric", "Subject"), "harness.axes.evaluator"),
     **dict.fromkeys(("LikelihoodScorer", "ScoreRequest", "rolling"), "harness.evaluation.scoring"),
     **dict.fromkeys(
-        ("find_task", "hub_data", "is_cached", "load_task", "without_data"), "harness.evaluation.lm_tasks"
+        ("find_task", "hub_data", "is_cached", "load_task", "task_files", "without_data"),
+        "harness.evaluation.lm_tasks",
     ),
     **dict.fromkeys(("Source", "drawing_from"), "harness.evaluation.items"),
     **dict.fromkeys(
         ("PeakTracker", "flops_per_token", "matmul_weights", "peak_flops"), "harness.training.measure"
     ),
-    "read_items": "harness.evaluation.prompts",
+    **dict.fromkeys(("PROMPT_FILES", "read_items"), "harness.evaluation.prompts"),
     **dict.fromkeys(("Endpoint", "EndpointError", "missing_key"), "harness.evaluation.endpoint"),
     "length_controlled": "harness.evaluation.length_control",
     "hardware": "harness.evaluation.hardware",
+    "Controls": "harness.evaluation.controls",
     **dict.fromkeys(("quiet", "run_tasks"), "harness.evaluation.lm_run"),
-    **dict.fromkeys(("Answers", "answer"), "harness.evaluation.answers"),
+    **dict.fromkeys(("Answers", "answer", "greedy_tokens"), "harness.evaluation.answers"),
     **dict.fromkeys(("Judge", "Duel"), "harness.axes.judge"),
     "choose": "harness.compose.typed",
     "Writer": "harness.evaluation.writer",

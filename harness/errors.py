@@ -25,12 +25,12 @@ class UnknownNameError(ConfigError):
         return ConfigError, (str(self),)
 
 
+class ImpossibleValueError(ConfigError):
+    """A value that its method, stage or cell refuses; another cell of the sweep may well work."""
+
+
 class PluginError(HarnessError):
     """A plugin that does not load, or that breaks a contract."""
-
-
-class DuplicateMethodError(PluginError):
-    """Two plugins claim one name on one axis."""
 
 
 class IncompatibleError(HarnessError):
@@ -59,6 +59,10 @@ class CorruptArtifactError(StoreError):
 
 class DataError(HarnessError):
     """Input data that cannot be read as what it should be."""
+
+
+class ChangedError(DataError):
+    """A file is not what it was when the plan was made; trying again, with a new plan, may go well."""
 
 
 class TaskError(HarnessError):

@@ -9,8 +9,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.errors import PluginError
+from harness.paths import files_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor, nn
 
     from harness.spec import ModelSpec
@@ -40,12 +43,16 @@ class LossTerm:
     """Mean over the tokens of the micro-batch, already weighted."""
 
 
+MODEL = "model_ref"
+"""Key of a field's metadata that says: it names a model."""
+
+
 def model_ref(default: str = "") -> Any:
     """A Config field that names a model: `path:DIR`, `hub:name@revision`, `cell:axis=name,key=value`
     (this cell with those overrides), or empty for none. The plan turns it into graph nodes and hands
     the artifact to the stage as an input called `<axis>.<field>`.
     """
-    return field(default=default, metadata={"model_ref": True})
+    return field(default=default, metadata={MODEL: True})
 
 
 class Method:
@@ -125,6 +132,24 @@ class Method:
     def code_of(cls, config: Any) -> Iterable[str]:
         """Where the code stands that it runs; a method made of others names theirs too."""
         return (cls.__module__,)
+
+    @classmethod
+    def reads(cls, config: Any) -> Mapping[str, Path]:
+        """Files that its result rests on besides those its options name (`path_ref`), by names that do not
+        say where they lie; they enter the key too.
+
+        For what comes with the machine, as the standard library's sources do, or what a named file names.
+        Raises: DataError where they are not there
+        """
+        return {}
+
+    @classmethod
+    def files(cls, config: Any, option: str) -> list[Path]:
+        """The files that an option declared with `path_ref` names, in alphabetical order; none for empty.
+
+        Raises: DataError where they are not there
+        """
+        return files_of(config, option, where=f"{cls.axis}.{cls.name}" if cls.many else cls.axis)
 
     @classmethod
     def modify_spec(cls, config: Any, spec: ModelSpec) -> ModelSpec:

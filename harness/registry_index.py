@@ -5,36 +5,47 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
 from pathlib import Path
 from typing import Any
 
+from harness import registry_probe
+
 GROUP = "harness"
-FORMAT = 2
+FORMAT = 3
+SOURCES = (".py", ".so", ".pyd")
 
 
-def read() -> dict[str, Any]:
-    """The index: `methods` (see `compose.describe`), `axes` and `quarantined`, from the cache where it holds.
+def read(*, fresh: bool = False) -> dict[str, Any]:
+    """The index: `methods` (see `compose.describe`), `axes`, `quarantined` and what plugins `printed`.
 
-    Raises: DuplicateMethodError, if two plugins claim one name
+    From the cache where it holds, unless it is to be `fresh`.
     """
     signature = _signature()
-    path = _cache_file()
-    try:
-        cached = json.loads(path.read_text(encoding="utf-8"))
-        if cached["signature"] == signature:
-            return cached  # type: ignore[no-any-return]
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # no cache, or one that another version wrote: it is made again
-    index = {"signature": signature, **_build()}
-    _write(path, index)
+    for path in () if fresh else _cache_files():
+        cached = _cached(path)
+        if cached.get("signature") == signature and (
+            not cached["quarantined"] or cached.get("installed") == _installed()
+        ):
+            return cached
+    index = {"signature": signature, "installed": _installed(), **registry_probe.probe()}
+    for path in _cache_files():
+        if _write(path, index):
+            break
     return index
+
+
+def refused() -> dict[str, str]:
+    """Modules that do not load, or are wrong, with the reason."""
+    return {item["module"]: item["cause"] for item in read()["quarantined"]}
 
 
 def status(method: dict[str, Any]) -> str:
@@ -45,38 +56,16 @@ def status(method: dict[str, Any]) -> str:
     return f"needs {method['package']}[{extra}]"
 
 
-def _build() -> dict[str, Any]:
-    from harness.compose.describe import describe
-    from harness.registry import Registry
-
-    known = Registry.load()
-    return {
-        "methods": [describe(method, known) for method in known.all()],
-        "axes": {name: {"summary": axis.summary(), "many": axis.many} for name, axis in known.axes.items()},
-        "quarantined": [
-            {
-                "module": broken.source.module,
-                "package": broken.source.package,
-                "version": broken.source.version,
-                "cause": broken.cause,
-                "offers": sorted(broken.offers),
-                "message": str(broken),
-            }
-            for broken in known.quarantined
-        ],
-    }
-
-
 def _signature() -> str:
     """Hash over path, size and mtime of every plugin file, and over versions."""
     from harness import axes
 
-    seen: list[Any] = [FORMAT, sys.version, sys.prefix]
+    seen: list[Any] = [FORMAT, sys.version, sys.prefix, registry_probe.limit()]
     for entry in sorted(entry_points(group=GROUP), key=str):
         version = entry.dist.version if entry.dist is not None else ""
         seen.append((str(entry), version, list(_files(entry))))
     own = Path(str(axes.__file__)).parent
-    seen.append([_stat(file) for file in (*sorted(own.glob("*.py")), own.parent / "method.py")])
+    seen.append([_stat(file) for file in (*sorted(own.glob("*.py")), *sorted(own.parent.glob("*.py")))])
     return hashlib.sha256(json.dumps(seen).encode()).hexdigest()
 
 
@@ -93,7 +82,7 @@ def _files(entry: EntryPoint) -> Iterator[tuple[str, int, int]]:
     if search:
         for folder in search:
             for directory, _, names in sorted(os.walk(folder)):
-                yield from (_stat(Path(directory) / name) for name in sorted(names) if name.endswith(".py"))
+                yield from (_stat(Path(directory) / name) for name in sorted(names) if name.endswith(SOURCES))
     elif origin:
         yield _stat(Path(origin))
 
@@ -103,21 +92,47 @@ def _stat(file: Path) -> tuple[str, int, int]:
     return str(file), found.st_size, found.st_mtime_ns
 
 
-def _cache_file() -> Path:
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+def _installed() -> list[Any]:
+    """When anything was last installed: a plugin that lacked a library may load now."""
+    folders = [path for path in sys.path if os.path.isdir(path) and os.path.abspath(path) != os.getcwd()]
+    return [[path, os.stat(path).st_mtime_ns] for path in folders]
+
+
+def _cache_files() -> Iterator[Path]:
+    """Where the index may lie: the user's cache, else a folder of the user's own beside temporary files."""
     environment = hashlib.sha256(json.dumps([sys.prefix, sys.path]).encode()).hexdigest()[:12]
-    return base / "harness" / f"registry-{environment}.json"
+    name = f"registry-{environment}.json"
+    with contextlib.suppress(RuntimeError):  # no home
+        yield Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "harness" / name
+    yield Path(tempfile.gettempdir()) / f"harness-{os.getuid()}" / name
 
 
-def _write(path: Path, index: dict[str, Any]) -> None:
-    """Store the index whole or not at all; a read-only home only costs time."""
+def _cached(path: Path) -> dict[str, Any]:
+    """A cached index; empty where there is none, another version wrote it, or another user."""
+    try:
+        if path.stat().st_uid != os.getuid():
+            return {}
+        cached = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    whole = isinstance(cached, dict) and {"methods", "axes", "quarantined", "printed"} <= set(cached)
+    return cached if whole else {}
+
+
+def _write(path: Path, index: dict[str, Any]) -> bool:
+    """Store the index whole or not at all; where nothing can be written, it only costs time."""
     part = path.with_suffix(f".{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if path.parent.stat().st_uid != os.getuid():
+            return False
         part.write_text(json.dumps(index), encoding="utf-8")
         part.replace(path)
     except OSError:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        return False
+    return True
 
 
 def has_extra(package: str, extra: str) -> bool:

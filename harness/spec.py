@@ -1,6 +1,7 @@
 """The shape of a transformer, and the points where any method may change it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from harness.errors import ConfigError
 
@@ -52,6 +53,19 @@ class ModelSpec:
     """Factor on the scores before the softmax; null is head_dim ** -0.5, T5 uses 1."""
     logit_scale: float = 1.0
     """Factor on the last hidden state before the output head; T5 with tied embeddings uses dim ** -0.5."""
+    logit_cap: float | None = None
+    """Bound c of the logits, c tanh(logits / c); null is none (Gemma 2: 30)."""
+    attention_cap: float | None = None
+    """Bound of the scores before the softmax, likewise (Gemma 2: 50)."""
+    embedding_scale: float = 1.0
+    """Factor on the embeddings before the first block (Gemma: dim ** 0.5)."""
+    embedding_dim: int | None = None
+    """Width of the embedding table, projected to dim and back; null is dim (OPT-350m: 512 of 1024)."""
+    layer_pattern: list[dict[str, dict[str, Any]]] = field(default_factory=list)
+    """How layers differ, repeated over them: {attention, position or feed_forward: {method, options}} each;
+    what is not named is the model's choice. [] = all are alike."""
+    norm_offset: bool = False
+    """Whether RMSNorms multiply by 1 + weight (Gemma)."""
     norm_eps: float = 1e-5
     """Added to the variance before the square root."""
     init_std: float = 0.02

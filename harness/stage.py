@@ -48,6 +48,11 @@ class Stage:
     class Config:
         """Options of the stage itself, mounted at `<stage>.`; a string under each field explains it."""
 
+        threads: int | None = None
+        """Processor threads it computes with on a CPU; null takes the root's `threads`. Sums depend on how
+        they are split, so the number is in the key and follows neither from the machine nor from what else
+        runs."""
+
     @classmethod
     def active(cls, cell: Cell) -> bool:
         """Whether this cell has the stage at all; an axis set to `none` removes its stage."""
@@ -110,6 +115,8 @@ class Work:
     """The whole cell, for spec and stage order only; reading options off it would escape the key."""
     load: Callable[[str], Artifact]
     """The artifact of a key (a model's base, say)."""
+    cache: Path | None = None
+    """A folder of the store for what many stages would compute alike; all of it can be computed again."""
     on_step: Callable[[int, dict[str, float]], None] = field(default=lambda step, facts: None)
     """Reports a logging step to progress bar and trackers."""
     meeting: Meeting | None = None

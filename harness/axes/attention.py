@@ -11,11 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from harness.axes.position import Position
-from harness.errors import ConfigError
+from harness.errors import ConfigError, IncompatibleError
 from harness.method import CellView, Method, Problem
+from harness.ops.cache_layer import MemoryCache, beside
 from harness.ops.index import Index
 from harness.ops.kernels import attend
+from harness.ops.norms import rms_norm
+from harness.ops.state_cache import StateCache
 from harness.ops.view import View
+from harness.ops.window_cache import WindowCache
 from harness.spec import ModelSpec
 
 __all__ = ["Attention", "CacheKind", "Index", "Kernel", "View"]
@@ -35,6 +39,14 @@ class CacheKind(Enum):
 
     contiguous = "contiguous"
     paged = "paged"
+
+
+def no_scores(attention: str, position: str) -> str:
+    """What is wrong with a recurrent attention and a position scheme that adds to scores."""
+    return (
+        f"attention={attention} has no scores that position={position} could add to; use rope, xpos, "
+        "learned, sinusoidal or nope"
+    )
 
 
 class Attention(nn.Module, Method):
@@ -75,6 +87,12 @@ class Attention(nn.Module, Method):
         self.scale = spec.head_dim**-0.5 if spec.attention_scale is None else spec.attention_scale
         self.build(spec)
 
+    def new_cache(self) -> Any:
+        """The layer of a cache that keeps its past; None for one that keeps all keys and values."""
+        if self.recurrent:
+            return StateCache()
+        return None if self.reach is None else WindowCache(self.reach)
+
     @classmethod
     def num_kv_heads(cls, config: Any, num_heads: int) -> int:
         """Key/value heads this variant keeps (K)."""
@@ -94,11 +112,7 @@ class Attention(nn.Module, Method):
         if not isinstance(position, Position) or not (position.has_bias() or position.has_query_bias()):
             return
         if cls.recurrent:
-            yield Problem(
-                where="attention",
-                message=f"attention={cls.name} has no scores that position={position.name} could add to; "
-                "use rope, xpos, learned, sinusoidal or nope",
-            )
+            yield Problem(where="attention", message=no_scores(cls.name, position.name))
         if config.kernel is Kernel.flash and any(True for _ in position.parameters()):
             yield Problem(
                 where="attention.kernel",
@@ -126,8 +140,9 @@ class Attention(nn.Module, Method):
         self.v_proj = nn.Linear(spec.dim, self.kv_heads * spec.head_dim, bias=qkv_bias)
         self.o_proj = nn.Linear(spec.num_heads * spec.head_dim, spec.dim, bias=out_bias)
         if spec.qk_norm:
-            self.q_norm = nn.RMSNorm(spec.head_dim, eps=spec.norm_eps)
-            self.k_norm = nn.RMSNorm(spec.head_dim, eps=spec.norm_eps)
+            self.q_norm, self.k_norm = (
+                rms_norm(spec.head_dim, eps=spec.norm_eps, offset=spec.norm_offset) for _ in range(2)
+            )
 
     def mask(self, b: Index, h: Index, q: Index, k: Index) -> Index | bool:
         """Whether query position q may read key position k; only restricts what architecture and documents
@@ -141,6 +156,14 @@ class Attention(nn.Module, Method):
 
     recurrent: bool = False
     """Whether its past is a state of fixed size, so that decoding keeps a StateCache."""
+    causal_only: bool = False
+    """Whether it is a recurrence over the past that has no bidirectional form."""
+
+    @property
+    def reach(self) -> int | None:
+        """Positions, its own included, that a token reads back at most; decoding frees what lies before."""
+        return None
+
     keeps_scores: bool = False
     """Whether training keeps a number or more for each pair of tokens, as a fused kernel does not: the plan
     then only bounds its memory."""
@@ -151,6 +174,9 @@ class Attention(nn.Module, Method):
         self, q_BNTH: Tensor, k_BKSH: Tensor, v_BKSH: Tensor, view: View, position: Position | None
     ) -> Tensor:
         """Mix values by scores; the whole of it, for variants that are not masked softmax attention."""
+        parts = None if self.config.kernel is Kernel.flex else view.parts()
+        if parts is not None:
+            return self.by_document(q_BNTH, k_BKSH, v_BKSH, parts, position)
         restricts = type(self).mask is not Attention.mask and not self.cross
         skips = type(self).keys is not Attention.keys and not self.cross
         skips = skips and (view.aligned if self.absolute else view.ordered)
@@ -169,8 +195,30 @@ class Attention(nn.Module, Method):
             keys=self.keys if skips else None,
             bias=position.bias if position is not None and biased else None,
             query_bias=query_bias,
+            cap=self.spec.attention_cap,
             key=(type(self), self.mask_key()) if restricts else None,
         )
+
+    def by_document(
+        self,
+        q_BNTH: Tensor,
+        k_BKSH: Tensor,
+        v_BKSH: Tensor,
+        parts: list[list[View]],
+        position: Position | None,
+    ) -> Tensor:
+        """`attend` on each part of each row alone, so that nothing is computed across documents."""
+        rows = []
+        for views, *row in zip(parts, q_BNTH, k_BKSH, v_BKSH, strict=True):
+            # Cut once, so that gradients add up part by part.
+            sizes = [part.num_queries for part in views]
+            pieces = zip(views, *(x_NTH.split(sizes, dim=1) for x_NTH in row), strict=True)
+            rows.append(
+                torch.cat(
+                    [self.attend(q[None], k[None], v[None], part, position) for part, q, k, v in pieces], 2
+                )
+            )
+        return torch.cat(rows)
 
     def mask_key(self) -> Any:
         """What, besides the class, tells masks apart; layers of one key share a mask."""
@@ -199,6 +247,42 @@ class Attention(nn.Module, Method):
         q = self.split(self.q_proj(x_BTD), self.num_heads)
         return self.q_norm(q).to(q.dtype) if self.spec.qk_norm else q
 
+    def read(self, cache: Any, k: Tensor, v: Tensor, view: View) -> tuple[Tensor, Tensor, View]:
+        """Keys and values with those that a cache keeps of the past, and the view of just these.
+
+        State: the cache takes the new ones
+        """
+        if self.reach is not None and (view.padding_BS is not None or not view.ordered):
+            layer = cache.layers[self.layer] if self.layer < len(getattr(cache, "layers", ())) else None
+            if isinstance(layer, WindowCache):
+                layer.hold(view.columns_within(self.reach))
+        k, v = cache.update(k, v, self.layer)
+        if k.shape[2] > view.num_keys:  # a static cache, of which the rest is not written yet
+            k, v = k[:, :, : view.num_keys], v[:, :, : view.num_keys]
+        return k, v, view.latest(k.shape[2])
+
+    def read_memory(self, memory_BSD: Tensor, cache: Any) -> tuple[Tensor, Tensor]:
+        """What `project_keys` makes of an encoder's output, kept by a cache for all later steps."""
+        kept = beside(cache, MemoryCache, index=self.layer, num_layers=self.spec.num_layers, make=True)
+        if kept is None:
+            return self.project_keys(memory_BSD)
+        if kept.keys is None or kept.values is None:
+            kept.keys, kept.values = self.project_keys(memory_BSD)
+        return kept.keys, kept.values
+
+    def watch(self, q: Tensor, k: Tensor, v: Tensor, view: View, position: Position | None) -> None:
+        """Give the weights to a view that collects them: what attention makes of the identity as values."""
+        if view.weights is None:
+            return
+        if self.recurrent or self.override is not None:
+            raise IncompatibleError(
+                f"output_attentions=True: attention={self.name} has no weights to show; leave it out"
+            )
+        groups, num_keys = k.shape[1], k.shape[2]
+        one_hot = torch.eye(num_keys, dtype=q.dtype, device=q.device).expand(len(k), groups, -1, -1)
+        found = self.attend(q, k, one_hot, view, position)
+        view.weights.append(found)
+
     def forward(
         self,
         x_BTD: Tensor,
@@ -213,12 +297,13 @@ class Attention(nn.Module, Method):
         State: `cache.update(k, v, layer)` keeps rotated keys and returns all of them
         """
         q = self.project_queries(x_BTD)
-        k, v = self.project_keys(x_BTD if memory_BSD is None else memory_BSD)
+        k, v = self.project_keys(x_BTD) if memory_BSD is None else self.read_memory(memory_BSD, cache)
         if position is not None:
             q = position.rotate(q, view.query_position_BT, is_key=False)
             k = position.rotate(k, view.query_position_BT, is_key=True)
-        if cache is not None:
-            k, v = cache.update(k, v, self.layer)
+        if cache is not None and memory_BSD is None:
+            k, v, view = self.read(cache, k, v, view)
+        self.watch(q, k, v, view, position)
         if self.override is not None:
             mixed = self.override(self, q, k, v, view)
         else:

@@ -83,7 +83,3 @@ class Corpus(Method):
     def most_bytes(self) -> int | None:
         """UTF-8 bytes that all documents can have at most; None where only reading them tells."""
         return None
-
-    def fingerprint(self) -> dict[str, str]:
-        """What determines the content besides the options (file hashes, Python version); enters the key."""
-        return {}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.method import Method
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
 
     from harness.axes.corpus import Document
@@ -105,10 +107,18 @@ class Subject:
     """Split -> documents of the corpus stage; None where the cell has no corpus."""
     baseline: Callable[[], Subject] | None = None
     """The win-rate baseline, loaded on demand."""
+    models: Mapping[str, Callable[[], Subject]] = field(default_factory=dict)
+    """Models that the evaluator's options name, by option, loaded on demand."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """The key of each of them, which changes with its content."""
+    cache: Path | None = None
+    """A folder that outlives this evaluation, for what is the same whatever model is measured."""
     stored_bytes: int | None = None
     """Bytes of the files that hold the weights, those of the base included."""
     bits: float | None = None
     """Bits stored per weight, where the model is quantized."""
+    out: Path | None = None
+    """The evaluation's artifact, where an evaluator may leave files of its own."""
 
     def prompt(self, text: str) -> str:
         """A user's message as this model expects it: control tokens, then the chat template."""

@@ -34,6 +34,18 @@ class Position(nn.Module, Method):
     def build(self, spec: ModelSpec) -> None:
         """Create parameters and buffers; `self.bidirectional` says whether keys may lie in the future."""
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """Moves and casts as of any module, but for buffers: positions need more digits than bf16 weights."""
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, buffer in before.items():
+            found = self._buffers[name]
+            if buffer is None or found is None or buffer.is_meta or not buffer.is_floating_point():
+                continue
+            if found.itemsize < buffer.itemsize:
+                self._buffers[name] = buffer.to(found.device)
+        return self
+
     def reset_buffers(self) -> None:
         """Compute non-persistent buffers anew, where they are (after a load through the meta device)."""
 

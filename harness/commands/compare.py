@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import math
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from harness.compose.schema import stage_key
 from harness.errors import IncompatibleError, StoreError
+from harness.plan.files import CACHE
 from harness.plan.manifest import find_record
 from harness.store import Artifact, Store
 from harness.store.external import external
-from harness.store.records import read_record
+from harness.store.records import read_record, record_dir
 
 TOLERANCE = 1e-6
 """Relative difference up to which a reproduced metric counts as equal."""
@@ -75,14 +79,20 @@ def reproduce(arguments: Sequence[str]) -> int:
     ours = Store(root / "reproduced" / record["cell"])
     name = f"name={record['sweep']}"
     seeding = [f"seed={record['seed']}"]
-    sweep([*overrides, *seeding, name], store=ours, only=record["cell"])
-    where = ours.root / "records" / record["sweep"] / record["cell"]
+    sweep([*overrides, *seeding, *_threads(record), name], store=ours, only=record["cell"])
+    where = record_dir(ours.root, sweep=record["sweep"], cell=record["cell"])
     if not where.exists():
         raise StoreError(
             f"the cell composes to another config than {record['cell']} with this version of the code; "
             f"`harness diff` shows how: records are in {ours.root / 'records'}"
         )
     return _verdict(record, read_record(where))
+
+
+def _threads(record: Mapping[str, Any]) -> list[str]:
+    """Overrides that give each stage the threads it ran with, whatever the defaults are now."""
+    ran = {stage["stage"]: stage["threads"] for stage in record["stages"] if stage.get("threads")}
+    return [f"{stage_key(stage)}.threads={number}" for stage, number in ran.items()]
 
 
 def export(arguments: Sequence[str]) -> int:
@@ -125,7 +135,7 @@ def loader(artifact: Artifact, store: Store) -> Any:
 
     def load(key: str) -> Artifact:
         if key in outside:
-            return external(outside[key], cache=store.root / "cache" / "directories.json")
+            return external(outside[key], cache=store.root / CACHE)
         found = store.get(key)
         outside.update(found.meta.get("externals", {}))
         return found
@@ -144,32 +154,47 @@ def _record(parser: argparse.ArgumentParser, name: str) -> None:
 
 
 def _write_model(loaded: Any, target: Path) -> str:
+    """Write, read again, compare; the directory appears when it computes what was evaluated."""
     from harness.axes.quantizer import unpacked
+    from harness.model.exported import compare, rope_parameters
 
-    target.mkdir(parents=True, exist_ok=True)
-    loaded.tokenizer.save_pretrained(target)
-    if not loaded.packed:
-        return _write_dense(loaded.model, target)
-    if loaded.adapter is not None:
+    if loaded.packed and loaded.adapter is not None:
         raise IncompatibleError(
             f"the adapter of peft={loaded.adapter.method.name} cannot be merged into packed weights; "
             "tune before quantizing to export one model"
         )
-    return f"{_write_dense(unpacked(loaded.model), target)}, unpacked{_own_file(loaded, target)}"
+    parameters = rope_parameters(loaded)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as name:
+        draft = Path(name)
+        loaded.tokenizer.save_pretrained(draft)
+        model = unpacked(loaded.model) if loaded.packed else loaded.model
+        said = _write_dense(model, draft, parameters)
+        compare(model, draft)
+        if loaded.packed:
+            said = f"{said}, unpacked{_own_file(loaded, draft)}"
+        shutil.copytree(draft, target, dirs_exist_ok=True)
+    return f"{target}: {said}"
 
 
-def _write_dense(model: Any, target: Path) -> str:
+def _write_dense(model: Any, target: Path, parameters: dict[str, Any] | None) -> str:
     from harness.model.checkpoint import export_checkpoint
+    from harness.model.exported import state_positions
 
     if hasattr(model.config, "model_spec"):
         try:
             family = export_checkpoint(model, target)
         except IncompatibleError as error:
+            if parameters is not None:
+                raise
             model.save_pretrained(target)
-            return f"{target}: harness's own format, to be read after `import harness.model` ({error})"
-        return f"{target}: a {family} model"
-    model.save_pretrained(target)
-    return f"{target}: a {model.config.model_type} model"
+            return f"harness's own format, to be read after `import harness.model` ({error})"
+    else:
+        family = model.config.model_type
+        model.save_pretrained(target)
+    if parameters is not None:
+        state_positions(target, parameters, trained=model.config.trained_length)
+    return f"a {family} model"
 
 
 def _own_file(loaded: Any, target: Path) -> str:

@@ -85,11 +85,15 @@ def _extras() -> dict[str, str]:
 
 
 def _plugins() -> dict[str, Any]:
-    index = registry_index.read()
+    index = registry_index.read(fresh=True)
     by_package: dict[str, int] = {}
     for method in index["methods"]:
         by_package[method["package"]] = by_package.get(method["package"], 0) + 1
-    return {"methods": by_package, "broken": [item["message"] for item in index["quarantined"]]}
+    return {
+        "methods": by_package,
+        "broken": [item["message"] for item in index["quarantined"]],
+        "printed": {item["module"]: item["text"] for item in index["printed"]},
+    }
 
 
 def _store() -> dict[str, Any]:
@@ -115,6 +119,8 @@ def _text(report: dict[str, Any]) -> str:
         *(f"  {name:<14} {n} methods" for name, n in report["plugins"]["methods"].items()),
     ]
     lines += [f"  ! {text}" for text in report["plugins"]["broken"]]
+    for module, text in report["plugins"]["printed"].items():
+        lines += [f"  {module} prints while it loads:", *(f"    {line}" for line in text.splitlines()[:5])]
     store = report["store"]
     state = f"{store['artifacts']} artifacts, {store['free']} free" if store["writable"] else "not writable"
     return "\n".join([*lines, "", f"store      {store['path']} ({state})"])

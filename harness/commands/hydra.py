@@ -29,7 +29,7 @@ Equal to `python -m harness -m ...`; Hydra's flags and launchers work (hydra/lau
   harness sweep experiment=demo
   harness sweep attention=full,sliding_window optimizer=adamw,lion seed=0,1,2
 
-How it runs, which changes no result: hydra.sweeper.workers=2 (stages at a time), .threads=1 (of each),
+How it runs, which changes no result: hydra.sweeper.workers=2 (stages at a time),
 .timeout=600 (seconds of each), .memory=8000000000 (bytes of address space of each),
 .total_memory=16000000000 (bytes that stages beside each other may take), .retry=failed (run again what
 ended so; oom, timeout, lost, all)."""

@@ -28,10 +28,13 @@ HELP = """usage: harness plan KEY=VALUE[,VALUE...] ... [--json] [--probe]
        harness plan --table8
 
 Cells, the stage graph after sharing, what is in the store, pairs that cannot work with their reason, and
-estimated FLOPs, peak memory, disk and hours of what is to run. Nothing is run.
+estimated FLOPs, peak memory, disk and hours of what is to run. Nothing is run; the exit code is 1 where no
+cell can run.
 --probe times a few steps of each training's model, so that hours are known before anything has run.
 --table8 prints the survey's compute table (arXiv:2303.18223, section 5.1.5) by the same formulas."""
 FLAGS = ("--json", "--probe")
+NOTHING_RUNS = 1
+"""Exit code of a plan in which no cell can run."""
 LEGEND = (
     "Of what is to run: FLOPs, peak tensor memory of one stage (at full sequences) and disk by formula where "
     "a model is trained (< at most: nothing is known yet of how long sequences are), else as this store has "
@@ -54,9 +57,10 @@ def main(arguments: Sequence[str]) -> int:
     asked = [text for text in arguments if text not in FLAGS]
     made = make_plan(job_overrides(asked), store=Store(), places_nodes=NODES_LAUNCHER in asked)
     costs = Costs(made.first, probe=available_memory() if "--probe" in arguments else 0)
+    code = NOTHING_RUNS if all(cell.refused for cell in made.first.cells) else 0
     if "--json" in arguments:
         print(json.dumps(describe(made, costs), indent=1))
-        return 0
+        return code
     console = Console()
     lines = tuning_lines(made.tuning) if made.tuning is not None else []
     for line in (*lines, made.first.summary(), *made.notes):
@@ -65,7 +69,7 @@ def main(arguments: Sequence[str]) -> int:
     console.print(LEGEND, style="dim", highlight=False)
     for line in problem_lines(made.first):
         console.print(line, highlight=False, markup=False)
-    return 0
+    return code
 
 
 def describe(made: Plan, costs: Costs) -> dict[str, Any]:

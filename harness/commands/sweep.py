@@ -26,6 +26,7 @@ from harness.run.record import look_before
 from harness.run.resources import Options
 from harness.run.worker import Terminated, Worker, preload
 from harness.store import Store
+from harness.store.records import sweep_dir
 
 __all__ = ["Hydra", "multirun", "options", "run", "sweep"]
 FULL_EXIT = 75
@@ -62,7 +63,8 @@ def sweep(
 ) -> int:
     """`harness sweep`: all cells of a command line, or `only` the one of that id; returns the exit code.
 
-    0: every cell is ok or was known to be incompatible; 1: some are not; 75: the disk is full; 130: Ctrl-C
+    0: every cell is ok or was known to be incompatible, and some cell is ok; 1: not so; 75: the disk is full;
+    130: Ctrl-C
     Raises: ConfigError and its kin before anything runs
     """
     made = make_plan(overrides, store=store or Store())
@@ -177,13 +179,17 @@ def _execute(
     if code:
         return code, False
     unfinished = not ended and room in (None, NO_ROOM)
-    return (0 if outcomes <= {"ok", "incompatible"} and not unfinished else 1), ended
+    good = outcomes <= {"ok", "incompatible"} and not (ended and "ok" not in outcomes)
+    return (0 if good and not unfinished else 1), ended
 
 
 def prepare_environment(made: Plan) -> None:
     """Libraries' telemetry off; no network where the scale promises none. Set before anything is imported."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    os.environ["OPENBLAS_NUM_THREADS"] = (
+        "1"  # numpy's own: read once, when it is loaded, before stages share it
+    )
     if all(cell.cell.offline for cell in made.cells):
         for name in _OFFLINE:
             os.environ.setdefault(name, "1")
@@ -205,7 +211,7 @@ def print_outcomes(made: Plan, outcomes: Sequence[Outcome]) -> None:
     again = [status for status in STATUSES if counts[status] and status not in ("ok", "incompatible")]
     if again:
         lines.append(f"The same command does not try these again; hydra.sweeper.retry={','.join(again)} does")
-    for line in (*lines, f"Records: {made.graph.store.root / 'records' / made.name}"):
+    for line in (*lines, f"Records: {sweep_dir(made.graph.store.root, made.name)}"):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 

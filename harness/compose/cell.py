@@ -6,8 +6,9 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -15,20 +16,19 @@ from omegaconf import DictConfig, OmegaConf
 from harness.axes import MODEL_AXES
 from harness.compose.experiment import Experiment
 from harness.compose.schema import EXPERIMENT_KEYS, Root, model_options, mounted_axes, stage_axes, stage_key
-from harness.compose.typed import instance, plain
-from harness.errors import ConfigError, UnknownNameError
-from harness.method import CellView, Choice
+from harness.compose.settle import settle
+from harness.compose.typed import instance
+from harness.errors import ConfigError, ImpossibleValueError, UnknownNameError
+from harness.method import CellView, Choice, Problem
+from harness.nodes import plain
 from harness.registry import registry
 from harness.spec import ModelSpec
 
-NOT_RESULT = (*EXPERIMENT_KEYS, "tracker", "device", "scale", "at_most")
-"""Root keys that do not determine what a cell yields."""
+NOT_RESULT = (*EXPERIMENT_KEYS, "tracker", "device", "scale", "where_chosen", "at_most", "threads")
+"""Root keys that do not determine what a cell yields; every stage states its own threads."""
 
-
-OFFLINE = ("smoke", "mini")
+OFFLINE = ("smoke", "mini", "real")
 """Scales that need no network, unless HF_HUB_OFFLINE says otherwise."""
-UNLIMITED_AT_0 = ("max_", "train_bytes")
-"""Options, by how their name begins, whose 0 stands for no limit."""
 
 ROOT_KEYS = (*(f.name for f in fields(Root)), "model")
 
@@ -36,19 +36,31 @@ ROOT_KEYS = (*(f.name for f in fields(Root)), "model")
 class Cell(CellView):
     """One composed config; immutable.
 
+    `typed` names the options that the user stated, which no scale bounds. With `keep_faults`, values that a
+    method refuses make a cell that cannot run and says why, instead of an error.
     Raises: ConfigError where a value is unknown, of the wrong type or impossible
     """
 
     def __init__(
-        self, node: DictConfig | dict[str, Any], *, overrides: tuple[str, ...] = (), experiment: str = ""
+        self,
+        node: DictConfig | dict[str, Any],
+        *,
+        overrides: tuple[str, ...] = (),
+        experiment: str = "",
+        typed: Collection[str] = (),
+        keep_faults: bool = False,
     ) -> None:
         raw: Any = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-        _bound(raw)
+        settle(raw, typed)
+        self.faults: tuple[Problem, ...] = ()
+        """Why the values of this cell cannot be, one reason a node."""
+        self._keeps_faults = keep_faults
         self.overrides = overrides
         self.stages = tuple(raw["stages"])
         self.seed, self.base_seed = int(raw["seed"]), int(raw["base_seed"])
         self.seed_from: str | None = raw["seed_from"]
         self.device: str = plain(raw["device"])
+        self.threads = _threads(raw["threads"], "") or 1
         told = os.environ.get("HF_HUB_OFFLINE", str(raw["scale"] in OFFLINE))
         self.offline = told.upper() in ("1", "ON", "YES", "TRUE")
         raw["name"] = raw["name"] or experiment
@@ -85,7 +97,9 @@ class Cell(CellView):
         return tuple(chosen[name] for name in picked)
 
     def stage_config(self, stage: str) -> Any:
-        """The typed options of a stage; `instruct@chat` takes those of `instruct` it does not state."""
+        """The typed options of a stage; `instruct@chat` takes those of `instruct` it does not state, and each
+        the root's threads.
+        """
         kind = registry().stage(stage).Config
         own = {f.name for f in fields(kind)}
         axes = set(stage_axes(stage))
@@ -95,12 +109,19 @@ class Cell(CellView):
             for key, value in raw.items()
             if key in own or not (key in axes or (key.endswith("s") and key[:-1] in axes))
         }
+        if "threads" in own:
+            values["threads"] = _threads(values.get("threads"), stage_key(stage)) or self.threads
         return instance(kind, values, where=stage_key(stage))
 
     def model_path(self) -> str | None:
         """Directory or name of the pretrained model; None where the cell builds its own."""
         path = self._raw["model"]["path"]
         return None if path is None else str(path)
+
+    def model_fetch(self) -> str:
+        """The command that brings the file at `model_path`, where the preset names one."""
+        fetch = self._raw["model"]["fetch"]
+        return "" if fetch is None else f"harness fetch {fetch['preset']}"
 
     def imports_model(self) -> bool:
         """Whether a pretrained model is imported into the composable transformer."""
@@ -163,16 +184,18 @@ class Cell(CellView):
         if self.seed_from is not None and self.seed_from not in self.stages:
             raise UnknownNameError(what="stage (in seed_from)", name=self.seed_from, known=self.stages)
         if self.model_path() == "":
-            raise ConfigError("model=pretrained needs model.path=DIR (a directory, or a name on the hub)")
+            text = "model=pretrained needs model.path=DIR (a directory, or a name on the hub)"
+            self._fault("model", ImpossibleValueError(text))
         pretrained = self.model_path() is not None
         if pretrained and not self.imports_model():
             chosen = [axis for axis in MODEL_AXES if self._raw.get(axis)]
             if chosen:
-                raise ConfigError(
+                text = (
                     f"{chosen[0]}={self._raw[chosen[0]]['method']} cannot change the pretrained model "
                     f"{self.model_path()}; drop it, or set model.import=true to import the checkpoint into "
                     "harness's own transformer, where it applies"
                 )
+                self._fault(chosen[0], ImpossibleValueError(text))
 
     def _canonical(self) -> dict[str, Any]:
         """The whole config, resolved and plain; every node has passed its own type."""
@@ -180,15 +203,30 @@ class Cell(CellView):
         stages = {stage_key(stage): stage for stage in (*registry().stages, *self.stages)}
         for key, value in self._raw.items():
             if key in registry().axes:
-                config[key] = self._canonical_axis(key)
+                config[key] = self._checked(key, partial(self._canonical_axis, key))
             elif key in stages:
-                config[key] = self._canonical_stage(stages[key])
+                config[key] = self._checked(key, partial(self._canonical_stage, stages[key]))
+            elif key == "model":
+                config[key] = {k: v for k, v in plain(value).items() if k != "fetch"}
             elif key in ROOT_KEYS:
                 config[key] = plain(value)
             else:
                 known = [*ROOT_KEYS, *registry().axes, *stages]
                 raise UnknownNameError(what="config key", name=key, known=known)
         return config
+
+    def _checked(self, key: str, canonical: Callable[[], Any]) -> Any:
+        """A canonical node; where its values are impossible and faults are kept, the node as it was given."""
+        try:
+            return canonical()
+        except ImpossibleValueError as error:
+            self._fault(key, error)
+            return plain(self._raw[key])
+
+    def _fault(self, where: str, error: ImpossibleValueError) -> None:
+        if not self._keeps_faults:
+            raise error
+        self.faults += (Problem(where=where, message=str(error)),)
 
     def _canonical_axis(self, axis: str) -> Any:
         if registry().axes[axis].many:
@@ -212,23 +250,15 @@ class Cell(CellView):
         return content
 
 
-def _bound(raw: dict[str, Any]) -> None:
-    """Apply `at_most`: lower an option where it is higher or unlimited; of a list keep the first ones.
+def _threads(value: Any, where: str) -> int | None:
+    """A number of threads; None where none is stated.
 
-    0 stands for no limit, except in the model's shape, where it says that there is none of something
+    Raises: ConfigError for a number that cannot work
     """
-    for key, most in raw["at_most"].items():
-        *parents, name = key.split(".")
-        node: Any = raw
-        for parent in parents:
-            node = node.get(parent) if isinstance(node, Mapping) else None
-        if not isinstance(node, dict) or name not in node:
-            continue
-        value = node[name]
-        if isinstance(value, list):
-            node[name] = value[: int(most)]
-        elif value is None or value > most or (value == 0 and name.startswith(UNLIMITED_AT_0)):
-            node[name] = type(value)(most) if value else int(most)
+    if isinstance(value, int) and value < 1:
+        name = f"{where}.threads" if where else "threads"
+        raise ConfigError(f"{name}={value} must be at least 1; it is the same on every machine, as a key is")
+    return value  # type: ignore[no-any-return]
 
 
 def _with_name(choice: Choice) -> dict[str, Any]:

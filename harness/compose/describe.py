@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.method import Method
+from harness.nodes import plain
 from harness.registry import Registry
 
 LABELS = ("Paper", "Shapes", "Units", "State", "Error", "Differs", "Raises")
@@ -86,8 +87,6 @@ def type_name(hint: Any) -> str:
 
 
 def _default(f: Any) -> Any:
-    from harness.compose.typed import plain
-
     if f.default is not MISSING:
         return plain(f.default)
     return plain(f.default_factory()) if f.default_factory is not MISSING else "required"

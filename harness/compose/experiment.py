@@ -31,6 +31,8 @@ class Experiment:
     """Combinations of levels to leave out."""
     tune: dict[str, Any] = field(default_factory=dict)
     """The same budget of trials for every method, on validation data."""
+    primary: list[str] = field(default_factory=list)
+    """Metrics to decide on; others get intervals and no verdict. Every measured quality where empty."""
     claims: list[Any] = field(default_factory=list)
     """What the literature says, to be confirmed or refuted: `{source, says}`."""
     report: Any = None

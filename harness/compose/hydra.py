@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from harness.compose import explain
 from harness.compose.cell import Cell
 from harness.compose.publish import publish
+from harness.compose.settle import typed_keys
 from harness.registry import registry
 
 CONFIG_NAME = "config"
@@ -35,7 +36,12 @@ def compose(overrides: Sequence[str] = ()) -> Cell:
     Raises: ConfigError or PluginError that says where, what is wrong and what would work
     """
     node, choices = load(overrides)
-    return Cell(node, overrides=tuple(overrides), experiment=choices.get("experiment") or "")
+    return Cell(
+        node,
+        overrides=tuple(overrides),
+        experiment=choices.get("experiment") or "",
+        typed=typed_keys(overrides),
+    )
 
 
 def load(overrides: Sequence[str] = ()) -> tuple[DictConfig, dict[str, str | None]]:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import fields
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from harness.axes import BUILTIN
-from harness.compose.schema import mounted_axes, root_node, stage_key, writable
-from harness.errors import PluginError
-from harness.method import Method
+from harness.compose.schema import mounted_axes, root_node, stage_key
+from harness.nodes import option_node
 from harness.registry import registry
 
 
@@ -28,33 +26,19 @@ class PluginConf(SearchPathPlugin):
 
 @functools.cache
 def publish() -> None:
-    """Publish every axis, method and stage to Hydra. Call it before `hydra.main`; idempotent.
-
-    Raises: DuplicateMethodError, PluginError
-    """
+    """Publish every axis, method and stage to Hydra. Call it before `hydra.main`; idempotent."""
     store = ConfigStore.instance()
     for method in registry().all():
         store.store(
             group=method.axis,
             name=method.name,
-            node=method_node(method),
+            node=option_node(method),
             package=f"{method.axis}.{method.name}" if method.many else method.axis,
             provider=str(registry().source(method)),
         )
     store.store(name="harness_root", node=root_node(), provider="harness")
     store.store(name="harness_mounts", node=OmegaConf.create({"defaults": _mounts()}), provider="harness")
     Plugins.instance().register(PluginConf)
-
-
-def method_node(method: type[Method]) -> DictConfig:
-    """The typed node of a method's options, with its name under `method`."""
-    if any(f.name == "method" for f in fields(method.Config)):
-        raise PluginError(f"{registry().source(method)}: an option cannot be called `method`")
-    node: DictConfig = writable(OmegaConf.structured(method.Config))
-    OmegaConf.set_struct(node, False)
-    node["method"] = method.name
-    OmegaConf.set_struct(node, True)
-    return node
 
 
 def _mounts() -> list[dict[str, str | list[str] | None]]:

@@ -12,6 +12,7 @@ from omegaconf.nodes import BooleanNode
 
 from harness.axes import TRAINING_AXES
 from harness.compose.experiment import Experiment
+from harness.nodes import writable
 from harness.registry import registry
 from harness.spec import SET_BY_METHODS, ModelSpec
 
@@ -34,14 +35,18 @@ class Root(Experiment):
     """Seed of the stages before `seed_from`, which cells of different seeds share."""
     seed_from: str | None = None
     """First stage that `seed` varies; a sweep sets it."""
+    threads: int = 1
+    """Processor threads of every stage that states none itself (`pretrain.threads`)."""
     device: Device = Device.auto
     """Device of every stage; `auto` takes CUDA where there is one."""
     stages: list[str] = field(default_factory=lambda: list(registry().stages))
     """Stages in order; a suffix (`instruct@chat`) names a second use of one."""
     scale: str = ""
     """Name of the scale preset, set by it."""
+    where_chosen: dict[str, Any] = field(default_factory=dict)
+    """Options of methods, `<axis>.<method>.<option>`, for cells that chose the method and did not type it."""
     at_most: dict[str, float] = field(default_factory=dict)
-    """Bounds on options, by key, where a cell has them; no limit (null, or 0 of `max_`) is above."""
+    """Bounds on options that nobody typed, by key, where a cell has them; null (no limit) is above."""
 
 
 EXPERIMENT_KEYS = tuple(f.name for f in fields(Experiment))
@@ -51,16 +56,19 @@ EXPERIMENT_KEYS = tuple(f.name for f in fields(Experiment))
 def model_options() -> type[Any]:
     """ModelSpec without what methods set, as a dataclass whose defaults are presets' starting point."""
     entries = [
-        (f.name, f.type, field(default=f.default)) for f in fields(ModelSpec) if f.name not in SET_BY_METHODS
+        (f.name, f.type, field(default=f.default, default_factory=f.default_factory))  # type: ignore[call-overload]
+        for f in fields(ModelSpec)
+        if f.name not in SET_BY_METHODS
     ]
     return make_dataclass("ModelOptions", entries, kw_only=True)
 
 
 def model_node() -> DictConfig:
-    """The `model` node: the transformer's shape, or the path of a pretrained model."""
+    """The `model` node: the transformer's shape, or the path of a pretrained model and where to fetch it."""
     node: DictConfig = OmegaConf.structured(model_options())
     OmegaConf.set_struct(node, False)
     node["path"] = None
+    node["fetch"] = None
     node["import"] = BooleanNode(False)
     OmegaConf.set_struct(node, True)
     return node
@@ -110,15 +118,3 @@ def root_node() -> DictConfig:
         if axis.many:
             root[name] = {}
     return root
-
-
-def writable(node: Any) -> Any:
-    """A structured node that takes overrides although its dataclass is frozen."""
-    if OmegaConf.is_config(node):
-        OmegaConf.set_readonly(node, None)
-        if OmegaConf.get_type(node) is dict:
-            OmegaConf.set_struct(node, False)  # a mapping takes new keys
-        if OmegaConf.is_dict(node) and not node._is_none() and not node._is_missing():
-            for key in node:
-                writable(node._get_node(key))
-    return node

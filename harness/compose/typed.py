@@ -8,16 +8,14 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from enum import Enum
-from pathlib import Path
 from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from harness.compose.schema import writable
-from harness.errors import ConfigError, HarnessError, UnknownNameError
+from harness.errors import ConfigError, HarnessError, ImpossibleValueError, UnknownNameError
 from harness.method import Choice
+from harness.nodes import plain, writable
 
 T = TypeVar("T")
 
@@ -27,7 +25,8 @@ _CACHE: dict[tuple[type[Any], str], Any] = {}
 def instance(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
     """An instance of a Config dataclass from plain values; equal values give the same instance.
 
-    Raises: ConfigError naming the key, for an unknown key, a wrong type, or what `__post_init__` refuses
+    Raises: ConfigError naming the key, for an unknown key or a wrong type; ImpossibleValueError for what is
+        missing or what `__post_init__` refuses
     """
     content = json.dumps(plain(values), sort_keys=True)
     found = _CACHE.get((kind, content))
@@ -56,17 +55,17 @@ def _convert(kind: type[T], values: Mapping[str, Any], where: str) -> T:
         known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
         raise UnknownNameError(what=f"option of {where}", name=key, known=known) from error
     except MissingMandatoryValue as error:
-        raise ConfigError(f"{where}.{error.full_key} must be given") from error
+        raise ImpossibleValueError(f"{where}.{error.full_key} must be given") from error
     except OmegaConfBaseException as error:
         message = " ".join(str(error.msg or error).split())
         raise ConfigError(f"{where}.{error.full_key}: {message}") from error
     assert isinstance(checked, dict)
     try:
         return typing.cast(T, _build(kind, checked))
-    except HarnessError:
-        raise
+    except HarnessError as error:
+        raise ImpossibleValueError(str(error)) from error
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"{where}: {error}") from error
+        raise ImpossibleValueError(f"{where}: {error}") from error
 
 
 def _build(hint: Any, value: Any) -> Any:
@@ -92,18 +91,3 @@ def _build(hint: Any, value: Any) -> Any:
 @functools.cache
 def _hints(kind: type[Any]) -> dict[str, Any]:
     return typing.get_type_hints(kind)
-
-
-def plain(value: Any) -> Any:
-    """Canonical plain form: enums by member name, tuples as lists, paths as strings, dataclasses as dicts."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, Enum):
-        return value.name
-    if isinstance(value, Mapping):
-        return {plain(key) if isinstance(key, Enum) else key: plain(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [plain(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    return value

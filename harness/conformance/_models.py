@@ -6,6 +6,7 @@ Shapes: B = 2 rows, T = 16 tokens, V = 32
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -19,7 +20,6 @@ from harness.method import Choice, Method
 from harness.model.transformer import LanguageModel
 from harness.model.weights import initialize
 from harness.ops.paged_cache import PagedCache
-from harness.ops.state_cache import StateCache
 from harness.registry import registry
 from harness.spec import ModelSpec
 
@@ -46,15 +46,29 @@ def default_choice(axis: str) -> Choice:
 
 def model_of(method: type[Method], *, dtype: torch.dtype = torch.float64, **shape: Any) -> LanguageModel:
     """A model that differs from the default in one method, with large random weights."""
+    return pair_of((method,), dtype=dtype, **shape)
+
+
+def pair_of(
+    methods: Iterable[type[Method]], *, dtype: torch.dtype = torch.float64, **shape: Any
+) -> LanguageModel:
+    """A model that differs from the default in these methods, with large random weights.
+
+    Raises: ConfigError, IncompatibleError where they do not fit
+    """
     choices = {axis: default_choice(axis) for axis in MODEL_AXES}
-    config = method.small() if issubclass(method, Attention) else method.Config()
-    choices[method.axis] = Choice(axis=method.axis, method=method, config=config)
     spec = dataclasses.replace(SPEC, **shape)
-    if issubclass(method, Architecture) and method.has_encoder():
-        spec = dataclasses.replace(spec, num_encoder_layers=2)
-    if issubclass(method, Norm) and method.modify_spec(config, spec).residual_scale != 1:
-        post = registry().get("norm_position", "post")
-        choices["norm_position"] = Choice(axis="norm_position", method=post, config=post.Config())
+    stated = set()
+    for method in methods:
+        config = method.small() if issubclass(method, Attention) else method.Config()
+        choices[method.axis] = Choice(axis=method.axis, method=method, config=config)
+        stated.add(method.axis)
+        if issubclass(method, Architecture) and method.has_encoder():
+            spec = dataclasses.replace(spec, num_encoder_layers=2)
+        if issubclass(method, Norm) and method.modify_spec(config, spec).residual_scale != 1:
+            post = registry().get("norm_position", "post")
+            if "norm_position" not in stated:
+                choices["norm_position"] = Choice(axis="norm_position", method=post, config=post.Config())
     for choice in choices.values():
         spec = choice.method.modify_spec(choice.config, spec)
     model = LanguageModel(spec, choices)
@@ -65,6 +79,17 @@ def model_of(method: type[Method], *, dtype: torch.dtype = torch.float64, **shap
             if parameter.dim() == 1:
                 parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
     return model.to(dtype).eval()
+
+
+def hugging_face(model: LanguageModel) -> Any:
+    """The same model as a Hugging Face one, with the same weights."""
+    from harness.model.choices import to_plain
+    from harness.model.hf import HarnessConfig, HarnessForCausalLM
+
+    config = HarnessConfig.of(model.spec, to_plain(model.choices))
+    found = HarnessForCausalLM(config, model.choices)
+    found.load_state_dict(model.state_dict())
+    return found.to(next(model.parameters()).dtype).eval()
 
 
 def tokens(rows: int = 2, length: int = 16, *, seed: int = 0) -> Tensor:
@@ -89,16 +114,16 @@ class GrowingCache:
     """Keys and values of one layer, appended."""
 
     def __init__(self) -> None:
-        self.k: Tensor | None = None
-        self.v: Tensor | None = None
+        self.keys: Tensor | None = None
+        self.values: Tensor | None = None
 
     def update(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        self.k = k if self.k is None else torch.cat((self.k, k), dim=2)
-        self.v = v if self.v is None else torch.cat((self.v, v), dim=2)
-        return self.k, self.v
+        self.keys = k if self.keys is None else torch.cat((self.keys, k), dim=2)
+        self.values = v if self.values is None else torch.cat((self.values, v), dim=2)
+        return self.keys, self.values
 
     def get_seq_length(self) -> int:
-        return 0 if self.k is None else self.k.shape[2]
+        return 0 if self.keys is None else self.keys.shape[2]
 
 
 class LayeredCache:
@@ -109,12 +134,10 @@ class LayeredCache:
         for layer in model.model.layers:
             attention = layer.self_attn
             assert isinstance(attention, Attention)
-            if attention.recurrent:
-                self.layers.append(StateCache())
-            elif attention.config.cache is CacheKind.paged:
+            if attention.config.cache is CacheKind.paged:
                 self.layers.append(PagedCache(block_size=4))
             else:
-                self.layers.append(GrowingCache())
+                self.layers.append(attention.new_cache() or GrowingCache())
 
     def update(self, k: Tensor, v: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         k, v = self.layers[layer].update(k, v)

@@ -59,7 +59,7 @@ def test_the_cache_holds_the_stated_number_of_heads(method: type[Method]) -> Non
         assert layer.keys is not None
         assert layer.keys.shape[0] <= heads
         return
-    assert layer.k.shape[1] <= heads
+    assert layer.keys.shape[1] <= heads
 
 
 def test_projections_have_uniform_names(method: type[Method]) -> None:

@@ -64,13 +64,6 @@ def test_holding_nothing_out_leaves_only_training_documents(method: type[Corpus]
             break
 
 
-def test_the_fingerprint_is_stable(method: type[Corpus], tmp_path: Path) -> None:
-    config = method.trial(tmp_path)
-    first, second = method(config).fingerprint(), method(config).fingerprint()
-    assert first == second
-    assert all(isinstance(k, str) and isinstance(v, str) for k, v in first.items())
-
-
 def test_shares_that_leave_nothing_to_train_on_are_refused(method: type[Corpus]) -> None:
     import dataclasses
 

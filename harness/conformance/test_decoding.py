@@ -7,12 +7,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import GenerationConfig
 
 from harness.axes.decoding import Decoding
 from harness.conformance._language import END, PAD, model
+from harness.rng import draw_seed
 
 AXIS = "decoding"
 NEW = 6
+LEAKS = {
+    "do_sample": True, "temperature": 0.3, "top_k": 3, "top_p": 0.5, "min_p": 0.3, "typical_p": 0.4,
+    "repetition_penalty": 2.0, "no_repeat_ngram_size": 1, "num_beams": 3, "length_penalty": -2.0,
+    "early_stopping": True, "suppress_tokens": [10, 20], "min_new_tokens": 4, "max_length": 12,
+}  # fmt: skip
+"""What a checkpoint may say of generation, and no strategy may take from it."""
 PROMPTS = ([72, 101, 108], [10, 20, 30, 40, 50, 60], [65, 66])
 
 
@@ -40,7 +48,14 @@ def batch(prompts: Any = PROMPTS) -> tuple[Tensor, Tensor]:
 def draw(method: type[Decoding], *, seed: int = 0, prompts: Any = PROMPTS, language: Any = None) -> Tensor:
     """New tokens of the tiny model."""
     ids_BT, mask_BT = batch(prompts)
-    return made(method).generate(language or model(), ids_BT, mask_BT, max_new_tokens=NEW, seed=seed)
+    return made(method).generate(
+        language or model(), ids_BT, mask_BT, max_new_tokens=NEW, seeds=seeds_of(seed, len(ids_BT))
+    )
+
+
+def seeds_of(seed: int, rows: int) -> list[int]:
+    """A stream for every row."""
+    return [draw_seed(seed=seed, prompt=row) for row in range(rows)]
 
 
 def test_only_new_tokens_come_back(method: type[Decoding]) -> None:
@@ -72,13 +87,49 @@ def test_the_model_is_left_as_it_was(method: type[Decoding]) -> None:
 
 
 def test_padding_on_the_left_changes_nothing(method: type[Decoding]) -> None:
-    if not torch.equal(draw(method, seed=0), draw(method, seed=1)):
-        return  # it samples: a batch shares one random stream
-    together = draw(method).tolist()
-    for row, prompt in zip(together, PROMPTS, strict=True):
-        alone = draw(method, prompts=[prompt])[0].tolist()
-        length = min(len(alone), len(row))
-        assert row[:length] == alone[:length], "mask out padding and count positions without it"
+    ids_BT, mask_BT = batch()
+    seeds = seeds_of(0, len(ids_BT))
+    decoding, language = made(method), model()
+    together = decoding.generate(language, ids_BT, mask_BT, max_new_tokens=NEW, seeds=seeds).tolist()
+    for row, (prompt, seed) in enumerate(zip(PROMPTS, seeds, strict=True)):
+        ids_1T, mask_1T = batch([prompt])
+        alone = decoding.generate(language, ids_1T, mask_1T, max_new_tokens=NEW, seeds=[seed])[0].tolist()
+        length = min(len(alone), len(together[row]))
+        assert together[row][:length] == alone[:length], (
+            "mask out padding, count positions without it, and draw from the row's own seed"
+        )
+
+
+def test_rows_of_one_prompt_draw_apart(method: type[Decoding]) -> None:
+    """Eight answers to one prompt are all alike (it does not sample) or mostly different."""
+    answers = {tuple(row) for row in draw(method, prompts=[PROMPTS[0]] * 8).tolist()}
+    assert len(answers) == 1 or len(answers) > 4, "each row has a stream of its own"
+
+
+def test_a_checkpoint_contributes_nothing_but_its_stops(method: type[Decoding]) -> None:
+    """Options in the model's own generation config change nothing."""
+    language = model()
+    plain = draw(method, language=language)
+    said = language.generation_config
+    language.generation_config = GenerationConfig.from_dict({**said.to_dict(), **LEAKS})
+    try:
+        assert torch.equal(draw(method, language=language), plain)
+    finally:
+        language.generation_config = said
+
+
+def test_every_end_token_ends(method: type[Decoding]) -> None:
+    """A list of end tokens in the generation config is one to stop at, whichever comes."""
+    language = model()
+    said = language.generation_config
+    free = draw(method, language=language).tolist()
+    language.generation_config = GenerationConfig(eos_token_id=[END, free[0][2]], pad_token_id=PAD)
+    try:
+        row = draw(method, language=language)[0].tolist()
+    finally:
+        language.generation_config = said
+    if free[0][2] in row:
+        assert set(row[row.index(free[0][2]) + 1 :]) <= {PAD}
 
 
 def test_nothing_but_padding_follows_the_end(method: type[Decoding]) -> None:

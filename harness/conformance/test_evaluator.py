@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
 from typing import NamedTuple
 
 import torch
 
 from harness.axes.evaluator import Evaluation, Evaluator
-from harness.conformance._language import subject
+from harness.conformance._language import model, subject
 
 AXIS = "evaluator"
 
@@ -39,6 +41,8 @@ def measure(method: type[Evaluator]) -> Measured:
     config = method.trial()
     task = method.tasks(config)[0]
     given = subject()
+    options = [option.name for option in dataclasses.fields(config) if option.metadata.get("model_ref")]
+    given.models = {name: functools.partial(subject, model=model(seed=9)) for name in options}
     before = {name: value.clone() for name, value in given.model.state_dict().items()}
     random = torch.get_rng_state()
     found = [method(config).evaluate(task, given) for _ in range(2)]

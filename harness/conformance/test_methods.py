@@ -5,14 +5,19 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import re
 import sys
+import typing
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from harness.compose import compose
 from harness.compose.describe import field_docs
-from harness.compose.typed import instance, plain
-from harness.method import Method
+from harness.compose.typed import instance
+from harness.method import MODEL, Method
+from harness.nodes import plain
+from harness.paths import MARK, parts
 
 AXIS = None
 """Every axis."""
@@ -59,6 +64,30 @@ def test_its_defaults_are_plain_values(method: type[Method]) -> None:
             value = f.default if f.default is not dataclasses.MISSING else f.default_factory()  # type: ignore[misc,operator]
             kinds = (bool, int, float, str, list, tuple, dict, Enum, Path, type(None))
             assert isinstance(value, kinds) or dataclasses.is_dataclass(value), f"{f.name} = {value!r}"
+
+
+def test_options_that_name_files_are_declared(method: type[Method]) -> None:
+    assert method.axis == "tracker" or not undeclared(method.Config), (
+        f"declare {undeclared(method.Config)} with path_ref (or model_ref), so that content enters the key"
+    )
+
+
+def undeclared(config: type[Any]) -> list[str]:
+    """Options of a Config, and of those inside it, that are called like a file and take text, yet are
+    declared neither as files nor as a model."""
+    found = []
+    for f in dataclasses.fields(config):
+        hint = str(typing.get_type_hints(config)[f.name])
+        takes_text = re.search(r"\b(str|Path|Any)\b", hint) is not None
+        if takes_text and _CALLED.search(f.name) and not {MODEL, MARK} & set(f.metadata):
+            found.append(f.name)
+        for part in (typing.get_type_hints(config)[f.name], *parts(typing.get_type_hints(config)[f.name])):
+            if dataclasses.is_dataclass(part):
+                found += [f"{f.name}.{name}" for name in undeclared(part)]  # type: ignore[arg-type]
+    return found
+
+
+_CALLED = re.compile(r"(^|_)(paths?|files?|filenames?|dirs?|director(y|ies)|folders?)$")
 
 
 def test_its_file_bears_its_name(method: type[Method]) -> None:

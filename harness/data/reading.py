@@ -3,33 +3,12 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from harness.errors import DataError
-
-
-def files_at(path: str, *, option: str, suffixes: tuple[str, ...] = ()) -> list[Path]:
-    """The file at `path`, or all files with these suffixes below the folder, in alphabetical order.
-
-    Raises: DataError naming the option where there is nothing
-    """
-    if not path:
-        raise DataError(f"{option} is empty; give an existing file or folder")
-    root = Path(path).expanduser()
-    if root.is_file():
-        return [root]
-    if not root.is_dir():
-        raise DataError(f"{option}: no file or folder '{path}'; give an existing path")
-    found = [file for file in sorted(root.rglob("*")) if file.is_file()]
-    found = [file for file in found if not suffixes or file.name.endswith(suffixes)]
-    if not found:
-        wanted = f" with a name that ends in {' or '.join(suffixes)}" if suffixes else ""
-        raise DataError(f"{option}: no file{wanted} in '{path}'")
-    return found
 
 
 def read_bytes(path: Path) -> bytes:
@@ -117,14 +96,3 @@ def plain_bytes(paths: list[Path]) -> int | None:
     """Bytes of all these files; None where one is compressed, as only reading it tells."""
     compressed = any(path.suffix == ".gz" for path in paths)
     return None if compressed else sum(path.stat().st_size for path in paths)
-
-
-def hash_files(paths: list[Path]) -> str:
-    """SHA-256 over names and content of files."""
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()

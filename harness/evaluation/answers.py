@@ -11,6 +11,10 @@ from harness.axes.decoding import Decoding
 from harness.axes.evaluator import Subject
 from harness.errors import TaskError
 from harness.evaluation.generation import in_batches, until_eos
+from harness.ops.decode import Job, decode
+from harness.ops.drawing import Rule, special_ids
+from harness.ops.searching import generate, reads_tokens_alone
+from harness.rng import draw_seed
 
 
 class Answers(NamedTuple):
@@ -21,6 +25,8 @@ class Answers(NamedTuple):
     """New tokens before the end of the sequence."""
     truncated: int
     """Prompts that lost tokens on the left."""
+    prompts: list[list[int]]
+    """The tokens that the model was given, after the cut."""
 
 
 def answer(
@@ -33,6 +39,7 @@ def answer(
 ) -> Answers:
     """Answers to users' messages, put into the subject's template first.
 
+    What is drawn for a prompt follows from the subject's seed and the prompt's place among the messages.
     Raises: TaskError where the window leaves no room for a prompt
     """
     decoding = decoding or subject.decoding
@@ -48,31 +55,91 @@ def answer(
         tokenizer.encode(subject.prompt(message), add_special_tokens=subject.template is None)
         for message in messages
     ]
-    ready = prepare(subject)
+    given = [prompt[-room:] for prompt in prompts]
+    seeds = [draw_seed(seed=subject.seed, prompt=index) for index in range(len(given))]
+    new = draw_answers(
+        subject, given, decoding=decoding, max_new_tokens=max_new_tokens, seeds=seeds, batch_size=batch_size
+    )
+    tokens = [until_eos(row, special_ids(subject.model)[0]) for row in new]
+    texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+    return Answers(texts, tokens, sum(len(prompt) > room for prompt in prompts), given)
+
+
+def draw_answers(
+    subject: Subject,
+    prompts: Sequence[Sequence[int]],
+    *,
+    decoding: Decoding,
+    max_new_tokens: int,
+    seeds: Sequence[int],
+    batch_size: int,
+) -> list[list[int]]:
+    """New tokens of every prompt; rows join and leave the batch one by one where the decoding allows."""
+    model = prepare(subject)
+    ends, pad = special_ids(model)
+    rule = decoding.rule()
+    if rule is not None and reads_tokens_alone(model):
+        jobs = [
+            Job(ids=ids, max_new_tokens=max_new_tokens, seed=seed)
+            for ids, seed in zip(prompts, seeds, strict=True)
+        ]
+        return decode(model, jobs, rule, ends=ends, pad=pad, batch_size=batch_size)
 
     @torch.inference_mode()
-    def draw(ids_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
-        return decoding.generate(ready, ids_BT, mask_BT, max_new_tokens=max_new_tokens, seed=subject.seed)
+    def draw(ids_BT: torch.Tensor, mask_BT: torch.Tensor, which: Sequence[int]) -> torch.Tensor:
+        own = [seeds[index] for index in which]
+        return decoding.generate(model, ids_BT, mask_BT, max_new_tokens=max_new_tokens, seeds=own)
 
-    new = in_batches(
-        [prompt[-room:] for prompt in prompts],
+    return in_batches(
+        prompts,
         draw,
-        pad_id=ready.generation_config.pad_token_id,  # type: ignore[union-attr, arg-type]
+        pad_id=pad,
         device=subject.device,
         batch_size=batch_size,
         new_tokens=max_new_tokens,
     )
-    tokens = [until_eos(row, [tokenizer.eos_token_id]) for row in new]
-    texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
-    return Answers(texts, tokens, sum(len(prompt) > room for prompt in prompts))
+
+
+def greedy_tokens(
+    subject: Subject, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, batch_size: int = 16
+) -> list[list[int]]:
+    """The likeliest token after the other, up to an end token, whatever decoding the cell has chosen."""
+    model = prepare(subject)
+    ends, pad = special_ids(model)
+    if reads_tokens_alone(model):
+        jobs = [Job(ids=ids, max_new_tokens=max_new_tokens) for ids in prompts]
+        new = decode(model, jobs, Rule(), ends=ends, pad=pad, batch_size=batch_size)
+    else:
+        seeds = [0] * len(prompts)
+
+        def draw(ids_BT: torch.Tensor, mask_BT: torch.Tensor, which: Sequence[int]) -> torch.Tensor:
+            return generate(
+                model,
+                ids_BT,
+                mask_BT,
+                options={"do_sample": False},
+                max_new_tokens=max_new_tokens,
+                seeds=seeds[: len(which)],
+            )
+
+        new = in_batches(
+            prompts,
+            draw,
+            pad_id=pad,
+            device=subject.device,
+            batch_size=batch_size,
+            new_tokens=max_new_tokens,
+        )
+    return [until_eos(tokens, ends) for tokens in new]
 
 
 def prepare(subject: Subject) -> torch.nn.Module:
-    """The subject's model, its generation config knowing the tokenizer's special tokens."""
+    """The subject's model, its generation config knowing the tokenizer's special tokens beside its own."""
     model: torch.nn.Module = subject.model
     config = model.generation_config
     tokenizer = subject.tokenizer
-    config.eos_token_id = tokenizer.eos_token_id  # type: ignore[union-attr]
+    ends = list(dict.fromkeys([*special_ids(model)[0], tokenizer.eos_token_id]))
+    config.eos_token_id = ends if len(ends) > 1 else ends[0]  # type: ignore[union-attr, assignment]
     bos = tokenizer.bos_token_id  # a decoder behind an encoder starts with it
     config.bos_token_id = tokenizer.eos_token_id if bos is None else bos  # type: ignore[union-attr]
     pad = tokenizer.pad_token_id

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lm_eval.api.instance import Instance
@@ -16,20 +16,38 @@ from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, po
 from harness.axes.evaluator import Subject
 from harness.errors import TaskError
 from harness.evaluation.answers import prepare
-from harness.evaluation.generation import StopAt, in_batches
+from harness.evaluation.generation import StopAt, StopStrings, in_batches
 from harness.evaluation.scoring import LikelihoodScorer, ScoreRequest, rolling
+from harness.ops.decode import Job, decode
+from harness.ops.drawing import SAMPLING, rule_of, special_ids
+from harness.ops.searching import generate, reads_tokens_alone
+from harness.rng import draw_seed
+
+
+class Asked(NamedTuple):
+    """What a generation request asks for."""
+
+    options: dict[str, Any]
+    """Of transformers' generate."""
+    stops: StopStrings
+    new_tokens: int
+    """At most."""
 
 
 class SubjectLM(TemplateLM):  # type: ignore[misc]
     """A Subject as lm-eval sees it; answers equal those of lm-eval's own `hf` model.
 
-    State: `facts` accumulates the scorer's counts and those of cut prompts
-    Differs: contexts shared by several choices are run once; batches are bounded in tokens
+    State: `facts` accumulates the scorer's counts, those of cut prompts, and of spanning continuations
+    Differs: contexts shared by several choices are run once; batches are bounded in tokens; a continuation
+        whose first characters share a token with the context is scored alone, where `hf` fails; of a
+        checkpoint's generation config only the special tokens count
     """
 
-    def __init__(self, subject: Subject, *, batch_tokens: int = 2048, batch_size: int = 128) -> None:
+    def __init__(
+        self, subject: Subject, *, batch_tokens: int = 2048, batch_size: int = 64, as_trained: bool = False
+    ) -> None:
         super().__init__()
-        self.subject = subject
+        self.subject, self.as_trained = subject, as_trained
         self.model: Any = prepare(subject)
         self.tokenizer = subject.tokenizer
         self.max_length, self.batch_size = subject.max_length, batch_size
@@ -39,6 +57,7 @@ class SubjectLM(TemplateLM):  # type: ignore[misc]
         self.scorer = LikelihoodScorer(
             model=self.model, max_length=self.max_length, batch_tokens=batch_tokens, pad_id=self.pad_id
         )
+        self.facts["spanning_continuations"] = 0
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -54,16 +73,31 @@ class SubjectLM(TemplateLM):  # type: ignore[misc]
         bos = self.tokenizer.bos_token_id
         return self.eot_token_id if bos is None else int(bos)
 
+    @cached_property
+    def _prefix(self) -> str:
+        return str(self.tokenizer.decode(self.prefix_token_id))
+
     @property
     def tokenizer_name(self) -> str:
         return str(self.tokenizer.name_or_path).replace("/", "__")
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
-        options = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
-        bos = self.tokenizer.bos_token
-        if add_special_tokens is None and bos and string.startswith(bos):
-            options["add_special_tokens"] = False
-        return self.tokenizer.encode(string, **options)  # type: ignore[no-any-return]
+        return self._encode([string], add_special_tokens)[string]
+
+    def _encode(self, strings: Iterable[str], add_special_tokens: bool | None = None) -> dict[str, list[int]]:
+        """Token ids of distinct strings; one that starts with the prefix token's text gets no second one."""
+        found: dict[str, list[int]] = {}
+        distinct = list(dict.fromkeys(strings))
+        prefixed = [add_special_tokens is None and text.startswith(self._prefix) for text in distinct]
+        for without in (False, True):
+            texts = [text for text, starts in zip(distinct, prefixed, strict=True) if starts is without]
+            options = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
+            if without:
+                options = {"add_special_tokens": False}
+            if texts:
+                ids = self.tokenizer(texts, return_attention_mask=False, **options)["input_ids"]
+                found.update(zip(texts, ids, strict=True))
+        return found
 
     def tok_decode(self, tokens: Sequence[int]) -> str:
         return self.tokenizer.decode(tokens, skip_special_tokens=True)  # type: ignore[no-any-return]
@@ -83,17 +117,47 @@ class SubjectLM(TemplateLM):  # type: ignore[misc]
         )
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """Tokens of prompt and answer; after a chat template's opening, apart, as training encodes them."""
+        return self._encode_pairs([(context, continuation)])[0]
+
+    def _encode_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[list[int], list[int]]]:
+        """Tokens of contexts and continuations, every distinct text encoded once.
+
+        Raises: TaskError for an empty continuation
+        """
+        moved = [_spaces_moved(context, continuation) for context, continuation in pairs]
+        texts = [text for context, rest in moved for text in (context, context + rest) if context]
+        ids = self._encode(texts)
+        return [self._split(context, rest, ids) for context, rest in moved]
+
+    def _split(
+        self, context: str, continuation: str, ids: Mapping[str, list[int]]
+    ) -> tuple[list[int], list[int]]:
+        """What is given and what is scored, as lm-eval's TemplateLM splits them."""
         opening, lead = self._turn
-        if not opening or not context.endswith(opening):
-            return super()._encode_pair(context, continuation)  # type: ignore[no-any-return]
-        answer = lead + continuation.lstrip(" ")
-        return self.tok_encode(context), self.tok_encode(answer, add_special_tokens=False)
+        if not context:
+            tokens = self.tok_encode(continuation, add_special_tokens=False)
+            first = [self.prefix_token_id] if tokens[:1] != [self.prefix_token_id] else tokens[:1]
+            given, scored = first, tokens[1:] if tokens[:1] == first else tokens
+        elif opening and context.endswith(opening):
+            answer = lead + continuation.lstrip(" ")
+            given, scored = ids[context], self.tok_encode(answer, add_special_tokens=False)
+        else:
+            given = ids[context]
+            scored = ids[context + continuation][len(given) :]
+            if not scored and continuation:  # a token spans both, e.g. "hello wor" + "ld"
+                scored = self.tok_encode(continuation, add_special_tokens=False)
+                self.facts["spanning_continuations"] += 1
+        if not scored:
+            raise TaskError(f"a choice after the context '...{context[-40:]}' is empty: nothing to score")
+        return given, scored
 
     @cached_property
     def _turn(self) -> tuple[str, str]:
-        """What the template writes to open an answer, and between that and the answer itself."""
-        if self.subject.template is None:
+        """What the template writes to open an answer, and between that and the answer itself.
+
+        Empty unless choices are to be encoded as training encodes answers.
+        """
+        if self.subject.template is None or not self.as_trained:
             return "", ""
         turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "ANSWER"}]
         render = partial(self.tokenizer.apply_chat_template, tokenize=False)
@@ -110,13 +174,16 @@ class SubjectLM(TemplateLM):  # type: ignore[misc]
         return [(score.total, score.greedy) for score in scores]
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
-        return super().loglikelihood(requests, disable_tqdm=True)  # type: ignore[no-any-return]
+        pairs = [request.args for request in requests]
+        encoded = self._encode_pairs(pairs)
+        return self._loglikelihood_tokens([(pair, *ids) for pair, ids in zip(pairs, encoded, strict=True)])
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = True) -> list[float]:
         windows: list[ScoreRequest] = []
         owners: list[int] = []
+        ids = self._encode(request.args[0] for request in requests)
         for index, request in enumerate(requests):
-            tokens = self.tok_encode(request.args[0])
+            tokens = ids[request.args[0]]
             for window in rolling(tokens, prefix=self.prefix_token_id, max_length=self.max_length):
                 windows.append(window)
                 owners.append(index)
@@ -126,60 +193,122 @@ class SubjectLM(TemplateLM):  # type: ignore[misc]
         return totals
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
-        by_options: dict[str, list[int]] = defaultdict(list)
+        asked: dict[str, list[tuple[int, Asked]]] = defaultdict(list)
         for index, request in enumerate(requests):
-            by_options[json.dumps(request.args[1], sort_keys=True, default=str)].append(index)
+            item = self._asked(request)
+            asked[json.dumps(item.options, sort_keys=True, default=str)].append((index, item))
+        ids = self._encode(request.args[0] for request in requests)
+        seeds = self._seeds(requests)
         answers = [""] * len(requests)
-        for indices in by_options.values():
-            prompts = [requests[index].args[0] for index in indices]
-            texts = self._generate(prompts, dict(requests[indices[0]].args[1]))
-            for index, text in zip(indices, texts, strict=True):
-                answers[index] = text
+        for items in asked.values():
+            prompts = [self._fit(ids[requests[index].args[0]], item) for index, item in items]
+            own = [seeds[index] for index, _ in items]
+            new = self._generate(prompts, [item for _, item in items], own)
+            for (index, item), tokens in zip(items, new, strict=True):
+                answers[index] = postprocess_generated_text(
+                    generation=self.tok_decode(tokens), stop=item.stops.stops, think_end_token=None
+                )
         return answers
 
-    def _generate(self, prompts: Sequence[str], options: dict[str, Any]) -> list[str]:
-        """Answers to prompts that share their generation options."""
-        options = normalize_gen_kwargs(options, 256)
+    def _seeds(self, requests: Sequence[Instance]) -> list[int]:
+        """A stream for every answer: by task, document and request, and which repeat of it this is."""
+        asked: Counter[str] = Counter()
+        seeds = []
+        for index, request in enumerate(requests):
+            known = request.doc_id is not None
+            name = f"{request.task_name}/{request.doc_id}/{request.idx}" if known else str(index)
+            seeds.append(draw_seed(seed=self.subject.seed, prompt=name, sample=asked[name]))
+            asked[name] += 1
+        return seeds
+
+    def _asked(self, request: Instance) -> Asked:
+        """A request's options, as lm-eval's `hf` model reads them.
+
+        Raises: TaskError where the answer leaves no room for a prompt
+        """
+        options = dict(normalize_gen_kwargs(dict(request.args[1]), 256))
         eos = self.tokenizer.decode(self.eot_token_id, skip_special_tokens=False)
         until = handle_stop_sequences(options.pop("until", None), eos=eos)
         new_tokens = int(options.pop("max_gen_toks"))
         options.pop("max_length", None)
         if not options["do_sample"]:
-            options = {"do_sample": False}
-        room = self.max_length - new_tokens
-        if room < 1:
+            options = {name: value for name, value in options.items() if name not in SAMPLING}
+        if new_tokens >= self.max_length:
             raise TaskError(
                 f"generating {new_tokens} tokens leaves no room for a prompt in a window of "
-                f"{self.max_length}; lower evaluator.lm_eval.max_new_tokens"
+                f"{self.max_length}; lower evaluator.lm_eval.gen_kwargs.max_gen_toks"
             )
-        ids = [self.tok_encode(prompt) for prompt in prompts]
-        cut = [len(tokens) - room for tokens in ids if len(tokens) > room]
-        self.facts["requests"] += len(ids)
-        self.facts["truncated_contexts"] += len(cut)
-        self.facts["truncated_tokens"] += sum(cut)
+        return Asked(options, self._stops(tuple(until)), new_tokens)
 
-        @torch.inference_mode()
-        def draw(ids_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
-            out = self.model.generate(
-                input_ids=ids_BT,
-                attention_mask=mask_BT,
-                max_new_tokens=new_tokens,
-                stopping_criteria=[StopAt(until, self.tokenizer, ids_BT.shape[1])],
-                pad_token_id=self.pad_id,
-                eos_token_id=self.eot_token_id,
-                **options,
+    def _stops(self, until: tuple[str, ...]) -> StopStrings:
+        known: dict[tuple[str, ...], StopStrings] = self.__dict__.setdefault("_known_stops", {})
+        return known.setdefault(until, StopStrings(until, self.tokenizer))
+
+    def _fit(self, tokens: list[int], asked: Asked) -> list[int]:
+        """A prompt cut on the left to what its answer leaves of the window."""
+        cut = max(0, len(tokens) + asked.new_tokens - self.max_length)
+        self.facts["requests"] += 1
+        self.facts["truncated_contexts"] += cut > 0
+        self.facts["truncated_tokens"] += cut
+        return tokens[cut:]
+
+    def _generate(
+        self, prompts: Sequence[list[int]], asked: Sequence[Asked], seeds: Sequence[int]
+    ) -> list[list[int]]:
+        """New tokens for prompts that share their generation options, but for stops and lengths."""
+        options, (ends, _) = asked[0].options, special_ids(self.model)
+        rule = rule_of(options)
+        if rule is not None and reads_tokens_alone(self.model):
+            jobs = [
+                Job(ids=ids, max_new_tokens=item.new_tokens, seed=seed, ended=item.stops.ended())
+                for ids, item, seed in zip(prompts, asked, seeds, strict=True)
+            ]
+            return decode(self.model, jobs, rule, ends=ends, pad=self.pad_id, batch_size=self.batch_size)
+        return self._search(prompts, asked, seeds)
+
+    def _search(
+        self, prompts: Sequence[list[int]], asked: Sequence[Asked], seeds: Sequence[int]
+    ) -> list[list[int]]:
+        """The same through transformers' generate, for searches and models that read a prompt as a source."""
+        answers: list[list[int]] = [[] for _ in prompts]
+        alike: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for index, item in enumerate(asked):
+            alike[item.new_tokens, id(item.stops)].append(index)
+        for indices in alike.values():
+            item = asked[indices[0]]
+
+            @torch.inference_mode()
+            def draw(
+                ids_BT: torch.Tensor,
+                mask_BT: torch.Tensor,
+                which: Sequence[int],
+                item: Asked = item,
+                own: Sequence[int] = indices,
+            ) -> torch.Tensor:
+                return generate(
+                    self.model,
+                    ids_BT,
+                    mask_BT,
+                    options=item.options,
+                    max_new_tokens=item.new_tokens,
+                    seeds=[seeds[own[place]] for place in which],
+                    stopping=partial(StopAt, item.stops),
+                )
+
+            new = in_batches(
+                [prompts[index] for index in indices],
+                draw,
+                pad_id=self.pad_id,
+                device=self._device,
+                batch_size=self.batch_size,
+                new_tokens=item.new_tokens,
             )
-            return out[:, ids_BT.shape[1] :]  # type: ignore[no-any-return]
+            for index, tokens in zip(indices, new, strict=True):
+                answers[index] = tokens
+        return answers
 
-        new = in_batches(
-            [tokens[-room:] for tokens in ids],
-            draw,
-            pad_id=self.pad_id,
-            device=self._device,
-            batch_size=self.batch_size,
-            new_tokens=new_tokens,
-        )
-        return [
-            postprocess_generated_text(generation=self.tok_decode(tokens), stop=until, think_end_token=None)
-            for tokens in new
-        ]
+
+def _spaces_moved(context: str, continuation: str) -> tuple[str, str]:
+    """Spaces at the context's end belong to what follows, as tokenizers have it."""
+    kept = context.rstrip()
+    return (kept, context[len(kept) :] + continuation) if kept else (context, continuation)

@@ -9,6 +9,7 @@ import logging
 import math
 import random
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,13 @@ import pandas as pd
 from lm_eval.evaluator import evaluate
 
 from harness.axes.evaluator import Evaluation, Metric, Subject
+from harness.evaluation.controls import Controls
 from harness.evaluation.lm import SubjectLM
 
 RESAMPLES = 200
 """Bootstrap resamples for metrics that are no mean over items."""
+LM_EVAL_FOLDER = "lm_eval"
+"""Below an evaluation's artifact: files as lm-eval's command line writes them, for its own viewers."""
 
 
 @contextlib.contextmanager
@@ -38,59 +42,117 @@ def quiet() -> Iterator[None]:
         lm_eval_task.tqdm = bar
 
 
-def run_tasks(
-    loaded: dict[str, Any], subject: Subject, *, limit: int | None, num_fewshot: int | None, batch_tokens: int
-) -> Evaluation:
+@contextlib.contextmanager
+def own_errors() -> Iterator[None]:
+    """lm-eval with our standard errors for single tasks, which it pools over groups by its own formula.
+
+    Its bootstrap starts a pool of processes and knows some aggregates only.
+    """
+    import lm_eval.evaluator_utils as utils
+
+    def error_of(metric: Any, bootstrap_iters: int) -> Any:
+        return functools.partial(standard_error, aggregate=metric)
+
+    theirs = utils.stderr_for_metric
+    utils.stderr_for_metric = error_of
+    try:
+        yield
+    finally:
+        utils.stderr_for_metric = theirs
+
+
+def run_tasks(loaded: dict[str, Any], subject: Subject, controls: Controls) -> Evaluation:
     """Metrics and samples of loaded tasks; a group yields its own metrics too."""
     for task in loaded["tasks"].values():
-        stated = task.get_config("num_fewshot")
-        if num_fewshot is not None and stated != 0:
-            task.set_config(key="num_fewshot", value=num_fewshot)
-        elif stated is None:
-            task.set_config(key="num_fewshot", value=0)
-        task.set_fewshot_seed(seed=1234)
+        _configure(task, controls)
     random.seed(0)
-    lm = SubjectLM(subject, batch_tokens=batch_tokens)
-    result = evaluate(
-        lm=lm,
-        task_dict=loaded,
-        limit=limit,
-        bootstrap_iters=0,  # its errors are the string "N/A" then; ours follow
-        log_samples=True,
-        apply_chat_template=subject.template is not None,
-        fewshot_as_multiturn=subject.template is not None,
-    )
+    as_trained = controls.as_trained and controls.chat_template
+    lm = SubjectLM(subject, batch_tokens=controls.batch_tokens, as_trained=as_trained)
+    with own_errors():
+        result = evaluate(
+            lm=lm,
+            task_dict=loaded,
+            limit=controls.limit,
+            log_samples=True,
+            system_instruction=controls.system_instruction,
+            apply_chat_template=controls.chat_template,
+            fewshot_as_multiturn=controls.fewshot_as_multiturn and controls.chat_template,
+        )
     assert result is not None
     samples: dict[str, list[dict[str, Any]]] = result["samples"]
-    metrics = []
-    for name, values in result["results"].items():
-        better = result["higher_is_better"].get(name, {})
-        task = loaded["tasks"].get(name)
-        rows = samples.get(name, [])
-        for key, value in values.items():
-            metric, _, kind = key.partition(",")
-            if not kind or metric.endswith("_stderr") or not isinstance(value, int | float):
-                continue
-            items = [row[metric] for row in rows if row["filter"] == kind and metric in row]
-            metrics.append(
-                Metric(
-                    task=name,
-                    metric=metric if kind == "none" else f"{metric}.{kind}",
-                    value=float(value),
-                    higher_is_better=bool(better.get(metric, True)),
-                    stderr=standard_error(items, task.aggregation()[metric]) if task else None,
-                    n=len(items) or sum(len(rows) for rows in samples.values()),
-                )
-            )
     frame = pd.DataFrame([row for name, rows in samples.items() for row in _merged(name, rows)])
     facts = {
         "evaluator_version": f"lm-eval {_version()}",
         "task_versions": {name: str(version) for name, version in result["versions"].items()},
         "num_fewshot": dict(result["n-shot"]),
-        "template": subject.template is not None,
+        "template": controls.chat_template,
+        "answers": "as_trained" if as_trained else "lm_eval",
         **lm.facts,
     }
-    return Evaluation(metrics=metrics, samples=frame, facts=facts)
+    if subject.out is not None:
+        write_files(result, controls, lm, subject.out / LM_EVAL_FOLDER)
+    return Evaluation(metrics=list(_metrics(result)), samples=frame, facts=facts)
+
+
+def _configure(task: Any, controls: Controls) -> None:
+    """What lm-eval's simple_evaluate changes of a task."""
+    stated = task.get_config("num_fewshot")
+    if controls.num_fewshot is not None and stated != 0:
+        task.set_config(key="num_fewshot", value=controls.num_fewshot)
+    elif stated is None:
+        task.set_config(key="num_fewshot", value=0)
+    if controls.gen_kwargs and task.get_config("output_type") == "generate_until":
+        task.set_config(key="generation_kwargs", value=dict(controls.gen_kwargs), update=True)
+    task.set_fewshot_seed(seed=controls.fewshot_seed)
+
+
+def _metrics(result: dict[str, Any]) -> Iterator[Metric]:
+    """Every number of lm-eval's result with its error, of tasks and of groups."""
+    samples = result["samples"]
+    for name, values in result["results"].items():
+        better = result["higher_is_better"].get(name, {})
+        counts = values.get("sample_count", {})
+        for key, value in values.items():
+            metric, _, kind = key.partition(",")
+            if not kind or metric.endswith("_stderr") or not isinstance(value, int | float):
+                continue
+            items = [row for row in samples.get(name, []) if row["filter"] == kind and metric in row]
+            error = values.get(f"{metric}_stderr,{kind}")
+            yield Metric(
+                task=name,
+                metric=metric if kind == "none" else f"{metric}.{kind}",
+                value=float(value),
+                higher_is_better=bool(better.get(metric, True)),
+                stderr=float(error) if isinstance(error, int | float) else None,
+                n=int(counts.get(key, len(items))),
+            )
+
+
+def write_files(result: dict[str, Any], controls: Controls, lm: SubjectLM, folder: Path) -> None:
+    """`results_*.json` and `samples_*.jsonl`, written by lm-eval's own tracker."""
+    from lm_eval.loggers import EvaluationTracker
+
+    tracker = EvaluationTracker(output_path=str(folder))
+    tracker.general_config_tracker.log_experiment_args(
+        model_source="harness",
+        model_args="",
+        system_instruction=controls.system_instruction or "",
+        chat_template=lm.tokenizer.chat_template if controls.chat_template else "",
+        fewshot_as_multiturn=controls.fewshot_as_multiturn and controls.chat_template,
+    )
+    samples = result["samples"]
+    shown = {name: value for name, value in result.items() if name != "samples"}
+    shown["config"] = {
+        "model": "harness",
+        "model_args": "",
+        "limit": controls.limit,
+        "gen_kwargs": dict(controls.gen_kwargs),
+        "fewshot_seed": controls.fewshot_seed,
+        "bootstrap_iters": RESAMPLES,
+    }
+    tracker.save_results_aggregated(results=shown, samples=samples)
+    for name in result["configs"]:
+        tracker.save_results_samples(task_name=name, samples=samples[name])
 
 
 def standard_error(items: list[Any], aggregate: Any) -> float | None:

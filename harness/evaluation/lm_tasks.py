@@ -13,7 +13,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import yaml
+
 from harness.errors import DataError, TaskError
+from harness.paths import listed
 
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
@@ -94,6 +97,56 @@ def hub_data(path: Path) -> str | None:
     if named is None:
         return None if template is None else hub_data(path.parent / template[1])
     return None if named[1] in _FILES or Path(named[1]).exists() else named[1]
+
+
+def task_files(name: str, *, include_path: str) -> dict[str, Path]:
+    """Local files that the YAML of a user's own task, group or included template names, by the path it gives.
+
+    Raises: TaskError where there is no such task; DataError where a file is not there
+    """
+    folder = Path(include_path).expanduser()
+    waiting = [find_task(name, include_path=include_path)]
+    found: dict[str, Path] = {}
+    seen: set[Path] = set()
+    while waiting:
+        path = waiting.pop()
+        if path is None or path in seen or not path.is_relative_to(folder):
+            continue  # what ships with the harness or lm-eval names no local file
+        seen.add(path)
+        stated = yaml.load(path.read_bytes(), Loader=_Tolerant) or {}
+        if "include" in stated:
+            included = path.parent / str(stated["include"])
+            found |= listed(str(included), option=f"include in {path}")
+            waiting.append(included)
+        members = stated.get("task")
+        for member in members if isinstance(members, list) else ():
+            named = member if isinstance(member, str) else member.get("task")
+            if isinstance(named, str):
+                waiting.append(find_task(named, include_path=include_path))
+        options = stated.get("dataset_kwargs") or {}
+        for value in (*_texts(options.get("data_files")), *_texts(options.get("data_dir"))):
+            if "://" not in value:
+                found |= listed(value, option=f"data_files in {path}")
+        source = stated.get("dataset_path")
+        if isinstance(source, str) and source not in _FILES and Path(source).exists():
+            found |= listed(source, option=f"dataset_path in {path}")
+    return found
+
+
+class _Tolerant(yaml.SafeLoader):
+    """Reads `!function` and the like as nothing."""
+
+
+_Tolerant.add_multi_constructor("!", lambda loader, suffix, node: None)
+
+
+def _texts(value: Any) -> list[str]:
+    """The strings of a path, a list of paths, or a mapping whose values are those."""
+    if isinstance(value, Mapping):
+        return [text for item in value.values() for text in _texts(item)]
+    if isinstance(value, list):
+        return [text for item in value for text in _texts(item)]
+    return [] if value is None else [str(value)]
 
 
 def is_cached(data_set: str) -> bool:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from harness.data.skills import Item
 
 PROMPT_KEYS = ("prompt", "instruction", "question")
+PROMPT_FILES = (".json", ".jsonl", ".gz")
+"""How names of files of prompts end; what ends otherwise is a skill."""
 ANSWER_KEYS = ("answer", "output", "completion", "response")
 
 
@@ -23,7 +25,7 @@ def read_items(source: str, *, limit: int) -> list[Item]:
     """
     from harness.data.skills import skill_items
 
-    if not source.endswith((".json", ".jsonl", ".gz")):
+    if not source.endswith(PROMPT_FILES):
         return list(skill_items(source, "test", seed=0, n=limit))
     from harness.evaluation.lm_tasks import read_rows
 

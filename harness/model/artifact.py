@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from harness.compose.typed import instance, plain
+from harness.compose.typed import instance
 from harness.errors import DataError, IncompatibleError
 from harness.method import Choice
 from harness.model import register
+from harness.nodes import plain
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

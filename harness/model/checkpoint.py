@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -18,6 +19,7 @@ from harness.method import Choice
 from harness.model.choices import from_plain
 from harness.model.families import NAMES, family
 from harness.model.families.family import Family, Rule
+from harness.model.gguf import gguf_config, is_gguf
 from harness.model.transformer import LanguageModel
 from harness.spec import ModelSpec
 
@@ -53,6 +55,7 @@ def import_checkpoint(
     spec, methods = source.read_config(config)
     choices = {**from_plain(methods), **(replace or {})}
     shards = TensorFiles(path, source)
+    spec = untied(spec, list(source.rules(spec, methods)), shards)
     with torch.device("meta"):
         shapes = {name: p.shape for name, p in LanguageModel(spec, choices).named_parameters()}
     rules = list(source.rules(spec, methods))
@@ -66,7 +69,7 @@ def import_checkpoint(
         for name, tensor in zip(rule.ours, rule.split(shards.read(rule.theirs)), strict=True):
             state[name] = tensor
     kind = dtype if dtype is not None else next(iter(state.values())).dtype
-    model.to(kind)
+    model.to(kind)  # buffers of positions keep their precision
     result = model.load_state_dict(state, strict=False)
     unexpected, missing = result.unexpected_keys, set(result.missing_keys) - {"lm_head.weight"}
     assert not unexpected, unexpected
@@ -76,6 +79,23 @@ def import_checkpoint(
     return model
 
 
+def untied(spec: ModelSpec, rules: list[Rule], shards: TensorFiles) -> ModelSpec:
+    """The shape with a head of its own where a checkpoint that ties it holds another one than its embedding.
+
+    transformers keeps both then, as should whoever reads all of a checkpoint.
+    """
+    head = next((name for name in HEADS if name in shards), None)
+    embedding = next(rule.theirs for rule in rules if rule.ours == ("model.embed_tokens.weight",))
+    if not spec.tie_embeddings or head is None or embedding not in shards:
+        return spec
+    same = shards.shape(head) == shards.shape(embedding)
+    if same and torch.equal(shards.read(head), shards.read(embedding)):
+        return spec
+    return dataclasses.replace(spec, tie_embeddings=False)
+
+
+HEADS = ("lm_head.weight", "embed_out.weight")
+"""Names of output heads."""
 _GENERATION = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 
 
@@ -118,14 +138,18 @@ def export_checkpoint(model: HarnessForCausalLM, out: Path, *, model_type: str |
 def converted(path: Path, *, replace: Mapping[str, Choice], root: Path) -> Path:
     """A directory of our own format with a checkpoint's weights and tokenizer; made once below `root`.
 
-    State: `root/imports/<digest of the checkpoint and the replaced methods>`
+    State: `root/imports/<digest of the checkpoint's content, this code and the replaced methods>`
     """
     from harness.model.choices import plain_node
+    from harness.store.external import directory_hash
+    from harness.store.fingerprint import Fingerprints
 
     files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else []
-    stated = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    cache = root / "cache"
+    content = directory_hash(path, cache=cache / "contents.json")
+    code = Fingerprints(cache / "fingerprints.json").of([__name__]).sha256
     changed = {axis: plain_node(choice) for axis, choice in sorted(replace.items())}
-    digest = hashlib.sha256(json.dumps([str(path.resolve()), stated, changed]).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(json.dumps([content, code, changed]).encode()).hexdigest()[:16]
     out = root / "imports" / digest
     if out.is_dir():
         return out
@@ -146,7 +170,9 @@ _WEIGHT_FILES = ("config.json", "model.safetensors.index.json", "pytorch_model.b
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """config.json of a checkpoint directory."""
+    """config.json of a checkpoint directory, or what it would say of a GGUF."""
+    if is_gguf(path):
+        return gguf_config(path)
     file = Path(path) / "config.json"
     if not file.is_file():
         raise DataError(f"{path} holds no config.json; give the directory of a Hugging Face checkpoint")
@@ -168,9 +194,12 @@ class TensorFiles:
         elif single.is_file():
             names = [single.name]
         else:
+            pickled = ", ".join(sorted(file.name for file in path.glob("*.bin"))[:3])
+            found = f"holds {pickled}, which is pickled and" if pickled else "holds no weights and"
             raise DataError(
-                f"{path} holds neither model.safetensors nor model.safetensors.index.json; "
-                "save the checkpoint with save_pretrained(safe_serialization=True)"
+                f"{path} {found} cannot be read: neither model.safetensors nor its index is there. "
+                "Convert it where you trust its source: AutoModelForCausalLM.from_pretrained(DIR)"
+                ".save_pretrained(NEW_DIR) writes safetensors, then give NEW_DIR"
             )
         self.files: dict[str, Any] = {}
         for name in names:
@@ -207,11 +236,18 @@ def _check(
 ) -> None:
     """Every tensor of ours is made once, every tensor of theirs is used, all shapes fit."""
     known = {rule.theirs for rule in rules}
-    tied = {"lm_head.weight", "embed_out.weight"}
+    tied = set(HEADS)
     faults = [f"missing: {name}" for name in sorted(known - set(shards))]
     for name in sorted(set(shards) - known - tied):
         if not name.endswith(source.ignored or ("\0",)):
             faults.append(f"unknown: {name}")
+    for copy, original in source.copies.items():
+        if (
+            copy in shards
+            and original in shards
+            and not torch.equal(shards.read(copy), shards.read(original))
+        ):
+            faults.append(f"two embeddings: {copy} differs from {original}, and we have one for both")
     made = {name for rule in rules for name in rule.ours}
     faults += [
         f"no weights for: {name}, which the chosen methods need" for name in sorted(set(shapes) - made)

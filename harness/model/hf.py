@@ -9,27 +9,33 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
     Cache,
     DynamicCache,
     GenerationMixin,
     PreTrainedModel,
 )
 from transformers import initialization as init
-from transformers.cache_utils import CacheLayerMixin
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 from transformers.configuration_utils import PreTrainedConfig
-from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.modeling_layers import GenericForSequenceClassification, GradientCheckpointingLayer
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPastAndCrossAttentions,
+    CausalLMOutputWithCrossAttentions,
+)
 
 from harness.axes.attention import CacheKind
 from harness.method import Choice
 from harness.model.choices import from_plain
-from harness.model.transformer import Transformer
+from harness.model.generation import PromptedGeneration
+from harness.model.transformer import Block, Stack, Transformer
+from harness.ops.cache_layer import CacheLayer
 from harness.ops.paged_cache import PagedCache, paged_layers
-from harness.ops.state_cache import StateCache
 from harness.spec import ModelSpec
 
 
@@ -83,24 +89,25 @@ def kv_heads(methods: Mapping[str, Mapping[str, Any]], spec: ModelSpec) -> int:
     return int(choice.method.num_kv_heads(choice.config, spec.num_heads))  # type: ignore[attr-defined]
 
 
-class HarnessForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
-    """The composable transformer with its output head, as any Hugging Face tool expects it."""
+class HarnessBlock(GradientCheckpointingLayer, Block):  # type: ignore[misc]
+    """A block whose activations can be computed again in the backward pass."""
+
+
+class HarnessStack(Stack):
+    """An encoder of such blocks."""
+
+    block_type = HarnessBlock
+
+
+class HarnessPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
+    """What our models share: their config, fresh weights for what a checkpoint lacks, and caches."""
 
     config_class = HarnessConfig
     base_model_prefix = "model"
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
-    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
-    _no_split_modules = ("Block",)
-
-    def __init__(self, config: HarnessConfig, choices: Mapping[str, Choice] | None = None) -> None:
-        super().__init__(config)
-        spec = config.model_spec()
-        self.model = Transformer(spec, from_plain(config.methods) if choices is None else choices)
-        self.lm_head = nn.Linear(spec.dim, spec.vocab_size, bias=False)
-        self.logit_scale = spec.logit_scale
-        self.post_init()
+    _no_split_modules = ("HarnessBlock",)
 
     def _init_weights(self, module: nn.Module) -> None:
         """Hugging Face calls this for what a checkpoint lacks, non-persistent buffers included."""
@@ -111,6 +118,91 @@ class HarnessForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc
         reset = getattr(module, "reset_buffers", None)
         if reset is not None:
             reset()
+
+    def shown(self, name: str, asked: bool | None) -> bool:
+        """Whether an optional output is wanted: as this call says, else as the config does."""
+        return bool(getattr(self.config, name, False)) if asked is None else asked
+
+
+class HarnessModel(Transformer, HarnessPreTrainedModel):  # type: ignore[misc]
+    """The backbone: tokens to hidden states, without a head."""
+
+    block_type = HarnessBlock
+    stack_type = HarnessStack
+
+    def __init__(self, config: HarnessConfig, choices: Mapping[str, Choice] | None = None) -> None:
+        HarnessPreTrainedModel.__init__(self, config)  # type: ignore[call-arg]
+        self.build(config.model_spec(), from_plain(config.methods) if choices is None else choices)
+        self.post_init()  # type: ignore[operator]
+
+    def forward(  # type: ignore[override]
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        **inputs: Any,
+    ) -> BaseModelOutputWithPastAndCrossAttentions | tuple[Any, ...]:
+        """Shapes: input_ids BT or inputs_embeds BTD; attention_mask BS with the cache -> BTD"""
+        if self.recomputes:
+            past_key_values = None
+        elif past_key_values is None and self.shown("use_cache", use_cache):
+            past_key_values = self.new_cache()
+        hidden = Transformer.forward(
+            self,
+            input_ids,
+            attention_mask,
+            position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            output_attentions=self.shown("output_attentions", output_attentions),
+            output_hidden_states=self.shown("output_hidden_states", output_hidden_states),
+            **inputs,
+        )
+        output = BaseModelOutputWithPastAndCrossAttentions(
+            last_hidden_state=hidden.last_hidden_state,
+            past_key_values=hidden.past_key_values,
+            hidden_states=hidden.hidden_states,
+            attentions=hidden.attentions,
+            cross_attentions=hidden.cross_attentions,
+        )
+        config: Any = self.config
+        tuples = return_dict is False or (return_dict is None and not config.return_dict)
+        return output.to_tuple() if tuples else output  # type: ignore[no-any-return]
+
+    def new_cache(self) -> Cache:
+        """An empty cache, of whose layers each is what its attention keeps."""
+        attentions: list[Any] = [layer.self_attn for layer in self.layers]
+        paged = [attention.config.cache is CacheKind.paged for attention in attentions]
+        if all(paged):
+            return Cache(layers=paged_layers(len(paged)))
+        cache = DynamicCache()
+        cache.layers = [attention.new_cache() or DynamicLayer() for attention in attentions]
+        return cache
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.embed_tokens
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        self.embed_tokens = value
+
+
+class HarnessForCausalLM(HarnessPreTrainedModel, PromptedGeneration, GenerationMixin):  # type: ignore[misc]
+    """The composable transformer with its output head, as any Hugging Face tool expects it."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
+
+    def __init__(self, config: HarnessConfig, choices: Mapping[str, Choice] | None = None) -> None:
+        super().__init__(config)
+        spec = config.model_spec()
+        self.model = HarnessModel(config, choices)
+        self.lm_head = nn.Linear(spec.embedding_dim or spec.dim, spec.vocab_size, bias=False)
+        self.post_init()
 
     def forward(
         self,
@@ -127,53 +219,55 @@ class HarnessForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc
         encoder_input_ids: Tensor | None = None,
         encoder_attention_mask: Tensor | None = None,
         encoder_hidden_states: Tensor | None = None,
+        output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         **kwargs: Any,
-    ) -> CausalLMOutputWithPast:
+    ) -> CausalLMOutputWithCrossAttentions | tuple[Any, ...]:
         """Logits of the next token; `labels` are unshifted, as Hugging Face has it.
 
         Shapes: input_ids, labels BT; attention_mask BS with the cache; logits BTV or its last tokens
         """
-        if use_cache and past_key_values is None and not self.model.gradient_checkpointing:
+        if past_key_values is None and not self.model.recomputes and self.shown("use_cache", use_cache):
             past_key_values = self.new_cache()
         hidden = self.model(
             input_ids,
             attention_mask,
             position_ids,
-            document_ids=document_ids,
-            prefix_length=prefix_length,
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
+            use_cache=False,
+            document_ids=document_ids,
+            prefix_length=prefix_length,
             encoder_input_ids=encoder_input_ids,
             encoder_attention_mask=encoder_attention_mask,
             encoder_hidden_states=encoder_hidden_states,
-            output_hidden_states=bool(output_hidden_states),
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        last = hidden.last_hidden_state[:, kept]
-        logits = self.lm_head(last if self.logit_scale == 1 else last * self.logit_scale)
+        logits = self.model.logits(hidden.last_hidden_state[:, kept], self.lm_head)
         loss = None
         if labels is not None:
             loss = self.loss_function(
                 logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs
             )
-        output = CausalLMOutputWithPast(
+        output = CausalLMOutputWithCrossAttentions(
             loss=loss,
             logits=logits,
             past_key_values=hidden.past_key_values,
             hidden_states=hidden.hidden_states,
+            attentions=hidden.attentions,
+            cross_attentions=hidden.cross_attentions,
         )
-        return output.to_tuple() if return_dict is False else output  # type: ignore[no-any-return]
+        tuples = return_dict is False or (return_dict is None and not self.config.return_dict)
+        return output.to_tuple() if tuples else output  # type: ignore[no-any-return]
 
     def new_cache(self) -> Cache:
-        """An empty cache of the kind that the attention keeps: states, blocks, or growing tensors."""
-        layers: list[Any] = [layer.self_attn for layer in self.model.layers]
-        if layers[0].recurrent:
-            return Cache(layers=[StateCache() for _ in layers])
-        if layers[0].config.cache is CacheKind.paged:
-            return Cache(layers=paged_layers(len(layers)))
-        return DynamicCache(config=self.config)
+        """An empty cache of the kind that the attention keeps: states, windows, blocks, growing tensors."""
+        own = getattr(self, "context_cache", None)  # of a context method that replaces the attention
+        return self.model.new_cache() if own is None else own()  # type: ignore[no-any-return]
 
     def _prepare_cache_for_generation(
         self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
@@ -204,57 +298,24 @@ class HarnessForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc
         self.model.spec = dataclasses.replace(self.model.spec, vocab_size=table.num_embeddings)
         return table  # type: ignore[no-any-return]
 
-    @torch.no_grad()
-    def generate(self, inputs: Tensor | None = None, **kwargs: Any) -> Any:
-        """Hugging Face's generate; the prompt is the prefix of a prefix decoder and the source of an encoder.
 
-        Shapes: inputs BT -> prompt and continuation, whatever the architecture
-        """
-        prompt = inputs if inputs is not None else kwargs.pop("input_ids", None)
-        architecture = self.model.architecture
-        if prompt is not None and architecture.uses_prefix() and kwargs.get("prefix_length") is None:
-            mask = kwargs.get("attention_mask")
-            full = prompt.new_full((len(prompt),), prompt.shape[1])
-            kwargs["prefix_length"] = full if mask is None else mask.sum(dim=1)
-        if prompt is not None and architecture.has_encoder() and "encoder_hidden_states" not in kwargs:
-            return self._generate_from_source(prompt, **kwargs)
-        return super().generate(prompt, **kwargs)
-
-    def _generate_from_source(self, prompt: Tensor, **kwargs: Any) -> Any:
-        """Encode the source once, decode from the start token, and answer prompt + continuation."""
-        source = kwargs.pop("encoder_input_ids", None)
-        config = kwargs.get("generation_config") or self.generation_config
-        mask = kwargs.pop("encoder_attention_mask", None)
-        start = prompt
-        if source is None:
-            source, mask = prompt, kwargs.pop("attention_mask", None)
-            start_id = kwargs.pop("decoder_start_token_id", None)
-            start_id = config.decoder_start_token_id if start_id is None else start_id
-            # Trained here, a decoder starts from the source's last token; a T5 states its own start token.
-            start = prompt[:, -1:] if start_id is None else prompt.new_full((len(prompt), 1), start_id)
-        out = super().generate(
-            start,
-            encoder_hidden_states=self.model.encode(source, mask),
-            encoder_attention_mask=mask,
-            **kwargs,
-        )
-        if start is prompt:
-            return out
-        rows = out if isinstance(out, Tensor) else out.sequences
-        repeats = len(rows) // len(prompt)
-        rows = torch.cat((prompt.repeat_interleave(repeats, dim=0), rows[:, 1:]), dim=1)
-        if isinstance(out, Tensor):
-            return rows
-        out.sequences = rows
-        return out
+class HarnessForSequenceClassification(
+    GenericForSequenceClassification,  # type: ignore[misc]
+    HarnessPreTrainedModel,
+):
+    """The backbone with a head that scores each sequence by its last token."""
 
 
 def register() -> None:
-    """Make AutoConfig and AutoModelForCausalLM know `model_type: harness`, and HF caches know our layers."""
-    CacheLayerMixin.register(StateCache)
+    """Make the Auto classes know `model_type: harness`, and HF caches know our layers."""
+    CacheLayerMixin.register(CacheLayer)
     CacheLayerMixin.register(PagedCache)
     AutoConfig.register(HarnessConfig.model_type, HarnessConfig, exist_ok=True)
+    AutoModel.register(HarnessConfig, HarnessModel, exist_ok=True)
     AutoModelForCausalLM.register(HarnessConfig, HarnessForCausalLM, exist_ok=True)
+    AutoModelForSequenceClassification.register(
+        HarnessConfig, HarnessForSequenceClassification, exist_ok=True
+    )
 
 
 register()

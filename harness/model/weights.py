@@ -25,6 +25,8 @@ def initialize(model: nn.Module, spec: ModelSpec, *, seed: int) -> None:
     State: parameter `p` is drawn from the stream hash(seed, p), whatever else the model holds
     """
     for name, module in model.named_modules():
+        if isinstance(module, nn.Conv1d):
+            _initialize_convolution(name, module, seed)
         if not isinstance(module, nn.Linear | nn.Embedding):
             continue
         if (bias := getattr(module, "bias", None)) is not None:
@@ -32,6 +34,15 @@ def initialize(model: nn.Module, spec: ModelSpec, *, seed: int) -> None:
         module.weight.normal_(
             0.0, spec.init_std * gain(name, spec), generator=_generator(name, module.weight.device, seed)
         )
+
+
+def _initialize_convolution(name: str, module: nn.Conv1d, seed: int) -> None:
+    """Weights and biases within one over the root of the inputs of a channel, as torch draws them."""
+    bound = (module.weight.shape[1] * module.weight.shape[2]) ** -0.5
+    generator = _generator(name, module.weight.device, seed)
+    for tensor in (module.weight, module.bias):
+        if tensor is not None:
+            tensor.uniform_(-bound, bound, generator=generator)
 
 
 def gain(name: str, spec: ModelSpec) -> float:

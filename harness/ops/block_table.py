@@ -143,6 +143,23 @@ class BlockTable:
         self.starts = [self.starts[row] for row in rows]
         self.slots = self.slots[rows]
 
+    def join(self, other: BlockTable) -> None:
+        """Take over another table's sequences, whose blocks come after this one's; ends stay aligned."""
+        offset, seen = len(self.owners), max(self.seen, other.seen)
+        device = self.slots.device
+        slots = torch.zeros(len(self.tables) + len(other.tables), seen, dtype=torch.long, device=device)
+        slots[: len(self.tables), seen - self.seen :] = self.slots[:, : self.seen]
+        moved = other.slots[:, : other.seen] + offset * self.block_size
+        slots[len(self.tables) :, seen - other.seen :] = moved
+        self.tables += [[block + offset for block in table] for table in other.tables]
+        self.owners += other.owners
+        self.free += [block + offset for block in other.free]
+        self.starts = [start + seen - self.seen for start in self.starts] + [
+            start + seen - other.seen for start in other.starts
+        ]
+        self.lengths += other.lengths
+        self.slots, self.seen = slots, seen
+
     def crop(self, count: int) -> None:
         """Forget the last `count` tokens of every sequence."""
         self.seen -= count

@@ -39,13 +39,21 @@ def attend(
     keys: Keys | None = None,
     bias: Bias | None = None,
     query_bias: QueryBias | None = None,
+    cap: float | None = None,
     key: Hashable = None,
 ) -> Tensor:
     """Softmax attention under a view; `key` names the variant, so that its masks are made once a forward.
 
+    Scores are bounded by `cap` (tanh) before anything is added to them.
+
     Raises: IncompatibleError where an explicitly chosen kernel cannot run
     """
     assert bias is None or query_bias is None
+    if cap is not None and kernel in ("flex", "flash"):
+        raise IncompatibleError(
+            f"attention.kernel={kernel} cannot bound scores, as model.attention_cap={cap:g} asks; use "
+            "attention.kernel=auto"
+        )
     if kernel == "flex":
         if query_bias is not None:
             raise IncompatibleError(
@@ -55,7 +63,7 @@ def attend(
 
         return flex(q_BNTH, k_BKSH, v_BKSH, view=view, scale=scale, mask=mask, bias=bias, key=key)
     num_queries, num_keys = q_BNTH.shape[2], k_BKSH.shape[2]
-    call = _Call(scale=scale, kernel=kernel, gqa=q_BNTH.shape[1] != k_BKSH.shape[1])
+    call = _Call(scale=scale, kernel=kernel, cap=cap, groups=q_BNTH.shape[1] // k_BKSH.shape[1])
     if mask is None and bias is None and query_bias is None and view.is_plain:
         if view.is_full or (view.is_causal and num_queries == 1):
             return call(q_BNTH, k_BKSH, v_BKSH, None)
@@ -135,14 +143,16 @@ def _mask_or_bias(
 
 
 class _Call:
-    """One scaled_dot_product_attention with a chosen backend."""
+    """One scaled_dot_product_attention with a chosen backend, or its formula where scores are bounded."""
 
-    def __init__(self, *, scale: float, kernel: str, gqa: bool) -> None:
-        self.scale, self.kernel, self.gqa = scale, kernel, gqa
+    def __init__(self, *, scale: float, kernel: str, cap: float | None, groups: int) -> None:
+        self.scale, self.kernel, self.cap, self.groups = scale, kernel, cap, groups
 
     def __call__(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, is_causal: bool = False
     ) -> Tensor:
+        if self.cap is not None:
+            return self._bounded(q, k, v, mask, is_causal=is_causal)
         backend: AbstractContextManager[None] = nullcontext()
         if self.kernel != "auto":
             chosen = SDPBackend.MATH if self.kernel == "math" else SDPBackend.FLASH_ATTENTION
@@ -150,7 +160,7 @@ class _Call:
         try:
             with backend:
                 return F.scaled_dot_product_attention(
-                    q, k, v, attn_mask=mask, is_causal=is_causal, scale=self.scale, enable_gqa=self.gqa
+                    q, k, v, attn_mask=mask, is_causal=is_causal, scale=self.scale, enable_gqa=self.groups > 1
                 )
         except RuntimeError as error:
             if "No available kernel" not in str(error):
@@ -161,3 +171,17 @@ class _Call:
                 f"head sizes {q.shape[-1]} and {v.shape[-1]}"
                 f"{', a learned score bias' if bias else ''}; use attention.kernel=auto"
             ) from error
+
+    def _bounded(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, is_causal: bool) -> Tensor:
+        """softmax(cap tanh(q k scale / cap) + mask) v; the softmax in single precision at least."""
+        assert self.cap is not None
+        k, v = (x.repeat_interleave(self.groups, dim=1) for x in (k, v))
+        scores = self.cap * torch.tanh(q @ k.transpose(-1, -2) * self.scale / self.cap)
+        if is_causal:
+            mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
+        if mask is not None and mask.dtype == torch.bool:
+            scores = scores.masked_fill(~mask, float("-inf"))
+        elif mask is not None:
+            scores = scores + mask
+        wide = torch.promote_types(scores.dtype, torch.float32)
+        return scores.to(wide).softmax(dim=-1).to(v.dtype) @ v

@@ -1,6 +1,10 @@
-"""Linear attention with decay: sum over keys of decay^(q-k) (q . k) v, in three equal forms.
+"""Linear attention with decay: sum over keys of decay(q, k) (q . k) v, in equal forms.
 
-Shapes: q_BNTH, k_BNSH, v_BNSE (E value width), log_decay N (0 = none); state_BNHE
+A log decay L_t <= 0 multiplies, before token t, all that was summed so far: decay(q, k) is the exponential of
+L_(k+1) + ... + L_q. Sums are formed and given in single precision at least, whatever the inputs are.
+
+Shapes: q_BNTH, k_BNTH, v_BNTE (E value width), log_decay BNT, broadcastable, or None; state_BNHE;
+document_BT, equal and adjacent within a document, across which nothing is read
 """
 
 from __future__ import annotations
@@ -8,40 +12,112 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+CHUNK = 128
+"""Tokens of a chunk where a head decays as a whole."""
+GATED_CHUNK = 16
+"""Tokens of a chunk where each component of a key decays on its own: all their pairs are written out."""
+
+
+def wide(*tensors: Tensor) -> list[Tensor]:
+    """The tensors in single precision at least, so that a sum over thousands of tokens keeps its digits."""
+    return [x if x.dtype in (torch.float32, torch.float64) else x.float() for x in tensors]
+
 
 def parallel_linear(
-    q: Tensor, k: Tensor, v: Tensor, *, log_decay: Tensor, distance: Tensor, allowed: Tensor
+    q: Tensor, k: Tensor, v: Tensor, *, log_decay: Tensor | None, allowed: Tensor | None = None
 ) -> Tensor:
-    """All pairs at once, under any mask; quadratic in time.
+    """All pairs at once, under any mask (None reads everything); quadratic in time, decaying both ways.
 
-    Shapes: distance, allowed broadcast to BNTS -> BNTE
+    Shapes: q BNTH, k BNSH with S >= T, queries standing last; log_decay BNS; allowed to BNTS -> BNTE
     """
-    weight = torch.exp(log_decay.to(q.dtype)[:, None, None] * distance.to(q.dtype).clamp_min(0))
-    scores = (q @ k.transpose(-1, -2)) * weight.masked_fill(~allowed, 0.0)
-    return scores @ v
+    with torch.autocast(q.device.type, enabled=False):
+        q, k, v = wide(q, k, v)
+        scores = q @ k.transpose(-1, -2)
+        if log_decay is not None:
+            total = log_decay.to(q.dtype).cumsum(-1)
+            total_q = total[..., total.shape[-1] - q.shape[2] :]
+            scores = scores * torch.exp(-(total_q[..., :, None] - total[..., None, :]).abs())
+        if allowed is not None:
+            scores = scores.masked_fill(~allowed, 0.0)
+        return scores @ v
 
 
 def chunked_linear(
-    q: Tensor, k: Tensor, v: Tensor, *, log_decay: Tensor, state: Tensor | None = None, chunk: int = 128
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    log_decay: Tensor | None,
+    state: Tensor | None = None,
+    document_BT: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Causal, chunk by chunk: pairs within a chunk, a state across chunks; linear in time.
 
-    Paper: Sun et al. 2023, arXiv:2307.08621, section 2.1 (chunkwise recurrent)
+    `log_decay` may also be of each component of the key, BNTH. Every exponential is of a sum that is not
+    positive, so that no decay overflows, however strong.
+
+    Paper: Sun et al. 2023, arXiv:2307.08621, section 2.1; Dao and Gu 2024, arXiv:2405.21060, section 6;
+    Yang et al. 2023, arXiv:2312.06635, section 4 (components)
     Shapes: -> BNTE, the state after the last token BNHE
     """
-    length = q.shape[2]
-    decay = log_decay.to(q.dtype)[:, None]
-    if state is None:
-        state = q.new_zeros(*q.shape[:2], q.shape[-1], v.shape[-1])
-    outputs = []
-    for start in range(0, length, chunk):
-        q_c, k_c, v_c = (x[:, :, start : start + chunk] for x in (q, k, v))
-        size = q_c.shape[2]
-        step = torch.arange(size, device=q.device)
-        distance = step[:, None] - step[None, :]
-        inner = parallel_linear(q_c, k_c, v_c, log_decay=log_decay, distance=distance, allowed=distance >= 0)
-        carried = torch.exp(decay * (step + 1).to(q.dtype))[..., None]
-        outputs.append(inner + (q_c * carried) @ state)
-        kept = torch.exp(decay * (size - 1 - step).to(q.dtype))[..., None]
-        state = state * torch.exp(decay * size)[..., None] + (k_c * kept).transpose(-1, -2) @ v_c
-    return torch.cat(outputs, dim=2), state
+    chunk = GATED_CHUNK if log_decay is not None and log_decay.dim() == 4 else CHUNK
+    with torch.autocast(q.device.type, enabled=False):
+        q, k, v = wide(q, k, v)
+        if state is None:
+            state = q.new_zeros(*q.shape[:2], q.shape[-1], v.shape[-1])
+        outputs, before = [], None
+        # Cut once, so that gradients add up chunk by chunk.
+        for index, (q_c, k_c, v_c) in enumerate(
+            zip(*(x.split(chunk, dim=2) for x in (q, k, v)), strict=True)
+        ):
+            at = slice(index * chunk, (index + 1) * chunk)
+            carried = state
+            if log_decay is None:
+                scores = (q_c @ k_c.transpose(-1, -2)).tril()
+            else:
+                scores, lead = _decayed(
+                    q_c, k_c, log_decay if log_decay.shape[2] == 1 else log_decay[:, :, at]
+                )
+                q_c, k_c = q_c * lead.exp(), k_c * (lead[:, :, -1:] - lead).exp()
+                carried = state * lead[:, :, -1, :, None].exp()
+            if document_BT is not None:
+                edges = _Edges(document_BT[:, at], before)
+                before = edges.last_B
+                scores = scores.masked_fill(~edges.same_B1TT, 0.0)
+                q_c = q_c.masked_fill(~edges.goes_on_B1T1, 0.0)
+                k_c = k_c.masked_fill(~edges.reaches_B1T1, 0.0)
+                carried = carried.masked_fill(~edges.whole_B111, 0.0)
+            outputs.append(scores @ v_c + q_c @ state)
+            state = carried + k_c.transpose(-1, -2) @ v_c
+        return torch.cat(outputs, dim=2), state
+
+
+def _decayed(q: Tensor, k: Tensor, log_decay: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores of a chunk's pairs, and the log decay from its beginning through each token.
+
+    Shapes: -> BNTT, BNTH or BNT1
+    """
+    steps = log_decay.to(q.dtype)
+    if steps.shape[2] == 1 and q.shape[2] > 1:
+        steps = steps.expand(*steps.shape[:2], q.shape[2], *steps.shape[3:])
+    total = steps.cumsum(2)
+    # Above the diagonal the difference is positive and may overflow.
+    pairs = (total[:, :, :, None] - total[:, :, None]).clamp_max(0).exp()
+    if total.dim() == 3:
+        return (q @ k.transpose(-1, -2) * pairs).tril(), total[..., None]
+    return torch.einsum("bnih,bnjh,bnijh->bnij", q, k, pairs).tril(), total
+
+
+class _Edges:
+    """Where documents end within one chunk, and before it."""
+
+    def __init__(self, document_BT: Tensor, before_B: Tensor | None) -> None:
+        self.last_B = document_BT[:, -1]
+        first_B1 = (document_BT[:, :1] if before_B is None else before_B[:, None]).expand(-1, 1)
+        self.same_B1TT = (document_BT[:, :, None] == document_BT[:, None])[:, None]
+        goes_on_BT = document_BT == first_B1
+        self.goes_on_B1T1 = goes_on_BT[:, None, :, None]
+        """Tokens of the document that the state is of."""
+        self.reaches_B1T1 = (document_BT == self.last_B[:, None])[:, None, :, None]
+        """Tokens of the document that the chunk ends in."""
+        self.whole_B111 = goes_on_BT[:, -1, None, None, None]

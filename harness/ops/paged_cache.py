@@ -24,6 +24,7 @@ class PagedCache:
 
     is_compileable = False
     is_sliding = False
+    is_croppable = True
 
     def __init__(self, block_size: int = 16, *, table: BlockTable | None = None) -> None:
         self.leads = table is None
@@ -78,6 +79,20 @@ class PagedCache:
         if self.leads:
             self.table.crop(abs(tokens_to_remove))
 
+    def join(self, other: PagedCache) -> None:
+        """Take over the sequences of another cache; the first layer's table goes first in all of them."""
+        assert self.keys is not None
+        assert self.values is not None
+        assert other.keys is not None
+        assert other.values is not None
+        # The table of the first layer has been joined before; the others' pools still have the old size.
+        held = len(self.table.owners) - (0 if self.leads else len(other.table.owners))
+        end, added = held * self.table.block_size, len(other.table.owners) * other.table.block_size
+        self.keys = torch.cat((_cut(self.keys, end), _cut(other.keys, added)), dim=1)
+        self.values = torch.cat((_cut(self.values, end), _cut(other.values, added)), dim=1)
+        if self.leads:
+            self.table.join(other.table)
+
     def reset(self) -> None:
         if self.leads:
             self.table.clear()
@@ -103,6 +118,12 @@ def _stored(pool: Tensor | None, x_BKTH: Tensor, step: Step, num_blocks: int, bl
     for source, target in step.copies:
         blocks[:, target] = blocks[:, source]
     return pool.index_copy_(1, step.write, new_KTH if step.source is None else new_KTH[:, step.source])
+
+
+def _cut(pool: Tensor, slots: int) -> Tensor:
+    """Exactly so many slots of a pool, zeros where it has fewer."""
+    missing = slots - pool.shape[1]
+    return torch.nn.functional.pad(pool, (0, 0, 0, missing)) if missing > 0 else pool[:, :slots]
 
 
 def _read(pool: Tensor, slots: Tensor, batch: int) -> Tensor:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from omegaconf import DictConfig, OmegaConf
 
 from harness.compose import Cell, load
+from harness.compose.settle import typed_keys
 from harness.errors import HarnessError
 from harness.plan.grammar import Assignment, parse
 from harness.registry import registry
@@ -31,11 +32,16 @@ class Assembler:
 
     An override of an axis replaces that axis's node, composed once for every method; a value is set where
     Hydra would set it. Whatever may change several nodes at once (presets, scales, `+`, `~`) is composed by
-    Hydra with the base, once for every combination.
+    Hydra with the base, once for every combination. An option of the base that belongs to a replaced node is
+    set after it: the method that it is meant for may be that of the cell alone.
     """
 
-    def __init__(self, base: Sequence[str], *, load: Load = load) -> None:
+    def __init__(
+        self, base: Sequence[str], *, typed: Collection[str] | None = None, load: Load = load
+    ) -> None:
+        """`typed` names the options that the user stated, which no scale bounds; None: all overrides."""
         self.base = tuple(base)
+        self.typed = typed
         self._load = load
         self._parsed: dict[str, Assignment] = {}
         self._composed: dict[tuple[str, ...], Composed] = {}
@@ -48,7 +54,7 @@ class Assembler:
         """
         wanted: dict[tuple[str, ...], dict[str, list[Assignment]]] = {}
         for overrides in cells:
-            _, axes, root = self._split(overrides)
+            _, axes, _, root = self._split(overrides)
             for item in axes:
                 known = wanted.setdefault(root, {}).setdefault(item.key, [])
                 if item not in known and not self._is_chosen(root, item):
@@ -70,31 +76,54 @@ class Assembler:
     def cell(self, overrides: Sequence[str]) -> Cell:
         """The cell of the base and `overrides`; an override of the same key replaces the base's.
 
+        What a method refuses is kept in `Cell.faults`.
         Raises: ConfigError, PluginError
         """
-        added, axes, root = self._split(overrides)
-        keys = {item.key for item in added}
-        kept = [item for item in (self._parse(text) for text in self.base) if item.key not in keys]
-        everything = tuple(text for item in (*kept, *added) for text in item.overrides())
+        added, axes, late, root = self._split(overrides)
+        everything = self.overrides(overrides)
         composed = self._compose(root)
         raw = copy.deepcopy(composed.raw)
         for item in axes:
             if not self._is_chosen(root, item):
                 _put(raw, _where(item), copy.deepcopy(self._node(root, item)))
-        for item in added:
-            if _is_value(item) and not _set_value(raw, item):
+        for item in (*late, *added):
+            if item in axes or (item not in late and not _is_value(item)):
+                continue
+            if not (_is_value(item) and _set_value(raw, item)):
                 node, choices = self._load(everything)
-                return Cell(node, overrides=everything, experiment=choices.get("experiment") or "")
-        return Cell(_resolved(raw), overrides=everything, experiment=composed.choices.get("experiment") or "")
+                return self._made(node, everything, choices.get("experiment"))
+        return self._made(_resolved(raw), everything, composed.choices.get("experiment"))
 
-    def _split(self, overrides: Sequence[str]) -> tuple[list[Assignment], list[Assignment], tuple[str, ...]]:
-        """All overrides, those that choose on an axis, and what Hydra composes below them."""
+    def overrides(self, overrides: Sequence[str]) -> tuple[str, ...]:
+        """All overrides of a cell: those of the base that it does not replace, and its own.
+
+        An option is left out where the cell's own choice leaves out what it is for.
+        """
         added = [self._parse(text) for text in overrides]
         keys = {item.key for item in added}
         kept = [item for item in (self._parse(text) for text in self.base) if item.key not in keys]
-        axes = [item for item in added if _is_axis(item)]
+        return tuple(
+            text for item in (*kept, *added) if not _is_idle(item, added) for text in item.overrides()
+        )
+
+    def _made(self, node: Any, overrides: tuple[str, ...], experiment: str | None) -> Cell:
+        typed = typed_keys(overrides) if self.typed is None else self.typed
+        return Cell(node, overrides=overrides, experiment=experiment or "", typed=typed, keep_faults=True)
+
+    def _split(
+        self, overrides: Sequence[str]
+    ) -> tuple[list[Assignment], list[Assignment], list[Assignment], tuple[str, ...]]:
+        """All overrides, those that choose on an axis, options of the base for what these choose, and what
+        Hydra composes below them."""
+        added = [self._parse(text) for text in overrides]
+        keys = {item.key for item in added}
+        kept = [item for item in (self._parse(text) for text in self.base) if item.key not in keys]
+        axes = [item for item in added if is_axis(item.key)]
+        late = [item for item in kept if belongs_to(item.key, {_where(axis) for axis in axes})]
         wide = [item for item in added if item not in axes and not _is_value(item)]
-        return added, axes, tuple(text for item in (*kept, *wide) for text in item.overrides())
+        below = (item for item in (*kept, *wide) if item not in late)
+        used = [item for item in late if not _is_idle(item, added)]
+        return added, axes, used, tuple(text for item in below for text in item.overrides())
 
     def _is_chosen(self, root: tuple[str, ...], item: Assignment) -> bool:
         """Whether a composition chooses this already."""
@@ -141,8 +170,32 @@ def _where(item: Assignment) -> str:
     return item.key.partition("@")[2] or item.key
 
 
-def _is_axis(item: Assignment) -> bool:
-    return item.key.partition("@")[0] in registry().axes
+def is_axis(key: str) -> bool:
+    """Whether a key chooses on an axis: `peft`, `optimizer@align.optimizer`."""
+    return key.partition("@")[0] in registry().axes
+
+
+def belongs_to(key: str, nodes: Collection[str]) -> bool:
+    """Whether a key is an option within one of these nodes."""
+    return any(key.lstrip("+~").startswith(f"{node}.") for node in nodes)
+
+
+def _is_idle(option: Assignment, added: Sequence[Assignment]) -> bool:
+    """Whether a cell's own overrides leave out what an option is for: its axis, or its method of a list."""
+    for item in added:
+        if not is_axis(item.key) or not belongs_to(option.key, {_where(item)}):
+            continue
+        axis = registry().axes[item.key.partition("@")[0]]
+        if axis.many:
+            return option.key.removeprefix(f"{_where(item)}.").partition(".")[0] not in _names(item)
+        return axis.optional and _names(item) == ["none"]
+    return False
+
+
+def _names(item: Assignment) -> list[str]:
+    """The methods that an axis's override names."""
+    value = item.value()
+    return [str(name) for name in value] if isinstance(value, list) else [str(value)]
 
 
 def _is_value(item: Assignment) -> bool:

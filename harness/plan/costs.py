@@ -15,6 +15,7 @@ from harness.axes.alignment import Needs
 from harness.compose import Cell
 from harness.errors import ConfigError, IncompatibleError
 from harness.method import Choice
+from harness.model.pattern import every_choice
 from harness.plan.estimate import ALL, Cost, Scored, Size, training_cost
 from harness.plan.graph import Node
 from harness.plan.plan import Plan
@@ -34,6 +35,8 @@ HALF = 0.5
 """Share of a window's positions that are its source, at most: sources and targets are both whole windows."""
 MARGIN = 1.2
 """Of a bound, for what its formula leaves out."""
+WINDOWS = ("pretrain", "extend")
+"""Stages that train on whole windows of text, which are full."""
 ANSWERS_ONLY = ("align", "reward")
 """Stages whose losses read the logits of labelled positions only; others read those of all positions."""
 
@@ -159,17 +162,17 @@ class Costs:
         built, spec = self._built(node.cell), node.cell.spec()
         assert built is not None
         assert spec is not None
-        length = node.config.sequence_length
+        length = longest_sequence(node)
         shape = [node.cell.choice(axis) for axis in MODEL_AXES]
         name = f"{spec} {shape} {length} {node.config.batch_size} {node.device}"
         if name not in self._probed:
             flops = Size.of(spec, counted=built[1]).flops_per_token(length)
-            self._probed[name] = probe_speed(node, flops_per_token=flops)
+            self._probed[name] = probe_speed(node, sequence_length=length, flops_per_token=flops)
         return self._probed[name]
 
     def _training(self, node: Node) -> Cost | None:
         """Of a stage that trains a model whose size is known."""
-        settings, spec = node.config, node.cell.spec()
+        spec = node.cell.spec()
         if not _trains(node) or spec is None:
             return None
         built = self._built(node.cell)
@@ -181,7 +184,7 @@ class Costs:
         full = _sequences_at_once(node)
         fill, width = self._learned(self._known.fill, node), self._learned(self._known.width, node)
         tokens = self._tokens(
-            node, size.flops_per_token(settings.sequence_length, adapters=adapters), fill or full
+            node, size.flops_per_token(longest_sequence(node), adapters=adapters), fill or full
         )
         if tokens is None:
             return None
@@ -200,7 +203,7 @@ class Costs:
             mixed=_method(node, "precision") not in ("", "fp32"),
             flash=not _keeps_scores(node),
         )
-        windows = node.stage.partition("@")[0] == "pretrain" and not _splits_windows(node)
+        windows = node.stage.partition("@")[0] in WINDOWS and not _splits_windows(node)
         at_most = None in (fill, width, source, answers) and not windows
         if (_keeps_scores(node) or source is None) and cost.memory is not None:
             return replace(cost, memory=MARGIN * cost.memory, at_most=True)
@@ -212,7 +215,7 @@ class Costs:
         unit, amount = settings.budget.unit.name, settings.budget.amount
         return {
             "tokens": amount,
-            "steps": amount * settings.batch_size * settings.sequence_length * fill,
+            "steps": amount * settings.batch_size * longest_sequence(node) * fill,
             "flops": amount / flops_per_token,
             "bytes": amount / self._bytes_per_position(node, fill),
         }.get(unit)
@@ -312,13 +315,14 @@ def _training_cost(
     settings, choice = node.config, node.choices.get("peft")
     peft: Any = choice.build() if adapters is not None and isinstance(choice, Choice) else None
     micro = settings.micro_batch_size or settings.batch_size
-    real, virtual = settings.sequence_length * width, 0 if peft is None else peft.virtual_tokens()
+    length = longest_sequence(node)
+    real, virtual = length * width, 0 if peft is None else peft.virtual_tokens()
     # Tuning hands an encoder the whole of every sequence, padded where the answer begins.
     sources = real * source if _splits_windows(node) else real if size.num_encoder_layers else 0.0
     return training_cost(
         size,
         tokens=tokens,
-        sequence_length=settings.sequence_length,
+        sequence_length=length,
         padded_tokens=micro * (real * (1 - source) + virtual),
         source_tokens=micro * sources,
         accumulates=micro < settings.batch_size,
@@ -347,8 +351,27 @@ def bytes_per_token(vocab_size: int) -> float:
 
 
 def _trains(node: Node) -> bool:
-    """Whether a stage runs the training loop; that of a quantizer may, and reads an optimizer then."""
-    return isinstance(node.choices.get("optimizer"), Choice)
+    """Whether a stage runs the training loop; that of a quantizer may, and reads an optimizer then.
+
+    One that extends a context trains where its option `train` says so or, null, its method is meant to.
+    """
+    if not isinstance(node.choices.get("optimizer"), Choice):
+        return False
+    context: Any = node.choices.get("context")
+    asked = getattr(node.config, "train", None)
+    return context is None or bool(context.method.trains if asked is None else asked)
+
+
+def longest_sequence(node: Node) -> int:
+    """Tokens of the longest sequence a stage trains on: as it states, else the length it extends to."""
+    stated: int | None = node.config.sequence_length
+    if stated is not None:
+        return stated
+    context, spec = node.choices.get("context"), node.cell.spec()
+    assert isinstance(context, Choice)
+    assert spec is not None
+    extends: Any = context.method
+    return int(extends.extended(context.config, spec.max_length))
 
 
 def _method(node: Node, axis: str) -> str:
@@ -379,10 +402,11 @@ def _state_bytes(node: Node, model: Any, adapters: int | None) -> float | None:
 
 def _keeps_scores(node: Node) -> bool:
     """Whether its attention or its positions keep something for each pair of tokens."""
-    chosen = (node.choices.get(axis) or node.cell.choice(axis) for axis in ("attention", "position"))
-    return any(
-        getattr(choice.method, "keeps_scores", False) for choice in chosen if isinstance(choice, Choice)
-    )
+    spec = node.cell.spec()
+    shape = {axis: node.choices.get(axis) or node.cell.choice(axis) for axis in MODEL_AXES}
+    chosen = {axis: choice for axis, choice in shape.items() if isinstance(choice, Choice)}
+    of_layers = [] if spec is None else every_choice(spec, chosen)
+    return any(getattr(choice.method, "keeps_scores", False) for choice in (*chosen.values(), *of_layers))
 
 
 def _sequences_at_once(node: Node) -> float:
@@ -392,7 +416,7 @@ def _sequences_at_once(node: Node) -> float:
         method: Any = choice.method
         if method.needs is Needs.preferences:
             return float(len(method.parts))
-        return float(1 + node.config.max_new_tokens / node.config.sequence_length)
+        return float(1 + node.config.max_new_tokens / longest_sequence(node))
     return 2.0 if node.kind == "reward" or _splits_windows(node) else 1.0
 
 

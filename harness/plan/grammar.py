@@ -35,8 +35,13 @@ class Assignment:
     def value(self) -> Any:
         """The only value, as Python has it."""
         (text,) = self.values
-        value = _parser().parse_override(f"key={text}").value()
-        return str(value.text) if isinstance(value, QuotedString) else value
+        return python_value(text)
+
+
+def python_value(text: str) -> Any:
+    """A right-hand side as Python has it."""
+    value = _parser().parse_override(f"key={text}").value()
+    return str(value.text) if isinstance(value, QuotedString) else value
 
 
 @functools.cache

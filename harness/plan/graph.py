@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.axes import MODEL_AXES
+from harness.compose import schema
 from harness.compose.schema import stage_axes
 from harness.errors import ConfigError
-from harness.method import Choice
+from harness.method import MODEL, Choice
+from harness.model.gguf import dequantized, is_gguf
+from harness.model.pattern import every_choice
+from harness.plan.files import CACHE, Files, flat, owner
 from harness.registry import registry
 from harness.store import Artifact, Store
-from harness.store.external import external
-from harness.store.fingerprint import Fingerprints, versions
+from harness.store.external import PATH, external
+from harness.store.fingerprint import Fingerprint, Fingerprints, python_version, versions
 from harness.store.keys import stage_key
 
 if TYPE_CHECKING:
@@ -53,6 +57,11 @@ class Node:
     """Whether nothing else may run beside it, as for a measured speed."""
 
     @property
+    def threads(self) -> int:
+        """Processor threads it computes with on a CPU, as its own options say."""
+        return int(getattr(self.config, "threads", None) or 1)
+
+    @property
     def title(self) -> str:
         """For people: `evaluate lm_eval.recall`."""
         return f"{self.stage} {self.part}".strip()
@@ -71,6 +80,7 @@ class Graph:
 
     def __post_init__(self) -> None:
         self._fingerprints = Fingerprints(self.store.root / "cache" / "fingerprints.json")
+        self._files = Files(self.store.root / CACHE)
         self._models: dict[str, str] = {}
         self._resolving: list[str] = []
 
@@ -147,10 +157,10 @@ class Graph:
         found: dict[str, str] = {}
         current = Fingerprints(self._fingerprints.cache_file)  # a plan from elsewhere remembers its own
         for node in nodes:
-            source = current.of(_modules(node.maker, node.choices))
+            source = current.of(_modules(node.maker, node.choices) | _layer_modules(node.cell, node.choices))
             if source.sha256 != node.material["fingerprint"]:
                 found.setdefault("code", node.title)
-            planned, here = node.material["numerics"]["versions"], versions(source.libraries)
+            planned, here = node.material["numerics"]["versions"], _versions(source)
             for name in sorted({*planned, *here}):
                 if planned.get(name) != here.get(name):
                     found.setdefault(name, node.title)
@@ -159,29 +169,40 @@ class Graph:
     def save_caches(self) -> None:
         """Remember what was hashed."""
         self._fingerprints.save()
+        self._files.save()
 
     @property
     def _directories(self) -> Path:
-        return self.store.root / "cache" / "directories.json"
+        return self.store.root / CACHE
 
     def _outside(self, cell: Cell) -> dict[str, str]:
         """Inputs that no stage makes: a pretrained model, which brings its own tokenizer."""
         path = cell.model_path()
         if path is None:
             return {}
+        if cell.model_fetch() and not Path(path).exists():
+            raise ConfigError(f"model.path={path} is not there; `{cell.model_fetch()}` brings it")
         if cell.imports_model():
             from harness.model.checkpoint import converted
 
             shape = {axis: cell.choice(axis) for axis in MODEL_AXES}
             replace = {axis: choice for axis, choice in shape.items() if choice is not None}
-            path = str(converted(Path(path), replace=replace, root=self.store.root))
+            path = str(converted(Path(self._unpacked(path)), replace=replace, root=self.store.root))
         key = self._external(path)
         return {"model": key, "tokenizer": key}
 
     def _external(self, reference: str) -> str:
+        reference = self._unpacked(reference)
         artifact = external(reference, cache=self._directories)
         self.externals[artifact.key] = reference
         return artifact.key
+
+    def _unpacked(self, reference: str) -> str:
+        """A reference, in place of one to a GGUF that to the directory it is dequantized into, once."""
+        if not is_gguf(reference):
+            return reference
+        file = Path(reference.removeprefix(PATH)).expanduser().absolute()
+        return str(dequantized(file, root=self.store.root))
 
     def _node(self, cell: Cell, stage: str, part: str, latest: Mapping[str, str]) -> Node:
         kind = registry().stage(stage)
@@ -194,8 +215,8 @@ class Graph:
                 f"stages: {stage} needs {' and '.join(missing)}, which no earlier stage of "
                 f"[{', '.join(cell.stages)}] makes"
             )
-        inputs |= self._references(cell, choices)
-        source = self._fingerprints.of(_modules(kind, choices))
+        inputs |= self._references(cell, stage, config, choices)
+        source = self._fingerprints.of(_modules(kind, choices) | _layer_modules(cell, choices))
         device = device_of(cell)
         surroundings = kind.surroundings(part, choices)
         seed = seed_of(cell, stage)
@@ -208,8 +229,9 @@ class Graph:
             nodes=nodes,
             config=config,
             inputs=inputs,
+            files=self._files.of(stage, config, choices),
             seed=seed if kind.seeded else None,
-            numerics={"device": device, "versions": versions(source.libraries), **surroundings},
+            numerics={"device": device, "versions": _versions(source), **surroundings},
             fingerprint=source.sha256,
         )
         return Node(
@@ -229,17 +251,16 @@ class Graph:
             alone=bool(surroundings),
         )
 
-    def _references(self, cell: Cell, choices: Choices) -> dict[str, str]:
+    def _references(self, cell: Cell, stage: str, config: Any, choices: Choices) -> dict[str, str]:
         """Inputs named by options that refer to models."""
-        found = {}
-        for choice in _flat(choices):
-            for option in fields(choice.config):
-                value = getattr(choice.config, option.name)
-                if not option.metadata.get("model_ref") or not value:
-                    continue
-                owner = f"{choice.axis}.{choice.method.name}" if choice.method.many else choice.axis
-                found[f"{owner}.{option.name}"] = self._reference(cell, value)
-        return found
+        configs = [(schema.stage_key(stage), config)]
+        configs += [(owner(choice), choice.config) for choice in flat(choices)]
+        return {
+            f"{where}.{option.name}": self._reference(cell, value)
+            for where, options in configs
+            for option in fields(options)
+            if MODEL in option.metadata and (value := getattr(options, option.name))
+        }
 
     def _reference(self, cell: Cell, value: str) -> str:
         if not value.startswith(CELL):
@@ -284,10 +305,19 @@ def device_of(cell: Cell) -> str:
 
 def _modules(maker: type[Stage], choices: Choices) -> set[str]:
     """Where the code stands that makes a stage."""
-    chosen = [choice.method.code_of(choice.config) for choice in _flat(choices)]
+    chosen = [choice.method.code_of(choice.config) for choice in flat(choices)]
     return {maker.__module__, *itertools.chain.from_iterable(chosen)}
 
 
-def _flat(choices: Choices) -> Iterator[Choice]:
-    for value in choices.values():
-        yield from value if isinstance(value, tuple) else (value,)
+def _layer_modules(cell: Cell, choices: Choices) -> set[str]:
+    """Where the code stands of methods that single layers have, in a stage that builds a model."""
+    spec = cell.spec()
+    if spec is None or not spec.layer_pattern or "architecture" not in choices:
+        return set()
+    shape = {axis: choice for axis, choice in choices.items() if isinstance(choice, Choice)}
+    return {choice.method.__module__ for choice in every_choice(spec, shape)}
+
+
+def _versions(source: Fingerprint) -> dict[str, str]:
+    """Versions of the libraries that code imports, and of Python."""
+    return {"python": python_version(), **versions(source.libraries)}

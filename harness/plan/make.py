@@ -8,15 +8,18 @@ from typing import Any
 
 from harness.compose import Experiment, load
 from harness.compose.schema import EXPERIMENT_KEYS
+from harness.compose.settle import typed_keys
 from harness.compose.typed import instance
 from harness.errors import ConfigError
-from harness.plan.assemble import Assembler, Load
+from harness.plan.assemble import Assembler, Load, belongs_to
 from harness.plan.cells import Factor, cells, chosen_labels, factors, request
 from harness.plan.graph import Graph
+from harness.plan.options import refuse_options_without_method, swept_nodes
 from harness.plan.placing import place
-from harness.plan.plan import Plan, counted
+from harness.plan.plan import Plan, PlannedCell, counted
 from harness.plan.tune import make_tuning
 from harness.store import Store
+from harness.store.records import TRIALS, sweep_name
 
 
 def make_plan(
@@ -37,20 +40,26 @@ def make_plan(
     declared = _experiment(asked.base, composed)
     labels = chosen_labels(declared, asked) if declared.factors else set()
     base = tuple(text for text in asked.base if text not in labels)
-    node, choices = composed(base)
+    swept = swept_nodes(factors(declared, asked))
+    node, choices = composed(tuple(text for text in base if not belongs_to(text, swept)))
     experiment = _from_node(node, choices.get("experiment"))
     found = factors(experiment, asked)
     seeds = _seeds(experiment, asked, int(node.seed))
     planned = cells(experiment, found, seeds=seeds, stages=list(node.stages))
     if not planned:
         raise ConfigError("the sweep has no cells: `exclude` leaves out all of them")
+    refuse_options_without_method(base, planned, choices)
     notes = _taken(found, seeds) if single else []
     planned = planned[:1] if single else planned
-    assembler = Assembler(tuple(text for text in base if not text.startswith("seed=")), load=composed)
+    assembler = Assembler(
+        tuple(text for text in base if not text.startswith("seed=")),
+        typed=typed_keys([item.key for item in (*asked.plain, *asked.swept)]),
+        load=composed,
+    )
     assembler.foresee(item.overrides for item in planned)
     graph = Graph(store, places_nodes=places_nodes)
     made = Plan(
-        name=experiment.name or "_x_".join(f.name.replace("/", ".") for f in found) or "run",
+        name=_name(experiment, found),
         arguments=tuple(arguments),
         experiment=experiment,
         factors=found,
@@ -63,6 +72,7 @@ def make_plan(
         made.tuning = make_tuning(made, planned=planned, fixed=fixed, assembler=assembler)
     if made.tuning is None:
         made.cells = list(place(assembler, graph, planned).values())
+        _refuse_impossible(made.cells)
         duplicates = len(planned) - len(made.cells)
         if duplicates:
             notes.append(f"{counted(duplicates, 'cell')} the same as another, left out")
@@ -72,9 +82,32 @@ def make_plan(
     return made
 
 
+def _refuse_impossible(made: Sequence[PlannedCell]) -> None:
+    """Where no cell at all can be composed and put together, the command line is at fault.
+
+    Raises: ConfigError with the first reason
+    """
+    if made and not any(cell.keys for cell in made):
+        raise ConfigError(made[0].problems[0].message)
+
+
+def _name(experiment: Experiment, found: Sequence[Factor]) -> str:
+    """The sweep's name: the experiment's, or one made of what varies.
+
+    Raises: ConfigError for what is no name
+    """
+    derived = "_x_".join(f.name.replace("/", ".") for f in found) or "run"
+    name = sweep_name(experiment.name or derived)
+    if name.endswith(TRIALS):
+        raise ConfigError(
+            f"name={name}: the records of a sweep's trials stand under such a name; use another"
+        )
+    return name
+
+
 def _experiment(base: Sequence[str], load: Load) -> Experiment:
     """The experiment that a command line names, before its levels are chosen."""
-    own = tuple(text for text in base if text.partition("=")[0].lstrip("+") == "experiment")
+    own = tuple(text for text in base if text.partition("=")[0].lstrip("+") in ("experiment", "scale"))
     node, choices = load(own)
     return _from_node(node, choices.get("experiment"))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import glob
+import logging
 import sys
 import time
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 
 from harness.errors import StoreError, UnknownNameError
 from harness.plan.plan import Plan
-from harness.store.files import write_json
-from harness.store.records import NAME, read_record
+from harness.store.files import read_json, write_json
+from harness.store.records import NAME, read_record, set_aside, sweep_dir, sweep_name
 
 MANIFEST = "sweep.json"
+NEEDS: dict[str, type | tuple[type, ...]] = {"sweep": str, "cells": list, "stages": dict}
+log = logging.getLogger("harness.store")
 
 
 def write_manifest(plan: Plan) -> None:
@@ -30,7 +33,7 @@ def write_manifest(plan: Plan) -> None:
         "cells": cells,
         "stages": stages_of(plan),
     }
-    write_json(plan.graph.store.root / "records" / plan.name / MANIFEST, content)
+    write_json(sweep_dir(plan.graph.store.root, plan.name) / MANIFEST, content)
 
 
 def stages_of(plan: Plan) -> dict[str, dict[str, Any]]:
@@ -64,40 +67,59 @@ def _levels(plan: Plan) -> dict[str, str]:
 
 def is_known(root: Path, sweep: str) -> bool:
     """Whether the store knows a plan of that name."""
-    return (root / "records" / sweep / MANIFEST).is_file()
+    return (sweep_dir(root, sweep) / MANIFEST).is_file()
 
 
 def read_manifest(root: Path, sweep: str) -> dict[str, Any]:
     """The newest plan of a sweep.
 
-    Raises: UnknownNameError where the store knows no such sweep
+    Raises: UnknownNameError where the store knows no such sweep; StoreError where its plan is damaged
     """
-    file = root / "records" / sweep / MANIFEST
+    file = sweep_dir(root, sweep) / MANIFEST
     try:
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return _read(file)
+    except FileNotFoundError:
         known = [path.parent.name for path in (root / "records").glob(f"*/{MANIFEST}")]
         raise UnknownNameError(what=f"sweep in {root}", name=sweep, known=known) from None
-    return found
+    except ValueError as error:
+        raise StoreError(f"{file} is damaged: {error}. The next run of the sweep writes it anew") from None
 
 
 def manifests(root: Path) -> list[dict[str, Any]]:
-    """The newest plans of all sweeps of a store."""
-    return [
-        read_manifest(root, file.parent.name) for file in sorted((root / "records").glob(f"*/{MANIFEST}"))
-    ]
+    """The newest plans of all sweeps of a store; a damaged one is set aside and named."""
+    found = []
+    for file in sorted((root / "records").glob(f"*/{MANIFEST}")):
+        try:
+            found.append(_read(file))
+        except FileNotFoundError:
+            continue
+        except ValueError as error:
+            log.warning("%s is damaged: %s (%s)", file, error, set_aside(root, file))
+    return found
+
+
+def _read(file: Path) -> dict[str, Any]:
+    found = read_json(file, NEEDS)
+    for about in found["stages"].values():
+        if not isinstance(about, dict) or not {"title", "stage", "inputs"} <= about.keys():
+            raise ValueError("an entry of its 'stages' has no title, stage or inputs")
+    for cell in found["cells"]:
+        if not isinstance(cell, dict) or not {"cell", "keys"} <= cell.keys():
+            raise ValueError("an entry of its 'cells' has no cell or keys")
+    return found
 
 
 def find_record(root: Path, name: str) -> tuple[Path, dict[str, Any]]:
     """A record by its path, by `<sweep>/<cell>`, or by the beginning of its cell's id.
 
-    Raises: StoreError where none or several answer
+    Raises: StoreError where none or several answer; ConfigError for what is no name
     """
     path = Path(name)
     if path.exists():
         return (path if path.is_dir() else path.parent), read_record(path)
     sweep, _, cell = name.rpartition("/")
-    found = sorted((root / "records").glob(f"{sweep or '*'}/{cell}*/{NAME}"))
+    below = glob.escape(sweep_name(sweep)) if sweep else "*"
+    found = sorted((root / "records").glob(f"{below}/{glob.escape(cell)}*/{NAME}"))
     if len(found) != 1:
         several = ", ".join(f"{file.parents[1].name}/{file.parent.name}" for file in found[:5])
         why = f"several records answer: {several}" if found else f"there is none in {root / 'records'}"

@@ -17,6 +17,8 @@ class Need:
     """On each node."""
     gpus: int = 0
     """On each node."""
+    threads: int = 1
+    """Processor threads on each node, of all its processes."""
 
     @classmethod
     def of(cls, node: Node) -> Need:
@@ -24,10 +26,16 @@ class Need:
         GPUs."""
         parallelism = node.choices.get("parallelism")
         if not isinstance(parallelism, Choice):
-            return cls(gpus=1 if node.device == "cuda" else 0)
+            return cls(gpus=1 if node.device == "cuda" else 0, threads=node.threads)
         nodes, processes = parallelism.config.num_nodes, parallelism.config.num_processes
-        return cls(nodes=nodes, processes=processes, gpus=processes if node.device == "cuda" else 0)
+        gpus = processes if node.device == "cuda" else 0
+        return cls(nodes=nodes, processes=processes, gpus=gpus, threads=max(node.threads, processes))
 
     def fits(self, room: Need) -> bool:
         """Whether a worker placed for `room` can run it."""
-        return self.nodes <= room.nodes and self.processes <= room.processes and self.gpus <= room.gpus
+        return (
+            self.nodes <= room.nodes
+            and self.processes <= room.processes
+            and self.gpus <= room.gpus
+            and self.threads <= room.threads
+        )

@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from harness.compose import Cell
+from harness.errors import ConfigError, DataError, IncompatibleError, PluginError, UnknownNameError
 from harness.method import Problem
 from harness.plan.assemble import Assembler
 from harness.plan.cells import CellPlan
@@ -18,24 +20,41 @@ from harness.plan.problems import problems
 def place(assembler: Assembler, graph: Graph, planned: Sequence[CellPlan]) -> dict[str, PlannedCell]:
     """Compose cells, put them into the graph, and note what speaks against them; equal ones once, by id.
 
-    Raises: ConfigError, PluginError
+    Raises: ConfigError, PluginError for what is no config at all; what merely cannot work is noted
     """
     seen: dict[str, PlannedCell] = {}
     for item in planned:
         cell = assembler.cell(item.overrides)
         if cell.id not in seen:
-            asks = tuple(graph.add(cell))
-            seen[cell.id] = PlannedCell(cell=cell, levels=item.levels, seed=item.seed, keys=asks)
+            keys, faults = _asks(graph, cell)
+            seen[cell.id] = PlannedCell(
+                cell=cell, levels=item.levels, seed=item.seed, keys=keys, problems=faults
+            )
     _check(graph, seen)
     return seen
 
 
+def _asks(graph: Graph, cell: Cell) -> tuple[tuple[str, ...], tuple[Problem, ...]]:
+    """What a cell asks for; of one that cannot be, nothing, and why."""
+    if cell.faults:
+        return (), cell.faults
+    try:
+        keys = tuple(graph.add(cell))
+    except (UnknownNameError, PluginError):
+        raise
+    except (ConfigError, IncompatibleError, DataError) as error:
+        return (), (Problem(where="stages", message=str(error)),)
+    if not keys:
+        text = f"none of [{', '.join(cell.stages)}] has anything to do here; name a stage that has"
+        return (), (Problem(where="stages", message=text),)
+    return keys, ()
+
+
 def _check(graph: Graph, cells: dict[str, PlannedCell]) -> None:
-    """Note the problems of every cell; one whose stages are all in the store has been proven to work."""
+    """Note the problems of every cell, whatever the store holds: it must not decide what is valid."""
     for name, planned in cells.items():
-        if any(graph.store.find(key) is None for key in planned.keys):
-            found = (*problems(planned.cell), *_unplaced(graph, planned))
-            cells[name] = replace(planned, problems=found)
+        found = (*problems(planned.cell), *_unplaced(graph, planned))
+        cells[name] = replace(planned, problems=found)
 
 
 def _unplaced(graph: Graph, planned: PlannedCell) -> Iterator[Problem]:

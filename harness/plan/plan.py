@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.compose import Cell, Experiment
-from harness.compose.typed import plain
 from harness.method import Problem
+from harness.nodes import plain
 from harness.plan.cells import Factor, tuned_keys
 from harness.plan.grammar import label_text
 from harness.plan.graph import Graph, Node

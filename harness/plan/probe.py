@@ -13,7 +13,7 @@ SEQUENCES = 4
 STEPS = 3
 
 
-def probe_speed(node: Node, *, flops_per_token: float) -> float:
+def probe_speed(node: Node, *, sequence_length: int, flops_per_token: float) -> float:
     """FLOP/s that full steps of AdamW reach on this machine, the first (allocations) left out.
 
     Units: FLOP/s by the convention of `flops_per_token`
@@ -29,7 +29,7 @@ def probe_speed(node: Node, *, flops_per_token: float) -> float:
     model = build(spec, shape, seed=0).to(node.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
     rows = min(node.config.batch_size, SEQUENCES)
-    ids_BT = torch.randint(0, spec.vocab_size, (rows, node.config.sequence_length), device=node.device)
+    ids_BT = torch.randint(0, spec.vocab_size, (rows, sequence_length), device=node.device)
     seconds = []
     for _ in range(1 + STEPS):
         started = time.perf_counter()

@@ -13,6 +13,8 @@ from harness.compose import Cell
 from harness.compose.schema import stage_axes
 from harness.errors import ConfigError, DataError, IncompatibleError
 from harness.method import Choice, Method, Problem
+from harness.model.gguf import gguf_config, is_gguf
+from harness.plan.files import missing
 from harness.registry import registry
 
 OUR_FAMILY = "harness"
@@ -28,7 +30,8 @@ def problems(cell: Cell) -> list[Problem]:
     shapes and no data.
     """
     chosen = list(choices(cell))
-    found = [*_idle(cell), *_capabilities(cell, chosen), *_writers(chosen)]
+    active = [stage for stage in cell.stages if registry().stage(stage).active(cell)]
+    found = [*_idle(cell), *_capabilities(cell, chosen), *_writers(chosen), *missing(cell, chosen, active)]
     checking = [choice for choice in chosen if _has_check(choice.method)]
     if cell.model_path() is None:
         try:
@@ -45,9 +48,8 @@ def problems(cell: Cell) -> list[Problem]:
             return [*found, Problem(where="model.path", message=str(error))]
     for choice in checking:
         found.extend(choice.method.check(choice.config, cell, model))
-    for stage in cell.stages:
-        if registry().stage(stage).active(cell):
-            found.extend(registry().stage(stage).check(cell, stage, model))
+    for stage in active:
+        found.extend(registry().stage(stage).check(cell, stage, model))
     return found
 
 
@@ -89,9 +91,11 @@ def checkpoint_shapes(cell: Cell) -> Any:
 
     Raises: DataError where it is no causal model, ConfigError where an import does not fit
     """
+    from harness.model.checkpoint import read_config
+
     path = Path(str(cell.model_path()))
     file = path / "config.json"
-    config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"auto_map": {}}
+    config = read_config(path) if file.is_file() or is_gguf(path) else {"auto_map": {}}
     if "auto_map" in config:
         return None
     shape = {axis: choice for axis in MODEL_AXES if (choice := cell.choice(axis)) is not None}
@@ -115,13 +119,22 @@ def _meta_checkpoint(path: Path, replace: dict[str, Choice] | None) -> Any:
         choices = {**methods, **replace}
         with torch.device("meta"):
             return HarnessForCausalLM(HarnessConfig.of(spec, to_plain(choices)), choices=choices)
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     try:
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(path))
+            return AutoModelForCausalLM.from_config(_hf_config(path))
     except (OSError, ValueError, TypeError) as error:
         raise DataError(f"model.path={path} cannot be read as a causal model: {error}") from error
+
+
+def _hf_config(path: Path) -> Any:
+    from transformers import AutoConfig
+
+    if is_gguf(path):
+        config = gguf_config(path)
+        return AutoConfig.for_model(config.pop("model_type"), **config)
+    return AutoConfig.from_pretrained(path)
 
 
 def _family(cell: Cell) -> Iterator[Problem]:

@@ -244,7 +244,11 @@ class Tuning:
             if f"{metric['evaluator']}.{metric['task']}.{metric['metric']}" == self.metric:
                 value = metric["value"] if is_number(metric["value"]) else None
                 return replace(
-                    trial, status="ok", value=value, higher_is_better=metric["higher_is_better"], reason=""
+                    trial,
+                    status="ok",
+                    value=value,
+                    higher_is_better=metric.get("higher_is_better", True),
+                    reason="",
                 )
         raise ConfigError(f"tune.metric={self.block.metric}: {self.metric} was not among what was measured")
 

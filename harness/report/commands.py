@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError, HarnessError, UnknownNameError
 from harness.report import freshness, published, reference
-from harness.report.claims import check_all
+from harness.report.claims import answer_all, ask_all
 from harness.report.comparability import comparable
+from harness.report.decisions import Decisions
 from harness.report.document import Report, show, write
 from harness.report.figures import IMAGES, figures
 from harness.report.frames import Results, arrange
@@ -20,6 +21,7 @@ from harness.report.records import Record, read, store_root, write_compact
 from harness.report.samples import shown_items
 from harness.report.table import build
 from harness.report.writers import FORMATS
+from harness.store.records import sweep_name
 
 if TYPE_CHECKING:
     from harness.plan.plan import Plan
@@ -62,16 +64,19 @@ def report(
         raise ConfigError(
             "harness report needs an experiment, or --table with a reference table (T5, T6, T7)"
         )
+    experiment = sweep_name(experiment)
     records = read(store, experiment, cells=cells)
     results = results_of(records)
     if table is None:
         layout = own_layout(experiment, records[-1], results)
     beside = published.beside(layout, results) if compare else None
-    built = build(results, layout)
+    decisions = Decisions(results)
+    asked = ask_all(decisions, [*(records[-1].experiment.get("claims") or ()), *layout.claims])
+    built = build(results, layout, decisions)
     made = Report(
         table=built,
         results=results,
-        claims=check_all(results, [*(records[-1].experiment.get("claims") or ()), *layout.claims]),
+        claims=answer_all(decisions, asked),
         figures=figures(built, results) if {"md", "html"} & set(formats) else [],
         beside=beside,
     )
@@ -146,7 +151,8 @@ def main(arguments: Sequence[str]) -> int:
     if asked.committed:
         from harness.report.committed import rebuild
 
-        for folder in rebuild(asked.out or Path("reports"), only=asked.experiment, formats=formats):
+        only = asked.experiment and sweep_name(asked.experiment)
+        for folder in rebuild(asked.out or Path("reports"), only=only, formats=formats):
             print(f"Report: {folder}")
         return 0
     report(

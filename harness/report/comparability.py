@@ -33,6 +33,7 @@ NOT_CONTROLS = frozenset(
         "exclude",
         "tune",
         "claims",
+        "primary",
         "report",
         "reseed",
         "device",
@@ -107,6 +108,7 @@ OPTION_FACTS: Mapping[str, frozenset[str]] = {
     "sequence_length": COUNTS | {"sequence_length"},
     "max_length": frozenset({"max_length"}),
     "import": frozenset(),
+    "threads": frozenset({"threads"}),
 }
 """Facts that a stage's option is bound to move."""
 
@@ -130,7 +132,9 @@ def comparable(records: Sequence[Record]) -> Comparable:
     fact_notes, marks = drifted_facts(ok)
     for cell, texts in tuning_marks(ok).items():
         marks.setdefault(cell, []).extend(texts)
-    return Comparable(records=kept, notes=[*tuning_notes(ok), *notes, *fact_notes], marks=marks)
+    return Comparable(
+        records=kept, notes=[*tuning_notes(ok), *notes, *fact_notes, *thread_notes(ok)], marks=marks
+    )
 
 
 def factor_keys(experiment: Mapping[str, Any]) -> dict[str, set[str]]:
@@ -275,6 +279,8 @@ def record_facts(record: Record) -> Iterator[tuple[str, Any]]:
         for path, value in flatten(found, stage):
             if is_controlled(path):
                 yield path, value
+    for stage, number in threads_of(record).items():
+        yield f"{stage}.threads", number
     provenance = record.data.get("provenance", {})
     for kind in ("harness", "python", "platform"):
         if provenance.get(kind):
@@ -285,6 +291,25 @@ def record_facts(record: Record) -> Iterator[tuple[str, Any]]:
         yield f"versions.{library}", version
     if provenance.get("hardware"):
         yield "hardware", json.dumps(provenance["hardware"], sort_keys=True)
+
+
+def threads_of(record: Record) -> dict[str, int]:
+    """Processor threads by stage; nothing of records that do not say."""
+    stages = record.data.get("stages") or ()
+    return {stage["stage"]: stage["threads"] for stage in stages if stage.get("threads")}
+
+
+def thread_notes(records: Sequence[Record]) -> list[str]:
+    """How many threads computed what: sums depend on how they are split."""
+    found: dict[int, dict[str, None]] = {}
+    for record in records:
+        for stage, number in threads_of(record).items():
+            found.setdefault(number, {})[stage] = None
+    parts = [
+        f"{number} thread{'s' * (number > 1)} ({', '.join(stages)})"
+        for number, stages in sorted(found.items())
+    ]
+    return [f"Computed with {' and '.join(parts)}."] if parts else []
 
 
 def text_of(value: Any) -> str:

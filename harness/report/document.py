@@ -14,7 +14,15 @@ from harness.report.figures import IMAGES, Figure
 from harness.report.frames import Results
 from harness.report.page import PLANNED, page
 from harness.report.table import Table
-from harness.report.writers import WRITERS, escape_markdown, markdown, notes_markdown, terminal
+from harness.report.writers import (
+    WRITERS,
+    code_markdown,
+    escape_markdown,
+    escape_tags,
+    markdown,
+    notes_markdown,
+    terminal,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +67,8 @@ def document(made: Report) -> str:
     table = made.table
     question = str(made.results.all_records()[-1].experiment.get("question") or "")
     parts = [
-        f"# {table.title}\n",
-        question + "\n" if question else "",
+        f"# {escape_tags(table.title)}\n",
+        escape_tags(question) + "\n" if question else "",
         markdown(table),
         notes_markdown(table),
     ]
@@ -71,7 +79,8 @@ def document(made: Report) -> str:
     if table.layout.planned:
         parts += [f"## {PLANNED}\n", planned_markdown()]
     for f in made.figures:
-        parts.append(f"## {f.title.rstrip('.')}\n\n![{f.title}](figures/{f.name}.svg)\n\n{f.caption}\n")
+        title, caption = escape_tags(f.title), escape_tags(f.caption)
+        parts.append(f"## {title.rstrip('.')}\n\n![{title}](figures/{f.name}.svg)\n\n{caption}\n")
     return "\n".join(part for part in parts if part)
 
 
@@ -89,9 +98,9 @@ def claims_markdown(claims: Sequence[Checked]) -> str:
     for c in claims:
         number = "" if c.difference is None else f"{c.difference:+.3g}"
         number += "" if c.low is None or c.high is None else f" ({c.low:.3g} to {c.high:.3g})"
-        said = f"{c.finding}<br>" if c.finding else ""
-        text = escape_markdown(f"{said}`{c.text}`")
-        lines.append(f"| {text} | {c.verdict} | {number} | {escape_markdown(c.reason)} | {c.source} |")
+        said = f"{escape_markdown(c.finding)}<br>" if c.finding else ""
+        reason, source = escape_markdown(c.reason), escape_markdown(c.source)
+        lines.append(f"| {said}{code_markdown(c.text)} | {c.verdict} | {number} | {reason} | {source} |")
     return "\n".join(lines) + "\n"
 
 

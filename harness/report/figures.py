@@ -12,7 +12,8 @@ import numpy as np
 
 from harness.report import ratings, views
 from harness.report.frames import Results
-from harness.report.table import Column, Table, heading
+from harness.report.quantities import is_cost
+from harness.report.table import Column, Table, heading, verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,13 +21,6 @@ if TYPE_CHECKING:
 INK, SOFT, LINE = "#1d1f23", "#8d929b", "#e4e4e0"
 PALETTE = ("#3b6fd4", "#d9822b", "#2a9d74", "#b0559d", "#8a8f2f", "#c4473a", "#4aa3c7", "#7a6bd1")
 THEMED = {INK: "currentColor", SOFT: "var(--faint)", LINE: "var(--line)"}
-COSTS = (
-    *("memory", "weights_in_memory", "peak_memory", "optimizer_memory", "size_on_disk"),
-    *("model_bytes", "checkpoint_bytes", "bits_per_weight"),
-    *("seconds", "trainable_parameters"),
-)
-"""Names of metrics and facts that are paid for quality."""
-SPEEDS = ("tokens_per_second", "decode", "prefill")
 AGAINST = ("tokens", "flops", "seconds")
 IMAGES: Mapping[str, dict[str, None]] = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
 """Formats beside SVG, with the metadata to leave out so that the same records give the same bytes."""
@@ -71,11 +65,6 @@ def metric_columns(table: Table) -> list[Column]:
     """One column for each metric of the table that has a better direction."""
     found = {c.info.name: c for c in reversed(table.columns) if c.higher_is_better is not None}
     return list(reversed(found.values()))[:MAX_METRICS]
-
-
-def is_cost(column: Column) -> bool:
-    last = column.info.name.rpartition(".")[2]
-    return last in COSTS or last in SPEEDS
 
 
 def draw(
@@ -170,12 +159,12 @@ def title(axes: Any, text: str, aside: str) -> None:
     axes.set_title(aside, loc="right", color=SOFT, fontsize=8, fontweight="normal")
 
 
-def forest(axes: Any, effects: Sequence[views.Effect], labels: Sequence[str], *, better: bool | None) -> None:
+def forest(axes: Any, effects: Sequence[views.Effect], labels: Sequence[str], column: Column) -> None:
     """Intervals of effects, the good direction tinted by the colour of the point."""
     for y, effect in enumerate(effects):
         c = effect.comparison
-        sure = c.low is not None and c.high is not None and (c.low > 0 or c.high < 0)
-        good = (c.difference > 0) == bool(better)
+        sure = verdict(c, column) in ("better", "worse")
+        good = verdict(c, column) == "better"
         colour = (PALETTE[2] if good else PALETTE[5]) if sure else SOFT
         if c.low is not None and c.high is not None:
             axes.plot([c.low, c.high], [y, y], color=colour, lw=1.8, solid_capstyle="round")
@@ -191,15 +180,16 @@ def forest(axes: Any, effects: Sequence[views.Effect], labels: Sequence[str], *,
 
 
 EFFECT_CAPTION = (
-    "Difference to each factor's baseline, averaged over the other factors, with its 95 % interval: green "
-    "better, red worse, grey not distinguishable from none (each interval alone). Filled points rest on "
-    "per-seed differences, hollow ones on items of these checkpoints."
+    "Difference to each factor's baseline, averaged over the other factors, with simultaneous 95 % "
+    "intervals: green better, red worse, grey not distinguishable from none or not decided on. Filled "
+    "points rest on per-seed differences, hollow ones on items of these checkpoints. A comparison that the "
+    "table or a claim makes has their interval."
 )
 
 
 def marginal_effects(table: Table, results: Results) -> Figure | None:
     """The effect of each level on each metric."""
-    found = [(c, views.marginal_effects(results, c.info.name)) for c in metric_columns(table)]
+    found = [(c, views.marginal_effects(table.decisions, c.info.name)) for c in metric_columns(table)]
     found = [(c, effects) for c, effects in found if effects]
     if not found:
         return None
@@ -211,7 +201,7 @@ def marginal_effects(table: Table, results: Results) -> Figure | None:
             zip(panels(canvas, len(found), per_row), found, strict=True)
         ):
             labels = [f"{table.layout.text(e.factor)}: {table.layout.text(e.level)}" for e in effects]
-            forest(axes, effects, labels, better=column.higher_is_better)
+            forest(axes, effects, labels, column)
             aside = "higher" if column.higher_is_better else "lower"
             title(axes, heading(column), f"{aside} is better")
             if i % per_row:
@@ -230,15 +220,15 @@ def marginal_effects(table: Table, results: Results) -> Figure | None:
 
 def interactions(table: Table, results: Results) -> Figure | None:
     """Whether effects depend on each other, for the metrics that are no cost."""
-    columns = [c for c in metric_columns(table) if not is_cost(c)][:3]
-    found = [(c, views.interactions(results, c.info.name)[:14]) for c in columns]
+    columns = [c for c in metric_columns(table) if not is_cost(c.info.name)][:3]
+    found = [(c, views.interactions(table.decisions, c.info.name)[:14]) for c in columns]
     found = [(c, effects) for c, effects in found if effects]
     if not found:
         return None
 
     def paint(canvas: Any) -> None:
         for i, (axes, (column, effects)) in enumerate(zip(panels(canvas, len(found), 3), found, strict=True)):
-            forest(axes, effects, [f"{e.level} | {e.given}" for e in effects], better=column.higher_is_better)
+            forest(axes, effects, [f"{e.level} | {e.given}" for e in effects], column)
             axes.set_title(heading(column))
             if i:
                 axes.set_yticklabels([])
@@ -247,7 +237,7 @@ def interactions(table: Table, results: Results) -> Figure | None:
         "interactions",
         "Interactions.",
         "How much a level's effect changes under another factor's level (difference of differences), with "
-        "its 95 % interval; an interval around 0 says the two add up.",
+        "simultaneous 95 % intervals; an interval around 0 does not tell it from none.",
         size=(WIDE, 0.7 + 0.24 * max(len(e) for _, e in found)),
         paint=paint,
         wide=True,
@@ -257,8 +247,10 @@ def interactions(table: Table, results: Results) -> Figure | None:
 def pareto_fronts(table: Table, results: Results) -> Figure | None:
     """The first quality metric against each cost."""
     columns = metric_columns(table)
-    quality = next((c for c in columns if not is_cost(c)), None)
-    costs = {c.info.name: heading(c) + (f" ({c.unit})" if c.unit else "") for c in columns if is_cost(c)}
+    quality = next((c for c in columns if not is_cost(c.info.name)), None)
+    costs = {
+        c.info.name: heading(c) + (f" ({c.unit})" if c.unit else "") for c in columns if is_cost(c.info.name)
+    }
     scales = {c.info.name: c.spec.scale for c in columns}
     for name in results.metrics:
         if name.rpartition(".")[2] == "trainable_parameters":
@@ -427,8 +419,8 @@ def rating_figure(table: Table, results: Results) -> Figure | None:
 
 
 def critical_difference(table: Table, results: Results) -> Figure | None:
-    """Average ranks over tasks and seeds, joined where Nemenyi's test cannot tell them apart."""
-    metrics = [c.info.name for c in metric_columns(table) if not is_cost(c)]
+    """Average ranks over tasks, joined where Nemenyi's test cannot tell them apart."""
+    metrics = [c.info.name for c in table.columns if c.primary and c.higher_is_better is not None]
     ranks = views.average_ranks(results, metrics) if metrics else None
     if ranks is None or len(ranks.names) > 24:
         return None
@@ -464,7 +456,7 @@ def critical_difference(table: Table, results: Results) -> Figure | None:
     return draw(
         "critical_difference",
         "Average ranks.",
-        f"Over {ranks.blocks} pairs of task and seed, best left; a bar joins what Nemenyi's test at 5 % "
+        f"Over {ranks.blocks} tasks (means over seeds), best left; a bar joins what Nemenyi's test at 5 % "
         f"cannot tell apart. Friedman p {'< 0.001' if ranks.p < 0.001 else f'= {ranks.p:.3f}'}.",
         size=(WIDE, 1.2 + 0.24 * half + 0.09 * len(bars)),
         paint=paint,

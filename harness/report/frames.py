@@ -12,11 +12,14 @@ import numpy as np
 
 from harness.errors import ConfigError, DataError, UnknownNameError
 from harness.report.records import WEIGHTS, Record, flatten, label, read
+from harness.report.runs import replicated
 from harness.report.statistics import MIN_SEEDS, Array, Measured
 
 if TYPE_CHECKING:
     import pandas as pd
 
+TRAINED = ("pretrain", "extend", "instruct", "reward", "align")
+"""Stages whose luck a seed draws, where it varies them."""
 NOT_IN_SWEEP = "not in the sweep"
 Levels = tuple[str, ...]
 """One level for each factor, in the order of the factors."""
@@ -31,6 +34,8 @@ class MetricInfo:
     unit: str = ""
     higher_is_better: bool | None = None
     """None where no direction is better (facts)."""
+    measured: bool = True
+    """Whether an evaluator gave it; else it is a fact of a stage."""
 
 
 @dataclass(kw_only=True)
@@ -64,7 +69,7 @@ class Results:
                 )
         for record in self.all_records():
             for name in facts(record):
-                found.setdefault(name, MetricInfo(name=name))
+                found.setdefault(name, MetricInfo(name=name, measured=False))
         return found
 
     def all_records(self) -> list[Record]:
@@ -85,6 +90,10 @@ class Results:
         if len(fits) > 1:
             raise ConfigError(f"metric '{reference}' fits {', '.join(fits)}; name one of them in full")
         return fits[0]
+
+    def knows(self, reference: str) -> bool:
+        """Whether some metric is called so."""
+        return reference in self.metrics or any(name.endswith("." + reference) for name in self.metrics)
 
     def configurations(self, where: Mapping[str, str]) -> list[Levels]:
         """The configurations that have these levels.
@@ -126,49 +135,51 @@ class Results:
         chosen = self.configurations(where)
         if not chosen:
             return None
-        seeds = self._seeds(chosen, metric)
+        seeds = self.seeds_with(chosen, metric)
         return self._average(chosen, seeds, metric) if seeds else None
 
-    def pair(
-        self, a: Mapping[str, str], b: Mapping[str, str], metric: str
-    ) -> tuple[Measured | None, Measured | None, str]:
-        """Two averages over the same other levels and seeds, so that a gap on one side biases neither.
+    def sides(
+        self, wheres: Sequence[Mapping[str, str]], metric: str
+    ) -> tuple[list[list[Levels]], list[int], str] | None:
+        """Configurations of several averages over the same other levels, and the seeds that all have.
 
-        Where dropping seeds would leave fewer than three, other levels that lack a number on either side
-        are dropped from both instead; the text says what was left out.
+        So a gap on one side biases none. Where dropping seeds would leave fewer than three, other levels that
+        lack a number on any side are dropped from all instead; the text says what was left out. None where
+        nothing is left.
         """
-        named = [i for i, factor in enumerate(self.factors) if factor in {*a, *b}]
+        named = [i for i, factor in enumerate(self.factors) if any(factor in where for where in wheres)]
         sides = []
-        for where in (a, b):
+        for where in wheres:
             rest: dict[Levels, list[Levels]] = {}
             for levels in self.configurations(where):
                 rest.setdefault(tuple(v for i, v in enumerate(levels) if i not in named), []).append(levels)
             sides.append(rest)
-        shared = [key for key in sides[0] if key in sides[1]]
-        seeds_of = {key: self._seeds([*sides[0][key], *sides[1][key]], metric) for key in shared}
+        shared = [key for key in sides[0] if all(key in side for side in sides)]
+        seeds_of = {
+            key: self.seeds_with([levels for side in sides for levels in side[key]], metric) for key in shared
+        }
         common = [s for s in self.seeds if all(s in seeds for seeds in seeds_of.values())]
         kept = shared
         if len(common) < min(MIN_SEEDS, len(self.seeds)):
             complete = [key for key in shared if len(seeds_of[key]) == len(self.seeds)]
             kept, common = (complete, self.seeds) if complete else (shared, common)
-        total = len({*sides[0], *sides[1]})
+        total = len(set().union(*sides))
         left_out = "" if len(kept) == total else f"{len(kept)} of {total} combinations of the other factors"
         if not kept or not common:
-            return None, None, left_out
-        found = [self._average([v for key in kept for v in side[key]], common, metric) for side in sides]
-        return found[0], found[1], left_out
+            return None
+        return [[levels for key in kept for levels in side[key]] for side in sides], common, left_out
 
-    def _seeds(self, chosen: Sequence[Levels], metric: str) -> list[int]:
+    def seeds_with(self, chosen: Sequence[Levels], metric: str) -> list[int]:
         """The seeds for which all these configurations have the number."""
         return [
             seed
             for seed in self.seeds
-            if all(math.isfinite(self._value(levels, seed, metric)) for levels in chosen)
+            if all(math.isfinite(self.value(levels, seed, metric)) for levels in chosen)
         ]
 
     def _average(self, chosen: Sequence[Levels], seeds: Sequence[int], metric: str) -> Measured:
-        values = {s: float(np.mean([self._value(levels, s, metric) for levels in chosen])) for s in seeds}
-        items_SD = self._items(chosen, seeds, metric)
+        values = {s: float(np.mean([self.value(levels, s, metric) for levels in chosen])) for s in seeds}
+        items_SD = self.items(chosen, seeds, metric)
         stderr, n = self._own_error(chosen, seeds, metric)
         return Measured(values=values, items_SD=items_SD, stderr=stderr, num_items=n)
 
@@ -185,7 +196,7 @@ class Results:
                     lines.append(f"seed {seed}: no record")
                 elif record.status != "ok":
                     lines.append(f"seed {seed}: {record.reason}")
-                elif not math.isfinite(value := self._value(levels, seed, metric)):
+                elif not math.isfinite(value := self.value(levels, seed, metric)):
                     known = metric in self._numbers[record.cell]
                     lines.append(f"seed {seed}: {'the value is ' + str(value) if known else 'not measured'}")
         return lines
@@ -202,11 +213,69 @@ class Results:
             found[record.cell] = numbers
         return found
 
-    def _value(self, levels: Levels, seed: int, metric: str) -> float:
+    def value(self, levels: Levels, seed: int, metric: str) -> float:
+        """A number of one record; NaN where there is none."""
         record = self.records[levels].get(seed)
         if record is None or record.status != "ok":
             return float("nan")
         return self._numbers[record.cell].get(metric, float("nan"))
+
+    def diverged(self, chosen: Sequence[Levels]) -> list[int]:
+        """Seeds at which any of these configurations diverged."""
+        return sorted(
+            {
+                seed
+                for levels in chosen
+                for seed, record in self.records[levels].items()
+                if record.status == "diverged"
+            }
+        )
+
+    def shared_models(self) -> list[str]:
+        """Training stages that ran once for all seeds of some configuration, and were not all there is."""
+        found: dict[str, None] = {}
+        for levels, by_seed in self.records.items():
+            if len(by_seed) < 2 or not self.replicated(levels):
+                continue
+            runs: dict[str, set[str]] = {}
+            for record in by_seed.values():
+                for stage in record.data.get("stages", ()):
+                    runs.setdefault(str(stage["stage"]), set()).add(str(stage.get("key")))
+            found |= {stage: None for stage, keys in runs.items() if stage in TRAINED and len(keys) == 1}
+        return list(found)
+
+    def replicated(self, levels: Levels) -> bool:
+        """Whether the seeds of a configuration are different runs."""
+        if levels not in self._replicated:
+            finished = [r.data for r in self.records[levels].values() if r.status == "ok"]
+            self._replicated[levels] = replicated(finished)
+        return self._replicated[levels]
+
+    _replicated: dict[Levels, bool] = field(default_factory=dict)
+
+    def sampled(self, metric: str) -> bool:
+        """Whether a metric is a mean over items, and no size or count."""
+        return self._num_items.get(metric, 0) > 0
+
+    def resolution(self, metric: str) -> float:
+        """The step between neighbouring values of a share of n items; 0 where values are no such shares."""
+        n = self._num_items.get(metric, 0)
+        values = [
+            self.value(levels, seed, metric) for levels, by_seed in self.records.items() for seed in by_seed
+        ]
+        shares = [v * n for v in values if math.isfinite(v)]
+        whole = n > 0 and all(0 <= v <= n and abs(v - round(v)) < 1e-6 * max(1, n) for v in shares)
+        return 1 / n if whole else 0.0
+
+    @cached_property
+    def _num_items(self) -> dict[str, int]:
+        """Metric -> the most items that a record averaged."""
+        found: dict[str, int] = {}
+        for record in self.all_records():
+            for m in record.data["metrics"]:
+                name = metric_name(m)
+                found[name] = max(found.get(name, 0), int(m.get("n") or 0))
+        return found
 
     def _own_error(
         self, chosen: Sequence[Levels], seeds: Sequence[int], metric: str
@@ -225,7 +294,8 @@ class Results:
                 return dict(m)
         return None
 
-    def _items(self, chosen: Sequence[Levels], seeds: Sequence[int], metric: str) -> Array | None:
+    def items(self, chosen: Sequence[Levels], seeds: Sequence[int], metric: str) -> Array | None:
+        """Mean over configurations of each item's value, seeds x items; None where they were not kept."""
         matrix = self._item_matrix(metric)
         if matrix is None:
             return None

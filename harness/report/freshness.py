@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.report.layout import conf_folder
 from harness.report.records import Record
-from harness.store.files import sha256_file, write_json
+from harness.store.files import read_json, sha256_file, write_json
 from harness.store.fingerprint import Fingerprints, versions
 
 
@@ -57,10 +57,9 @@ def remember(folder: Path, *, made_of: str, root: Path) -> None:
 def known(root: Path) -> dict[str, Any]:
     """Folder -> [what it was made of, what was written]; empty where nothing readable is noted."""
     try:
-        found = json.loads(cache_file(root).read_text(encoding="utf-8"))
+        return read_json(cache_file(root), {})
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def cache_file(root: Path) -> Path:

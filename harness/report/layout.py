@@ -55,15 +55,13 @@ class Layout:
     group: str = ""
     """Factor of the rows after whose levels a rule is drawn; best values are sought inside a group."""
     best: bool = True
-    """Whether the best and second best of a column are marked."""
+    """Whether the best of a column is marked, and what cannot be excluded from being it."""
     arrows: bool = True
     """Whether headings say which direction is better."""
     interval: Literal["ci", "sd", "none"] = "ci"
     """What follows the value: half the 95 % interval, the standard deviation over seeds, or nothing."""
-    test: Literal["paired_t", "mixed"] = "paired_t"
-    """How methods are compared to the baseline over seeds."""
-    family: Literal["table", "metric"] = "table"
-    """The comparisons that Holm's correction covers together."""
+    primary: tuple[str, ...] = ()
+    """Metrics to decide on; the experiment's own where empty, else every measured quality."""
     baseline: Mapping[str, Any] = field(default_factory=dict)
     """Overrides the experiment's."""
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -142,7 +140,7 @@ def parse(raw: Mapping[str, Any], *, where: str) -> Layout:
         build(MetricColumn, {"metric": m} if isinstance(m, str) else m, where=f"{where}.metrics")
         for m in given.pop("metrics", None) or ()
     ]
-    for key in ("rows", "columns", "footnotes"):
+    for key in ("rows", "columns", "footnotes", "primary"):
         value = given.get(key) or ()
         given[key] = (value,) if isinstance(value, str) else tuple(value)
     given["claims"] = tuple({"says": c} if isinstance(c, str) else dict(c) for c in given.get("claims") or ())
@@ -167,8 +165,6 @@ def build(kind: Any, raw: Mapping[str, Any], *, where: str) -> Any:
 
 CHOICES: Mapping[tuple[Any, str], Sequence[Any]] = {
     (Layout, "interval"): ("ci", "sd", "none"),
-    (Layout, "test"): ("paired_t", "mixed"),
-    (Layout, "family"): ("table", "metric"),
     (MetricColumn, "better"): ("higher", "lower", "none", None),
 }
 

@@ -278,7 +278,7 @@ def cell_data(cell: TableCell, metric: int, index: Mapping[str, int]) -> dict[st
             "dlow": number(c.low),
             "dhigh": number(c.high),
             "p": number(c.p),
-            "holm": number(c.p_holm),
+            "family": c.family,
             "test": c.test,
             "about": c.about,
             "detectable": number(c.detectable),

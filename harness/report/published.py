@@ -12,6 +12,7 @@ from harness.report.frames import Results
 from harness.report.layout import Layout
 from harness.report.records import Record, flatten, label
 from harness.report.statistics import Estimate, estimate
+from harness.report.writers import escape_markdown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,12 +114,15 @@ def markdown(found: list[Beside], layout: Layout) -> str:
         rows = layout.published["rows"]
         first = ", ".join(f"{f} = {v}" for f, v in rows[0]["where"].items())
         return f"No cell stands at the place of a published value of {source} (they are at, say, {first}).\n"
-    lines = [f"| {source} | metric | ours | published | same setting? |", "|---|---|---:|---:|---|"]
+    lines = [
+        f"| {escape_markdown(source)} | metric | ours | published | same setting? |",
+        "|---|---|---:|---:|---|",
+    ]
     for b in found:
         ours = "-" if b.ours is None else f"{b.ours.mean:.4g}"
-        answer = "yes" if b.same else "no: " + "; ".join(b.differs)
-        place = ", ".join(layout.text(v) for v in b.where.values())
-        lines.append(f"| {place} | {b.metric} | {ours} | {b.published:.4g} | {answer} |")
+        answer = "yes" if b.same else "no: " + escape_markdown("; ".join(b.differs))
+        place = escape_markdown(", ".join(layout.text(v) for v in b.where.values()))
+        lines.append(f"| {place} | {escape_markdown(b.metric)} | {ours} | {b.published:.4g} | {answer} |")
     return "\n".join(lines).replace("*", "\\*") + "\n"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,12 +13,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import DataError
+from harness.store.files import read_json
+from harness.store.records import check_entries, set_aside, sweep_dir, sweep_name
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 1
 """Version of record.json and of the compact file."""
+NEEDS: dict[str, type | tuple[type, ...]] = {
+    "cell": str,
+    "levels": dict,
+    "seed": int,
+    "outcome": dict,
+    "metrics": list,
+    "config": dict,
+    "experiment": dict,
+}
+"""What a report rests on."""
+log = logging.getLogger("harness.report")
 WEIGHTS = ("bytes", "tokens", "weight")
 """Sample columns that weigh an item in a ratio of sums."""
 TEXT = ("prompt", "answer", "target")
@@ -171,6 +185,7 @@ def read(store: object, experiment: str, *, cells: Iterable[str] | None = None) 
     Raises: DataError if there is none, naming the experiments that have some
     """
     root = store_root(store)
+    experiment = sweep_name(experiment)
     records = read_compact(root) if root.suffix in (".gz", ".json") else read_folder(root, experiment)
     records = [r for r in records if experiment in (r.experiment.get("name"), r.data.get("sweep"))]
     if cells is not None:
@@ -193,31 +208,33 @@ def experiments(root: Path) -> list[str]:
 
 
 def read_folder(root: Path, experiment: str) -> list[Record]:
-    """Records below `<root>/records/<experiment>`, or of any sweep where that folder is absent."""
-    folder = root / "records" / experiment
+    """Records below `<root>/records/<experiment>`, or of any sweep where that folder is absent.
+
+    A damaged one is set aside and named; its cell is missing from the report.
+    Raises: DataError where one is of another format
+    """
+    folder = sweep_dir(root, experiment)
     pattern = "*/record.json"
     if not folder.is_dir():
         folder, pattern = root / "records", "*/*/record.json"
-    return [read_one(path) for path in sorted(folder.glob(pattern))]
-
-
-def read_one(path: Path) -> Record:
-    """One record.json.
-
-    Raises: DataError if it is not JSON of the known format
-    """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is not JSON: {error}; delete its folder and run the sweep again") from error
-    check_format(data, where=str(path))
-    return Record(data=data, folder=path.parent)
+    found = []
+    for path in sorted(folder.glob(pattern)):
+        try:
+            data = read_json(path, NEEDS)
+            check_entries(data)
+        except (FileNotFoundError, ValueError) as error:
+            log.warning(
+                "%s is not a record: %s (%s); run the sweep again", path, error, set_aside(root, path)
+            )
+            continue
+        check_format(data, where=str(path))
+        found.append(Record(data=data, folder=path.parent))
+    return found
 
 
 def check_format(data: Any, *, where: str) -> None:
     """Raises: DataError if the keys a report rests on are missing."""
-    needed = ("cell", "levels", "seed", "outcome", "metrics", "config", "experiment")
-    missing = [key for key in needed if not isinstance(data, dict) or key not in data]
+    missing = [key for key in NEEDS if not isinstance(data, dict) or key not in data]
     if missing:
         raise DataError(f"{where} lacks {', '.join(missing)}; a record of format {FORMAT} has them")
     if data.get("format", FORMAT) != FORMAT:

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
+from harness.report.decisions import Comparison, Contrast, Decisions
 from harness.report.frames import MetricInfo, Results
 from harness.report.layout import Layout, MetricColumn, fit
+from harness.report.quantities import primary_by_default
 from harness.report.records import label
-from harness.report.statistics import (
-    MIN_ITEMS,
-    MIN_SEEDS,
-    Comparison,
-    Estimate,
-    Measured,
-    compare,
-    estimate,
-    holm,
-    mixed_model,
-)
+from harness.report.statistics import MIN_ITEMS, MIN_SEEDS, Estimate, Measured, estimate
 
-Verdict = Literal["baseline", "better", "worse", "tie", "undecided", "untested", "missing"]
+Verdict = Literal["baseline", "better", "worse", "tie", "undecided", "secondary", "untested", "missing"]
 Selection = dict[str, str]
 
 
@@ -40,7 +32,7 @@ class TableCell:
     comparison: Comparison | None = None
     verdict: Verdict = "missing"
     rank: int = 0
-    """1 best of its column and group, ties included; 2 second best; 0 neither."""
+    """1 the highest estimate of its column and group; 2 not excluded from being best; 0 neither."""
     missing: list[str] = field(default_factory=list)
     """Why seeds or the whole cell lack a number."""
     notes: list[int] = field(default_factory=list)
@@ -60,6 +52,8 @@ class Column:
     where: Selection
     spec: MetricColumn
     info: MetricInfo
+    primary: bool = True
+    """Whether the experiment decides on this metric; others get intervals and no verdict."""
 
     @property
     def higher_is_better(self) -> bool | None:
@@ -86,6 +80,8 @@ class Table:
     caption: list[str]
     """What the numbers, marks and tests are, one sentence each."""
     footnotes: list[str] = field(default_factory=list)
+    decisions: Decisions
+    """What marks, claims and figures ask."""
 
     def all_cells(self) -> list[TableCell]:
         return [cell for line in self.cells for cell in line]
@@ -97,8 +93,8 @@ class Table:
         return self.footnotes.index(text)
 
 
-def build(results: Results, layout: Layout) -> Table:
-    """The table of a layout over records.
+def build(results: Results, layout: Layout, decisions: Decisions | None = None) -> Table:
+    """The table of a layout over records; `decisions` may hold the claims that are decided with it.
 
     Raises: UnknownNameError for a factor, level or metric that the records do not have
     """
@@ -107,8 +103,9 @@ def build(results: Results, layout: Layout) -> Table:
     fixed = {f: levels[0] for f, levels in kept.items() if f in layout.where and len(levels) == 1}
     rows = [row for row in combinations(kept, layout.rows) if results.configurations({**fixed, **row})]
     infos = [(spec, results.metrics[results.resolve(spec.metric)]) for spec in layout.metrics]
+    primary = primary_metrics(results, layout)
     columns = [
-        Column(where=where, spec=spec, info=info)
+        Column(where=where, spec=spec, info=info, primary=info.name in primary)
         for where in combinations(kept, layout.columns)
         if results.configurations({**fixed, **where})
         for spec, info in infos
@@ -126,15 +123,28 @@ def build(results: Results, layout: Layout) -> Table:
         baseline={f: v for f, v in given.items() if f in shown},
         caption=[],
         footnotes=[*layout.footnotes, *results.notes],
+        decisions=decisions or Decisions(results),
     )
     table.cells = [
         [new_cell(results, table, {**fixed, **row, **c.where}, c) for c in columns] for row in rows
     ]
-    compare_to_baseline(table)
-    rank(table)
+    pairs = contrasts_to_baseline(table)
+    bests = contrasts_to_best(table)
+    compare_to_baseline(table, pairs)
+    rank(table, bests)
     write_numbers(table)
     table.caption = caption(results, table)
     return table
+
+
+def primary_metrics(results: Results, layout: Layout) -> set[str]:
+    """Full names of the metrics to decide on: the layout's, the experiment's, else every measured quality."""
+    declared = layout.primary or tuple(results.all_records()[-1].experiment.get("primary") or ())
+    if declared:
+        return {results.resolve(name) for name in declared if results.knows(name)}
+    return {
+        m.name for m in results.metrics.values() if m.measured and primary_by_default(m.name, results.metrics)
+    }
 
 
 def levels_kept(results: Results, layout: Layout, factor: str) -> list[str]:
@@ -184,120 +194,119 @@ def new_cell(results: Results, table: Table, where: Selection, column: Column) -
     return cell
 
 
-def compare_to_baseline(table: Table) -> None:
-    """Each cell against the one of its column's metric at the baseline's levels, Holm over the table."""
+Pair = tuple[TableCell, Column, Contrast]
+
+
+def contrasts_to_baseline(table: Table) -> list[Pair]:
+    """Each cell with its contrast to the cell of its metric at the baseline's levels; a family a metric."""
     if not table.baseline:
-        return
-    places = references(table)
-
-    def reference_of(cell: TableCell) -> TableCell | None:
-        """The cell of the same metric that stands at the declared baseline, in the table."""
-        return places.get((cell.metric, tuple(sorted({**cell.where, **table.baseline}.items()))))
-
-    pools = mixed_pools(table, reference_of) if table.layout.test == "mixed" else {}
+        return []
+    places = {(cell.metric, tuple(sorted(cell.where.items()))): cell for cell in table.all_cells()}
+    pairs: list[Pair] = []
     for line in table.cells:
-        for cell in line:
-            reference = reference_of(cell)
-            if cell.measured is None:
+        for cell, column in zip(line, table.columns, strict=True):
+            reference = places.get((cell.metric, tuple(sorted({**cell.where, **table.baseline}.items()))))
+            if cell.measured is None or reference is None or reference.measured is None:
                 continue
             if reference is cell:
                 cell.verdict = "baseline"
-            elif reference is not None and reference.measured is not None:
-                pooled = pools.get(id(cell))
-                cell.comparison = pooled or compare(cell.measured, reference.measured)
-    families: dict[str, list[TableCell]] = {}
-    for cell in table.all_cells():
-        if cell.comparison and cell.comparison.p is not None:
-            families.setdefault(cell.metric if table.layout.family == "metric" else "", []).append(cell)
-    for family in families.values():
-        adjusted = holm(
-            [cell.comparison.p for cell in family if cell.comparison and cell.comparison.p is not None]
-        )
-        for cell, p in zip(family, adjusted, strict=True):
-            assert cell.comparison
-            cell.comparison = replace(cell.comparison, p_holm=p)
-    for line in table.cells:
-        for cell, column in zip(line, table.columns, strict=True):
-            if cell.comparison:
-                cell.verdict = verdict(cell.comparison, column.higher_is_better)
+                continue
+            contrast = table.decisions.contrast([(1.0, cell.where), (-1.0, reference.where)], cell.metric)
+            if contrast is not None:
+                pairs.append((cell, column, contrast))
+                table.decisions.declare(f"table {cell.metric}", [contrast])
+    return pairs
 
 
-def references(table: Table) -> dict[tuple[str, tuple[tuple[str, str], ...]], TableCell]:
-    """Every cell by its metric and place."""
-    return {(cell.metric, tuple(sorted(cell.where.items()))): cell for cell in table.all_cells()}
+def compare_to_baseline(table: Table, pairs: Sequence[Pair]) -> None:
+    """Read the answers, once every family is declared."""
+    for cell, column, contrast in pairs:
+        cell.comparison = table.decisions.compare(contrast)
+        cell.verdict = verdict(cell.comparison, column)
+        if any(cell.comparison.diverged):
+            own, other = cell.comparison.diverged
+            text = f"diverged at {own} of {len(table.decisions.results.seeds)} seeds, the baseline at {other}"
+            cell.notes.append(table.footnote(f"{text}: never better on the seeds that are left"))
+        if cell.comparison.left_out:
+            cell.notes.append(table.footnote(f"compared over {cell.comparison.left_out}"))
 
 
-def mixed_pools(table: Table, reference_of: Callable[[TableCell], TableCell | None]) -> dict[int, Comparison]:
-    """Comparisons by the mixed model, for metrics where every cell has the same three seeds or more."""
-    found: dict[int, Comparison] = {}
-    by_metric: dict[str, list[TableCell]] = {}
-    for cell in table.all_cells():
-        by_metric.setdefault(cell.metric, []).append(cell)
-    for cells in by_metric.values():
-        reference = reference_of(cells[0])
-        measured = [c.measured for c in cells if c.measured]
-        if reference is None or len(measured) < len(cells) or len({tuple(m.seeds) for m in measured}) != 1:
-            continue
-        values_CS = np.array([[m.values[s] for s in m.seeds] for m in measured])
-        if len(measured[0].seeds) >= MIN_SEEDS and len(cells) > 2:
-            comparisons = mixed_model(values_CS, baseline=[c is reference for c in cells].index(True))
-            found.update({id(c): k for c, k in zip(cells, comparisons, strict=True) if k.p is not None})
-    return found
-
-
-def verdict(comparison: Comparison, higher_is_better: bool | None) -> Verdict:
+def verdict(comparison: Comparison, column: Column) -> Verdict:
     """What the comparison says; a fixed-checkpoint test speaks through `comparison.about`."""
-    if comparison.p is None and comparison.test != "exact":
+    if not column.primary and comparison.test != "exact":
+        return "secondary"
+    if comparison.low is None:
         return "untested" if comparison.num_seeds >= MIN_SEEDS else "undecided"
     if not comparison.significant:
         return "tie"
-    if higher_is_better is None:
+    if column.higher_is_better is None:
         return "untested"
-    return "better" if (comparison.difference > 0) == higher_is_better else "worse"
+    if comparison.flattered(higher_is_better=column.higher_is_better):
+        return "undecided"
+    return "better" if (comparison.difference > 0) == column.higher_is_better else "worse"
 
 
-def rank(table: Table) -> None:
-    """Mark the best of each column and group with all that tie with it, then the next."""
+Ranked = tuple[list[TableCell], list[tuple[TableCell, Contrast]]]
+
+
+def contrasts_to_best(table: Table) -> list[Ranked]:
+    """By column and group: the cells with the highest estimate, and the others' contrasts to it.
+
+    Only complete cells are ranked: the mean of fewer seeds is not set against that of all.
+    Paper: Hsu 1984, doi:10.1214/aos/1176346732 (multiple comparisons with the best)
+    """
+    found: list[Ranked] = []
     if not table.layout.best:
-        return
+        return found
     group = table.layout.group
     for j, column in enumerate(table.columns):
         better = column.higher_is_better
         if better is None:
             continue
-        for _, indices in itertools.groupby(
+        for level, indices in itertools.groupby(
             range(len(table.rows)), key=lambda i: table.rows[i].get(group, "") if group else ""
         ):
             cells = [table.cells[i][j] for i in indices]
-            present = [c for c in cells if c.estimate is not None]
-            if len(present) > 1:
-                mark(present, higher_is_better=better)
+            present = [c for c in cells if c.estimate is not None and not c.missing]
+            if len(present) < 2:
+                continue
+            best = max(value_of(c, better) for c in present)
+            first = [c for c in present if value_of(c, better) == best]
+            if len(first) == len(present):
+                continue
+            others = []
+            for cell in present:
+                contrast = table.decisions.contrast([(1.0, first[0].where), (-1.0, cell.where)], cell.metric)
+                if cell not in first and contrast is not None:
+                    others.append((cell, contrast))
+            family = f"view best {column.info.name} {sorted(column.where.items())} {level}"
+            table.decisions.declare(family, [contrast for _, contrast in others], sides=1)
+            found.append((first, others))
+    return found
 
 
-def mark(cells: Sequence[TableCell], *, higher_is_better: bool) -> None:
-    """Rank 1 for the best and its ties, 2 for the best of the rest; nothing where all tie."""
+def value_of(cell: TableCell, higher_is_better: bool) -> float:
+    assert cell.estimate
+    return cell.estimate.mean if higher_is_better else -cell.estimate.mean
 
-    def mean(cell: TableCell) -> float:
-        assert cell.estimate
-        return cell.estimate.mean if higher_is_better else -cell.estimate.mean
 
-    ordered = sorted(cells, key=mean, reverse=True)
-    best = ordered[0]
-    assert best.measured
-    found = [compare(best.measured, c.measured) for c in ordered[1:] if c.measured]
-    tested = [c for c in found if c.p is not None]
-    adjusted = iter(holm([c.p for c in tested if c.p is not None]))
-    found = [replace(c, p_holm=next(adjusted)) if c.p is not None else c for c in found]
-    tied = [best]
-    for cell, comparison in zip(ordered[1:], found, strict=True):
-        if not comparison.significant:
-            tied.append(cell)
-    rest = [c for c in ordered if c not in tied]
-    if rest:
-        for cell in tied:
+def rank(table: Table, bests: Sequence[Ranked]) -> None:
+    """Mark the highest estimates, and what cannot be excluded from being best."""
+    columns = {id(cell): c for line in table.cells for cell, c in zip(line, table.columns, strict=True)}
+    for first, others in bests:
+        answers = [table.decisions.compare(contrast) for _, contrast in others]
+        decides = columns[id(first[0])].primary or all(c.test == "exact" for c in answers)
+        if not decides:
+            continue
+        for cell in first:
             cell.rank = 1
-        for cell in rest:
-            cell.rank = 2 if mean(cell) == mean(rest[0]) else 0
+        present = [*first, *(cell for cell, _ in others)]
+        beaten = any(cell.verdict == "better" for cell in present)
+        for (cell, _), answer in zip(others, answers, strict=True):
+            # What the table marks excludes too: worse than a baseline that is ranked, or a baseline beaten.
+            with_baseline = any(c.verdict == "baseline" for c in present) and cell.verdict == "worse"
+            excluded = answer.significant or with_baseline or (cell.verdict == "baseline" and beaten)
+            cell.rank = 0 if excluded else 2
 
 
 def write_numbers(table: Table) -> None:
@@ -356,6 +365,11 @@ def caption(results: Results, table: Table) -> list[str]:
         f"{len(results.records)} configurations, seed{'s' * many} {seeds}"
         + (f"; a seed varies {start} and all after it, earlier stages are shared." if start and many else ".")
     )
+    if many and (shared := results.shared_models()):
+        lines.append(
+            f"All seeds start from one {' and one '.join(shared)}: what is decided holds given this "
+            "checkpoint; `reseed: all` would vary it."
+        )
     shown = {*(table.rows[0] if table.rows else ()), *(table.columns[0].where if table.columns else ())}
     averaged = [f for f, v in results.factors.items() if f not in shown and len(v) > 1]
     if averaged := [f for f in averaged if f not in table.layout.where]:
@@ -372,55 +386,72 @@ def caption(results: Results, table: Table) -> list[str]:
     lines += comparison_caption(table)
     if table.layout.best and any(c.rank for c in table.all_cells()):
         within = f" and {table.layout.text(table.layout.group)}" if table.layout.group else ""
-        lines.append(f"Bold: best of its column{within} with all that tie with it; underlined: second best.")
+        lines.append(
+            f"Bold: the best value of its column{within}; underlined: cannot be excluded from being best "
+            "(Hsu's comparisons with the best, 5 %)."
+        )
+        if any(c.missing and c.estimate for c in table.all_cells()):
+            lines.append("A mean of fewer seeds than the others' is not ranked.")
     return lines
 
 
 def comparison_caption(table: Table) -> list[str]:
-    """Which tests were made against what, and what the marks mean."""
+    """Which comparisons were made with what, and what the marks mean."""
     if not table.baseline:
         return ["No baseline is declared, so nothing is tested."]
     at = ", ".join(f"{table.layout.text(f)} = {table.layout.text(v)}" for f, v in table.baseline.items())
-    tested = [c.comparison for c in table.all_cells() if c.comparison and c.comparison.p is not None]
-    undecided = sorted(
-        {
-            c.comparison.reason.partition(";")[0]
-            for c in table.all_cells()
-            if c.comparison and c.verdict != "untested" and c.comparison.reason
-        }
-    )
-    family = "the table" if table.layout.family == "table" else "each metric"
     lines = [f"Baseline: {at}."]
-    if any(c.about == "methods" for c in tested):
-        tests = " / ".join(sorted({c.test for c in tested if c.about == "methods"}))
+    compared = [c for c in table.all_cells() if c.comparison]
+    seeds = [c.comparison for c in compared if c.comparison and c.comparison.test == "simultaneous t"]
+    items = [c.comparison for c in compared if c.comparison and c.comparison.test == "document bootstrap"]
+    if seeds:
         lines.append(
-            f"▲ better, ▼ worse, ≈ not distinguishable from the baseline: {tests} on per-seed differences, "
-            f"5 % after Holm over {family} ({len(tested)} comparisons)."
+            "▲ better, ▼ worse, ≈ not distinguishable from the baseline: simultaneous 95 % intervals of "
+            "per-seed differences, variances pooled over configurations and guarded against unequal ones; "
+            f"a family for each metric ({span(c.family for c in seeds)} comparisons)."
         )
-    if any(c.comparison and c.comparison.test == "exact" for c in table.all_cells()):
+    if any(c.comparison and c.comparison.test == "exact" for c in compared):
         lines.append(
             "Numbers that no seed moves and no sampling went into (= equal) are compared as they are."
         )
-    if any(c.about == "checkpoints" for c in tested):
-        tests = " / ".join(sorted({c.test for c in tested if c.about == "checkpoints"}))
+    if items:
         lines.append(
-            f"△ better, ▽ worse, ≃ not distinguishable, as fixed checkpoints only: {tests} over items, "
-            f"5 % after Holm over {family}; another seed may say otherwise."
+            "△ better, ▽ worse, ≃ not distinguishable, as fixed checkpoints only: bootstrap over documents, "
+            f"simultaneous 95 % ({span(c.family for c in items)} comparisons); "
+            "another seed may say otherwise."
         )
+    secondary = list(dict.fromkeys(heading(c) for c in table.columns if not c.primary))
+    if secondary:
+        lines.append(f"Not decided on, so without marks unless exact: {', '.join(secondary)}.")
+    undecided = sorted({c.reason.partition(";")[0] for c in items if c.reason})
+    undecided = undecided or sorted(
+        {
+            c.comparison.reason.partition(";")[0]
+            for c in compared
+            if c.comparison and c.verdict == "undecided" and c.comparison.reason
+        }
+    )
     if undecided:
         lines.append(f"About methods such cells are undecided: {'; '.join(undecided)}.")
     found: dict[str, list[float]] = {}
-    for cell in table.all_cells():
-        if cell.comparison and cell.comparison.detectable is not None and cell.comparison.about == "methods":
-            found.setdefault(cell.metric, []).append(cell.comparison.detectable)
+    for cell in compared:
+        c = cell.comparison
+        if c and c.detectable is not None and c.about == "methods" and cell.verdict != "secondary":
+            found.setdefault(cell.metric, []).append(c.detectable)
     specs = {c.info.name: c for c in table.columns}
     if found:
         sizes = ", ".join(
             f"{heading(specs[m])} {two_digits(float(np.median(v)) * specs[m].spec.scale)}"
             for m, v in found.items()
         )
-        lines.append(f"Smallest difference found with 80 % power by one such test alone (median): {sizes}.")
+        lines.append(f"Smallest difference that is marked with 80 % power (median): {sizes}.")
     return lines
+
+
+def span(sizes: Iterable[int]) -> str:
+    """`12`, or `4 to 12`."""
+    found = sorted(set(sizes))
+    return str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"
 
 
 def two_digits(value: float) -> str:

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from harness.report.decisions import Comparison, Contrast, Decisions
 from harness.report.frames import Levels, Results
-from harness.report.statistics import Array, Comparison, Measured, compare
+from harness.report.statistics import Array, Measured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,51 +53,49 @@ def baseline_level(results: Results, factor: str) -> str:
     return results.baseline.get(factor, results.factors[factor][0])
 
 
-def marginal_effects(results: Results, metric: str) -> list[Effect]:
-    """Each level against its factor's baseline, over the other levels that both have."""
-    found = []
+def marginal_effects(decisions: Decisions, metric: str) -> list[Effect]:
+    """Each level against its factor's baseline, over the other levels that both have; one family a metric."""
+    results = decisions.results
+    asked: list[tuple[str, str, str, Contrast]] = []
     for factor, levels in results.factors.items():
         baseline = baseline_level(results, factor)
         for level in levels:
-            other, base, _ = results.pair({factor: level}, {factor: baseline}, metric)
-            if level != baseline and base is not None and other is not None:
-                found.append(
-                    Effect(factor=factor, level=level, metric=metric, comparison=compare(other, base))
-                )
-    return found
+            if level != baseline:
+                contrast = decisions.contrast([(1.0, {factor: level}), (-1.0, {factor: baseline})], metric)
+                if contrast is not None:
+                    asked.append((factor, level, "", contrast))
+    return answered(decisions, asked, metric=metric, family=f"view effects {metric}")
 
 
-def interactions(results: Results, metric: str) -> list[Effect]:
+def interactions(decisions: Decisions, metric: str) -> list[Effect]:
     """Difference of differences for each pair of factors: does an effect change under another's level?"""
-    found = []
+    results = decisions.results
+    asked: list[tuple[str, str, str, Contrast]] = []
     for a, b in itertools.combinations(results.factors, 2):
         base_a, base_b = baseline_level(results, a), baseline_level(results, b)
         for level, given in itertools.product(results.factors[a], results.factors[b]):
             if level == base_a or given == base_b:
                 continue
             sides = [
-                contrast(*results.pair({a: level, b: other}, {a: base_a, b: other}, metric)[:2])
-                for other in (given, base_b)
+                (sign * sign_of_other, {a: own, b: other})
+                for other, sign_of_other in ((given, 1.0), (base_b, -1.0))
+                for own, sign in ((level, 1.0), (base_a, -1.0))
             ]
-            under, usual = sides
-            if under is not None and usual is not None:
-                both = compare(under, usual)
-                found.append(
-                    Effect(factor=a, level=level, metric=metric, comparison=both, given=f"{b} = {given}")
-                )
-    return found
+            contrast = decisions.contrast(sides, metric)
+            if contrast is not None:
+                asked.append((a, level, f"{b} = {given}", contrast))
+    return answered(decisions, asked, metric=metric, family=f"view interactions {metric}")
 
 
-def contrast(a: Measured | None, b: Measured | None) -> Measured | None:
-    """a minus b by seed and by item."""
-    if a is None or b is None or not (seeds := [s for s in a.seeds if s in b.values]):
-        return None
-    items_SD = None
-    if a.items_SD is not None and b.items_SD is not None:
-        items_SD = (
-            a.items_SD[[a.seeds.index(s) for s in seeds]] - b.items_SD[[b.seeds.index(s) for s in seeds]]
-        )
-    return Measured(values={s: a.values[s] - b.values[s] for s in seeds}, items_SD=items_SD)
+def answered(
+    decisions: Decisions, asked: Sequence[tuple[str, str, str, Contrast]], *, metric: str, family: str
+) -> list[Effect]:
+    """Effects of contrasts that are asked together."""
+    decisions.declare(family, [contrast for *_, contrast in asked])
+    return [
+        Effect(factor=factor, level=level, metric=metric, comparison=decisions.compare(contrast), given=given)
+        for factor, level, given, contrast in asked
+    ]
 
 
 def pareto(results: Results, *, cost: str, quality: str) -> list[Point]:
@@ -210,9 +209,13 @@ def by_column(results: Results, sample_name: str, column: str, metric: str) -> l
     return curves
 
 
+MIN_BLOCKS = 5
+"""Below this many tasks Friedman's test has no say and no diagram is drawn."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ranks:
-    """Average ranks of configurations over tasks and seeds, and which cannot be told apart."""
+    """Average ranks of configurations over tasks, and which cannot be told apart."""
 
     names: list[str]
     ranks: list[float]
@@ -222,39 +225,49 @@ class Ranks:
     blocks: int
 
 
-def average_ranks(results: Results, metrics: Sequence[str], *, level: float = 0.05) -> Ranks | None:
-    """Friedman's test with Nemenyi's critical difference; blocks are the pairs of metric and seed.
+def one_per_task(metrics: Sequence[str]) -> list[str]:
+    """The first metric of each task: a second one of the same answers is no second task."""
+    found: dict[str, str] = {}
+    for metric in metrics:
+        found.setdefault(metric.rpartition(".")[0], metric)
+    return list(found.values())
 
+
+def average_ranks(results: Results, metrics: Sequence[str], *, level: float = 0.05) -> Ranks | None:
+    """Friedman's test with Nemenyi's critical difference; a block is a task, its value the mean over seeds.
+
+    A configuration that diverged at a seed ranks last there; one that lacks a number for another reason is
+    left out. None with fewer than three configurations or five tasks.
     Paper: Demsar 2006, Statistical comparisons of classifiers over multiple data sets, section 3.2.2
-    None with fewer than three complete configurations or fewer than five blocks.
     """
     from scipy.stats import friedmanchisquare, rankdata, studentized_range
 
-    columns = []
-    for levels in results.records:
-        where = dict(zip(results.factors, levels, strict=True))
-        row: list[float] = []
-        for metric in metrics:
-            measured = results.measured(where, metric)
-            sign = 1 if results.metrics[metric].higher_is_better is False else -1
-            row += [sign * measured.values.get(s, math.nan) if measured else math.nan for s in results.seeds]
-        columns.append(row)
-    values_KB = np.array(columns)
+    tasks = one_per_task(metrics)
+    values_KB = np.array([[task_value(results, levels, m) for m in tasks] for levels in results.records])
+    values_KB = values_KB.reshape(len(results.records), len(tasks))
     kept = ~np.isnan(values_KB).any(axis=1)
-    values_KB, k, blocks = values_KB[kept], int(kept.sum()), values_KB.shape[1]
-    if k < 3 or blocks < 5:
+    values_KB, k, blocks = values_KB[kept], int(kept.sum()), len(tasks)
+    if k < 3 or blocks < MIN_BLOCKS:
         return None
-    ranks = rankdata(values_KB, axis=0).mean(axis=1)
+    ranks_KB = rankdata(values_KB, axis=0)
     names = [" · ".join(levels) for levels, keep in zip(results.records, kept, strict=True) if keep]
     return Ranks(
         names=names,
-        ranks=[float(r) for r in ranks],
+        ranks=[float(r) for r in ranks_KB.mean(axis=1)],
         critical_difference=float(
             studentized_range.ppf(1 - level, k, np.inf) / 2**0.5 * (k * (k + 1) / (6 * blocks)) ** 0.5
         ),
-        p=float(friedmanchisquare(*values_KB).pvalue),
+        p=float(friedmanchisquare(*ranks_KB).pvalue),
         blocks=blocks,
     )
+
+
+def task_value(results: Results, levels: Levels, metric: str) -> float:
+    """The mean over seeds, low where good; infinite where a seed diverged, NaN where one is missing."""
+    if results.diverged([levels]):
+        return math.inf
+    sign = 1 if results.metrics[metric].higher_is_better is False else -1
+    return sign * float(np.mean([results.value(levels, seed, metric) for seed in results.seeds]))
 
 
 def cliques(ranks: Ranks) -> list[tuple[float, float]]:

@@ -8,6 +8,7 @@ import io
 import itertools
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -85,9 +86,9 @@ def dimmed(table: Table) -> Iterator[tuple[list[str], list[bool], bool]]:
 def markdown(table: Table) -> str:
     """GitHub's Markdown: bold best, underlined second best, marks and footnotes."""
     factors = [table.layout.text(f) for f in table.rows[0]] or [""]
-    heads = factors + ["<br>".join([*over(c, table), title_of(c, table)]) for c in table.columns]
+    heads = [[f] for f in factors] + [[*over(c, table), title_of(c, table)] for c in table.columns]
     lines = [
-        "| " + " | ".join(escape_markdown(h) for h in heads) + " |",
+        "| " + " | ".join("<br>".join(map(escape_markdown, parts)) for parts in heads) + " |",
         "|" + "---|" * len(factors) + "---:|" * len(table.columns),
     ]
     for (labels, same, _), cells in zip(dimmed(table), table.cells, strict=True):
@@ -106,11 +107,22 @@ def markdown_cell(cell: TableCell) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    """Text in a table of Markdown."""
+    return escape_tags(text).replace("|", "\\|").replace("\n", " ")
+
+
+def escape_tags(text: str) -> str:
+    """Text in Markdown, none of which is HTML: what a record or an experiment says runs in no browser."""
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text)
+
+
+def code_markdown(text: str) -> str:
+    """Text as code in a table of Markdown, where nothing but its own end means anything."""
+    return "`" + text.replace("`", "'").replace("|", "\\|").replace("\n", " ") + "`"
 
 
 def notes_markdown(table: Table) -> str:
-    lines = [f"- {line}" for line in table.caption]
+    lines = [f"- {escape_tags(line)}" for line in table.caption]
     lines += [f"- [{i + 1}] {escape_markdown(note)}" for i, note in enumerate(table.footnotes)]
     return "\n".join(lines) + "\n"
 
@@ -192,7 +204,7 @@ def flat(table: Table) -> list[dict[str, Any]]:
                     "difference_low": number(c.low) if c else None,
                     "difference_high": number(c.high) if c else None,
                     "p": number(c.p) if c else None,
-                    "p_holm": number(c.p_holm) if c else None,
+                    "family": c.family if c else 0,
                     "detectable": number(c.detectable) if c else None,
                     "undecided_because": c.reason if c else "",
                     "rank": cell.rank,

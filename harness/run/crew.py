@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -22,7 +21,7 @@ from harness.run.execute import Task
 from harness.run.isolation import Child, Limits, Server
 from harness.run.resources import Options
 from harness.store import Store
-from harness.store.files import write_json
+from harness.store.files import read_json, write_json
 from harness.training.meeting import Meeting
 
 PATIENCE = 300.0
@@ -109,8 +108,8 @@ class Crew:
     def called(self) -> tuple[str, Path] | None:
         """The stage that node 0 calls to, and the meeting's folder; None where there is none."""
         try:
-            found = json.loads(self._file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+            found = read_json(self._file, {"key": str, "folder": str})
+        except (FileNotFoundError, ValueError):
             return None
         return found["key"], Path(found["folder"])
 
@@ -162,7 +161,7 @@ def _answer(
             meeting=Meeting(folder=folder, node=crew.node, num_nodes=crew.num_nodes),
             out=Path(out),
         )
-        limits = Limits(threads=Need.of(node).processes, memory=chosen.memory)
+        limits = Limits(threads=node.threads, memory=chosen.memory)
         log = crew.store.root / "logs" / f"{key}.node{crew.node}.log"
         say(f"training along: {node.title}")
         child = server.start(task, stage=node.stage, log=log, limits=limits, device=device)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.plan.files import CACHE, Files, check_unchanged
 from harness.plan.graph import Node
 from harness.run.isolation import Report
 from harness.stage import Work
@@ -55,6 +56,7 @@ class Task:
         meta: dict[str, Any] = {
             "part": node.part,
             "seed": node.seed,
+            "threads": node.threads,
             "material": node.material,
             "host": os.uname().nodename,
             "externals": {k: v for k, v in self.externals.items() if k in node.inputs.values()},
@@ -62,8 +64,10 @@ class Task:
         started = time.monotonic()
         with store.create(node.key, stage=node.stage, kind=node.kind, inputs=node.inputs, meta=meta) as out:
             work = self._work(store, out, checkpoints, on_step=on_step)
+            self._check_files(store)
             meta["facts"] = jsonable(node.maker().run(work))
             meta["seconds"] = time.monotonic() - started
+            self._check_files(store)
             steps.finish(out / STEPS)
         return meta["facts"]  # type: ignore[no-any-return]
 
@@ -79,16 +83,28 @@ class Task:
             device=self.device,
             out=out,
             checkpoints=checkpoints,
+            cache=store.root / "cache",
             cell=node.cell,
             load=lambda key: self._artifact(store, key),
             on_step=on_step,
             meeting=self.meeting,
         )
 
+    def _check_files(self, store: Store) -> None:
+        """That the files from outside are those of the key, before and after it read them.
+
+        Raises: ChangedError
+        """
+        node, files = self.node, Files(store.root / CACHE)
+        check_unchanged(node.material["files"], files.of(node.stage, node.config, node.choices))
+        files.save()
+
     def _artifact(self, store: Store, key: str) -> Artifact:
-        if key in self.externals:
-            return external(self.externals[key], cache=store.root / "cache" / "directories.json")
-        return store.get(key)
+        if key not in self.externals:
+            return store.get(key)
+        found = external(self.externals[key], cache=store.root / CACHE)
+        check_unchanged({self.externals[key]: key}, {self.externals[key]: found.key})
+        return found
 
 
 def _unheard(step: int, facts: dict[str, float]) -> None:
@@ -119,14 +135,14 @@ def read_steps(path: Path) -> list[tuple[int, dict[str, float]]]:
     found: dict[int, dict[str, float]] = {}
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
+    except (FileNotFoundError, UnicodeDecodeError):
         return []
     for line in lines:
         try:
             facts = json.loads(line)
-        except ValueError:
-            continue  # Cut off by a kill.
-        found[facts.pop("step")] = facts
+            found[int(facts.pop("step"))] = facts
+        except (ValueError, AttributeError, KeyError, TypeError):
+            continue  # Cut off by a kill, or damaged.
     return sorted(found.items())
 
 

@@ -306,6 +306,7 @@ def _redirect(log: str) -> None:
 def _limit(limits: Limits, device: str) -> None:
     os.environ.update(
         {name: str(limits.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")}
+        | {"MKL_DYNAMIC": "FALSE", "OMP_DYNAMIC": "FALSE"}  # as many as asked, on fewer cores too
     )
     if limits.gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = visible_gpus(limits.gpus)

@@ -61,6 +61,11 @@ def options(values: dict[str, Any]) -> Options:
     retry = frozenset(item.strip() for item in str(values.get("retry") or "").split(",") if item.strip())
     known = {f.name for f in fields(Options)} - {"retry"}
     chosen = {name: value for name, value in values.items() if name in known}
+    if values.get("threads"):
+        raise ConfigError(
+            "hydra.sweeper.threads is no more: threads decide the last bits of a result, so they are options "
+            f"of the stages; use threads={values['threads']}, or pretrain.threads={values['threads']} for one"
+        )
     for name, value in chosen.items():
         if value < 0:
             raise ConfigError(f"hydra.sweeper.{name}={value} must be 0 (automatic or no limit) or more")
@@ -131,13 +136,13 @@ def _ask_for(room: Need, launcher: Any) -> None:
     if "cpus_per_task" in launcher:  # submitit
         if room.nodes > 1:
             launcher.nodes, launcher.tasks_per_node = room.nodes, 1
-        if room.processes > 1 and launcher.cpus_per_task is None:
-            launcher.cpus_per_task = room.processes
+        if room.threads > 1 and launcher.cpus_per_task is None:
+            launcher.cpus_per_task = room.threads
         if room.gpus and launcher.gpus_per_node is None and launcher.get("gres") is None:
             launcher.gpus_per_node = room.gpus
     elif "ray" in launcher:
-        if room.processes > 1:
-            launcher.ray.remote.setdefault("num_cpus", room.processes)
+        if room.threads > 1:
+            launcher.ray.remote.setdefault("num_cpus", room.threads)
         if room.gpus:
             launcher.ray.remote.setdefault("num_gpus", room.gpus)
 
@@ -149,8 +154,9 @@ def write_plan(made: Plan, chosen: Options, room: Need) -> Path:
     """
     folder = made.graph.store.root / "plans"
     content = pickle.dumps((replace(made, tuning=None), replace(chosen, workers=1), room))
-    # Named by its content: a job that is requeued days later still finds the plan it was given.
-    file = folder / f"{made.name}-{hashlib.sha256(content).hexdigest()[:12]}.plan"
+    # Named by its content: a job that is requeued days later still finds the plan it was given, and a worker
+    # runs that one alone, whoever else may write into the folder.
+    file = folder / f"{made.name[:100]}-{hashlib.sha256(content).hexdigest()}.plan"
     temporary = file.with_suffix(f".{uuid.uuid4().hex[:8]}")
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -166,7 +172,12 @@ def read_plan(file: Path) -> tuple[Plan, Options, Need]:
     with: what they would make does not belong under its keys
     """
     try:
-        made, chosen, room = pickle.loads(file.read_bytes())
+        content = file.read_bytes()
+        if hashlib.sha256(content).hexdigest() != file.stem.rpartition("-")[2]:
+            raise StoreError(
+                f"{file} is not what its name says; somebody wrote over it. Start the sweep again"
+            )
+        made, chosen, room = pickle.loads(content)
     except (OSError, pickle.UnpicklingError, AttributeError, ImportError, EOFError, ValueError) as error:
         raise StoreError(f"{file} is no plan of this version ({error}); start the sweep again") from error
     assert isinstance(made, Plan)

@@ -13,6 +13,7 @@ from harness.plan.plan import Plan, PlannedCell, directory
 from harness.registry import registry
 from harness.run.execute import STEPS, read_steps
 from harness.run.record import provenance
+from harness.store.records import sweep_dir
 
 
 class Session:
@@ -92,7 +93,7 @@ class Session:
 
 def tell_report(plan: Plan, folder: Path, *, warn: Callable[[str], None]) -> None:
     """Tell every tracker that some cell of the sweep has, each once, where the report lies."""
-    sweep = {"sweep": plan.name, "directory": str(plan.graph.store.root / "records" / plan.name)}
+    sweep = {"sweep": plan.name, "directory": str(sweep_dir(plan.graph.store.root, plan.name))}
     told: list[Choice] = []
     for cell in plan.cells:
         for choice in cell.cell.choices("tracker"):

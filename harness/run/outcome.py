@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import errno
-import json
 import time
 import traceback
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from harness.errors import ConfigError, DivergedError, HarnessError, IncompatibleError, LostError
-from harness.store.files import is_disk_full, write_json
+from harness.errors import (
+    ChangedError,
+    ConfigError,
+    DivergedError,
+    HarnessError,
+    IncompatibleError,
+    LostError,
+)
+from harness.store.files import is_disk_full, read_json, write_json
 from harness.store.fingerprint import environment
 
 STATUSES = ("ok", "oom", "diverged", "incompatible", "failed", "timeout", "lost")
@@ -58,7 +64,7 @@ def from_exception(error: BaseException, *, stage: str) -> Outcome:
     named = ": ".join(filter(None, (type(error).__name__, str(error))))
     text = str(error) if isinstance(error, HarnessError) else named
     details = "".join(traceback.format_exception(error))
-    status, step = "failed", None
+    status, step, where = "failed", None, environment()
     if is_disk_full(error):
         status = FULL
     elif is_out_of_memory(error):
@@ -69,7 +75,16 @@ def from_exception(error: BaseException, *, stage: str) -> Outcome:
         status = "incompatible"
     elif isinstance(error, LostError):
         status = "lost"
-    return Outcome(status=status, reason=text[:2000], stage=stage, step=step, details=details[-20000:])
+    elif isinstance(error, ChangedError):
+        where = ""  # final nowhere: the files may be as they were by the next time
+    return Outcome(
+        status=status,
+        reason=text[:2000],
+        stage=stage,
+        step=step,
+        details=details[-20000:],
+        environment=where,
+    )
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
@@ -100,11 +115,12 @@ class Outcomes:
     def read(self, key: str) -> Outcome | None:
         """How the last attempt at `key` ended, if it made no artifact."""
         try:
-            found = json.loads(self.path(key).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        known = {f.name for f in fields(Outcome)}
-        return Outcome(**{name: value for name, value in found.items() if name in known})
+            found = read_json(self.path(key), {"status": str, "attempts": int})
+            known = {f.name for f in fields(Outcome)}
+            outcome = Outcome(**{name: value for name, value in found.items() if name in known})
+            return outcome if outcome.status in STATUSES else None
+        except (OSError, ValueError, TypeError):
+            return None  # the stage is tried again
 
     def write(self, key: str, outcome: Outcome) -> None:
         """Remember how an attempt ended."""

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,18 @@ from harness.store.records import FORMAT, NAME, read_record, write_record
 
 _LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "lm_eval", "numpy", "pandas", "hydra-core")
 
-_WORDS = {"fingerprint": "code", "numerics": "libraries or device", "nodes": "methods", "config": "options"}
+_WORDS = {
+    "fingerprint": "code",
+    "files": "files",
+    "numerics": "libraries or device",
+    "nodes": "methods",
+    "config": "options",
+}
 """Parts of a key's material, for people."""
+
+
+Made = Callable[[str], float | None]
+"""When the artifact of a key was made (seconds since 1970); None where there is none."""
 
 
 def write(
@@ -56,6 +66,7 @@ def write(
         "seed_from": cell.cell.seed_from,
         "outcome": outcome.brief(),
         "stages": [_stage(plan, key, artifacts.get(key), reused) for key in cell.keys],
+        "models": _outside(plan, cell),
         "metrics": _metrics(artifacts),
         **_facts(artifacts),
         "provenance": provenance(started),
@@ -69,9 +80,10 @@ def write(
     return record
 
 
-def finished(plan: Plan, cell: PlannedCell, outcome: Outcome) -> dict[str, Any] | None:
-    """The record of a cell that already stands, rests on exactly these keys and says the same; else None.
+def finished(plan: Plan, cell: PlannedCell, outcome: Outcome, *, made: Made) -> dict[str, Any] | None:
+    """The record of a cell that stands, rests on exactly these artifacts and says the same; else None.
 
+    `made` says when the artifact of a key was made: one that was deleted and made again has other numbers.
     Raises: NewerFormatError, since writing it anew would lose what a newer version knows
     """
     try:
@@ -81,6 +93,7 @@ def finished(plan: Plan, cell: PlannedCell, outcome: Outcome) -> dict[str, Any] 
     except StoreError:
         return None
     same = [stage["key"] for stage in record["stages"]] == list(cell.keys)
+    same = same and all(stage.get("made") == made(stage["key"]) for stage in record["stages"])
     same &= record.get("tune") == cell.tuned
     return record if same and record["outcome"] == outcome.brief() else None
 
@@ -202,9 +215,20 @@ def _stage(plan: Plan, key: str, artifact: Artifact | None, reused: Mapping[str,
         "part": node.part,
         "key": key,
         "seed": node.seed,
+        "threads": artifact.meta.get("threads") if artifact is not None else None,
+        "made": artifact.meta.get("created") if artifact is not None else None,
+        "files": node.material.get("files", {}),
         "reused": reused.get(key, True) if artifact is not None else False,
         "seconds": artifact.meta.get("seconds") if artifact is not None else None,
     }
+
+
+def _outside(plan: Plan, cell: PlannedCell) -> dict[str, Any]:
+    """Models that no stage made, by key: where each lies, and the types that a GGUF stores it in."""
+    rested = {key for asked in cell.keys for key in (asked, *plan.graph.ancestors(asked))}
+    keys = {key for asked in rested for key in plan.graph.nodes[asked].inputs.values()}
+    found = {key: plan.graph.artifact(key) for key in sorted(keys & plan.graph.externals.keys())}
+    return {key: artifact.facts for key, artifact in found.items() if artifact is not None}
 
 
 def _metrics(artifacts: Mapping[str, Artifact]) -> list[dict[str, Any]]:

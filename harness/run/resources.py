@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from harness.plan.graph import Node
@@ -13,12 +13,10 @@ from harness.run import machine
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How a sweep runs; nothing here changes a result."""
+    """How a sweep runs; nothing here changes a result, for threads follow from the stages' own options."""
 
     workers: int = 0
-    """Stages at a time; 0 = one for every `threads` cores, or one a GPU."""
-    threads: int = 0
-    """Threads of a stage; 0 = cores / workers, and all cores for a stage that everything waits for."""
+    """Stages at a time; 0 = as many as their threads fill the cores, or one a GPU."""
     timeout: float = 0.0
     """Seconds a stage may take; 0 = no limit."""
     memory: int = 0
@@ -34,6 +32,7 @@ class Share:
     """What a running stage was given."""
 
     threads: int
+    """That it keeps busy."""
     gpus: tuple[int, ...] = ()
     memory: float = 0.0
     """Bytes of main memory it takes at most; 0 where nothing is known."""
@@ -57,22 +56,20 @@ class Resources:
         self._budget = min(free, options.total_memory or free)
         on_gpus = any(node.device == "cuda" for node in nodes)
         self._gpus = machine.gpus() or (0,) if on_gpus else ()
-        one_each = max(1, self._cores // (options.threads or 1))
-        self.slots = options.workers or len(self._gpus) or one_each
+        self.slots = options.workers or len(self._gpus) or self._cores
 
-    def share(
-        self, need: Need, *, running: Collection[Share], bottleneck: bool, memory: float = 0.0
-    ) -> Share | None:
+    def share(self, need: Need, *, running: Collection[Share], memory: float = 0.0) -> Share | None:
         """What a stage that takes so many bytes of main memory at most may have beside those that run; None
         while there is no room for it.
 
         A stage that nothing runs beside always gets what there is, so that no sweep waits for ever.
         """
-        threads = max(self._threads(bottleneck=bottleneck), need.processes)
         gpus = self._free_gpus(running)[: need.gpus]
         if running:
             busy = sum(share.threads for share in running)
-            if len(running) >= self.slots or busy >= max(self._cores, self.slots):
+            if len(running) >= self.slots:
+                return None
+            if not need.gpus and busy + need.threads > max(self._cores, self.slots):
                 return None
             if need.processes > 1 and busy + need.processes > self._cores:
                 return None
@@ -81,7 +78,7 @@ class Resources:
             # What runs may not have taken yet what it will: bounds add up to what was free at the start.
             if memory and memory + sum(share.memory for share in running) > self._budget:
                 return None
-        return Share(threads=threads, gpus=gpus, memory=memory)
+        return Share(threads=need.threads, gpus=gpus, memory=memory)
 
     def memory(self, device: str) -> int:
         """Bytes that a stage may take on a device."""
@@ -91,24 +88,9 @@ class Resources:
             return int(torch.cuda.get_device_properties(device).total_memory)
         return self._options.memory or self._memory
 
-    def _threads(self, *, bottleneck: bool) -> int:
-        """Threads of a stage; one that everything waits for has all cores."""
-        share = self._cores if bottleneck else self._cores // self.slots
-        return self._options.threads or max(1, share)
-
     def _free_gpus(self, running: Collection[Share]) -> tuple[int, ...]:
         """GPUs with a free slot, those with the fewest stages first."""
         busy = Counter(gpu for share in running for gpu in share.gpus)
         each = -(-self.slots // len(self._gpus)) if self._gpus else 0
         free = [gpu for gpu in self._gpus if busy[gpu] < each]
         return tuple(sorted(free, key=lambda gpu: busy[gpu]))
-
-
-def bottlenecks(opened: Sequence[str], nodes: Mapping[str, Node]) -> set[str]:
-    """Stages to run (inputs first) that have no sibling at their depth: beside them nothing is ready."""
-    depth: dict[str, int] = {}
-    for key in opened:
-        inputs = (k for k in nodes[key].inputs.values() if k in depth)
-        depth[key] = 1 + max((depth[k] for k in inputs), default=0)
-    width = Counter(depth.values())
-    return {key for key in opened if width[depth[key]] == 1}

@@ -21,7 +21,7 @@ from harness.run.execute import STEPS, read_steps
 from harness.run.pace import Pace, duration, left_text, since
 from harness.run.progress import describe_step
 from harness.store import Store
-from harness.store.records import NAME, TRIALS, read_record
+from harness.store.records import NAME, TRIALS, read_record, record_dir, sweep_name
 
 HELP = """usage: harness watch SWEEP [--once]
 
@@ -59,7 +59,7 @@ class Watch:
     """What the store and this machine show of a sweep, one look after another."""
 
     def __init__(self, root: Path, sweep: str) -> None:
-        self._root, self._sweep = root, sweep
+        self._root, self._sweep = root, sweep_name(sweep)
         self._pace = Pace(Store(root))
 
     def look(self) -> tuple[Group, bool]:
@@ -141,7 +141,7 @@ def _is_here(holder: Mapping[str, Any]) -> bool:
 
 def _status(root: Path, sweep: str, cell: dict[str, Any]) -> str:
     """A cell's outcome, or that a newer version wrote it; empty while no record of these artifacts stands."""
-    file = root / "records" / sweep / cell["cell"] / NAME
+    file = record_dir(root, sweep=sweep, cell=cell["cell"]) / NAME
     if not file.is_file():
         return ""
     try:

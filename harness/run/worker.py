@@ -25,7 +25,7 @@ from harness.run.execute import Task
 from harness.run.isolation import Child, Limits, Server
 from harness.run.lifecycle import Session
 from harness.run.outcome import FULL, MAX_LOST, Outcome, Outcomes, is_final
-from harness.run.resources import Options, Resources, Share, bottlenecks
+from harness.run.resources import Options, Resources, Share
 from harness.store.claims import Claim
 
 ELSEWHERE = 0.5
@@ -103,6 +103,7 @@ class Worker:
         self._failed: dict[str, Outcome] = {}
         self._later: dict[str, float] = {}
         self._bounds: dict[str, float] = {}
+        self._times: dict[str, float | None] = {}
         self._running: dict[str, Running] = {}
         self._sessions: dict[str, tuple[Session, Claim]] = {}
         self._server: Server | None = None
@@ -167,7 +168,6 @@ class Worker:
         opened = [key for key in wanted if self._states[key] is State.open]
         self._needs = {key: Need.of(self._nodes[key]) for key in opened}
         self._queue = sorted(opened, key=lambda key: (rank.get(key, 0), order[key]))
-        self._bottlenecks = bottlenecks(opened, self._nodes)
         self._initially = set(opened)
         self._pending = list(self._cells)
 
@@ -247,9 +247,7 @@ class Worker:
         bound = self._bounds.get(key)
         if bound is None:
             bound = self._bounds[key] = memory_bound(self._nodes[key])
-        return self._resources.share(
-            self._needs[key], running=running, bottleneck=key in self._bottlenecks, memory=bound
-        )
+        return self._resources.share(self._needs[key], running=running, memory=bound)
 
     def _try(self, node: Node, share: Share) -> bool:
         """Take a ready stage, unless somebody else has it or has finished it."""
@@ -293,7 +291,7 @@ class Worker:
                 self.view.say(f"loading {', '.join(names)} once for all stages")
         self._open_session(self._owners[node.key])
         limits = Limits(
-            threads=share.threads,
+            threads=node.threads,
             memory=self.options.memory,
             seconds=self.options.timeout,
             gpus=share.gpus if len(share.gpus) > 1 else (),
@@ -437,7 +435,7 @@ class Worker:
     def _finish(self, cell: PlannedCell, outcome: Outcome) -> bool:
         """Write the record, once over all processes; False while another process is at it."""
         made_here = any(key in self._initially for key in cell.keys) and outcome.status == "ok"
-        if not made_here and record.finished(self.plan, cell, outcome):
+        if not made_here and record.finished(self.plan, cell, outcome, made=self._made):
             self.outcomes[cell.cell.id] = outcome
             self.view.cell_finished(cell, outcome, reused=True)
             return True
@@ -446,7 +444,7 @@ class Worker:
             return False
         _, claim = self._sessions.pop(cell.cell.id)
         with claim:
-            written = record.finished(self.plan, cell, outcome)
+            written = record.finished(self.plan, cell, outcome, made=self._made)
             if written is None:
                 reused = {key: key not in self._initially for key in cell.keys}
                 arguments: dict[str, Any] = {"outcome": outcome, "reused": reused, "started": self._started}
@@ -457,6 +455,12 @@ class Worker:
         self.outcomes[cell.cell.id] = outcome
         self.view.cell_finished(cell, outcome, reused=False)
         return True
+
+    def _made(self, key: str) -> float | None:
+        """When an artifact was made, read once after it was stored."""
+        if key not in self._times and (artifact := self._store.find(key)) is not None:
+            self._times[key] = artifact.meta.get("created")
+        return self._times.get(key)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self._stopping += 1 if number == signal.SIGINT else 2

@@ -32,7 +32,6 @@ class CorpusStage(Stage):
             method.models = referenced(work, f"filter.{method.name}")
             stream = method.apply(stream)
         facts = documents.write(work.out, stream)
-        facts["source"] = corpus.fingerprint()
         facts["filters"] = [{"filter": method.name, **vars(method.report)} for method in filters]
         facts["effects"] = {
             f"filter.{method.name}": {

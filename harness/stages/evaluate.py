@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.axes.evaluator import Evaluator, Subject
+from harness.errors import IncompatibleError
 from harness.hookspecs import hookimpl
-from harness.method import Choice, Method
+from harness.method import Choice, Method, Problem
 from harness.stage import Choices, Stage, Work
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from harness.axes.corpus import Document
     from harness.axes.decoding import Decoding
     from harness.axes.judge import Judge
@@ -50,6 +53,16 @@ class Evaluate(Stage):
         ]
 
     @classmethod
+    def check(cls, cell: Cell, stage: str, meta_model: nn.Module | None) -> Iterable[Problem]:
+        """A measurement that measures nothing."""
+        if not cell.choices("evaluator", stage=stage):
+            yield Problem(
+                where="evaluator",
+                message=f"evaluator=[] leaves {stage} nothing to measure; choose one, e.g. "
+                f"evaluator=[perplexity], or leave {stage} out of `stages`",
+            )
+
+    @classmethod
     def narrow(cls, part: str, choices: Choices) -> Choices:
         """The part's evaluator, asked for this task alone, and the axes that it uses."""
         chosen = _evaluator(part, choices)
@@ -66,9 +79,16 @@ class Evaluate(Stage):
     def run(self, work: Work) -> dict[str, Any]:
         chosen = _evaluator(work.part, work.choices)
         subject = load_subject(work, work.inputs["model"], max_length=work.config.max_length)
-        baseline = work.inputs.get("evaluator.baseline")
-        if baseline is not None:
-            subject.baseline = partial(load_subject, work, baseline, max_length=work.config.max_length)
+        prefix = f"evaluator.{chosen.method.name}."
+        named = {name.removeprefix(prefix): a for name, a in work.inputs.items() if name.startswith(prefix)}
+        subject.models = {
+            option: partial(load_subject, work, artifact, max_length=work.config.max_length)
+            for option, artifact in named.items()
+        }
+        subject.names = {option: artifact.key for option, artifact in named.items()}
+        subject.baseline = subject.models.get("baseline")
+        subject.cache = work.cache
+        subject.out = work.out
         found = chosen.build().evaluate(work.part.partition(".")[2], subject)
         metrics = [{"evaluator": chosen.method.name, **asdict(metric)} for metric in found.metrics]
         (work.out / "metrics.json").write_text(json.dumps(metrics, indent=1, allow_nan=True))
@@ -111,26 +131,44 @@ def load_subject(work: Work, artifact: Artifact, *, max_length: int | None = Non
         seed=work.seed,
         template=tokenizer.chat_template if loaded.template else None,
         prompts=[choice.build() for choice in applied if choice.method.prompt is not Method.prompt],
-        decoding=_decoding(work, decoding),
+        decoding=_decoding(work, decoding, tokenizer),
         judge=_judge(work, judge),
         documents=None if documents is None else partial(_documents, documents.path),
         stored_bytes=_stored_bytes(artifact, work),
     )
 
 
-def _decoding(work: Work, choice: Any) -> Decoding | None:
+def _decoding(work: Work, choice: Any, tokenizer: Any) -> Decoding | None:
     """The chosen decoding, with the models its options name."""
     from harness.model.artifact import load_model
 
     if choice is None:
         return None
     decoding: Decoding = choice.build()
-    decoding.models = {
-        name.partition(".")[2]: load_model(artifact, work.load, device=work.device).model.eval()
-        for name, artifact in work.inputs.items()
-        if name.startswith("decoding.")
-    }
+    models: dict[str, Any] = {}
+    for name, artifact in work.inputs.items():
+        axis, _, option = name.partition(".")
+        if axis == "decoding":
+            loaded = load_model(artifact, work.load, device=work.device)
+            same_tokens(tokenizer, loaded.tokenizer, where=name)
+            models[option] = loaded.model.eval()
+    decoding.models = models
     return decoding
+
+
+def same_tokens(tokenizer: Any, other: Any, *, where: str) -> None:
+    """Two models that read the same ids must mean the same tokens by them.
+
+    Raises: IncompatibleError naming the first token that differs
+    """
+    ours, theirs = tokenizer.get_vocab(), other.get_vocab()
+    differs = [token for token, index in ours.items() if theirs.get(token) != index]
+    if differs or len(ours) != len(theirs):
+        example = f", e.g. {differs[0]!r}" if differs else ""
+        raise IncompatibleError(
+            f"{where}: its tokenizer is another one ({len(theirs)} tokens against {len(ours)}{example}); "
+            "name a model with the same tokenizer"
+        )
 
 
 def _judge(work: Work, choice: Any) -> Judge | None:

@@ -47,12 +47,14 @@ class Extend(Stage):
         """How long to train, over all lengths."""
         batch_size: int = 8
         """Sequences in one global batch."""
-        sequence_length: int = 0
-        """Tokens of one sequence; 0 = the extended length."""
+        sequence_length: int | None = None  # type: ignore[assignment]
+        """Tokens of one sequence; null = the extended length."""
 
         def __post_init__(self) -> None:
             shared = {field.name: getattr(self, field.name) for field in fields(TrainingConfig)}
-            TrainingConfig(**{**shared, "sequence_length": self.sequence_length or 1})
+            if self.sequence_length is None:
+                del shared["sequence_length"]
+            TrainingConfig(**shared)
 
     @classmethod
     def active(cls, cell: Cell) -> bool:
@@ -60,11 +62,20 @@ class Extend(Stage):
 
     @classmethod
     def check(cls, cell: Cell, stage: str, meta_model: nn.Module | None) -> Iterable[Problem]:
-        """An extended length that the position scheme can hold."""
+        """An extended length that the position scheme can hold, and that sequences keep to."""
         choice, spec = cell.choice("context", stage=stage), cell.spec()
-        if choice is not None and spec is not None:
-            length = round(spec.max_length * choice.config.factor)
-            yield from beyond_table(meta_model, length, where="context.factor")
+        if choice is None or spec is None:
+            return
+        method: Any = choice.method
+        try:
+            length = method.extended(choice.config, spec.max_length)
+        except ConfigError as error:
+            yield Problem(where="context", message=str(error))
+            return
+        yield from beyond_table(meta_model, length, where="context.factor")
+        asked = cell.stage_config(stage).sequence_length
+        if asked is not None and asked > length:
+            yield Problem(where=f"{stage}.sequence_length", message=too_long(asked, length))
 
     def run(self, work: Work) -> dict[str, Any]:
         from harness.model.artifact import Delta, describe, open_model, save_model
@@ -118,16 +129,14 @@ def train_on(work: Work, loaded: Loaded, model: nn.Module, lengths: list[int]) -
             "stage extend trains on token files; put tokens before it or set extend.train=false"
         )
     settings: TrainingConfig = work.config
-    if settings.sequence_length > lengths[-1]:
-        raise ConfigError(
-            f"extend.sequence_length={settings.sequence_length} exceeds the extended length {lengths[-1]}; "
-            "lower it or raise context.factor"
-        )
+    asked: int | None = settings.sequence_length
+    if asked is not None and asked > lengths[-1]:
+        raise ConfigError(f"extend.sequence_length: {too_long(asked, lengths[-1])}")
     files, facts, parts = TokenFiles(work.inputs["tokens"].path), {}, []
     model.requires_grad_(True)
     budget = replace(settings.budget, amount=settings.budget.amount / len(lengths))
     for index, length in enumerate(lengths):
-        length = min(length, settings.sequence_length or length)
+        length = length if asked is None else min(length, asked)
         source = PackedSource(files, length=length, seed=work.stream(Purpose.data_order) + index)
         now = replace(settings, sequence_length=length, budget=budget)
         part = replace(work, checkpoints=work.checkpoints / f"length-{length}")
@@ -135,6 +144,11 @@ def train_on(work: Work, loaded: Loaded, model: nn.Module, lengths: list[int]) -
         parts.append({name: facts[name] for name in ("steps", "tokens", "seconds", "flops", "final_loss")})
     sums = {name: sum(part[name] for part in parts) for name in ("steps", "tokens", "seconds", "flops")}
     return {**facts, **sums, "lengths": lengths, "parts": parts}
+
+
+def too_long(asked: int, length: int) -> str:
+    """What to say of sequences beyond the extended length."""
+    return f"{asked} exceeds the extended length of {length} tokens; lower it or raise context.factor"
 
 
 @hookimpl

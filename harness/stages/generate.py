@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import ConfigError
+from harness.evaluation.prompts import PROMPT_FILES
 from harness.hookspecs import hookimpl
+from harness.paths import path_ref
 from harness.stage import Stage, Work
 from harness.stages.evaluate import load_subject
 
@@ -27,7 +29,7 @@ class Generate(Stage):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Stage.Config):
-        prompts: str = "instructions"
+        prompts: str = path_ref("instructions", suffixes=PROMPT_FILES, or_name=True)
         """A skill whose test items are asked, or a JSON (lines) file with `prompt` and maybe `answer`."""
         max_prompts: int = 64
         """Prompts asked, from the start."""

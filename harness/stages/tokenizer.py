@@ -14,6 +14,11 @@ from harness.hookspecs import hookimpl
 from harness.stage import Stage, Work
 
 MEASURED_BYTES = 200_000
+COPIED = (
+    *("tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "*.jinja"),
+    *("vocab.json", "vocab.txt", "vocab.bpe", "merges.txt"),
+)
+"""Files of a pretrained tokenizer."""
 
 
 class TokenizerStage(Stage):
@@ -38,9 +43,8 @@ class TokenizerStage(Stage):
                 raise PluginError(f"tokenizer={method.name} must put {SPECIAL_TOKENS} first, found {found}")
             tokenization.save_tokenizer(rust, work.out)
         else:
-            for pattern in ("tokenizer*.json", "special_tokens_map.json", "*.jinja", "vocab.*", "merges.txt"):
-                for path in sorted(source.glob(pattern)):
-                    shutil.copy(path, work.out / path.name)
+            for path in (path for pattern in COPIED for path in sorted(source.glob(pattern))):
+                shutil.copy(path, work.out / path.name)
         held_out = documents.domains_in_turn(directory, Split.validation)
         sample = list(up_to((document.text for document in held_out), MEASURED_BYTES))
         unk_id = tokenization.special_ids(work.out)["unk"]

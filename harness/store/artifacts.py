@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import shutil
@@ -16,9 +15,18 @@ from typing import Any
 
 from harness.errors import CorruptArtifactError, StoreError, StoreFullError
 from harness.store.claims import Claim, Claims
-from harness.store.files import disk_errors, is_disk_full, sha256_file, write_json
+from harness.store.files import disk_errors, is_disk_full, read_json, sha256_file, write_json
 
 FORMAT = 1
+NEEDS: dict[str, type | tuple[type, ...]] = {
+    "format": int,
+    "stage": str,
+    "kind": str,
+    "inputs": dict,
+    "files": dict,
+    "created": (int, float),
+}
+"""What every reader of an artifact.json rests on."""
 log = logging.getLogger("harness.store")
 
 
@@ -158,19 +166,20 @@ class Store:
     def _read(self, key: str, *, rehash: bool) -> Artifact:
         path = self.path(key)
         try:
-            described = json.loads((path / "artifact.json").read_text(encoding="utf-8"))
-            files = described["files"]
+            described = read_json(path / "artifact.json", {"format": int})
+            if described["format"] > FORMAT:
+                raise StoreError(
+                    f"{path} was written by a newer version of harness (format {described['format']}, this "
+                    f"one reads {FORMAT}); upgrade harness or use another HARNESS_STORE"
+                )
+            described = read_json(path / "artifact.json", NEEDS)
+            files = _files(described["files"])
         except FileNotFoundError:
             if path.is_dir():
                 raise self._corrupt(key, "artifact.json is missing") from None
             raise
-        except (ValueError, KeyError, UnicodeDecodeError) as error:
+        except ValueError as error:
             raise self._corrupt(key, f"artifact.json is unreadable ({error})") from None
-        if described.get("format", 0) > FORMAT:
-            raise StoreError(
-                f"{path} was written by a newer version of harness (format {described['format']}, this one "
-                f"reads {FORMAT}); upgrade harness or use another HARNESS_STORE"
-            )
         for name, expected in files.items():
             self._check_file(key, path / name, expected, rehash=rehash)
         known = ("key", "stage", "kind", "inputs", "facts")
@@ -208,6 +217,19 @@ class Store:
         return CorruptArtifactError(
             f"Artifact {key[:12]} is damaged: {reason}. It was moved to {aside} and will be built again"
         )
+
+
+def _files(described: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The files of an artifact.
+
+    Raises: ValueError for an entry without size, time and hash, or a name that leads out of the artifact
+    """
+    for name, file in described.items():
+        if not isinstance(file, dict) or not {"size", "mtime_ns", "sha256"} <= file.keys():
+            raise ValueError(f"'{name}' has no size, time and hash")
+        if name.startswith("/") or ".." in name.split("/"):
+            raise ValueError(f"'{name}' leads out of the artifact")
+    return described
 
 
 def _describe(directory: Path) -> dict[str, dict[str, Any]]:

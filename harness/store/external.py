@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-from harness.errors import ConfigError, StoreError
+from harness.errors import ConfigError
 from harness.store.artifacts import Artifact
-from harness.store.files import sha256_file, write_json
+from harness.store.contents import Contents
 
 HUB = "hub:"
 PATH = "path:"
+ORIGIN = "gguf.json"
+"""In a directory that a GGUF became: its name, its SHA-256, and how many tensors it stores in which type."""
 
 
 def external(reference: str, *, cache: Path) -> Artifact:
@@ -32,28 +32,19 @@ def external(reference: str, *, cache: Path) -> Artifact:
         )
     if not (path / "config.json").is_file() and not (path / "model.json").is_file():
         raise ConfigError(f"{path} holds no config.json, so it is no model in Hugging Face format")
-    return _artifact(PATH + directory_hash(path, cache=cache), path, {"path": str(path)})
+    facts: dict[str, Any] = {"path": str(path)}
+    if (path / ORIGIN).is_file():
+        facts["gguf"] = json.loads((path / ORIGIN).read_text(encoding="utf-8"))
+    return _artifact(PATH + directory_hash(path, cache=cache), path, facts)
 
 
 def directory_hash(path: Path, *, cache: Path) -> str:
     """SHA-256 over names and contents of a directory's files; `cache` remembers them by size and time."""
-    try:
-        known: dict[str, list[Any]] = json.loads(cache.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        known = {}
-    hashes, changed = {}, False
-    for file in sorted(p for p in path.rglob("*") if p.is_file()):
-        stat = file.stat()
-        entry = known.get(str(file))
-        if entry is None or entry[:2] != [stat.st_size, stat.st_mtime_ns]:
-            entry = known[str(file)] = [stat.st_size, stat.st_mtime_ns, sha256_file(file)]
-            changed = True
-        hashes[file.relative_to(path).as_posix()] = entry[2]
-    if changed:
-        # A store that cannot be written merely hashes again.
-        with contextlib.suppress(OSError, StoreError):
-            write_json(cache, known)
-    return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
+    contents = Contents(cache)
+    files = {p.relative_to(path).as_posix(): p for p in path.rglob("*") if p.is_file()}
+    found = contents.digest(files)
+    contents.save()
+    return found
 
 
 def _from_hub(reference: str) -> Artifact:

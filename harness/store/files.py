@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,42 @@ def sha256_file(path: Path) -> str:
     """SHA-256 of a file's content, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json(path: Path, needs: Mapping[str, type | tuple[type, ...]]) -> dict[str, Any]:
+    """A JSON object that has these keys, each of its type; a file that a crash, a disk or a hand cut is none.
+
+    Raises: FileNotFoundError; ValueError saying in words what is wrong with the file
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise
+    except RecursionError:
+        raise ValueError("it nests too deeply") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(str(error)) from error
+    if not isinstance(value, dict):
+        raise ValueError(f"it holds a {type(value).__name__}, no object")
+    for key, kind in needs.items():
+        if key not in value:
+            raise ValueError(f"it has no '{key}'")
+        if not isinstance(value[key], kind) or (isinstance(value[key], bool) and kind is not bool):
+            raise ValueError(f"its '{key}' is a {type(value[key]).__name__}")
+    return value
+
+
+def read_cache(path: Path) -> dict[str, list[Any]]:
+    """File -> [size, time in ns, what was found in it]; empty, or without an entry, where it is damaged."""
+    try:
+        found = read_json(path, {})
+    except (OSError, ValueError):
+        return {}
+    return {
+        name: entry
+        for name, entry in found.items()
+        if isinstance(entry, list) and len(entry) > 2 and all(isinstance(n, int) for n in entry[:2])
+    }
 
 
 def write_json(path: Path, value: Any) -> None:

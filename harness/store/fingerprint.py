@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import StoreError
-from harness.store.files import sha256_file, write_json
+from harness.store.files import read_cache, sha256_file, write_json
 
 _DATA = {".yaml", ".yml", ".json", ".jinja", ".j2", ".txt"}
 
@@ -44,10 +44,7 @@ class Fingerprints:
 
     def __post_init__(self) -> None:
         if self.cache_file is not None:
-            try:
-                self._known = json.loads(self.cache_file.read_text(encoding="utf-8"))
-            except (OSError, ValueError):
-                self._known = {}
+            self._known = read_cache(self.cache_file)
 
     def of(self, modules: Iterable[str]) -> Fingerprint:
         """Fingerprint of modules and of all they import inside their own distribution and harness."""
@@ -94,7 +91,7 @@ class Fingerprints:
     def _parsed(self, file: Path) -> tuple[str, list[list[Any]]]:
         stat = file.stat()
         known = self._known.get(str(file))
-        if known is None or known[:2] != [stat.st_size, stat.st_mtime_ns]:
+        if known is None or known[:2] != [stat.st_size, stat.st_mtime_ns] or len(known) != 4:
             tree = ast.parse(file.read_bytes(), filename=str(file))
             known = [stat.st_size, stat.st_mtime_ns, _tree_hash(tree), _imports(tree)]
             self._known[str(file)] = known
@@ -142,6 +139,11 @@ def _version(library: str) -> str:
             except metadata.PackageNotFoundError:
                 continue
     return "absent"
+
+
+def python_version() -> str:
+    """Python's version without the patch release, which changes no result that it does not repair."""
+    return ".".join(map(str, sys.version_info[:2]))
 
 
 @cache

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import ConfigError
-from harness.method import Choice
+from harness.method import MODEL, Choice
+from harness.paths import MARK as PATH
 
 
 def plain(value: Any) -> Any:
-    """The JSON value that stands for `value` in keys and records; equal options give equal values.
+    """The JSON value that stands for `value` in keys; equal options give equal values. Options that lead to
+    models and files are left out.
 
     Raises: ConfigError for what has no canonical form (NaN, functions, arbitrary objects)
     """
@@ -33,7 +35,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, Choice):
         return choice_node(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value) if not _leads(f)}
     if isinstance(value, Mapping):
         return {str(k.name if isinstance(k, enum.Enum) else k): plain(v) for k, v in value.items()}
     if isinstance(value, Set):
@@ -44,16 +46,13 @@ def plain(value: Any) -> Any:
 
 
 def choice_node(choice: Choice) -> dict[str, Any]:
-    """A choice as its config node: the method's name and its options, without references to models.
+    """A choice as its config node: the method's name and its options."""
+    return {"method": choice.method.name, **plain(choice.config)}
 
-    A model reference enters a key as the artifact it leads to, so that two ways to name one model agree.
-    """
-    options = {
-        f.name: plain(getattr(choice.config, f.name))
-        for f in dataclasses.fields(choice.config)
-        if not f.metadata.get("model_ref")
-    }
-    return {"method": choice.method.name, **options}
+
+def _leads(option: dataclasses.Field[Any]) -> bool:
+    """Whether an option leads to a model or to files: what it leads to enters a key, however it is named."""
+    return MODEL in option.metadata or PATH in option.metadata
 
 
 def canonical(value: Any) -> str:
@@ -73,6 +72,7 @@ def stage_key(
     nodes: Mapping[str, Any],
     config: Any,
     inputs: Mapping[str, str],
+    files: Mapping[str, str],
     seed: int | None,
     numerics: Mapping[str, Any],
     fingerprint: str,
@@ -85,6 +85,7 @@ def stage_key(
             "nodes": nodes,
             "config": config,
             "inputs": inputs,
+            "files": files,
             "seed": seed,
             "numerics": numerics,
             "fingerprint": fingerprint,

@@ -2,23 +2,68 @@
 
 from __future__ import annotations
 
-import json
+import glob
+import logging
+import re
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.errors import NewerFormatError, StoreError
-from harness.store.files import write_json
+from harness.errors import ConfigError, NewerFormatError, StoreError
+from harness.store.files import disk_errors, read_json, write_json
 
 FORMAT = 1
 NAME = "record.json"
 TRIALS = ".tune"
 """After a sweep's name: where the records of its trials stand."""
+NEEDS: dict[str, type | tuple[type, ...]] = {
+    "format": int,
+    "sweep": str,
+    "cell": str,
+    "config": dict,
+    "experiment": dict,
+    "levels": dict,
+    "seed": int,
+    "outcome": dict,
+    "stages": list,
+    "metrics": list,
+}
+"""What every reader of a record rests on."""
+_NAME = re.compile(r"\w[\w .+=@,~-]*")
+_LONGEST = 200
+"""Bytes of a name: file systems take 255, and what is written beside it has a suffix."""
+log = logging.getLogger("harness.store")
+
+
+def sweep_name(text: str) -> str:
+    """A sweep's name as the store has it: one folder, so that `team/first` is written `team.first`.
+
+    Raises: ConfigError for what is no name, `../elsewhere` above all
+    """
+    name = text.replace("/", ".")
+    if not _NAME.fullmatch(name) or name[-1] in " ." or len(name.encode()) > _LONGEST:
+        raise ConfigError(
+            f"name={text} is no name of a sweep; use letters, digits and . _ - (a / is written as .), "
+            f"beginning with a letter or digit, at most {_LONGEST} bytes"
+        )
+    return name
+
+
+def sweep_dir(root: Path, sweep: str) -> Path:
+    """Where the records of a sweep stand: `<store>/records/<sweep>`.
+
+    Raises: ConfigError for what is no name
+    """
+    return root / "records" / sweep_name(sweep)
 
 
 def record_dir(root: Path, *, sweep: str, cell: str) -> Path:
-    """Where the record of a cell stands: `<store>/records/<sweep>/<cell id>`."""
-    return root / "records" / sweep / cell
+    """Where the record of a cell stands: `<store>/records/<sweep>/<cell id>`.
+
+    Raises: ConfigError for a sweep's name that is none
+    """
+    return sweep_dir(root, sweep) / cell
 
 
 def write_record(directory: Path, record: dict[str, Any]) -> None:
@@ -32,26 +77,65 @@ def write_record(directory: Path, record: dict[str, Any]) -> None:
 def read_record(path: Path) -> dict[str, Any]:
     """Read a record; `path` is its directory or its record.json.
 
-    Raises: StoreError where there is none or it is unreadable; NewerFormatError
+    Raises: StoreError where there is none or it is damaged; NewerFormatError
     """
     file = path / NAME if path.is_dir() else path
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
+        record = read_json(file, {"format": int})
+        if record["format"] > FORMAT:
+            raise NewerFormatError(
+                f"{file} was written by a newer version of harness (format {record['format']}, this one "
+                f"reads {FORMAT}); upgrade harness, or use another HARNESS_STORE"
+            )
+        record = read_json(file, NEEDS)
+        check_entries(record)
     except FileNotFoundError:
         raise StoreError(f"No record at {file}; they stand in <store>/records/<sweep>/<cell>/") from None
     except ValueError as error:
         raise StoreError(f"{file} is not a record: {error}. Run the sweep again to write it anew") from None
-    if not isinstance(record, dict) or "format" not in record:
-        raise StoreError(f"{file} is not a record: it has no 'format'")
-    if record["format"] > FORMAT:
-        raise NewerFormatError(
-            f"{file} was written by a newer version of harness (format {record['format']}, this one reads "
-            f"{FORMAT}); upgrade harness, or use another HARNESS_STORE"
-        )
     return record
 
 
 def records(root: Path, *, sweep: str | None = None) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """All records of a sweep, or of all sweeps, with their directories, by name."""
-    for file in sorted((root / "records").glob(f"{sweep or '*'}/*/{NAME}")):
-        yield file.parent, read_record(file)
+    """All records of a sweep, or of all sweeps, with their directories, by name.
+
+    A damaged one is set aside and named, once, and the others are read.
+    Raises: NewerFormatError
+    """
+    below = glob.escape(sweep_name(sweep)) if sweep else "*"
+    for file in sorted((root / "records").glob(f"{below}/*/{NAME}")):
+        try:
+            yield file.parent, read_record(file)
+        except NewerFormatError:
+            raise
+        except StoreError as error:
+            log.warning("%s (%s)", error, set_aside(root, file))
+
+
+def set_aside(root: Path, file: Path) -> str:
+    """Move a damaged file of a store to its `corrupt/`, and say where it is; where that fails it stays."""
+    if root / "records" not in file.parents:
+        return "it was left where it is"
+    aside = root / "corrupt" / f"{file.parent.name}.{file.name}.{uuid.uuid4().hex[:8]}"
+    try:
+        with disk_errors(root):
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            file.rename(aside)
+    except (StoreError, OSError):
+        return "it was left where it is"
+    return f"it was moved to {aside}"
+
+
+def check_entries(record: dict[str, Any]) -> None:
+    """Look at the entries of a record's lists, where it has them.
+
+    Raises: ValueError saying which part is damaged
+    """
+    if not isinstance(record["outcome"].get("status"), str):
+        raise ValueError("its outcome has no 'status'")
+    for name, keys in (("stages", ("stage", "key")), ("metrics", ("evaluator", "task", "metric"))):
+        for entry in record.get(name, ()):
+            if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in keys):
+                raise ValueError(f"an entry of its '{name}' has no {' or '.join(keys)}")
+    if not all("value" in metric for metric in record["metrics"]):
+        raise ValueError("an entry of its 'metrics' has no value")

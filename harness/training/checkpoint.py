@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from harness.errors import ConfigError, StoreError
+
 KEPT = 2
 """Checkpoints kept: the latest, and one before it for a rollback."""
 
 
 def write(folder: Path, step: int, state: dict[str, Any]) -> Path:
-    """Write a checkpoint atomically and drop all but the last `KEPT`."""
+    """Write a checkpoint atomically and drop all but the last `KEPT`.
+
+    Raises: ConfigError where the state holds more than tensors and plain values, which could not be read back
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:09d}.pt"
     temporary = folder / f".{path.name}.{os.getpid()}"
@@ -22,6 +28,13 @@ def write(folder: Path, step: int, state: dict[str, Any]) -> Path:
         torch.save(state, file)
         file.flush()
         os.fsync(file.fileno())
+    strange = torch.serialization.get_unsafe_globals_in_checkpoint(temporary)
+    if strange:
+        temporary.unlink()
+        raise ConfigError(
+            f"a checkpoint cannot hold {', '.join(strange)}; a `state_dict` gives tensors, numbers, strings, "
+            "and lists and dicts of them"
+        )
     temporary.replace(path)
     for old in steps(folder)[:-KEPT]:
         (folder / f"step-{old:09d}.pt").unlink(missing_ok=True)
@@ -43,8 +56,18 @@ def drop_after(folder: Path, step: int) -> None:
 
 
 def read(folder: Path, step: int) -> dict[str, Any]:
-    """The checkpoint of a step, on the CPU."""
-    state: dict[str, Any] = torch.load(folder / f"step-{step:09d}.pt", map_location="cpu", weights_only=False)
+    """The checkpoint of a step, on the CPU. Code in it is never run: the folder may be shared with others.
+
+    Raises: StoreError where it holds anything but tensors and plain values
+    """
+    path = folder / f"step-{step:09d}.pt"
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise StoreError(
+            f"{path} is no checkpoint of this version, or none at all ({str(error).splitlines()[0]}); "
+            "delete it, and the stage begins anew"
+        ) from error
     return state
 
 

@@ -10,11 +10,10 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import pickle
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from harness import errors
 from harness.errors import ConfigError, HarnessError, IncompatibleError, LostError
 from harness.training.meeting import JOIN_SECONDS, Meeting
 
@@ -30,6 +30,16 @@ Main = Callable[[str, OnStep], "tuple[dict[str, Any], dict[str, Any]]"]
 """(device, on_step) -> (facts, full state on rank 0): what every process runs."""
 
 PR_SET_PDEATHSIG = 1
+KNOWN: dict[str, type[Exception]] = {
+    **{
+        name: cls
+        for name, cls in vars(errors).items()
+        if isinstance(cls, type) and issubclass(cls, HarnessError)
+    },
+    "OutOfMemoryError": torch.OutOfMemoryError,
+    "MemoryError": MemoryError,
+}
+"""Exceptions that one process tells another of by name."""
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -87,7 +97,7 @@ def launch(
             for number, handler in handlers.items():
                 if handler is not None and threading.current_thread() is threading.main_thread():
                     signal.signal(number, handler)
-        facts, state = torch.load(folder / "result.pt", weights_only=False)
+        facts, state = torch.load(folder / "result.pt", weights_only=True)
         return facts, state
 
 
@@ -140,7 +150,7 @@ def _process(main: Main, device: str, folder: Path, parent: int, writer: int) ->
         dist.barrier()
         dist.destroy_process_group()
     except Exception as error:
-        (folder / f"error-{rank}.pkl").write_bytes(_pickled(error))
+        (folder / f"error-{rank}.json").write_text(json.dumps(described(error)), encoding="utf-8")
         raise
 
 
@@ -148,26 +158,39 @@ def _silent(step: int, facts: dict[str, float]) -> None:
     return None
 
 
-def _pickled(error: Exception) -> bytes:
-    try:
-        content = pickle.dumps(error)
-        pickle.loads(content)
-        return content
-    except (pickle.PicklingError, TypeError, AttributeError):
-        return pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
+def described(error: Exception) -> dict[str, Any]:
+    """An exception as JSON, for another process, which makes it again: nodes meet in a shared folder."""
+    reduced = error.__reduce__()
+    rebuilt, arguments = reduced[:2] if isinstance(reduced, tuple) else (None, ())
+    name = getattr(rebuilt, "__name__", "")
+    if KNOWN.get(name) is not rebuilt:  # another's own class: as the nearest one that is known everywhere
+        name = next((c.__name__ for c in type(error).__mro__ if KNOWN.get(c.__name__) is c), "RuntimeError")
+        arguments = (str(error) if name != "RuntimeError" else f"{type(error).__name__}: {error}",)
+    return {
+        "type": name,
+        "arguments": [value if isinstance(value, str | int | float) else str(value) for value in arguments],
+        "connection": isinstance(error, dist.DistError) or "/gloo/" in str(error),
+    }
+
+
+def remade(found: Mapping[str, Any]) -> Exception:
+    """The exception that `described` told of; of a class known here, or a RuntimeError."""
+    return KNOWN.get(found["type"], RuntimeError)(*found["arguments"])
 
 
 def _first_error(folder: Path) -> Exception | None:
     """The error to show: one raised on purpose, else the one written first.
 
-    A broken connection is how the others see one that went away without a word.
+    A broken connection is how the others see one that went away without a word; gloo raises plain
+    RuntimeErrors that name its source file.
     """
-    files = sorted(folder.glob("error-*.pkl"), key=lambda path: path.stat().st_mtime_ns)
-    errors: list[Exception] = [pickle.loads(path.read_bytes()) for path in files]
-    meant = [error for error in errors if isinstance(error, HarnessError | torch.OutOfMemoryError)]
-    if not meant and errors and _is_connection(errors[0]):
-        return LostError(f"a process that trained along went away: {errors[0]}")
-    return (meant or errors or [None])[0]  # type: ignore[list-item]
+    files = sorted(folder.glob("error-*.json"), key=lambda path: path.stat().st_mtime_ns)
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in files]
+    raised = [remade(one) for one in found]
+    meant = [error for error in raised if isinstance(error, HarnessError | torch.OutOfMemoryError)]
+    if not meant and raised and found[0]["connection"]:
+        return LostError(f"a process that trained along went away: {raised[0]}")
+    return (meant or raised or [None])[0]  # type: ignore[list-item]
 
 
 def _killed(error: Any) -> Exception:
@@ -175,11 +198,6 @@ def _killed(error: Any) -> Exception:
     if any(failure.exitcode == -signal.SIGKILL for failure in error.failures.values()):
         return LostError("a process that trained along was killed")
     return error  # type: ignore[no-any-return]
-
-
-def _is_connection(error: Exception) -> bool:
-    """Whether an error speaks of the others; gloo raises plain RuntimeErrors that name its source file."""
-    return isinstance(error, dist.DistError) or "/gloo/" in str(error)
 
 
 class Events:

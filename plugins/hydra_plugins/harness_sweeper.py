@@ -16,7 +16,7 @@ class HarnessSweeperConf:
 
     _target_: str = "hydra_plugins.harness_sweeper.HarnessSweeper"
     workers: int = 0
-    threads: int = 0
+    threads: int = 0  # refused, with what to use in its place
     timeout: float = 0.0
     memory: int = 0
     total_memory: int = 0

@@ -71,3 +71,68 @@ def test_an_adapter_on_packed_weights_is_not_lost_without_a_word(tmp_path: Path)
     loaded.adapter = tiny.choose("peft", "lora")
     with pytest.raises(IncompatibleError, match="peft=lora cannot be merged into packed weights"):
         _write_model(loaded, tmp_path / "out")
+
+
+SAYABLE = {
+    "position_interpolation": "linear",
+    "yarn": "yarn",
+    "llama3": "llama3",
+    "longrope": "longrope",
+    "dynamic_ntk": "dynamic",
+    "ntk_aware": "default",
+    "base_modification": "default",
+    "direct_finetune": "default",
+}
+
+
+def extended(name: str, kind: str, directory: Path) -> Loaded:
+    """A model with a context method applied, as an artifact would load it."""
+    from composed import tiny as ours
+
+    from harness.data.tokenization import load_tokenizer
+
+    tiny.byte_tokenizer(directory)
+    model = tiny.llama() if kind == "theirs" else ours(shape={"vocab_size": tiny.VOCABULARY})
+    choice = tiny.choose("context", name, factor=4.0)
+    model = choice.build().apply(model)
+    return Loaded(model=model, tokenizer=load_tokenizer(directory), base={}, applied=[describe(choice)])
+
+
+@pytest.mark.parametrize("kind", ["ours", "theirs"])
+@pytest.mark.parametrize("name", SAYABLE)
+def test_an_extended_context_is_exported_as_it_was_evaluated(name: str, kind: str, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    loaded = extended(name, kind, tmp_path / "tokenizer")
+    said = _write_model(loaded, tmp_path / "out")
+    assert said.endswith("a llama model")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+    assert again.config.rope_parameters["rope_type"] == SAYABLE[name]
+    trained = loaded.model.config.trained_length
+    ids = torch.randint(0, tiny.VOCABULARY, (1, 3 * trained), generator=torch.Generator().manual_seed(0))
+    for length in (trained // 2, 3 * trained):
+        with torch.no_grad():
+            found, expected = again(ids[:, :length]).logits, loaded.model(ids[:, :length]).logits
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["ours", "theirs"])
+@pytest.mark.parametrize("name", ["streaming", "rerope", "basis_truncation", "external_memory"])
+def test_what_no_config_says_is_not_exported(name: str, kind: str, tmp_path: Path) -> None:
+    with pytest.raises(IncompatibleError, match=f"no Hugging Face config says what context={name} does"):
+        _write_model(extended(name, kind, tmp_path / "tokenizer"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_directory_that_reads_otherwise_is_not_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import harness.model.exported as exported
+
+    def forgets(folder: Path, parameters: Any, *, trained: int) -> None:
+        """What an export did that left the scaling out."""
+
+    monkeypatch.setattr(exported, "state_positions", forgets)
+    with pytest.raises(IncompatibleError, match="does not read as the evaluated one"):
+        _write_model(extended("yarn", "theirs", tmp_path / "tokenizer"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

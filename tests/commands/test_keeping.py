@@ -15,12 +15,12 @@ from rich.console import Console, RenderableType
 
 from harness.commands import store as store_command
 from harness.commands.compare import _verdict, diff, differences
-from harness.errors import StoreError, UnknownNameError
+from harness.errors import ConfigError, StoreError, UnknownNameError
 from harness.plan.manifest import find_record, stages_of, write_manifest
 from harness.plan.plan import Plan
 from harness.run import progress
 from harness.run.execute import STEPS, Task
-from harness.run.outcome import Outcome
+from harness.run.outcome import Outcome, Outcomes
 from harness.run.pace import Pace
 from harness.run.record import write
 from harness.run.watch import Watch
@@ -263,3 +263,47 @@ def test_stages_are_told_apart_by_the_levels_that_only_some_cells_have(own_store
     assert ("alpha", "") in found
     assert ("beta", "beta.number=3 seed=1") in found
     assert not any("gamma.number" in levels for _, levels in found), "what all cells have tells nothing"
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"format": 1}', '{"format": 1, "sweep": "toy"}', "\x00"])
+@pytest.mark.parametrize("name", ["record.json", "sweep.json", "artifact.json", "outcome"])
+def test_a_damaged_file_stops_no_command(
+    plan: Plan, own_store: Path, name: str, content: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is named and set aside, or made anew; what else the store holds is listed, kept and shown."""
+    store = plan.graph.store
+    beta = plan.cells[0].keys[1]
+    files = {
+        "record.json": next((own_store / "records" / "toy").glob("*/record.json")),
+        "sweep.json": own_store / "records" / "toy" / "sweep.json",
+        "artifact.json": store.path(beta) / "artifact.json",
+        "outcome": own_store / "outcomes" / beta[:2] / f"{beta}.json",
+    }
+    files[name].parent.mkdir(parents=True, exist_ok=True)
+    files[name].write_text(content)
+    others = [key for key in store.all_keys() if key != beta]
+    assert store_command.main(["ls"]) == 0
+    assert store_command.main(["gc"]) == 0
+    assert store_command.main(["verify"]) == 0
+    assert Outcomes(own_store).read(beta) is None
+    assert set(others) <= set(store.all_keys()), "what whole records rest on was removed"
+    if name != "outcome":
+        assert str(files[name].parent.name)[:12] in caplog.text
+    if name != "sweep.json":
+        Watch(own_store, "toy").look()
+    else:
+        with pytest.raises(UnknownNameError, match="No sweep"):
+            Watch(own_store, "toy").look()
+
+
+def test_a_sweep_has_one_folder_whatever_it_is_called(plan: Plan, own_store: Path) -> None:
+    with pytest.raises(ConfigError, match="is no name of a sweep"):
+        write_manifest(replace(plan, name="../../../x"))
+    write_manifest(replace(plan, name="team.first"))
+    assert "team.first: 0 of 2 cells" in shown(Watch(own_store, "team/first").look()[0])
+    shutil.copytree(own_store / "records" / "toy", own_store / "records" / "team.first", dirs_exist_ok=True)
+    cell = plan.cells[0].cell.id
+    assert find_record(own_store, f"team/first/{cell}") == find_record(own_store, f"team.first/{cell}")
+    for name in (f"../records/toy/{cell}", f"*/{cell}", "[a-z]*"):
+        with pytest.raises((ConfigError, StoreError)):
+            find_record(own_store, name)

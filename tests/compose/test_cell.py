@@ -5,6 +5,7 @@ import json
 import pytest
 
 from harness.compose import Cell, compose, load
+from harness.compose.schema import stage_key
 from harness.errors import ConfigError
 from harness.registry import registry
 
@@ -34,6 +35,19 @@ def test_equal_configs_have_equal_ids_and_others_do_not(default: Cell) -> None:
 
 def test_what_determines_no_result_is_no_part_of_the_id(default: Cell) -> None:
     assert compose(["tracker=[]", "device=cpu", "question=why"]).id == default.id
+
+
+def test_threads_follow_from_the_stage_s_own_option_else_from_the_root_s(default: Cell) -> None:
+    assert {default.stage_config(stage).threads for stage in default.stages} == {1}
+    four = compose(["threads=4", "pretrain.threads=2"])
+    assert four.stage_config("pretrain").threads == 2
+    assert {four.stage_config(stage).threads for stage in four.stages if stage != "pretrain"} == {4}
+    stated = [f"{stage_key(stage)}.threads=4" for stage in registry().stages if stage != "pretrain"]
+    assert compose([*stated, "pretrain.threads=2"]).id == four.id != default.id
+    with pytest.raises(ConfigError, match=r"instruct\.threads=0 must be at least 1"):
+        compose(["instruct.threads=0"])
+    with pytest.raises(ConfigError, match=r"^threads=-1 must be at least 1"):
+        compose(["threads=-1"])
 
 
 def test_a_frozen_config_runs_its_own_checks() -> None:
@@ -112,16 +126,18 @@ def test_composing_leaves_hydra_as_it_was() -> None:
 
 
 def test_a_scale_bounds_what_a_cell_has_and_wins_over_the_experiment() -> None:
-    cell = compose(["scale=smoke", "evaluator=[lm_eval,perplexity]", "evaluator.lm_eval.limit=null"])
+    cell = compose(["scale=smoke", "evaluator=[lm_eval,perplexity]"])
     limits = {choice.method.name: choice.config for choice in cell.choices("evaluator")}
     assert limits["lm_eval"].limit == 10  # type: ignore[attr-defined]
     assert limits["perplexity"].max_documents == 10  # type: ignore[attr-defined]
     assert cell.stage_config("pretrain").budget.amount == 2
     assert cell.config["corpus"]["max_bytes"] == 400_000
     assert cell.config["model"]["num_encoder_layers"] == 0
-    assert (
-        compose(["scale=smoke", "evaluator.perplexity.max_documents=3"]).config["evaluator"]["perplexity"][
-            "max_documents"
-        ]
-        == 3
-    )
+
+
+@pytest.mark.parametrize("stated", [3, 300])
+def test_a_scale_does_not_bound_what_is_typed(stated: int) -> None:
+    for key in ("max_documents", "max_bytes"):
+        for text in (f"evaluator.perplexity.{key}={stated}", f"evaluator.perplexity={{{key}:{stated}}}"):
+            assert compose(["scale=smoke", text]).config["evaluator"]["perplexity"][key] == stated
+    assert compose(["scale=smoke", "model=small"]).config["model"]["dim"] == 64, "a preset is not a value"

@@ -16,6 +16,7 @@ from harness.axes.judge import Duel, Judge
 from harness.axes.tracker import Tracker
 from harness.conformance import test_decoding, test_evaluator, test_judge, test_tracker
 from harness.method import Method
+from harness.ops.searching import search
 
 
 class Correct(Decoding):
@@ -24,11 +25,16 @@ class Correct(Decoding):
     name = "correct"
 
     def generate(
-        self, model: Any, input_BT: torch.Tensor, mask_BT: torch.Tensor, *, max_new_tokens: int, seed: int
+        self,
+        model: Any,
+        input_BT: torch.Tensor,
+        mask_BT: torch.Tensor,
+        *,
+        max_new_tokens: int,
+        seeds: Sequence[int],
     ) -> torch.Tensor:
-        return model.generate(  # type: ignore[no-any-return]
-            input_ids=input_BT, attention_mask=mask_BT, max_new_tokens=max_new_tokens, do_sample=False
-        )[:, input_BT.shape[1] :]
+        options = {"do_sample": False}
+        return search(model, input_BT, mask_BT, options=options, max_new_tokens=max_new_tokens)
 
 
 class Echo(Correct):
@@ -68,6 +74,40 @@ class Endless(Correct):
         return torch.where(new_BS == test_decoding.PAD, 65, new_BS)
 
 
+class Leaky(Correct):
+    """Leaves options to the checkpoint."""
+
+    name = "leaky"
+
+    def generate(
+        self, model: Any, input_BT: Any, mask_BT: Any, *, max_new_tokens: int, seeds: Any
+    ) -> torch.Tensor:
+        out = model.generate(input_ids=input_BT, attention_mask=mask_BT, max_new_tokens=max_new_tokens)
+        return out[:, input_BT.shape[1] :]  # type: ignore[no-any-return]
+
+
+class FirstEnd(Correct):
+    """Stops at one end token alone."""
+
+    name = "first_end"
+
+    def generate(self, model: Any, input_BT: Any, mask_BT: Any, **options: Any) -> torch.Tensor:
+        said = model.generation_config.eos_token_id
+        model.generation_config.eos_token_id = said[0] if isinstance(said, list) else said
+        return super().generate(model, input_BT, mask_BT, **options)
+
+
+class Alike(Correct):
+    """Draws the same for every second row."""
+
+    name = "alike"
+
+    def generate(self, model: Any, input_BT: Any, mask_BT: Any, **options: Any) -> torch.Tensor:
+        seeds = torch.tensor([seed % 1000 for seed in options["seeds"]])
+        new_BS = torch.arange(options["max_new_tokens"])[None] + seeds[:, None]
+        return new_BS[torch.arange(len(seeds)) % 4 // 2] % 256
+
+
 class Spoiler(Correct):
     """Changes a weight."""
 
@@ -88,6 +128,9 @@ class Spoiler(Correct):
         (test_decoding.test_padding_on_the_left_changes_nothing, Maskless),
         (test_decoding.test_nothing_but_padding_follows_the_end, Endless),
         (test_decoding.test_the_model_is_left_as_it_was, Spoiler),
+        (test_decoding.test_a_checkpoint_contributes_nothing_but_its_stops, Leaky),
+        (test_decoding.test_every_end_token_ends, FirstEnd),
+        (test_decoding.test_rows_of_one_prompt_draw_apart, Alike),
     ],
 )
 def test_decoding_suite_fails_on(test: Callable[..., None], bug: type[Method]) -> None:

@@ -88,13 +88,54 @@ def test_choices_after_a_template_are_encoded_as_training_encodes_answers() -> N
     from harness.axes.instruction import Conversation, Role, Turn
     from harness.data.template import Template
 
-    lm = SubjectLM(subject(template=tokenizer().chat_template))
+    lm = SubjectLM(subject(template=tokenizer().chat_template), as_trained=True)
     prompt = lm.apply_chat_template([{"role": "user", "content": "Say: value"}])
     context, answer = lm._encode_pair(prompt, "value")
     turns = (Turn(role=Role.user, text="Say: value"), Turn(role=Role.assistant, text="value"))
     trained, _ = Template(tokenizer()).encode(Conversation(id="", turns=turns, source=""))
     assert trained.tolist()[: len(context) + len(answer)] == context + answer
     assert len(answer) == len(" value")
+
+
+def test_chat_choices_equal_those_of_lm_evals_hf_model() -> None:
+    made = model(seed=1)
+    theirs = HFLM(pretrained=made, tokenizer=tokenizer(), batch_size=8, max_length=512, device="cpu")
+    ours = SubjectLM(subject(model=made, template=tokenizer().chat_template))
+    prompt = ours.apply_chat_template([{"role": "user", "content": "Say: value"}])
+    pairs = [(prompt, word) for word in ("value", " value", "the parser", "x")]
+    mine = ours.loglikelihood(requests("loglikelihood", pairs))
+    other = theirs.loglikelihood(requests("loglikelihood", pairs), disable_tqdm=True)
+    assert [total for total, _ in mine] == pytest.approx([total for total, _ in other], abs=2e-4)
+
+
+def merging() -> Any:
+    """A tokenizer with the one merge that makes 'world' of 'wor' + 'ld'."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = [*"helowrd", "Ġ", "wo", "wor", "ld", "world", "<eos>"]
+    merges = [("w", "o"), ("wo", "r"), ("l", "d"), ("wor", "ld")]
+    vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
+    inner = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<eos>")
+
+
+def test_a_token_that_spans_context_and_continuation_is_scored_alone_and_counted() -> None:
+    lm = SubjectLM(subject(tokenizer=merging()))
+    ids = lm.tokenizer.get_vocab()
+    context, scored = lm._encode_pair("hello wor", "ld")
+    assert scored == [ids["ld"]]
+    assert context == lm.tok_encode("hello wor")
+    assert lm.facts["spanning_continuations"] == 1
+    (total, _), (apart, _) = lm.loglikelihood(
+        requests("loglikelihood", [("hello wor", "ld"), ("hello wor", " he")])
+    )
+    assert total < 0
+    assert apart < 0
+    assert lm.facts["spanning_continuations"] == 2
+    with pytest.raises(TaskError, match="is empty: nothing to score"):
+        lm._encode_pair("hello", "")
 
 
 def test_windows_predict_every_token_once() -> None:

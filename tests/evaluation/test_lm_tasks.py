@@ -15,6 +15,7 @@ from harness_plugins.evaluator.lm_eval import LmEval
 from harness.compose import compose
 from harness.conformance._language import documents, subject
 from harness.errors import DataError, TaskError
+from harness.evaluation.controls import Controls
 from harness.evaluation.items import Source, drawing_from
 from harness.evaluation.lm_run import run_tasks, standard_error
 from harness.evaluation.lm_tasks import find_task, load_task, own_tasks, read_rows
@@ -23,7 +24,7 @@ from harness.evaluation.lm_tasks import find_task, load_task, own_tasks, read_ro
 def run(task: str, *, limit: int = 6, **options: Any) -> Any:
     with drawing_from(Source(documents=documents("test"), limit=limit)):
         loaded = load_task(task, **options)
-        return run_tasks(loaded, subject(), limit=limit, num_fewshot=None, batch_tokens=4096)
+        return run_tasks(loaded, subject(), Controls(limit=limit, batch_tokens=4096))
 
 
 @pytest.mark.parametrize("task", own_tasks())

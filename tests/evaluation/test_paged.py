@@ -52,7 +52,7 @@ def test_generation_over_mixed_lengths_stores_no_padding(tables):
     for name in ("full", "paged"):
         model = tiny(attention=name)
 
-        def draw(ids_BT, mask_BT, model=model):
+        def draw(ids_BT, mask_BT, which, model=model):
             options = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
             return model.generate(ids_BT, attention_mask=mask_BT, **options)[:, ids_BT.shape[1] :]
 
@@ -86,5 +86,5 @@ def test_decodings_answer_alike_from_both_caches(name):
         model = tiny(attention=attention)
         model.generation_config.pad_token_id, model.generation_config.eos_token_id = 0, 1
         decoding = method(method.Config())
-        found.append(decoding.generate(model, ids, mask, max_new_tokens=8, seed=0))
+        found.append(decoding.generate(model, ids, mask, max_new_tokens=8, seeds=[0, 1]))
     assert torch.equal(*found)

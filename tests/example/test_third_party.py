@@ -68,13 +68,18 @@ def test_one_that_does_not_import_is_named_and_harms_nothing(example: Path, tmp_
     )
 
 
-def test_two_distributions_with_one_name_are_an_error_naming_both(example: Path, tmp_path: Path) -> None:
+def test_two_distributions_with_one_name_are_named_and_neither_wins(example: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
     shutil.copytree(example, site)
     distribution(site, "harness-other", "other_topk", (example / "harness_topk/top_k.py").read_text())
     listed = harness(["list"], site, cwd=tmp_path)
-    assert listed.returncode == 2
-    assert "Two plugins claim attention=top_k: " in listed.stderr
-    assert "harness_topk.top_k (harness-topk 0.1.0)" in listed.stderr
-    assert "other_topk (harness-other 1.0)" in listed.stderr
-    assert "Traceback" not in listed.stderr
+    assert listed.returncode == 0, listed.stderr
+    assert (
+        "! harness_topk.top_k (harness-topk 0.1.0) does not load: it claims attention=top_k" in listed.stdout
+    )
+    assert "! other_topk (harness-other 1.0) does not load: it claims attention=top_k" in listed.stdout
+    asked = harness(["run", "attention=top_k"], site, cwd=tmp_path)
+    assert asked.returncode == 2
+    assert "harness_topk.top_k" in asked.stderr
+    assert "other_topk (harness-other 1.0)" in asked.stderr
+    assert "Traceback" not in asked.stderr

@@ -9,7 +9,54 @@ from hypothesis import strategies as st
 
 from harness.errors import ConfigError, DataError, IncompatibleError
 
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gpt2", "gpt_neox", "opt", "bloom", "t5")
+FAMILIES = (
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "phi3",
+    "mixtral",
+    "gemma2",
+    "gemma3_text",
+    "gpt2",
+    "gpt_neox",
+    "opt",
+    "bloom",
+    "t5",
+)
+LIKE_LLAMA = {
+    "llama": "Llama",
+    "mistral": "Mistral",
+    "qwen2": "Qwen2",
+    "qwen3": "Qwen3",
+    "phi3": "Phi3",
+    "mixtral": "Mixtral",
+    "gemma2": "Gemma2",
+    "gemma3_text": "Gemma3Text",
+}
+SCALED = (
+    {"rope_type": "default"},
+    {"rope_type": "linear", "factor": 2.5},
+    {"rope_type": "dynamic", "factor": 2.0},
+    {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 32,
+    },
+    {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16},
+    {
+        "rope_type": "yarn",
+        "factor": 4.0,
+        "original_max_position_embeddings": 16,
+        "mscale": 1.0,
+        "mscale_all_dim": 0.5,
+        "truncate": False,
+        "beta_fast": 16.0,
+    },
+)
+"""Every kind of rotary scaling that is imported."""
 
 
 def _hf_config(name, draw):
@@ -18,29 +65,63 @@ def _hf_config(name, draw):
     layers, heads = draw(st.integers(1, 2)), draw(st.sampled_from((2, 4, 6)))
     width, vocab, tied = draw(st.sampled_from((4, 8))), draw(st.integers(20, 60)), draw(st.booleans())
     dim = heads * width
-    if name in ("llama", "mistral", "qwen2", "qwen3"):
+    if name in LIKE_LLAMA:
+        base = draw(st.sampled_from((100.0, 10000.0)))
         options = {
             "vocab_size": vocab,
             "hidden_size": dim,
-            "num_hidden_layers": layers,
+            "num_hidden_layers": layers + 1,
             "num_attention_heads": heads,
             "num_key_value_heads": draw(st.sampled_from([k for k in (1, 2, heads) if heads % k == 0])),
             "head_dim": draw(st.sampled_from((width, 2 * width))),
             "intermediate_size": draw(st.integers(3, 30)),
             "max_position_embeddings": 64,
             "rope_parameters": {
-                "rope_type": "default",
-                "rope_theta": draw(st.sampled_from((100.0, 10000.0))),
+                **draw(st.sampled_from(SCALED[:1] if name == "phi3" else SCALED)),
+                "rope_theta": base,
             },
             "tie_word_embeddings": tied,
             "rms_norm_eps": 1e-6,
+            "pad_token_id": 0,
+            "eos_token_id": None,
+            "bos_token_id": None,
         }
         if name == "llama":
             options |= {"attention_bias": draw(st.booleans()), "mlp_bias": draw(st.booleans())}
-        if name == "mistral":
+        if name in ("mistral", "phi3", "mixtral"):
             options["sliding_window"] = draw(st.sampled_from((None, 3, 100)))
-        kinds = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
-        return getattr(transformers, kinds[name] + "Config")(**options)
+        if name == "phi3":
+            options["head_dim"] = width
+            if width == 8:
+                options["rope_parameters"]["partial_rotary_factor"] = draw(st.sampled_from((0.5, 1.0)))
+        if name == "mixtral":
+            options |= {"num_local_experts": draw(st.integers(2, 4)), "num_experts_per_tok": 2}
+        if name in ("qwen2", "qwen3"):
+            options |= draw(
+                st.sampled_from(
+                    (
+                        {},
+                        {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1},
+                        {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 0},
+                    )
+                )
+            )
+        if name.startswith("gemma"):
+            options |= {"sliding_window": 3, "query_pre_attn_scalar": draw(st.sampled_from((7, 16)))}
+            options["layer_types"] = draw(
+                st.sampled_from(
+                    (
+                        ["sliding_attention", "full_attention", "sliding_attention"][: layers + 1],
+                        ["sliding_attention"] * (layers + 1),
+                        ["full_attention"] * (layers + 1),
+                    )
+                )
+            )
+        if name == "gemma3_text":
+            near = {"rope_type": "default", "rope_theta": 50.0}
+            scaled = options["rope_parameters"]
+            options["rope_parameters"] = {"full_attention": scaled, "sliding_attention": near}
+        return getattr(transformers, LIKE_LLAMA[name] + "Config")(**options)
     if name == "gpt2":
         return transformers.GPT2Config(
             vocab_size=vocab, n_embd=dim, n_layer=layers, n_head=heads, n_positions=64
@@ -61,7 +142,7 @@ def _hf_config(name, draw):
         return transformers.OPTConfig(
             vocab_size=vocab,
             hidden_size=dim,
-            word_embed_proj_dim=dim,
+            word_embed_proj_dim=draw(st.sampled_from((dim, dim // 2))),
             num_hidden_layers=layers,
             num_attention_heads=heads,
             ffn_dim=draw(st.integers(3, 30)),
@@ -93,11 +174,16 @@ def _auto(name):
     return transformers.AutoModelForSeq2SeqLM if name == "t5" else transformers.AutoModelForCausalLM
 
 
+def _experts(name):
+    """Grouped products of experts want sizes that are multiples of 16 bytes."""
+    return {"experts_implementation": "eager"} if name == "mixtral" else {}
+
+
 def _checkpoint(name, draw, directory, **saving):
     """A random model with weights large enough that every one of them matters, saved."""
     config = _hf_config(name, draw)
     torch.manual_seed(0)
-    model = _auto(name).from_config(config, attn_implementation="eager").eval()
+    model = _auto(name).from_config(config, attn_implementation="eager", **_experts(name)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn(parameter.shape)
@@ -168,7 +254,7 @@ def test_import_and_export_keep_the_logits(name, data, tmp_path_factory):
         )
     out = tmp_path_factory.mktemp(name + "_export")
     assert export_checkpoint(ours, out) == name
-    again = _auto(name).from_pretrained(out, attn_implementation="eager").eval()
+    again = _auto(name).from_pretrained(out, attn_implementation="eager", **_experts(name)).eval()
     assert type(again) is type(theirs)
     torch.testing.assert_close(_logits(again, ids, source), wanted, rtol=1e-5, atol=1e-5)
 
@@ -244,13 +330,15 @@ def test_a_truncated_file_and_an_empty_directory_are_named(llama, tmp_path_facto
         describe(tmp_path_factory.mktemp("empty"))
 
 
-def test_scaled_rotary_positions_are_refused(llama):
+def test_an_unknown_scaling_of_rotary_positions_is_refused(llama):
     from harness.model.checkpoint import describe
 
     config = json.loads((llama / "config.json").read_text())
-    config["rope_parameters"] = {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}
+    config["rope_parameters"] = {"rope_type": "longrope", "factor": 2.0, "rope_theta": 10000.0}
     (llama / "config.json").write_text(json.dumps(config))
-    with pytest.raises(IncompatibleError, match="rope_type=linear"):
+    with pytest.raises(
+        IncompatibleError, match=r"rope_type=longrope \(known: linear, dynamic, llama3, yarn\)"
+    ):
         describe(llama)
 
 
@@ -291,3 +379,66 @@ def test_another_attention_reads_the_same_weights(llama):
 
     again = AutoModelForCausalLM.from_pretrained(made).eval()
     assert torch.equal(again(ids).logits, local(ids).logits)
+
+
+@torch.no_grad()
+def test_a_stored_head_is_read_though_the_config_ties_it(llama):
+    """As transformers does, which leaves both where they differ."""
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoModelForCausalLM
+
+    from harness.model.checkpoint import export_checkpoint, import_checkpoint
+
+    config = json.loads((llama / "config.json").read_text())
+    tensors = load_file(llama / "model.safetensors")
+    for head in (torch.randn(tensors["model.embed_tokens.weight"].shape), None):
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone() if head is None else head
+        save_file(tensors, llama / "model.safetensors", metadata={"format": "pt"})
+        (llama / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
+        ids = torch.arange(10)[None]
+        wanted = AutoModelForCausalLM.from_pretrained(llama)(ids).logits
+        ours = import_checkpoint(llama)
+        torch.testing.assert_close(ours(ids).logits, wanted, rtol=1e-4, atol=1e-4)
+        assert ours.config.tie_word_embeddings == (head is None)
+    export_checkpoint(ours, llama.parent / "again")
+    again = AutoModelForCausalLM.from_pretrained(llama.parent / "again")
+    torch.testing.assert_close(again(ids).logits, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_two_embeddings_are_refused_where_we_have_one(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    from harness.model.checkpoint import import_checkpoint
+
+    _checkpoint("t5", _First(), tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["encoder.embed_tokens.weight"] = tensors["shared.weight"].clone()
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    import_checkpoint(tmp_path)
+    tensors["encoder.embed_tokens.weight"] += 1
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(DataError, match=r"encoder\.embed_tokens\.weight differs from shared\.weight"):
+        import_checkpoint(tmp_path)
+
+
+def test_pickled_weights_are_refused_with_the_way_to_convert_them(llama):
+    from harness.model.checkpoint import import_checkpoint
+
+    (llama / "model.safetensors").rename(llama / "pytorch_model.bin")
+    with pytest.raises(DataError, match=r"pytorch_model\.bin, which is pickled.*save_pretrained\(NEW_DIR\)"):
+        import_checkpoint(llama)
+
+
+@torch.no_grad()
+def test_low_precision_keeps_the_digits_of_positions(llama):
+    """bf16 weights, single-precision frequencies: as close to float32 as transformers is."""
+    from transformers import AutoModelForCausalLM
+
+    from harness.model.checkpoint import import_checkpoint
+
+    ours = import_checkpoint(llama, dtype=torch.bfloat16)
+    theirs = AutoModelForCausalLM.from_pretrained(llama, dtype=torch.bfloat16)
+    assert torch.equal(ours.model.position.inv_freq, theirs.model.rotary_emb.inv_freq)
+    for cast in (ours.to(torch.float16), ours.half(), ours.to(torch.bfloat16)):
+        assert cast.model.position.inv_freq.dtype == torch.float32
+    assert ours.double().model.position.inv_freq.dtype == torch.float64

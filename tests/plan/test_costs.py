@@ -15,10 +15,12 @@ from harness.commands.sweep import sweep
 from harness.compose import Cell, Experiment, compose
 from harness.errors import ConfigError
 from harness.plan.costs import (
+    BYTES_PER_TOKEN,
     Costs,
     Known,
     bytes_per_token,
     data_key,
+    longest_sequence,
     memory_bound,
     tokenizer_of,
 )
@@ -133,7 +135,7 @@ def test_estimates_are_within_15_percent_of_a_run(
 ) -> None:
     store = Store(tmp_path / "store")
     arguments = ["scale=smoke", "corpus.max_bytes=300000", "evaluator=[]", "quantizer=none", *chosen]
-    assert sweep(arguments, Options(threads=1), store=store) == 0
+    assert sweep(arguments, Options(), store=store) == 0
     made = make_plan(arguments, store=store)
     costs = Costs(made)
     compared: Counter[str] = Counter()
@@ -231,3 +233,23 @@ def test_bytes_per_token_grow_with_the_vocabulary() -> None:
     found = [bytes_per_token(size) for size in sizes]
     assert found == sorted(found)
     assert bytes_per_token(1024) == 2.58
+
+
+@pytest.mark.parametrize("method", ["yarn", "dynamic_ntk", "lambda_window", "position_interpolation"])
+def test_an_extension_is_planned_at_its_extended_length(method: str, tmp_path: Path) -> None:
+    made = make_plan([f"context={method}", "context.factor=3"], store=Store(tmp_path))
+    costs = Costs(made)
+    pretrain, extend = (next(n for n in made.missing() if n.stage == s) for s in ("pretrain", "extend"))
+    assert extend.config.sequence_length is None
+    trains = extend.choices["context"].method.trains  # type: ignore[union-attr]
+    assert trains == (costs.of(extend).flops is not None)
+    if trains:
+        spec = extend.cell.spec()
+        assert spec is not None
+        assert longest_sequence(extend) == 3 * spec.max_length
+        # One token costs 12 * layers * width more for each token that stands before it (Kaplan et al. 2020).
+        tokens = {node.stage: node.config.budget.amount for node in (pretrain, extend)}
+        each = {n.stage: (costs.of(n).flops or 0.0) / tokens[n.stage] for n in (pretrain, extend)}
+        further = longest_sequence(extend) - longest_sequence(pretrain)
+        per_byte = 12 * spec.num_layers * spec.num_heads * spec.head_dim * further / BYTES_PER_TOKEN[1024]
+        assert each["extend"] - each["pretrain"] == pytest.approx(per_byte, rel=1e-6)

@@ -14,6 +14,21 @@ SCALE = ["scale=full", "seeds=[0]"]
 
 pytestmark = pytest.mark.slow
 
+ROWS = {
+    "alpaca_data.json": '[{"instruction": "Say yes.", "input": "", "output": "yes"}]',
+    "flan_v2.jsonl": '{"inputs": "Say yes.", "targets": "yes", "task": "say"}\n',
+    "sharegpt.json": '[{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}]',
+}
+"""The data sets that the overlays expect in the folder `data`, with one row each."""
+
+
+@pytest.fixture(autouse=True)
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data").mkdir()
+    for name, text in ROWS.items():
+        (tmp_path / "data" / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+
 
 @pytest.mark.parametrize(
     ("experiment", "levels", "cells"),

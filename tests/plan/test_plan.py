@@ -217,9 +217,93 @@ def test_several_nodes_are_refused_unless_somebody_can_place_them(store: Store) 
 
 
 def test_cells_that_are_the_same_are_left_out(store: Store) -> None:
-    plan = make_plan([*SMALL, "optimizer=adamw,adamw"], store=store)
-    assert len(plan.cells) == 1
-    assert plan.notes == ["1 cell the same as another, left out"]
+    arguments = [*SMALL, "peft=full,lora", "stages=[corpus,tokenizer]"]
+    plan = make_plan([*arguments, "optimizer.weight_decay=0.1,0.2", "tracker=[],[jsonl]"], store=store)
+    assert len(plan.cells) == 4
+    assert plan.notes == ["4 cells the same as another, left out"]
+
+
+@pytest.mark.parametrize(
+    ("repeated", "message"),
+    [
+        ("optimizer=adamw,adamw", "optimizer=adamw,adamw names adamw twice"),
+        ("seed=0,0", "seed=0,0 names 0 twice"),
+        ("optimizer.weight_decay=0.1,1e-1", "names 0.1 twice"),
+        ("seed=0 seed=1", "seed is given twice, as 0 and as 1"),
+    ],
+)
+def test_what_is_typed_twice_is_refused_by_name(store: Store, repeated: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_plan([*SMALL, *repeated.split()], store=store)
+
+
+FIXED = [
+    ("peft=lora,dora peft.rank=4", "peft", "rank", 4),
+    ("quantizer=rtn,gptq quantizer.bits=3", "quantizer", "bits", 3),
+    ("quantizer=none,gptq quantizer.bits=3", "quantizer", "bits", 3),
+    ("alignment=dpo,ipo alignment.beta=0.2", "alignment", "beta", 0.2),
+    ("context=yarn,position_interpolation context.factor=4", "context", "factor", 4.0),
+    ("decoding=top_k,top_p decoding.temperature=0.7", "decoding", "temperature", 0.7),
+]
+
+
+@pytest.mark.parametrize(("words", "axis", "option", "value"), FIXED, ids=[words for words, *_ in FIXED])
+def test_a_fixed_option_holds_for_every_swept_method(
+    store: Store, words: str, axis: str, option: str, value: object
+) -> None:
+    plan = make_plan([*SMALL, *words.split()], store=store)
+    nodes = [cell.cell.config[axis] for cell in plan.cells]
+    assert len(nodes) == 2
+    assert all(node[option] == value for node in nodes if node["method"] != "none")
+
+
+def test_a_fixed_option_that_some_methods_lack_is_refused_with_their_names(store: Store) -> None:
+    with pytest.raises(ConfigError, match=r"peft=full and peft=bitfit have no option 'rank' .lora has."):
+        make_plan([*SMALL, "peft=full,lora,bitfit", "peft.rank=4"], store=store)
+    with pytest.raises(
+        ConfigError, match=r"No option of peft=lora or peft=dora is called 'rnk'. Did you mean"
+    ):
+        make_plan([*SMALL, "peft=lora,dora", "peft.rnk=4"], store=store)
+
+
+def test_an_impossible_cell_does_not_hide_the_others(store: Store) -> None:
+    plan = make_plan([*SMALL, "tokenizer=byte,byte_bpe", "tokenizer.vocab_size=300"], store=store)
+    assert [cell.refused for cell in plan.cells] == [
+        "tokenizer: tokenizer.vocab_size=300 must be 263 for bytes",
+        "",
+    ]
+    with pytest.raises(ConfigError, match=r"tokenizer\.vocab_size=300 must be 263 for bytes"):
+        make_plan([*SMALL, "tokenizer=byte", "tokenizer.vocab_size=300"], store=store)
+
+
+def test_what_is_typed_is_not_bounded_by_a_scale(store: Store) -> None:
+    for words in (["quantize.calibration_sequences=12"], ["quantize.calibration_sequences=12,13"]):
+        plan = make_plan([*SMALL, "quantizer=gptq", *words], store=store)
+        assert [cell.cell.config["quantize"]["calibration_sequences"] for cell in plan.cells] == [12, 13][
+            : len(plan.cells)
+        ]
+        assert {cell.cell.config["quantize"]["held_out_sequences"] for cell in plan.cells} == {2}
+
+
+@pytest.mark.parametrize(
+    ("words", "factor", "expected"),
+    [
+        ("experiment=demo instruction=alpaca instruction.path=x", "tuning", ["none", "alpaca", "alpaca"]),
+        ("experiment=objective instruction=alpaca instruction.path=x", "tuning", ["none", "alpaca"]),
+        ("experiment=quantization instruction=alpaca instruction.path=x", "data", ["alpaca"]),
+    ],
+)
+def test_experiments_take_a_users_instruction_data(
+    store: Store, words: str, factor: str, expected: list[str]
+) -> None:
+    plan = make_plan([*words.split(), "scale=smoke", "seed=0"], store=store)
+    found = {cell.levels[factor]: cell.cell.config["instruction"]["method"] for cell in plan.cells}
+    assert list(found.values()) == expected
+
+
+def test_levels_that_differ_by_a_typed_option_alone_are_named(store: Store) -> None:
+    with pytest.raises(ConfigError, match="levels of factor quantizer differ by it alone"):
+        make_plan(["experiment=quantizers", "quantizer.bits=3"], store=store)
 
 
 def test_a_model_reference_becomes_a_node_of_the_graph(store: Store) -> None:
@@ -234,6 +318,25 @@ def test_a_model_reference_becomes_a_node_of_the_graph(store: Store) -> None:
     assert baseline.choices["peft"].method.name == "full"  # type: ignore[union-attr]
     assert baseline.key in plan.wanted()
     assert baseline.key not in plan.cells[0].keys
+
+
+def test_a_full_store_does_not_make_a_cell_valid(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    idle = [*SMALL, "stages=[corpus,tokenizer,tokens,pretrain,evaluate]", "peft=lora,dora"]
+    before = [cell.refused for cell in make_plan(idle, store=store).cells]
+    assert all("peft" in reason and "changes nothing" in reason for reason in before)
+    monkeypatch.setattr(Store, "find", lambda self, key: object())  # all stages are there
+    assert [cell.refused for cell in make_plan(idle, store=store).cells] == before
+
+
+def test_threads_are_in_the_key_and_follow_from_nothing_but_the_options(store: Store) -> None:
+    plan = make_plan([*SMALL, "optimizer=adamw,lion"], store=store)
+    alone = make_plan([*SMALL, "optimizer=lion"], store=store)
+    assert alone.cells[0].keys == plan.cells[1].keys
+    two = make_plan([*SMALL, "optimizer=lion", "pretrain.threads=2"], store=store)
+    stages = [node.stage for node in map(plan.graph.nodes.get, plan.cells[1].keys) if node is not None]
+    same = [a == b for a, b in zip(alone.cells[0].keys, two.cells[0].keys, strict=True)]
+    assert same == [stage in ("corpus", "tokenizer", "tokens") for stage in stages]
+    assert {node.threads for node in two.graph.nodes.values()} == {1, 2}
 
 
 def test_a_missing_input_is_explained(store: Store) -> None:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from importlib.metadata import EntryPoint
-from pathlib import Path
-
 import pytest
+from third_party import Folder
 
-from harness.errors import DuplicateMethodError, PluginError, UnknownNameError
+from harness.errors import PluginError, UnknownNameError
 from harness.registry import Registry, registry
 
 METHOD = '''
@@ -28,28 +24,6 @@ class Mine({base}):
 def harness_methods() -> list[type[Method]]:
     return [Mine]
 '''
-
-
-class Folder:
-    """A folder on the import path that plugins are written into."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.modules: list[str] = []
-
-    def plugin(self, module: str, content: str) -> EntryPoint:
-        (self.path / f"{module}.py").write_text(content)
-        self.modules.append(module)
-        return EntryPoint(name=module, value=module, group="harness")
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
-    monkeypatch.syspath_prepend(str(tmp_path))
-    made = Folder(tmp_path)
-    yield made
-    for module in made.modules:
-        sys.modules.pop(module, None)
 
 
 def test_all_built_in_plugins_load() -> None:
@@ -101,10 +75,15 @@ def test_asking_for_what_a_quarantined_plugin_offers_names_it(folder: Folder) ->
         known.get("schedule", "other")
 
 
-def test_two_plugins_with_one_name_are_an_error_naming_both(folder: Folder) -> None:
+def test_of_two_plugins_with_one_name_neither_wins(folder: Folder) -> None:
     entries = [folder.plugin(f"plugin_{i}", METHOD.format(base="Schedule", name="mine")) for i in (1, 2)]
-    with pytest.raises(DuplicateMethodError, match=r"schedule=mine: plugin_1 .* and plugin_2 "):
-        Registry.load(entries)
+    known = Registry.load([*entries, folder.plugin("plugin_3", METHOD.format(base="Norm", name="mine"))])
+    assert "mine" not in known.methods("schedule")
+    assert known.get("norm", "mine").name == "mine"
+    with pytest.raises(
+        PluginError, match=r"'plugin_1'.* claims schedule=mine, and so does plugin_2 \(plugin_2 0\)"
+    ):
+        known.get("schedule", "mine")
 
 
 def test_a_plugin_may_add_an_axis_with_methods_of_others(folder: Folder) -> None:

@@ -160,7 +160,7 @@ class TestInChromium:
         tab.hover('[data-cell="8"]')
         text = tab.read("document.querySelector('#tip').innerText")
         assert tab.read("document.querySelector('#tip').classList.contains('on')")
-        for word in ("3 seeds, 40 items", "95 % interval", "p, paired t", "p after Holm", "Detectable"):
+        for word in ("3 seeds, 40 items", "95 % interval", "p, simultaneous t", "adjusted for", "Detectable"):
             assert word in text, text
 
     def test_an_empty_cell_says_why(self, tab: browser.Browser) -> None:

@@ -1,219 +1,202 @@
-"""Tests and intervals: against scipy and statsmodels, and calibrated on simulated tables."""
+"""Intervals of one number, and the pieces of the decision rule against scipy, statsmodels, printed tables."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-import simulate
 
 from harness.report import statistics
-from harness.report.statistics import Comparison, Measured
+from harness.report.decisions import interval
+from harness.report.documents import max_t_bootstrap
+from harness.report.model import SeedModel, own_parts
+from harness.report.runs import replicated, tree
+from harness.report.simultaneous import CANDIDATES, MaxT
+from harness.report.statistics import Measured
+from harness.report.variances import fitted_prior, residual_variances, spread
 
 
-def measured(answers_SN: np.ndarray) -> Measured:
-    """One cell of a simulated table."""
-    values = {seed: float(row.mean()) for seed, row in enumerate(answers_SN)}
-    return Measured(values=values, items_SD=answers_SN, num_items=answers_SN.shape[1])
+@pytest.mark.parametrize(
+    ("comparisons", "df", "sides", "printed"),
+    [
+        (2, 5, 2, 3.03),
+        (3, 12, 2, 2.68),
+        (5, 10, 2, 2.99),
+        (9, 60, 2, 2.77),
+        (4, 10, 1, 2.47),
+        (9, 20, 1, 2.60),
+    ],
+)
+def test_critical_values_are_dunnetts(comparisons: int, df: float, sides: int, printed: float) -> None:
+    """Dunnett 1955 and 1964, tables for p = 0.05 with equal group sizes (correlation 1/2)."""
+    found = MaxT([0.5**0.5] * comparisons, sides=sides).critical(0.05, df=df)
+    assert found == pytest.approx(printed, abs=0.02)
 
 
-def table_of(
-    rng: np.random.Generator, *, seeds: int, seed_sd: float, shift: float = 0.0, items: bool = True
-) -> list[Comparison]:
-    """Four cells against a baseline, Holm over the four; `shift` in logits moves all four."""
-    effect = np.array([0.0, *[shift] * 4])
-    answers = simulate.draw(rng, cells=5, seeds=seeds, items=150, effect=effect, seed_sd=seed_sd)
-    sides = [measured(cell) for cell in answers]
-    if not items:
-        sides = [Measured(values=side.values) for side in sides]
-    found = [statistics.compare(side, sides[0]) for side in sides[1:]]
-    adjusted = statistics.holm([1.0 if c.p is None else c.p for c in found])
-    return [
-        Comparison(**{**c.__dict__, "p_holm": p if c.p is not None else None})
-        for c, p in zip(found, adjusted, strict=True)
-    ]
+def test_adjusted_levels_equal_scipys_dunnett() -> None:
+    from scipy.stats import dunnett
+
+    rng = np.random.default_rng(0)
+    samples = [rng.normal(0.4 * i, 1, 6) for i in range(4)]
+    oracle = dunnett(*samples[1:], control=samples[0], random_state=0)
+    family = MaxT([0.5**0.5] * 3)
+    p = np.interp(np.abs(oracle.statistic), CANDIDATES, family.levels(df=20))
+    assert p == pytest.approx(oracle.pvalue, abs=4e-3)
 
 
-def false_positive_rates(
-    *, tables: int, seeds: int, seed_sd: float, items: bool = True
-) -> tuple[float, float]:
-    """Share of comparisons with p <= 5 % and of tables with any after Holm, among claims about methods."""
-    rng = np.random.default_rng(seeds * 1000 + int(seed_sd * 100))
-    single, family = 0, 0
-    for _ in range(tables):
-        about = [c for c in table_of(rng, seeds=seeds, seed_sd=seed_sd, items=items) if c.about == "methods"]
-        single += sum(c.p is not None and c.p <= 0.05 for c in about)
-        family += any(c.significant for c in about)
-    return single / (4 * tables), family / tables
+def test_one_comparison_is_students_t_and_many_without_correlation_are_bounded_by_sidak() -> None:
+    from scipy.stats import t
+
+    for df in (1.5, 2, 7, 40):
+        assert MaxT([0.0]).critical(0.05, df=df) == pytest.approx(t.ppf(0.975, df), rel=5e-3)
+    sidak = t.ppf(1 - (1 - 0.95 ** (1 / 6)) / 2, 12)
+    found = MaxT([0.0] * 6).critical(0.05, df=12)
+    assert MaxT([0.7] * 6).critical(0.05, df=12) < found <= sidak * 1.005
 
 
-@pytest.mark.parametrize("seeds", [2, 3, 5])
-def test_under_no_effect_few_tables_claim_one(seeds: int) -> None:
-    single, family = false_positive_rates(tables=200, seeds=seeds, seed_sd=0.15)
-    assert single <= 0.08, "200 tables: 5 % with their own sampling error"
-    assert family <= 0.10
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed_sd", [0.0, 0.15, 0.3])
-@pytest.mark.parametrize("seeds", [2, 3, 5, 10])
-def test_false_positives_stay_at_five_percent_over_two_thousand_tables(seeds: int, seed_sd: float) -> None:
-    # Without items: they only add the tests of fixed checkpoints, which are slow and not counted here.
-    single, family = false_positive_rates(tables=2000, seeds=seeds, seed_sd=seed_sd, items=False)
-    print(f"seeds {seeds} sd {seed_sd}: single {single:.4f} family {family:.4f}")
-    assert single <= 0.065
-    assert family <= 0.065
-    if seeds < statistics.MIN_SEEDS:
-        assert single == family == 0, "two seeds are undecided about methods"
-
-
-@pytest.mark.parametrize("seeds", [3, 5])
-def test_the_mixed_model_holds_its_level_over_two_thousand_tables(seeds: int) -> None:
-    """Five cells of equal skill on the same items; every cell against the first, Holm over the table."""
-    rng = np.random.default_rng(seeds)
-    single, family = 0, 0
-    for _ in range(2000):
-        answers = simulate.draw(rng, cells=5, seeds=seeds, items=60, effect=np.zeros(5), seed_sd=0.15)
-        found = statistics.mixed_model(answers.mean(axis=2), baseline=0)[1:]
-        p_values = [c.p for c in found if c.p is not None]
-        single += sum(p <= 0.05 for p in p_values)
-        family += any(p <= 0.05 for p in statistics.holm(p_values))
-    assert single / 8000 <= 0.065
-    assert family / 2000 <= 0.065
-
-
-def test_two_seeds_are_undecided_about_methods_whatever_the_effect() -> None:
+def test_residual_variances_are_those_of_least_squares_with_gaps() -> None:
     rng = np.random.default_rng(1)
-    for found in table_of(rng, seeds=2, seed_sd=0.1, shift=3.0):
-        assert found.about == "checkpoints"
-        assert "2 seeds where 3 are needed" in found.reason
+    values = rng.normal(0, 1, (5, 4)) + rng.normal(0, 3, 4) + np.arange(5)[:, None]
+    values[2, 1] = values[3, 3] = np.nan
+    places = [(k, s) for k in range(5) for s in range(4) if not np.isnan(values[k, s])]
+    design = np.zeros((len(places), 9))
+    for i, (k, s) in enumerate(places):
+        design[i, k] = design[i, 5 + s] = 1
+    y = np.array([values[place] for place in places])
+    hat = design @ np.linalg.pinv(design)
+    squares, df = np.zeros(5), np.zeros(5)
+    for i, (k, _) in enumerate(places):
+        squares[k] += (y - hat @ y)[i] ** 2
+        df[k] += 1 - hat[i, i]
+    own, own_df = residual_variances(values)
+    assert own_df == pytest.approx(df)
+    assert own == pytest.approx(squares / df)
+    assert own_df.sum() == pytest.approx(len(places) - 5 - 4 + 1)
 
 
-@pytest.mark.parametrize("seed_sd", [0.0, 0.2])
-def test_a_fixed_checkpoint_test_holds_its_level_over_items(seed_sd: float) -> None:
-    """Two checkpoints of equal skill on the items' population, binary (McNemar) and graded (bootstrap)."""
+def test_the_prior_of_many_variances_is_recovered() -> None:
+    """s2 ~ s0 F(df, d0), Smyth 2004, equation 4: 4,000 arms of 4 degrees of freedom, d0 = 6, s0 = 2."""
+    rng = np.random.default_rng(2)
+    variances = 2.0 * 6 / rng.chisquare(6, 4000)
+    own = variances * rng.chisquare(4, 4000) / 4
+    d0, s0 = fitted_prior(own, np.full(4000, 4.0))
+    assert d0 == 6
+    assert s0 == pytest.approx(2.0, rel=0.1)
+
+
+def test_equal_variances_are_pooled_and_an_outlier_keeps_its_own() -> None:
     rng = np.random.default_rng(3)
-    hits = {"McNemar": 0, "paired bootstrap": 0}
-    for _ in range(400):
-        answers = simulate.draw(rng, cells=2, seeds=1, items=100, effect=np.zeros(2), seed_sd=0.0)
-        graded = answers + rng.normal(0, 0.3 + seed_sd, answers.shape)
-        for a, b in ((answers[0], answers[1]), (graded[0], graded[1])):
-            found = statistics.paired_items(a, b)
-            hits[found.test] += found.p is not None and found.p <= 0.05
-    for test, count in hits.items():
-        assert count / 400 <= 0.075, f"{test}: {count} of 400"
+    values = rng.normal(0, 1, (12, 6))
+    (even,) = spread([values])
+    assert np.ptp(even.moderated) / even.moderated.mean() < 0.7
+    values[4] *= 30
+    (uneven,) = spread([values])
+    assert uneven.moderated[4] > 30 * np.median(uneven.moderated)
 
 
-def power_at_detectable(*, seeds: int, trials: int) -> float:
-    """Share of paired t tests that find a true difference of the stated smallest detectable size."""
-    rng = np.random.default_rng(seeds)
-    stderr = 1 / seeds**0.5
-    size = statistics.detectable(stderr=stderr, df=seeds - 1)
-    draws = rng.normal(size, 1, (trials, seeds))
-    return float(np.mean([statistics.paired_t(d).p <= 0.05 for d in draws]))  # type: ignore[operator]
+def test_two_arms_give_the_paired_t_interval() -> None:
+    """With one comparison there is nothing to pool."""
+    from scipy.stats import ttest_rel
+
+    a, b = np.random.default_rng(4).normal(0, 1, (2, 5))
+    model = SeedModel(np.stack([a, b]), paths=[(0,), (1,)], replicated_C=[True, True])
+    parts = model.parts(np.array([1.0, -1.0]), range(5))
+    found = interval(parts, MaxT([0.0]))
+    oracle = ttest_rel(a, b).confidence_interval(0.95)
+    assert parts.df == pytest.approx(4)
+    assert found.half == pytest.approx((oracle.high - oracle.low) / 2, rel=6e-3)
+    alone = interval(own_parts(a - b), MaxT([0.0]))
+    assert alone.half == pytest.approx(found.half)
 
 
-@pytest.mark.parametrize("seeds", [3, 5, 10])
-def test_the_smallest_detectable_effect_is_found_with_the_stated_power(seeds: int) -> None:
-    assert power_at_detectable(seeds=seeds, trials=2000) == pytest.approx(statistics.POWER, abs=0.05)
+def test_a_factorial_with_equal_spread_has_the_errors_of_a_mixed_model() -> None:
+    """Full pooling: statsmodels' REML fit with the seed as a random block."""
+    import pandas as pd
+    from statsmodels.regression.mixed_linear_model import MixedLM
+
+    rng = np.random.default_rng(4)
+    values = rng.normal(0, 0.2, (4, 40)) + rng.normal(0, 0.5, 40) + np.array([0, 0.1, 0.5, 0.9])[:, None]
+    model = SeedModel(values, paths=[(i,) for i in range(4)], replicated_C=[True] * 4)
+    rows = [{"cell": c, "seed": s, "value": values[c, s]} for c in range(4) for s in range(40)]
+    oracle = MixedLM.from_formula("value ~ C(cell)", groups="seed", data=pd.DataFrame(rows)).fit(reml=True)
+    for c in (1, 2, 3):
+        weights = np.zeros(4)
+        weights[c], weights[0] = 1.0, -1.0
+        parts = model.parts(weights, range(40))
+        assert parts.per_seed_S.mean() == pytest.approx(oracle.params[f"C(cell)[T.{c}]"])
+        assert (parts.variance / 40) ** 0.5 == pytest.approx(oracle.bse[f"C(cell)[T.{c}]"], rel=0.05)
 
 
-@pytest.mark.parametrize("seeds", [3, 5, 10])
-def test_the_stated_power_is_reached_on_simulated_answers(seeds: int) -> None:
-    """The logit shift whose difference equals the detectable one at the spread that seeds really have."""
-    rng = np.random.default_rng(7 * seeds)
-    effect = np.zeros(2)
-    spread = simulate.draw(rng, cells=2, seeds=4000, items=150, effect=effect, seed_sd=0.15).mean(axis=2)
-    sd = float((spread[1] - spread[0]).std())
-    size = statistics.detectable(stderr=sd / seeds**0.5, df=seeds - 1)
-    shift = size / 0.2066  # slope of accuracy in logits under the simulator's difficulty ~ N(0, 1)
-    found, trials = 0, 600
-    for _ in range(trials):
-        a, b = simulate.draw(rng, cells=2, seeds=seeds, items=150, effect=np.array([shift, 0]), seed_sd=0.15)
-        p = statistics.compare(measured(a), measured(b)).p
-        found += p is not None and p <= 0.05
-    assert found / trials == pytest.approx(statistics.POWER, abs=0.05)
+def test_nested_runs_have_the_errors_of_a_split_plot() -> None:
+    """3 tuned models x 4 quantizers x many seeds: F denominators of a split plot, by hand."""
+    rng = np.random.default_rng(5)
+    runs, own = rng.normal(0, 1.0, (3, 1, 400)), rng.normal(0, 0.1, (3, 4, 400))
+    values = (runs + own).reshape(12, 400)
+    paths = [(g, 4 * g + i) for g in range(3) for i in range(4)]
+    model = SeedModel(values, paths=paths, replicated_C=[True] * 12)
+    inside = np.zeros(12)
+    inside[[0, 1]] = 1.0, -1.0
+    assert model.parts(inside, range(400)).variance == pytest.approx(2 * 0.01, rel=0.1)
+    between = np.zeros(12)
+    between[[0, 4]] = 1.0, -1.0
+    assert model.parts(between, range(400)).variance == pytest.approx(2 * (1 + 0.01), rel=0.1)
+    averaged = np.repeat([0.25, -0.25, 0.0], 4)
+    assert model.parts(averaged, range(400)).variance == pytest.approx(2 * (1 + 0.01 / 4), rel=0.1)
+    assert model.parts(between, range(400)).df <= 2 * 399 + 9 * 399
 
 
-def test_paired_t_equals_scipy() -> None:
-    from scipy.stats import ttest_1samp
-
-    d = np.random.default_rng(0).normal(0.3, 1, 7)
-    found, oracle = statistics.paired_t(d), ttest_1samp(d, 0)
-    interval = oracle.confidence_interval(0.95)
-    assert found.p == pytest.approx(oracle.pvalue, rel=1e-10)
-    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
-
-
-def test_mcnemar_equals_statsmodels() -> None:
-    from statsmodels.stats.contingency_tables import mcnemar
-
-    assert statistics.mcnemar(17, 6) == pytest.approx(mcnemar([[30, 17], [6, 40]], exact=True).pvalue)
-    assert statistics.mcnemar(0, 0) == 1.0
+def test_a_cell_that_no_seed_moves_leaves_the_luck_of_the_block_in() -> None:
+    rng = np.random.default_rng(6)
+    block = rng.normal(0, 3, 300)
+    values = np.stack([np.zeros(300), *(block + rng.normal(0, 0.1, (4, 300)))])
+    model = SeedModel(values, paths=[(i,) for i in range(5)], replicated_C=[False, *[True] * 4])
+    weights = np.array([-1.0, 1.0, 0, 0, 0])
+    assert model.parts(weights, range(300)).variance == pytest.approx(9.0, rel=0.15)
 
 
-def test_holm_equals_statsmodels() -> None:
-    from statsmodels.stats.multitest import multipletests
-
-    p = list(np.random.default_rng(0).random(20) ** 3)
-    assert statistics.holm(p) == pytest.approx(list(multipletests(p, method="holm")[1]))
-    assert statistics.holm([]) == []
+def chain(*keys: str) -> dict[str, object]:
+    names = ("pretrain", "instruct", "quantize", "evaluate")
+    return {"stages": [{"stage": s, "key": k} for s, k in zip(names, keys, strict=False)]}
 
 
-def test_detectable_effect_equals_statsmodels() -> None:
+def test_the_tree_follows_the_runs_that_cells_share() -> None:
+    cells = [chain("p", "full", "q8", "e1"), chain("p", "full", "q4", "e2"), chain("p", "lora", "q8l", "e3")]
+    paths = tree([[cell] for cell in cells])
+    assert len(paths[0]) == 2
+    assert paths[0][0] == paths[1][0] != paths[2][0]
+    assert len(set(paths)) == 3
+    assert tree([[{}], [{}]]) == [(0,), (1,)]
+    assert replicated([chain("p", "a"), chain("p", "b")])
+    assert not replicated([chain("p", "a"), chain("p", "a")])
+    assert replicated([{}, {}])
+
+
+def test_the_smallest_detectable_effect_equals_statsmodels() -> None:
+    from scipy.stats import t
     from statsmodels.stats.power import TTestPower
 
     oracle = TTestPower().solve_power(nobs=6, alpha=0.05, power=0.8) * 6**0.5
-    assert statistics.noncentrality(5, 0.05, 0.8) == pytest.approx(oracle, rel=1e-5)
+    assert statistics.noncentrality(5, float(t.ppf(0.975, 5)), 0.8) == pytest.approx(oracle, rel=1e-3)
 
 
-def test_bootstrap_interval_covers_and_equals_scipy_in_the_large() -> None:
+def test_one_comparison_of_documents_equals_scipys_bootstrap_in_the_large() -> None:
     from scipy.stats import bootstrap
 
-    d = np.random.default_rng(2).exponential(1.0, 400) - 0.9
-    p, low, high = statistics.bootstrap(d)
+    d = np.random.default_rng(2).normal(0.1, 1.0, 400)
+    ((low, high, p, _),) = max_t_bootstrap([d], level=0.05)
     oracle = bootstrap((d,), np.mean, n_resamples=5000, random_state=0).confidence_interval
     assert (low, high) == pytest.approx((oracle.low, oracle.high), abs=0.02)
     assert (p <= 0.05) == (low > 0 or high < 0)
 
 
-def test_mixed_model_equals_statsmodels() -> None:
-    import pandas as pd
-    from statsmodels.regression.mixed_linear_model import MixedLM
+def test_a_share_has_wilsons_interval_inside_zero_and_one() -> None:
+    from statsmodels.stats.proportion import proportion_confint
 
-    rng = np.random.default_rng(4)
-    values = rng.normal(0, 0.2, (4, 6)) + rng.normal(0, 0.5, 6) + np.array([0, 0.1, 0.5, 0.9])[:, None]
-    found = statistics.mixed_model(values, baseline=0)
-    rows = [{"cell": c, "seed": s, "value": values[c, s]} for c in range(4) for s in range(6)]
-    oracle = MixedLM.from_formula("value ~ C(cell)", groups="seed", data=pd.DataFrame(rows)).fit(reml=True)
-    for c in (1, 2, 3):
-        assert found[c].difference == pytest.approx(oracle.params[f"C(cell)[T.{c}]"])
-        assert found[c].stderr == pytest.approx(oracle.bse[f"C(cell)[T.{c}]"], rel=1e-3)
+    for won in (0, 3, 40):
+        answers = np.array([[1.0] * won + [0.0] * (40 - won)])
+        found = statistics.estimate(Measured(values={0: won / 40}, items_SD=answers, num_items=40))
+        assert (found.low, found.high) == pytest.approx(proportion_confint(won, 40, method="wilson"))
 
 
-def test_seeds_that_all_agree_are_no_replicates() -> None:
-    """A deterministic method after shared stages gives one answer for all seeds: no t test on it."""
-    rng = np.random.default_rng(5)
-    a, b = (np.repeat((rng.random((1, 80)) < p).astype(float), 3, axis=0) for p in (0.7, 0.4))
-    found = statistics.compare(measured(a), measured(b))
-    assert found.about == "checkpoints"
-    assert found.test == "McNemar"
-    assert "no replicates" in found.reason
-
-
-def test_two_items_are_not_tested() -> None:
-    found = statistics.compare(measured(np.array([[1.0, 1.0]])), measured(np.array([[0.0, 0.0]])))
-    assert found.p is None
-    assert "only 2 items" in found.reason
-    assert statistics.estimate(measured(np.array([[1.0, 0.0]]))).basis == "none"
-
-
-def test_no_seed_in_common_is_said() -> None:
-    found = statistics.compare(Measured(values={0: 1.0}), Measured(values={1: 2.0}))
-    assert found.about == "nothing"
-    assert found.reason == "no seed in common"
-
-
-def test_items_scored_by_one_side_alone_are_left_out() -> None:
-    a = np.array([[1.0, 0.0] * 10 + [np.nan] * 5])
-    b = np.array([[1.0, 1.0] * 10 + [1.0] * 5])
-    assert statistics.paired_items(a, b).num_items == 20
+def test_two_items_have_no_interval() -> None:
+    two = Measured(values={0: 0.5}, items_SD=np.array([[1.0, 0.0]]), num_items=2)
+    assert statistics.estimate(two).basis == "none"

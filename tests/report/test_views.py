@@ -13,11 +13,13 @@ import pytest
 import simulate
 
 from harness.report import figures, frames, table, views
+from harness.report.decisions import Decisions
 from harness.report.layout import Layout
 from harness.report.records import Record
 
 FACTORS = {"a": ["a0", "a1"], "b": ["b0", "b1", "b2"]}
 SEEDS = range(4)
+METRIC = "lm_eval.t.acc"
 
 
 def results_of(
@@ -52,7 +54,7 @@ def additive() -> frames.Results:
 
 
 def test_marginal_effects_are_those_put_in_and_their_intervals_cover_them(additive: frames.Results) -> None:
-    effects = {(e.factor, e.level): e.comparison for e in views.marginal_effects(additive, "lm_eval.t.acc")}
+    effects = {(e.factor, e.level): e.comparison for e in views.marginal_effects(Decisions(additive), METRIC)}
     assert list(effects) == [("a", "a1"), ("b", "b1"), ("b", "b2")]
     for place, truth in {("a", "a1"): 0.3, ("b", "b1"): -0.2, ("b", "b2"): 0.0}.items():
         found = effects[place]
@@ -64,13 +66,13 @@ def test_marginal_effects_are_those_put_in_and_their_intervals_cover_them(additi
 
 
 def test_effects_that_add_up_do_not_interact_and_others_do(additive: frames.Results) -> None:
-    for effect in views.interactions(additive, "lm_eval.t.acc"):
+    for effect in views.interactions(Decisions(additive), METRIC):
         c = effect.comparison
         assert c.low is not None
         assert c.high is not None
         assert c.low < 0 < c.high
     joint = results_of(lambda v, s: 0.5 * (v["a"] == "a1" and v["b"] == "b2") + noise(v, s))
-    found = {(e.level, e.given): e.comparison for e in views.interactions(joint, "lm_eval.t.acc")}
+    found = {(e.level, e.given): e.comparison for e in views.interactions(Decisions(joint), METRIC)}
     assert list(found) == [("a1", "b = b1"), ("a1", "b = b2")]
     assert found["a1", "b = b2"].difference == pytest.approx(0.5, abs=0.05)
     assert found["a1", "b = b2"].p is not None
@@ -177,7 +179,6 @@ def test_every_view_that_the_records_allow_becomes_a_figure() -> None:
         "by_position_loss",
         "by_length_loss",
         "by_length_passkey",
-        "critical_difference",
     ]
     assert "Loss by position, loss." in [figure.title for figure in made]
 
@@ -207,6 +208,45 @@ def test_average_ranks_follow_friedman_and_nemenyi() -> None:
     bars = views.cliques(ranks)
     assert set(bars) <= alike
     assert all(any(start <= a and b <= end for start, end in bars) for a, b in alike)
+
+
+def ranked(values_KTS: np.ndarray, metrics: list[str], *, diverged: tuple[int, int] | None = None) -> Any:
+    """Ranks of methods by tasks and seeds."""
+    names = [f"m{i}" for i in range(len(values_KTS))]
+    found = []
+    for i, level in enumerate(names):
+        for seed in range(values_KTS.shape[2]):
+            record = simulate.record_of(
+                name="demo", factors={"x": names}, levels={"x": level}, seed=seed, seeds=[0, 1]
+            )
+            record["metrics"] = [
+                simulate.metric("lm_eval", *name.split("."), float(v))
+                for name, v in zip(metrics, values_KTS[i, :, seed], strict=True)
+            ]
+            if (i, seed) == diverged:
+                record["outcome"]["status"], record["metrics"] = "diverged", []
+            found.append(Record(data=record))
+    return views.average_ranks(frames.arrange(found), [f"lm_eval.{name}" for name in metrics])
+
+
+def test_a_block_is_a_task_seeds_are_averaged_and_repeated_metrics_count_once() -> None:
+    rng = np.random.default_rng(2)
+    values_KTS = rng.normal(size=(4, 6, 2))
+    ranks = ranked(values_KTS, [f"t{j}.acc" for j in range(6)])
+    assert ranks.blocks == 6
+    twice = np.concatenate([values_KTS, values_KTS], axis=1)
+    names = [f"t{j}.{metric}" for metric in ("acc", "acc_norm") for j in range(6)]
+    again = ranked(twice, names)
+    assert (again.blocks, again.p) == (6, ranks.p)
+    assert ranked(rng.normal(size=(4, 2, 5)), ["t0.acc", "t0.exact_match"]) is None, "one task, five seeds"
+
+
+def test_a_configuration_that_diverged_at_a_seed_stays_and_ranks_last() -> None:
+    values_KTS = np.random.default_rng(3).normal(size=(3, 5, 2))
+    values_KTS[1] += 5
+    ranks = ranked(values_KTS, [f"t{j}.acc" for j in range(5)], diverged=(1, 0))
+    assert ranks.names == ["m0", "m1", "m2"]
+    assert ranks.ranks[1] == 3
 
 
 def test_too_few_blocks_have_no_ranks(additive: frames.Results) -> None:

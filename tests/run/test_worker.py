@@ -25,7 +25,7 @@ from harness.run.progress import Lines
 from harness.run.record import look_before
 from harness.run.resources import Options
 from harness.run.worker import Worker
-from harness.store.records import read_record
+from harness.store.records import read_record, write_record
 
 from toy import ToyCell, executions, grid, toy_plan  # isort: skip
 
@@ -90,6 +90,36 @@ def test_a_finished_sweep_runs_nothing_and_more_seeds_run_only_what_is_new(tmp_p
     assert len(executions(tmp_path)) == before
     work(toy_plan(tmp_path, grid(2, 2)))
     assert len(executions(tmp_path)) == before + 6
+
+
+@pytest.mark.parametrize("cores", [1, 2, 64])
+def test_a_stage_has_the_threads_of_its_options_on_any_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int
+) -> None:
+    monkeypatch.setattr("harness.run.machine.cores", lambda: cores)
+    plan = toy_plan(tmp_path, [ToyCell({"beta.number": number, "beta.threads": 2}) for number in (2, 3)])
+    work(plan)
+    for cell in plan.cells:
+        record = read_record(directory(plan, cell))
+        assert {stage: facts["threads"] for stage, facts in record["facts"].items() if stage != "gamma"} == {
+            "alpha": 1,
+            "beta": 2,
+        }
+        assert [stage["threads"] for stage in record["stages"]] == [1, 2, 1, 1]
+
+
+def test_an_artifact_made_again_brings_its_record_up_to_date(tmp_path: Path) -> None:
+    plan = toy_plan(tmp_path, [ToyCell({"beta.number": 7})])
+    work(plan)
+    place = directory(plan, plan.cells[0])
+    record = read_record(place)
+    record["metrics"][0]["value"] = 8.0  # as if it had been measured then
+    write_record(place, record)
+    work(toy_plan(tmp_path, [ToyCell({"beta.number": 7})]))
+    assert read_record(place)["metrics"][0]["value"] == 8.0, "nothing was made: the record stands"
+    shutil.rmtree(plan.graph.store.path(plan.cells[0].keys[-2]))
+    work(toy_plan(tmp_path, [ToyCell({"beta.number": 7})]))
+    assert read_record(place)["metrics"][0]["value"] == 7.0
 
 
 @pytest.mark.parametrize(
@@ -386,7 +416,7 @@ def test_a_sweep_shows_progress_as_plain_lines_without_a_terminal(tmp_path: Path
 
 def test_the_options_of_a_worker_say_nothing_about_results() -> None:
     assert json.dumps(sorted(Options.__dataclass_fields__)) == json.dumps(
-        ["memory", "retry", "threads", "timeout", "total_memory", "workers"]
+        ["memory", "retry", "timeout", "total_memory", "workers"]
     )
     assert os.environ["HF_HUB_OFFLINE"] == "1"
 

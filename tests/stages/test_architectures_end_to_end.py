@@ -57,7 +57,7 @@ def test_it_learns_answers_and_is_measured(
     store = Store(tmp_path / "store")
     chosen = (*CELL, "corpus=text", f"corpus.path={texts}", f"architecture={architecture}")
     chosen += (f"model.num_encoder_layers={layers}",)
-    assert sweep(chosen, Options(threads=1), store=store) == 0
+    assert sweep(chosen, Options(), store=store) == 0
     found = parts(store, *chosen)
     for stage in ("pretrain", "instruct"):
         assert found[stage].facts["final_loss"] < found[stage].facts["first_loss"]

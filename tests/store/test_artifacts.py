@@ -1,6 +1,7 @@
 """Artifacts: complete or absent, damaged ones noticed, disks that cannot be written explained."""
 
 import errno
+import json
 import os
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import pytest
 
 from harness.errors import CorruptArtifactError, StoreError, StoreFullError
 from harness.store import Store
+from harness.store.external import directory_hash
+from harness.store.fingerprint import Fingerprints
 
 KEY = "ab" * 32
 
@@ -154,3 +157,45 @@ def test_a_read_only_store_says_what_to_do(store: Store, monkeypatch: pytest.Mon
         make(store)
     with pytest.raises(StoreError, match="Set HARNESS_STORE"):
         store.claim(KEY)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "[]",
+        "3",
+        '{"format": 1}',
+        {"files": []},
+        {"files": {"a": 1}},
+        {"files": {"a": {"size": 1}}},
+        {"files": {"../../../a": {"size": 1, "mtime_ns": 1, "sha256": "0"}}},
+        {"inputs": None},
+        {"stage": None},
+        {"created": "today"},
+        {"format": None},
+    ],
+)
+def test_a_damaged_description_is_set_aside_and_the_artifact_made_again(
+    store: Store, change: str | dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    make(store)
+    file = store.path(KEY) / "artifact.json"
+    content = change if isinstance(change, str) else json.dumps({**json.loads(file.read_text()), **change})
+    file.write_text(content)
+    assert store.find(KEY) is None
+    assert "is damaged: artifact.json is unreadable" in caplog.text
+    assert not store.path(KEY).exists()
+    make(store)
+    assert store.find(KEY) is not None
+
+
+def test_damaged_caches_are_made_anew(tmp_path: Path) -> None:
+    file, text = tmp_path / "cache.json", tmp_path / "a" / "text"
+    text.parent.mkdir()
+    text.write_text("hello")
+    expected = directory_hash(text.parent, cache=file)
+    for content in ("", "[]", "{", json.dumps({str(text): 3}), json.dumps({str(text): [5]})):
+        file.write_text(content)
+        assert directory_hash(text.parent, cache=file) == expected
+        file.write_text(content)
+        assert Fingerprints(file).of(["harness.errors"]) == Fingerprints().of(["harness.errors"])

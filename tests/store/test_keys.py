@@ -1,4 +1,4 @@
-"""Keys and records: equal options give equal keys, and nothing without a canonical form enters one."""
+"""Keys: equal options give equal keys, and nothing without a canonical form enters one."""
 
 import enum
 from dataclasses import dataclass
@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import ConfigError, StoreError
+from harness.errors import ConfigError
 from harness.method import Choice, Method, model_ref
+from harness.paths import path_ref
 from harness.store.keys import canonical, digest, stage_key
-from harness.store.records import read_record, records, write_record
 
 
 class Colour(enum.Enum):
@@ -28,6 +28,7 @@ class _Paint(_Axis):
         colour: Colour = Colour.red
         layers: tuple[int, ...] = (1, 2)
         teacher: str = model_ref()
+        pattern: str = path_ref()
 
 
 def key(**changes: object) -> str:
@@ -37,6 +38,7 @@ def key(**changes: object) -> str:
         "nodes": {"paint": Choice(axis="paint", method=_Paint, config=_Paint.Config())},
         "config": {},
         "inputs": {"tokens": "a"},
+        "files": {"paint.pattern": "a.png 00"},
         "seed": 0,
         "numerics": {"device": "cpu"},
         "fingerprint": "f",
@@ -65,6 +67,7 @@ def test_what_has_no_canonical_form_is_refused(value: object) -> None:
         {"inputs": {"tokens": "b"}},
         {"numerics": {"device": "cuda"}},
         {"fingerprint": "g"},
+        {"files": {"paint.pattern": "a.png 01"}},
         {"config": {"steps": 1}},
         {"nodes": {"paint": Choice(axis="paint", method=_Paint, config=_Paint.Config(layers=(1,)))}},
     ],
@@ -79,14 +82,6 @@ def test_a_model_reference_enters_the_key_as_its_artifact_only() -> None:
     assert key(inputs={"tokens": "a", "paint.teacher": "c"}) != key()
 
 
-def test_records_come_back_and_newer_ones_are_refused(tmp_path: Path) -> None:
-    directory = tmp_path / "records" / "demo" / "cell"
-    write_record(directory, {"cell": "cell", "metrics": []})
-    assert read_record(directory)["cell"] == "cell"
-    assert [found["cell"] for _, found in records(tmp_path, sweep="demo")] == ["cell"]
-    (directory / "record.json").write_text('{"format": 7}')
-    with pytest.raises(StoreError, match=r"newer version of harness \(format 7"):
-        read_record(directory)
-    (directory / "record.json").write_text("{")
-    with pytest.raises(StoreError, match="is not a record"):
-        read_record(directory)
+def test_files_enter_the_key_by_their_content_only() -> None:
+    named = _Paint.Config(pattern="elsewhere/a.png")
+    assert key(nodes={"paint": Choice(axis="paint", method=_Paint, config=named)}) == key()

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -26,3 +27,16 @@ def harness(arguments: Sequence[str], *sites: Path, cwd: Path) -> subprocess.Com
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "XDG_CACHE_HOME": str(cwd / "cache")}
     command = [sys.executable, "-m", "harness", *arguments]
     return subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+class Folder:
+    """A folder on the import path that plugins are written into."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.modules: list[str] = []
+
+    def plugin(self, module: str, content: str) -> EntryPoint:
+        (self.path / f"{module}.py").write_text(content)
+        self.modules.append(module)
+        return EntryPoint(name=module, value=module, group="harness")

@@ -46,7 +46,7 @@ class Toy(Stage):
             )
         log(work, "finished")
         os.close(alone)
-        return {"product": product, "threads": os.environ["OMP_NUM_THREADS"], "effects": {"toy": 1}}
+        return {"product": product, "threads": int(os.environ["OMP_NUM_THREADS"]), "effects": {"toy": 1}}
 
 
 class Faults:

@@ -42,6 +42,7 @@ class Bloom(Family):
         return spec, decoder({"method": "full"}, {"method": "alibi"}, "layernorm", ffn)
 
     def write_config(self, spec: ModelSpec, methods: Methods) -> dict[str, Any]:
+        self.expect_common(spec)
         self.expect_methods(
             methods,
             architecture="causal_decoder",

@@ -13,6 +13,16 @@ from torch import Tensor
 from harness.errors import IncompatibleError
 from harness.spec import ModelSpec
 
+RARE = (
+    "layer_pattern",
+    "logit_cap",
+    "attention_cap",
+    "embedding_scale",
+    "embedding_dim",
+    "norm_offset",
+    "rotary_dim",
+)
+"""Fields of a shape that few families know."""
 Methods = dict[str, dict[str, Any]]
 """{axis: {method: name, option: value}}."""
 
@@ -89,6 +99,8 @@ class Family:
     """Leading part of tensor names that some checkpoints leave out."""
     ignored: tuple[str, ...] = ()
     """Endings of tensors that hold no weights (masks, inverse frequencies)."""
+    copies: Mapping[str, str] = {}
+    """Tensors that some checkpoints store again under another name: {copy: original}."""
 
     @abstractmethod
     def read_config(self, config: Mapping[str, Any]) -> tuple[ModelSpec, Methods]:
@@ -113,6 +125,15 @@ class Family:
 
     architecture: str
     """Class in `architectures`."""
+    expresses: frozenset[str] = frozenset()
+    """Fields of a shape that only some families can write (RARE), which this one can."""
+
+    def expect_common(self, spec: ModelSpec) -> None:
+        """Raise for a shape that says what only other families can."""
+        plain = ModelSpec(vocab_size=1)
+        for name in RARE:
+            same = getattr(spec, name) == getattr(plain, name)
+            self.expect(same or name in self.expresses, f"model.{name}={getattr(spec, name)}")
 
     def refuse(self, what: str) -> IncompatibleError:
         """An error about an option of this family."""
@@ -159,17 +180,30 @@ def decoder(attention: dict[str, Any], position: dict[str, Any], norm: str, ffn:
     }
 
 
-def rope_of(config: Mapping[str, Any], family: Family) -> dict[str, Any]:
-    """The rope choice of a config, old style (rope_theta) or new (rope_parameters)."""
-    parameters = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
-    kind = parameters.get("rope_type", parameters.get("type", "default"))
-    if kind != "default":
-        raise family.refuse(
-            f"rope_type={kind} (scaled rotary positions; import it without scaling and choose context=...)"
-        )
-    base = (
-        parameters.get("rope_theta") or config.get("rope_theta") or config.get("rotary_emb_base") or 10000.0
-    )
-    fraction = parameters.get("partial_rotary_factor") or config.get("partial_rotary_factor")
-    fraction = fraction or config.get("rotary_pct") or 1.0
-    return {"method": "rope", "base": float(base), "fraction": float(fraction)}
+def layer_attention(
+    config: Mapping[str, Any], attention: dict[str, Any], kinds: list[str]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The attention of most layers, and the pattern by which others differ, from a config's `layer_types`."""
+    window = {
+        "method": "sliding_window",
+        "window": int(config.get("sliding_window") or 0),
+        "num_kv_heads": int(config.get("num_key_value_heads") or config["num_attention_heads"]),
+    }
+    if set(kinds) == {"sliding_attention"}:
+        return window, []
+    if "sliding_attention" not in kinds:
+        return attention, []
+    period = next(n for n in range(1, len(kinds) + 1) if all(k == kinds[i % n] for i, k in enumerate(kinds)))
+    return attention, [
+        {"attention": dict(window)} if kind == "sliding_attention" else {} for kind in kinds[:period]
+    ]
+
+
+def layer_types(spec: ModelSpec, methods: Methods) -> tuple[list[str], int | None]:
+    """`layer_types` and `sliding_window` of a model; the latter is None for windows of several widths."""
+    pattern = spec.layer_pattern or [{}]
+    nodes = [pattern[i % len(pattern)].get("attention", methods["attention"]) for i in range(spec.num_layers)]
+    sliding = [node.get("method", methods["attention"]["method"]) == "sliding_window" for node in nodes]
+    windows = {int(node["window"]) for node, slides in zip(nodes, sliding, strict=True) if slides}
+    window = windows.pop() if len(windows) == 1 else None
+    return ["sliding_attention" if slides else "full_attention" for slides in sliding], window

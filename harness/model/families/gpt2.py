@@ -49,6 +49,7 @@ class Gpt2(Family):
         return spec, decoder({"method": "full"}, {"method": "learned"}, "layernorm", ffn)
 
     def write_config(self, spec: ModelSpec, methods: Methods) -> dict[str, Any]:
+        self.expect_common(spec)
         self.expect_methods(
             methods,
             architecture="causal_decoder",

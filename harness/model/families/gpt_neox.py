@@ -12,9 +12,9 @@ from harness.model.families.family import (
     decoder,
     fused_block_rules,
     layer_rules,
-    rope_of,
     same,
 )
+from harness.model.families.rope import METHODS, rope_config, rope_of
 from harness.spec import ModelSpec
 
 
@@ -58,11 +58,12 @@ class GptNeox(Family):
         return spec, decoder({"method": "full"}, position, "layernorm", ffn)
 
     def write_config(self, spec: ModelSpec, methods: Methods) -> dict[str, Any]:
+        self.expect_common(spec)
         self.expect_methods(
             methods,
             architecture="causal_decoder",
             attention=("full", "flash", "paged"),
-            position="rope",
+            position=METHODS,
             norm="layernorm",
             norm_position="pre",
             feed_forward=("gelu", "relu"),
@@ -88,6 +89,7 @@ class GptNeox(Family):
             "use_parallel_residual": spec.parallel_residual,
             "rotary_pct": methods["position"].get("fraction", 1.0),
             "rotary_emb_base": methods["position"].get("base", 10000.0),
+            **rope_config(methods["position"]),
             "tie_word_embeddings": spec.tie_embeddings,
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,10 +13,12 @@ from harness.model.families.family import (
     decoder,
     head_methods,
     kv_heads_of,
+    layer_attention,
     layer_rules,
-    rope_of,
+    layer_types,
     same,
 )
+from harness.model.families.rope import METHODS, rope_config, rope_of
 from harness.spec import ModelSpec
 
 _ARCHITECTURES = {
@@ -23,7 +26,11 @@ _ARCHITECTURES = {
     "mistral": "MistralForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
+    "phi3": "Phi3ForCausalLM",
+    "mixtral": "MixtralForCausalLM",
 }
+_WINDOWED = ("mistral", "phi3", "mixtral")
+"""Model types whose layers all have the window that the config names."""
 
 
 class Llama(Family):
@@ -34,6 +41,8 @@ class Llama(Family):
 
     prefix = "model."
     ignored = ("rotary_emb.inv_freq",)
+    expresses = frozenset({"layer_pattern"})
+    feed_forward_method = "swiglu"
 
     def __init__(self, model_type: str) -> None:
         self.model_type, self.architecture = model_type, _ARCHITECTURES[model_type]
@@ -60,24 +69,30 @@ class Llama(Family):
             init_std=config.get("initializer_range", 0.02),
             qk_norm=self.model_type == "qwen3",
         )
-        attention = head_methods(heads, kv_heads)
-        window = self._window(config)
-        if window is not None:
-            attention = {"method": "sliding_window", "window": window, "num_kv_heads": kv_heads}
-        return spec, decoder(attention, rope_of(config, self), "rmsnorm", {"method": "swiglu"})
+        kinds = self.layer_types(config)
+        unknown = set(kinds) - {"full_attention", "sliding_attention"}
+        if unknown:
+            raise self.refuse(f"layers of kind {', '.join(sorted(unknown))}")
+        attention, pattern = layer_attention(config, head_methods(heads, kv_heads), kinds)
+        spec = dataclasses.replace(spec, layer_pattern=pattern)
+        return spec, decoder(attention, rope_of(config, self), "rmsnorm", self.feed_forward(config))
 
-    def _window(self, config: Mapping[str, Any]) -> int | None:
-        if self.model_type == "llama":
-            return None
-        if self.model_type != "mistral" and not config.get("use_sliding_window", False):
-            return None
-        kinds = set(config.get("layer_types") or ())
-        if len(kinds) > 1:
-            raise self.refuse(f"layers of several kinds ({', '.join(sorted(kinds))})")
-        if kinds == {"full_attention"} and self.model_type != "mistral":
-            return None
-        window = config.get("sliding_window")
-        return None if window is None else int(window)
+    def feed_forward(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The feed-forward choice of a config."""
+        return {"method": "swiglu"}
+
+    def layer_types(self, config: Mapping[str, Any]) -> list[str]:
+        """What each layer reads: `full_attention`, or a window as `sliding_attention`."""
+        layers, window = config["num_hidden_layers"], config.get("sliding_window")
+        if self.model_type == "llama" or window is None:
+            return ["full_attention"] * layers
+        if self.model_type in _WINDOWED:
+            return ["sliding_attention"] * layers
+        if not config.get("use_sliding_window", False):
+            return ["full_attention"] * layers
+        first = config.get("max_window_layers", 28)
+        derived = ["sliding_attention" if i >= first else "full_attention" for i in range(layers)]
+        return list(config.get("layer_types") or derived)
 
     def write_config(self, spec: ModelSpec, methods: Methods) -> dict[str, Any]:
         kinds = ("full", "multi_query", "grouped_query", "flash", "paged", "sliding_window")
@@ -85,20 +100,21 @@ class Llama(Family):
             methods,
             architecture="causal_decoder",
             attention=kinds,
-            position="rope",
+            position=METHODS,
             norm="rmsnorm",
             norm_position="pre",
-            feed_forward="swiglu",
+            feed_forward=self.feed_forward_method,
         )
-        window = methods["attention"]["method"] == "sliding_window"
-        self.expect(not window or self.model_type == "mistral", "a sliding window")
+        self.expect_common(spec)
+        sliding, window = window_layers(self, spec, methods)
         self.expect(spec.qk_norm == (self.model_type == "qwen3"), f"qk_norm={spec.qk_norm}")
-        self.expect(methods["position"].get("fraction", 1.0) == 1, "partly rotated heads")
+        if self.model_type != "phi3":
+            self.expect(methods["position"].get("fraction", 1.0) == 1, "partly rotated heads")
         self._expect_shape(spec)
         qkv_bias, out_bias = _biases(spec)
         if self.model_type == "qwen2":
             self.expect(qkv_bias and not out_bias and not spec.bias, "these biases")
-        elif self.model_type == "mistral":
+        elif self.model_type in _WINDOWED:
             self.expect(not (qkv_bias or out_bias or spec.bias), "biases")
         else:
             self.expect(qkv_bias == out_bias, "a bias on some attention projections only")
@@ -116,15 +132,26 @@ class Llama(Family):
             "initializer_range": spec.init_std,
             "hidden_act": "silu",
             "tie_word_embeddings": spec.tie_embeddings,
-            "rope_theta": methods["position"].get("base", 10000.0),
+            **rope_config(methods["position"]),
         }
         if self.model_type in ("llama", "qwen3"):
             config["attention_bias"] = qkv_bias
         if self.model_type == "llama":
             config["mlp_bias"] = spec.bias
-        if self.model_type == "mistral":
-            config["sliding_window"] = methods["attention"]["window"] if window else None
-        return config
+        return config | self._window_config(sliding, window)
+
+    def _window_config(self, sliding: list[str], window: int | None) -> dict[str, Any]:
+        """What a config says of windows.
+
+        Raises: IncompatibleError where this family has none, or none of this pattern
+        """
+        if self.model_type in _WINDOWED:
+            self.expect(len(set(sliding)) == 1, "windows in some layers only")
+            return {"sliding_window": window}
+        if window is None:
+            return {}
+        self.expect(self.model_type != "llama", "a sliding window")
+        return {"use_sliding_window": True, "sliding_window": window, "layer_types": sliding}
 
     def _expect_shape(self, spec: ModelSpec) -> None:
         self.expect(not spec.parallel_residual, "a parallel residual")
@@ -133,23 +160,48 @@ class Llama(Family):
         self.expect(spec.logit_scale == 1, "scaled logits")
 
     def rules(self, spec: ModelSpec, methods: Methods) -> Iterator[Rule]:
-        qkv_bias, out_bias = _biases(spec)
+        _, out_bias = _biases(spec)
         yield same("model.embed_tokens.weight", "model.embed_tokens.weight")
         for i in range(spec.num_layers):
             here = f"model.layers.{i}"
-            for name in ("q_proj", "k_proj", "v_proj"):
-                yield from layer_rules(f"{here}.self_attn.{name}", f"{here}.self_attn.{name}", bias=qkv_bias)
+            yield from self.projection_rules(f"{here}.self_attn", spec, methods)
             yield from layer_rules(f"{here}.self_attn.o_proj", f"{here}.self_attn.o_proj", bias=out_bias)
             if spec.qk_norm:
                 for name in ("q_norm", "k_norm"):
                     yield same(f"{here}.self_attn.{name}.weight", f"{here}.self_attn.{name}.weight")
-            for name in ("gate_proj", "up_proj", "down_proj"):
-                yield from layer_rules(f"{here}.mlp.{name}", f"{here}.mlp.{name}", bias=spec.bias)
+            yield from self.feed_forward_rules(f"{here}.mlp", spec, methods)
             yield same(f"{here}.input_layernorm.weight", f"{here}.attn_norms.0.weight")
             yield same(f"{here}.post_attention_layernorm.weight", f"{here}.mlp_norms.0.weight")
         yield same("model.norm.weight", "model.norm.weight")
         if not spec.tie_embeddings:
             yield same("lm_head.weight", "lm_head.weight")
+
+    def projection_rules(self, here: str, spec: ModelSpec, methods: Methods) -> Iterator[Rule]:
+        """Queries, keys and values of a layer, which has the same name on both sides."""
+        for name in ("q_proj", "k_proj", "v_proj"):
+            yield from layer_rules(f"{here}.{name}", f"{here}.{name}", bias=_biases(spec)[0])
+
+    def feed_forward_rules(self, here: str, spec: ModelSpec, methods: Methods) -> Iterator[Rule]:
+        """The feed-forward of a layer, which has the same name on both sides."""
+        for name in ("gate_proj", "up_proj", "down_proj"):
+            yield from layer_rules(f"{here}.{name}", f"{here}.{name}", bias=spec.bias)
+
+
+def window_layers(source: Family, spec: ModelSpec, methods: Methods) -> tuple[list[str], int | None]:
+    """`layer_types` and `sliding_window` of a model.
+
+    Raises: IncompatibleError for a pattern of anything but one window
+    """
+    windows = {"method", "window", "num_kv_heads"}
+    for entry in spec.layer_pattern:
+        node = entry.get("attention", {})
+        fits = set(entry) <= {"attention"} and set(node) <= windows
+        fits = fits and node.get("method", "sliding_window") == "sliding_window"
+        source.expect(fits, f"model.layer_pattern={spec.layer_pattern}")
+    kinds, window = layer_types(spec, methods)
+    slides = "sliding_attention" in kinds
+    source.expect(not slides or window is not None, "windows of several widths")
+    return kinds, window if slides else None
 
 
 def _biases(spec: ModelSpec) -> tuple[bool, bool]:
@@ -158,5 +210,5 @@ def _biases(spec: ModelSpec) -> tuple[bool, bool]:
 
 
 def family(model_type: str) -> Family:
-    """The family of one of the four model types."""
+    """The family of one of the model types."""
     return Llama(model_type)

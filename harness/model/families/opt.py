@@ -20,14 +20,14 @@ class Opt(Family):
     model_type = "opt"
     architecture = "OPTForCausalLM"
     prefix = "model."
+    expresses = frozenset({"embedding_dim"})
 
     def read_config(self, config: Mapping[str, Any]) -> tuple[ModelSpec, Methods]:
         dim, heads = config["hidden_size"], config["num_attention_heads"]
         activation = config.get("activation_function", "relu")
         if activation not in ("relu", "gelu"):
             raise self.refuse(f"activation_function={activation}")
-        if (config.get("word_embed_proj_dim") or dim) != dim:
-            raise self.refuse(f"word_embed_proj_dim={config['word_embed_proj_dim']} != hidden_size={dim}")
+        width = config.get("word_embed_proj_dim") or dim
         if config.get("_remove_final_layer_norm") or not config.get("layer_norm_elementwise_affine", True):
             raise self.refuse("_remove_final_layer_norm or norms without weights")
         spec = ModelSpec(
@@ -41,6 +41,7 @@ class Opt(Family):
             bias=bool(config.get("enable_bias", True)),
             norm_bias=True,
             tie_embeddings=bool(config.get("tie_word_embeddings", True)),
+            embedding_dim=None if width == dim else width,
             init_std=config.get("init_std", 0.02),
         )
         methods = decoder({"method": "full"}, {"method": "learned"}, "layernorm", {"method": activation})
@@ -49,6 +50,7 @@ class Opt(Family):
         return spec, methods
 
     def write_config(self, spec: ModelSpec, methods: Methods) -> dict[str, Any]:
+        self.expect_common(spec)
         self.expect_methods(
             methods,
             architecture="causal_decoder",
@@ -71,7 +73,7 @@ class Opt(Family):
         return {
             "vocab_size": spec.vocab_size,
             "hidden_size": spec.dim,
-            "word_embed_proj_dim": spec.dim,
+            "word_embed_proj_dim": spec.embedding_dim or spec.dim,
             "num_hidden_layers": spec.num_layers,
             "num_attention_heads": spec.num_heads,
             "ffn_dim": spec.ffn_dim,
@@ -92,6 +94,9 @@ class Opt(Family):
             split=lambda x: (x[2:],),
             join=lambda x: torch.cat((x.new_zeros(2, x.shape[1]), x)),
         )
+        if spec.embedding_dim not in (None, spec.dim):
+            yield same(f"{base}.project_in.weight", "model.embed_in.weight")
+            yield same(f"{base}.project_out.weight", "model.embed_out.weight")
         for i in range(spec.num_layers):
             theirs, ours = f"{base}.layers.{i}", f"model.layers.{i}"
             for name in ("q_proj", "k_proj", "v_proj"):

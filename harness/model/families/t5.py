@@ -24,6 +24,7 @@ class T5(Family):
     model_type = "t5"
     architecture = "T5ForConditionalGeneration"
     ignored = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+    copies = dict.fromkeys(ignored, "shared.weight")
 
     def read_config(self, config: Mapping[str, Any]) -> tuple[ModelSpec, Methods]:
         kind = config.get("feed_forward_proj", "relu")
@@ -59,6 +60,7 @@ class T5(Family):
         }
 
     def write_config(self, spec: ModelSpec, methods: Methods) -> dict[str, Any]:
+        self.expect_common(spec)
         self.expect_methods(
             methods,
             architecture="encoder_decoder",

@@ -136,7 +136,7 @@ function drawCell(index, edge, shared) {
 /* ---- hover ---- */
 const SAYS = {
   better: "better than the baseline", worse: "worse than the baseline", tie: "not distinguishable from the baseline",
-  undecided: "undecided", untested: "not tested", baseline: "the baseline", missing: "no number",
+  undecided: "undecided", secondary: "not decided on", untested: "not tested", baseline: "the baseline", missing: "no number",
 };
 function saying(c) {
   if (c.verdict === "missing") return c.missing.join("; ");
@@ -153,7 +153,7 @@ function facts(c) {
   }
   if (c.difference !== undefined) {
     rows.push(["Difference to baseline", signed(c.difference) + (c.dlow !== null ? ` (${short(c.dlow)} to ${short(c.dhigh)})` : "")]);
-    if (c.p !== null) rows.push([`p, ${c.test}`, pText(c.p)], ["p after Holm", pText(c.holm)]);
+    if (c.p !== null) rows.push([`p, ${c.test}`, `${pText(c.p)}, adjusted for ${c.family}`]);
     if (c.detectable !== null) rows.push(["Detectable, 80 % power", short(c.detectable)]);
   }
   return rows;

@@ -1,4 +1,4 @@
-"""What linear attention and retention share: one state a head instead of a growing cache."""
+"""What recurrent variants share: one state a head instead of a growing cache."""
 
 from typing import Any
 
@@ -11,31 +11,36 @@ from harness import Attention, Position, StateCache, View, chunked_linear, paral
 class Recurrent(Attention):
     """Attention without softmax: its past is a sum, so decoding costs the same at any length.
 
-    A causal pass without documents or padding goes chunk by chunk (linear time); any other mask takes the
-    quadratic form. A cache that holds keys (prefix tuning) is read in the quadratic form too.
+    A causal pass goes chunk by chunk (linear time), documents and padding included; a bidirectional one takes
+    the quadratic form. A cache that holds keys (prefix tuning) is read in the quadratic form too.
     """
 
     recurrent = True
     keeps_scores = True
 
-    def log_decay(self) -> Tensor:
-        """Logarithm of each head's decay a token.
+    def log_decay(self, x_BTD: Tensor, position: Position | None) -> Tensor | None:
+        """Logarithm of the decay before each token, None where nothing decays.
 
-        Shapes: -> N
+        Shapes: -> BNT, broadcastable, or of each component of the key, BNTH
         """
-        return torch.zeros(self.num_heads, device=self.q_proj.weight.device)
+        return None
 
     def feature(self, x_BNTH: Tensor, *, is_key: bool) -> Tensor:
-        """The map applied to queries and keys instead of the softmax."""
+        """The map applied to queries and keys instead of the softmax; positions rotate what it gives."""
         return x_BNTH
 
-    def finish(self, mixed_BNTE: Tensor, x_BTD: Tensor) -> Tensor:
-        """Heads to the model's width; E holds the value width and whatever `values` added."""
-        raise NotImplementedError
+    def combine(
+        self, q: Tensor, k: Tensor, v: Tensor, turned: tuple[Tensor, Tensor], sums: "Sums", x_BTD: Tensor
+    ) -> Tensor:
+        """Heads from the features, plain and as positions turned them; in single precision at least.
 
-    def values(self, v_BNTH: Tensor) -> Tensor:
-        """Values as they enter the sum."""
-        return v_BNTH
+        Shapes: -> BNTH
+        """
+        return sums(*turned, v)
+
+    def finish(self, mixed_BNTH: Tensor, x_BTD: Tensor) -> Tensor:
+        """Heads to the model's width."""
+        return self.o_proj(mixed_BNTH.to(x_BTD.dtype).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
     def forward(
         self,
@@ -46,48 +51,71 @@ class Recurrent(Attention):
         cache: Any = None,
         memory_BSD: Tensor | None = None,
     ) -> Tensor:
+        self.watch(x_BTD, x_BTD, x_BTD, view, position)
         q = self.project_queries(x_BTD)
-        k, v = self.project_keys(x_BTD if memory_BSD is None else memory_BSD)
+        k, v = self.project_keys(x_BTD) if memory_BSD is None else self.read_memory(memory_BSD, cache)
+        kept, key_position = None, view.query_position_BT
+        if cache is not None and memory_BSD is None:
+            layer = cache.layers[self.layer] if self.layer < len(cache.layers) else None
+            if isinstance(layer, StateCache):
+                kept = layer
+            else:
+                k, v, view = self.read(cache, k, v, view)
+                key_position = view.key_position_BS
+        q, k = self.feature(q, is_key=False), self.feature(k, is_key=True)
+        turned = (q, k)
         if position is not None:
-            q = position.rotate(q, view.query_position_BT, is_key=False)
-            k = position.rotate(k, view.query_position_BT, is_key=True)
-        layer = cache.layers[self.layer] if cache is not None and self.layer < len(cache.layers) else None
-        if layer is not None and isinstance(layer, StateCache):
-            q, k, v = self.feature(q, is_key=False), self.feature(k, is_key=True), self.values(v)
-            if view.padding_BS is not None:
-                k = k * view.padding_BS[:, None, view.past :, None].to(k.dtype)
-            mixed = self.advance(q, k, v, layer, view)
-        else:
-            if cache is not None:
-                k, v = cache.update(k, v, self.layer)
-            q, k, v = self.feature(q, is_key=False), self.feature(k, is_key=True), self.values(v)
-            mixed = self.mix(q, k, v, view)
+            turned = (
+                position.rotate(q, view.query_position_BT, is_key=False),
+                position.rotate(k, key_position, is_key=True),
+            )
+        # Of two sequences no token is nearer to another: nothing decays between them.
+        decay = None if self.cross else self.log_decay(x_BTD, position)
+        sums = Sums(view, decay, kept, num_heads=self.num_heads)
+        mixed = self.combine(q, k, v, turned, sums, x_BTD)
+        if kept is not None:
+            kept.seen += q.shape[2]
         return self.finish(mixed, x_BTD)
 
-    def advance(self, q: Tensor, k: Tensor, v: Tensor, layer: Any, view: View) -> Tensor:
-        """New tokens read the state and enter it."""
-        mixed, state = chunked_linear(q, k, v, log_decay=self.log_decay(), state=layer.state)
-        layer.store(state, q.shape[2])
-        if not view.is_causal and view.past == 0:
-            return self.mix(q, k, v, view)
-        return mixed
 
-    def mix(self, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
-        """All tokens at once."""
-        if view.is_causal and view.is_plain and q.shape[2] == k.shape[2]:
-            return chunked_linear(q, k, v, log_decay=self.log_decay())[0]
+class Sums:
+    """The decayed sums over what each token of a view reads, continued from and kept in a cache's state."""
+
+    def __init__(
+        self, view: View, log_decay: Tensor | None, kept: StateCache | None, *, num_heads: int
+    ) -> None:
+        self.view, self.log_decay, self.kept, self.num_heads = view, log_decay, kept, num_heads
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, *, name: str = "state") -> Tensor:
+        """The sums of each token; `name` is the attribute of the cache that holds their state.
+
+        Shapes: q BNTH, k BNSH, v BNSE -> BNTE
+        """
+        view, padding, decay = self.view, self.view.padding_BS, self.log_decay
+        causal = view.is_causal and q.shape[2] == k.shape[2]
+        if padding is not None and not view.cross:
+            # Padding adds nothing, and no time passes over it.
+            real = padding[:, None, padding.shape[1] - k.shape[2] :]
+            k = k * real[..., None].to(k.dtype)
+            if decay is not None:
+                step = real if decay.dim() == 3 else real[..., None]
+                decay = decay * step.to(decay.dtype)
+        mixed = None
+        if self.kept is not None or causal:
+            state = None if self.kept is None else getattr(self.kept, name)
+            mixed, state = chunked_linear(q, k, v, log_decay=decay, state=state, document_BT=view.document_BS)
+            if self.kept is not None:
+                setattr(self.kept, name, state)
+        if mixed is not None and (view.is_causal or view.past):
+            return mixed
+        if decay is not None and decay.shape[2] == 1:
+            decay = decay.expand(*decay.shape[:2], k.shape[2])
+        return parallel_linear(q, k, v, log_decay=decay, allowed=self._allowed(q, k))
+
+    def _allowed(self, q: Tensor, k: Tensor) -> Tensor:
         rows = torch.arange(q.shape[2], device=q.device)
         columns = torch.arange(k.shape[2], device=q.device)
-
-        def allowed() -> Tensor:
-            return view.allowed(None, self.num_heads, rows, columns)
-
-        distance = (rows + view.past)[:, None] - columns[None, :]
-        return parallel_linear(
-            q,
-            k,
-            v,
-            log_decay=self.log_decay(),
-            distance=distance.abs(),
-            allowed=view.remember(("recurrent", q.shape[2]), allowed),
+        found: Tensor = self.view.remember(
+            ("recurrent", q.shape[2]), lambda: self.view.allowed(None, self.num_heads, rows, columns)
         )
+        return found

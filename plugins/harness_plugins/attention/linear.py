@@ -5,14 +5,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness import Method, hookimpl
-from harness_plugins.attention._recurrent import Recurrent
+from harness_plugins.attention._recurrent import Recurrent, Sums
 
 
 class Linear(Recurrent):
     """phi(q) sum phi(k) v / phi(q) sum phi(k), phi(x) = elu(x) + 1; time and memory linear in T.
 
-    Paper: Katharopoulos et al. 2020, arXiv:2006.16236, eq. 8 to 12
-    State: one H by H + 1 matrix a head while decoding
+    Rotary positions turn phi(q) and phi(k) above the line and leave the denominator alone, so that the result
+    depends on distances only and nothing is divided by a sum near zero.
+
+    Paper: Katharopoulos et al. 2020, arXiv:2006.16236, eq. 8 to 12; Su et al. 2021, arXiv:2104.09864, eq. 19
+    State: one H by H matrix and one sum of keys a head while decoding
     """
 
     name = "linear"
@@ -20,13 +23,17 @@ class Linear(Recurrent):
     def feature(self, x_BNTH: Tensor, *, is_key: bool) -> Tensor:
         return F.elu(x_BNTH) + 1
 
-    def values(self, v_BNTH: Tensor) -> Tensor:
-        # A last column of ones sums the keys, which is the normaliser.
-        return torch.cat((v_BNTH, torch.ones_like(v_BNTH[..., :1])), dim=-1)
-
-    def finish(self, mixed_BNTE: Tensor, x_BTD: Tensor) -> Tensor:
-        mixed = mixed_BNTE[..., :-1] / mixed_BNTE[..., -1:].clamp_min(1e-6)
-        return self.o_proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+    def combine(
+        self, q: Tensor, k: Tensor, v: Tensor, turned: tuple[Tensor, Tensor], sums: Sums, x_BTD: Tensor
+    ) -> Tensor:
+        ones = torch.ones_like(v[..., :1])
+        if turned[0] is q and turned[1] is k:
+            # A last column of ones sums the keys in the same pass.
+            whole = sums(q, k, torch.cat((v, ones), dim=-1))
+            top, bottom = whole[..., :-1], whole[..., -1:]
+        else:
+            top, bottom = sums(*turned, v), sums(q, k, ones, name="norm")
+        return top / bottom.clamp_min(1e-6)
 
 
 @hookimpl

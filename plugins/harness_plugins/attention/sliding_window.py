@@ -51,6 +51,10 @@ class SlidingWindow(Attention):
     def small(cls) -> Any:
         return cls.Config(window=4)
 
+    @property
+    def reach(self) -> int:
+        return self.config.window  # type: ignore[no-any-return]
+
     def mask(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         return (q - k).abs() < self.config.window
 

@@ -1,12 +1,15 @@
 """Base modification: another base for all rotations."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
-from harness import ConfigError, Context, Method, Rotary, hookimpl, inverse_frequencies
+from harness import ConfigError, Context, Method, Rotary, hookimpl
 
 
 class BaseModification(Context):
     """Replaces the rotary base, then trains on (Code Llama and long-context Llama 2 went to 1e6 and 5e5).
+
+    Frequencies that are scaled already (Llama 3's) keep that scaling.
 
     Paper: Xiong et al. 2023, arXiv:2309.16039, section 2.1
     Raises: ConfigError if base is not above 1
@@ -28,8 +31,10 @@ class BaseModification(Context):
     config: Config
 
     def scale(self, rotary: Rotary, length: int) -> Rotary:
-        base = self.config.base
-        return replace(rotary, base=base, inv_freq=inverse_frequencies(rotary.head_dim, base))
+        return rotary.rebased(self.config.base)
+
+    def rope_parameters(self, rotary: Rotary) -> dict[str, Any]:
+        return {"rope_type": "default", "rope_theta": self.config.base}
 
 
 @hookimpl

@@ -40,7 +40,7 @@ class BasisTruncation(Context):
         turn = 2 * torch.pi
         low = self.config.low or turn / (8 * rotary.max_length)
         high = self.config.high or turn / rotary.max_length
-        floor = self.config.floor or turn / (2 * length)
+        floor = self.config.floor or turn / (2 * rotary.max_length * self.config.factor)
         kept = rotary.inv_freq
         held = torch.where(kept >= low, torch.full_like(kept, floor), torch.zeros_like(kept))
         return replace(rotary, inv_freq=torch.where(kept >= high, kept, held))

@@ -1,10 +1,11 @@
 """Direct fine-tuning: training on longer sequences, nothing else."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 
-from harness import ConfigError, Context, Method, hookimpl, set_length
+from harness import ConfigError, Context, Method, Rotary, hookimpl, set_length
 
 
 class DirectFinetune(Context):
@@ -36,6 +37,9 @@ class DirectFinetune(Context):
     def lengths(self) -> list[float]:
         """All lengths trained on, as multiples of the trained one."""
         return [*self.config.stages, self.config.factor]
+
+    def rope_parameters(self, rotary: Rotary) -> dict[str, Any]:
+        return {"rope_type": "default", "rope_theta": rotary.base}
 
     def apply(self, model: nn.Module) -> nn.Module:
         set_length(model, self.target_length(model))

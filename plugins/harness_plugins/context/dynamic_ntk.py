@@ -1,14 +1,14 @@
 """Dynamic NTK: the base grows with the sequence at hand."""
 
-from dataclasses import replace
+from typing import Any
 
 from torch import nn
 
-from harness import Context, Method, Rotary, hookimpl, inverse_frequencies, rescale_dynamically, set_length
+from harness import Context, Method, Rotary, hookimpl, rescale_dynamically, set_length
 
 
 class DynamicNtk(Context):
-    """NTK-aware scaling by the current length; short sequences are read as in training.
+    """NTK-aware scaling by the length of each sequence; short ones are read as in training.
 
     Paper: emozilla 2023, in Peng et al. 2023, arXiv:2309.00071, appendix B.2
     Differs: cached keys keep the rotation of the step that made them, as in transformers
@@ -27,8 +27,10 @@ class DynamicNtk(Context):
             return rotary
         rotated, factor = rotary.head_dim, self.config.factor
         stretch = factor * length / rotary.max_length - (factor - 1)
-        base = rotary.base * stretch ** (rotated / (rotated - 2))
-        return replace(rotary, base=base, inv_freq=inverse_frequencies(rotated, base))
+        return rotary.rebased(rotary.base * stretch ** (rotated / (rotated - 2)))
+
+    def rope_parameters(self, rotary: Rotary) -> dict[str, Any]:
+        return {"rope_type": "dynamic", "rope_theta": rotary.base, "factor": float(self.config.factor)}
 
 
 @hookimpl

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harness import ConfigError, Context, Heads, Method, hookimpl
+from harness import ConfigError, Context, Heads, Method, Reach, hookimpl
 
 
 class LambdaWindow(Context):
@@ -13,6 +13,7 @@ class LambdaWindow(Context):
 
     Paper: Han et al. 2023, arXiv:2308.16137, section 4
     Raises: ConfigError if window or limit is below 1
+    State: the cache holds the first tokens and the window, whatever the length
     """
 
     name = "lambda_window"
@@ -35,6 +36,9 @@ class LambdaWindow(Context):
                 )
 
     config: Config
+
+    def reach(self) -> Reach:
+        return self.config.sinks, self.config.window
 
     def attend(self, heads: Heads) -> Tensor:
         limit, distance = self.config.limit, heads.distance()

@@ -1,12 +1,14 @@
 """NTK-aware scaling: a larger base stretches slow rotations and spares fast ones."""
 
-from dataclasses import replace
+from typing import Any
 
-from harness import Context, Method, Rotary, hookimpl, inverse_frequencies
+from harness import Context, Method, Rotary, hookimpl
 
 
 class NtkAware(Context):
     """base * s^(R / (R - 2)), so that the slowest rotation is interpolated by s and the fastest not at all.
+
+    Frequencies that are scaled already (Llama 3's) keep that scaling.
 
     Paper: Peng et al. 2023, arXiv:2309.00071, definition 1
     """
@@ -14,9 +16,14 @@ class NtkAware(Context):
     name = "ntk_aware"
 
     def scale(self, rotary: Rotary, length: int) -> Rotary:
-        rotated = rotary.head_dim
-        base = rotary.base * (length / rotary.max_length) ** (rotated / (rotated - 2))
-        return replace(rotary, base=base, inv_freq=inverse_frequencies(rotated, base))
+        return rotary.rebased(self.base(rotary))
+
+    def base(self, rotary: Rotary) -> float:
+        """The larger base."""
+        return float(rotary.base * self.config.factor ** (rotary.head_dim / (rotary.head_dim - 2)))
+
+    def rope_parameters(self, rotary: Rotary) -> dict[str, Any]:
+        return {"rope_type": "default", "rope_theta": self.base(rotary)}
 
 
 @hookimpl

@@ -1,6 +1,7 @@
 """Parallel context windows: the context is read in pieces, the task's tokens read all of them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,11 +10,14 @@ from harness import ConfigError, Context, Heads, Method, hookimpl, trained_lengt
 
 
 class ParallelContextWindows(Context):
-    """Windows reuse the same positions and do not see each other; the tokens after them see everything.
+    """Windows reuse the same positions and do not see each other; the task's tokens after them see all.
+
+    A prompt's last `task_length` tokens are its task, and so is all that follows. What stands before is cut
+    into as few windows of equal length as fit; a prompt within the trained length is read as trained.
 
     Paper: Ratner et al. 2022, arXiv:2212.10947, section 2
-    Differs: windows are cut at fixed positions, so that a cache can grow; task tokens start after the last
-    Raises: ConfigError if the task leaves no room for a window
+    State: the model says that what a token reads depends on its sequence's length (`follows_length`)
+    Raises: ConfigError if task and answer leave no room for a window
     """
 
     name = "parallel_context_windows"
@@ -21,42 +25,59 @@ class ParallelContextWindows(Context):
     @dataclass(frozen=True, kw_only=True)
     class Config(Context.Config):
         task_length: int = 0
-        """Tokens at the end that read all windows, prompt's end and answer together; 0 = a quarter of the
-        trained length."""
+        """Tokens at a prompt's end that read all windows; 0 = an eighth of the trained length."""
+        answer_length: int = 0
+        """Positions kept for the answer; 0 = an eighth of the trained length."""
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if self.task_length < 0:
-                raise ConfigError(f"context.task_length={self.task_length} must not be negative")
+            if self.task_length < 0 or self.answer_length < 0:
+                raise ConfigError("context.task_length and context.answer_length must not be negative")
 
     config: Config
 
-    def before_install(self, model: nn.Module) -> None:
-        self.window, self.num_windows, _ = self._split(trained_length(model))
+    @classmethod
+    def extended(cls, config: Any, trained: int) -> int:
+        window, task, answer = cls.split(config, trained)
+        windows = max(1, int((trained * config.factor - task - answer) // window))
+        return window * windows + task + answer
 
-    def target_length(self, model: nn.Module) -> int:
-        window, num_windows, task = self._split(trained_length(model))
-        return window * num_windows + task
-
-    def _split(self, trained: int) -> tuple[int, int, int]:
-        """(tokens of a window, windows, tokens of the task)."""
-        task = self.config.task_length or trained // 4
-        window = trained - task
-        if window < 1:
+    @classmethod
+    def split(cls, config: Any, trained: int) -> tuple[int, int, int]:
+        """(longest window, tokens of the task, positions for the answer)."""
+        task, answer = config.task_length or trained // 8, config.answer_length or trained // 8
+        if trained - task - answer < 1:
             raise ConfigError(
-                f"context.task_length={task} leaves no window within the trained length of {trained} tokens"
+                f"context.task_length={task} and answer_length={answer} leave no window within the trained "
+                f"length of {trained} tokens"
             )
-        return window, max(1, int((trained * self.config.factor - task) // window)), task
+        return trained - task - answer, task, answer
+
+    def before_install(self, model: nn.Module) -> None:
+        self.trained = trained_length(model)
+        self.window, self.task, _ = self.split(self.config, self.trained)
+        model.follows_length = True  # type: ignore[assignment]
 
     def attend(self, heads: Heads) -> Tensor:
-        end = self.window * self.num_windows
-        places = [
-            torch.where(position < end, position % self.window, position - end + self.window)
-            for position in (heads.query_position_BT, heads.key_position_BS)
+        length_B1 = heads.lengths()[:, None]
+        context_B1 = (length_B1 - self.task).clamp(min=1)
+        windows_B1 = -(-context_B1 // self.window)
+        size_B1 = -(-context_B1 // windows_B1)
+        # Within the trained length there is one window, and no end to it.
+        short_B1 = length_B1 <= self.trained
+        context_B1 = torch.where(short_B1, torch.iinfo(torch.long).max // 2, context_B1)
+        size_B1 = torch.where(short_B1, context_B1, size_B1)
+
+        def place(position_BT: Tensor) -> Tensor:
+            after = size_B1 + position_BT - context_B1
+            return torch.where(position_BT < context_B1, position_BT % size_B1, after)
+
+        query, key = heads.query_position_BT, heads.key_position_BS
+        same = (query.clamp(min=0) // size_B1)[:, None, :, None] == (key.clamp(min=0) // size_B1)[
+            :, None, None, :
         ]
-        query, key = heads.query_position_BT[:, None, :, None], heads.key_position_BS[:, None, None, :]
-        same = query.div(self.window, rounding_mode="floor") == key.div(self.window, rounding_mode="floor")
-        return heads.mix(heads.scores(*places), same | (query >= end))
+        task = (query >= context_B1)[:, None, :, None]
+        return heads.mix(heads.scores(place(query), place(key)), same | task)
 
 
 @hookimpl

@@ -1,6 +1,7 @@
 """Position interpolation: positions are squeezed into the trained range."""
 
 from dataclasses import replace
+from typing import Any
 
 from harness import Context, Method, Rotary, hookimpl
 
@@ -15,7 +16,10 @@ class PositionInterpolation(Context):
     trains = True
 
     def scale(self, rotary: Rotary, length: int) -> Rotary:
-        return replace(rotary, inv_freq=rotary.inv_freq * rotary.max_length / length)
+        return replace(rotary, inv_freq=rotary.inv_freq / self.config.factor)
+
+    def rope_parameters(self, rotary: Rotary) -> dict[str, Any]:
+        return {"rope_type": "linear", "rope_theta": rotary.base, "factor": float(self.config.factor)}
 
 
 @hookimpl

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harness import ConfigError, Context, Heads, Method, hookimpl
+from harness import ConfigError, Context, Heads, Method, Reach, hookimpl
 
 
 class Streaming(Context):
@@ -13,7 +13,7 @@ class Streaming(Context):
 
     Paper: Xiao et al. 2023, arXiv:2309.17453, section 3.2
     Raises: ConfigError if window is below 1
-    Differs: keys that are no longer read stay in the cache, so memory grows while results are the paper's
+    State: the cache holds the first tokens and the window, whatever the length
     """
 
     name = "streaming"
@@ -33,6 +33,9 @@ class Streaming(Context):
                 )
 
     config: Config
+
+    def reach(self) -> Reach:
+        return self.config.sinks, self.config.window
 
     def attend(self, heads: Heads) -> Tensor:
         sinks, window = self.config.sinks, self.config.window

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -33,7 +34,7 @@ class Yarn(Context):
     config: Config
 
     def scale(self, rotary: Rotary, length: int) -> Rotary:
-        stretch, half = length / rotary.max_length, rotary.head_dim // 2
+        stretch, half = self.config.factor, rotary.head_dim // 2
         low = max(math.floor(self._dimension(self.config.fast, rotary)), 0)
         high = min(math.ceil(self._dimension(self.config.slow, rotary)), rotary.head_dim - 1)
         ramp = (torch.arange(half, dtype=torch.float32) - low) / max(high - low, 0.001)
@@ -41,6 +42,16 @@ class Yarn(Context):
         inv_freq = rotary.inv_freq * (interpolated / stretch + 1 - interpolated)
         temperature = 0.1 * math.log(stretch) + 1 if stretch > 1 else 1.0
         return replace(rotary, inv_freq=inv_freq, attention_factor=rotary.attention_factor * temperature)
+
+    def rope_parameters(self, rotary: Rotary) -> dict[str, Any]:
+        return {
+            "rope_type": "yarn",
+            "rope_theta": rotary.base,
+            "factor": float(self.config.factor),
+            "original_max_position_embeddings": rotary.max_length,
+            "beta_fast": float(self.config.fast),
+            "beta_slow": float(self.config.slow),
+        }
 
     def _dimension(self, turns: float, rotary: Rotary) -> float:
         """Which pair turns this often within the trained length."""

@@ -1,11 +1,24 @@
 """A data set of the Hugging Face hub, or one saved or laid out as such on disk."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import ConfigError, Corpus, DataError, Document, Method, files_at, hash_files, hookimpl
+from torch import nn
+
+from harness import (
+    CellView,
+    ConfigError,
+    Corpus,
+    DataError,
+    Document,
+    Method,
+    Problem,
+    hookimpl,
+    path_ref,
+)
 
 
 class HuggingFace(Corpus):
@@ -18,7 +31,7 @@ class HuggingFace(Corpus):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Corpus.Config):
-        path: str = ""
+        path: str = path_ref(required=True, or_name=True)
         """Name on the hub, or a folder (`save_to_disk`, or Parquet, JSON, CSV, text files); required."""
         subset: str = ""
         """Configuration of the data set, where it has several."""
@@ -47,6 +60,7 @@ class HuggingFace(Corpus):
         return cls.Config(path=str(directory))
 
     def documents(self) -> Iterator[Document]:
+        origin = Path(os.path.abspath(self.config.path)).name
         for number, row in enumerate(self._load()):
             if self.config.max_documents and number == self.config.max_documents:
                 return
@@ -57,31 +71,35 @@ class HuggingFace(Corpus):
                     f"'{self.config.text_field}'; set corpus.text_field to one of {sorted(row)}"
                 )
             if text.strip():
-                name = f"{self.config.path.rstrip('/').rpartition('/')[2]}/{number}"
                 yield Document(
-                    id=name,
+                    id=f"{origin}/{number}",
                     text=text.replace("\r\n", "\n"),
                     domain=self.config.domain,
                     split=self.split(str(number)),
                 )
 
-    def fingerprint(self) -> dict[str, str]:
-        if Path(self.config.path).is_dir():
-            return {"sha256": hash_files(files_at(self.config.path, option="corpus.path"))}
-        return {"revision": self.config.revision or "unstated"}
+    @classmethod
+    def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
+        if not config.revision and not _is_local(config.path):
+            yield Problem(
+                where="corpus.revision",
+                message=f"no revision of {config.path} is stated, so its content may change unnoticed",
+                fatal=False,
+            )
 
     def _load(self) -> Any:
         import datasets
 
         if not self.config.path:
             raise ConfigError("corpus=huggingface needs corpus.path=NAME or a folder")
-        folder = Path(self.config.path)
+        folder = Path(self.config.path).expanduser().absolute()
+        source = str(folder) if folder.exists() else self.config.path
         try:
             if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
                 found = datasets.load_from_disk(str(folder))
                 return found[self.config.source_split] if isinstance(found, dict) else found
             return datasets.load_dataset(
-                self.config.path,
+                source,
                 self.config.subset or None,
                 split=self.config.source_split,
                 revision=self.config.revision or None,
@@ -93,6 +111,11 @@ class HuggingFace(Corpus):
                 f"(split '{self.config.source_split}'): {type(error).__name__}: {error}; "
                 "offline it must be a folder or lie in the cache of `datasets`"
             ) from error
+
+
+def _is_local(path: str) -> bool:
+    """Whether it is no name on the hub."""
+    return Path(path).expanduser().exists() or path.startswith(("/", ".", "~"))
 
 
 @hookimpl

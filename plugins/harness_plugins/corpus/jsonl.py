@@ -4,17 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import (
-    Corpus,
-    DataError,
-    Document,
-    Method,
-    files_at,
-    hash_files,
-    hookimpl,
-    plain_bytes,
-    read_rows,
-)
+from harness import Corpus, DataError, Document, Method, hookimpl, path_ref, plain_bytes, read_rows
 
 
 class Jsonl(Corpus):
@@ -27,8 +17,8 @@ class Jsonl(Corpus):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Corpus.Config):
-        path: str = ""
-        """File or folder; required."""
+        path: str = path_ref(suffixes=(".jsonl", ".jsonl.gz"), required=True)
+        """File, folder or pattern; required."""
         text_field: str = "text"
         """Key of the text."""
         domain_field: str = ""
@@ -43,7 +33,7 @@ class Jsonl(Corpus):
         return cls.Config(path=str(directory / "pages.jsonl"), domain_field="site")
 
     def documents(self) -> Iterator[Document]:
-        for file in self._files():
+        for file in self.files(self.config, "path"):
             stem = file.name.removesuffix(".gz").removesuffix(".jsonl")
             for number, row in enumerate(read_rows(file)):
                 name = f"{file.name}/{number}"
@@ -60,13 +50,7 @@ class Jsonl(Corpus):
                     )
 
     def most_bytes(self) -> int | None:
-        return plain_bytes(self._files())
-
-    def fingerprint(self) -> dict[str, str]:
-        return {"sha256": hash_files(self._files())}
-
-    def _files(self) -> list[Path]:
-        return files_at(self.config.path, option="corpus.path", suffixes=(".jsonl", ".jsonl.gz"))
+        return plain_bytes(self.files(self.config, "path"))
 
 
 @hookimpl

@@ -3,12 +3,12 @@
 import ast
 import hashlib
 import os
-import platform
 import sysconfig
 import tokenize
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from harness import ConfigError, Corpus, DataError, Document, Method, hookimpl
 
@@ -16,13 +16,15 @@ SKIPPED = frozenset(
     {"site-packages", "dist-packages", "test", "tests", "idle_test", "encodings", "pydoc_data", "__phello__"}
 )
 DOMAINS = ("code", "docs")
+TOPICS = "pydoc_data/topics.py"
+"""The language reference."""
 Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 class Stdlib(Corpus):
     """Sources (`code`) and documentation (`docs`: docstrings and the language reference) of Python.
 
-    Differs: content changes with the patch release, so its hash and Python's version are facts
+    Differs: content changes with the patch release; what it is enters the key
     Raises: DataError where the library's sources are not on disk
     """
 
@@ -56,11 +58,9 @@ class Stdlib(Corpus):
     def most_bytes(self) -> int | None:
         return self.config.max_bytes * len(set(self.config.domains)) or None
 
-    def fingerprint(self) -> dict[str, str]:
-        digest = hashlib.sha256()
-        for path in [*_sources(), _root() / "pydoc_data" / "topics.py"]:
-            digest.update(path.name.encode() + b"\0" + path.read_bytes())
-        return {"python": platform.python_version(), "stdlib_sha256": digest.hexdigest()}
+    @classmethod
+    def reads(cls, config: Any) -> dict[str, Path]:
+        return {**_modules(), TOPICS: _root() / TOPICS}
 
 
 def _root() -> Path:
@@ -98,7 +98,7 @@ def _code() -> Iterator[tuple[str, str]]:
 
 
 def _docs() -> Iterator[tuple[str, str]]:
-    with tokenize.open(_root() / "pydoc_data" / "topics.py") as file:
+    with tokenize.open(_root() / TOPICS) as file:
         topics = dict(_topics(ast.parse(file.read())))
     modules = _modules()
     for name in _shuffled([*topics, *modules]):

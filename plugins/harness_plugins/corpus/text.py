@@ -4,17 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import (
-    ConfigError,
-    Corpus,
-    Document,
-    Method,
-    files_at,
-    hash_files,
-    hookimpl,
-    plain_bytes,
-    read_text,
-)
+from harness import ConfigError, Corpus, Document, Method, hookimpl, path_ref, plain_bytes, read_text
 
 
 class Text(Corpus):
@@ -27,8 +17,8 @@ class Text(Corpus):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Corpus.Config):
-        path: str = ""
-        """File or folder; required."""
+        path: str = path_ref(suffixes=(".txt", ".md", ".txt.gz"), required=True)
+        """File, folder or pattern; required."""
         document_bytes: int = 10_000
         """UTF-8 bytes after which the next blank line ends a document; 0 makes each file one document."""
         domain: str = "text"
@@ -48,19 +38,13 @@ class Text(Corpus):
         return cls.Config(path=str(directory / "book.txt"), document_bytes=300)
 
     def documents(self) -> Iterator[Document]:
-        for file in self._files():
+        for file in self.files(self.config, "path"):
             for number, text in enumerate(_cut(read_text(file), self.config.document_bytes)):
                 name = f"{file.name}/{number}"
                 yield Document(id=name, text=text, domain=self.config.domain, split=self.split(name))
 
     def most_bytes(self) -> int | None:
-        return plain_bytes(self._files())
-
-    def fingerprint(self) -> dict[str, str]:
-        return {"sha256": hash_files(self._files())}
-
-    def _files(self) -> list[Path]:
-        return files_at(self.config.path, option="corpus.path", suffixes=(".txt", ".md", ".txt.gz"))
+        return plain_bytes(self.files(self.config, "path"))
 
 
 def _cut(text: str, size: int) -> Iterator[str]:

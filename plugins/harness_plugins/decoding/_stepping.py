@@ -1,6 +1,7 @@
 """A model run token by token with its cache, for strategies that transformers' generate does not have."""
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -41,6 +42,9 @@ class Stepper:
         self.layers = tuple(layer_BTD[rows_B] for layer_BTD in self.layers)
 
     def _run(self, input_BT: Tensor, positions_BT: Tensor) -> None:
+        # Only the last token's logits are needed; those of a prompt would fill the memory.
+        base: Any = getattr(self.model, "get_base_model", lambda: self.model)()
+        keeps = "logits_to_keep" in inspect.signature(base.forward).parameters
         out = self.model(
             input_ids=input_BT,
             attention_mask=self.mask_BT,
@@ -48,6 +52,7 @@ class Stepper:
             past_key_values=self.cache,
             use_cache=True,
             output_hidden_states=self.hidden,
+            **({"logits_to_keep": 1} if keeps else {}),
         )
         self.cache, self.logits_BV = out.past_key_values, out.logits[:, -1].float()
         self.layers = tuple(out.hidden_states) if self.hidden else ()
@@ -59,7 +64,7 @@ def step_through(
     choose: Callable[[], Tensor],
     *,
     max_new_tokens: int,
-    end: int | None,
+    ends: Sequence[int],
     pad: int,
 ) -> Tensor:
     """New tokens: what `choose` picks at every step is fed to all steppers, until all sequences have ended.
@@ -73,19 +78,10 @@ def step_through(
         if done_B is not None:
             tokens_B = torch.where(done_B, pad, tokens_B)
         new.append(tokens_B)
-        ended_B = tokens_B == end if end is not None else torch.zeros_like(tokens_B, dtype=torch.bool)
+        ended_B = torch.isin(tokens_B, torch.tensor(ends, dtype=tokens_B.dtype, device=tokens_B.device))
         done_B = ended_B if done_B is None else done_B | ended_B
         if bool(done_B.all()) or index + 1 == max_new_tokens:
             break
         for stepper in steppers:
             stepper.feed(tokens_B)
     return torch.stack(new, dim=1)
-
-
-def special_ids(model: nn.Module) -> tuple[int | None, int]:
-    """End-of-sequence and padding ids of a model's generation config."""
-    config: Any = model.generation_config
-    end = config.eos_token_id
-    end = end[0] if isinstance(end, list) else end
-    pad = config.pad_token_id
-    return end, pad if pad is not None else (end or 0)

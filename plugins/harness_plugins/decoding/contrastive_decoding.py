@@ -1,15 +1,24 @@
 """Contrastive decoding: what an expert model finds likelier than an amateur does."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from harness import ConfigError, Decoding, Method, Problem, hookimpl, model_ref
-from harness_plugins.decoding._stepping import Stepper, special_ids, step_through
+from harness import (
+    ConfigError,
+    Decoding,
+    Method,
+    Problem,
+    check_vocabulary,
+    hookimpl,
+    model_ref,
+    special_ids,
+)
+from harness_plugins.decoding._stepping import Stepper, step_through
 
 
 class ContrastiveDecoding(Decoding):
@@ -45,18 +54,25 @@ class ContrastiveDecoding(Decoding):
 
     @torch.inference_mode()
     def generate(
-        self, model: nn.Module, input_BT: Tensor, mask_BT: Tensor, *, max_new_tokens: int, seed: int
+        self,
+        model: nn.Module,
+        input_BT: Tensor,
+        mask_BT: Tensor,
+        *,
+        max_new_tokens: int,
+        seeds: Sequence[int],
     ) -> Tensor:
         if "amateur" not in self.models:
             raise ConfigError(f"decoding.amateur: {NO_AMATEUR}")
-        end, pad = special_ids(model)
+        check_vocabulary(model, self.models["amateur"], where="decoding.amateur")
+        ends, pad = special_ids(model)
         expert = Stepper(model, input_BT, mask_BT)
         amateur = Stepper(self.models["amateur"], input_BT, mask_BT)
 
         def choose() -> Tensor:
             return self.scores(expert.logits_BV, amateur.logits_BV).argmax(-1)
 
-        return step_through((expert, amateur), choose, max_new_tokens=max_new_tokens, end=end, pad=pad)
+        return step_through((expert, amateur), choose, max_new_tokens=max_new_tokens, ends=ends, pad=pad)
 
     def scores(self, expert_BV: Tensor, amateur_BV: Tensor) -> Tensor:
         """Contrastive score of every token, -inf outside the plausible set (eqs. 2 and 3)."""

@@ -1,13 +1,14 @@
 """Contrastive search: likely tokens whose representation is unlike what was already said."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness import ConfigError, Decoding, Method, hookimpl
-from harness_plugins.decoding._stepping import Stepper, special_ids, step_through
+from harness import ConfigError, Decoding, Method, hookimpl, special_ids
+from harness_plugins.decoding._stepping import Stepper, step_through
 
 
 class ContrastiveSearch(Decoding):
@@ -36,9 +37,15 @@ class ContrastiveSearch(Decoding):
 
     @torch.inference_mode()
     def generate(
-        self, model: nn.Module, input_BT: Tensor, mask_BT: Tensor, *, max_new_tokens: int, seed: int
+        self,
+        model: nn.Module,
+        input_BT: Tensor,
+        mask_BT: Tensor,
+        *,
+        max_new_tokens: int,
+        seeds: Sequence[int],
     ) -> Tensor:
-        end, pad = special_ids(model)
+        ends, pad = special_ids(model)
         stepper = Stepper(model, input_BT, mask_BT, hidden=True)
         said_BTD = stepper.layers[-1]
         K, rows_B = self.config.top_k, torch.arange(len(input_BT), device=input_BT.device)
@@ -60,7 +67,7 @@ class ContrastiveSearch(Decoding):
             return tokens_B
 
         # The candidates' forward pass has already fed the chosen token, so nothing is left to feed.
-        return step_through((), choose, max_new_tokens=max_new_tokens, end=end, pad=pad)
+        return step_through((), choose, max_new_tokens=max_new_tokens, ends=ends, pad=pad)
 
 
 @hookimpl

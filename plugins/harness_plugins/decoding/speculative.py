@@ -1,21 +1,36 @@
 """Speculative decoding: a small draft model proposes tokens that the model accepts or corrects."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from harness import ConfigError, Decoding, Method, Problem, hookimpl, model_ref
-from harness_plugins.decoding._stepping import special_ids
+from harness import (
+    ConfigError,
+    Decoding,
+    IncompatibleError,
+    Method,
+    Problem,
+    check_vocabulary,
+    hookimpl,
+    model_ref,
+    quantile,
+    special_ids,
+    uniforms,
+)
+from harness_plugins.decoding._drafting import Reader
 
 
 class Speculative(Decoding):
     """Samples exactly from the model's distribution while a draft model guesses several tokens ahead.
 
+    All rows of a batch are drafted and verified together; each draws from a stream of its own.
+
     Paper: Leviathan et al. 2023, arXiv:2211.17192, algorithm 1
-    Differs: one sequence at a time, as transformers' assisted generation runs it
+    State: `accepted` and `proposed` count the draft's tokens of the last call
+    Raises: IncompatibleError for a draft of another vocabulary, or a cache that cannot forget tokens
     """
 
     name = "speculative"
@@ -42,38 +57,105 @@ class Speculative(Decoding):
         if not config.draft:
             yield Problem(where="decoding.draft", message=NO_DRAFT)
 
-    def options(self) -> dict[str, Any]:
-        if self.config.temperature == 0:
-            return {"do_sample": False}
-        return {"do_sample": True, "top_k": 0, "temperature": float(self.config.temperature)}
-
     @torch.inference_mode()
     def generate(
-        self, model: nn.Module, input_BT: Tensor, mask_BT: Tensor, *, max_new_tokens: int, seed: int
+        self,
+        model: nn.Module,
+        input_BT: Tensor,
+        mask_BT: Tensor,
+        *,
+        max_new_tokens: int,
+        seeds: Sequence[int],
     ) -> Tensor:
         if "draft" not in self.models:
             raise ConfigError(f"decoding.draft: {NO_DRAFT}")
-        draft: Any = self.models["draft"]
-        draft.generation_config.num_assistant_tokens = self.config.num_draft_tokens
-        draft.generation_config.num_assistant_tokens_schedule = "constant"
-        draft.generation_config.assistant_confidence_threshold = 0.0
-        _, pad = special_ids(model)
-        new_BS = input_BT.new_full((len(input_BT), max_new_tokens), pad)
-        devices = [input_BT.device] if input_BT.is_cuda else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed)
-            for row in range(len(input_BT)):
-                ids_1T = input_BT[row : row + 1, mask_BT[row].bool()]
-                out_1T = model.generate(  # type: ignore[operator]
-                    input_ids=ids_1T,
-                    attention_mask=torch.ones_like(ids_1T),
-                    assistant_model=draft,
-                    max_new_tokens=max_new_tokens,
-                    **self.options(),
-                )
-                new_S = out_1T[0, ids_1T.shape[1] :]
-                new_BS[row, : len(new_S)] = new_S
-        return new_BS
+        check_vocabulary(model, self.models["draft"], where="decoding.draft")
+        target, draft = (Reader(each, rows=len(input_BT)) for each in (model, self.models["draft"]))
+        if not (target.forgets and draft.forgets):
+            raise IncompatibleError(
+                "decoding=speculative takes tokens back, and the cache of one of the two models cannot "
+                "forget them; use attention=full (attention.cache=contiguous) and no windowed context method"
+            )
+        ends, pad = special_ids(model)
+        prompts = [ids_T[real_T].tolist() for ids_T, real_T in zip(input_BT, mask_BT.bool(), strict=True)]
+        self.accepted = self.proposed = 0
+        texts = [list(prompt) for prompt in prompts]
+        going, rounds = list(range(len(texts))), 0
+        if max(map(len, texts)) > 1:
+            target.read([text[:-1] for text in texts])
+        if max(map(len, texts)) > 2:
+            draft.read([text[:-2] for text in texts])
+        while going:
+            now = [texts[row] for row in going]
+            found = self.round(target, draft, now, [seeds[row] for row in going], rounds)
+            rounds += 1
+            for text, new, row in zip(now, found, going, strict=True):
+                text += until(new, ends)[: len(prompts[row]) + max_new_tokens - len(text)]
+            on = [
+                place
+                for place, row in enumerate(going)
+                if len(texts[row]) < len(prompts[row]) + max_new_tokens and texts[row][-1] not in ends
+            ]
+            going = [going[place] for place in on]
+            if going:
+                target.keep(on, [len(texts[row]) - 1 for row in going])
+                draft.keep(on, [max(0, len(texts[row]) - 2) for row in going])
+        new_BS = input_BT.new_full((len(texts), max_new_tokens), pad)
+        for row, text in enumerate(texts):
+            new = text[len(prompts[row]) :]
+            new_BS[row, : len(new)] = torch.tensor(new, device=input_BT.device)
+        return new_BS[:, : max(len(text) - len(prompt) for text, prompt in zip(texts, prompts, strict=True))]
+
+    def round(
+        self, target: Reader, draft: Reader, texts: list[list[int]], seeds: Sequence[int], rounds: int
+    ) -> list[list[int]]:
+        """The tokens that every row gains: those accepted and one of the model's own (algorithm 1)."""
+        K, rows = self.config.num_draft_tokens, len(texts)
+        # Of a round's 2 K + 1 draws, K are the draft's, K test them, and one is the model's own.
+        uniform_BK = torch.stack(
+            [uniforms(seeds, [(2 * K + 1) * rounds + k] * rows) for k in range(2 * K + 1)], dim=1
+        ).to(draft.device)
+        guesses: list[Tensor] = []
+        drafts: list[Tensor] = []
+        logits_B1V = draft.read([text[-2:] for text in texts])
+        for k in range(K):
+            drafts.append(self.probabilities(logits_B1V[:, -1]))
+            guesses.append(quantile(drafts[-1], uniform_BK[:, k]))
+            if k + 1 < K:
+                logits_B1V = draft.read([[token] for token in guesses[-1].tolist()])
+        guess_BK, q_BKV = torch.stack(guesses, dim=1), torch.stack(drafts, dim=1)
+        asked = [[text[-1], *new] for text, new in zip(texts, guess_BK.tolist(), strict=True)]
+        p_BKV = self.probabilities(target.read(asked, keep=K + 1))
+        p_guess_BK = p_BKV[:, :K].gather(-1, guess_BK[..., None])[..., 0]
+        q_guess_BK = q_BKV.gather(-1, guess_BK[..., None])[..., 0]
+        accepts_BK = uniform_BK[:, K : 2 * K] * q_guess_BK < p_guess_BK
+        count_B = accepts_BK.long().cumprod(dim=1).sum(dim=1)
+        row_B = torch.arange(rows, device=count_B.device)
+        # After a refusal the model draws from max(0, p - q), after none from p.
+        refused_BV = (p_BKV[row_B, count_B] - q_BKV[row_B, count_B.clamp(max=K - 1)]).clamp(min=0)
+        whole_B1 = ((count_B == K) | (refused_BV.sum(-1) <= 0))[:, None]
+        own_B = quantile(torch.where(whole_B1, p_BKV[row_B, count_B], refused_BV), uniform_BK[:, 2 * K])
+        self.proposed += K * rows
+        self.accepted += int(count_B.sum())
+        return [
+            [*new[:count], own]
+            for new, count, own in zip(guess_BK.tolist(), count_B.tolist(), own_B.tolist(), strict=True)
+        ]
+
+    def probabilities(self, logits_BKV: Tensor) -> Tensor:
+        """What is drawn from: softmax at the temperature, all of it on the likeliest token at 0."""
+        if self.config.temperature == 0:
+            likeliest = logits_BKV.argmax(-1, keepdim=True)
+            return torch.zeros_like(logits_BKV).scatter_(-1, likeliest, 1.0)
+        return (logits_BKV / self.config.temperature).softmax(-1)
+
+
+def until(tokens: list[int], ends: Sequence[int]) -> list[int]:
+    """The tokens up to the first end, which is kept."""
+    for place, token in enumerate(tokens):
+        if token in ends:
+            return tokens[: place + 1]
+    return tokens
 
 
 NO_DRAFT = (

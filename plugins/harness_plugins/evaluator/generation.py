@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from harness import (
+    PROMPT_FILES,
     ConfigError,
     Evaluation,
     Evaluator,
@@ -22,18 +23,29 @@ from harness import (
     answer,
     hardware,
     hookimpl,
+    path_ref,
     read_items,
     share_met,
 )
 
-BETTER = {"constraints_met": True, "distinct_2": True, "repetition_4": False, "loss": False, "length": True}
+BETTER = {
+    "constraints_met": True,
+    "distinct_1": True,
+    "distinct_2": True,
+    "distinct_2_per_text": True,
+    "repetition_4": False,
+    "loss": False,
+    "length": True,
+}
 UNITS = {"loss": "nats/token", "length": "tokens"}
 
 
 class Generation(Evaluator):
     """Texts drawn by the chosen decoding: how likely, how diverse, how repetitive, how right, how fast.
 
-    Paper: Li et al. 2016, arXiv:1510.03055 (distinct-n); Welleck et al. 2020, arXiv:1908.04319 (repetition)
+    Paper: Li et al. 2016, arXiv:1510.03055, section 5.2 (distinct-n: different n-grams of all texts over all
+        their tokens); Welleck et al. 2020, arXiv:1908.04319 (repetition)
+    Differs: `distinct_2_per_text` is the mean over texts of different bigrams over the text's bigrams
     Units: loss in nats per token of the text under the model itself; tokens/s on this machine
     """
 
@@ -42,7 +54,7 @@ class Generation(Evaluator):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Evaluator.Config):
-        prompts: str = "instructions"
+        prompts: str = path_ref("instructions", suffixes=PROMPT_FILES, or_name=True)
         """A skill whose test items are asked, `documents` (their beginnings), or a JSON (lines) file."""
         max_prompts: int = 32
         """Prompts, from the start."""
@@ -88,9 +100,9 @@ class Generation(Evaluator):
                 "answer": found.texts,
                 "target": [item.answer for item in items],
                 "length": [len(tokens) for tokens in found.tokens],
-                "distinct_2": [distinct(tokens, 2) for tokens in found.tokens],
+                "distinct_2_per_text": [distinct(tokens, 2) for tokens in found.tokens],
                 "repetition_4": [repetition(tokens, 4) for tokens in found.tokens],
-                "loss": self.losses(subject, prompts, found.tokens),
+                "loss": self.losses(subject, found.prompts, found.tokens),
             }
         )
         if any(item.checks for item in items):
@@ -99,6 +111,9 @@ class Generation(Evaluator):
                 share_met(text, item.checks) if item.checks else float("nan") for text, item in pairs
             ]
         metrics = [self.mean(task, name, samples[name]) for name in BETTER if name in samples]
+        for n in (1, 2):
+            value = distinct_over_all(found.tokens, n)
+            metrics.append(Metric(task=task, metric=f"distinct_{n}", value=value, n=len(found.tokens)))
         tokens = int(samples["length"].sum())
         metrics.append(Metric(task=task, metric="speed", value=tokens / seconds, unit="tokens/s", n=1))
         facts = {
@@ -127,10 +142,11 @@ class Generation(Evaluator):
             )
         return [Item(id=name, skill="", prompt=head, answer="", checks={}) for name, head in heads]
 
-    def losses(self, subject: Subject, prompts: Sequence[str], answers: Sequence[list[int]]) -> list[float]:
-        """Loss per token of each answer under the model; NaN for an empty one."""
+    def losses(
+        self, subject: Subject, contexts: Sequence[list[int]], answers: Sequence[list[int]]
+    ) -> list[float]:
+        """Loss per token of each answer after the very tokens it was drawn from; NaN for an empty one."""
         scorer = LikelihoodScorer(model=subject.model, max_length=subject.max_length)
-        contexts = [subject.tokenizer.encode(subject.prompt(prompt)) for prompt in prompts]
         kept = [index for index, tokens in enumerate(answers) if tokens]
         scores = scorer.score([ScoreRequest(contexts[index], answers[index]) for index in kept])
         losses = [float("nan")] * len(answers)
@@ -157,6 +173,13 @@ def distinct(tokens: Sequence[int], n: int) -> float:
     """Share of n-grams that are different from each other; NaN for a text shorter than n."""
     grams = list(zip(*(tokens[start:] for start in range(n)), strict=False))
     return len(set(grams)) / len(grams) if grams else float("nan")
+
+
+def distinct_over_all(texts: Sequence[Sequence[int]], n: int) -> float:
+    """Different n-grams of all texts together, over all their tokens; 0 where nothing was said."""
+    grams = {gram for tokens in texts for gram in zip(*(tokens[start:] for start in range(n)), strict=False)}
+    total = sum(map(len, texts))
+    return len(grams) / total if total else 0.0
 
 
 def repetition(tokens: Sequence[int], n: int) -> float:

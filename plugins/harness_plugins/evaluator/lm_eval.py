@@ -2,11 +2,24 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from harness import ConfigError, Evaluation, Evaluator, Method, Problem, Subject, TaskError, hookimpl
+from harness import (
+    ConfigError,
+    Controls,
+    Evaluation,
+    Evaluator,
+    IncompatibleError,
+    Method,
+    Problem,
+    Subject,
+    TaskError,
+    hookimpl,
+    path_ref,
+)
 
 
 class LmEval(Evaluator):
@@ -23,13 +36,25 @@ class LmEval(Evaluator):
         tasks: list[str] = field(default_factory=lambda: ["instruction_following", "recall"])
         """Tasks or groups by name; completion, last_word, instruction_following, recall, copy, mqar and
         passkey need no network."""
-        limit: int | None = 200
-        """Items of each task, from its start; null = all."""
+        limit: int | None = None
+        """Items of each task, from its start; null = all, or 200 of a task whose items are generated."""
         num_fewshot: int | None = None
         """Examples in the prompt; null = what the task states."""
-        include_path: str = ""
+        chat_template: bool | None = None
+        """Whether prompts go through the chat template; null = where the model was tuned on one."""
+        system_instruction: str = ""
+        """What a system turn says before every prompt."""
+        fewshot_as_multiturn: bool = True
+        """Whether examples are turns of a conversation, where there is a chat template, or one text."""
+        gen_kwargs: dict[str, Any] = field(default_factory=dict)
+        """Options of generation that win over a task's own: {max_gen_toks: 64, do_sample: true, ...}."""
+        fewshot_seed: int = 1234
+        """Seed of the examples that are drawn; 1234 is lm-eval's own."""
+        answers: str = "lm_eval"
+        """How choices after a template are encoded: `lm_eval`, or `as_trained`, apart from the prompt."""
+        include_path: str = path_ref(folder=True)
         """Folder with task YAML of your own."""
-        data_files: dict[str, Any] = field(default_factory=dict)
+        data_files: dict[str, Any] = path_ref(dict)
         """Task -> {split: local JSON or JSON lines file}, in place of the task's data set."""
         trust: bool = False
         """Whether YAML in include_path may run Python code of its own."""
@@ -41,6 +66,8 @@ class LmEval(Evaluator):
                 raise ConfigError("evaluator.lm_eval.tasks=[] names no task; e.g. [recall]")
             if self.limit is not None and self.limit < 1:
                 raise ConfigError(f"evaluator.lm_eval.limit={self.limit} must be at least 1, or null for all")
+            if self.answers not in ("lm_eval", "as_trained"):
+                raise ConfigError(f"evaluator.lm_eval.answers={self.answers} must be lm_eval or as_trained")
 
     config: Config
 
@@ -58,9 +85,20 @@ class LmEval(Evaluator):
         return replace(config, tasks=[task], data_files=files)
 
     @classmethod
+    def reads(cls, config: Any) -> dict[str, Path]:
+        from harness import task_files
+
+        found: dict[str, Path] = {}
+        for task in config.tasks if config.include_path else ():
+            found |= task_files(task, include_path=config.include_path)
+        return found
+
+    @classmethod
     def check(cls, config: Any, cell: Any, meta_model: nn.Module | None) -> Iterable[Problem]:
         from harness import find_task, hub_data, is_cached, without_data
 
+        if config.include_path and not Path(config.include_path).expanduser().is_dir():
+            return  # said of every option that names files
         for task in config.tasks:
             try:
                 path = find_task(task, include_path=config.include_path)
@@ -84,13 +122,31 @@ class LmEval(Evaluator):
                 data_files=config.data_files.get(task),
                 trust=config.trust,
             )
-            return run_tasks(
-                loaded,
-                subject,
-                limit=config.limit,
-                num_fewshot=config.num_fewshot,
-                batch_tokens=config.batch_tokens,
+            return run_tasks(loaded, subject, self.controls(subject))
+
+    def controls(self, subject: Subject) -> Controls:
+        """lm-eval's controls as these options and the model's own template state them.
+
+        Raises: IncompatibleError for a chat template that the tokenizer does not have
+        """
+        config = self.config
+        template = subject.template is not None if config.chat_template is None else config.chat_template
+        if template and not subject.tokenizer.chat_template:
+            raise IncompatibleError(
+                "evaluator.lm_eval.chat_template=true, but the model's tokenizer has no chat template; leave "
+                "it null or add the stage instruct"
             )
+        return Controls(
+            limit=config.limit,
+            num_fewshot=config.num_fewshot,
+            chat_template=template,
+            system_instruction=config.system_instruction or None,
+            fewshot_as_multiturn=config.fewshot_as_multiturn,
+            gen_kwargs=config.gen_kwargs,
+            fewshot_seed=config.fewshot_seed,
+            batch_tokens=config.batch_tokens,
+            as_trained=config.answers == "as_trained",
+        )
 
 
 @hookimpl

@@ -40,12 +40,27 @@ class Perplexity(Evaluator):
         """Documents scored, spread evenly over the split; 0 = all."""
         max_bytes: int = 512
         """Bytes of each document that are scored, from its start; 0 = all."""
+        min_bytes: int = 0
+        """Documents shorter than this are left out."""
+        window: int | None = None
+        """Tokens that are read at once; null = as many as the model reads."""
+        stride: int | None = None
+        """Tokens that each window after the first predicts; null = all that it reads. Fewer give every token
+        more context and cost more."""
         batch_tokens: int = 2048
         """Padded tokens of one forward pass."""
 
         def __post_init__(self) -> None:
             if self.split not in ("validation", "test"):
                 raise ConfigError(f"evaluator.perplexity.split={self.split} must be validation or test")
+            for key in ("window", "stride"):
+                value = getattr(self, key)
+                if value is not None and value < 1:
+                    raise ConfigError(f"evaluator.perplexity.{key}={value} must be at least 1, or null")
+            if self.stride is not None and self.window is not None and self.stride > self.window:
+                raise ConfigError(
+                    f"evaluator.perplexity.stride={self.stride} must be at most window={self.window}"
+                )
 
     config: Config
 
@@ -58,14 +73,16 @@ class Perplexity(Evaluator):
 
         documents = self.documents(subject)
         texts = [self.head(document.text) for document in documents]
+        window = self.config.window or subject.max_length
+        stride = None if self.config.stride is None else min(self.config.stride, window)
         scorer = LikelihoodScorer(
-            model=subject.model, max_length=subject.max_length, batch_tokens=self.config.batch_tokens
+            model=subject.model, max_length=window, batch_tokens=max(self.config.batch_tokens, window)
         )
         tokenizer = subject.tokenizer
         bos = tokenizer.bos_token_id
         prefix = tokenizer.eos_token_id if bos is None else bos
         tokens = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
-        windows = [list(rolling(ids, prefix=prefix, max_length=subject.max_length)) for ids in tokens]
+        windows = [list(rolling(ids, prefix=prefix, max_length=window, stride=stride)) for ids in tokens]
         scores = iter(scorer.score([window for row in windows for window in row]))
         losses = np.array([-sum(next(scores).total for _ in row) for row in windows])
         sizes = np.array([len(text.encode()) for text in texts])
@@ -108,11 +125,16 @@ class Perplexity(Evaluator):
         """Non-empty documents of the split, spread evenly over it."""
         if subject.documents is None:
             raise IncompatibleError("evaluator.perplexity needs documents; add the stage corpus to `stages`")
-        found = [document for document in subject.documents(self.config.split) if document.text.strip()]
+        least = max(1, self.config.min_bytes)
+        found = [
+            document
+            for document in subject.documents(self.config.split)
+            if document.text.strip() and len(document.text.encode()) >= least
+        ]
         if not found:
             raise IncompatibleError(
-                f"evaluator.perplexity: the corpus has no {self.config.split} documents; "
-                f"raise corpus.{self.config.split}_share"
+                f"evaluator.perplexity: the corpus has no {self.config.split} documents of {least} bytes; "
+                f"raise corpus.{self.config.split}_share or lower min_bytes"
             )
         wanted = min(len(found), self.config.max_documents or len(found))
         return [found[index * len(found) // wanted] for index in range(wanted)]

@@ -10,6 +10,7 @@ import numpy as np
 from torch import nn
 
 from harness import (
+    PROMPT_FILES,
     CellView,
     ConfigError,
     DataError,
@@ -27,6 +28,7 @@ from harness import (
     hookimpl,
     length_controlled,
     model_ref,
+    path_ref,
     read_items,
 )
 
@@ -48,12 +50,12 @@ class WinRate(Evaluator):
     class Config(Evaluator.Config):
         baseline: str = model_ref()
         """Model whose answers are the other side; empty = `baseline_answers`, else the prompts' answers."""
-        prompts: str = "instructions"
+        prompts: str = path_ref("instructions", suffixes=PROMPT_FILES, or_name=True)
         """A skill whose test items are asked, or a JSON (lines) file with `prompt` and `answer`."""
-        answers: str = ""
+        answers: str = path_ref(suffixes=PROMPT_FILES)
         """File of this side's answers to the prompts (`prompt` or `instruction`, `answer` or `output`), in
         place of the model's own; then its prompts are asked unless `prompts` names a file."""
-        baseline_answers: str = ""
+        baseline_answers: str = path_ref(suffixes=PROMPT_FILES)
         """File of the other side's answers."""
         max_prompts: int = 64
         """Prompts asked, from the start."""

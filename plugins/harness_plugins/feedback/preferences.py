@@ -15,8 +15,9 @@ from harness import (
     Preference,
     Split,
     as_text,
-    files_at,
     hookimpl,
+    listed,
+    path_ref,
     read_rows,
 )
 from harness_plugins.feedback._formats import LeftOut, Pair, parse
@@ -39,9 +40,9 @@ class Preferences(Feedback):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Feedback.Config):
-        path: str = ""
-        """File or folder of .json, .jsonl (also .gz) and .parquet files; required."""
-        validation_path: str = ""
+        path: str = path_ref(suffixes=SUFFIXES, required=True)
+        """File, folder or pattern of .json, .jsonl (also .gz) and .parquet files; required."""
+        validation_path: str = path_ref(suffixes=SUFFIXES)
         """Files whose preferences are for validation; then none of `path` is."""
         validation_share: float = 0.05
         """Share of prompts held out for validation (0 to 1)."""
@@ -77,9 +78,9 @@ class Preferences(Feedback):
             yield from self._read(self.config.validation_path, "validation_path", Split.validation)
 
     def _read(self, path: str, option: str, split: Split | None) -> Iterator[Preference]:
-        root = Path(path).expanduser()
-        for file in files_at(path, option=f"feedback.{option}", suffixes=SUFFIXES):
-            inner = file.name if root.is_file() else file.relative_to(root).as_posix()
+        folder = Path(path).expanduser().is_dir()
+        for name, file in listed(path, option=f"feedback.{option}", suffixes=SUFFIXES).items():
+            inner = name.partition("/")[2] if folder else name
             for number, row in enumerate(read_rows(file)):
                 try:
                     pairs = list(parse(row, f"{file}, entry {number}"))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness import ConfigError, Document, Filter, Method, Split, files_at, hookimpl, read_text
+from harness import ConfigError, Document, Filter, Method, Split, hookimpl, path_ref, read_text
 
 BUCKETS = 1 << 15
 CHUNK_WORDS = 80
@@ -27,9 +27,9 @@ class Classifier(Filter):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Filter.Config):
-        positive: str = ""
+        positive: str = path_ref()
         """Text file or folder of what to keep; empty takes Python's language reference."""
-        negative: str = ""
+        negative: str = path_ref()
         """Text file or folder of what not to keep; empty takes the corpus itself."""
         threshold: float = 0.5
         """Least probability of the positive class, equal priors (0 to 1)."""
@@ -54,13 +54,13 @@ class Classifier(Filter):
 
     def apply(self, documents: Iterator[Document]) -> Iterator[Document]:
         if self.config.positive:
-            positive = _texts("positive", self.config.positive)
+            positive = [read_text(file) for file in self.files(self.config, "positive")]
         else:
             from pydoc_data.topics import topics
 
             positive = list(topics.values())
         if self.config.negative:
-            negative = _texts("negative", self.config.negative)
+            negative = [read_text(file) for file in self.files(self.config, "negative")]
         else:
             documents = iter(found := list(documents))
             negative = [document.text for document in found]
@@ -76,10 +76,6 @@ class Classifier(Filter):
         counts = _counts(text)
         score = float(counts @ self.log_odds) / max(1.0, counts.sum() / CHUNK_WORDS)
         return float(1 / (1 + np.exp(-np.clip(score, -60, 60))))
-
-
-def _texts(option: str, path: str) -> list[str]:
-    return [read_text(file) for file in files_at(path, option=f"filter.classifier.{option}")]
 
 
 def _counts(text: str) -> np.ndarray:

@@ -3,10 +3,10 @@
 import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from harness import ConfigError, Document, Filter, Method, Split, files_at, hookimpl, read_text
+from harness import ConfigError, Document, Filter, Method, Split, hookimpl, path_ref, read_text
 
 
 class DedupSet(Filter):
@@ -24,8 +24,8 @@ class DedupSet(Filter):
         """Words of an n-gram."""
         max_share: float = 0.0
         """Share of a document's n-grams that may be contaminated (0 to 1)."""
-        files: list[str] = field(default_factory=list)
-        """Text or JSON Lines files of benchmarks, besides the validation and test documents."""
+        files: list[str] = path_ref(list)
+        """Text of benchmarks (files, folders, patterns), besides the validation and test documents."""
 
         def __post_init__(self) -> None:
             if self.ngram < 1:
@@ -50,9 +50,8 @@ class DedupSet(Filter):
         for document in found:
             if document.split is not Split.train:
                 self.held_out.update(self.ngrams(document.text))
-        for path in self.config.files:
-            for file in files_at(path, option="filter.dedup_set.files"):
-                self.held_out.update(self.ngrams(read_text(file)))
+        for file in self.files(self.config, "files"):
+            self.held_out.update(self.ngrams(read_text(file)))
         yield from super().apply(iter(found))
 
     def judge(self, document: Document) -> Document | str:

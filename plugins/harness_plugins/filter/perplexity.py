@@ -10,9 +10,9 @@ from harness import (
     Filter,
     Method,
     Split,
-    files_at,
     hookimpl,
     model_ref,
+    path_ref,
     read_text,
     text_surprise,
 )
@@ -33,7 +33,7 @@ class Perplexity(Filter):
     class Config(Filter.Config):
         model: str = model_ref()
         """Model to read with; empty takes a byte 5-gram model learned from `reference`."""
-        reference: str = ""
+        reference: str = path_ref()
         """Text file or folder for the 5-gram model; empty takes Python's language reference."""
         min_bits: float = 0.3
         """Least bits per byte; less is repetition."""
@@ -64,8 +64,7 @@ class Perplexity(Filter):
     def apply(self, documents: Iterator[Document]) -> Iterator[Document]:
         if not self.config.model:
             if self.config.reference:
-                paths = files_at(self.config.reference, option="filter.perplexity.reference")
-                self.ngram = ByteNgram(read_text(path) for path in paths)
+                self.ngram = ByteNgram(read_text(path) for path in self.files(self.config, "reference"))
             else:
                 from pydoc_data.topics import topics
 

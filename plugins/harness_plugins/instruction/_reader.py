@@ -17,7 +17,8 @@ from harness import (
     Role,
     Split,
     Turn,
-    files_at,
+    listed,
+    path_ref,
     read_rows,
 )
 
@@ -42,11 +43,11 @@ class Reader(Instruction):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Instruction.Config):
-        path: str = ""
-        """File or folder of .json, .jsonl (also .gz) and .parquet files; required."""
-        validation_path: str = ""
+        path: str = path_ref(suffixes=SUFFIXES, required=True)
+        """File, folder or pattern of .json, .jsonl (also .gz) and .parquet files; required."""
+        validation_path: str = path_ref(suffixes=SUFFIXES)
         """Files whose conversations are for validation; then none of `path` is."""
-        test_path: str = ""
+        test_path: str = path_ref(suffixes=SUFFIXES)
         """Files whose conversations are for testing; then none of `path` is."""
         validation_share: float = 0.05
         """Share of prompts held out for validation (0 to 1)."""
@@ -81,16 +82,17 @@ class Reader(Instruction):
     def conversations(self, documents: Sequence[Document], seed: int) -> Iterator[Conversation]:
         held_out = {Split.validation: self.config.validation_path, Split.test: self.config.test_path}
         limit = self.config.max_conversations or None
-        yield from islice(self._read(self.config.path, "path", None), limit)
+        yield from islice(self._read("path", None), limit)
         for split, path in held_out.items():
             if path:
-                yield from self._read(path, f"{split}_path", split)
+                yield from self._read(f"{split}_path", split)
 
-    def _read(self, path: str, option: str, split: Split | None) -> Iterator[Conversation]:
+    def _read(self, option: str, split: Split | None) -> Iterator[Conversation]:
         """Conversations of files, of a given split or by a hash of their prompts."""
-        root = Path(path).expanduser()
-        for file in files_at(path, option=f"instruction.{option}", suffixes=SUFFIXES):
-            inner = file.name if root.is_file() else file.relative_to(root).as_posix()
+        path = getattr(self.config, option)
+        folder = Path(path).expanduser().is_dir()
+        for name, file in listed(path, option=f"instruction.{option}", suffixes=SUFFIXES).items():
+            inner = name.partition("/")[2] if folder else name
             place = inner.partition(".")[0] if split is None else f"{split}/{inner.partition('.')[0]}"
             for number, parsed in enumerate(self.parse(_placed(file))):
                 if parsed is None:

@@ -15,6 +15,7 @@ from harness import (
     Split,
     Turn,
     hookimpl,
+    path_ref,
     skill_items,
 )
 from harness_plugins.instruction.messages import Messages
@@ -32,8 +33,8 @@ class Chat(Instruction):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Instruction.Config):
-        path: str = ""
-        """JSON or JSON Lines with `messages`; empty makes conversations of exercises."""
+        path: str = path_ref(suffixes=(".json", ".jsonl", ".json.gz", ".jsonl.gz", ".parquet"))
+        """JSON, JSON Lines or Parquet with `messages`; empty makes conversations of exercises."""
         skills: list[str] = field(default_factory=lambda: ["instructions", "recall"])
         """Skills of the exercises, in equal parts."""
         num_conversations: int = 2_000

@@ -3,9 +3,21 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from harness import Choice, ConfigError, Conversation, Document, Instruction, Method, Split, choose, hookimpl
+from harness import (
+    Choice,
+    ConfigError,
+    Conversation,
+    Document,
+    Instruction,
+    Method,
+    Split,
+    choose,
+    hookimpl,
+    named,
+)
 
 
 class Mixture(Instruction):
@@ -57,6 +69,15 @@ class Mixture(Instruction):
         yield cls.__module__
         for part in parts(config).values():
             yield from part.method.code_of(part.config)
+
+    @classmethod
+    def reads(cls, config: Any) -> Mapping[str, Path]:
+        found: dict[str, Path] = {}
+        for name, part in parts(config).items():
+            for path in named(part.config):
+                files = path.files(where=f"instruction.options.{name}") if path.is_path else {}
+                found |= {f"{name}.{path.option}/{inner}": file for inner, file in files.items()}
+        return found
 
     @classmethod
     def check(cls, config: Any, cell: Any, meta_model: Any) -> Iterable[Any]:

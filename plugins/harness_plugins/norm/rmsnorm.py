@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from harness import Method, ModelSpec, Norm, hookimpl
+from harness import Method, ModelSpec, Norm, hookimpl, rms_norm
 
 
 class RmsNorm(Norm):
@@ -14,7 +14,8 @@ class RmsNorm(Norm):
     name = "rmsnorm"
 
     def build(self, dim: int, spec: ModelSpec) -> nn.Module:
-        return nn.RMSNorm(dim, eps=spec.norm_eps)
+        made: nn.Module = rms_norm(dim, eps=spec.norm_eps, offset=spec.norm_offset)
+        return made
 
 
 @hookimpl

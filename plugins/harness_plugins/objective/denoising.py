@@ -1,7 +1,6 @@
 """Denoising: spans are replaced by sentinels and spelled out in the target."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -14,7 +13,7 @@ class Denoising(Objective):
 
     Paper: Raffel et al. 2019, arXiv:1910.10683, section 3.1.4
     Differs: each span has a sentinel of its own at the vocabulary's end, in rising order
-    Raises: ConfigError if the density lies outside (0, 1) or spans are shorter than a token
+    Raises: ConfigError if the density lies outside (0, 1), spans are shorter than a token or exceed max_spans
     """
 
     name = "denoising"
@@ -26,7 +25,7 @@ class Denoising(Objective):
         mean_span: float = 3.0
         """Mean length of a hidden span, in tokens."""
         max_spans: int = 100
-        """Spans of one example at most, and sentinels in the vocabulary."""
+        """Spans of one example at most; the vocabulary holds one sentinel more, which ends targets."""
 
         def __post_init__(self) -> None:
             if not 0 < self.density < 1:
@@ -39,7 +38,7 @@ class Denoising(Objective):
     config: Config
 
     def num_sentinels(self) -> int:
-        return self.config.max_spans
+        return self.config.max_spans + 1
 
     def example(
         self,
@@ -49,13 +48,9 @@ class Denoising(Objective):
         encoder: bool,
         sentinels: np.ndarray,
     ) -> Example:
-        shape: dict[str, Any] = {
-            "density": self.config.density,
-            "mean_span": self.config.mean_span,
-            "max_spans": len(sentinels),
-        }
-        tokens_T = window_T if encoder else window_T[: fitted(window_T, **shape)]
-        noise_T = noise_mask(len(tokens_T), rng=rng, **shape)
+        shape = {"density": self.config.density, "mean_span": self.config.mean_span}
+        tokens_T = window_T[: fitted(len(window_T), encoder=encoder, **shape)]
+        noise_T = noise_mask(len(tokens_T), rng=rng, max_spans=len(sentinels) - 1, **shape)
         return joined(*corrupted(tokens_T, noise_T, sentinels), encoder=encoder)
 
 

@@ -1,12 +1,11 @@
 """Mixture of denoisers: short spans, extreme spans and prefix modeling, each with its mode token."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from harness import ConfigError, Example, Method, Objective, hookimpl
-from harness_plugins.objective._spans import corrupted, fitted, joined, noise_mask
+from harness_plugins.objective._spans import check_spans, corrupted, fitted, joined, noise_mask
 
 REGULAR = ((3.0, 0.15), (8.0, 0.15))
 """R-denoisers: (mean span, density)."""
@@ -19,7 +18,7 @@ class MixtureOfDenoisers(Objective):
 
     Paper: Tay et al. 2022, arXiv:2205.05131, table 1
     Differs: the mode tokens are the last three sentinels
-    Raises: ConfigError if the shares do not sum to 1
+    Raises: ConfigError if the shares do not sum to 1, or a denoiser needs more than max_spans
     """
 
     name = "mixture_of_denoisers"
@@ -32,8 +31,8 @@ class MixtureOfDenoisers(Objective):
         """Share of examples with long spans or high density (X)."""
         sequential_share: float = 1 / 7
         """Share of examples that continue a prefix (S)."""
-        max_spans: int = 100
-        """Spans of one example at most."""
+        max_spans: int = 350
+        """Spans of one example at most; 2,048 tokens need 341, of 3 tokens at density 0.5."""
 
         def __post_init__(self) -> None:
             shares = (self.regular_share, self.extreme_share, self.sequential_share)
@@ -48,7 +47,7 @@ class MixtureOfDenoisers(Objective):
     config: Config
 
     def num_sentinels(self) -> int:
-        return self.config.max_spans + 3
+        return self.config.max_spans + 4
 
     def example(
         self,
@@ -63,6 +62,10 @@ class MixtureOfDenoisers(Objective):
         mode = int(rng.choice(3, p=np.array(shares) / sum(shares)))
         # One place of the window goes to the mode token.
         tokens_T = window_T[:-1]
+        for mean_span, density in (*REGULAR, *EXTREME):  # whichever is drawn, so that none is found late
+            shape = {"density": density, "mean_span": mean_span}
+            length = fitted(len(tokens_T), encoder=encoder, **shape)
+            check_spans(length, max_spans=self.config.max_spans, **shape)
         if mode == 2:
             length = int(rng.integers(1, max(2, round(0.5 * len(tokens_T)))))
             source_S, target_T = tokens_T[:-length], tokens_T[-length:]
@@ -70,10 +73,9 @@ class MixtureOfDenoisers(Objective):
                 target_T = np.concatenate([spans[:1], target_T])
         else:
             mean_span, density = (REGULAR, EXTREME)[mode][int(rng.integers(len((REGULAR, EXTREME)[mode])))]
-            shape: dict[str, Any] = {"density": density, "mean_span": mean_span, "max_spans": len(spans)}
-            if not encoder:
-                tokens_T = tokens_T[: fitted(tokens_T, **shape)]
-            noise_T = noise_mask(len(tokens_T), rng=rng, **shape)
+            shape = {"density": density, "mean_span": mean_span}
+            tokens_T = tokens_T[: fitted(len(tokens_T), encoder=encoder, **shape)]
+            noise_T = noise_mask(len(tokens_T), rng=rng, max_spans=len(spans) - 1, **shape)
             source_S, target_T = corrupted(tokens_T, noise_T, spans)
         return joined(np.concatenate([modes[mode : mode + 1], source_S]), target_T, encoder=encoder)
 

@@ -1,6 +1,7 @@
 """Transformer-XL's relative positions: queries read a projected sinusoid of the distance."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,20 +45,47 @@ class RelativeXl(Position):
         return True
 
     def query_bias(self, layer: int, q_BNTH: Tensor, view: View) -> Callable[[Tensor, Tensor], Tensor]:
-        reach = view.num_keys - 1 if view.ordered else int(view.key_position_BS.max())
+        # Queries come with u added; terms (b) and (d) of eq. 5 want v in its place.
+        q_BNTH = q_BNTH + self._heads(self.position_bias - self.content_bias)
+        few = view.past > 0 and view.num_queries * (self.spec.num_heads - 1) < self.spec.dim
+        if (few or view.shifted) and type(self.projections[layer]) is nn.Linear:
+            return self._by_angles(layer, q_BNTH, view)
+        reach = int(view.key_position_BS.max()) if view.shifted else view.num_keys - 1
         least = -reach if self.bidirectional else 0
         distances = torch.arange(least, reach + 1, device=q_BNTH.device)
         r_LNH = self.projections[layer](self.sinusoid(distances, q_BNTH.dtype)).unflatten(
             1, (self.spec.num_heads, -1)
         )
-        # Queries come with u added; terms (b) and (d) of eq. 5 want v in its place.
-        q_BNTH = q_BNTH + self._heads(self.position_bias - self.content_bias)
 
         def term(rows: Tensor, slots: Tensor) -> Tensor:
             of_distance = torch.einsum("bnth,lnh->bntl", q_BNTH[:, :, rows], r_LNH)
             distance = view.query_position_BT[:, rows, None] - view.key_position_BS[:, None, slots]
             index = (distance.clamp(least, reach) - least)[:, None]
             return of_distance.gather(3, index.expand(*of_distance.shape[:3], -1))
+
+        return term
+
+    def _by_angles(self, layer: int, q_BNTH: Tensor, view: View) -> Callable[[Tensor, Tensor], Tensor]:
+        """The same by sin(a - b) and cos(a - b): a product of what queries and keys know alone.
+
+        Cheaper for few queries, as in decoding, since R is not projected for every distance.
+        """
+        wide = torch.float64 if q_BNTH.dtype == torch.float64 else torch.float32
+        projection: Any = self.projections[layer]
+        weight_NHD = projection.weight.to(wide).unflatten(0, (self.spec.num_heads, -1))
+        of_sine, of_cosine = torch.einsum("bnth,nhd->bntd", q_BNTH.to(wide), weight_NHD).chunk(2, dim=-1)
+        frequencies = inverse_frequencies(self.spec.dim, 10000.0, q_BNTH.device).to(wide)
+        angle_q = view.query_position_BT.to(wide)[:, None, :, None] * frequencies
+        sine, cosine = angle_q.sin(), angle_q.cos()
+        read_BNTD = torch.cat(
+            (of_sine * sine + of_cosine * cosine, of_cosine * sine - of_sine * cosine), dim=-1
+        )
+        angle_k = view.key_position_BS.to(wide)[:, :, None] * frequencies
+        told_BSD = torch.cat((angle_k.cos(), angle_k.sin()), dim=-1)
+
+        def term(rows: Tensor, slots: Tensor) -> Tensor:
+            found = read_BNTD[:, :, rows] @ told_BSD[:, slots].transpose(1, 2)[:, None]
+            return found.to(q_BNTH.dtype)
 
         return term
 

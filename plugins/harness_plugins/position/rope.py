@@ -1,23 +1,10 @@
 """Rotary position embedding: queries and keys are rotated by their positions."""
 
-from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor
-
-from harness import (
-    ConfigError,
-    Method,
-    ModelSpec,
-    Position,
-    cos_sin,
-    hookimpl,
-    inverse_frequencies,
-    rotate_pairs,
-)
+from harness import Method, hookimpl
+from harness_plugins.position._rotary import RotaryPosition
 
 
-class Rope(Position):
+class Rope(RotaryPosition):
     """Rotary embedding; scores depend on relative positions only.
 
     Paper: Su et al. 2021, arXiv:2104.09864, section 3.2
@@ -27,46 +14,6 @@ class Rope(Position):
     """
 
     name = "rope"
-    provides = frozenset({"rotary"})
-    changes = frozenset({"rotary"})
-
-    @dataclass(frozen=True, kw_only=True)
-    class Config(Position.Config):
-        base: float = 10000.0
-        """Base b of the wavelengths 2 pi b^(2i/R), in tokens."""
-        fraction: float = 1.0
-        """Share of each head's components that is rotated."""
-
-        def __post_init__(self) -> None:
-            if self.base <= 1:
-                raise ConfigError(f"position.base={self.base} must be above 1")
-            if not 0 < self.fraction <= 1:
-                raise ConfigError(f"position.fraction={self.fraction} must lie in (0, 1]")
-
-    config: Config
-
-    def build(self, spec: ModelSpec) -> None:
-        width = int((spec.rotary_dim or spec.head_dim) * self.config.fraction)
-        if width % 2 or width == 0:
-            raise ConfigError(
-                f"position=rope rotates pairs, but model.head_dim={spec.head_dim} times "
-                f"position.fraction={self.config.fraction} is {width}; make it even"
-            )
-        self.width = width
-        self.attention_factor = 1.0
-        self.register_buffer("inv_freq", inverse_frequencies(width, self.config.base), persistent=False)
-        self._last: tuple[Any, Tensor, Tensor] | None = None
-
-    inv_freq: Tensor
-
-    def reset_buffers(self) -> None:
-        self.inv_freq = inverse_frequencies(self.width, self.config.base, self.inv_freq.device)
-
-    def rotate(self, x_BNTH: Tensor, position_BT: Tensor, *, is_key: bool) -> Tensor:
-        if self._last is None or self._last[0] is not position_BT or self._last[1].dtype != x_BNTH.dtype:
-            cos, sin = cos_sin(self.inv_freq, position_BT, dtype=x_BNTH.dtype, factor=self.attention_factor)
-            self._last = (position_BT, cos, sin)
-        return rotate_pairs(x_BNTH, self._last[1], self._last[2])
 
 
 @hookimpl

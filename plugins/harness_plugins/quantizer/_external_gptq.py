@@ -20,10 +20,11 @@ from harness import (
     IncompatibleError,
     Problem,
     Quantizer,
+    path_ref,
 )
 
 from ._gptq_format import WORD, GPTQFormatLinear
-from ._interpreter import call, probe
+from ._interpreter import call, packages, probe
 
 WORKER = Path(__file__).with_name("_gptq_worker.py")
 
@@ -32,7 +33,7 @@ WORKER = Path(__file__).with_name("_gptq_worker.py")
 class ExternalGPTQConfig(Quantizer.Config):
     """Options that both libraries have."""
 
-    python: str = ""
+    python: str = path_ref()
     """Interpreter in whose environment the library is installed."""
     bits: int = 4
     """Bits of a code: 2, 3, 4 or 8."""
@@ -79,6 +80,10 @@ class ExternalGPTQ(Quantizer):
         if cls.needs_cuda and not found["cuda"]:
             return f"{cls.name} {found['library']} quantizes on CUDA only, and {config.python} sees no device"
         return None
+
+    @classmethod
+    def reads(cls, config: Any) -> dict[str, Path]:
+        return packages(config.python) if config.python else {}
 
     @classmethod
     def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from harness import HarnessError
+from harness import DataError, HarnessError
 
 PROBE = """
 import json
@@ -37,6 +37,22 @@ def probe(python: str, library: str) -> dict[str, Any]:
         return {"library": None, "cuda": False, "error": done.stderr.strip()[-300:] or "it printed nothing"}
     found: dict[str, Any] = json.loads(lines[-1])
     return found
+
+
+@cache
+def packages(python: str) -> dict[str, Path]:
+    """What states the packages that an interpreter finds, by `<name>-<version>.dist-info/METADATA`.
+
+    Raises: DataError where it does not run
+    """
+    code = "import sysconfig; print(sysconfig.get_path('purelib')); print(sysconfig.get_path('platlib'))"
+    try:
+        done = subprocess.run([*isolated(python), "-c", code], capture_output=True, text=True, timeout=60)
+    except OSError as error:
+        raise DataError(f"{python} is no interpreter: {error}") from error
+    folders = {Path(line) for line in done.stdout.splitlines() if line}
+    files = (file for folder in folders for file in folder.glob("*.dist-info/METADATA"))
+    return {f"{file.parent.name}/{file.name}": file for file in sorted(files)}
 
 
 def isolated(python: str) -> list[str]:

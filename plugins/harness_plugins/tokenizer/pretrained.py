@@ -1,11 +1,25 @@
 """A tokenizer as somebody else trained it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import SPECIAL_TOKENS, ConfigError, DataError, Method, Tokenizer, hookimpl
+from torch import nn
+
+from harness import (
+    SPECIAL_TOKENS,
+    CellView,
+    ConfigError,
+    DataError,
+    Method,
+    Problem,
+    Tokenizer,
+    hookimpl,
+    path_ref,
+)
+
+REQUIRED = ("tokenizer.json", "tokenizer_config.json")
 
 
 class Pretrained(Tokenizer):
@@ -20,7 +34,7 @@ class Pretrained(Tokenizer):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Tokenizer.Config):
-        path: str = ""
+        path: str = path_ref(suffixes=(".json", ".jinja", ".txt", ".bpe"), folder=True, required=True)
         """Directory with tokenizer.json and tokenizer_config.json; required."""
         vocab_size: int = 0
         """Entries of the embedding table; at least those of the tokenizer."""
@@ -41,6 +55,16 @@ class Pretrained(Tokenizer):
         return cls.Config(path=str(directory), vocab_size=len(entries))
 
     @classmethod
+    def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
+        folder = Path(config.path).expanduser()
+        lacking = [name for name in REQUIRED if not (folder / name).is_file()]
+        if config.path and folder.is_dir() and lacking:
+            yield Problem(
+                where="tokenizer.path",
+                message=f"{folder} holds no {lacking[0]}; give a Hugging Face directory",
+            )
+
+    @classmethod
     def min_vocab_size(cls) -> int:
         return len(SPECIAL_TOKENS)
 
@@ -48,7 +72,7 @@ class Pretrained(Tokenizer):
         if not self.config.path:
             raise ConfigError("tokenizer=pretrained needs tokenizer.path=DIR, a folder with tokenizer.json")
         path = Path(self.config.path).expanduser()
-        for file in ("tokenizer.json", "tokenizer_config.json"):
+        for file in REQUIRED:
             if not (path / file).is_file():
                 raise DataError(f"tokenizer.path={path} holds no {file}; give a Hugging Face directory")
         return path

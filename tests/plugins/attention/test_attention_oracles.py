@@ -1,6 +1,7 @@
 """Attention against formulas written out, dense masks, other forms of itself, and transformers."""
 
 import dataclasses
+from itertools import pairwise
 
 import pytest
 import torch
@@ -448,3 +449,118 @@ def test_paged_generation_equals_contiguous_with_beams_samples_and_padding():
             for model in (paged, full)
         ]
         assert torch.equal(*both)
+
+
+# Gated recurrences
+
+
+@torch.no_grad()
+def test_gated_linear_equals_its_recurrence():
+    """Yang et al., section 4.4, as fla computes it: S_t = diag(a_t) S_(t-1) + k_t^T v_t."""
+    layer, x = attention_layer("gated_linear"), _x(150)
+    torch.nn.init.normal_(layer.norm.weight)
+    layer.gate_up_proj.weight.mul_(30)  # gates from nearly 0 to 1
+    q, k, v = _heads(layer, x)
+    gate = torch.sigmoid(layer.gate_up_proj(layer.gate_down_proj(x))) ** (1 / 16)
+    gate = gate.view(2, 150, 4, 8).transpose(1, 2)
+    assert gate.min() < 0.5
+    s, out = torch.zeros(2, 4, 8, 8).double(), []
+    for t in range(150):
+        s = gate[:, :, t, :, None] * s + k[:, :, t, :, None] * v[:, :, t, None, :]
+        out.append(torch.einsum("bnh,bnhe->bne", q[:, :, t] * 8**-0.5, s))
+    mixed = torch.stack(out, 1)
+    normed = mixed * (mixed.square().mean(-1, keepdim=True) + layer.spec.norm_eps).rsqrt() * layer.norm.weight
+    wanted = layer.o_proj(normed.flatten(2) * F.silu(layer.g_proj(x)))
+    torch.testing.assert_close(layer(x, causal_view(150)), wanted)
+
+
+@pytest.mark.parametrize("gate", [-1e4, -200.0, 200.0])
+@torch.no_grad()
+def test_gates_that_close_or_never_close_overflow_nothing(gate):
+    layer, x = attention_layer("gated_linear").float(), _x(40).float()
+    layer.gate_up_proj.bias.fill_(gate)
+    assert layer(x, causal_view(40)).isfinite().all()
+
+
+def _mamba2(groups):
+    """A layer of transformers' Mamba-2, and ours with its weights."""
+    from transformers import Mamba2Config
+    from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
+
+    config = Mamba2Config(
+        hidden_size=32, num_heads=8, head_dim=8, state_size=6, n_groups=groups, expand=2, conv_kernel=4,
+        num_hidden_layers=1, layer_norm_epsilon=1e-5, chunk_size=16,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    theirs = Mamba2Mixer(config, 0).eval()
+    for name, parameter in theirs.named_parameters():
+        parameter.add_(torch.randn(parameter.shape), alpha=0.1 if "proj" in name else 0.5)
+    ours = attention_layer("mamba2", num_heads=8, state_dim=6, num_groups=groups).float()
+    z, v, k, q, step = theirs.in_proj.weight.split((64, 64, 6 * groups, 6 * groups, 8))
+    for name, weight in {"z": z, "v": v, "k": k, "q": q, "step": step}.items():
+        getattr(ours, f"{name}_proj").weight.copy_(weight)
+    ours.conv.load_state_dict(theirs.conv1d.state_dict())
+    ours.step_bias.copy_(theirs.dt_bias)
+    ours.log_rate.copy_(theirs.A_log)
+    ours.skip.copy_(theirs.D)
+    ours.norm_weight.copy_(theirs.norm.weight)
+    ours.o_proj.weight.copy_(theirs.out_proj.weight)
+    return theirs, ours
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@torch.no_grad()
+def test_mamba2_equals_transformers(groups):
+    theirs, ours = _mamba2(groups)
+    x = _x(150).float()
+    torch.testing.assert_close(ours(x, causal_view(150)), theirs(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["linear", "retention", "gated_linear", "mamba2"])
+def test_documents_reset_a_state_and_time_stays_linear(name):
+    """Packed rows equal each document alone, gradients too, wherever documents end within a chunk."""
+    layer, length = attention_layer(name), 300
+    x = _x(length).requires_grad_()
+    cuts = ((0, 1, 128, 140, 300), (0, 257, 300))
+    documents = torch.zeros(2, length, dtype=torch.long)
+    for row, of_row in enumerate(cuts):
+        for cut in of_row[1:-1]:
+            documents[row, cut:] += 1
+    packed = layer(x, dataclasses.replace(causal_view(length), document_BS=documents))
+    alone = torch.stack(
+        [
+            torch.cat([layer(x[row : row + 1, a:b], causal_view(b - a))[0] for a, b in pairwise(of)])
+            for row, of in enumerate(cuts)
+        ]
+    )
+    torch.testing.assert_close(packed, alone)
+    weights = torch.randn(packed.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    gradients = [
+        torch.autograd.grad((out * weights).sum(), x, retain_graph=True)[0] for out in (packed, alone)
+    ]
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("position", ["rope", "xpos"])
+@pytest.mark.parametrize("name", ["linear", "retention", "gated_linear", "mamba2"])
+@torch.no_grad()
+def test_rotated_recurrences_depend_on_distances_only(name, position):
+    model = tiny(attention=name, position=position).double()
+    ids = torch.arange(20)[None]
+    at = torch.arange(20)[None]
+    moved = model(ids, position_ids=at + 64).logits
+    torch.testing.assert_close(moved, model(ids, position_ids=at).logits, rtol=1e-6, atol=1e-6)
+
+
+@torch.no_grad()
+def test_rotated_linear_attention_equals_roformer():
+    """Su et al., eq. 19: rotations above the line, none below."""
+    layer, x = attention_layer("linear"), _x(30)
+    rope = choose("position", "rope").build(layer.spec).double()
+    q, k, v = _heads(layer, x)
+    q, k, at = F.elu(q) + 1, F.elu(k) + 1, torch.arange(30)[None]
+    turned = [rope.rotate(t, at, is_key=False) for t in (q, k)]
+    top = (turned[0] @ turned[1].transpose(-1, -2)).tril() @ v
+    bottom = (q @ k.transpose(-1, -2)).tril().sum(-1, keepdim=True)
+    wanted = layer.o_proj((top / bottom).transpose(1, 2).flatten(2))
+    torch.testing.assert_close(layer(x, causal_view(30), position=rope), wanted)

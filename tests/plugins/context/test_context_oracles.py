@@ -27,7 +27,12 @@ def frequencies(model: Any) -> Tensor:
 @pytest.mark.parametrize("kind", ["ours", "theirs"])
 @pytest.mark.parametrize(
     ("name", "rope_type"),
-    [("position_interpolation", "linear"), ("yarn", "yarn"), ("dynamic_ntk", "dynamic")],
+    [
+        ("position_interpolation", "linear"),
+        ("yarn", "yarn"),
+        ("dynamic_ntk", "dynamic"),
+        ("llama3", "llama3"),
+    ],
 )
 def test_frequencies_equal_transformers(name: str, rope_type: str, kind: str) -> None:
     from transformers import LlamaConfig
@@ -35,7 +40,8 @@ def test_frequencies_equal_transformers(name: str, rope_type: str, kind: str) ->
 
     factor = 4.0
     parameters = {"rope_type": rope_type, "factor": factor, "rope_theta": 10000.0}
-    parameters |= {"original_max_position_embeddings": LENGTH} if name == "yarn" else {}
+    parameters |= {"original_max_position_embeddings": LENGTH} if name in ("yarn", "llama3") else {}
+    parameters |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0} if name == "llama3" else {}
     config = LlamaConfig(
         hidden_size=32, num_attention_heads=2, max_position_embeddings=LENGTH, rope_parameters=parameters
     )
@@ -124,9 +130,10 @@ def distances(name: str, q: int, k: int) -> tuple[float, bool]:
         cached = [*range(min(2, q + 1)), *(i for i in range(2, q + 1) if i > q - 5)]
         return (len(cached) - 1 - cached.index(k) if k in cached else 0), k in cached
     assert name == "parallel_context_windows"
-    # Trained on 32 with 8 for the task: two windows of 24, then the task at 24, 25, ...
-    place = [i % 24 if i < 48 else 24 + i - 48 for i in (q, k)]
-    return place[0] - place[1], q >= 48 or q // 24 == k // 24
+    # Trained on 32, 4 for the task and 4 for the answer: of 54 tokens the last 4 are the task, and the 50
+    # before make three windows of 17 (the last one shorter); the task stands at 17, 18, ...
+    place = [i % 17 if i < 50 else 17 + i - 50 for i in (q, k)]
+    return place[0] - place[1], q >= 50 or q // 17 == k // 17
 
 
 OPTIONS = {
@@ -134,7 +141,7 @@ OPTIONS = {
     "leaky_rerope": {"window": 5, "leak": 4.0},
     "lambda_window": {"sinks": 2, "window": 5, "limit": 7},
     "streaming": {"sinks": 2, "window": 5},
-    "parallel_context_windows": {"task_length": 8, "factor": 56 / 32},
+    "parallel_context_windows": {"task_length": 4, "answer_length": 4, "factor": 56 / 32},
 }
 
 
@@ -180,7 +187,7 @@ def test_external_memory_fetches_the_best_earlier_keys() -> None:
 
 
 @pytest.mark.parametrize("kind", ["ours", "theirs"])
-@pytest.mark.parametrize("name", ["rerope", "streaming", "lambda_window", "parallel_context_windows"])
+@pytest.mark.parametrize("name", ["rerope", "streaming", "lambda_window"])
 def test_greedy_generation_with_a_cache_equals_without(name: str, kind: str) -> None:
     model = build(name, **OPTIONS[name]).apply(model_of(kind))
     row = ids(LENGTH + 9)
@@ -188,6 +195,271 @@ def test_greedy_generation_with_a_cache_equals_without(name: str, kind: str) -> 
     assert torch.equal(
         model.generate(row, use_cache=True, **options), model.generate(row, use_cache=False, **options)
     )
+
+
+@pytest.mark.parametrize("kind", ["ours", "theirs"])
+def test_an_answer_belongs_to_the_task_of_the_prompt_it_was_asked_by(kind: str) -> None:
+    method = build("parallel_context_windows", **OPTIONS["parallel_context_windows"])
+    model, row = method.apply(model_of(kind)), ids(LENGTH + 13)
+    prompt = LENGTH + 9
+    with torch.no_grad():
+        out = model(input_ids=row[:, :prompt], use_cache=True)
+        steps, cache = [out.logits[:, -1]], out.past_key_values
+        for place in range(prompt, row.shape[1]):
+            out = model(input_ids=row[:, place : place + 1], past_key_values=cache, use_cache=True)
+            steps.append(out.logits[:, -1])
+    method.task += row.shape[1] - prompt  # what was read at once, told where its context ends
+    whole = logits(model, row)[:, prompt - 1 :]
+    torch.testing.assert_close(torch.stack(steps, dim=1), whole, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["ours", "theirs"])
+def test_ordinary_prompts_are_read_as_trained_and_tasks_read_every_window(kind: str) -> None:
+    short, method = ids(LENGTH), build("parallel_context_windows", factor=4.0)
+    expected = logits(model_of(kind), short)
+    model = method.apply(model_of(kind))
+    torch.testing.assert_close(logits(model, short), expected, rtol=1e-3, atol=1e-4)
+    for length in range(LENGTH + 1, 4 * LENGTH, 17):
+        row = ids(length)
+        plain = logits(model, row)[0, -1]
+        for place in range(0, length, max(1, length // 6)):
+            changed = row.clone()
+            changed[0, place] = (changed[0, place] + 1) % 48
+            assert not torch.equal(logits(model, changed)[0, -1], plain), f"{place} of {length} is not read"
+
+
+def rows_of(lengths: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows of these lengths, padded on the left: ids, mask, positions."""
+    width = max(lengths)
+    made = torch.zeros(len(lengths), width, dtype=torch.long)
+    mask = torch.zeros_like(made)
+    for row, length in enumerate(lengths):
+        made[row, width - length :] = ids(length)[0]
+        mask[row, width - length :] = 1
+    return made, mask, (mask.cumsum(-1) - 1).clamp(min=0)
+
+
+@pytest.mark.parametrize("kind", ["ours", "theirs"])
+@pytest.mark.parametrize("name", [name for name in registry().methods("context") if name != "none"])
+def test_neighbours_in_a_batch_change_nothing(name: str, kind: str) -> None:
+    model = build(name, **OPTIONS.get(name, {"factor": 2.0})).apply(model_of(kind))
+    lengths = [LENGTH // 2, LENGTH, LENGTH + 9, 2 * LENGTH]
+    made, mask, positions = rows_of(lengths)
+    together = logits(model, made, attention_mask=mask, position_ids=positions)
+    for row, length in enumerate(lengths):
+        alone = logits(model, ids(length))
+        torch.testing.assert_close(together[row, -length:], alone[0], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["ours", "theirs"])
+@pytest.mark.parametrize("name", ["streaming", "lambda_window"])
+def test_windowed_caches_stay_bounded_and_exact(name: str, kind: str) -> None:
+    """Tokens read in chunks and one by one, in rows of different lengths, equal one pass over everything."""
+    model = build(name, sinks=3, window=20).apply(model_of(kind))
+    lengths = [400, 230, 397]
+    made, mask, positions = rows_of(lengths)
+    whole = logits(model, made, attention_mask=mask, position_ids=positions)
+    cache, found, start = None, [], 0
+    for size in [150, 100, 50, 80, *[1] * 20]:
+        with torch.no_grad():
+            out = model(
+                input_ids=made[:, start : start + size],
+                attention_mask=mask[:, : start + size],
+                position_ids=positions[:, start : start + size],
+                past_key_values=cache,
+                use_cache=True,
+            )
+        cache, start = out.past_key_values, start + size
+        found.append(out.logits)
+        assert cache.layers[0].keys.shape[2] <= 3 + 20 + 2 * 64 + 3
+    for row, length in enumerate(lengths):
+        torch.testing.assert_close(
+            torch.cat(found, dim=1)[row, -length:], whole[row, -length:], rtol=1e-3, atol=1e-4
+        )
+    assert cache.get_seq_length() == 400
+    cache.batch_select_indices(torch.tensor([2, 0]))
+    assert cache.layers[1].keys.shape[0] == 2
+
+
+SCALED = {
+    "llama3": {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0},
+    "linear": {"factor": 2.0},
+}
+
+
+def scaled_llama(rope_type: str) -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    parameters = {"rope_type": rope_type, "rope_theta": 5e5, **SCALED[rope_type]}
+    if rope_type == "llama3":
+        parameters["original_max_position_embeddings"] = LENGTH // 2
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=48,
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=LENGTH,
+            rope_parameters=parameters,
+        )
+    )
+
+
+@pytest.mark.parametrize("rope_type", SCALED)
+def test_methods_build_on_the_scaling_that_is_there(rope_type: str) -> None:
+    there = frequencies(scaled_llama(rope_type)).double()
+    pair = torch.arange(8, dtype=torch.float64)
+    expected = {
+        "position_interpolation": there / 3,
+        "ntk_aware": there * 3.0 ** (-2 * pair / 14),
+        "base_modification": there * (1e6 / 5e5) ** (-2 * pair / 16),
+    }
+    for name, wanted in expected.items():
+        options = {"base": 1e6} if name == "base_modification" else {"factor": 3.0}
+        found = frequencies(build(name, **options).apply(scaled_llama(rope_type)))
+        torch.testing.assert_close(
+            found.double(), wanted, rtol=1e-5, atol=0, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+def test_a_factor_that_is_no_round_number_of_tokens_is_exact() -> None:
+    plain = frequencies(model_of("ours"))
+    for name in ("position_interpolation", "yarn"):
+        found = frequencies(build(name, factor=7.3).apply(model_of("ours")))
+        torch.testing.assert_close(found[-1], plain[-1] / 7.3, rtol=1e-6, atol=0)
+    found = frequencies(build("ntk_aware", factor=7.3).apply(model_of("ours")))
+    torch.testing.assert_close(found[-1], plain[-1] / 7.3, rtol=1e-5, atol=0)
+
+
+def test_positions_that_follow_the_length_by_themselves_are_refused() -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    parameters = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    for name in ("position_interpolation", "rerope", "dynamic_ntk"):
+        model = LlamaForCausalLM(LlamaConfig(vocab_size=48, rope_parameters=parameters, **shape))
+        with pytest.raises(IncompatibleError, match="follow the length by themselves"):
+            build(name).apply(model)
+
+
+def gemma3() -> Any:
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    torch.manual_seed(0)
+    config = Gemma3TextConfig(
+        vocab_size=48,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        max_position_embeddings=LENGTH,
+        sliding_window=8,
+        layer_types=["sliding_attention", "sliding_attention", "full_attention"],
+        query_pre_attn_scalar=16,
+        pad_token_id=0,
+    )
+    return Gemma3ForCausalLM(config).eval()
+
+
+def glm() -> Any:
+    from transformers import GlmConfig, GlmForCausalLM
+
+    torch.manual_seed(0)
+    config = GlmConfig(
+        vocab_size=48,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        max_position_embeddings=LENGTH,
+        pad_token_id=0,
+        eos_token_id=1,
+    )
+    return GlmForCausalLM(config).eval()
+
+
+def sharp(model: Any) -> Any:
+    for name, p in model.named_parameters():
+        if "q_proj" in name or "k_proj" in name:
+            p.data.mul_(12)
+    return model
+
+
+@pytest.mark.parametrize("name", ["position_interpolation", "yarn", "llama3"])
+def test_gemma_scales_the_layers_that_read_far_and_no_others(name: str) -> None:
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    kind = {"position_interpolation": "linear"}.get(name, name)
+    model, module = gemma3(), None
+    local = model.model.rotary_emb.sliding_attention_inv_freq.clone()
+    model.config.rope_parameters["full_attention"] |= {
+        "rope_type": kind,
+        "factor": 4.0,
+        "original_max_position_embeddings": LENGTH,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+    }
+    expected, attention = ROPE_INIT_FUNCTIONS[kind](model.config, layer_type="full_attention")
+    module = build(name, factor=4.0).apply(gemma3()).model.rotary_emb
+    torch.testing.assert_close(module.full_attention_inv_freq, expected, rtol=1e-6, atol=0)
+    assert module.full_attention_attention_scaling == pytest.approx(attention)
+    assert torch.equal(module.sliding_attention_inv_freq, local)
+    assert module.sliding_attention_attention_scaling == 1.0
+
+
+def cohere() -> Any:
+    from transformers import CohereConfig, CohereForCausalLM
+
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = CohereConfig(
+        vocab_size=48, max_position_embeddings=LENGTH, pad_token_id=0, eos_token_id=1, **shape
+    )
+    return CohereForCausalLM(config).eval()
+
+
+@pytest.mark.parametrize("make", [gemma3, glm, cohere])
+@pytest.mark.parametrize("name", [*WINDOWED, "dynamic_ntk"])
+def test_wide_windows_are_full_attention_on_other_families(name: str, make: Any) -> None:
+    row = ids(LENGTH)
+    expected = logits(sharp(make()), row)
+    model = build(name, **WINDOWED.get(name, {})).apply(sharp(make()))
+    torch.testing.assert_close(logits(model, row), expected, rtol=1e-3, atol=1e-4)
+    with torch.no_grad():
+        first = model(input_ids=row[:, :20], use_cache=True)
+        second = model(input_ids=row[:, 20:], past_key_values=first.past_key_values, use_cache=True)
+    torch.testing.assert_close(torch.cat((first.logits, second.logits), 1), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["ours", "theirs"])
+@pytest.mark.parametrize("seen", [LENGTH - 3, 3 * LENGTH])
+def test_longrope_frequencies_equal_transformers(seen: int, kind: str) -> None:
+    from transformers import LlamaConfig
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    long, short = [1.0 + 0.5 * i for i in range(8)], [1.0 + 0.01 * i for i in range(8)]
+    parameters = {"rope_type": "longrope", "rope_theta": 10000.0, "factor": 4.0}
+    parameters |= {"long_factor": long, "short_factor": short, "original_max_position_embeddings": LENGTH}
+    config = LlamaConfig(
+        hidden_size=32, num_attention_heads=2, max_position_embeddings=4 * LENGTH, rope_parameters=parameters
+    )
+    expected, attention = ROPE_INIT_FUNCTIONS["longrope"](config, torch.device("cpu"), seq_len=seen)
+    model = build("longrope", factor=4.0, long=long, short=short).apply(model_of(kind))
+    logits(model, ids(seen))
+    torch.testing.assert_close(frequencies(model), expected, rtol=1e-6, atol=0)
+    module: Any = rotary_modules(model)[0]
+    found = module.attention_factor if kind == "ours" else module.attention_scaling
+    assert found == pytest.approx(attention)
+
+
+def test_a_number_of_factors_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"context\.long has 3 factors, but the model has 8 rotations"):
+        logits(build("longrope", long=[1.0, 2.0, 3.0]).apply(model_of("ours")), ids(2 * LENGTH))
 
 
 def test_models_without_rotary_positions_are_refused() -> None:
@@ -199,24 +471,21 @@ def test_models_without_rotary_positions_are_refused() -> None:
             build(name).apply(model)
 
 
-def test_models_that_rotate_otherwise_are_refused_by_trying() -> None:
-    from transformers import CohereConfig, CohereForCausalLM
+def test_models_that_attend_otherwise_are_refused_by_trying() -> None:
+    from transformers import Gemma2Config, Gemma2ForCausalLM
 
-    model = CohereForCausalLM(
-        CohereConfig(
-            vocab_size=48,
-            hidden_size=32,
-            intermediate_size=32,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            pad_token_id=0,
-        )
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = Gemma2Config(
+        vocab_size=48,
+        num_key_value_heads=1,
+        head_dim=16,
+        attn_logit_softcapping=0.5,
+        layer_types=["full_attention"],
+        **shape,
     )
-    for name, p in model.named_parameters():
-        if "q_proj" in name or "k_proj" in name:
-            p.data.mul_(30)
     with pytest.raises(IncompatibleError, match="not rotary attention as Llama has it"):
-        build("rerope").apply(model)
+        build("rerope").apply(sharp(Gemma2ForCausalLM(config)))
 
 
 def test_impossible_options_are_refused() -> None:

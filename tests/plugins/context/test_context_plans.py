@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from harness.compose import compose, publish
+from harness.compose import Experiment, compose, publish
+from harness.errors import ConfigError
+from harness.plan.costs import Costs, memory_bound
+from harness.plan.graph import Graph, Node
+from harness.plan.plan import Plan
 from harness.plan.problems import problems
 from harness.registry import registry
+from harness.store import Store
 
 
 def found(*overrides: str) -> list[str]:
@@ -14,7 +21,10 @@ def found(*overrides: str) -> list[str]:
     return [str(problem) for problem in problems(compose(overrides))]
 
 
-@pytest.mark.parametrize("name", [name for name in registry().methods("context") if name != "none"])
+NAMES = [name for name in registry().methods("context") if name != "none"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_every_method_goes_with_rope(name: str) -> None:
     assert found(f"context={name}", "position=rope") == []
 
@@ -27,3 +37,55 @@ def test_rotary_methods_are_refused_without_rotary_positions() -> None:
 def test_methods_that_choose_scores_need_an_attention_that_has_them() -> None:
     assert any("chooses scores" in problem for problem in found("context=rerope", "attention=linear"))
     assert not any("chooses scores" in problem for problem in found("context=yarn", "attention=linear"))
+
+
+def planned(store: Path, *overrides: str) -> tuple[Node, Plan]:
+    """The stage extend of a plan, and the plan."""
+    publish()
+    stages = "stages=[corpus,tokenizer,tokens,pretrain,extend,evaluate]"
+    graph = Graph(Store(store))
+    graph.add(compose([stages, *overrides]))
+    made = Plan(name="x", arguments=(), experiment=Experiment(), factors=[], cells=[], graph=graph)
+    return next(node for node in graph.nodes.values() if node.stage == "extend"), made
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_plan_at_the_defaults_knows_what_extending_costs(name: str, tmp_path: Path) -> None:
+    node, made = planned(tmp_path, f"context={name}")
+    method = registry().get("context", name)
+    cost = Costs(made).of(node)
+    if method.trains:
+        assert cost.flops is not None
+        assert cost.flops > 0
+    else:
+        assert cost.flops is None, "it does not train"
+    assert memory_bound(node) > 0
+
+
+def test_null_stands_for_the_extended_length_and_costs_as_much(tmp_path: Path) -> None:
+    shape = ("context=yarn", "context.factor=4", "model.max_length=64", "extend.budget.unit=steps")
+    steps = (*shape, "extend.budget.amount=3", "pretrain.sequence_length=64")
+    (unsaid, one), (said, other) = (
+        planned(tmp_path, *steps, *more) for more in ((), ("extend.sequence_length=256",))
+    )
+    assert unsaid.config.sequence_length is None
+    assert Costs(one).of(unsaid).flops == Costs(other).of(said).flops
+    assert memory_bound(unsaid) == memory_bound(said)
+
+
+def test_lengths_that_mean_nothing_are_refused_by_the_plan() -> None:
+    with pytest.raises(ConfigError, match="sequence_length=0 must be positive"):
+        compose(["context=yarn", "extend.sequence_length=0"])
+    stages = "stages=[corpus,tokenizer,tokens,pretrain,extend,evaluate]"
+    problems = found(stages, "context=yarn", "model.max_length=128", "extend.sequence_length=300")
+    said = "extend.sequence_length: 300 exceeds the extended length of 256 tokens"
+    assert any(said in problem for problem in problems)
+
+
+def test_a_pretrained_model_without_rotary_positions_is_refused_by_the_plan(tmp_path: Path) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    GPT2LMHeadModel(GPT2Config(vocab_size=48, n_embd=16, n_layer=1, n_head=2)).save_pretrained(tmp_path)
+    stages = "stages=[corpus,extend,evaluate]"
+    problems = found("model=pretrained", f"model.path={tmp_path}", stages, "context=yarn")
+    assert any("context=yarn changes rotary positions, and a GPT2LMHeadModel has none" in p for p in problems)

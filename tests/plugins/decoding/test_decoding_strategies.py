@@ -22,6 +22,8 @@ from harness_plugins.decoding.top_k import TopK
 from harness_plugins.decoding.top_p import TopP
 from harness_plugins.decoding.typical import Typical
 
+from harness.rng import draw_seed
+
 RECORDED = json.loads(Path(__file__).with_name("tokens_4_49.json").read_text())
 
 STRATEGIES: dict[str, Any] = {
@@ -33,8 +35,8 @@ STRATEGIES: dict[str, Any] = {
     "diverse_beam_short": DiverseBeam(
         DiverseBeam.Config(num_beams=6, num_groups=3, diversity=1.0, length_penalty=0.0)
     ),
-    "dola_high": DoLa(),
-    "dola_low": DoLa(DoLa.Config(layers="low")),
+    "dola_high": DoLa(DoLa.Config(divergence="authors_code")),
+    "dola_low": DoLa(DoLa.Config(layers="low", divergence="authors_code")),
 }
 
 
@@ -42,7 +44,8 @@ def run(decoding: Any, model: Any, prompts: Any, *, new_tokens: int = NEW_TOKENS
     width = max(map(len, prompts))
     ids = torch.tensor([[PAD] * (width - len(prompt)) + list(prompt) for prompt in prompts])
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    return decoding.generate(model, ids, mask, max_new_tokens=new_tokens, seed=seed)
+    seeds = [draw_seed(seed=seed, prompt=row) for row in range(len(prompts))]
+    return decoding.generate(model, ids, mask, max_new_tokens=new_tokens, seeds=seeds)
 
 
 @pytest.mark.parametrize(

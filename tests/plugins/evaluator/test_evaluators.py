@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ import pytest
 import torch
 from composed import tiny
 from harness_plugins.decoding.greedy import Greedy
+from harness_plugins.evaluator._long_tasks import TASKS
+from harness_plugins.evaluator.divergence import Divergence
 from harness_plugins.evaluator.efficiency import Efficiency
-from harness_plugins.evaluator.generation import Generation, distinct, repetition
+from harness_plugins.evaluator.generation import Generation, distinct, distinct_over_all, repetition
 from harness_plugins.evaluator.long_context import LongContext
 from harness_plugins.evaluator.perplexity import Perplexity
+from harness_plugins.evaluator.ruler import Ruler
 from harness_plugins.evaluator.win_rate import WinRate
 from harness_plugins.judge.reward_model import RewardModel
 from harness_plugins.judge.rules import Rules
@@ -114,8 +118,46 @@ def test_diversity_and_repetition_equal_hand_counts() -> None:
     assert distinct([1, 2, 1, 2], 2) == pytest.approx(2 / 3)
     assert repetition([1, 2, 1, 2], 2) == pytest.approx(1 / 3)
     assert math.isnan(distinct([1], 2))
+    # Li et al. 2016: 1-grams {1, 2, 3} of 7 tokens; bigrams {12, 21, 23} of 7 tokens.
+    texts = [[1, 2, 1, 2], [1, 2, 3]]
+    assert distinct_over_all(texts, 1) == pytest.approx(3 / 7)
+    assert distinct_over_all(texts, 2) == pytest.approx(3 / 7)
     found = Generation(Generation.Config(max_prompts=3, max_new_tokens=4)).evaluate("generation", subject())
-    assert {"loss", "distinct_2", "constraints_met", "speed"} <= values(found).keys()
+    names = {"loss", "distinct_1", "distinct_2", "distinct_2_per_text", "constraints_met", "speed"}
+    assert names <= values(found).keys()
+
+
+def test_texts_are_scored_after_the_very_tokens_they_were_drawn_from(tmp_path: Path) -> None:
+    given = subject(
+        model=model(seed=1), tokenizer=with_bos(), template=with_bos().chat_template, max_length=40
+    )
+    config = Generation.Config(prompts=prompts_file(tmp_path / "prompts.jsonl", "x" * 80), max_new_tokens=6)
+    found = Generation(config).evaluate("generation", given)
+    for row in found.samples.itertuples():
+        text = given.tokenizer.encode(given.prompt(row.prompt), add_special_tokens=False)[-34:]
+        assert given.tokenizer.bos_token_id not in text[1:], "one BOS at most"
+        said = given.tokenizer.encode(row.answer, add_special_tokens=False)
+        with torch.no_grad():
+            logits = given.model(torch.tensor([text + said])).logits.log_softmax(-1)[0]
+        losses = [-float(logits[len(text) - 1 + i, token]) for i, token in enumerate(said)]
+        if len(said) == row.length:
+            assert row.loss == pytest.approx(np.mean(losses), rel=1e-4)
+    assert found.facts["truncated_prompts"] == 3
+
+
+def with_bos() -> Any:
+    """The byte tokenizer, which puts a token before every text unless told not to, as Llama's does."""
+    import copy
+
+    from tokenizers.processors import TemplateProcessing
+
+    made = copy.deepcopy(tokenizer())
+    made.bos_token = made.unk_token
+    pieces = [(made.bos_token, made.bos_token_id)]
+    made.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{made.bos_token} $A", special_tokens=pieces
+    )
+    return made
 
 
 class Scripted(Greedy):
@@ -129,9 +171,10 @@ class Scripted(Greedy):
         return torch.tensor([tokenizer().encode(self.text)]).repeat(len(input_BT), 1)
 
 
-def prompts_file(path: Path) -> str:
+def prompts_file(path: Path, more: str = "") -> str:
     rows = [
-        {"prompt": f"Say {word}", "answer": word, "checks": {"exact": word}} for word in ("yes", "no", "yes")
+        {"prompt": f"Say {word}{more}", "answer": word, "checks": {"exact": word}}
+        for word in ("yes", "no", "yes")
     ]
     path.write_text("\n".join(map(json.dumps, rows)))
     return str(path)
@@ -256,3 +299,105 @@ def test_a_prompt_goes_through_control_tokens_and_template() -> None:
     given: Subject = subject(template=tokenizer().chat_template, prompts=[Marked()])
     assert given.prompt("Say hi") == Template(tokenizer()).prompt("good: Say hi")
     assert subject().prompt("Say hi") == "Say hi"
+
+
+def test_divergence_equals_sums_in_float64_and_keeps_the_reference_once(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def reference() -> Subject:
+        asked.append(1)
+        return subject(model=model(seed=2))
+
+    given = subject(
+        model=model(seed=1), models={"reference": reference}, names={"reference": "key"}, cache=tmp_path
+    )
+    evaluator = Divergence(Divergence.Config(max_documents=3, max_tokens=20))
+    found = evaluator.evaluate("divergence", given)
+    again = evaluator.evaluate("divergence", given)
+    assert asked == [1], "the second comparison reads what the first one kept"
+    _, rows = evaluator.documents(given)
+    kls, same = [], []
+    for row in rows:
+        with torch.no_grad():
+            p, q = (
+                model(seed=seed)(torch.tensor([row[:-1]])).logits[0].double().log_softmax(-1)
+                for seed in (2, 1)
+            )
+        kls += (p.exp() * (p - q)).sum(-1).tolist()
+        same += (p.argmax(-1) == q.argmax(-1)).tolist()
+    for seen in (values(found), values(again)):
+        assert seen["kl"] == pytest.approx(np.mean(kls), rel=1e-5)
+        assert seen["kl_p99"] == pytest.approx(np.quantile(kls, 0.99), rel=1e-5)
+        assert seen["agreement"] == pytest.approx(np.mean(same))
+
+
+def test_a_model_does_not_diverge_from_itself() -> None:
+    given = subject(model=model(seed=1), models={"reference": lambda: subject(model=model(seed=1))})
+    seen = values(Divergence().evaluate("divergence", given))
+    assert seen["kl"] == pytest.approx(0, abs=1e-9)
+    assert seen["agreement"] == 1.0
+    with pytest.raises(ConfigError, match="cell:quantizer=none"):
+        Divergence().evaluate("divergence", subject())
+
+
+def test_windows_with_a_stride_are_those_of_lm_eval() -> None:
+    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+    from harness.evaluation.scoring import rolling
+
+    for length, window, stride in ((30, 8, 3), (31, 8, 8), (7, 8, 2), (100, 16, 1)):
+        tokens = list(range(1, length + 1))
+        expected = get_rolling_token_windows(tokens, 0, window, window - stride + 1)
+        found = list(rolling(tokens, prefix=0, max_length=window, stride=stride))
+        assert [list(each) for each in found] == [list(make_disjoint_window(pair)) for pair in expected]
+
+
+def test_a_stride_gives_every_token_more_context() -> None:
+    given = subject(model=model(seed=1))
+    config = Perplexity.Config(max_documents=2, max_bytes=60, window=16, stride=1, min_bytes=40)
+    found = Perplexity(config).evaluate("perplexity", given)
+    nats, size = 0.0, 0
+    for document in [documents("test")[index * 40 // 2] for index in range(2)]:
+        ids = [given.tokenizer.eos_token_id, *given.tokenizer.encode(document.text[:60])]
+        with torch.no_grad():
+            for at in range(1, len(ids)):
+                context = torch.tensor([ids[max(0, at - 16) : at]])
+                nats -= float(given.model(context).logits[0, -1].log_softmax(-1)[ids[at]])
+        size += len(document.text[:60].encode())
+    assert values(found)["bits_per_byte"] == pytest.approx(nats / math.log(2) / size, rel=1e-4)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_ruler_prompts_hold_what_is_asked_and_are_as_long_as_asked(task: str) -> None:
+    evaluator = Ruler(Ruler.Config(tasks=[task], lengths=[600], num_items=1))
+    given = subject()
+    texts = evaluator.texts(given)
+    for depth in (0.0, 0.5, 1.0):
+        exercise = TASKS[task](random.Random(depth), texts)
+        ids = evaluator.prompt(given, exercise, length=600, depth=depth)
+        text = given.tokenizer.decode(ids)
+        assert 440 < len(ids) <= 600 - 24
+        assert text.endswith(exercise.question)
+        context = text.removesuffix(exercise.question)
+        assert all(answer in context for answer in exercise.answers)
+        if len(exercise.planted) == 1 and depth in (0.0, 1.0):
+            place = context.index(exercise.planted[0]) / len(context)
+            assert (place < 0.1) if depth == 0 else (place > 0.6)
+
+
+def test_ruler_scores_the_share_of_right_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    import harness_plugins.evaluator.ruler as ruler
+
+    def first_right(given: Any, prompts: Any, **_: Any) -> Any:
+        found = []
+        for prompt in prompts:
+            text = given.tokenizer.decode(prompt)
+            number = text.partition("special numbers of ")[2].partition(" is ")[2][:5]
+            found.append(given.tokenizer.encode(f" {number} and no other"))
+        return found
+
+    monkeypatch.setattr(ruler, "greedy_tokens", first_right)
+    config = Ruler.Config(tasks=["several_values"], lengths=[400, 800], num_items=2)
+    found = Ruler(config).evaluate("several_values", subject())
+    assert values(found)["score"] == pytest.approx(1 / 3)
+    assert {"score.length=400", "score.depth=0.5", "score.length=800.depth=1"} <= values(found).keys()

@@ -11,7 +11,7 @@ from harness_plugins.objective._spans import noise_mask
 from harness.registry import registry
 
 T = 513
-SENTINELS = np.arange(10_000, 10_100)
+SENTINELS = np.arange(10_000, 10_101)
 
 
 def build(name: str, **options: Any) -> Any:
@@ -67,9 +67,10 @@ def test_denoising_restores_the_window(encoder: bool) -> None:
                 spans[token] = []
             else:
                 spans[10_000 + len(spans) - 1].append(token)
-        assert [token for token in source if token >= 10_000] == sorted(spans)
+        assert [token for token in source if token >= 10_000] == sorted(spans)[:-1]
         restored = [t for token in source for t in spans.get(token, [token])]
         assert restored == used[: len(restored)]
+        assert spans.pop(10_000 + len(spans) - 1) == [], "a last sentinel ends the target"
         hidden = sum(map(len, spans.values()))
         assert hidden / len(restored) == pytest.approx(0.15, abs=0.01)
         assert len(example.inputs_T) <= T
@@ -79,7 +80,7 @@ def test_denoising_without_an_encoder_uses_almost_all_of_the_window() -> None:
     example = build("denoising").example(
         windows(1)[0], np.random.default_rng(0), encoder=False, sentinels=SENTINELS
     )
-    assert T - 4 <= len(example.inputs_T) + 1 <= T
+    assert T - 3 <= len(example.inputs_T) + 1 <= T
 
 
 def test_mixture_of_denoisers_draws_its_modes_by_share() -> None:
@@ -114,3 +115,30 @@ def test_impossible_options_are_refused() -> None:
     ):
         with pytest.raises(ConfigError, match=r"objective\."):
             build(name, **options)
+
+
+def test_the_targets_of_the_papers_figure() -> None:
+    """Figure 2 of Raffel et al.: <X> for inviting <Y> last <Z>."""
+    from harness_plugins.objective._spans import corrupted
+
+    tokens = np.array([1, 2, 3, 4, 5, 6, 7, 8, 9, 10])  # Thank you for inviting me to your party last week
+    noise = np.array([0, 0, 1, 1, 0, 0, 0, 0, 1, 0], dtype=bool)
+    source, target = corrupted(tokens, noise, np.array([100, 101, 102]))
+    assert source.tolist() == [1, 2, 100, 5, 6, 7, 8, 101, 10]
+    assert target.tolist() == [100, 3, 4, 101, 9, 102]
+
+
+def test_more_spans_than_sentinels_are_refused_whichever_denoiser_is_drawn() -> None:
+    """A window of 2,049 tokens takes round(1024 / 3) = 341 spans at density 0.5, and round(307 / 3) = 102."""
+    from harness.errors import ConfigError
+
+    for name, most, needed in (("mixture_of_denoisers", 340, 341), ("denoising", 101, 102)):
+        window_T = np.arange(2049 if name == "mixture_of_denoisers" else 2048)
+        for seed in range(5):
+            objective = build(name, max_spans=most)
+            sentinels = np.arange(10_000, 10_000 + objective.num_sentinels())
+            with pytest.raises(ConfigError, match=rf"objective\.max_spans={most}, but .* take {needed}"):
+                objective.example(window_T, np.random.default_rng(seed), encoder=True, sentinels=sentinels)
+            objective = build(name, max_spans=needed)
+            sentinels = np.arange(10_000, 10_000 + objective.num_sentinels())
+            objective.example(window_T, np.random.default_rng(seed), encoder=True, sentinels=sentinels)

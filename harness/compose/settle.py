@@ -1,0 +1,102 @@
+"""What harness itself sets on a composed config: options of chosen methods, bounds of a scale, idle stages.
+
+All of it yields to what was typed on the command line, and all of it is shown by `--cfg job`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import fields
+from typing import Any
+
+from harness.errors import ConfigError, UnknownNameError
+from harness.registry import registry
+
+UNLIMITED_AT_0 = ("max_", "train_bytes")
+"""Options, by how their name begins, whose 0 stands for no limit."""
+
+
+def settle(raw: dict[str, Any], typed: Collection[str]) -> None:
+    """Apply `where_chosen`, then `at_most`, in place, except to options that `typed` names.
+
+    What typed options overrule is taken out of both, so that settling once more changes nothing.
+    Raises: UnknownNameError, ConfigError where `where_chosen` names what does not exist
+    """
+    for block in ("where_chosen", "at_most"):
+        given = raw.get(block) or {}
+        raw[block] = {key: value for key, value in given.items() if not _is_typed(block, key, typed)}
+    for key, value in raw["where_chosen"].items():
+        _set_where_chosen(raw, key, value)
+    for key, most in raw["at_most"].items():
+        _bound(raw, key, most)
+
+
+def typed_keys(overrides: Collection[str]) -> frozenset[str]:
+    """The keys that overrides set."""
+    return frozenset(text.partition("=")[0].lstrip("+~") for text in overrides)
+
+
+def _is_typed(block: str, key: str, typed: Collection[str]) -> bool:
+    """Whether an option, or a mapping that holds it, was typed."""
+    if block == "where_chosen":
+        axis, method, option = _parts(key)
+        key = f"{axis}.{method}.{option}" if registry().axes[axis].many else f"{axis}.{option}"
+    return any(key == name or ("." in name and key.startswith(f"{name}.")) for name in typed)
+
+
+def _parts(key: str) -> tuple[str, str, str]:
+    """Axis, method and option of a key of `where_chosen`; all three must exist."""
+    axis, _, rest = key.partition(".")
+    name, _, option = rest.partition(".")
+    if not option:
+        raise ConfigError(f"where_chosen.{key}: write <axis>.<method>.<option>, e.g. corpus.stdlib.max_bytes")
+    method = registry().get(axis, name)
+    known = [f.name for f in fields(method.Config)]
+    if option not in known:
+        raise UnknownNameError(what=f"option of {axis}={name} (in where_chosen)", name=option, known=known)
+    return axis, name, option
+
+
+def _set_where_chosen(raw: dict[str, Any], key: str, value: Any) -> None:
+    """Set an option of a method at the root and in every stage that chose that method for itself."""
+    axis, name, option = _parts(key)
+    if registry().axes[axis].many:
+        if name in (raw.get(axis) or {}):
+            raw[axis][name] = {**raw[axis][name], option: value}
+        return
+    for node in (raw, *(part for part in raw.values() if isinstance(part, dict))):
+        chosen = node.get(axis)
+        if isinstance(chosen, Mapping) and chosen.get("method") == name:
+            node[axis] = {**chosen, option: value}
+
+
+def _bound(raw: dict[str, Any], key: str, most: float) -> None:
+    """Lower an option where it is higher or unlimited; of a list keep the first ones.
+
+    0 stands for no limit, except in the model's shape, where it says that there is none of something
+    """
+    *parents, name = key.split(".")
+    node: Any = raw
+    for parent in parents:
+        node = node.get(parent) if isinstance(node, Mapping) else None
+    if not isinstance(node, dict) or name not in node:
+        return
+    value = _number(node[name])
+    if isinstance(value, str):
+        return  # no number: its type is refused where it is read
+    if isinstance(value, list):
+        node[name] = value[: int(most)]
+    elif value is None or value > most or (value == 0 and name.startswith(UNLIMITED_AT_0)):
+        node[name] = type(value)(most) if value else int(most)
+
+
+def _number(value: Any) -> Any:
+    """A number that an interpolation (`${oc.env:X}`) left as text, as a number."""
+    if not isinstance(value, str):
+        return value
+    for kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            continue
+    return value

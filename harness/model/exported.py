@@ -1,0 +1,116 @@
+"""What an exported directory must say of extended positions, and the proof that it reads as was evaluated."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.errors import IncompatibleError
+from harness.model import register
+from harness.model.artifact import Loaded, restore
+from harness.ops.extension import Rotary
+from harness.ops.rotary import inverse_frequencies
+
+PROBE = 48
+"""Tokens that are compared, and tokens beyond the trained length."""
+LONGEST = 16384
+"""Tokens of the longest sequence that is compared."""
+
+
+def rope_parameters(loaded: Loaded) -> dict[str, Any] | None:
+    """transformers' `rope_parameters` of a model whose context was extended; None where it was not.
+
+    Raises: IncompatibleError where no config says what the context method does
+    """
+    chosen = [restore(entry) for entry in loaded.applied if entry["axis"] == "context"]
+    if not chosen:
+        return None
+    config: Any = loaded.model.config
+    stated = _stated(config)
+    if stated.get("rope_type", "default") != "default" or len(chosen) > 1:
+        raise _unsayable(chosen[-1].method.name, " on top of another scaling of positions")
+    base = float(stated.get("rope_theta", 10000.0))
+    width = int(stated.get("rotary_dim") or _rotated(config, stated))
+    rotary = Rotary(
+        inv_freq=inverse_frequencies(width, base),
+        base=base,
+        head_dim=width,
+        max_length=int(config.trained_length),
+    )
+    found: dict[str, Any] | None = chosen[0].build().rope_parameters(rotary)
+    if found is None:
+        raise _unsayable(chosen[0].method.name, "")
+    kept = {name: stated[name] for name in ("partial_rotary_factor",) if name in stated}
+    return {**kept, **found}
+
+
+def _unsayable(name: str, more: str) -> IncompatibleError:
+    return IncompatibleError(
+        f"no Hugging Face config says what context={name} does{more}, so an export would not be "
+        "what was evaluated; export a record of the same cell without it (context=none)"
+    )
+
+
+def _stated(config: Any) -> dict[str, Any]:
+    """What a config says of its rotary positions; ours says it by its methods."""
+    if hasattr(config, "model_spec"):
+        position = config.methods["position"]
+        return {"rope_theta": position.get("base", 10000.0)}
+    found = getattr(config, "rope_parameters", None)
+    return dict(found) if isinstance(found, dict) else {}
+
+
+def _rotated(config: Any, stated: dict[str, Any]) -> int:
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(head_dim * stated.get("partial_rotary_factor", 1.0))
+
+
+def state_positions(folder: Path, parameters: dict[str, Any], *, trained: int) -> None:
+    """Put the parameters into a written config.json.
+
+    Where transformers follows the length itself, `max_position_embeddings` is the trained length.
+    """
+    file = folder / "config.json"
+    config = json.loads(file.read_text())
+    for old in ("rope_theta", "rope_scaling", "trained_length"):
+        config.pop(old, None)
+    config["rope_parameters"] = parameters
+    if parameters["rope_type"] == "dynamic":
+        config["max_position_embeddings"] = trained
+    if parameters["rope_type"] == "longrope":
+        config["original_max_position_embeddings"] = trained
+    file.write_text(json.dumps(config, indent=2) + "\n")
+
+
+@torch.no_grad()
+def compare(model: Any, folder: Path) -> None:
+    """Read a written directory again and compare logits, within and beyond the trained length.
+
+    Raises: IncompatibleError where they differ by more than rounding
+    """
+    from transformers import AutoModelForCausalLM
+
+    register()
+    again = AutoModelForCausalLM.from_pretrained(folder).to(model.device).eval()
+    trained = int(getattr(model.config, "trained_length", None) or 0)
+    stated = getattr(model.config, "max_position_embeddings", None) or PROBE
+    lengths = {min(PROBE, stated)} | ({min(trained + PROBE, stated, LONGEST)} if trained else set())
+    for length in sorted(lengths):
+        expected, found = (_logits(each, length) for each in (model.eval(), again))
+        error = float((expected - found).abs().max() / expected.abs().max())
+        if not error < (1e-3 if model.dtype is torch.float32 else 2e-2):
+            raise IncompatibleError(
+                f"the exported model does not read as the evaluated one: over {length} tokens its logits "
+                f"differ by {error:.2g} of their size; nothing was written"
+            )
+
+
+def _logits(model: Any, length: int) -> Tensor:
+    """Logits of the last tokens of an arbitrary sequence."""
+    ids = torch.arange(length, device=model.device)[None] * 7 % model.config.vocab_size
+    logits: Tensor = model(input_ids=ids, use_cache=False).logits
+    return logits[:, -PROBE:].float()

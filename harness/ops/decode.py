@@ -1,0 +1,240 @@
+"""Token-by-token decoding of many prompts at once: rows of any length share a batch and leave it as they end.
+
+Source: continuous batching, Yu et al. 2022, Orca (OSDI), section 3.1
+Shapes: B rows, T new tokens, S tokens so far, V vocabulary
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.ops.drawing import Rule
+from harness.ops.extension import follows_length
+from harness.ops.growing_cache import GrowingCache
+from harness.ops.paged_cache import PagedCache
+
+Ended = Callable[[Sequence[int]], bool]
+"""New tokens of a row -> whether it has ended, e.g. at a stop string."""
+
+PROMPT_TOKENS = 4096
+"""Padded tokens of prompts that are read in one pass."""
+SPREAD = 0.75
+"""Prompts read in one pass have at least this share of the longest one's tokens."""
+REFILL = 0.25
+"""Share of a batch that has ended before its rows are dropped and others take their place."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One prompt to continue."""
+
+    ids: Sequence[int]
+    max_new_tokens: int
+    seed: int = 0
+    """Of the stream that its tokens are drawn from."""
+    ended: Ended | None = None
+
+
+def decode(
+    model: Any,
+    jobs: Sequence[Job],
+    rule: Rule,
+    *,
+    ends: Sequence[int],
+    pad: int,
+    batch_size: int = 64,
+    batch_tokens: int = 32768,
+) -> list[list[int]]:
+    """New tokens of every job, its end token included, in the jobs' order.
+
+    Units: `batch_tokens` bounds rows times (prompt + new tokens), which bounds the cache
+    """
+    waiting = sorted(range(len(jobs)), key=lambda index: -len(jobs[index].ids))
+    answers: list[list[int]] = [[] for _ in jobs]
+    pool: Pool | None = None
+    while waiting or pool is not None:
+        while waiting and (pool is None or (pool.joinable and len(pool.rows) < batch_size)):
+            held, width = (0, 0) if pool is None else (len(pool.rows), pool.width)
+            room = batch_tokens - held * width
+            taken = _take(jobs, waiting, at_most=batch_size - held, room=room, force=pool is None)
+            if not taken:
+                break
+            fresh = Pool.read(model, [jobs[index] for index in taken], taken, pad=pad)
+            pool = fresh if pool is None else pool.join(fresh)
+        assert pool is not None
+        pool = pool.run(jobs, rule, answers, stops=frozenset(ends))
+    return answers
+
+
+def _take(jobs: Sequence[Job], waiting: list[int], *, at_most: int, room: int, force: bool) -> list[int]:
+    """Jobs of similar length off the front of the queue, as many as fit; at least one where forced."""
+    longest = len(jobs[waiting[0]].ids)
+    taken: list[int] = []
+    for index in waiting[:at_most]:
+        needed = (len(taken) + 1) * (longest + jobs[index].max_new_tokens)
+        small = len(jobs[index].ids) < SPREAD * longest
+        if small or needed > room or (len(taken) + 1) * longest > PROMPT_TOKENS:
+            break
+        taken.append(index)
+    if not taken and force:
+        taken = waiting[:1]
+    del waiting[: len(taken)]
+    return taken
+
+
+class Pool:
+    """Rows that are decoded together, padded on the left to one width.
+
+    State: `tokens` holds what each row was given and said; `mask_BS` marks the cache's real columns
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        rows: list[int],
+        tokens: list[list[int]],
+        cache: Any,
+        mask_BS: Tensor,
+        logits: Tensor,
+    ) -> None:
+        self.model, self.rows, self.tokens = model, rows, tokens
+        self.cache, self.mask_BS, self.logits_BV = cache, mask_BS, logits
+        self.said = [0] * len(rows)
+        self.ended = [False] * len(rows)
+
+    @classmethod
+    def read(cls, model: Any, jobs: Sequence[Job], rows: list[int], *, pad: int) -> Pool:
+        """Read prompts, and keep the logits of their last tokens alone."""
+        tokens = [list(job.ids) for job in jobs]
+        width = max(map(len, tokens))
+        ids_BT = torch.full((len(tokens), width), pad)
+        mask_BT = torch.zeros(len(tokens), width, dtype=torch.long)
+        for row, given in enumerate(tokens):
+            ids_BT[row, width - len(given) :] = torch.tensor(given)
+            mask_BT[row, width - len(given) :] = 1
+        device = next(model.parameters()).device
+        cache, logits = new_cache(model), None
+        # What a token reads may depend on how long its prompt is, which a part of it does not tell.
+        size = width if follows_length(model) else max(1, PROMPT_TOKENS // len(tokens))
+        ids_BT, mask_BT = ids_BT.to(device), mask_BT.to(device)
+        for start in range(0, width, size):
+            end = min(width, start + size)
+            logits = next_logits(model, ids_BT[:, start:end], mask_BT[:, :end], cache)
+        assert logits is not None
+        return cls(model, rows, tokens, cache, mask_BT, logits)
+
+    @property
+    def width(self) -> int:
+        return self.mask_BS.shape[1]
+
+    @property
+    def joinable(self) -> bool:
+        """Whether caches of this kind can take further rows in."""
+        return all(isinstance(layer, GrowingCache | PagedCache) for layer in self.cache.layers)
+
+    def join(self, other: Pool) -> Pool:
+        """Both pools' rows as one."""
+        for own, theirs in zip(self.cache.layers, other.cache.layers, strict=True):
+            own.join(theirs)
+        width = max(self.width, other.width)
+        masks = [
+            torch.nn.functional.pad(mask, (width - mask.shape[1], 0))
+            for mask in (self.mask_BS, other.mask_BS)
+        ]
+        self.mask_BS = torch.cat(masks)
+        self.logits_BV = torch.cat((self.logits_BV, other.logits_BV))
+        for name in ("rows", "tokens", "said", "ended"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        return self
+
+    def run(
+        self, jobs: Sequence[Job], rule: Rule, answers: list[list[int]], *, stops: frozenset[int]
+    ) -> Pool | None:
+        """Choose and read tokens until REFILL of the rows have ended; the rows that go on, if any."""
+        seeds = [jobs[index].seed for index in self.rows]
+        while True:
+            chosen_B = rule.choose(self.tokens, self.logits_BV, seeds, self.said)
+            for row, (index, token) in enumerate(zip(self.rows, chosen_B.tolist(), strict=True)):
+                if self.ended[row]:
+                    continue
+                job, answer = jobs[index], answers[index]
+                answer.append(token)
+                self.tokens[row].append(token)
+                self.said[row] += 1
+                full = len(answer) >= job.max_new_tokens
+                self.ended[row] = full or token in stops or (job.ended is not None and job.ended(answer))
+            if all(self.ended):
+                return None
+            if sum(self.ended) > len(self.rows) * REFILL:
+                keep = torch.tensor([row for row, ended in enumerate(self.ended) if not ended])
+                self.keep(keep.to(chosen_B.device))
+                self.feed(chosen_B[keep.to(chosen_B.device)])
+                return self
+            self.feed(chosen_B)
+
+    def feed(self, chosen_B: Tensor) -> None:
+        """Read one token of every row; what ended rows are given is never used."""
+        self.mask_BS = torch.cat((self.mask_BS, self.mask_BS.new_ones(len(chosen_B), 1)), dim=1)
+        self.logits_BV = next_logits(self.model, chosen_B[:, None], self.mask_BS, self.cache)
+
+    def keep(self, index_B: Tensor) -> None:
+        """Drop all other rows, and the columns that were padding for those that stay."""
+        self.cache.batch_select_indices(index_B)
+        self.mask_BS = self.mask_BS[index_B]
+        for name in ("rows", "tokens", "said", "ended"):
+            setattr(self, name, [getattr(self, name)[row] for row in index_B.tolist()])
+        spare = int(self.mask_BS.long().argmax(dim=1).min())
+        if spare and all(isinstance(layer, GrowingCache) for layer in self.cache.layers):
+            for layer in self.cache.layers:
+                layer.drop_left(spare)
+            self.mask_BS = self.mask_BS[:, spare:]
+
+
+@torch.inference_mode()
+def next_logits(model: Any, ids_BT: Tensor, mask_BS: Tensor, cache: Any, *, keep: int = 1) -> Tensor:
+    """Logits of the last tokens after reading `ids_BT` on top of a cache; of the very last one: BV.
+
+    Shapes: ids_BT, mask_BS over the cache and these tokens -> BV, or B[keep]V where more are kept
+    """
+    takes = inspect.signature(_inner(model).forward).parameters
+    inputs: dict[str, Any] = {"input_ids": ids_BT, "past_key_values": cache, "use_cache": True}
+    if not bool(mask_BS.all()):
+        inputs["attention_mask"] = mask_BS
+    if "position_ids" in takes:
+        positions_BS = (mask_BS.cumsum(-1) - 1).clamp_(min=0)
+        inputs["position_ids"] = positions_BS[:, mask_BS.shape[1] - ids_BT.shape[1] :]
+    if "logits_to_keep" in takes:
+        inputs["logits_to_keep"] = keep
+    logits: Tensor = model(**inputs).logits[:, -keep:]
+    return logits[:, 0] if keep == 1 else logits
+
+
+def new_cache(model: Any) -> Any:
+    """An empty cache of the kind that a model keeps; plain growing tensors get room to grow in place."""
+    from transformers import Cache, DynamicCache
+    from transformers.cache_utils import CacheLayerMixin, DynamicLayer
+
+    CacheLayerMixin.register(GrowingCache)
+    inner = _inner(model)
+    own = getattr(inner, "context_cache", None)  # of a context method
+    if own is not None:
+        return own()
+    cache = inner.new_cache() if hasattr(inner, "new_cache") else DynamicCache(config=inner.config)
+    if all(type(layer) is DynamicLayer for layer in cache.layers):
+        return Cache(layers=[GrowingCache() for _ in range(len(cache.layers) or _depth(inner))])
+    return cache
+
+
+def _inner(model: Any) -> Any:
+    """The transformers model inside a wrapper of PEFT's."""
+    return getattr(model, "get_base_model", lambda: model)()
+
+
+def _depth(model: Any) -> int:
+    return int(model.config.get_text_config(decoder=True).num_hidden_layers)

@@ -1,0 +1,112 @@
+"""The files that a stage's options name: their content for its key, and what is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.compose.schema import stage_key
+from harness.errors import ChangedError, DataError, HarnessError
+from harness.method import Choice, Method, Problem
+from harness.paths import declares, named
+from harness.store.contents import Contents
+
+if TYPE_CHECKING:
+    from harness.compose import Cell
+    from harness.stage import Choices
+
+CACHE = Path("cache", "contents.json")
+"""Below the store: what is known of files outside of it."""
+MISSING = "missing"
+"""Stands in a key for files that are not there; such a cell is refused."""
+
+
+@dataclass
+class Files:
+    """Names and content of the files that options name, as one plan saw them: each is looked at once."""
+
+    cache: Path
+    _seen: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._contents = Contents(self.cache)
+
+    def of(self, stage: str, config: Any, choices: Choices) -> dict[str, str]:
+        """Of all files that a stage reads, by the option that names them; of an option that holds a name, the
+        name. What a method reads besides stands under its own key, e.g. `corpus`.
+        """
+        found = self._named(stage_key(stage), config)
+        for choice in flat(choices):
+            found |= self._named(owner(choice), choice.config)
+            if choice.method.reads.__func__ is not Method.reads.__func__:  # type: ignore[attr-defined]
+                found |= self._besides(owner(choice), choice)
+        return found
+
+    def save(self) -> None:
+        """Remember what was hashed."""
+        self._contents.save()
+
+    def _named(self, where: str, config: Any) -> dict[str, str]:
+        if not declares(config.__class__):
+            return {}
+        memo = f"{where} {config!r}"
+        if memo not in self._seen:
+            self._seen[memo] = {}
+            for item in named(config):
+                text = self._content(item.files, where=where) if item.is_path else item.value
+                self._seen[memo][f"{where}.{item.option}"] = text
+        return self._seen[memo]
+
+    def _besides(self, where: str, choice: Choice) -> dict[str, str]:
+        memo = f"{choice.method.__qualname__} {choice.config!r}"
+        if memo not in self._seen:
+            self._seen[memo] = {where: self._content(choice.method.reads, choice.config)}
+        return self._seen[memo]
+
+    def _content(self, files: Any, *args: Any, **options: Any) -> str:
+        """`pages.jsonl <hash>`, `12 files <hash>`."""
+        try:
+            found: Mapping[str, Path] = files(*args, **options)
+            label = next(iter(found)) if len(found) == 1 else f"{len(found)} files"
+            return f"{label} {self._contents.digest(found)}"
+        except (HarnessError, OSError):
+            return MISSING
+
+
+def check_unchanged(planned: Mapping[str, str], here: Mapping[str, str]) -> None:
+    """Refuse to make a result of other files than its key names.
+
+    Raises: ChangedError
+    """
+    for option in sorted({*planned, *here}):
+        if planned.get(option) != here.get(option):
+            raise ChangedError(
+                f"{option}: what it names has changed since the plan was made; run the same command again"
+            )
+
+
+def missing(cell: Cell, chosen: Iterable[Choice], stages: Iterable[str]) -> Iterator[Problem]:
+    """Options of a cell that name files which are not there."""
+    configs = [(stage_key(stage), cell.stage_config(stage)) for stage in stages]
+    configs += [(owner(choice), choice.config) for choice in chosen]
+    for where, config in configs:
+        for item in named(config) if declares(config.__class__) else ():
+            option = f"{where}.{item.option}"
+            try:
+                if item.is_path:
+                    item.files(where=where)
+            except (DataError, OSError) as error:
+                yield Problem(where=option, message=str(error).removeprefix(option).lstrip(": "))
+
+
+def owner(choice: Choice) -> str:
+    """The prefix of a choice's option keys: `corpus`, `evaluator.lm_eval`."""
+    return f"{choice.axis}.{choice.method.name}" if choice.method.many else choice.axis
+
+
+def flat(choices: Choices) -> Iterator[Choice]:
+    """All choices, those of list axes in order."""
+    for value in choices.values():
+        yield from value if isinstance(value, tuple) else (value,)

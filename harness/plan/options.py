@@ -1,0 +1,84 @@
+"""Options that the command line fixes for a sweep over methods: every method must have them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+
+from harness.errors import ConfigError, UnknownNameError
+from harness.plan.assemble import belongs_to, is_axis
+from harness.plan.cells import CellPlan, Factor
+from harness.plan.grammar import parse
+from harness.registry import registry
+
+
+def swept_nodes(found: Iterable[Factor]) -> set[str]:
+    """Nodes whose method differs between cells: `peft`, `align.optimizer`."""
+    keys = {key for factor in found for key in factor.sets() if is_axis(key)}
+    return {key.partition("@")[2] or key for key in keys}
+
+
+def refuse_options_without_method(
+    base: Sequence[str], planned: Sequence[CellPlan], chosen_below: Mapping[str, str | None]
+) -> None:
+    """An option of a swept method must be one that every method of the sweep has; `none` leaves the axis out.
+
+    On a list axis, some cell must choose the method that it is an option of.
+
+    Raises: ConfigError, UnknownNameError
+    """
+    nodes = {key.partition("@")[2] or key: key for key in _axis_keys(planned)}
+    for option in parse(base):
+        for node, key in nodes.items():
+            if belongs_to(option.key, {node}):
+                methods = _methods(key, planned, chosen_below.get(key))
+                _check(option.key, option.overrides()[0], node, key.partition("@")[0], methods)
+
+
+def _axis_keys(planned: Sequence[CellPlan]) -> list[str]:
+    """Keys by which some cell chooses on an axis."""
+    keys = (text.partition("=")[0] for cell in planned for text in cell.overrides)
+    return [key for key in dict.fromkeys(keys) if is_axis(key)]
+
+
+def _methods(key: str, planned: Sequence[CellPlan], below: str | None) -> list[str]:
+    """What the cells choose by a key, each once; those that do not, keep the choice below them."""
+    found: dict[str, None] = {}
+    for cell in planned:
+        own = [text for text in cell.overrides if text.partition("=")[0] == key]
+        if own:
+            value = parse(own)[0].value()
+            found.update((str(name), None) for name in (value if isinstance(value, list) else [value]))
+        elif below is not None:
+            found[below] = None
+    return list(found)
+
+
+def _check(key: str, text: str, node: str, axis: str, methods: Sequence[str]) -> None:
+    name = key.lstrip("+~").removeprefix(f"{node}.").partition(".")[0]
+    if registry().axes[axis].many:
+        if name not in methods:
+            raise UnknownNameError(what=f"chosen {axis} (in {text})", name=name, known=methods)
+        return
+    if registry().axes[axis].optional and set(methods) - {"none"}:
+        methods = [method for method in methods if method != "none"]
+    options = {method: [f.name for f in fields(registry().get(axis, method).Config)] for method in methods}
+    lacking = [method for method in methods if name not in options[method]]
+    if len(lacking) == len(methods):
+        known = {option for names in options.values() for option in names}
+        raise UnknownNameError(
+            what=f"option of {' or '.join(f'{axis}={m}' for m in methods)}", name=name, known=known
+        )
+    if lacking:
+        having = [method for method in methods if method not in lacking]
+        names = " and ".join(f"{axis}={method}" for method in lacking)
+        first = lacking[0]
+        raise ConfigError(
+            f"{text}: {names} {_has(lacking)} no option '{name}' ({', '.join(having)} {_has(having)}); leave "
+            f"them out, or state it in a level: factors: {{{axis}: {{{first}: {{{axis}: {first}}}, "
+            f"{having[0]}: {{{axis}: {having[0]}, {text.replace('=', ': ', 1)}}}}}}}"
+        )
+
+
+def _has(names: Sequence[str]) -> str:
+    return "has" if len(names) == 1 else "have"

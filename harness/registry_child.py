@@ -1,0 +1,60 @@
+"""The child of `registry_probe`: where plugins that hang, exit or die may do so."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from harness.compose.describe import describe
+from harness.plugin_modules import Source, said
+from harness.registry import Registry
+
+STDOUT = 1
+"""The file descriptor, whatever a plugin does to `sys.stdout`."""
+
+
+def main(channel: int, refused: Mapping[str, str]) -> None:
+    """Load and describe everything, and tell it line by line on a file descriptor; never returns.
+
+    A line is {module, plugin, printed} before code of a module runs, where `printed` are the bytes that came
+    out until then; {refused} for a module that loads and cannot be described; or the index, the last line.
+    """
+
+    def tell(**news: Any) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.write(channel, json.dumps(news).encode() + b"\n")
+
+    def announce(source: Source) -> None:
+        plugin = f"'{source.module}' from {source.package} {source.version}"
+        tell(module=source.module, plugin=plugin, printed=os.fstat(STDOUT).st_size)
+
+    known = Registry.load(refused=refused, announce=announce, caught=(BaseException,))
+    methods = []
+    for method in known.all():
+        source = known.source(method)
+        announce(source)
+        try:
+            methods.append(describe(method, known))
+            json.dumps(methods[-1])
+        except BaseException as error:
+            cause = f"{method.__qualname__} cannot be described: {said(error)}"
+            tell(refused={source.module: cause})
+            os._exit(0)
+    axes = {name: {"summary": axis.summary(), "many": axis.many} for name, axis in known.axes.items()}
+    quarantined = [
+        {
+            "module": broken.source.module,
+            "package": broken.source.package,
+            "version": broken.source.version,
+            "cause": broken.cause,
+            "offers": sorted(broken.offers),
+            "message": str(broken),
+        }
+        for broken in known.quarantined
+    ]
+    tell(methods=methods, axes=axes, quarantined=quarantined)
+    os._exit(0)  # threads and exit handlers of plugins do not hold it

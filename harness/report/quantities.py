@@ -1,0 +1,34 @@
+"""Which metrics a verdict is given on: quality; costs, speeds and repetitions get intervals alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+COSTS = (
+    *("memory", "weights_in_memory", "peak_memory", "resident_memory", "optimizer_memory", "size_on_disk"),
+    *("model_bytes", "checkpoint_bytes", "bits_per_weight", "cache"),
+    *("seconds", "time_to_first_token", "flops_per_token", "flops", "gpu_hours", "trainable_parameters"),
+)
+"""Names of metrics and facts that are paid for quality."""
+SPEEDS = ("tokens_per_second", "decode", "prefill", "mfu")
+REPEATS = {"loss": "bits_per_byte", "perplexity": "bits_per_byte"}
+"""A metric that is another one in other units, where one evaluator gives both."""
+
+
+def last_name(metric: str) -> str:
+    return metric.rpartition(".")[2]
+
+
+def is_cost(metric: str) -> bool:
+    return last_name(metric) in COSTS or last_name(metric) in SPEEDS
+
+
+def repeats(metric: str, known: Iterable[str]) -> bool:
+    """Whether another known metric of the same task is the same quantity in the preferred unit."""
+    preferred = REPEATS.get(last_name(metric))
+    return preferred is not None and f"{metric.rpartition('.')[0]}.{preferred}" in set(known)
+
+
+def primary_by_default(metric: str, known: Iterable[str]) -> bool:
+    """A measured quality that nothing else states: what an experiment decides on if it declares nothing."""
+    return not is_cost(metric) and not repeats(metric, known)

@@ -1,0 +1,164 @@
+"""Ruler: synthetic tasks that need a whole context, by its length and by where the answer stands."""
+
+import hashlib
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from harness import (
+    ConfigError,
+    Evaluation,
+    Evaluator,
+    IncompatibleError,
+    Method,
+    Metric,
+    Subject,
+    greedy_tokens,
+    hookimpl,
+)
+from harness_plugins.evaluator._long_tasks import TASKS, Exercise
+
+
+class Ruler(Evaluator):
+    """What a model still finds, follows and counts in long contexts; made anew for every tokenizer, offline.
+
+    Paper: Hsieh et al. 2024, arXiv:2404.06654, sections 3.1 to 3.4
+    Differs: questions about real text ask for the word that follows others, as no data set is at hand
+    Units: lengths in tokens, question and answer included; score is the share of right answers that the
+        greedily drawn text holds
+    Error: standard errors over exercises
+    """
+
+    name = "ruler"
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Evaluator.Config):
+        tasks: list[str] = field(default_factory=lambda: list(TASKS))
+        """Which of single_needle, several_keys, several_values, variable_tracking, common_words,
+        question_answering."""
+        lengths: list[int] = field(default_factory=lambda: [256, 512])
+        """Context lengths; those beyond the model's window are tried all the same."""
+        depths: list[float] = field(default_factory=lambda: [0.0, 0.5, 1.0])
+        """Where a single planted piece stands (0 = start, 1 = end)."""
+        num_items: int = 4
+        """Exercises at every length and depth."""
+        max_new_tokens: int = 24
+        """Longest answer, in tokens."""
+
+        def __post_init__(self) -> None:
+            unknown = [task for task in self.tasks if task not in TASKS]
+            if unknown or not self.tasks:
+                raise ConfigError(f"evaluator.ruler.tasks={self.tasks} must name some of {', '.join(TASKS)}")
+            if not self.lengths or min(self.lengths) < 64:
+                raise ConfigError(f"evaluator.ruler.lengths={self.lengths} must all be at least 64")
+            if not self.depths or not all(0 <= depth <= 1 for depth in self.depths):
+                raise ConfigError(f"evaluator.ruler.depths={self.depths} must lie between 0 and 1")
+            if self.num_items < 1 or self.max_new_tokens < 1:
+                raise ConfigError("evaluator.ruler.num_items and max_new_tokens must be at least 1")
+
+    config: Config
+
+    @classmethod
+    def trial(cls) -> Any:
+        return cls.Config(tasks=["single_needle"], lengths=[200], num_items=1, max_new_tokens=4)
+
+    @classmethod
+    def tasks(cls, config: Any) -> Sequence[str]:
+        return tuple(dict.fromkeys(config.tasks))
+
+    @classmethod
+    def only(cls, config: Any, task: str) -> Any:
+        return replace(config, tasks=[task])
+
+    def evaluate(self, task: str, subject: Subject) -> Evaluation:
+        import pandas as pd
+
+        texts = self.texts(subject)
+        rows: list[dict[str, Any]] = []
+        prompts: list[list[int]] = []
+        for length in self.config.lengths:
+            for depth in self.config.depths:
+                for item in range(self.config.num_items):
+                    rng = random.Random(f"{task}/{length}/{depth}/{item}")
+                    exercise = TASKS[task](rng, texts)
+                    prompt = self.prompt(subject, exercise, length=length, depth=depth)
+                    prompts.append(prompt)
+                    text = subject.tokenizer.decode(prompt)
+                    rows.append(
+                        {
+                            "task": task,
+                            "doc_hash": hashlib.sha256(text.encode()).hexdigest(),
+                            "length": length,
+                            "depth": depth,
+                            "prompt": text[-200:],
+                            "target": ", ".join(exercise.answers),
+                            "answers": list(exercise.answers),
+                        }
+                    )
+        said = greedy_tokens(subject, prompts, max_new_tokens=self.config.max_new_tokens)
+        for row, tokens in zip(rows, said, strict=True):
+            row["answer"] = subject.tokenizer.decode(tokens, skip_special_tokens=True)
+            answers = row.pop("answers")
+            row["score"] = sum(answer in row["answer"] for answer in answers) / len(answers)
+        samples = pd.DataFrame(rows)
+        metrics = [self.mean(task, "score", samples["score"])]
+        for group in ("length", "depth"):
+            for value, part in samples.groupby(group):
+                metrics.append(self.mean(task, f"score.{group}={value:g}", part["score"]))
+        for (length, depth), part in samples.groupby(["length", "depth"]):
+            metrics.append(self.mean(task, f"score.length={length:g}.depth={depth:g}", part["score"]))
+        facts = {"window": subject.max_length, "lengths": list(self.config.lengths)}
+        return Evaluation(metrics=metrics, samples=samples, facts=facts)
+
+    def texts(self, subject: Subject) -> list[str]:
+        """Real text that fills contexts."""
+        known = subject.documents("test") if subject.documents is not None else []
+        texts = [document.text for document in known if len(document.text.split()) >= 24]
+        if not texts:
+            raise IncompatibleError(
+                "evaluator.ruler needs test documents of 24 words or more; add the stage corpus to `stages`"
+            )
+        return texts
+
+    def prompt(self, subject: Subject, exercise: Exercise, *, length: int, depth: float) -> list[int]:
+        """Tokens of the longest context that leaves room for the question and the answer.
+
+        Raises: ConfigError where what is planted does not fit
+        """
+        room = length - self.config.max_new_tokens
+
+        def made(pieces: int) -> list[int]:
+            context = [exercise.filler(index) for index in range(pieces)]
+            planted = list(exercise.planted)
+            for place, piece in enumerate(planted):
+                share = depth if len(planted) == 1 else (place + 1) / (len(planted) + 1)
+                context.insert(round(share * pieces) + place, piece)
+            text = " ".join([*([exercise.opening] if exercise.opening else []), *context])
+            whole = subject.prompt(f"{text}\n{exercise.question}")
+            ids: list[int] = subject.tokenizer.encode(whole, add_special_tokens=subject.template is None)
+            return ids
+
+        low, high = 0, 1
+        if len(made(0)) > room:
+            raise ConfigError(
+                f"evaluator.ruler.lengths: {length} tokens hold no context beside a question of "
+                f"{len(made(0))} tokens and an answer of {self.config.max_new_tokens}; raise lengths"
+            )
+        while len(made(high)) <= room:
+            low, high = high, 2 * high
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if len(made(middle)) <= room else (low, middle)
+        return made(low)
+
+    def mean(self, task: str, metric: str, values: Any) -> Metric:
+        """The mean of scores with its standard error."""
+        count = len(values)
+        error = float(values.std(ddof=1) / count**0.5) if count > 1 else None
+        return Metric(task=task, metric=metric, value=float(values.mean()), stderr=error, n=count)
+
+
+@hookimpl
+def harness_methods() -> list[type[Method]]:
+    return [Ruler]

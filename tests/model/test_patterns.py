@@ -1,0 +1,115 @@
+"""Layers that differ: a pattern in the shape, known to the plan, the checkpoint and the cache."""
+
+import json
+
+import pytest
+import torch
+from composed import SPEC, tiny
+
+from harness import ConfigError
+from harness.compose import compose
+from harness.plan.problems import problems
+
+WINDOWS = [
+    {"attention": {"method": "sliding_window", "window": 4}},
+    {"attention": {"method": "sliding_window", "window": 4}},
+    {},
+]
+"""Window, window, full: Gemma 3 in small."""
+MIXED = [
+    {"attention": {"method": "mamba2", "state_dim": 8}, "position": {"method": "rope", "fraction": 1.0}},
+    {"attention": {"method": "linear"}, "feed_forward": {"method": "moe_top_k"}},
+    {"position": {"base": 100.0}},
+]
+"""Recurrences of two kinds and attention, with experts and another base in one layer: Jamba in small."""
+
+
+def _deep(pattern, **methods):
+    return tiny(shape={"num_layers": 5, "layer_pattern": pattern}, **methods)
+
+
+@pytest.mark.parametrize("pattern", [WINDOWS, MIXED], ids=["windows", "mixed"])
+@torch.no_grad()
+def test_a_hybrid_decodes_and_packs_as_it_reads_at_once(pattern):
+    model = _deep(pattern)
+    ids = torch.randint(1, 64, (2, 20), generator=torch.Generator().manual_seed(0))
+    whole, cache = model(ids).logits, model.new_cache()
+    for start, end in ((0, 9), (9, 10), (10, 20)):
+        part = model(ids[:, start:end], past_key_values=cache).logits
+        torch.testing.assert_close(part, whole[:, start:end], rtol=1e-3, atol=1e-4)
+    documents = torch.tensor([[0] * 7 + [1] * 13] * 2)
+    packed = model(ids, document_ids=documents).logits
+    torch.testing.assert_close(packed[:, 7:], model(ids[:, 7:]).logits, rtol=1e-3, atol=1e-4)
+    mask = torch.ones_like(ids)
+    mask[0, :6] = 0
+    padded = model(ids, attention_mask=mask).logits
+    torch.testing.assert_close(padded[:1, 6:], model(ids[:1, 6:]).logits, rtol=1e-3, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_layer_is_what_the_pattern_says():
+    model = _deep(MIXED)
+    kinds = [layer.self_attn.name for layer in model.model.layers]
+    assert kinds == ["mamba2", "linear", "full", "mamba2", "linear"]
+    assert [layer.mlp.name for layer in model.model.layers][:3] == ["swiglu", "moe_top_k", "swiglu"]
+    at = model.model.position_of_layer
+    assert [model.model.position_at(i).config.base for i in at] == [1e4, 1e4, 100.0, 1e4, 1e4]
+    plain = tiny(shape={"num_layers": 5})
+    windows = _deep(WINDOWS)
+    windows.load_state_dict(plain.state_dict())
+    ids = torch.arange(4)[None]
+    torch.testing.assert_close(windows(ids).logits, plain(ids).logits)
+    ids = torch.arange(30)[None]
+    assert not torch.allclose(windows(ids).logits, plain(ids).logits, atol=1e-3)
+
+
+@torch.no_grad()
+def test_a_hybrid_is_saved_with_its_pattern(tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    model, ids = _deep(MIXED), torch.arange(12)[None]
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["spec"]["layer_pattern"] == MIXED
+    again = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    assert torch.equal(again(ids).logits, model(ids).logits)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        (
+            "[{norm:{method:layernorm}}]",
+            "layer_pattern.0.norm: layers may differ in attention, position, feed_f",
+        ),
+        ("[{},{attention:{method:gqq}}]", "No attention method is called 'gqq'"),
+        ("[{attention:{method:sliding_window,windw:3}}]", "layer_pattern.0.attention"),
+        (
+            "[{attention:{method:linear},position:{method:alibi}}]",
+            "attention=linear has no scores that position",
+        ),
+    ],
+)
+def test_a_pattern_that_cannot_work_is_refused_by_the_plan(pattern, message):
+    found = problems(compose([f"model.layer_pattern={pattern}"]))
+    assert any(message in str(problem) for problem in found), found
+
+
+def test_the_plan_knows_a_pattern():
+    """Another pattern is another model: its key, its code and its parameters follow."""
+    from harness.model.pattern import every_choice
+    from harness.plan.problems import shapes_of
+
+    plain = compose([])
+    cell = compose(["model.layer_pattern=[{attention:{method:multi_query}},{}]"])
+    assert not problems(cell)
+    assert cell.id != plain.id
+    sizes = [sum(p.numel() for p in shapes_of(c).parameters()) for c in (plain, cell)]
+    assert sizes[1] < sizes[0]
+    names = {choice.method.name for choice in every_choice(cell.spec(), shapes_of(cell).choices)}
+    assert {"multi_query", "full", "rope", "swiglu"} == names
+
+
+def test_a_pattern_on_an_unknown_axis_names_the_known():
+    with pytest.raises(ConfigError, match="not in objective"):
+        tiny(shape={"layer_pattern": [{"objective": {"method": "denoising"}}]})
+    assert SPEC.layer_pattern == []

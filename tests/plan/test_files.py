@@ -1,0 +1,284 @@
+"""Files that options name: their content is in the key, and the plan says what is not there."""
+
+import dataclasses
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import Filter, Method, files_at, path_ref
+from harness.axes.tokenizer import Tokenizer
+from harness.errors import ChangedError, DataError
+from harness.method import Choice
+from harness.paths import MARK, PathRef, named
+from harness.plan.files import Files, check_unchanged
+from harness.plan.make import make_plan
+from harness.registry import registry
+from harness.run.outcome import from_exception, is_final
+from harness.store import Store
+from harness.store.contents import Contents
+
+DECLARED = [
+    (method, f.name)
+    for method in registry().all()
+    for f in dataclasses.fields(method.Config)
+    if MARK in f.metadata
+]
+
+
+class Sheet(Filter):
+    """A third party's method: a mapping, a list, and files inside a Config of its own."""
+
+    name = "sheet"
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Config(Filter.Config):
+        @dataclasses.dataclass(frozen=True, kw_only=True)
+        class Part:
+            table: str = path_ref()
+
+        tables: dict[str, Any] = path_ref(dict)
+        parts: list[Part] = dataclasses.field(default_factory=list)
+        label: str = "x"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def content(tmp_path: Path, method: type[Method], **options: Any) -> dict[str, str]:
+    """What enters the key, as a plan of its own sees it."""
+    choice = Choice(axis=method.axis, method=method, config=method.Config(**options))
+    return Files(tmp_path / "cache.json").of("corpus", registry().stage("corpus").Config(), {"x": choice})
+
+
+def folder_for(ref: PathRef, parent: Path) -> Path:
+    """A folder with one file that the option reads."""
+    folder = parent / "data"
+    folder.mkdir(parents=True)
+    (folder / f"page{(ref.suffixes or ('.txt',))[0]}").write_text("one")
+    return folder
+
+
+@pytest.mark.parametrize(("method", "option"), DECLARED, ids=lambda x: getattr(x, "__qualname__", x))
+def test_content_of_every_option_that_names_files_enters_the_key(
+    method: type[Method], option: str, tmp_path: Path
+) -> None:
+    ref = next(f.metadata[MARK] for f in dataclasses.fields(method.Config) if f.name == option)
+    default = getattr(method.Config(), option)
+    folder = folder_for(ref, tmp_path / "here")
+    (file,) = folder.iterdir()
+
+    def seen(path: Path) -> dict[str, str]:
+        if method.axis == "quantizer":
+            return content(tmp_path, _plain(method), **{option: str(path)})
+        value = [str(path)] if isinstance(default, list) else {"a": str(path)} if default == {} else str(path)
+        return content(tmp_path, method, **{option: value})
+
+    path = file if ref.or_name and ref.suffixes else folder
+    first = seen(path)
+    assert first != content(tmp_path, method if method.axis != "quantizer" else _plain(method))
+    file.write_text("two")  # as long as before, and as old
+    os.utime(file, ns=(1, 1))
+    second = seen(path)
+    assert second != first
+    os.utime(file, ns=(2, 2))
+    assert seen(path) == second, "an older file of the same content"
+    if path == folder:
+        shutil.copy(file, folder / f"zwei{file.name}")
+        assert seen(path) != second
+        (folder / f"zwei{file.name}").unlink()
+    shutil.move(folder, tmp_path / "data")
+    assert seen(tmp_path / path.relative_to(tmp_path / "here")) == second, "the same files elsewhere"
+
+
+def _plain(method: type[Method]) -> type[Method]:
+    """The method without what it reads of the interpreter's own packages: the test's file is none."""
+    return type(method.__name__, (method,), {"name": method.name, "reads": Method.reads})
+
+
+def test_mappings_lists_and_inner_configs_of_a_third_party_are_found(tmp_path: Path) -> None:
+    for name in ("a.csv", "b.csv", "c.csv"):
+        (tmp_path / name).write_text(name)
+    paths = {name: str(tmp_path / f"{name}.csv") for name in "abc"}
+    options = {
+        "tables": {"one": {"train": paths["a"], "test": [paths["b"]]}, "none": ""},
+        "parts": [Sheet.Config.Part(table=paths["c"])],
+    }
+    found = content(tmp_path, Sheet, **options)
+    where = "filter.sheet"
+    assert {option: text.split()[0] for option, text in found.items()} == {
+        f"{where}.tables.one.train": "a.csv",
+        f"{where}.tables.one.test.0": "b.csv",
+        f"{where}.parts.0.table": "c.csv",
+    }
+    assert content(tmp_path, Sheet, **options, label="y") == found, "other options are in the key anyway"
+    with pytest.raises(ValueError, match=r"tables\.one=3 must be a path"):
+        list(named(Sheet.Config(tables={"one": 3})))
+
+
+def test_a_name_is_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    win_rate = registry().get("evaluator", "win_rate")
+    assert content(tmp_path, win_rate)["evaluator.win_rate.prompts"] == "instructions"
+    hub = registry().get("corpus", "huggingface")
+    assert content(tmp_path, hub, path="allenai/c4")["corpus.path"] == "allenai/c4"
+    (tmp_path / "allenai" / "c4").mkdir(parents=True)
+    (tmp_path / "allenai" / "c4" / "a.json").write_text("{}")
+    assert content(tmp_path, hub, path="allenai/c4")["corpus.path"].startswith("c4/a.json ")
+    assert content(tmp_path, hub, path="./nowhere")["corpus.path"] == "missing"
+
+
+def test_a_pattern_names_the_files_that_match(tmp_path: Path) -> None:
+    for name in ("2024/a.jsonl", "2024/b.jsonl", "2025/c.jsonl", "2025/d.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    found = files_at(f"{tmp_path}/*/*.jsonl", option="corpus.path")
+    assert [file.name for file in found] == ["a.jsonl", "b.jsonl", "c.jsonl"]
+    assert [f.name for f in files_at(f"{tmp_path}/**/[cd].*", option="x")] == ["c.jsonl", "d.txt"]
+    with pytest.raises(DataError, match=r"x: no file in '.*nothing\*'"):
+        files_at(f"{tmp_path}/nothing*", option="x")
+    with pytest.raises(DataError, match=r"no file or folder '.*/a\.json' \(there is '.*/2024/a\.jsonl'\)"):
+        files_at(f"{tmp_path}/2024/a.json", option="x")
+
+
+def test_what_the_standard_library_holds_enters_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stdlib = registry().get("corpus", "stdlib")
+    first = content(tmp_path, stdlib)["corpus"]
+    other = tmp_path / "b.py"
+    other.write_text("x = 1\n")
+    files = stdlib.reads(stdlib.Config())
+    monkeypatch.setattr(stdlib, "reads", classmethod(lambda cls, config: {**files, "json/decoder.py": other}))
+    assert content(tmp_path, stdlib)["corpus"] != first
+
+
+def test_files_are_hashed_once_until_they_may_have_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("one")
+    hashed: list[Path] = []
+    real = Contents.__module__
+    import harness.store.contents as module
+
+    monkeypatch.setattr(module, "_SETTLED", -1.0)
+    whole = module.sha256_file
+    monkeypatch.setattr(f"{real}.sha256_file", lambda path: hashed.append(path) or whole(path))
+    contents = Contents(tmp_path / "cache.json")
+    first = contents.sha256(file)
+    contents.save()
+    assert Contents(tmp_path / "cache.json").sha256(file) == first
+    assert len(hashed) == 1
+    stat = file.stat()
+    file.write_text("two")
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert Contents(tmp_path / "cache.json").sha256(file) != first, "as large and as old as before"
+
+
+def test_a_file_that_has_just_changed_is_not_trusted_to_stay(tmp_path: Path) -> None:
+    file, contents = tmp_path / "a.txt", Contents(tmp_path / "cache.json")
+    file.write_text("one")
+    contents.sha256(file)
+    contents.save()
+    assert not (tmp_path / "cache.json").exists()
+
+
+def test_a_cut_file_asks_for_other_artifacts_and_a_restored_one_for_the_first(
+    store: Store, tmp_path: Path
+) -> None:
+    file = tmp_path / "f.jsonl"
+    rows = [json.dumps({"text": f"row {n} of the file"}) + "\n" for n in range(300)]
+    command = ["scale=smoke", "corpus=jsonl", f"corpus.path={file}", "stages=[corpus,tokenizer,tokens]"]
+
+    def keys() -> tuple[str, ...]:
+        return make_plan(command, store=store).cells[0].keys
+
+    file.write_text("".join(rows))
+    whole = keys()
+    file.write_text("".join(rows[:100]))
+    assert not set(keys()) & set(whole)
+    file.write_text("".join(rows))
+    assert keys() == whole
+
+
+MISSING = [
+    ("corpus=text", "corpus.path is empty; give"),
+    ("corpus=jsonl corpus.path=nowhere.jsonl", "corpus.path: no file or folder 'nowhere.jsonl'"),
+    ("corpus=huggingface corpus.path=./nowhere", "corpus.path: no file or folder './nowhere'"),
+    (
+        "tokenizer=pretrained tokenizer.path=nowhere tokenizer.vocab_size=300",
+        "tokenizer.path: 'nowhere' is not a folder",
+    ),
+    ("filter=[classifier] filter.classifier.positive=good.txt", "filter.classifier.positive: no file or"),
+    ("filter=[perplexity] filter.perplexity.reference=good.txt", "filter.perplexity.reference: no file or"),
+    ("filter=[dedup_set] filter.dedup_set.files=[a.txt]", r"filter.dedup_set.files.0: no file or folder"),
+    ("instruction=alpaca", "instruction.path is empty"),
+    ("instruction=chat instruction.path=nowhere", "instruction.path: no file or folder 'nowhere'"),
+    (
+        "evaluator=[lm_eval] evaluator.lm_eval.include_path=nowhere",
+        "evaluator.lm_eval.include_path: 'nowhere' is not a folder",
+    ),
+    (
+        "evaluator=[lm_eval] +evaluator.lm_eval.data_files.recall.test=x.jsonl",
+        "evaluator.lm_eval.data_files.recall.test: no file",
+    ),
+    ("evaluator=[win_rate] evaluator.win_rate.prompts=x.jsonl", "evaluator.win_rate.prompts: no file or"),
+    (
+        "generate.prompts=x.jsonl stages=[corpus,tokenizer,tokens,pretrain,generate]",
+        "generate.prompts: no fi",
+    ),
+]
+
+
+@pytest.mark.parametrize(("command", "said"), MISSING, ids=[command for command, _ in MISSING])
+def test_files_that_are_not_there_are_refused_by_the_plan(command: str, said: str, store: Store) -> None:
+    (cell,) = make_plan(["scale=smoke", *command.split()], store=store).cells
+    assert said in cell.refused.replace("corpus.path: is empty", "corpus.path is empty").replace(
+        "instruction.path: is empty", "instruction.path is empty"
+    )
+
+
+def test_a_folder_without_a_tokenizer_is_refused_by_the_plan(store: Store, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "tokenizer.json").write_text("{}")
+    command = ["scale=smoke", "tokenizer=pretrained", f"tokenizer.path={folder}", "tokenizer.vocab_size=300"]
+    (cell,) = make_plan(command, store=store).cells
+    assert "holds no tokenizer_config.json" in cell.refused
+    assert issubclass(registry().get("tokenizer", "pretrained"), Tokenizer)
+
+
+def test_data_that_a_task_s_yaml_names_enter_its_key(tmp_path: Path) -> None:
+    (tmp_path / "tasks").mkdir()
+    rows, base = tmp_path / "rows.jsonl", tmp_path / "base.yaml"
+    rows.write_text('{"q": 1}\n')
+    base.write_text(f"dataset_path: json\ndataset_kwargs: {{data_files: {{test: {rows}}}}}\n")
+    (tmp_path / "tasks" / "quiz.yaml").write_text(
+        "task: quiz\ninclude: ../base.yaml\nprocess_results: !function utils.score\n"
+    )
+    (tmp_path / "tasks" / "all.yaml").write_text("group: all\ntask: [quiz]\n")
+    lm_eval = registry().get("evaluator", "lm_eval")
+
+    def seen() -> str:
+        options = {"tasks": ["all"], "include_path": str(tmp_path / "tasks")}
+        return content(tmp_path, lm_eval, **options)["evaluator.lm_eval"]
+
+    first = seen()
+    rows.write_text('{"q": 2}\n')
+    second = seen()
+    base.write_text(base.read_text() + "num_fewshot: 2\n")
+    assert len({first, second, seen()}) == 3
+
+
+def test_files_that_change_under_a_running_stage_fail_it_without_a_last_word() -> None:
+    with pytest.raises(ChangedError, match=r"corpus\.path: .*run the same command again") as caught:
+        check_unchanged({"corpus.path": "a.txt 1"}, {"corpus.path": "a.txt 2"})
+    outcome = from_exception(caught.value, stage="corpus")
+    assert outcome.status == "failed"
+    assert not is_final(outcome, memory=0, limit=0.0, retry=frozenset())

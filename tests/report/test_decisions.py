@@ -1,0 +1,202 @@
+"""One answer to one question: marks, intervals, claims and colours of a report never contradict."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import simulate
+
+from harness.report import claims, frames, table, views
+from harness.report.decisions import Decisions
+from harness.report.layout import parse
+from harness.report.records import Record
+
+Value = Callable[[Mapping[str, str], int], float]
+
+
+def results_of(value: Value, *, factors: Mapping[str, Any], seeds: int = 3, **extra: Any) -> frames.Results:
+    """Records in memory whose one metric, `acc`, is `value(levels, seed)`."""
+    found = []
+    for combination in itertools.product(*factors.values()):
+        levels = dict(zip(factors, combination, strict=True))
+        for seed in range(seeds):
+            record = simulate.record_of(
+                name="demo", factors=factors, levels=levels, seed=seed, seeds=list(range(seeds))
+            )
+            record["metrics"].append(simulate.metric("lm_eval", "t", "acc", value(levels, seed), **extra))
+            found.append(Record(data=record))
+    return frames.arrange(found)
+
+
+def random_results(rng: np.random.Generator) -> tuple[frames.Results, list[str]]:
+    """A table of random shape, effects, spreads and gaps, with claims on random pairs of cells."""
+    sizes = rng.integers(2, 5, rng.integers(1, 3))
+    factors = {f"f{i}": [f"l{i}{v}" for v in range(n)] for i, n in enumerate(sizes)}
+    cells = {c: rng.normal(0, 2) * rng.integers(0, 2) for c in itertools.product(*factors.values())}
+    noise = {c: rng.choice([0.2, 1.0, 5.0]) for c in cells}
+    seeds = int(rng.integers(2, 6))
+    block = rng.normal(0, 1, seeds)
+
+    def value(levels: Mapping[str, str], seed: int) -> float:
+        cell = tuple(levels.values())
+        return float("nan") if rng.random() < 0.05 else cells[cell] + block[seed] + rng.normal(0, noise[cell])
+
+    results = results_of(value, factors=factors, seeds=seeds)
+    texts = []
+    for _ in range(4):
+        sides = []
+        for _ in range(2):
+            named = [f for f in factors if rng.random() < 0.8] or list(factors)[:1]
+            inside = ", ".join(f"{f}={rng.choice(factors[f])}" for f in named)
+            sides.append(f"acc[{inside}]")
+        texts.append(f"{sides[0]} {rng.choice(['<', '>', '=', '<=', '>='])} {sides[1]}")
+    return results, texts
+
+
+def test_random_reports_never_contradict_themselves() -> None:
+    rng = np.random.default_rng(9)
+    met = {"marked": 0, "claims that are cells": 0, "effects that are cells": 0}
+    for _ in range(150):
+        results, texts = random_results(rng)
+        decisions = Decisions(results)
+        asked = claims.ask_all(decisions, texts)
+        built = table.build(results, parse({"rows": list(results.factors)}, where="x"), decisions)
+        checked = claims.answer_all(decisions, asked)
+        effects = views.marginal_effects(decisions, "lm_eval.t.acc")
+        answers = {}
+        for cell, column in ((c, built.columns[0]) for c in built.all_cells()):
+            if (c := cell.comparison) is None:
+                continue
+            contrast = decisions.contrast([(1.0, cell.where), (-1.0, built.baseline)], cell.metric)
+            assert contrast is not None
+            answers[contrast.key] = c
+            marked = cell.verdict in ("better", "worse")
+            assert marked == c.significant == (c.p is not None and c.p <= 0.05)
+            assert cell.verdict == table.verdict(c, column)
+            met["marked"] += marked
+        for a, found in zip(asked, checked, strict=True):
+            if not isinstance(a, claims.Asked) or a.contrast is None or found.low is None:
+                continue
+            known = answers.get(a.contrast.key)
+            if known is not None:
+                met["claims that are cells"] += 1
+                ends = {round(abs(known.low or 0), 9), round(abs(known.high or 0), 9)}
+                assert {round(abs(found.low), 9), round(abs(found.high or 0), 9)} == ends
+                if a.claim.relation in "<>" and found.verdict != "undecided":
+                    assert known.significant
+        for effect in effects:
+            base = views.baseline_level(results, effect.factor)
+            contrast = decisions.contrast(
+                [(1.0, {effect.factor: effect.level}), (-1.0, {effect.factor: base})], effect.metric
+            )
+            assert contrast is not None
+            if contrast.key in answers:
+                met["effects that are cells"] += 1
+                assert abs(effect.comparison.difference) == pytest.approx(
+                    abs(answers[contrast.key].difference)
+                )
+                assert effect.comparison.significant == answers[contrast.key].significant
+        for (cell,) in built.cells:
+            inside = (
+                [c for (c,) in built.cells if c.where["f0"] == cell.where["f0"]]
+                if built.layout.group
+                else [c for (c,) in built.cells]
+            )
+            reference = [c for c in inside if c.verdict == "baseline" and not c.missing]
+            if cell.rank:
+                assert not (reference and cell.verdict == "worse"), (
+                    "worse than the baseline, yet perhaps best"
+                )
+                better = [c for c in inside if c.verdict == "better" and not c.missing]
+                assert not (cell in reference and better), "beaten, yet perhaps best"
+    assert all(met.values()), met
+
+
+def test_seeds_that_all_agree_are_evidence() -> None:
+    """0, 0, 0 against 1, 1, 1, of 200 items: no seed of one reaches any seed of the other."""
+    factors = {"x": ["a", "b", "c"]}
+    results = results_of(lambda v, s: {"a": 0.0, "b": 1.0, "c": 1.0}[v["x"]], factors=factors, n=200)
+    found = claims.check(results, "acc[x=b] > acc[x=a]")
+    assert found.verdict == "confirmed"
+    assert claims.check(results, "acc[x=b] > acc[x=c]").verdict == "undecided"
+    assert claims.check(results, "acc[x=b] = acc[x=c] +- 0.02").verdict == "confirmed"
+
+
+def test_ten_times_the_same_gain_is_a_gain_and_one_answer_of_two_hundred_is_not() -> None:
+    rng = np.random.default_rng(1)
+    base = rng.normal(0.5, 0.1, 10)
+    factors = {"x": ["a", "b"]}
+    same_gain = results_of(lambda v, s: float(base[s]) + 0.1 * (v["x"] == "b"), factors=factors, seeds=10)
+    assert claims.check(same_gain, "acc[x=b] > acc[x=a]").verdict == "confirmed"
+    step = results_of(lambda v, s: 0.5 + 0.005 * (v["x"] == "b"), factors=factors, n=200)
+    assert claims.check(step, "acc[x=b] > acc[x=a]").verdict == "undecided"
+
+
+def test_seeds_that_are_one_run_are_no_replicates() -> None:
+    factors = {"x": ["a", "b"]}
+    results = results_of(lambda v, s: 1.0 * (v["x"] == "b"), factors=factors, n=50)
+    for record in results.all_records():
+        for stage in record.data["stages"]:
+            stage["key"] = record.levels["x"]
+    found = claims.check(results, "acc[x=b] > acc[x=a]")
+    assert found.verdict == "undecided"
+    assert "rest on the same run" in found.reason
+
+
+def test_a_size_that_no_seed_moves_is_compared_as_it_is() -> None:
+    results = results_of(lambda v, s: {"a": 3.0, "b": 2.0}[v["x"]], factors={"x": ["a", "b"]})
+    found = claims.check(results, "acc[x=b] < acc[x=a]")
+    assert (found.verdict, found.reason) == ("confirmed", "the same in all 3 seeds")
+
+
+def test_a_difference_of_differences_is_found_and_its_absence_is_not_claimed() -> None:
+    factors = {"tuning": ["full", "lora"], "bits": ["16 bit", "4 bit"]}
+
+    def value(cost: float) -> Value:
+        rng = np.random.default_rng(3)
+        return lambda v, s: (
+            0.8 - 0.1 * (v["tuning"] == "lora") - cost * (v == {"tuning": "lora", "bits": "4 bit"})
+            + 0.05 * s + float(rng.normal(0, 0.005))
+        )  # fmt: skip
+
+    gap = "(acc[tuning=lora] - acc[tuning=full])"
+    says = f"{gap}[bits=4 bit] < {gap}[bits=16 bit]"
+    for cost, verdict in ((0.2, "confirmed"), (0.0, "undecided")):
+        found = claims.check(results_of(value(cost), factors=factors, seeds=5), says)
+        assert found.verdict == verdict, found
+        assert found.difference == pytest.approx(-cost, abs=0.02)
+
+
+def test_what_diverged_at_two_of_five_seeds_is_not_better_and_the_report_says_how_often() -> None:
+    rng = np.random.default_rng(4)
+    factors = {"x": ["a", "b", "c"]}
+    shift = {"a": 0.0, "b": 1.0, "c": -1.0}
+    results = results_of(lambda v, s: shift[v["x"]] + float(rng.normal(0, 0.02)), factors=factors, seeds=5)
+    for levels, by_seed in results.records.items():
+        for seed in (1, 3) if levels != ("a",) else ():
+            by_seed[seed].data["outcome"].update(status="diverged")
+    found = claims.check(results, "acc[x=b] > acc[x=a]")
+    assert found.verdict == "undecided"
+    assert "the left side diverged at 2 of 5 seeds, the right at 0" in found.reason
+    assert claims.check(results, "acc[x=c] < acc[x=a]").verdict == "confirmed"
+    built = table.build(results, parse({"rows": ["x"]}, where="x"))
+    assert [c.verdict for c in built.all_cells()] == ["baseline", "undecided", "worse"]
+    assert any("diverged at 2 of 5 seeds, the baseline at 0" in note for note in built.footnotes)
+
+
+def test_one_shared_pretraining_limits_what_is_said() -> None:
+    rng = np.random.default_rng(5)
+    results = results_of(lambda v, s: (v["x"] == "b") + float(rng.normal(0, 0.02)), factors={"x": ["a", "b"]})
+    found = claims.check(results, "acc[x=b] > acc[x=a]")
+    assert found.verdict == "confirmed"
+    assert found.reason.endswith("given this pretrain checkpoint")
+    caption = table.build(results, parse({"rows": ["x"]}, where="x")).caption
+    assert any("holds given this checkpoint" in line for line in caption)
+    for record in results.all_records():
+        record.data["stages"][1]["key"] = f"pretrain {record.seed}"
+    again = claims.check(results, "acc[x=b] > acc[x=a]")
+    assert "checkpoint" not in again.reason

@@ -1,0 +1,46 @@
+"""What a record or an experiment says is text in every report, never markup that a browser runs."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import simulate
+
+from harness.report.commands import report
+from harness.report.writers import code_markdown, escape_markdown, escape_tags
+
+EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>"
+
+
+def test_no_text_of_a_record_is_markup(tmp_path: Path) -> None:
+    simulate.experiment(tmp_path, tasks=())
+    for i, path in enumerate(sorted(tmp_path.glob("records/demo/*/record.json"))):
+        record = json.loads(path.read_text())
+        record["experiment"]["question"] = EVIL
+        record["experiment"]["claims"] = [
+            {"source": EVIL, "says": "perplexity[quantizer=8 bit] <= 1", "finding": EVIL}
+        ]
+        if i == 0:
+            record["outcome"] = {"status": "failed", "reason": EVIL, "stage": "pretrain"}
+            record["metrics"] = []
+        path.write_text(json.dumps(record))
+    folder = report("demo", store=tmp_path, out=tmp_path / "out", quiet=True)
+    for name in ("README.md", "index.html"):
+        text = (folder / name).read_text(encoding="utf-8")
+        assert EVIL not in text
+        assert "<img src=x" not in text
+        assert "alert(1)" in text, "the text itself is shown"
+        assert not re.search(r"<script>\s*alert", text)
+
+
+@pytest.mark.parametrize("text", ["<b>", "</b>", "<!-- a -->", "<?php", "<a href='x'>", "<svg/onload=x>"])
+def test_whatever_would_open_a_tag_is_text(text: str) -> None:
+    assert escape_tags(text) == text.replace("<", "&lt;")
+
+
+def test_comparisons_and_code_are_left_readable() -> None:
+    assert escape_markdown("a < 5 and b <= c | d") == "a < 5 and b <= c \\| d"
+    assert code_markdown("loss[a] <= loss[b] ` <b>") == "`loss[a] <= loss[b] ' <b>`"

@@ -64,14 +64,15 @@ def written_out(overrides: Sequence[str]) -> list[str]:
     `instruction=[task,chat]` is `instruction=mixture instruction.sources=[task,chat]`.
     """
     found: list[str] = []
-    for text in overrides:
+    last = {text.partition("=")[0]: place for place, text in enumerate(overrides)}
+    for place, text in enumerate(overrides):
         key, _, value = text.partition("=")
         axis = registry().axes.get(key)
         mixes = axis is not None and not axis.many and "mixture" in registry().methods(key)
-        if mixes and value.startswith("[") and "," in value:
-            found += [f"{key}=mixture", f"{key}.sources={value}"]
-        else:
+        if not (mixes and value.startswith("[") and "," in value):
             found.append(text)
+        elif last[key] == place:  # or a later choice replaces it
+            found += [f"{key}=mixture", f"{key}.sources={value}"]
     return found
 
 

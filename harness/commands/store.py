@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tarfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -14,15 +13,17 @@ from rich.table import Table
 
 from harness.errors import ConfigError, CorruptArtifactError, StoreError, UnknownNameError
 from harness.plan.manifest import find_record, manifests
-from harness.store import Artifact, Store
-from harness.store.records import records
+from harness.store import Artifact, Store, archive
+from harness.store.records import records, sweep_name
 
-HELP = """usage: harness store ls | gc [--dry-run] | verify | export RECORD FILE.tar.gz
+HELP = """usage: harness store ls | gc [--dry-run] | verify | export RECORD FILE.tar.gz | import FILE
 
   ls       every artifact: stage, size, age, and how many records rest on it
   gc       removes artifacts that no record and no planned sweep needs, and what killed processes left
   verify   hashes every file again; damaged artifacts are moved aside and built again by the next run
-  export   packs a record with all it rests on; unpack it into a store with `tar -xzf FILE -C STORE`"""
+  export   packs a record with all it rests on
+  import   takes such a file into this store; what it holds is checked, and replaces nothing"""
+COMMANDS = ("ls", "gc", "verify", "export", "import")
 _ABANDONED = 3600.0
 """Seconds after which a temporary directory without a claim was left by a killed process."""
 
@@ -47,7 +48,11 @@ def main(arguments: Sequence[str]) -> int:
         if len(rest) != 2:
             raise ConfigError("harness store export needs a record and a file: demo/0123abcd out.tar.gz")
         return export(store, rest[0], Path(rest[1]))
-    raise UnknownNameError(what="store command", name=command, known=("ls", "gc", "verify", "export"))
+    if command == "import":
+        if len(rest) != 1:
+            raise ConfigError("harness store import needs a file that `harness store export` wrote")
+        return take(store, Path(rest[0]))
+    raise UnknownNameError(what="store command", name=command, known=COMMANDS)
 
 
 def ls(store: Store) -> int:
@@ -127,13 +132,22 @@ def export(store: Store, name: str, target: Path) -> int:
             f"{name} rests on {len(missing)} artifacts that are gone ({missing[0][:12]}, ...); run its sweep "
             "again first"
         )
-    with tarfile.open(target, "w:gz") as archive:
-        archive.add(where, arcname=f"records/{record['sweep']}/{record['cell']}")
-        for key in there:
-            archive.add(store.path(key), arcname=f"artifacts/{key[:2]}/{key}")
+    place = f"records/{sweep_name(record['sweep'])}/{record['cell']}"
+    archive.pack(store, target, where=where, place=place, keys=there)
     print(
-        f"{target}: {record['sweep']}/{record['cell']} with {len(there)} artifacts; tar -xzf it into a store"
+        f"{target}: {record['sweep']}/{record['cell']} with {len(there)} artifacts; "
+        f"`harness store import {target}` takes it into another store"
     )
+    return 0
+
+
+def take(store: Store, source: Path) -> int:
+    """Unpack what `export` packed.
+
+    Raises: StoreError where the file is none of those, or damaged
+    """
+    records, keys, there = archive.unpack(store, source)
+    print(f"{', '.join(records) or 'no record'} with {len(keys)} artifacts are new, {len(there)} were there")
     return 0
 
 

@@ -20,6 +20,7 @@ from harness.plan.need import Need
 from harness.plan.plan import Plan
 from harness.run.crew import Crew, serve
 from harness.run.launch import WORKER, Hydra, job_overrides, launch, options, read_plan
+from harness.run.machine import cores
 from harness.run.outcome import STATUSES, Outcome
 from harness.run.progress import Lines, Live, view
 from harness.run.record import look_before
@@ -155,7 +156,7 @@ def _execute(
     write_manifest(made)
     shown = view(made)
     shown.say(made.summary())
-    for note in (*made.notes, *standing):
+    for note in (*made.notes, *standing, *idle_cores(made)):
         shown.say(note)
     worker = Worker(made, options, shown, room=room, crew=crew)
     code = 0
@@ -181,6 +182,15 @@ def _execute(
     unfinished = not ended and room in (None, NO_ROOM)
     good = outcomes <= {"ok", "incompatible"} and not (ended and "ok" not in outcomes)
     return (0 if good and not unfinished else 1), ended
+
+
+def idle_cores(made: Plan) -> list[str]:
+    """A note that a single cell leaves cores idle, as no stage takes more threads than its options say."""
+    busy = max((node.threads for node in made.missing() if node.device == "cpu"), default=0)
+    if len(made.cells) > 1 or not 0 < busy < cores():
+        return []
+    hint = f"threads={cores()} makes this cell faster, under keys of its own"
+    return [f"{busy} of {cores()} cores busy at most: {hint}"]
 
 
 def prepare_environment(made: Plan) -> None:

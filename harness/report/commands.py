@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import ConfigError, HarnessError, UnknownNameError
+from harness.errors import ConfigError, HarnessError, StoreFullError, UnknownNameError
 from harness.report import freshness, published, reference
 from harness.report.claims import answer_all, ask_all
 from harness.report.comparability import comparable
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from harness.plan.plan import Plan
 
 PUBLISHED = "published"
+PAGE = "index.html"
 
 
 def report(
@@ -59,6 +60,7 @@ def report(
         raise UnknownNameError(what="comparison", name=str(compare), known=[PUBLISHED])
     layout = load_layout(table)
     if layout.reference:
+        out = out or default_folder("reference", store)
         return reference_report(layout, out=out, formats=formats, quiet=quiet)
     if not experiment:
         raise ConfigError(
@@ -80,7 +82,7 @@ def report(
         figures=figures(built, results) if {"md", "html"} & set(formats) else [],
         beside=beside,
     )
-    folder = Path(out) if out is not None else default_folder(experiment, records, store)
+    folder = Path(out) if out is not None else default_folder(experiment, store)
     write(made, folder, formats=formats, images=images)
     if store_root(store) != folder / "records.json.gz":
         write_compact(records, folder / "records.json.gz", shown=shown_items(results.all_records()))
@@ -109,24 +111,21 @@ def own_layout(experiment: str, record: Record, results: Results) -> Layout:
     return Layout()
 
 
-def reference_report(layout: Layout, *, out: Path | None, formats: Sequence[str], quiet: bool) -> Path:
+def reference_report(layout: Layout, *, out: Path, formats: Sequence[str], quiet: bool) -> Path:
     """A table of what exists; it needs no records."""
-    folder = reference.write(layout, Path(out or Path("reports") / "reference"), formats)
+    folder = reference.write(layout, Path(out), formats)
     if not quiet:
         reference.show(layout)
         print(f"Report: {folder}")
     return folder
 
 
-def default_folder(experiment: str, records: Sequence[Record], store: object) -> Path:
-    """reports/NAME for an experiment; a smoke test or a sweep without a question stays beside its store.
-
-    So a try never overwrites a committed report, nor leaves one that `make reports` would rebuild.
+def default_folder(experiment: str, store: object) -> Path:
+    """`reports/NAME` below the store, which git does not track: committed reports change by `--committed` and
+    `--out` alone. Beside a committed file of records, as no store is known, that of the environment.
     """
-    smoke = {record.data["config"].get("scale") for record in records} == {"smoke"}
     root = store_root(store)
-    tried = smoke or not records[-1].experiment.get("question")
-    return (root / "reports" if tried and root.suffix != ".gz" else Path("reports")) / experiment
+    return (store_root() if root.is_file() else root) / "reports" / experiment
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -136,9 +135,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--table", help="a layout of conf/report, its number in the survey, or a YAML file")
     parser.add_argument("--format", default=",".join(FORMATS), help=f"of {','.join(FORMATS)} (default: all)")
     parser.add_argument("--figures", default="", help=f"write figures as {','.join(IMAGES)} too, beside SVG")
-    parser.add_argument(
-        "--out", type=Path, help="folder (default: reports/EXPERIMENT; of a try, in the store)"
-    )
+    parser.add_argument("--out", type=Path, help="folder (default: reports/EXPERIMENT below the store)")
     parser.add_argument("--store", type=Path, help="a store, or a records.json.gz (default: the store)")
     parser.add_argument("--compare", help="published: the survey's values beside ours")
     parser.add_argument(
@@ -179,14 +176,16 @@ def after_sweep(plan: Plan) -> None:
             print("harness: no report: no cell measured anything", file=sys.stderr)
             return
         made_of = freshness.inputs(records, store.root)
-        folder = default_folder(plan.name, records, store)
+        folder = default_folder(plan.name, store)
         if freshness.holds(folder, made_of=made_of, root=store.root):
-            print(f"Report: {folder} (nothing changed since it was made)")
+            print(f"Report: {folder / PAGE} (nothing changed since it was made)")
             return
         report(plan.name, store=store, cells=cells)
         freshness.remember(folder, made_of=made_of, root=store.root)
         from harness.run.lifecycle import tell_report
 
         tell_report(plan, folder, warn=lambda text: print(f"harness: {text}", file=sys.stderr))
+    except StoreFullError:
+        raise
     except HarnessError as error:
         print(f"harness: no report: {error}", file=sys.stderr)

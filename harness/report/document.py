@@ -119,4 +119,6 @@ def show(made: Report, folder: Path) -> None:
     for claim in made.claims:
         console.print(f"{claim.verdict:<10}", style=colours[claim.verdict], end=" ")
         console.print(f"{claim.finding or claim.text} ({claim.reason})", highlight=False, markup=False)
-    console.print(f"\nReport: {folder}", highlight=False, markup=False)
+    page = folder / "index.html"
+    shown = page if page.is_file() else folder
+    console.print(f"\nReport: {shown}", highlight=False, markup=False, soft_wrap=True)

@@ -9,8 +9,10 @@ import multiprocessing.util
 import os
 import pickle
 import resource
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,12 +24,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, LostError
 from harness.run.machine import control_groups, visible_gpus
 from harness.run.outcome import Outcome, from_exception
 
 Report = Callable[[str, Any], None]
 """Sends (what, value) to the parent while the call runs."""
+PAUSES = (0.05, 0.2, 0.5, 1.0, 2.0)
+"""Seconds after each attempt to start a child whose fork server was gone."""
 _DEATH_SIGNAL = 1
 """PR_SET_PDEATHSIG of prctl(2)."""
 
@@ -61,23 +65,35 @@ class Server:
         limits: Limits,
         device: str = "cpu",
         note: Callable[[int], None] = lambda pid: None,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> Child:
         """Run `call(report)` in a child of its own process group; it must be picklable.
 
         `note` writes down the child's pid, so that others can end what this process may leave behind; the
-        child begins only after that, and never if this process dies before.
+        child begins only after that, and never if this process dies before. A fork server that has died, as
+        a large process may when memory is short, is started again, unless `stopping`.
 
-        Raises: what `note` raises
+        Raises: what `note` raises; LostError where the fork server dies again and again
         """
-        ours, theirs = self._context.Pipe()
-        process = self._context.Process(
-            target=_main, args=(theirs, call, stage, str(log), limits, device), name=f"harness {stage}"
-        )
-        _start_server()
-        with _without_script():
-            process.start()
-        theirs.close()
-        child = Child(process, ours, stage=stage, limits=limits, log=log)
+        scratch = tempfile.mkdtemp(prefix="harness-stage-")
+        arguments = (call, stage, str(log), limits, device, scratch)
+        for pause in PAUSES:
+            try:
+                process, ours = self._fork(arguments, name=f"harness {stage}")
+                break
+            except (EOFError, ConnectionError, FileNotFoundError) as error:
+                if stopping():
+                    shutil.rmtree(scratch)
+                    raise ConnectionError(str(error)) from error
+                reason = f"{type(error).__name__}: {error}".rstrip(": ")
+                time.sleep(pause)  # its death is seen a moment later
+        else:
+            shutil.rmtree(scratch)
+            raise LostError(
+                f"the process that starts stages ended {len(PAUSES)} times in a row ({reason}); look whether "
+                "the machine runs out of memory"
+            )
+        child = Child(process, ours, stage=stage, limits=limits, log=log, scratch=scratch)
         try:
             note(child.pid)
         except BaseException:
@@ -86,6 +102,24 @@ class Server:
         with contextlib.suppress(OSError):  # a child that is gone already is found by its poll
             ours.send(None)
         return child
+
+    def _fork(self, arguments: tuple[Any, ...], *, name: str) -> tuple[ForkServerProcess, Connection]:
+        """A child of the fork server, waiting for our word.
+
+        Raises: EOFError, ConnectionError, FileNotFoundError where the server is gone
+        """
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=_main, args=(theirs, *arguments), name=name)
+        try:
+            _start_server()
+            with _without_script():
+                process.start()
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return process, ours
 
 
 def _start_server() -> None:
@@ -127,9 +161,16 @@ class Child:
     """
 
     def __init__(
-        self, process: ForkServerProcess, connection: Connection, *, stage: str, limits: Limits, log: Path
+        self,
+        process: ForkServerProcess,
+        connection: Connection,
+        *,
+        stage: str,
+        limits: Limits,
+        log: Path,
+        scratch: str,
     ) -> None:
-        self.process, self.connection = process, connection
+        self.process, self.connection, self.scratch = process, connection, scratch
         self.stage, self.limits, self.log = stage, limits, log
         self.started = time.monotonic()
         self.outcome: Outcome | None = None
@@ -174,11 +215,17 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
 
+    def end(self) -> None:
+        """End it at once, and wait until it is gone with what it had in its temporary folder."""
+        self.kill()
+        self._reap()
+
     def _reap(self) -> None:
         self.process.join(timeout=5)
         self.kill()
         self.process.join(timeout=5)
         self.connection.close()
+        shutil.rmtree(self.scratch, ignore_errors=True)
 
     def _receive(self) -> list[tuple[str, Any]]:
         messages: list[tuple[str, Any]] = []
@@ -249,10 +296,12 @@ def _main(
     log: str,
     limits: Limits,
     device: str,
+    scratch: str,
 ) -> None:
     """The child: limits, log, the call, its outcome. Never returns."""
     os.setsid()
     _die_with_parent()
+    os.environ["TMPDIR"] = tempfile.tempdir = scratch  # removed by the worker, however this process ends
     _redirect(log)
     try:
         connection.recv()

@@ -12,7 +12,7 @@ from harness.method import Choice
 from harness.plan.plan import Plan, PlannedCell, directory
 from harness.registry import registry
 from harness.run.execute import STEPS, read_steps
-from harness.run.record import provenance
+from harness.run.provenance import provenance
 from harness.store.records import sweep_dir
 
 

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import os
-import platform
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +11,9 @@ from typing import Any
 from harness.errors import NewerFormatError, StoreError
 from harness.plan.plan import Plan, PlannedCell, directory
 from harness.run.outcome import Outcome
+from harness.run.provenance import provenance
 from harness.store import Artifact
-from harness.store.fingerprint import versions
 from harness.store.records import FORMAT, NAME, read_record, write_record
-
-_LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "lm_eval", "numpy", "pandas", "hydra-core")
 
 _WORDS = {
     "fingerprint": "code",
@@ -136,76 +128,6 @@ def _changed(plan: Plan, before: Sequence[str], cell: PlannedCell) -> str:
         if changed:
             return f" ({node.title}: other {' and '.join(changed)})"
     return ""
-
-
-@functools.cache
-def _static_provenance() -> dict[str, Any]:
-
-    return {
-        "harness": versions(("harness-lm",))["harness-lm"],
-        "versions": versions(_LIBRARIES),
-        "git": git_state(Path.cwd()),
-        "python": sys.version.split()[0],
-        "platform": platform.platform(),
-        "hardware": hardware(),
-        "command": " ".join(sys.argv),
-    }
-
-
-def provenance(started: float) -> dict[str, Any]:
-    """Where, when and with what a cell ran."""
-    stamp = "%Y-%m-%dT%H:%M:%SZ"
-    return {
-        **_static_provenance(),
-        "started": time.strftime(stamp, time.gmtime(started)),
-        "finished": time.strftime(stamp, time.gmtime()),
-    }
-
-
-def hardware() -> dict[str, Any]:
-    """Processor, cores, memory in bytes, and GPUs where there are any."""
-    found: dict[str, Any] = {
-        "cpu": _cpu_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-    }
-    if Path("/dev/nvidiactl").exists() and shutil.which("nvidia-smi"):
-        command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-        found["gpus"] = answer.stdout.strip().splitlines()
-    return found
-
-
-def git_state(folder: Path) -> dict[str, Any]:
-    """Commit of the working directory and whether it has changes; empty outside a repository."""
-
-    def git(*arguments: str) -> str | None:
-        try:
-            answer = subprocess.run(
-                ["git", "-C", str(folder), *arguments],
-                capture_output=True,
-                text=True,
-                timeout=10,
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return answer.stdout.strip() if answer.returncode == 0 else None
-
-    commit = git("rev-parse", "HEAD")
-    if commit is None:
-        return {"commit": "", "dirty": False}
-    return {"commit": commit, "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
-
-
-def _cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def _stage(plan: Plan, key: str, artifact: Artifact | None, reused: Mapping[str, bool]) -> dict[str, Any]:

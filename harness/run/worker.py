@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections import Counter
+from bisect import insort
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -13,7 +14,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from harness.compose import Cell
-from harness.errors import HarnessError, StoreFullError
+from harness.errors import StoreFullError
 from harness.plan.costs import memory_bound
 from harness.plan.graph import Node
 from harness.plan.need import Need
@@ -100,6 +101,8 @@ class Worker:
         self._cells = coverage_first(plan.cells)
         self._nodes = plan.graph.nodes
         self._states: dict[str, State] = {}
+        self._ready: list[tuple[tuple[int, int], str]] = []
+        """Stages to start, inputs in the store, the most urgent first: (place, key), kept sorted."""
         self._failed: dict[str, Outcome] = {}
         self._later: dict[str, float] = {}
         self._bounds: dict[str, float] = {}
@@ -129,7 +132,7 @@ class Worker:
             self._loop()
         finally:
             for entry in self._running.values():
-                entry.child.kill()
+                entry.child.end()
                 self._drop(entry)
             for _, claim in self._sessions.values():
                 claim.release()
@@ -167,9 +170,31 @@ class Worker:
         order = {key: place for place, key in enumerate(wanted)}
         opened = [key for key in wanted if self._states[key] is State.open]
         self._needs = {key: Need.of(self._nodes[key]) for key in opened}
-        self._queue = sorted(opened, key=lambda key: (rank.get(key, 0), order[key]))
+        self._places = {key: (rank.get(key, 0), order[key]) for key in opened}
         self._initially = set(opened)
-        self._pending = list(self._cells)
+        self._count(opened)
+
+    def _count(self, opened: Iterable[str]) -> None:
+        """What each open stage and each cell waits for; whatever waits for nothing is ready, or ended."""
+        self._open = set(opened)
+        self._waits = {key: sum(k in self._open for k in self._inputs(key)) for key in self._open}
+        self._users: dict[str, list[str]] = defaultdict(list)
+        for key in self._open:
+            for needed in self._inputs(key):
+                self._users[needed].append(key)
+        self._pending = {cell.cell.id: cell for cell in self._cells}
+        self._cell_waits = {
+            name: 0 if cell.refused else len(self._open & {*cell.keys})
+            for name, cell in self._pending.items()
+        }
+        self._cells_of: dict[str, list[str]] = defaultdict(list)
+        for name, cell in self._pending.items():
+            for key in {*cell.keys} if not cell.refused else ():
+                self._cells_of[key].append(name)
+        self._ended_cells = [name for name, waits in self._cell_waits.items() if not waits]
+        for key in sorted(self._open, key=self._places.__getitem__):
+            if not self._waits[key]:
+                self._ready.append((self._places[key], key))
 
     def _loop(self) -> None:
         idle = 0.0
@@ -182,15 +207,14 @@ class Worker:
                 return
             if not progress and not self._running and not self._useful():
                 return
-            self.view.tick(waiting=len(self._queue), elsewhere=len(self._later))
+            waiting = len(self._open) - len(self._running)
+            self.view.tick(waiting=waiting, elsewhere=len(self._later))
             idle = 0.0 if progress else min(idle + 0.01, 0.1)
             time.sleep(idle)
 
     def _useful(self) -> bool:
         """Whether waiting can bring this worker something to do."""
-        return self.room is None or any(
-            self._fits(key) and (key in self._later or self._ready(key)) for key in self._queue
-        )
+        return self.room is None or any(self._fits(key) for _, key in self._ready)
 
     def _fits(self, key: str) -> bool:
         return self.room is None or self._needs[key].fits(self.room)
@@ -198,24 +222,14 @@ class Worker:
     def _inputs(self, key: str) -> list[str]:
         return [k for k in self._nodes[key].inputs.values() if k in self._nodes]
 
-    def _ready(self, key: str) -> bool:
-        return all(self._states[k] is State.stored for k in self._inputs(key))
-
     # Stages
 
     def _start_ready(self) -> bool:
         progress = False
-        for key in list(self._queue):
+        for _, key in list(self._ready):
             if any(entry.node.alone for entry in self._running.values()):
                 break
             if self._later.get(key, 0.0) > time.monotonic():
-                continue
-            failed = next((k for k in self._inputs(key) if self._states[k] is State.failed), None)
-            if failed is not None:
-                self._settle(key, State.failed, self._failed[failed])
-                progress = True
-                continue
-            if not self._ready(key):
                 continue
             known = self._kept.read(key)
             if known is not None and self._is_final(known):
@@ -314,13 +328,12 @@ class Worker:
                 limits=limits,
                 device=share.device,
                 note=claim.works_in,
+                stopping=lambda: bool(self._stopping),
             )
-        except (EOFError, ConnectionError) as error:
-            if self._stopping:  # The signal that stops this process ended that one too.
-                raise KeyboardInterrupt from error
-            raise HarnessError(f"the process that starts stages ended ({error}); see {log}") from error
+        except (EOFError, ConnectionError) as error:  # The signal that stops this process ended that one too.
+            raise KeyboardInterrupt from error
         self._states[node.key] = State.running
-        self._queue.remove(node.key)
+        self._ready.remove((self._places[node.key], node.key))
         self._running[node.key] = Running(node, child, claim, presence, share)
         self.view.started(node)
 
@@ -368,21 +381,38 @@ class Worker:
         if outcome.status == "lost" and attempts < MAX_LOST:
             self.view.say(f"{entry.node.title} was lost ({outcome.reason}); attempt {attempts + 1} follows")
             self._states[key] = State.open
-            self._queue.insert(0, key)
+            self._places[key] = (-1, 0)
+            insort(self._ready, (self._places[key], key))
         else:
             self._settle(key, State.failed, outcome)
 
     def _settle(self, key: str, state: State, outcome: Outcome | None = None) -> None:
+        """A stage has ended: what waited for it is ready, or has failed with it; so are cells."""
+        self._open.discard(key)
         self._states[key] = state
         if outcome is not None:
             self._failed[key] = outcome
-        if key in self._queue:
-            self._queue.remove(key)
+        if (self._places[key], key) in self._ready:
+            self._ready.remove((self._places[key], key))
         self._later.pop(key, None)
+        for name in self._cells_of[key]:
+            self._cell_waits[name] -= 1
+            if not self._cell_waits[name]:
+                self._ended_cells.append(name)
+        for user in self._users[key]:
+            if user not in self._open:
+                continue
+            if state is State.failed:
+                self._settle(user, State.failed, outcome)
+                continue
+            self._waits[user] -= 1
+            if not self._waits[user]:
+                insort(self._ready, (self._places[user], user))
 
     def _drop(self, entry: Running) -> None:
         if self._crew is not None:
             self._crew.dismiss()
+        self._store.clear(entry.node.key)
         entry.claim.release()
         entry.presence.leave()
 
@@ -415,20 +445,18 @@ class Worker:
 
     def _finish_cells(self) -> bool:
         progress = False
-        for cell in list(self._pending):
-            outcome = self._outcome(cell)
-            if outcome is not None and self._finish(cell, outcome):
-                self._pending.remove(cell)
+        for name in list(self._ended_cells):
+            cell = self._pending[name]
+            if self._finish(cell, self._outcome(cell)):
+                self._ended_cells.remove(name)
+                del self._pending[name]
                 progress = True
         return progress
 
-    def _outcome(self, cell: PlannedCell) -> Outcome | None:
-        """How a cell ended; None while any of its stages may still run."""
+    def _outcome(self, cell: PlannedCell) -> Outcome:
+        """How a cell ended, all of whose stages have."""
         if cell.refused:
             return Outcome(status="incompatible", reason=cell.refused)
-        states = [self._states[key] for key in cell.keys]
-        if any(state in (State.open, State.running) for state in states):
-            return None
         first = next((key for key in cell.keys if self._states[key] is State.failed), None)
         return Outcome(status="ok") if first is None else self._failed[first]
 

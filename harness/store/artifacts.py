@@ -148,9 +148,13 @@ class Store:
         """The right to make `key`, or None while another living process has it."""
         claim = self.claims.acquire(key)
         if claim is not None:
-            for leftover in (self.root / "tmp").glob(f"{key}.*"):
-                shutil.rmtree(leftover, ignore_errors=True)
+            self.clear(key)
         return claim
+
+    def clear(self, key: str) -> None:
+        """Remove what an attempt at `key` that was killed was writing; whoever does has the claim."""
+        for leftover in (self.root / "tmp").glob(f"{key}.*"):
+            shutil.rmtree(leftover, ignore_errors=True)
 
     def _land(self, temporary: Path, key: str) -> None:
         final = self.path(key)

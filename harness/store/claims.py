@@ -81,7 +81,8 @@ class Claims:
 
     A claim's age is never read off a clock of another machine: a watcher takes it for dead when its
     file's time did not change for `stale` seconds of the watcher's own monotonic clock, or at once
-    when its process is known to be gone. So a claim from the future is watched like any other.
+    when its process is known to be gone. So a claim from the future is watched like any other, and so is
+    one of a process on this machine that is stopped or hangs.
     """
 
     root: Path
@@ -145,8 +146,8 @@ class Claims:
         return Claim(path, owner, heartbeat=self.heartbeat)
 
     def _is_dead(self, name: str, path: Path, holder: dict[str, Any]) -> bool:
-        if holder.get("boot") == _boot():
-            return not _alive(holder.get("pid"), holder.get("started"))
+        if holder.get("boot") == _boot() and not _alive(holder.get("pid"), holder.get("started")):
+            return True
         try:
             time_ns = path.stat().st_mtime_ns
         except FileNotFoundError:

@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+NO_BETTER, LEARNED, EXPLODED = 0.98, 0.9, 1.5
+"""Shares of a uniform guess's loss, of the last loss, and of the first one or a uniform guess's, whichever is
+larger, by which `has_collapsed` tells a training that lost what it knew."""
 MAX_POINTS = 200
 """Points a record keeps."""
 
@@ -35,6 +38,10 @@ class Curve:
         self.first: float | None = None
         self.lowest = float("inf")
         self.last: float | None = None
+        self.start: float | None = None
+        """Loss of the first step of all."""
+        self.highest = 0.0
+        """Loss of the worst single step."""
 
     def add(self, loss: Tensor, facts: dict[str, Any]) -> None:
         """Note one step without reading it."""
@@ -49,6 +56,8 @@ class Curve:
         facts = {name: float(value) for name, value in self.facts.items()}
         mean = sum(losses) / max(len(losses), 1)
         if losses:
+            self.start = losses[0] if self.start is None else self.start
+            self.highest = max(self.highest, *losses)
             self.first = mean if self.first is None else self.first
             self.last, self.lowest = mean, min(mean, self.lowest)
             self.means.append((step, mean, len(losses)))
@@ -62,13 +71,25 @@ class Curve:
             return False
         return self.last > max(self.first, factor * self.lowest)
 
+    def has_collapsed(self, uniform: float) -> bool:
+        """Whether the last interval is no better than a uniform guess, having been far from where it began.
+
+        A rate that is far too high ends there: the weights explode, and all that is left to learn is to say
+        nothing. A training that was merely short stays near its start, and is none.
+        """
+        if self.start is None or self.last is None or self.last < NO_BETTER * uniform:
+            return False
+        return self.lowest < LEARNED * self.last or self.highest > EXPLODED * max(self.start, uniform)
+
     def points(self) -> list[tuple[int, float]]:
         """(steps done, mean loss since the point before), at most MAX_POINTS."""
         return [(step, mean) for step, mean, _ in self.means]
 
     def state_dict(self) -> dict[str, Any]:
         """What a resume needs."""
-        return {name: getattr(self, name) for name in ("means", "first", "lowest", "last")}
+        return {
+            name: getattr(self, name) for name in ("means", "first", "lowest", "last", "start", "highest")
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue a curve."""

@@ -129,6 +129,7 @@ class Trainer:
             looks = saves or step % self.settings.log_every == 0 or self.meter.spent() >= 1
             if looks and self._look(step) and saves and self.meter.spent() < 1:
                 self._save(step)
+        self._refuse_collapse()
         self.methods.optimizer.finish(self.optimizer)
         return self._facts()
 
@@ -223,6 +224,21 @@ class Trainer:
             },
         )
         return True
+
+    def _refuse_collapse(self) -> None:
+        """Refuse a model that ends where guessing uniformly over the vocabulary would.
+
+        Raises: DivergedError
+        """
+        size = getattr(getattr(self.model, "config", None), "vocab_size", None)
+        if self.settings.spike_factor is None or not size or not self.curve.has_collapsed(math.log(size)):
+            return
+        raise DivergedError(
+            int(self.meter.counts["steps"]),
+            f"the loss {self.curve.last:.4g} is that of a uniform guess among {size} tokens "
+            f"(ln {size} = {math.log(size):.4g}), after {self.curve.highest:.4g} in its worst step and "
+            f"{self.curve.lowest:.4g} at its best; try a learning_rate below {self.settings.learning_rate:g}",
+        )
 
     def _roll_back(self, step: int, loss: float) -> None:
         """Continue from the last checkpoint before a step, with data that was not seen yet."""

@@ -62,7 +62,7 @@ class Job:
     def start(self, *, nodes: int = 2) -> None:
         """A job: the environment of each task is what SLURM sets."""
         self.number += 1
-        file = write_plan(self.plan, Options(), Need(nodes=2, processes=2))
+        file = write_plan(self.plan, Options(), Need(nodes=2, processes=2, threads=2))
         self.tasks = []
         for node in range(nodes):
             environment = {

@@ -6,18 +6,23 @@ import os
 import re
 import shutil
 import subprocess
+import tarfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console, RenderableType
 
 from harness.commands import store as store_command
 from harness.commands.compare import _verdict, diff, differences
+from harness.commands.records import find
+from harness.commands.show import main as show
 from harness.errors import ConfigError, StoreError, UnknownNameError
 from harness.plan.manifest import find_record, stages_of, write_manifest
 from harness.plan.plan import Plan
+from harness.report.records import read, write_compact
 from harness.run import progress
 from harness.run.execute import STEPS, Task
 from harness.run.outcome import Outcome, Outcomes
@@ -47,6 +52,33 @@ def plan(own_store: Path) -> Plan:
 @pytest.fixture(autouse=True)
 def threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def test_records_of_a_committed_file_are_shown_compared_and_found(
+    plan: Plan, own_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "reports" / "toy"
+    folder.mkdir(parents=True)
+    write_compact(read(own_store, "toy"), folder / "records.json.gz", shown={})
+    first, second = (cell.cell.id for cell in plan.cells)
+    for place in (folder, folder / "records.json.gz"):
+        assert find(own_store, f"{place}/{first}")["cell"] == first
+        with pytest.raises(StoreError, match=r"holds 2 cells\. Give .*\.gz/<cell>, e\.g\. of .*seed 0"):
+            find(own_store, str(place))
+        with pytest.raises(StoreError, match="0 of its 2 cells answer"):
+            find(own_store, f"{place}/nothing")
+    assert find(own_store, f"toy/{first}")["cell"] == first
+    assert diff([f"{folder}/{first}", f"toy/{first}"]) == 0
+    assert diff([f"{folder}/{first}", f"{folder}/{second}"]) == 1
+    assert "facts.beta.product" in capsys.readouterr().out
+    assert show([f"{folder}/{first}"]) == 0
+    said = capsys.readouterr().out
+    assert "toy.toy.product = 2" in said
+    assert "beta   " in said
+    assert show([str(folder)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert show([f"toy/{second}", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["cell"] == second
 
 
 def test_uses_count_records_through_everything_they_rest_on(plan: Plan) -> None:
@@ -91,6 +123,84 @@ def test_a_packed_record_holds_all_it_rests_on(plan: Plan, own_store: Path, tmp_
     shutil.rmtree(plan.graph.store.path(plan.cells[0].keys[0]))
     with pytest.raises(StoreError, match="run its sweep again"):
         store_command.main(["export", name, str(target)])
+
+
+def archive_with(path: Path, *entries: tuple[tarfile.TarInfo, bytes]) -> Path:
+    with tarfile.open(path, "w:gz") as archive:
+        for info, content in entries:
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def entry(name: str, content: bytes = b"x", *, kind: bytes = tarfile.REGTYPE, link: str = "") -> Any:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, link
+    return info, content if kind == tarfile.REGTYPE else b""
+
+
+def test_a_packed_record_is_taken_into_another_store(
+    plan: Plan, own_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    name = f"toy/{plan.cells[0].cell.id}"
+    packed = tmp_path / "record.tar.gz"
+    assert store_command.main(["export", name, str(packed)]) == 0
+    monkeypatch.setenv("HARNESS_STORE", str(tmp_path / "other"))
+    assert store_command.main(["import", str(packed)]) == 0
+    assert f"{name} with 4 artifacts are new, 0 were there" in capsys.readouterr().out
+    other = Store(tmp_path / "other")
+    assert all(other.verify(key) for key in plan.cells[0].keys)
+    assert find_record(other.root, name)[1] == find_record(own_store, name)[1]
+    assert store_command.main(["import", str(packed)]) == 0
+    assert "no record with 0 artifacts are new, 5 were there" in capsys.readouterr().out
+    assert not list((other.root / "tmp").iterdir())
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        entry("../../evil"),
+        entry("/etc/evil"),
+        entry("records/../../evil"),
+        entry("records/toy/../../../evil"),
+        entry("claims/abc"),
+        entry("artifacts/ab/" + "ab" * 32, kind=tarfile.SYMTYPE, link="/etc"),
+        entry("records/toy/0", kind=tarfile.LNKTYPE, link="/etc/passwd"),
+        entry("records/toy/0/pipe", kind=tarfile.FIFOTYPE),
+        entry("artifacts/cd/" + "ab" * 32 + "/a"),
+        entry("records/toy/0/record.json", b"[]"),
+        entry("records/toy/0/record.json", b'{"format": 1}'),
+        entry("artifacts/ab/" + "ab" * 32 + "/artifact.json", b"{}"),
+    ],
+    ids=range(12),
+)
+def test_an_archive_of_anybody_harms_no_store(bad: Any, own_store: Path, tmp_path: Path) -> None:
+    file = archive_with(tmp_path / "evil.tar.gz", bad)
+    with pytest.raises(StoreError):
+        store_command.main(["import", str(file)])
+    left = [path for path in own_store.rglob("*") if path.is_file()]
+    assert left == []
+    assert not list(tmp_path.rglob("evil"))
+    assert not Path("/etc/evil").exists()
+
+
+def test_an_archive_with_other_content_than_it_says_is_refused(
+    plan: Plan, own_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed, unpacked = tmp_path / "record.tar.gz", tmp_path / "unpacked"
+    store_command.main(["export", f"toy/{plan.cells[0].cell.id}", str(packed)])
+    shutil.unpack_archive(packed, unpacked)
+    changed = next(p for p in unpacked.glob("artifacts/*/*/*") if p.name != "artifact.json")
+    changed.write_bytes(b"?" * changed.stat().st_size)
+    again = shutil.make_archive(str(tmp_path / "again"), "gztar", unpacked)
+    monkeypatch.setenv("HARNESS_STORE", str(tmp_path / "other"))
+    with pytest.raises(StoreError, match="does not match its hash"):
+        store_command.main(["import", again])
+    assert not (tmp_path / "other" / "artifacts").exists()
+    with pytest.raises(StoreError, match="is no archive"):
+        store_command.main(["import", str(changed)])
+    with pytest.raises(StoreError, match="there is no file"):
+        store_command.main(["import", "nowhere.tar.gz"])
 
 
 def test_records_are_found_by_path_name_or_beginning(plan: Plan, own_store: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,6 +44,44 @@ def test_committed_samples_come_from_the_embedded_corpus(folder: Path) -> None:
     for record in read_compact(folder / "records.json.gz"):
         corpus = record.data["config"].get("corpus") or {}
         assert corpus.get("method") in EMBEDDED, record.cell
+
+
+def unlanded(git: dict[str, Any], root: Path) -> str:
+    """Why the code that a record names is no clean commit of the history; empty where it is."""
+    if not git["commit"]:
+        return "made by a wheel, not by a commit"
+    if git["dirty"]:
+        return f"made with changes on top of {git['commit'][:12]}"
+    command = ["git", "-c", "safe.directory=*", "-C", str(root), "merge-base", "--is-ancestor", git["commit"]]
+    known = subprocess.run([*command, "HEAD"], capture_output=True, check=False).returncode == 0
+    return "" if known else f"{git['commit'][:12]} is not in the history"
+
+
+@pytest.mark.parametrize("folder", COMMITTED, ids=lambda path: path.name)
+def test_a_committed_report_was_made_from_a_clean_landed_commit(folder: Path) -> None:
+    states = [record.data["provenance"]["git"] for record in read_compact(folder / "records.json.gz")]
+    if any("diff" not in git for git in states):
+        pytest.xfail("made before records named harness's own commit; `make reports` makes it anew")
+    shallow = ["git", "-c", "safe.directory=*", "-C", str(REPORTS), "rev-parse", "--is-shallow-repository"]
+    if subprocess.run(shallow, capture_output=True, text=True, check=False).stdout.strip() != "false":
+        pytest.skip("a shallow clone, or no clone, has no history to look into")
+    assert sorted({unlanded(git, REPORTS) for git in states} - {""}) == []
+
+
+def test_a_report_of_changed_or_unknown_code_would_be_found(tmp_path: Path) -> None:
+    def git(*arguments: str) -> str:
+        who = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+        command = ["git", *who, "-C", str(tmp_path), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "one")
+    commit = git("rev-parse", "HEAD")
+    git("commit", "-q", "--allow-empty", "-m", "two")
+    assert unlanded({"commit": commit, "dirty": False, "diff": ""}, tmp_path) == ""
+    assert "with changes" in unlanded({"commit": commit, "dirty": True, "diff": "0"}, tmp_path)
+    assert "not in the history" in unlanded({"commit": "0" * 40, "dirty": False, "diff": ""}, tmp_path)
+    assert "a wheel" in unlanded({"commit": "", "dirty": False, "diff": "", "wheel": "0"}, tmp_path)
 
 
 def test_a_changed_number_is_found(demo_store: Path, tmp_path: Path) -> None:

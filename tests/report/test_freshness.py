@@ -79,10 +79,10 @@ def test_a_changed_record_sample_or_file_makes_it_again(plan: Any, made: list[st
     sample.write_bytes(next(p for p in root.glob("records/demo/*/samples/*") if p != sample).read_bytes())
     commands.after_sweep(plan)
     assert len(made) == 3
-    Path("reports/demo/table.csv").write_text("edited")
+    (root / "reports/demo/table.csv").write_text("edited")
     commands.after_sweep(plan)
     assert len(made) == 4
-    Path("reports/demo/table.csv").unlink()
+    (root / "reports/demo/table.csv").unlink()
     commands.after_sweep(plan)
     assert len(made) == 5
     commands.after_sweep(plan)
@@ -122,5 +122,5 @@ def test_trackers_are_told_of_a_new_report_once_and_a_failing_one_is_named(
     Observer.told.clear()
     commands.after_sweep(plan)
     commands.after_sweep(plan)
-    assert Observer.told == [("demo", "reports/demo")]
+    assert Observer.told == [("demo", str(plan.graph.store.root / "reports/demo"))]
     assert capsys.readouterr().err.count("tracker failing did not take the report: no room") == 1

@@ -206,14 +206,20 @@ def test_an_unknown_format_is_named(demo_store: Path, tmp_path: Path) -> None:
         commands.report("demo", store=demo_store, out=tmp_path, formats=["latx"])
 
 
-def test_only_an_experiment_reports_into_the_working_directory(demo_store: Path) -> None:
-    """A smoke test and a sweep without a question stay in the store."""
-    (record, *_) = records.read(demo_store, "demo")
-    smoke = records.Record(data={**record.data, "config": {"scale": "smoke"}})
-    unnamed = records.Record(data={**record.data, "experiment": {"name": "a_x_b"}})
-    assert commands.default_folder("demo", [record], demo_store) == Path("reports/demo")
-    assert commands.default_folder("demo", [smoke], demo_store) == demo_store / "reports" / "demo"
-    assert commands.default_folder("a_x_b", [unnamed], demo_store) == demo_store / "reports" / "a_x_b"
+def test_a_report_stays_below_the_store_unless_it_is_told_where_to_go(
+    demo_store: Path, own_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = commands.report("demo", store=demo_store, formats=["csv"], quiet=True)
+    assert folder == demo_store / "reports" / "demo"
+    committed = folder / "records.json.gz"
+    for asked, layout, store, name in (
+        ("demo", None, committed, "demo"),
+        (None, "T5", None, "reference"),
+    ):
+        made = commands.report(asked, table=layout, store=store, formats=["csv"], quiet=True)
+        assert made == own_store / "reports" / name
+    assert not Path("reports").exists()
 
 
 def test_the_report_imports_neither_torch_nor_transformers(demo_store: Path, tmp_path: Path) -> None:

@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,15 @@ class Touch:
     def __call__(self, report: Callable[[str, Any], None]) -> int:
         self.file.touch()
         return 7
+
+
+@dataclass(frozen=True)
+class Litter:
+    """Leaves a temporary file and does not end."""
+
+    def __call__(self, report: Callable[[str, Any], None]) -> None:
+        report("left", tempfile.mkstemp()[1])
+        time.sleep(3600)
 
 
 def start(root: Path, *, note: Callable[[int], None]) -> Child:
@@ -132,3 +143,24 @@ def wait_until_gone(pid: int, started: str) -> None:
     while _alive(pid, started):
         assert time.monotonic() < end, "the child lives on"
         time.sleep(0.01)
+
+
+def test_a_fork_server_that_was_killed_is_started_again(tmp_path: Path) -> None:
+    """As the OOM killer does: whoever runs is lost with it, and the next child begins all the same."""
+    for _ in range(3):
+        child = start(tmp_path, note=lambda pid: None)
+        while child.outcome is None:
+            child.poll()
+            time.sleep(0.01)
+        assert child.outcome.status == "ok"
+        server = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+        os.kill(server, signal.SIGKILL)
+
+
+def test_what_a_child_leaves_in_its_temporary_folder_goes_with_it(tmp_path: Path) -> None:
+    child = Server().start(Litter(), stage="litter", log=tmp_path / "log", limits=Limits())
+    while not (left := [value for what, value in child.poll() if what == "left"]):
+        time.sleep(0.01)
+    assert Path(left[0]).exists()
+    child.end()
+    assert not Path(left[0]).parent.exists()

@@ -108,6 +108,19 @@ def test_a_stage_has_the_threads_of_its_options_on_any_machine(
         assert [stage["threads"] for stage in record["stages"]] == [1, 2, 1, 1]
 
 
+def test_a_single_cell_that_leaves_cores_idle_is_told_how_to_use_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep_command, "cores", lambda: 8)
+    one = toy_plan(tmp_path, [ToyCell({"beta.threads": 2})])
+    assert sweep_command.idle_cores(one) == [
+        "2 of 8 cores busy at most: threads=8 makes this cell faster, under keys of its own"
+    ]
+    assert sweep_command.idle_cores(toy_plan(tmp_path, grid(2, 1))) == [], "cells fill them"
+    monkeypatch.setattr(sweep_command, "cores", lambda: 2)
+    assert sweep_command.idle_cores(one) == []
+
+
 def test_an_artifact_made_again_brings_its_record_up_to_date(tmp_path: Path) -> None:
     plan = toy_plan(tmp_path, [ToyCell({"beta.number": 7})])
     work(plan)

@@ -78,6 +78,16 @@ def test_a_silent_claim_of_another_machine_is_taken_over_after_a_while(claims: C
     claim.release()
 
 
+def test_a_process_of_this_machine_that_is_stopped_is_taken_over_after_a_while(claims: Claims) -> None:
+    """It lives, and gives no sign: SIGSTOP, a hanging disk, a debugger."""
+    foreign(claims, "key", pid=os.getpid(), boot=module._boot(), started=module._start_time(os.getpid()))
+    assert claims.acquire("key") is None
+    time.sleep(0.4)
+    claim = claims.acquire("key")
+    assert claim is not None
+    claim.release()
+
+
 def test_a_beating_claim_of_another_machine_is_left_alone(claims: Claims) -> None:
     path = foreign(claims, "key")
     for _ in range(8):

@@ -1,0 +1,60 @@
+"""`harness new`: one package that grows by a method of every axis, each of which passes as it is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from third_party import harness
+
+from harness.axes import BUILTIN
+from harness.commands.new import main
+from harness.errors import ConfigError, HarnessError
+
+INFO = "Metadata-Version: 2.1\nName: harness-mine\nVersion: 0.1.0\n"
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """./harness-mine, with the metadata that installing it would leave."""
+    monkeypatch.chdir(tmp_path)
+    info = tmp_path / "harness-mine" / "harness_mine-0.1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(INFO)
+    (info / "entry_points.txt").write_text("[harness]\nharness_mine = harness_mine\n")
+    return tmp_path / "harness-mine"
+
+
+def test_a_package_takes_a_second_method(mine: Path, tmp_path: Path) -> None:
+    for axis, name in (("attention", "first"), ("attention", "second"), ("quantizer", "third")):
+        assert main([axis, name, "--package", "harness-mine"]) == 0
+    shown = harness(["list", "--json"], mine, cwd=tmp_path).stdout
+    assert all(f'"name": "{name}"' in shown for name in ("first", "second", "third"))
+    before = (mine / "pyproject.toml").read_text()
+    with pytest.raises(HarnessError, match=r"second.py exists; nothing was written"):
+        main(["attention", "second", "--package", "harness-mine"])
+    with pytest.raises(ConfigError, match="begin with a built-in method"):
+        main(["quantizer", "fourth", "--package", "harness-mine", "--like", "none"])
+    assert main(["attention", "local", "--package", "harness-mine", "--like", "sliding_window"]) == 0
+    assert "window: int" in (mine / "harness_mine" / "local.py").read_text()
+    assert (mine / "pyproject.toml").read_text() == before
+    (mine / "pyproject.toml").write_text('[project]\nname = "harness-mine"\n')
+    with pytest.raises(
+        ConfigError, match=r"names no package of its folder under \[project.entry-points.harness\]"
+    ):
+        main(["attention", "fifth", "--package", "harness-mine"])
+
+
+@pytest.mark.parametrize(
+    "axes",
+    [("norm", "schedule", "tracker"), pytest.param(BUILTIN, marks=pytest.mark.slow)],
+    ids=["three", "all"],
+)
+def test_a_method_of_every_axis_passes_as_it_is_written(
+    axes: tuple[str, ...], mine: Path, tmp_path: Path
+) -> None:
+    for axis in axes:
+        assert main([axis, f"my_{axis}", "--package", "harness-mine"]) == 0
+    checked = harness(["check", "harness-mine"], mine, cwd=tmp_path)
+    assert checked.returncode == 0, checked.stdout[-5000:] + checked.stderr
+    assert all(f"{axis}=my_{axis}" in checked.stdout for axis in axes)

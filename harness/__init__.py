@@ -7,7 +7,7 @@ from harness.notices import drop_notices
 
 _PUBLIC = {
     **dict.fromkeys(("Method", "Choice", "CellView", "Problem", "LossTerm", "model_ref"), "harness.method"),
-    **dict.fromkeys(("path_ref", "files_at", "listed"), "harness.paths"),
+    **dict.fromkeys(("path_ref", "files_at", "listed", "named"), "harness.paths"),
     **dict.fromkeys(("hookimpl", "hookspec"), "harness.hookspecs"),
     **dict.fromkeys(
         (
@@ -104,12 +104,15 @@ _PUBLIC = {
     ),
     **dict.fromkeys(("PROMPT_FILES", "read_items"), "harness.evaluation.prompts"),
     **dict.fromkeys(("Endpoint", "EndpointError", "missing_key"), "harness.evaluation.endpoint"),
+    "has_head": "harness.model.scorer",
     "length_controlled": "harness.evaluation.length_control",
     "hardware": "harness.evaluation.hardware",
     "Controls": "harness.evaluation.controls",
     **dict.fromkeys(("quiet", "run_tasks"), "harness.evaluation.lm_run"),
     **dict.fromkeys(("Answers", "answer", "greedy_tokens"), "harness.evaluation.answers"),
     **dict.fromkeys(("Judge", "Duel"), "harness.axes.judge"),
+    "choose": "harness.compose.typed",
+    "Writer": "harness.evaluation.writer",
     "Tracker": "harness.axes.tracker",
     "records": "harness.report.frames",
 }

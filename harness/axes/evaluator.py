@@ -90,7 +90,7 @@ class Evaluator(Method):
         return {}
 
     @classmethod
-    def items(cls, config: Any, task: str) -> int | None:
+    def num_items(cls, config: Any, task: str) -> int | None:
         """Items that a task will measure at most, for plans; None where that is not known beforehand."""
         return None
 

@@ -154,7 +154,7 @@ def item_lines(made: Plan) -> list[str]:
         for choice in flat(node.choices):
             if choice.axis == "evaluator":
                 method, task = choice.method, node.part.partition(".")[2]
-                counts.setdefault(node.part, method.items(choice.config, task))  # type: ignore[attr-defined]
+                counts.setdefault(node.part, method.num_items(choice.config, task))  # type: ignore[attr-defined]
     known = [f"{part} {count}" for part, count in counts.items() if count is not None]
     open_ended = [part for part, count in counts.items() if count is None and part.startswith("lm_eval.")]
     lines = [f"Items at most: {', '.join(known)}."] if known else []

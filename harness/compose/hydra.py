@@ -16,6 +16,7 @@ from harness.compose.arguments import experiment_name, publish_file, standing
 from harness.compose.cell import Cell
 from harness.compose.publish import publish
 from harness.compose.settle import typed_keys
+from harness.registry import registry
 
 CONFIG_NAME = "config"
 
@@ -50,7 +51,7 @@ def load(overrides: Sequence[str] = ()) -> tuple[DictConfig, dict[str, str | Non
     Raises: ConfigError or PluginError, translated from Hydra's
     """
     publish()
-    overrides = standing(overrides)
+    overrides = written_out(standing(overrides))
     for text in overrides:
         publish_file(text)
     explain.check(overrides)
@@ -58,6 +59,24 @@ def load(overrides: Sequence[str] = ()) -> tuple[DictConfig, dict[str, str | Non
         return _load(overrides)
     except explain.REFUSED as error:
         explain.explain(error, overrides, _choices_alone(overrides))
+
+
+def written_out(overrides: Sequence[str]) -> list[str]:
+    """Overrides with a list on an axis that mixes its methods as the method `mixture` of these sources.
+
+    `instruction=[task,chat]` is `instruction=mixture instruction.sources=[task,chat]`.
+    """
+    found: list[str] = []
+    last = {text.partition("=")[0]: place for place, text in enumerate(overrides)}
+    for place, text in enumerate(overrides):
+        key, _, value = text.partition("=")
+        axis = registry().axes.get(key)
+        mixes = axis is not None and not axis.many and "mixture" in registry().methods(key)
+        if not (mixes and value.startswith("[") and "," in value):
+            found.append(text)
+        elif last[key] == place:  # or a later choice replaces it
+            found += [f"{key}=mixture", f"{key}.sources={value}"]
+    return found
 
 
 def options_of(group: str) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -36,7 +38,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @torch.no_grad()
 def test_cached_decoding_in_bfloat16_keeps_its_digits(scheme: type[Method]) -> None:
     """The last 200 tokens, decoded one by one, err at most twice as much as one pass in bfloat16 does."""
-    shape = {"max_length": LENGTH, "num_layers": 1, "init_std": 0.1}
+    shape: dict[str, Any] = {"max_length": LENGTH, "num_layers": 1, "init_std": 0.1}
     exact = model_of(scheme, **shape)
     low = model_of(scheme, dtype=torch.bfloat16, **shape)
     ids = tokens(1, LENGTH)

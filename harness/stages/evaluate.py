@@ -114,12 +114,13 @@ def _evaluator(part: str, choices: Choices) -> Choice:
 def load_subject(work: Work, artifact: Artifact, *, max_length: int | None = None) -> Subject:
     """A model artifact ready to be measured, with what the cell chose for it."""
     from harness.data.template import Template
+    from harness.evaluation.sampling import end_ids
     from harness.model.artifact import load_model, restore
 
     loaded = load_model(artifact, work.load, device=work.device)
     model, tokenizer = loaded.model.eval(), loaded.tokenizer
-    if loaded.template:
-        Template(tokenizer)
+    if loaded.template:  # an answer ends where the template ends a turn
+        model.generation_config.eos_token_id = end_ids(model, Template(tokenizer))  # type: ignore[union-attr, arg-type]
     applied = [restore(entry) for entry in loaded.applied]
     documents = work.inputs.get("documents")
     decoding, judge = work.choices.get("decoding"), work.choices.get("judge")

@@ -123,7 +123,7 @@ class LmEval(Evaluator):
                 yield Problem(where="evaluator.lm_eval.tasks", message=message)
 
     @classmethod
-    def items(cls, config: Any, task: str) -> int | None:
+    def num_items(cls, config: Any, task: str) -> int | None:
         from harness import DataError, count_items
 
         try:

@@ -72,7 +72,7 @@ class Ruler(Evaluator):
         return replace(config, tasks=[task])
 
     @classmethod
-    def items(cls, config: Any, task: str) -> int | None:
+    def num_items(cls, config: Any, task: str) -> int | None:
         return len(config.lengths) * len(config.depths) * int(config.num_items)
 
     def evaluate(self, task: str, subject: Subject) -> Evaluation:
@@ -111,7 +111,7 @@ class Ruler(Evaluator):
             for value, part in samples.groupby(group):
                 metrics.append(self.mean(task, f"score.{group}={value:g}", part["score"]))
         for pair, part in samples.groupby(["length", "depth"]):
-            where = "length={:g}.depth={:g}".format(*pair)  # type: ignore[misc]
+            where = "length={:g}.depth={:g}".format(*pair)  # type: ignore[misc, str-format]
             metrics.append(self.mean(task, f"score.{where}", part["score"]))
         facts = {"window": subject.max_length, "lengths": list(self.config.lengths)}
         return Evaluation(metrics=metrics, samples=samples, facts=facts)

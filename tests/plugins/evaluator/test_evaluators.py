@@ -406,11 +406,11 @@ def test_ruler_scores_the_share_of_right_answers(monkeypatch: pytest.MonkeyPatch
 
 def test_a_plan_knows_how_many_items_it_will_measure(tmp_path: Path) -> None:
     config = LmEval.Config(tasks=["recall", "gsm8k"])
-    assert LmEval.items(config, "recall") == 200
-    assert LmEval.items(config, "gsm8k") is None
-    assert LmEval.items(LmEval.Config(tasks=["recall"], limit=12), "recall") == 12
+    assert LmEval.num_items(config, "recall") == 200
+    assert LmEval.num_items(config, "gsm8k") is None
+    assert LmEval.num_items(LmEval.Config(tasks=["recall"], limit=12), "recall") == 12
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"question": "1?"}\n{"question": "2?"}\n')
     local = LmEval.Config(tasks=["gsm8k"], data_files={"gsm8k": {"test": str(rows)}})
-    assert LmEval.items(local, "gsm8k") == 2
+    assert LmEval.num_items(local, "gsm8k") == 2
     assert Ruler.items(Ruler.Config(lengths=[64, 128], depths=[0.5], num_items=3), "single_needle") == 6

@@ -7,7 +7,7 @@ from harness.notices import drop_notices
 
 _PUBLIC = {
     **dict.fromkeys(("Method", "Choice", "CellView", "Problem", "LossTerm", "model_ref"), "harness.method"),
-    **dict.fromkeys(("path_ref", "files_at", "listed"), "harness.paths"),
+    **dict.fromkeys(("path_ref", "files_at", "listed", "named"), "harness.paths"),
     **dict.fromkeys(("hookimpl", "hookspec"), "harness.hookspecs"),
     **dict.fromkeys(
         (
@@ -71,6 +71,8 @@ _PUBLIC = {
         ),
         "harness.axes.quantizer",
     ),
+    "Rotation": "harness.axes.rotation",
+    "hadamard": "harness.ops.rotation",
     **dict.fromkeys(("pack_codes", "unpack_codes", "unpack_levels", "packed_width"), "harness.ops.packing"),
     **dict.fromkeys(("Optimizer", "trained_parameters"), "harness.axes.optimizer"),
     "Schedule": "harness.axes.schedule",
@@ -85,7 +87,17 @@ _PUBLIC = {
     **dict.fromkeys(("Evaluator", "Evaluation", "Metric", "Subject"), "harness.axes.evaluator"),
     **dict.fromkeys(("LikelihoodScorer", "ScoreRequest", "rolling"), "harness.evaluation.scoring"),
     **dict.fromkeys(
-        ("find_task", "hub_data", "is_cached", "load_task", "task_files", "without_data"),
+        (
+            "count_items",
+            "find_task",
+            "hub_data",
+            "is_cached",
+            "load_task",
+            "own_metrics",
+            "own_tasks",
+            "task_files",
+            "without_data",
+        ),
         "harness.evaluation.lm_tasks",
     ),
     **dict.fromkeys(("Source", "drawing_from"), "harness.evaluation.items"),
@@ -94,12 +106,15 @@ _PUBLIC = {
     ),
     **dict.fromkeys(("PROMPT_FILES", "read_items"), "harness.evaluation.prompts"),
     **dict.fromkeys(("Endpoint", "EndpointError", "missing_key"), "harness.evaluation.endpoint"),
+    "has_head": "harness.model.scorer",
     "length_controlled": "harness.evaluation.length_control",
     "hardware": "harness.evaluation.hardware",
     "Controls": "harness.evaluation.controls",
     **dict.fromkeys(("quiet", "run_tasks"), "harness.evaluation.lm_run"),
     **dict.fromkeys(("Answers", "answer", "greedy_tokens"), "harness.evaluation.answers"),
     **dict.fromkeys(("Judge", "Duel"), "harness.axes.judge"),
+    "choose": "harness.compose.typed",
+    "Writer": "harness.evaluation.writer",
     "Tracker": "harness.axes.tracker",
     "records": "harness.report.frames",
 }

@@ -65,12 +65,14 @@ from harness.axes.quantizer import weight_matrix as weight_matrix
 from harness.axes.reward import AnswerScorer as AnswerScorer
 from harness.axes.reward import Preference as Preference
 from harness.axes.reward import Reward as Reward
+from harness.axes.rotation import Rotation as Rotation
 from harness.axes.schedule import Schedule as Schedule
 from harness.axes.stabilizer import Stabilizer as Stabilizer
 from harness.axes.stabilizer import Verdict as Verdict
 from harness.axes.tokenizer import SPECIAL_TOKENS as SPECIAL_TOKENS
 from harness.axes.tokenizer import Tokenizer as Tokenizer
 from harness.axes.tracker import Tracker as Tracker
+from harness.compose.typed import choose as choose
 from harness.data.checks import check as check
 from harness.data.checks import share_met as share_met
 from harness.data.checks import violated as violated
@@ -108,10 +110,13 @@ from harness.evaluation.items import drawing_from as drawing_from
 from harness.evaluation.length_control import length_controlled as length_controlled
 from harness.evaluation.lm_run import quiet as quiet
 from harness.evaluation.lm_run import run_tasks as run_tasks
+from harness.evaluation.lm_tasks import count_items as count_items
 from harness.evaluation.lm_tasks import find_task as find_task
 from harness.evaluation.lm_tasks import hub_data as hub_data
 from harness.evaluation.lm_tasks import is_cached as is_cached
 from harness.evaluation.lm_tasks import load_task as load_task
+from harness.evaluation.lm_tasks import own_metrics as own_metrics
+from harness.evaluation.lm_tasks import own_tasks as own_tasks
 from harness.evaluation.lm_tasks import task_files as task_files
 from harness.evaluation.lm_tasks import without_data as without_data
 from harness.evaluation.prompts import PROMPT_FILES as PROMPT_FILES
@@ -119,6 +124,7 @@ from harness.evaluation.prompts import read_items as read_items
 from harness.evaluation.scoring import LikelihoodScorer as LikelihoodScorer
 from harness.evaluation.scoring import ScoreRequest as ScoreRequest
 from harness.evaluation.scoring import rolling as rolling
+from harness.evaluation.writer import Writer as Writer
 from harness.hookspecs import hookimpl as hookimpl
 from harness.hookspecs import hookspec as hookspec
 from harness.method import CellView as CellView
@@ -127,6 +133,7 @@ from harness.method import LossTerm as LossTerm
 from harness.method import Method as Method
 from harness.method import Problem as Problem
 from harness.method import model_ref as model_ref
+from harness.model.scorer import has_head as has_head
 from harness.ops.decode import new_cache as new_cache
 from harness.ops.decode import next_logits as next_logits
 from harness.ops.drawing import Rule as Rule
@@ -150,9 +157,11 @@ from harness.ops.paged_cache import PagedCache as PagedCache
 from harness.ops.rotary import cos_sin as cos_sin
 from harness.ops.rotary import inverse_frequencies as inverse_frequencies
 from harness.ops.rotary import rotate_pairs as rotate_pairs
+from harness.ops.rotation import hadamard as hadamard
 from harness.ops.state_cache import StateCache as StateCache
 from harness.paths import files_at as files_at
 from harness.paths import listed as listed
+from harness.paths import named as named
 from harness.paths import path_ref as path_ref
 from harness.report.frames import records as records
 from harness.spec import ModelSpec as ModelSpec

@@ -129,6 +129,11 @@ class Method:
         return ()
 
     @classmethod
+    def code_of(cls, config: Any) -> Iterable[str]:
+        """Where the code stands that it runs; a method made of others names theirs too."""
+        return (cls.__module__,)
+
+    @classmethod
     def reads(cls, config: Any) -> Mapping[str, Path]:
         """Files that its result rests on besides those its options name (`path_ref`), by names that do not
         say where they lie; they enter the key too.

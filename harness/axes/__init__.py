@@ -22,6 +22,7 @@ BUILTIN = (
     "reward",
     "feedback",
     "alignment",
+    "rotation",
     "quantizer",
     "optimizer",
     "schedule",

@@ -257,6 +257,8 @@ class Attention(nn.Module, Method):
             if isinstance(layer, WindowCache):
                 layer.hold(view.columns_within(self.reach))
         k, v = cache.update(k, v, self.layer)
+        if self.override is not None:  # it knows which keys its own cache keeps
+            return k, v, view
         if k.shape[2] > view.num_keys:  # a static cache, of which the rest is not written yet
             k, v = k[:, :, : view.num_keys], v[:, :, : view.num_keys]
         return k, v, view.latest(k.shape[2])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import IncompatibleError
-from harness.method import Method
+from harness.method import CellView, Method, Problem
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -27,7 +28,33 @@ class Decoding(Method):
 
     axis = "decoding"
     default = "greedy"
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Method.Config):
+        cache_bits: int = 16
+        """Bits of the keys and values that are kept while decoding, 2 to 8: keys by channel, values by token,
+        the newest 32 tokens at least as they are; 16 keeps all as the model gives them."""
+
+    config: Config
     models: Mapping[str, nn.Module] = MappingProxyType({})
+
+    @classmethod
+    def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
+        """A cache of bits that there are not, or of a method that keeps its own."""
+        from harness.ops.quantized_cache import UNPACKED
+
+        bits = config.cache_bits
+        if bits == UNPACKED:
+            return
+        if not 2 <= bits <= 8:
+            message = f"{bits} must be between 2 and 8, or {UNPACKED} for a cache that is not quantized"
+            yield Problem(where="decoding.cache_bits", message=message)
+        elif cls.generate is not Decoding.generate:
+            yield Problem(
+                where="decoding.cache_bits",
+                message=f"decoding={cls.name} keeps a cache of its own; leave it at {UNPACKED}, or choose "
+                "decoding=greedy, sampling or beam",
+            )
 
     def options(self) -> dict[str, Any]:
         """Keyword arguments of transformers' `generate`; `top_k=0` unless asked for."""
@@ -53,7 +80,13 @@ class Decoding(Method):
         from harness.ops.searching import generate
 
         return generate(
-            model, input_BT, mask_BT, options=self.options(), max_new_tokens=max_new_tokens, seeds=seeds
+            model,
+            input_BT,
+            mask_BT,
+            options=self.options(),
+            max_new_tokens=max_new_tokens,
+            seeds=seeds,
+            cache_bits=self.config.cache_bits,
         )
 
 

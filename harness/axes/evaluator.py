@@ -65,6 +65,16 @@ class Evaluator(Method):
         return (cls.name,)
 
     @classmethod
+    def known_tasks(cls) -> Sequence[str]:
+        """Tasks that it has, asked for or not, so that a claim about one is no misspelt name."""
+        return ()
+
+    @classmethod
+    def metrics(cls, config: Any, task: str) -> Sequence[str] | None:
+        """Names of what it measures of a task, before it runs; None where only the run tells."""
+        return None
+
+    @classmethod
     def trial(cls) -> Any:
         """Options under which suites measure a tiny model in a second."""
         return cls.Config()
@@ -78,6 +88,11 @@ class Evaluator(Method):
     def surroundings(cls, config: Any) -> dict[str, str]:
         """What the result depends on beyond options and inputs, e.g. the hardware for a speed."""
         return {}
+
+    @classmethod
+    def num_items(cls, config: Any, task: str) -> int | None:
+        """Items that a task will measure at most, for plans; None where that is not known beforehand."""
+        return None
 
     @abstractmethod
     def evaluate(self, task: str, subject: Subject) -> Evaluation:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -16,13 +16,17 @@ from harness.method import Method
 class InstructionStrategy(Method):
     """Choice, order and repetition of instruction data.
 
-    State: `models` holds (model, tokenizer) of what its ModelRef options name, by option
+    State: `models` holds (model, tokenizer) of what its ModelRef options name, by option; `facts` what
+        `select` found, for the record
     """
 
     axis = "instruction_strategy"
     default = "proportional"
 
+    writes: ClassVar[bool] = False
+    """Whether a model must write for it; suites without one leave it out."""
     models: Mapping[str, tuple[Any, Any]] = MappingProxyType({})
+    facts: Mapping[str, Any] = MappingProxyType({})
 
     @classmethod
     def trial(cls, sources: Sequence[str]) -> Method.Config:

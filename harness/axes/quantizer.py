@@ -15,6 +15,8 @@ from torch.nn import functional as F
 
 from harness.errors import ConfigError, EffectError, MissingExtraError
 from harness.method import CellView, Method, Problem
+from harness.ops.experts import expert_shapes, fuse_experts, unfuse_experts, unknown_layout
+from harness.ops.rotation import unrotate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,16 +29,17 @@ class Calibration:
     batches_BT: Sequence[Tensor]
     sha256: str
     held_out_BT: Sequence[Tensor] = ()
-    """Batches that nothing is fitted to, for reporting errors."""
+    """Batches that nothing is fitted to: errors are reported on them, and a method may choose by them."""
 
 
-class _Recomputed(torch.autograd.Function):
-    """y = x W^T that keeps the packed layer instead of its dequantized weight for the backward pass."""
+class _Product(torch.autograd.Function):
+    """The packed layer's product forward, its dequantized weight's backward; keeps no dense weight."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: PackedLinear) -> Tensor:
         ctx.layer = layer
-        return F.linear(x, layer.dequantize().to(x.dtype))
+        y = layer.product(x)
+        return y.clone() if y._is_view() else y  # adapters (AdaLoRA) add to it in place, not allowed on views
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
@@ -63,6 +66,10 @@ class PackedLinear(nn.Linear):
         """The weight (out x in), float32."""
         raise NotImplementedError
 
+    def product(self, x: Tensor) -> Tensor:
+        """x W^T in the dtype of x; a layout that can be multiplied as it is packed says how."""
+        return F.linear(x, self.dequantize().to(x.dtype))
+
     def stored_bits(self) -> int:
         """Bits of everything stored for the weight: codes, scales, zeros (not the bias)."""
         return sum(b.numel() * b.element_size() * 8 for b in self.buffers(recurse=False))
@@ -79,9 +86,9 @@ class PackedLinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """y = x W^T + b, gradients with respect to x only."""
         if torch.is_grad_enabled() and x.requires_grad:
-            y: Tensor = _Recomputed.apply(x, self)  # type: ignore[no-untyped-call]
+            y: Tensor = _Product.apply(x, self)  # type: ignore[no-untyped-call]
         else:
-            y = F.linear(x, self.dequantize().to(x.dtype))
+            y = self.product(x)
         return y if self.bias is None else y + self.bias.to(y.dtype)
 
 
@@ -107,6 +114,12 @@ def weight_matrix(layer: nn.Module) -> Tensor:
     return weight.detach().T if type(layer).__name__ == "Conv1D" else weight.detach()
 
 
+def packed_shapes(model: nn.Module) -> dict[str, tuple[int, int, int]]:
+    """(matrices, out, in) of everything a quantizer packs, by name; fused experts count as they will be."""
+    single = {name: (1, *weight_matrix(layer).shape) for name, layer in linear_layers(model).items()}
+    return {**single, **expert_shapes(model)}  # type: ignore[dict-item]
+
+
 def replace_module(model: nn.Module, name: str, new: nn.Module) -> None:
     """Put `new` where the module called `name` stands."""
     parent, _, child = name.rpartition(".")
@@ -117,6 +130,7 @@ def unpacked(model: nn.Module) -> nn.Module:
     """The model with its packed layers as they were before, on their dequantized weights; in place."""
     with torch.device("meta"):
         plain = type(model)(model.config)  # type: ignore[call-arg]
+    unfuse_experts(plain)
     for name, packed in list(model.named_modules()):
         if isinstance(packed, PackedLinear):
             layer = plain.get_submodule(name)
@@ -125,6 +139,8 @@ def unpacked(model: nn.Module) -> nn.Module:
             layer.weight = nn.Parameter(weight, requires_grad=False)
             layer.bias = packed.bias
             replace_module(model, name, layer)
+    fuse_experts(model)
+    unrotate(model)
     return model
 
 
@@ -133,13 +149,10 @@ def planned_bytes(model: nn.Module, quantizer: Quantizer | None, *, bits: int = 
 
     `model` may lie on the meta device; tied weights count once
     """
-    packed = linear_layers(model) if quantizer is not None else {}
-    inside = {id(p) for layer in packed.values() for p in [layer.weight]}
-    total: float = sum(p.numel() * bits for p in model.parameters() if id(p) not in inside)
-    for layer in packed.values():
-        assert quantizer is not None
-        out_features, in_features = weight_matrix(layer).shape
-        total += quantizer.bits_per_weight(in_features, out_features) * in_features * out_features
+    total: float = sum(p.numel() * bits for p in model.parameters())
+    if quantizer is not None:
+        for count, rows, columns in packed_shapes(model).values():
+            total += (quantizer.bits_per_weight(columns, rows) - bits) * count * rows * columns
     return total / 8
 
 
@@ -257,16 +270,18 @@ class Quantizer(Method):
 
     @classmethod
     def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
-        """A library that cannot run here, and layers whose size the options do not fit."""
+        """A library that cannot run here, and layers whose layout or size the options do not fit."""
         reason = cls.unavailable(config)
         if reason is not None:
             yield Problem(where=f"quantizer={cls.name}", message=reason)
         if meta_model is None:
             return
+        layout = unknown_layout(meta_model)
+        if layout is not None:
+            yield Problem(where=f"quantizer={cls.name}", message=layout)
         method = cls(config)
         seen: set[tuple[int, int]] = set()
-        for name, layer in linear_layers(meta_model).items():
-            out_features, in_features = weight_matrix(layer).shape
+        for name, (_, out_features, in_features) in packed_shapes(meta_model).items():
             if (in_features, out_features) in seen:
                 continue
             seen.add((in_features, out_features))
@@ -275,10 +290,11 @@ class Quantizer(Method):
                 yield Problem(where=f"quantizer={cls.name}", message=f"layer {name}: {message}")
 
     def targets(self, model: nn.Module) -> dict[str, nn.Module]:
-        """The linear layers to pack.
+        """The linear layers to pack; fused experts become linear layers first, in place.
 
-        Raises: EffectError where the model has none
+        Raises: EffectError where the model has none; IncompatibleError for experts in an unknown layout
         """
+        unfuse_experts(model)
         layers = linear_layers(model)
         if not layers:
             kinds = sorted({type(module).__name__ for module in model.modules()})

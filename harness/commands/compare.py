@@ -214,6 +214,8 @@ def _own_file(loaded: Any, target: Path) -> str:
     from harness.model.artifact import load_pretrained, restore
 
     entry = next(e for e in reversed(loaded.applied) if e["axis"] == "quantizer")
+    if any(e["axis"] == "rotation" for e in loaded.applied):
+        return "; no file for its own programs: they would round weights that are not rotated"
     try:
         dense = load_pretrained(str(target))
         file = restore(entry).build().write_file(dense.model, dense.tokenizer, target)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.compose import compose, config_dir, explain, publish
+from harness.compose.arguments import SEARCH, job_overrides, publish_file, standing
 from harness.compose.hydra import CONFIG_NAME
 
 RUN_HELP = """usage: harness run KEY=VALUE ...
@@ -34,7 +35,9 @@ How it runs, which changes no result: hydra.sweeper.workers=2 (stages at a time)
 .total_memory=16000000000 (bytes that stages beside each other may take), .retry=failed (run again what
 ended so; oom, timeout, lost, all)."""
 
+MULTIRUN = "hydra.mode=MULTIRUN"
 _SHOWS_ONLY = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--shell-completion", "-sc")
+"""Flags of Hydra that run nothing."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -60,11 +63,16 @@ def through_hydra(arguments: Sequence[str]) -> int:
     from omegaconf.errors import OmegaConfBaseException
 
     publish()
+    arguments = standing(arguments)
+    for text in arguments:
+        publish_file(text)
     flags = [text for text in arguments if text.startswith("-")]
     overrides = [text for text in arguments if not text.startswith("-")]
-    multirun = "-m" in flags or "--multirun" in flags
+    multirun = "-m" in flags or "--multirun" in flags or MULTIRUN in overrides
     if not multirun and not any(flag.partition("=")[0] in _SHOWS_ONLY for flag in flags):
-        compose(_without_values_of_flags(arguments))  # refuses before Hydra does, and says why
+        compose(job_overrides(_without_values_of_flags(arguments)))  # refuses before Hydra does, and says why
+    if any(flag.partition("=")[0] in ("--cfg", "-c") for flag in flags):
+        arguments = _as_it_runs(arguments)
     if "COMP_LINE" in os.environ:  # completing a word: Hydra knows no subcommands
         os.environ["COMP_LINE"] = re.sub(r"^(\S+) (?:run|sweep|plan) ", r"\1 ", os.environ["COMP_LINE"])
     codes: list[int] = []
@@ -82,18 +90,48 @@ def through_hydra(arguments: Sequence[str]) -> int:
     return max(codes, default=0)
 
 
+def _as_it_runs(arguments: Sequence[str]) -> list[str]:
+    """The arguments with everything that the first cell is run with, for `--cfg` to show.
+
+    Beside what was typed: the levels and the seed of that cell, options of its methods, bounds of its scale
+    """
+    from harness.plan.grammar import value_text
+    from harness.plan.make import make_plan
+    from harness.store import Store
+
+    plain = job_overrides(_without_values_of_flags(arguments))
+    others = [text for text in arguments if text not in plain and text not in ("--multirun", "-m", MULTIRUN)]
+    cell = make_plan(plain, store=Store()).first.cells[0].cell
+    given = {text.partition("=")[0] for text in cell.overrides}
+    own = [f"{key}={value_text(value)}" for key, value in cell.settled().items() if key not in given]
+    return [*others, *cell.overrides, *own]
+
+
 def _task(config: Any) -> int:
     """What Hydra runs: one cell, or one worker of a sweep that was planned before."""
     from hydra.core.hydra_config import HydraConfig
 
     from harness.commands.sweep import run as run_cell
 
-    return int(run_cell(list(HydraConfig.get().overrides.task)) or 0)
+    given = HydraConfig.get().overrides
+    search = [text for text in given.hydra if text.startswith(SEARCH)]
+    return int(run_cell([*given.task, *search]) or 0)
 
 
 def _without_values_of_flags(arguments: Sequence[str]) -> list[str]:
     """The overrides among arguments; `--config-dir DIR` and its like take the word that follows."""
-    takes = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p")
+    takes = (
+        "--config-dir",
+        "-cd",
+        "--config-path",
+        "-cp",
+        "--config-name",
+        "-cn",
+        "--package",
+        "-p",
+        "--cfg",
+        "-c",
+    )
     return [
         text
         for i, text in enumerate(arguments)

@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from harness.commands.sweep import check_layout
 from harness.commands.table8 import print_table8
+from harness.compose.arguments import job_overrides, standing
 from harness.plan.costs import Costs
 from harness.plan.estimate import Cost
+from harness.plan.files import flat
 from harness.plan.make import make_plan
 from harness.plan.plan import Plan, PlannedCell
 from harness.registry import registry
-from harness.run.launch import NODES_LAUNCHER, job_overrides
+from harness.run.launch import NODES_LAUNCHER
 from harness.run.machine import available_memory
 from harness.store import Store
 
@@ -54,8 +57,9 @@ def main(arguments: Sequence[str]) -> int:
     if "--table8" in arguments:
         print_table8()
         return 0
-    asked = [text for text in arguments if text not in FLAGS]
+    asked = standing([text for text in arguments if text not in FLAGS])
     made = make_plan(job_overrides(asked), store=Store(), places_nodes=NODES_LAUNCHER in asked)
+    check_layout(made)
     costs = Costs(made.first, probe=available_memory() if "--probe" in arguments else 0)
     code = NOTHING_RUNS if all(cell.refused for cell in made.first.cells) else 0
     if "--json" in arguments:
@@ -67,6 +71,8 @@ def main(arguments: Sequence[str]) -> int:
         console.print(line, highlight=False, markup=False)
     console.print(stage_table(made.first, costs), highlight=False)
     console.print(LEGEND, style="dim", highlight=False)
+    for line in item_lines(made.first):
+        console.print(line, highlight=False, markup=False)
     for line in problem_lines(made.first):
         console.print(line, highlight=False, markup=False)
     return code
@@ -138,6 +144,23 @@ def stage_table(made: Plan, costs: Costs) -> Table:
         style="bold",
     )
     return table
+
+
+def item_lines(made: Plan) -> list[str]:
+    """How many items the measurements of a plan have, one line; those of unknown number by name."""
+    counts: dict[str, int | None] = {}
+    for key in made.wanted():
+        node = made.graph.nodes[key]
+        for choice in flat(node.choices):
+            if choice.axis == "evaluator":
+                method, task = choice.method, node.part.partition(".")[2]
+                counts.setdefault(node.part, method.num_items(choice.config, task))  # type: ignore[attr-defined]
+    known = [f"{part} {count}" for part, count in counts.items() if count is not None]
+    open_ended = [part for part, count in counts.items() if count is None and part.startswith("lm_eval.")]
+    lines = [f"Items at most: {', '.join(known)}."] if known else []
+    if open_ended:
+        lines.append(f"All items of: {', '.join(open_ended)} (evaluator.lm_eval.limit bounds them).")
+    return lines
 
 
 def _cost_texts(found: Sequence[Cost]) -> tuple[str, str, str, str]:

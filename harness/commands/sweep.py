@@ -13,13 +13,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from harness.errors import StoreFullError
+from harness.compose.arguments import SEARCH, job_overrides
+from harness.errors import ConfigError, StoreFullError
 from harness.plan.make import make_plan
 from harness.plan.manifest import write_manifest
 from harness.plan.need import Need
 from harness.plan.plan import Plan
 from harness.run.crew import Crew, serve
-from harness.run.launch import WORKER, Hydra, job_overrides, launch, options, read_plan
+from harness.run.launch import WORKER, Hydra, launch, options, read_plan
 from harness.run.machine import cores
 from harness.run.outcome import STATUSES, Outcome
 from harness.run.progress import Lines, Live, view
@@ -78,7 +79,13 @@ def multirun(
     arguments: Sequence[str], chosen: Options, *, hydra: Hydra, finished: Callable[[Plan], None]
 ) -> int:
     """What Hydra's multirun does: the whole sweep, here or through the chosen launcher, then `finished`."""
-    made = make_plan(job_overrides(arguments), store=Store(), places_nodes=hydra.places_nodes)
+    given = [*arguments, *(t for t in hydra.config.hydra.overrides.hydra if t.startswith(SEARCH))]
+    if not job_overrides(arguments):
+        raise ConfigError(
+            "harness sweep compares something: name an experiment (experiment=demo) or several values "
+            "(attention=full,grouped_query); `harness run` runs one cell of the defaults"
+        )
+    made = make_plan(job_overrides(given), store=Store(), places_nodes=hydra.places_nodes)
     say = Lines(made).say
 
     def place(part: Plan) -> bool:
@@ -121,11 +128,22 @@ def work_on(file: Path) -> int:
     return code
 
 
+def check_layout(made: Plan) -> None:
+    """The layout that an experiment names must exist before anything runs.
+
+    Raises: UnknownNameError, ConfigError
+    """
+    from harness.report.layout import load_layout
+
+    load_layout(made.experiment.report)
+
+
 def _work(made: Plan, options: Options, *, place: Callable[[Plan], bool] | None = None) -> int:
     """All of a plan, here, or in workers that `place` starts; returns the exit code.
 
     What was placed is counted here, not run: this may be a login node.
     """
+    check_layout(made)
     code = 0
     for part in _parts(made):
         placed = place is not None and place(part)

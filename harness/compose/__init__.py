@@ -3,7 +3,7 @@
 from harness.compose import explain
 from harness.compose.cell import Cell
 from harness.compose.experiment import Experiment
-from harness.compose.hydra import compose, config_dir, load
+from harness.compose.hydra import compose, config_dir, load, options_of
 from harness.compose.publish import publish
 
-__all__ = ["Cell", "Experiment", "compose", "config_dir", "explain", "load", "publish"]
+__all__ = ["Cell", "Experiment", "compose", "config_dir", "explain", "load", "options_of", "publish"]

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from harness.axes import MODEL_AXES
 from harness.compose.experiment import Experiment
 from harness.compose.schema import EXPERIMENT_KEYS, Root, model_options, mounted_axes, stage_axes, stage_key
-from harness.compose.settle import settle
+from harness.compose.settle import option_keys, settle, typed_keys
 from harness.compose.typed import instance
 from harness.errors import ConfigError, ImpossibleValueError, UnknownNameError
 from harness.method import CellView, Choice, Problem
@@ -51,7 +51,7 @@ class Cell(CellView):
         keep_faults: bool = False,
     ) -> None:
         raw: Any = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-        settle(raw, typed)
+        settle(raw, typed=typed, stated={*typed, *typed_keys(overrides)})
         self.faults: tuple[Problem, ...] = ()
         """Why the values of this cell cannot be, one reason a node."""
         self._keeps_faults = keep_faults
@@ -66,6 +66,8 @@ class Cell(CellView):
         raw["name"] = raw["name"] or experiment
         self.experiment = instance(Experiment, {key: raw[key] for key in EXPERIMENT_KEYS}, where="experiment")
         self._raw: dict[str, Any] = raw
+        if self.model_path() is not None and "stages" not in typed:
+            self._leave_out_building()
         self._check_stages()
         self.config = self._canonical()
         content = {key: value for key, value in self.config.items() if key not in NOT_RESULT}
@@ -112,6 +114,11 @@ class Cell(CellView):
         if "threads" in own:
             values["threads"] = _threads(values.get("threads"), stage_key(stage)) or self.threads
         return instance(kind, values, where=stage_key(stage))
+
+    def settled(self) -> dict[str, Any]:
+        """What was set beside the overrides: options where a method is chosen, bounds, stages; by key."""
+        keys = [*option_keys(self._raw), *self._raw["at_most"], "stages", "seed_from"]
+        return {key: value for key in keys if (value := _at(self.config, key)) is not MISSING}
 
     def model_path(self) -> str | None:
         """Directory or name of the pretrained model; None where the cell builds its own."""
@@ -215,6 +222,18 @@ class Cell(CellView):
                 raise UnknownNameError(what="config key", name=key, known=known)
         return config
 
+    def _leave_out_building(self) -> None:
+        """Drop the stages that would build what a pretrained model brings: its weights and its tokenizer.
+
+        Seeds that were to vary from one of them on vary the stage after it.
+        """
+        kept = tuple(stage for stage in self.stages if not _builds(stage))
+        if self.seed_from in self.stages and self.seed_from not in kept:
+            later = self.stages[self.stages.index(self.seed_from) :]
+            self.seed_from = next((stage for stage in later if stage in kept), None)
+        self.stages = kept
+        self._raw |= {"stages": list(kept), "seed_from": self.seed_from}
+
     def _checked(self, key: str, canonical: Callable[[], Any]) -> Any:
         """A canonical node; where its values are impossible and faults are kept, the node as it was given."""
         try:
@@ -248,6 +267,23 @@ class Cell(CellView):
             else:
                 content.setdefault(axis, None)
         return content
+
+
+def _at(config: Any, key: str) -> Any:
+    """The value of a dotted key; MISSING where this cell has no such option."""
+    for name in key.split("."):
+        if not isinstance(config, Mapping) or name not in config:
+            return MISSING
+        config = config[name]
+    return config
+
+
+def _builds(stage: str) -> bool:
+    """Whether a stage makes a model from nothing, or a tokenizer for it."""
+    kind = registry().stages.get(stage.partition("@")[0])
+    if kind is None:
+        return False  # refused by name, with all stages that exist
+    return kind.produces == "tokenizer" or (kind.produces == "model" and "model" not in kind.needs)
 
 
 def _threads(value: Any, where: str) -> int | None:

@@ -12,9 +12,11 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from harness.compose import explain
+from harness.compose.arguments import experiment_name, publish_file, standing
 from harness.compose.cell import Cell
 from harness.compose.publish import publish
 from harness.compose.settle import typed_keys
+from harness.registry import registry
 
 CONFIG_NAME = "config"
 
@@ -38,7 +40,7 @@ def compose(overrides: Sequence[str] = ()) -> Cell:
     return Cell(
         node,
         overrides=tuple(overrides),
-        experiment=choices.get("experiment") or "",
+        experiment=experiment_name(choices.get("experiment")),
         typed=typed_keys(overrides),
     )
 
@@ -49,6 +51,9 @@ def load(overrides: Sequence[str] = ()) -> tuple[DictConfig, dict[str, str | Non
     Raises: ConfigError or PluginError, translated from Hydra's
     """
     publish()
+    overrides = written_out(standing(overrides))
+    for text in overrides:
+        publish_file(text)
     explain.check(overrides)
     try:
         return _load(overrides)
@@ -56,13 +61,41 @@ def load(overrides: Sequence[str] = ()) -> tuple[DictConfig, dict[str, str | Non
         explain.explain(error, overrides, _choices_alone(overrides))
 
 
-def _load(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str | None]]:
+def written_out(overrides: Sequence[str]) -> list[str]:
+    """Overrides with a list on an axis that mixes its methods as the method `mixture` of these sources.
+
+    `instruction=[task,chat]` is `instruction=mixture instruction.sources=[task,chat]`.
+    """
+    found: list[str] = []
+    last = {text.partition("=")[0]: place for place, text in enumerate(overrides)}
+    for place, text in enumerate(overrides):
+        key, _, value = text.partition("=")
+        axis = registry().axes.get(key)
+        mixes = axis is not None and not axis.many and "mixture" in registry().methods(key)
+        if not (mixes and value.startswith("[") and "," in value):
+            found.append(text)
+        elif last[key] == place:  # or a later choice replaces it
+            found += [f"{key}=mixture", f"{key}.sources={value}"]
+    return found
+
+
+def options_of(group: str) -> list[str]:
+    """What can be chosen in a config group."""
+    publish()
+    with _initialized():
+        return sorted(GlobalHydra.instance().config_loader().get_group_options(group))
+
+
+def _initialized() -> contextlib.AbstractContextManager[object]:
+    """Hydra ready to compose: as `hydra.main` made it, whose search path holds, else with our configs."""
+    if GlobalHydra.instance().is_initialized():
+        return contextlib.nullcontext()
     directory = str(config_dir())
-    if GlobalHydra.instance().is_initialized():  # within hydra.main, whose search path holds
-        context: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
-    else:
-        context = hydra.initialize_config_dir(config_dir=directory, job_name="harness", version_base="1.3")
-    with context:
+    return hydra.initialize_config_dir(config_dir=directory, job_name="harness", version_base="1.3")
+
+
+def _load(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str | None]]:
+    with _initialized():
         node = hydra.compose(CONFIG_NAME, overrides=list(overrides), return_hydra_config=True)
     choices = dict(node.hydra.runtime.choices)
     OmegaConf.set_struct(node, False)

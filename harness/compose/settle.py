@@ -16,15 +16,16 @@ UNLIMITED_AT_0 = ("max_", "train_bytes")
 """Options, by how their name begins, whose 0 stands for no limit."""
 
 
-def settle(raw: dict[str, Any], typed: Collection[str]) -> None:
-    """Apply `where_chosen`, then `at_most`, in place, except to options that `typed` names.
+def settle(raw: dict[str, Any], *, typed: Collection[str], stated: Collection[str]) -> None:
+    """Apply `where_chosen`, except to options that `stated` names, then `at_most`, except to `typed` ones.
 
-    What typed options overrule is taken out of both, so that settling once more changes nothing.
+    `typed` are keys of the command line; `stated` those of a factor's level as well, which a scale may bound.
+    What they overrule is taken out of both, so that settling once more changes nothing.
     Raises: UnknownNameError, ConfigError where `where_chosen` names what does not exist
     """
-    for block in ("where_chosen", "at_most"):
+    for block, above in (("where_chosen", stated), ("at_most", typed)):
         given = raw.get(block) or {}
-        raw[block] = {key: value for key, value in given.items() if not _is_typed(block, key, typed)}
+        raw[block] = {key: value for key, value in given.items() if not _is_typed(block, key, above)}
     for key, value in raw["where_chosen"].items():
         _set_where_chosen(raw, key, value)
     for key, most in raw["at_most"].items():
@@ -34,6 +35,19 @@ def settle(raw: dict[str, Any], typed: Collection[str]) -> None:
 def typed_keys(overrides: Collection[str]) -> frozenset[str]:
     """The keys that overrides set."""
     return frozenset(text.partition("=")[0].lstrip("+~") for text in overrides)
+
+
+def option_keys(raw: Mapping[str, Any]) -> list[str]:
+    """Config keys of the options that `where_chosen` sets at the root of a config."""
+    found = []
+    for key in raw["where_chosen"]:
+        axis, name, option = _parts(key)
+        node = raw.get(axis) or {}
+        if registry().axes[axis].many:
+            found += [key] if name in node else []
+        elif node.get("method") == name:
+            found.append(f"{axis}.{option}")
+    return found
 
 
 def _is_typed(block: str, key: str, typed: Collection[str]) -> bool:

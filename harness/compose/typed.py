@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from harness.errors import ConfigError, HarnessError, ImpossibleValueError, UnknownNameError
+from harness.method import Choice
 from harness.nodes import plain, writable
 
 T = TypeVar("T")
@@ -32,6 +33,17 @@ def instance(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
     if found is None:
         found = _CACHE[kind, content] = _convert(kind, values, where)
     return typing.cast(T, found)
+
+
+def choose(axis: str, name: str, options: Mapping[str, Any], *, where: str) -> Choice:
+    """The choice of a method by name, for one that is made of others.
+
+    Raises: UnknownNameError or ConfigError where there is no such method or option
+    """
+    from harness.registry import registry
+
+    method = registry().get(axis, name)
+    return Choice(axis=axis, method=method, config=instance(method.Config, options, where=where))
 
 
 def _convert(kind: type[T], values: Mapping[str, Any], where: str) -> T:

@@ -13,7 +13,7 @@ from harness.data.template import CHAT_TEMPLATE
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as RustTokenizer
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 PAD, BOS, EOS, UNK, USER, ASSISTANT, MASK = SPECIAL_TOKENS
 TEXTS_PER_BATCH = 512
@@ -104,3 +104,9 @@ def measure(tokenizer: RustTokenizer, texts: Sequence[str], *, unk_id: int | Non
         "lossless_rate": num_lossless / max(len(texts), 1),
         "measured_on": {"texts": len(texts), "tokens": num_tokens},
     }
+
+
+def prefix_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """What stands before a text that has nothing before it, scored or calibrated on."""
+    bos = tokenizer.bos_token_id
+    return int(tokenizer.eos_token_id if bos is None else bos)  # type: ignore[arg-type]

@@ -83,7 +83,8 @@ def draw_answers(
             Job(ids=ids, max_new_tokens=max_new_tokens, seed=seed)
             for ids, seed in zip(prompts, seeds, strict=True)
         ]
-        return decode(model, jobs, rule, ends=ends, pad=pad, batch_size=batch_size)
+        bits = decoding.config.cache_bits
+        return decode(model, jobs, rule, ends=ends, pad=pad, batch_size=batch_size, cache_bits=bits)
 
     @torch.inference_mode()
     def draw(ids_BT: torch.Tensor, mask_BT: torch.Tensor, which: Sequence[int]) -> torch.Tensor:

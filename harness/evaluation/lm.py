@@ -14,6 +14,7 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 
 from harness.axes.evaluator import Subject
+from harness.data.tokenization import prefix_token
 from harness.errors import TaskError
 from harness.evaluation.answers import prepare
 from harness.evaluation.generation import StopAt, StopStrings, in_batches
@@ -70,8 +71,7 @@ class SubjectLM(TemplateLM):  # type: ignore[misc]
 
     @property
     def prefix_token_id(self) -> int:
-        bos = self.tokenizer.bos_token_id
-        return self.eot_token_id if bos is None else int(bos)
+        return prefix_token(self.tokenizer)
 
     @cached_property
     def _prefix(self) -> str:

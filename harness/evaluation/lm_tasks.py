@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import yaml
 
 from harness.errors import DataError, TaskError
+from harness.evaluation.items import ITEMS
 from harness.paths import listed
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ _NAMED = re.compile(rb"^[\"']?(?:task|group)[\"']?: *[\"']?([\w.:-]+)[\"']? *$",
 _TAGGED = re.compile(rb"^[\"']?tag[\"']?: *([\w.:-]+)? *\n((?: *- *[\w.:\"'-]+ *\n)*)", re.MULTILINE)
 _DATA_SET = re.compile(r"^[\"']?dataset_path[\"']?: *[\"']?([\w./-]+)", re.MULTILINE)
 _INCLUDE = re.compile(r"^[\"']?include[\"']?: *[\"']?([\w./-]+)", re.MULTILINE)
+_METRIC = re.compile(r"^ *- metric: *[\"']?([\w.]+)", re.MULTILINE)
 _FILES = ("arrow", "csv", "json", "parquet", "text")
 """Values of `dataset_path` that read local files."""
 _CALLS = re.compile(r"!function\b|^class:", re.MULTILINE)
@@ -34,6 +36,12 @@ _CALLS = re.compile(r"!function\b|^class:", re.MULTILINE)
 def own_tasks() -> list[str]:
     """Names of the offline tasks that ship with the harness."""
     return sorted(path.stem for path in OWN.glob("*.yaml"))
+
+
+def own_metrics(task: str) -> list[str] | None:
+    """Metrics of an offline task that ships with the harness; None for any other."""
+    file = OWN / f"{task}.yaml"
+    return _METRIC.findall(file.read_text(encoding="utf-8")) if file.is_file() else None
 
 
 class Folder(NamedTuple):
@@ -230,6 +238,16 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         lists = [item for item in value.values() if isinstance(item, list)]
         value = lists[0] if len(lists) == 1 else [value]
     return list(value)
+
+
+def count_items(name: str, files: Mapping[str, str] | None) -> int | None:
+    """Items of a task that draws its own or reads local files; None where only its data set knows.
+
+    Raises: DataError naming file and line
+    """
+    if files:
+        return len(read_rows(Path(files.get("test") or next(iter(files.values())))))
+    return ITEMS if name in own_tasks() else None
 
 
 def _row(line: str, path: Path, number: int) -> dict[str, Any]:

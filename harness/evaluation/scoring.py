@@ -258,9 +258,9 @@ class LikelihoodScorer:
         limit = 4096 * torch.finfo(self._dtype).eps  # 5e-4 in fp32
         for row in by_length[:: max(1, len(by_length) - 1)]:
             alone = self._read_rows([row])
-            error = max(_distance(found[index], score) for index, score in alone.items())
-            if not error <= limit:
-                self._refused[way] = f"log-probabilities differ by {error:.2g} from those of a row read alone"
+            apart = max(_distance(found[index], score) for index, score in alone.items())
+            if not apart <= limit:
+                self._refused[way] = f"log-probabilities differ by {apart:.2g} from those of a row read alone"
                 return None
         return found
 
@@ -415,7 +415,7 @@ class LikelihoodScorer:
 
     @property
     def _vocabulary(self) -> int:
-        head = getattr(self.model, "get_output_embeddings", lambda: None)()
+        head: Any = getattr(self.model, "get_output_embeddings", lambda: None)()
         return int(head.weight.shape[0]) if hasattr(head, "weight") else 1 << 16
 
     @property

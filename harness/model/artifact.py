@@ -297,8 +297,10 @@ def _read_packed(path: Path, applied: list[dict[str, Any]]) -> nn.Module:
     tensors = load_file(path / PACKED)
     with no_init_weights():
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(path))
-    entry = next(e for e in reversed(applied) if e["axis"] == "quantizer")
-    model = restore(entry).build().empty(model)
+    last = max(i for i, e in enumerate(applied) if e["axis"] == "quantizer")
+    for entry in applied[max(0, last - 1) : last + 1]:
+        if entry["axis"] in ("rotation", "quantizer"):
+            model = restore(entry).build().empty(model)
     missing, unexpected = model.load_state_dict(tensors, strict=False, assign=True)
     model.tie_weights()
     tied = set(getattr(model, "_tied_weights_keys", None) or ())

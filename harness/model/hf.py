@@ -69,6 +69,8 @@ class HarnessConfig(PreTrainedConfig):  # type: ignore[misc]
         for name, value in derived.items():
             kwargs.pop(name, None)
             setattr(self, name, value)
+        for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
+            kwargs.setdefault(name, None)
         super().__init__(tie_word_embeddings=shape.tie_embeddings, **kwargs)
 
     @classmethod

@@ -71,9 +71,10 @@ class Block(nn.Module):
         view: View,
         position: Position,
         cache: Any = None,
-        memory: tuple[Tensor, View] | None = None,
+        memory_BSD: Tensor | None = None,
+        memory_view: View | None = None,
     ) -> Tensor:
-        """Shapes: x_BTD -> BTD; memory is (BSD, how the tokens read it)"""
+        """Shapes: x_BTD -> BTD; `memory_view` says how the tokens read the memory"""
 
         def attend(h_BTD: Tensor) -> Tensor:
             return self.dropout(self.self_attn(h_BTD, view, position=position, cache=cache))  # type: ignore[no-any-return]
@@ -86,8 +87,8 @@ class Block(nn.Module):
             read, feed_on = self.attn_norms[0](x_BTD), self.mlp_norms[0](x_BTD)
             return x_BTD * scale + attend(read) + feed(feed_on)
         x_BTD = self.arrange(x_BTD, attend, self.attn_norms, scale)
-        if self.cross_attn is not None and memory is not None:
-            cross, (memory_BSD, memory_view) = self.cross_attn, memory
+        if self.cross_attn is not None and memory_BSD is not None:
+            cross = self.cross_attn
 
             def look(h_BTD: Tensor) -> Tensor:
                 return self.dropout(cross(h_BTD, memory_view, memory_BSD=memory_BSD, cache=cache))  # type: ignore[no-any-return]
@@ -162,7 +163,8 @@ class Stack(nn.Module):
         for layer, at in zip(self.layers, self.position_of_layer, strict=True):
             if seen is not None:
                 seen.append(x_BTD)
-            x_BTD = layer(x_BTD, view, self.position_at(at), cache, memory)
+            # In order and apart, as activation checkpointing wants the tensors it tracks.
+            x_BTD = layer(x_BTD, view, self.position_at(at), cache, *(memory or ()))
         x_BTD = self.norm(x_BTD)
         if seen is not None:
             seen.append(x_BTD)

@@ -14,10 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.errors import IncompatibleError
 from harness.ops.drawing import Rule
 from harness.ops.extension import follows_length
 from harness.ops.growing_cache import GrowingCache
 from harness.ops.paged_cache import PagedCache
+from harness.ops.quantized_cache import UNPACKED, QuantizedCache
 
 Ended = Callable[[Sequence[int]], bool]
 """New tokens of a row -> whether it has ended, e.g. at a stop string."""
@@ -50,6 +52,7 @@ def decode(
     pad: int,
     batch_size: int = 64,
     batch_tokens: int = 32768,
+    cache_bits: int = UNPACKED,
 ) -> list[list[int]]:
     """New tokens of every job, its end token included, in the jobs' order.
 
@@ -65,7 +68,7 @@ def decode(
             taken = _take(jobs, waiting, at_most=batch_size - held, room=room, force=pool is None)
             if not taken:
                 break
-            fresh = Pool.read(model, [jobs[index] for index in taken], taken, pad=pad)
+            fresh = Pool.read(model, [jobs[index] for index in taken], taken, pad=pad, cache_bits=cache_bits)
             pool = fresh if pool is None else pool.join(fresh)
         assert pool is not None
         pool = pool.run(jobs, rule, answers, stops=frozenset(ends))
@@ -109,7 +112,9 @@ class Pool:
         self.ended = [False] * len(rows)
 
     @classmethod
-    def read(cls, model: Any, jobs: Sequence[Job], rows: list[int], *, pad: int) -> Pool:
+    def read(
+        cls, model: Any, jobs: Sequence[Job], rows: list[int], *, pad: int, cache_bits: int = UNPACKED
+    ) -> Pool:
         """Read prompts, and keep the logits of their last tokens alone."""
         tokens = [list(job.ids) for job in jobs]
         width = max(map(len, tokens))
@@ -119,7 +124,7 @@ class Pool:
             ids_BT[row, width - len(given) :] = torch.tensor(given)
             mask_BT[row, width - len(given) :] = 1
         device = next(model.parameters()).device
-        cache, logits = new_cache(model), None
+        cache, logits = new_cache(model, bits=cache_bits), None
         # What a token reads may depend on how long its prompt is, which a part of it does not tell.
         size = width if follows_length(model) else max(1, PROMPT_TOKENS // len(tokens))
         ids_BT, mask_BT = ids_BT.to(device), mask_BT.to(device)
@@ -215,18 +220,31 @@ def next_logits(model: Any, ids_BT: Tensor, mask_BS: Tensor, cache: Any, *, keep
     return logits[:, 0] if keep == 1 else logits
 
 
-def new_cache(model: Any) -> Any:
-    """An empty cache of the kind that a model keeps; plain growing tensors get room to grow in place."""
+def new_cache(model: Any, *, bits: int = UNPACKED) -> Any:
+    """An empty cache of the kind that a model keeps; plain growing tensors get room to grow in place.
+
+    With fewer `bits` they are packed.
+    Raises: IncompatibleError for fewer bits of a cache that holds anything but all keys and values
+    """
     from transformers import Cache, DynamicCache
     from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 
     CacheLayerMixin.register(GrowingCache)
     inner = _inner(model)
     own = getattr(inner, "context_cache", None)  # of a context method
-    if own is not None:
+    if own is not None and bits == UNPACKED:
         return own()
     cache = inner.new_cache() if hasattr(inner, "new_cache") else DynamicCache(config=inner.config)
-    if all(type(layer) is DynamicLayer for layer in cache.layers):
+    plain = all(type(layer) is DynamicLayer for layer in cache.layers)
+    if bits != UNPACKED:
+        if own is not None or not plain:
+            raise IncompatibleError(
+                f"decoding.cache_bits={bits}: the cache of this {type(inner).__name__} holds something else "
+                f"than all keys and values of its layers, one tensor each; leave it at {UNPACKED}"
+            )
+        CacheLayerMixin.register(QuantizedCache)
+        return Cache(layers=[QuantizedCache(bits=bits) for _ in range(len(cache.layers) or _depth(inner))])
+    if plain:
         return Cache(layers=[GrowingCache() for _ in range(len(cache.layers) or _depth(inner))])
     return cache
 

@@ -9,6 +9,8 @@ document_BT, equal and adjacent within a document, across which nothing is read
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -65,7 +67,7 @@ def chunked_linear(
         q, k, v = wide(q, k, v)
         if state is None:
             state = q.new_zeros(*q.shape[:2], q.shape[-1], v.shape[-1])
-        outputs, before = [], None
+        outputs, cut = [], _cuts(document_BT)
         # Cut once, so that gradients add up chunk by chunk.
         for index, (q_c, k_c, v_c) in enumerate(
             zip(*(x.split(chunk, dim=2) for x in (q, k, v)), strict=True)
@@ -73,29 +75,39 @@ def chunked_linear(
             at = slice(index * chunk, (index + 1) * chunk)
             carried = state
             if log_decay is None:
-                scores = (q_c @ k_c.transpose(-1, -2)).tril()
+                scores = q_c @ k_c.transpose(-1, -2)
             else:
                 scores, lead = _decayed(
                     q_c, k_c, log_decay if log_decay.shape[2] == 1 else log_decay[:, :, at]
                 )
                 q_c, k_c = q_c * lead.exp(), k_c * (lead[:, :, -1:] - lead).exp()
                 carried = state * lead[:, :, -1, :, None].exp()
-            if document_BT is not None:
+            if document_BT is None or not cut(at):
+                scores = scores.tril()
+            else:
+                before = document_BT[:, at.start - 1] if at.start else None
                 edges = _Edges(document_BT[:, at], before)
-                before = edges.last_B
-                scores = scores.masked_fill(~edges.same_B1TT, 0.0)
-                q_c = q_c.masked_fill(~edges.goes_on_B1T1, 0.0)
-                k_c = k_c.masked_fill(~edges.reaches_B1T1, 0.0)
-                carried = carried.masked_fill(~edges.whole_B111, 0.0)
+                scores = scores.masked_fill(edges.unread_B1TT, 0.0)
+                q_c = q_c * edges.goes_on_B1T1
+                k_c = k_c * edges.reaches_B1T1
+                carried = carried * edges.whole_B111
             outputs.append(scores @ v_c + q_c @ state)
             state = carried + k_c.transpose(-1, -2) @ v_c
         return torch.cat(outputs, dim=2), state
 
 
+def _cuts(document_BT: Tensor | None) -> Callable[[slice], bool]:
+    """Whether a document of any row begins within a chunk; taken for granted where asking would wait."""
+    if document_BT is None or document_BT.device.type != "cpu" or torch.compiler.is_compiling():
+        return lambda at: True
+    starts_T = [False, *(document_BT[:, 1:] != document_BT[:, :-1]).any(dim=0).tolist()]
+    return lambda at: any(starts_T[at])
+
+
 def _decayed(q: Tensor, k: Tensor, log_decay: Tensor) -> tuple[Tensor, Tensor]:
     """Scores of a chunk's pairs, and the log decay from its beginning through each token.
 
-    Shapes: -> BNTT, BNTH or BNT1
+    Shapes: -> BNTT (what lies above the diagonal means nothing), BNTH or BNT1
     """
     steps = log_decay.to(q.dtype)
     if steps.shape[2] == 1 and q.shape[2] > 1:
@@ -104,8 +116,8 @@ def _decayed(q: Tensor, k: Tensor, log_decay: Tensor) -> tuple[Tensor, Tensor]:
     # Above the diagonal the difference is positive and may overflow.
     pairs = (total[:, :, :, None] - total[:, :, None]).clamp_max(0).exp()
     if total.dim() == 3:
-        return (q @ k.transpose(-1, -2) * pairs).tril(), total[..., None]
-    return torch.einsum("bnih,bnjh,bnijh->bnij", q, k, pairs).tril(), total
+        return q @ k.transpose(-1, -2) * pairs, total[..., None]
+    return torch.einsum("bnih,bnjh,bnijh->bnij", q, k, pairs), total
 
 
 class _Edges:
@@ -114,7 +126,9 @@ class _Edges:
     def __init__(self, document_BT: Tensor, before_B: Tensor | None) -> None:
         self.last_B = document_BT[:, -1]
         first_B1 = (document_BT[:, :1] if before_B is None else before_B[:, None]).expand(-1, 1)
-        self.same_B1TT = (document_BT[:, :, None] == document_BT[:, None])[:, None]
+        apart_BTT = document_BT[:, :, None] != document_BT[:, None]
+        future_TT = torch.ones(apart_BTT.shape[1:], dtype=torch.bool, device=document_BT.device).triu(1)
+        self.unread_B1TT = (apart_BTT | future_TT)[:, None]
         goes_on_BT = document_BT == first_B1
         self.goes_on_B1T1 = goes_on_BT[:, None, :, None]
         """Tokens of the document that the state is of."""

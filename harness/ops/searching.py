@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.ops.decode import Job, decode
+from harness.ops.decode import Job, decode, new_cache
 from harness.ops.drawing import Draw, only_stops, rule_of, special_ids
+from harness.ops.quantized_cache import UNPACKED
 
 Stopping = Callable[[], Any]
 """Makes a stopping criterion of transformers' generate, which serves one call."""
@@ -28,10 +29,11 @@ def generate(
     max_new_tokens: int,
     seeds: Sequence[int],
     stopping: Stopping | None = None,
+    cache_bits: int = UNPACKED,
 ) -> Tensor:
     """New tokens under these options of transformers' generate; the global random state is left alone."""
     rule = rule_of(options)
-    run = partial(search, model, max_new_tokens=max_new_tokens, stopping=stopping)
+    run = partial(search, model, max_new_tokens=max_new_tokens, stopping=stopping, cache_bits=cache_bits)
     if rule is not None and reads_tokens_alone(model) and stopping is None:
         ends, pad = special_ids(model)
         rows = zip(input_BT, mask_BT.bool(), seeds, strict=True)
@@ -39,7 +41,8 @@ def generate(
             Job(ids=ids_T[mask_T].tolist(), max_new_tokens=max_new_tokens, seed=seed)
             for ids_T, mask_T, seed in rows
         ]
-        return padded(decode(model, jobs, rule, ends=ends, pad=pad, batch_size=len(jobs)), pad, like=input_BT)
+        new = decode(model, jobs, rule, ends=ends, pad=pad, batch_size=len(jobs), cache_bits=cache_bits)
+        return padded(new, pad, like=input_BT)
     if rule is not None:
         plain = {"do_sample": False, "num_beams": 1, "logits_processor": [Draw(rule, seeds)]}
         return run(input_BT, mask_BT, options=plain)
@@ -63,8 +66,11 @@ def search(
     options: Mapping[str, Any],
     max_new_tokens: int,
     stopping: Stopping | None = None,
+    cache_bits: int = UNPACKED,
 ) -> Tensor:
     """transformers' generate with nothing but these options and the checkpoint's special tokens."""
+    if cache_bits != UNPACKED:
+        options = {**options, "past_key_values": new_cache(model, bits=cache_bits)}
     with only_stops(model):
         out: Tensor = model.generate(  # type: ignore[operator]
             input_ids=input_BT,

@@ -232,8 +232,8 @@ def _override(layer: Any, q: Tensor, k: Tensor, v: Tensor, view: Any) -> Tensor:
     mask = layer.mask if restricts else None
     key_position_BS, kept = view.key_position_BS, _kept(layer.context_attend, layer.layer)
     columns_S = torch.arange(k.shape[2], device=q.device)
-    if kept is not None and kept.shape[1] != key_position_BS.shape[1]:
-        key_position_BS = kept
+    if kept is not None and kept.shape[1] < layer.context_attend.cache.layers[layer.layer].seen:
+        key_position_BS = kept  # some keys are gone, and the view knows of the last ones only
         if mask is not None or view.document_BS is not None:
             raise IncompatibleError(
                 f"attention={layer.name} restricts what is read by itself; a windowed context method needs "

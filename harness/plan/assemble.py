@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 from omegaconf import DictConfig, OmegaConf
 
 from harness.compose import Cell, load
+from harness.compose.arguments import experiment_name
 from harness.compose.settle import typed_keys
 from harness.errors import HarnessError
 from harness.plan.grammar import Assignment, parse
@@ -108,7 +109,8 @@ class Assembler:
 
     def _made(self, node: Any, overrides: tuple[str, ...], experiment: str | None) -> Cell:
         typed = typed_keys(overrides) if self.typed is None else self.typed
-        return Cell(node, overrides=overrides, experiment=experiment or "", typed=typed, keep_faults=True)
+        name = experiment_name(experiment)
+        return Cell(node, overrides=overrides, experiment=name, typed=typed, keep_faults=True)
 
     def _split(
         self, overrides: Sequence[str]

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.compose import Experiment
 from harness.errors import ConfigError, UnknownNameError
-from harness.plan.grammar import Assignment, label_text, parse, python_value, value_text
+from harness.plan.grammar import Assignment, label_text, parse, python_value, resolved, value_text
 from harness.registry import registry
 
 _ALL = "all"
@@ -140,7 +140,7 @@ def _changed(factor: Factor | None, name: str, item: Assignment) -> Factor:
     that the value of the command line stays.
     Raises: ConfigError where levels differ by this option alone
     """
-    own = Factor(name, tuple(Level(_unquoted(v), (f"{item.key}={v}",)) for v in item.values))
+    own = Factor(name, tuple(Level(_label(v), (f"{item.key}={v}",)) for v in item.values))
     if factor is None or item.sweeps:
         return own
     without = tuple(replace(level, overrides=_without(level, item.key)) for level in factor.levels)
@@ -356,6 +356,11 @@ def _sets_factor(item: Assignment, found: Iterable[Factor]) -> bool:
 
 def _key(override: str) -> str:
     return override.partition("=")[0]
+
+
+def _label(text: str) -> str:
+    """The name of a level that the command line states; a variable of the environment by its value."""
+    return label_text(resolved(text)) if "oc.env" in text else _unquoted(text)
 
 
 def _unquoted(text: str) -> str:

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, QuotedString
+from hydra.core.override_parser.types import Glob, Override, QuotedString
 from hydra.errors import OverrideParseException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from harness.compose.hydra import options_of
 from harness.errors import ConfigError
 
 _SIMPLE = re.compile(r"[A-Za-z0-9_./:@%+-][A-Za-z0-9_./:@%+-]*( +[A-Za-z0-9_./:@%+-]+)*")
@@ -42,6 +45,20 @@ def python_value(text: str) -> Any:
     """A right-hand side as Python has it."""
     value = _parser().parse_override(f"key={text}").value()
     return str(value.text) if isinstance(value, QuotedString) else value
+
+
+def resolved(text: str) -> Any:
+    """A right-hand side as Python has it, its interpolations of the environment (`${oc.env:X}`) filled in.
+
+    Raises: ConfigError where the environment has no such variable
+    """
+    value = python_value(text)
+    if not isinstance(value, str) or "${oc.env:" not in value:
+        return value
+    try:
+        return OmegaConf.create({"value": value}).value
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{text}: {str(error).splitlines()[0]}") from error
 
 
 @functools.cache
@@ -114,9 +131,30 @@ def _assignment(override: Override) -> Assignment:
     key = override.get_key_element()
     if override.is_delete():
         key = key if key.startswith("~") else f"~{key}"
+    if override.is_interval_sweep():
+        raise ConfigError(
+            f"{override.input_line}: a sweep runs every value, and an interval has no end of them; list "
+            "values or use range(start,stop,step), or tune it (`tune: {space: {...: {low: .., high: ..}}}`)"
+        )
+    value = override.value()
+    if isinstance(value, Glob):
+        return Assignment(key, _matching(override, value), True)
     if override.is_sweep_override():
         return Assignment(key, tuple(override.sweep_string_iterator()), True)
     return Assignment(key, (override.get_value_element_as_str(),), False)
+
+
+def _matching(override: Override, glob: Glob) -> tuple[str, ...]:
+    """What a `glob(...)` matches in its config group.
+
+    Raises: ConfigError where it matches nothing
+    """
+    group = override.key_or_group
+    known = options_of(group)
+    found = tuple(glob.filter(known))
+    if not found:
+        raise ConfigError(f"{override.input_line} matches none of {group}: {', '.join(known) or 'no group'}")
+    return found
 
 
 def _reads_otherwise(text: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -81,6 +82,7 @@ class Graph:
         self._fingerprints = Fingerprints(self.store.root / "cache" / "fingerprints.json")
         self._files = Files(self.store.root / CACHE)
         self._models: dict[str, str] = {}
+        self._referred: dict[tuple[str, ...], Cell] = {}
         self._resolving: list[str] = []
 
     def add(self, cell: Cell) -> list[str]:
@@ -267,7 +269,13 @@ class Graph:
         from harness.compose import compose
         from harness.plan.grammar import split_overrides
 
-        return self.model_of(compose([*cell.overrides, *split_overrides(value.removeprefix(CELL))]))
+        named = split_overrides(value.removeprefix(CELL))
+        keys = {text.partition("=")[0] for text in named}
+        kept = [text for text in cell.overrides if text.partition("=")[0] not in keys]
+        overrides = (*kept, *named)  # what only the named keys tell apart refers to one cell, composed once
+        if overrides not in self._referred:
+            self._referred[overrides] = compose(overrides)
+        return self.model_of(self._referred[overrides])
 
 
 def chosen(cell: Cell, stage: str) -> dict[str, Choice | tuple[Choice, ...]]:
@@ -304,7 +312,8 @@ def device_of(cell: Cell) -> str:
 
 def _modules(maker: type[Stage], choices: Choices) -> set[str]:
     """Where the code stands that makes a stage."""
-    return {maker.__module__, *(choice.method.__module__ for choice in flat(choices))}
+    chosen = [choice.method.code_of(choice.config) for choice in flat(choices)]
+    return {maker.__module__, *itertools.chain.from_iterable(chosen)}
 
 
 def _layer_modules(cell: Cell, choices: Choices) -> set[str]:

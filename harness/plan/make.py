@@ -6,20 +6,26 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from harness.compose import Experiment, load
+from harness.compose import Experiment, load, options_of
+from harness.compose.arguments import experiment_name, standing
 from harness.compose.schema import EXPERIMENT_KEYS
 from harness.compose.settle import typed_keys
 from harness.compose.typed import instance
 from harness.errors import ConfigError
 from harness.plan.assemble import Assembler, Load, belongs_to
 from harness.plan.cells import Factor, cells, chosen_labels, factors, request
+from harness.plan.grammar import resolved
 from harness.plan.graph import Graph
+from harness.plan.intentions import check_claims, settled_baseline
 from harness.plan.options import refuse_options_without_method, swept_nodes
 from harness.plan.placing import place
 from harness.plan.plan import Plan, PlannedCell, counted
 from harness.plan.tune import make_tuning
 from harness.store import Store
 from harness.store.records import TRIALS, sweep_name
+
+KEPT = ("experiment", "scale", "hydra.searchpath")
+"""Overrides that say which experiment is meant, and where it lies."""
 
 
 def make_plan(
@@ -32,7 +38,7 @@ def make_plan(
     Every cell is composed and validated here, before anything runs.
     Raises: ConfigError, UnknownNameError, PluginError, naming what is wrong and what works
     """
-    asked = request(arguments)
+    asked = request(standing(arguments))
     if single and asked.swept:
         keys = ", ".join(item.key for item in asked.swept)
         raise ConfigError(f"harness run takes one value of {keys}; use `harness sweep` to cross several")
@@ -49,7 +55,8 @@ def make_plan(
     if not planned:
         raise ConfigError("the sweep has no cells: `exclude` leaves out all of them")
     refuse_options_without_method(base, planned, choices)
-    notes = _taken(found, seeds) if single else []
+    experiment, notes = settled_baseline(experiment, found)
+    notes += _taken(found, seeds) if single else []
     planned = planned[:1] if single else planned
     assembler = Assembler(
         tuple(text for text in base if not text.startswith("seed=")),
@@ -78,8 +85,16 @@ def make_plan(
             notes.append(f"{counted(duplicates, 'cell')} the same as another, left out")
     elif made.tuning.settled:
         made.cells = made.tuning.cells()
+    if experiment.claims:
+        notes += check_claims(experiment, found, (cell.cell for cell in made.first.cells))
     graph.save_caches()
     return made
+
+
+def _derived_name(found: Sequence[Factor]) -> str:
+    """The name of a sweep that nobody named: its factors, and never an experiment's own."""
+    name = "_x_".join(factor.name.replace("/", ".") for factor in found) or "run"
+    return f"{name}_sweep" if name in options_of("experiment") else name
 
 
 def _refuse_impossible(made: Sequence[PlannedCell]) -> None:
@@ -96,8 +111,7 @@ def _name(experiment: Experiment, found: Sequence[Factor]) -> str:
 
     Raises: ConfigError for what is no name
     """
-    derived = "_x_".join(f.name.replace("/", ".") for f in found) or "run"
-    name = sweep_name(experiment.name or derived)
+    name = sweep_name(experiment.name or _derived_name(found))
     if name.endswith(TRIALS):
         raise ConfigError(
             f"name={name}: the records of a sweep's trials stand under such a name; use another"
@@ -107,7 +121,7 @@ def _name(experiment: Experiment, found: Sequence[Factor]) -> str:
 
 def _experiment(base: Sequence[str], load: Load) -> Experiment:
     """The experiment that a command line names, before its levels are chosen."""
-    own = tuple(text for text in base if text.partition("=")[0].lstrip("+") in ("experiment", "scale"))
+    own = tuple(text for text in base if text.partition("=")[0].lstrip("+") in KEPT)
     node, choices = load(own)
     return _from_node(node, choices.get("experiment"))
 
@@ -117,17 +131,18 @@ def _from_node(node: Any, name: str | None) -> Experiment:
 
     raw = OmegaConf.to_container(node, resolve=True)
     assert isinstance(raw, dict)
-    raw["name"] = raw["name"] or name or ""
+    raw["name"] = raw["name"] or experiment_name(name)
     return instance(Experiment, {key: raw[key] for key in EXPERIMENT_KEYS}, where="experiment")
 
 
 def _seeds(experiment: Experiment, asked: Any, given: int) -> list[int]:
     for item in asked.swept:
         if item.key == "seed":
-            wrong = [value for value in item.values if not value.lstrip("-").isdigit()]
+            values = [resolved(value) for value in item.values]
+            wrong = [value for value in values if not str(value).lstrip("-").isdigit()]
             if wrong:
                 raise ConfigError(f"seed={wrong[0]}: a seed is an integer")
-            return [int(value) for value in item.values]
+            return [int(value) for value in values]
     if any(item.key == "seed" for item in asked.plain):
         return [given]
     return list(experiment.seeds) or [given]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,15 +101,32 @@ def results_of(records: Sequence[Record]) -> Results:
 
 
 def own_layout(experiment: str, record: Record, results: Results) -> Layout:
-    """The layout an experiment asks for, else the shipped one of its name if its factors are these."""
+    """The layout an experiment asks for, else the shipped one of its name if its factors are these.
+
+    Nobody asked for its columns one by one: those that nothing here measured are left out, with a footnote.
+    """
     asked = record.experiment.get("report")
     if asked is not None:
-        return load_layout(asked)
+        return _measured(load_layout(asked), results)
     if experiment in shipped():
         found = load_layout(experiment)
         if {*found.rows, *found.columns} <= set(results.factors):
-            return found
+            return _measured(found, results)
     return Layout()
+
+
+def _measured(layout: Layout, results: Results) -> Layout:
+    """A layout without the columns of metrics that these records do not hold."""
+    kept, lacking = [], []
+    for column in layout.metrics:
+        try:
+            results.resolve(column.metric)
+            kept.append(column)
+        except UnknownNameError:
+            lacking += [] if column.optional else [column.metric]
+    text = f"Left out, as nothing here measured them: {', '.join(lacking)}."
+    notes = (*layout.footnotes, *([text] if lacking else ()))
+    return replace(layout, metrics=tuple(kept), footnotes=notes)
 
 
 def reference_report(layout: Layout, *, out: Path, formats: Sequence[str], quiet: bool) -> Path:

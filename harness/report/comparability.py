@@ -11,12 +11,13 @@ import dataclasses
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from harness.axes import MODEL_AXES
 from harness.report.records import Record, flatten, label
+from harness.report.runs import MEASURED
 from harness.report.tuning import tuning_marks, tuning_notes
 
 NOT_CONTROLS = frozenset(
@@ -76,19 +77,24 @@ EXACT = frozenset(
         "hardware",
         "threads",
         "limit",
+        "requests",
+        "vocab_size",
     }
 )  # fmt: skip
 """Facts that must agree exactly."""
 EXACT_ENDINGS = ("sha256", "_hash", "version", "truncated", "truncated_contexts")
 HASHES = ("sha256", "_hash")
 TOLERANCE = 0.01
-VERSIONS = ("versions", "git", "harness", "python", "platform")
-"""Provenance that tells versions apart; named for the whole table."""
+VERSIONS = {
+    **dict.fromkeys(("versions", "git", "harness", "python", "platform"), "versions"),
+    "hardware": "machines",
+}
+"""Provenance that tells versions and machines apart; named for the whole table."""
 
 AXIS_FACTS: Mapping[str, frozenset[str]] = {
     "corpus": COUNTS | {"sha256"},
     "filter": COUNTS | {"sha256"},
-    "tokenizer": COUNTS - {"bytes"},
+    "tokenizer": COUNTS - {"bytes"} | {"vocab_size"},
     "mixture": COUNTS,
     "curriculum": COUNTS | {"sequence_length"},
     "objective": COUNTS,
@@ -139,17 +145,36 @@ def comparable(records: Sequence[Record]) -> Comparable:
 
 def factor_keys(experiment: Mapping[str, Any]) -> dict[str, set[str]]:
     """Factor -> config keys that its levels set."""
-    found: dict[str, set[str]] = {}
+    return {
+        name: {key for overrides in levels.values() for key in overrides}
+        for name, levels in level_settings(experiment).items()
+    }
+
+
+Settings = Mapping[str, Mapping[str, Mapping[str, Any]]]
+"""Factor -> level -> config key -> value."""
+
+
+def level_settings(experiment: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Factor -> level -> the config keys it sets, with their values."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
     for name, spec in (experiment.get("factors") or {}).items():
         if not isinstance(spec, Mapping):
-            found[name] = {name}
+            found[name] = {label(v): {name: v} for v in spec}
             continue
         (key, first), *rest = spec.items()
         if not rest and isinstance(first, list | tuple):
-            found[name] = {str(key)}
+            found[name] = {label(v): {plain_key(str(key)): v} for v in first}
         else:
-            found[name] = {str(k) for overrides in spec.values() for k in overrides}
-    return {name: {k.lstrip("+~").replace("/", ".") for k in keys} for name, keys in found.items()}
+            found[name] = {
+                label(level): {plain_key(str(k)): v for k, v in overrides.items()}
+                for level, overrides in spec.items()
+            }
+    return found
+
+
+def plain_key(key: str) -> str:
+    return key.lstrip("+~").replace("/", ".")
 
 
 def free_roots(keys: set[str]) -> set[str]:
@@ -158,53 +183,92 @@ def free_roots(keys: set[str]) -> set[str]:
     return roots | (set(MODEL_AXES) if "model" in roots else set())
 
 
+def below(path: str, roots: Iterable[str]) -> bool:
+    return any(path == root or path.startswith(root + ".") for root in roots)
+
+
 def controls(record: Record) -> dict[str, Any]:
     """All that must not vary over the rows: the config without factors, seeds and texts."""
     free: set[str] = set()
     for keys in factor_keys(record.experiment).values():
         free |= free_roots(keys)
     free |= set((record.experiment.get("tune") or {}).get("options") or ())
-    return {
-        path: value
-        for path, value in flatten(record.data["config"])
-        if path.partition(".")[0] not in NOT_CONTROLS
-        and not any(path == root or path.startswith(root + ".") for root in free)
-    }
+    return {path: value for path, value in settings(record) if not below(path, free)}
+
+
+def settings(record: Record) -> Iterator[tuple[str, Any]]:
+    """The config's leaves that determine what is compared."""
+    for path, value in flatten(record.data["config"]):
+        if path.partition(".")[0] not in NOT_CONTROLS:
+            yield path, value
+
+
+def freed(record: Record) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """What a factor frees, by the levels inside which it must not vary all the same."""
+    own = dict(settings(record))
+    tuned = set((record.experiment.get("tune") or {}).get("options") or ())
+    roots = {name: free_roots(keys) for name, keys in factor_keys(record.experiment).items()}
+    groups: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for path, value in own.items():
+        movers = [f for f in record.levels if below(path, roots.get(f, ()))]
+        if below(path, tuned):
+            movers = list(record.levels)
+        if movers:
+            groups.setdefault(tuple((f, record.levels[f]) for f in movers), {})[path] = value
+    yield from groups.items()
 
 
 def refuse(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
-    """Records whose controls differ from those of most records become `refused`, with the keys that do.
+    """Records whose config drifted become `refused`, with the keys that did.
 
-    A refused record disappears where a record with the right controls has its place.
+    The controls must be those of most records; what a factor frees must be that of most records of its level,
+    so that a seed of `lora` with another rank is no seed of it. A refused record disappears where a record
+    with the right config has its place.
     """
+    drift: dict[int, str] = {}
     found = [controls(r) for r in records]
-    texts = [json.dumps(c, sort_keys=True, default=str) for c in found]
-    counts = Counter(texts)
-    # Most records decide; of equals the newest do.
-    common = max(counts, key=lambda text: (counts[text], len(texts) - 1 - texts[::-1].index(text)))
-    reference = found[texts.index(common)]
-    places = {place(r) for r, text in zip(records, texts, strict=True) if text == common}
+    for i, text in differing(found).items():
+        drift[i] = text
+    inside: dict[tuple[Any, ...], list[tuple[int, dict[str, Any]]]] = {}
+    for i, record in enumerate(records):
+        if i not in drift:
+            for group, values in freed(record):
+                inside.setdefault(group, []).append((i, values))
+    for members in inside.values():
+        for at, text in differing([values for _, values in members]).items():
+            drift.setdefault(members[at][0], text)
+    places = {place(r) for i, r in enumerate(records) if i not in drift}
     kept, replaced, notes = [], [], []
     refused: dict[str, list[str]] = {}
-    for record, text, own in zip(records, texts, found, strict=True):
-        if text == common:
+    for i, record in enumerate(records):
+        if i not in drift:
             kept.append(record)
-            continue
-        drift = describe(own, reference)
-        if place(record) in places:
-            replaced.append(drift)
+        elif place(record) in places:
+            replaced.append(drift[i])
         else:
-            outcome = {"status": "refused", "reason": drift, "stage": None, "step": None}
+            outcome = {"status": "refused", "reason": drift[i], "stage": None, "step": None}
             kept.append(dataclasses.replace(record, data={**record.data, "outcome": outcome}, _cache={}))
-            refused.setdefault(drift, []).append(where(record))
-    for drift, who in refused.items():
+            refused.setdefault(drift[i], []).append(where(record))
+    for text, who in refused.items():
         more = f" and {len(who) - 2} more" if len(who) > 2 else ""
         notes.append(
-            f"Refused, because controls differ from the other rows' ({drift}): {'; '.join(who[:2])}{more}."
+            f"Refused, because the config differs from the other rows' ({text}): {'; '.join(who[:2])}{more}."
         )
-    for drift, n in Counter(replaced).items():
-        notes.append(f"{n} record{'s' * (n > 1)} of another configuration left out: {drift}.")
+    for text, n in Counter(replaced).items():
+        notes.append(f"{n} record{'s' * (n > 1)} of another configuration left out: {text}.")
     return kept, notes
+
+
+def differing(found: Sequence[Mapping[str, Any]]) -> dict[int, str]:
+    """Place -> how it differs from the most common one; of equally common ones the newest is right."""
+    texts = [json.dumps(c, sort_keys=True, default=str) for c in found]
+    counts = Counter(texts)
+    if len(counts) < 2:
+        return {}
+    last = {text: i for i, text in enumerate(texts)}
+    common = max(counts, key=lambda text: (counts[text], last[text]))
+    reference = found[last[common]]
+    return {i: describe(own, reference) for i, own in enumerate(found) if texts[i] != common}
 
 
 def place(record: Record) -> tuple[Any, ...]:
@@ -233,7 +297,7 @@ def shown(values: Mapping[str, Any], key: str) -> str:
 def is_controlled(path: str) -> bool:
     """Whether comparability rests on a fact; counts by split and versions by task are controlled too."""
     parts = path.split(".")[1:]
-    return not (COUNTS | EXACT).isdisjoint(parts) or parts[-1].endswith(EXACT_ENDINGS)
+    return bool(parts) and (not (COUNTS | EXACT).isdisjoint(parts) or parts[-1].endswith(EXACT_ENDINGS))
 
 
 def drifted_facts(records: Sequence[Record]) -> tuple[list[str], dict[str, list[str]]]:
@@ -247,30 +311,58 @@ def drifted_facts(records: Sequence[Record]) -> tuple[list[str], dict[str, list[
         for name, value in record_facts(record):
             columns.setdefault(name, {})[record.cell] = value
     by_cell = {r.cell: r for r in records}
-    keys = factor_keys(records[-1].experiment)
+    settings_of = level_settings(records[-1].experiment)
+    moves = movers(settings_of)
     for name, values in columns.items():
-        for group in groups_of(name, values, by_cell, keys):
+        odd: dict[str, tuple[str, str]] = {}
+        for group in groups_of(name, values, by_cell, settings_of, moves):
             if not agree(name, list(group.values())):
-                footnote(name, group, notes, marks)
+                odd |= outliers(name, group, notes)
+        footnote(name, odd, marks)
+    for cell, text in other_runs(records).items():
+        marks.setdefault(cell, []).append(text)
     return notes, marks
 
 
-def footnote(name: str, values: Mapping[str, Any], notes: list[str], marks: dict[str, list[str]]) -> None:
-    """Say on which cells a fact differs from most others', or for the whole table where most differ."""
+def outliers(name: str, values: Mapping[str, Any], notes: list[str]) -> dict[str, tuple[str, str]]:
+    """Cell -> its value and most others'; where most differ there is a note on the whole table instead."""
     texts = {cell: text_of(value) for cell, value in values.items()}
     counts = Counter(texts.values())
     common, n = counts.most_common(1)[0]
     if name.partition(".")[0] in VERSIONS:
         listed = ", ".join(f"{text} (records: {count})" for text, count in counts.most_common(4))
-        notes.append(f"Records of different versions: {name} is {listed}.")
-    elif n == 1 or len(counts) > 4:
+        notes.append(f"Records of different {VERSIONS[name.partition('.')[0]]}: {name} is {listed}.")
+        return {}
+    if n == 1 or len(counts) > 4:
         numbers = [v for v in values.values() if isinstance(v, int | float)]
         span = f" from {text_of(min(numbers))} to {text_of(max(numbers))}" if numbers else ""
-        notes.append(f"Measured {name} varies{span} over {len(values)} records.")
+        notes.append(f"Measured {in_words(name)} varies{span} over {len(values)} records.")
+        return {}
+    return {cell: (text, common) for cell, text in texts.items() if text != common}
+
+
+def footnote(name: str, odd: Mapping[str, tuple[str, str]], marks: dict[str, list[str]]) -> None:
+    """One footnote for all cells in which a fact is another than elsewhere."""
+    if not odd:
+        return
+    if name.endswith(HASHES):
+        text = f"{in_words(name)} differs from the other rows'"
     else:
-        for cell, text in texts.items():
-            if text != common:
-                marks.setdefault(cell, []).append(f"measured {name} is {text}, elsewhere {common}")
+        own = " or ".join(dict.fromkeys(value for value, _ in odd.values()))
+        elsewhere = " or ".join(dict.fromkeys(common for _, common in odd.values()))
+        text = f"measured {in_words(name)} is {own}, elsewhere {elsewhere}"
+    for cell in odd:
+        marks.setdefault(cell, []).append(text)
+
+
+def in_words(name: str) -> str:
+    """`pretrain.effective_batch` -> `effective batch of pretrain`; a hash is what it stands for."""
+    stage, *middle, last = name.split(".") if "." in name else (name, name)
+    for ending in HASHES:
+        last = last.removesuffix(ending).rstrip("_") or "content"
+    task = " ".join(part.replace("_", " ") for part in dict.fromkeys(middle) if part != last)
+    inside = f"{stage} ({task})" if task else stage
+    return f"{last.replace('_', ' ')} of {inside}"
 
 
 def record_facts(record: Record) -> Iterator[tuple[str, Any]]:
@@ -279,18 +371,72 @@ def record_facts(record: Record) -> Iterator[tuple[str, Any]]:
         for path, value in flatten(found, stage):
             if is_controlled(path):
                 yield path, value
+    for m in record.data["metrics"]:
+        name = f"{m['evaluator']}.{m['task']}.{m['metric']}"
+        for fact in ("n", "unit", "higher_is_better"):
+            if m.get(fact) is not None and m[fact] != "":
+                yield f"{name}.{fact}", m[fact]
     for stage, number in threads_of(record).items():
         yield f"{stage}.threads", number
     provenance = record.data.get("provenance", {})
     for kind in ("harness", "python", "platform"):
         if provenance.get(kind):
             yield f"{kind}.version", provenance[kind]
-    if (provenance.get("git") or {}).get("commit"):
-        yield "git.commit", provenance["git"]["commit"][:12]
+    git = provenance.get("git") or {}
+    if git.get("commit"):
+        yield "git.commit", git["commit"][:12]
+    if "dirty" in git:
+        yield "git.uncommitted changes", git["dirty"]
     for library, version in (provenance.get("versions") or {}).items():
         yield f"versions.{library}", version
-    if provenance.get("hardware"):
-        yield "hardware", json.dumps(provenance["hardware"], sort_keys=True)
+    for path, value in flatten(provenance.get("hardware") or {}, "hardware"):
+        yield path, value
+
+
+def other_runs(records: Sequence[Record]) -> dict[str, str]:
+    """Cells whose run of a stage is another than its config alone explains: other code, data or libraries.
+
+    A factor touches a stage where the stage's key differs between most pairs of records that differ in this
+    factor alone. Under equal levels of those, and one seed of the stage, the run must be one.
+    """
+    marks: dict[str, str] = {}
+    names = dict.fromkeys(
+        str(s["stage"])
+        for r in records
+        for s in r.data.get("stages", ())
+        if s["stage"] not in MEASURED and s.get("key")
+    )
+    for name in names:
+        runs = {
+            r.cell: (str(s["key"]), s.get("seed"))
+            for r in records
+            for s in r.data.get("stages", ())
+            if s["stage"] == name and s.get("key")
+        }
+        those = [r for r in records if r.cell in runs]
+        touching = [f for f in records[-1].levels if touches(f, those, runs)]
+        groups: dict[tuple[Any, ...], list[Record]] = {}
+        for r in those:
+            groups.setdefault((runs[r.cell][1], *(r.levels.get(f, "") for f in touching)), []).append(r)
+        for members in groups.values():
+            counts = Counter(runs[r.cell][0] for r in members)
+            common, n = counts.most_common(1)[0]
+            for r in members:
+                if n > len(members) / 2 and runs[r.cell][0] != common:
+                    marks.setdefault(
+                        r.cell, f"{name} is another run than its config explains: code or inputs differ"
+                    )
+    return marks
+
+
+def touches(factor: str, records: Sequence[Record], runs: Mapping[str, tuple[str, Any]]) -> bool:
+    """Whether the key of a stage differs between most levels of a factor, all else equal."""
+    others: dict[tuple[Any, ...], list[str]] = {}
+    for r in records:
+        rest = (r.seed, *(v for f, v in r.levels.items() if f != factor))
+        others.setdefault(rest, []).append(runs[r.cell][0])
+    same = sum(max(Counter(keys).values()) - 1 for keys in others.values())
+    return 2 * same < sum(len(keys) - 1 for keys in others.values())
 
 
 def threads_of(record: Record) -> dict[str, int]:
@@ -329,35 +475,52 @@ def agree(name: str, values: Sequence[Any]) -> bool:
 
 
 def groups_of(
-    name: str, values: Mapping[str, Any], records: Mapping[str, Record], keys: Mapping[str, set[str]]
+    name: str,
+    values: Mapping[str, Any],
+    records: Mapping[str, Record],
+    settings_of: Settings,
+    moves: Mapping[tuple[str, str], Mapping[str, frozenset[str]]],
 ) -> list[dict[str, Any]]:
-    """The values inside which a fact must agree: all, or each level of the factors bound to move it."""
-    parts = name.split(".")[1:]
+    """The values inside which a fact must agree: all, or what sets apart levels that are bound to move it.
+
+    Two levels are told apart only by the keys that move the fact: a level that removes the stage frees no
+    count of the others.
+    """
+    parts = name.split(".")[1:] or [name]
     if agree(name, list(values.values())):
         return []
-    movers = [f for f, own in keys.items() if any(not moved_by(key).isdisjoint(parts) for key in own)]
     groups: dict[tuple[str, ...], dict[str, Any]] = {}
     for cell, value in values.items():
-        levels = records[cell].levels
+        apart = []
+        for factor, level in records[cell].levels.items():
+            setting, bound = settings_of.get(factor, {}).get(level, {}), moves.get((factor, level), {})
+            moving = {k: v for k, v in setting.items() if not bound[k].isdisjoint(parts)}
+            apart.append(json.dumps(moving, sort_keys=True, default=str))
         # What a seed draws (calibration texts, say) may differ between seeds, and be absent.
         seed = str(records[cell].seed) if parts[-1].endswith(HASHES) else ""
         if value or not seed:
-            groups.setdefault((seed, *(levels.get(f, "") for f in movers)), {})[cell] = value
+            groups.setdefault((seed, *apart), {})[cell] = value
     return list(groups.values())
 
 
-def moved_by(key: str) -> frozenset[str]:
-    """Facts that a factor's key is bound to move."""
+def movers(settings_of: Settings) -> dict[tuple[str, str], dict[str, frozenset[str]]]:
+    """(factor, level) -> key it sets -> facts that the key is bound to move."""
+    from harness import registry_index
+
+    changes: dict[str, frozenset[str]] = {}
+    for m in registry_index.read()["methods"]:  # the index: nothing is imported
+        changes[m["axis"]] = changes.get(m["axis"], frozenset()) | frozenset(m["changes"])
+    return {
+        (factor, level): {key: moved_by(key, changes) for key in setting}
+        for factor, levels in settings_of.items()
+        for level, setting in levels.items()
+    }
+
+
+def moved_by(key: str, changes: Mapping[str, frozenset[str]]) -> frozenset[str]:
+    """Facts that a factor's key is bound to move; `changes` is what an axis' methods say they change."""
     head, *rest = key.partition("@")[0].split(".")
     moved = AXIS_FACTS.get(head, frozenset())
     for option in rest:
         moved |= OPTION_FACTS.get(option, frozenset())
-    return moved | axis_changes(head)
-
-
-def axis_changes(axis: str) -> frozenset[str]:
-    """What the methods of an axis say they change, from the registry's index (nothing is imported)."""
-    from harness import registry_index
-
-    methods = registry_index.read()["methods"]
-    return frozenset(word for m in methods if m["axis"] == axis for word in m["changes"])
+    return moved | changes.get(head, frozenset())

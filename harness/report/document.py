@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.plan.table8 import planned
 from harness.report import published
-from harness.report.claims import Checked
+from harness.report.claims import Checked, sentence
 from harness.report.figures import IMAGES, Figure
 from harness.report.frames import Results
 from harness.report.page import PLANNED, page
@@ -69,6 +69,7 @@ def document(made: Report) -> str:
     parts = [
         f"# {escape_tags(table.title)}\n",
         escape_tags(question) + "\n" if question else "",
+        *(f"**Answer.** {escape_tags(sentence(c))}\n" for c in made.claims if c.answers),
         markdown(table),
         notes_markdown(table),
     ]

@@ -442,33 +442,52 @@ def arrange(records: Sequence[Record]) -> Results:
 
 
 def load(store: object, experiment: str) -> pd.DataFrame:
-    """One row a cell and metric: factors, seed, outcome, value, standard error, items.
+    """One row a cell and metric: factors, seed, outcome, value, unit, direction, error, items, and all facts.
 
-    A cell without numbers has one row that says why. A factor called like a column gets `factor.` before it.
+    Facts are columns `<stage>.<fact>`. Factors are ordered categories in the experiment's order. A cell
+    without numbers has one row that says why. A factor called like a column gets `factor.` before it.
     Raises: DataError if there are no records
     """
     import pandas as pd
 
+    found = read(store, experiment)
+    keys = ("evaluator", "task", "metric", "value", "unit", "stderr", "n", "higher_is_better")
     rows = []
-    for record in read(store, experiment):
+    for record in found:
         base: dict[str, Any] = {
             "cell": record.cell,
             "seed": record.seed,
             "outcome": record.status,
             "reason": "" if record.status == "ok" else record.reason,
         }
-        measured = [
-            {key: m.get(key) for key in ("evaluator", "task", "metric", "value", "unit", "stderr", "n")}
-            for m in record.data["metrics"]
-        ] or [
-            dict.fromkeys(("evaluator", "task", "metric", "unit"), "")
-            | {"value": np.nan, "stderr": np.nan, "n": 0}
-        ]
-        taken = {*base, *measured[0]}
-        levels = {f"factor.{f}" if f in taken else f: level for f, level in record.levels.items()}
-        rows += [{**levels, **base, **m} for m in measured]
-    frame = pd.DataFrame(rows)
-    return frame.astype({"value": float, "stderr": float})
+        measured = [{key: m.get(key) for key in keys} for m in record.data["metrics"]]
+        empty = dict.fromkeys(keys, "") | {
+            "value": np.nan,
+            "stderr": np.nan,
+            "n": 0,
+            "higher_is_better": None,
+        }
+        levels = {column_of(f): level for f, level in record.levels.items()}
+        rows += [{**levels, **base, **m, **facts(record)} for m in measured or [empty]]
+    frame = pd.DataFrame(rows).astype({"value": float, "stderr": float})
+    order = arrange(found).factors
+    for factor, levels_of_factor in order.items():
+        column = column_of(factor)
+        if column in frame:
+            frame[column] = pd.Categorical(frame[column], categories=levels_of_factor, ordered=True)
+    return frame
+
+
+def column_of(factor: str) -> str:
+    """The column of a factor's levels."""
+    return f"factor.{factor}" if factor in COLUMNS else factor
+
+
+COLUMNS = (
+    *("cell", "seed", "outcome", "reason", "evaluator", "task", "metric", "value", "unit", "stderr", "n"),
+    "higher_is_better",
+)
+"""Columns of the frame beside the factors."""
 
 
 def records(experiment: str, *, store: object = None) -> pd.DataFrame:

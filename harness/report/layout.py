@@ -6,10 +6,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import ConfigError, UnknownNameError
-from harness.report.frames import Results
+
+if TYPE_CHECKING:
+    from harness.report.frames import Results
 
 Better = Literal["higher", "lower", "none"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.plan.table8 import planned
-from harness.report.claims import Checked
+from harness.report.claims import Checked, sentence
 from harness.report.figures import Figure
 from harness.report.frames import Results, metric_name
 from harness.report.published import Beside
@@ -45,6 +45,7 @@ def page(
         "title": html.escape(question),
         "name": html.escape(results.name),
         "facts": "".join(f"<li>{fact}</li>" for fact in head_facts(table, results, claims)),
+        "answers": "".join(f"<p>{html.escape(sentence(claim))}</p>" for claim in claims if claim.answers),
         "css": asset("page.css"),
         "js": asset("page.js"),
         "table": as_html(table),

@@ -18,6 +18,9 @@ from harness.report.table import Column, Table, TableCell, heading, sign
 LATEX = {
     **{c: "\\" + c for c in "&%$#_{}"},
     "\\": r"\textbackslash{}",
+    # Behind the end of a line a bracket would be read as its option.
+    "[": "{[}",
+    "]": "{]}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",

@@ -8,7 +8,7 @@ import pickle
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -111,7 +111,8 @@ def _place(
     """One launch: `number` workers, each with room for a stage of its class."""
     config = hydra.config.copy()
     with open_dict(config):
-        config.hydra.sweep.dir = str(made.graph.store.root / "launcher" / made.name)
+        if not any(text.startswith("hydra.sweep.dir=") for text in config.hydra.overrides.hydra):
+            config.hydra.sweep.dir = str(made.graph.store.root / "launcher" / made.name)
         _ask_for(room, config.hydra.launcher)
     jobs = int(config.hydra.launcher.get("n_jobs", 0) or 0)
     try:
@@ -189,8 +190,3 @@ def read_plan(file: Path) -> tuple[Plan, Options, Need]:
             "installation for all machines"
         )
     return made, chosen, room
-
-
-def job_overrides(arguments: Iterable[str]) -> list[str]:
-    """A command line without what belongs to Hydra itself."""
-    return [text for text in arguments if not text.lstrip("+~").startswith(("hydra.", "hydra/"))]

@@ -28,11 +28,12 @@ TOKENS_PER_BYTE = 2
 
 
 def calibrate(work: Work, loaded: Loaded) -> Calibration:
-    """Random windows of the training split, and their hash.
+    """Random windows of the training split, each behind the token that scored texts begin with; their hash.
 
     Raises: DataError where there is too little text
     """
     from harness.axes.quantizer import Calibration
+    from harness.data.tokenization import prefix_token
 
     config = work.config
     count, length = config.calibration_sequences, config.calibration_length
@@ -44,8 +45,10 @@ def calibrate(work: Work, loaded: Loaded) -> Calibration:
             f"training split has {len(stream)}; lower quantize.calibration_sequences or calibration_length"
         )
     rng = np.random.default_rng(work.stream(Purpose.calibration))
-    starts = rng.choice(len(stream) // length, size=total, replace=False) * length
-    ids = np.stack([stream[s : s + length] for s in starts]).astype(np.int64)
+    read = length - 1
+    starts = rng.choice(len(stream) // read, size=total, replace=False) * read
+    first = [prefix_token(loaded.tokenizer)]
+    ids = np.stack([np.concatenate([first, stream[s : s + read]]) for s in starts]).astype(np.int64)
 
     def batches(rows: np.ndarray) -> list[torch.Tensor]:
         size = config.calibration_batch
@@ -98,12 +101,12 @@ def _most_bytes(cell: Cell) -> int | None:
 
 def _unseen(config: Any, method: Quantizer, meta_model: nn.Module | None, *, where: str) -> Iterator[Problem]:
     """The layer whose inputs are more than all calibration tokens, where the method needs as many."""
-    from harness.axes.quantizer import linear_layers, weight_matrix
+    from harness.axes.quantizer import packed_shapes
 
     if meta_model is None:
         return
     tokens = config.calibration_sequences * config.calibration_length
-    layers = ((weight_matrix(layer).shape[1], name) for name, layer in linear_layers(meta_model).items())
+    layers = ((shape[2], name) for name, shape in packed_shapes(meta_model).items())
     inputs, name = max(layers, default=(0, ""))
     needed = method.calibration_tokens(inputs)
     if tokens < needed:

@@ -16,11 +16,11 @@ from harness.axes.alignment import Alignment, LogProbs, Rollouts
 from harness.axes.corpus import Split
 from harness.data.template import IGNORED, Template
 from harness.errors import ConfigError, IncompatibleError
+from harness.evaluation.sampling import end_ids, plain_sampling
 from harness.model.conditioning import conditioned
 from harness.rng import Purpose
 from harness.stages._preferences import Reference, pad_rows, per_token_log_probs
 from harness.stages._prompts import Asked, asked_of, training_prompts
-from harness.stages._sampling import end_ids, plain_sampling
 from harness.training.contract import Batch, LossSum
 
 if TYPE_CHECKING:

@@ -79,8 +79,8 @@ class Evaluate(Stage):
     def run(self, work: Work) -> dict[str, Any]:
         chosen = _evaluator(work.part, work.choices)
         subject = load_subject(work, work.inputs["model"], max_length=work.config.max_length)
-        prefix = f"evaluator.{chosen.method.name}."
-        named = {name.removeprefix(prefix): a for name, a in work.inputs.items() if name.startswith(prefix)}
+        own = {name: artifact for name, artifact in work.inputs.items() if name.startswith("evaluator.")}
+        named = {name.rpartition(".")[2]: artifact for name, artifact in own.items()}
         subject.models = {
             option: partial(load_subject, work, artifact, max_length=work.config.max_length)
             for option, artifact in named.items()
@@ -114,12 +114,13 @@ def _evaluator(part: str, choices: Choices) -> Choice:
 def load_subject(work: Work, artifact: Artifact, *, max_length: int | None = None) -> Subject:
     """A model artifact ready to be measured, with what the cell chose for it."""
     from harness.data.template import Template
+    from harness.evaluation.sampling import end_ids
     from harness.model.artifact import load_model, restore
 
     loaded = load_model(artifact, work.load, device=work.device)
     model, tokenizer = loaded.model.eval(), loaded.tokenizer
-    if loaded.template:
-        Template(tokenizer)
+    if loaded.template:  # an answer ends where the template ends a turn
+        model.generation_config.eos_token_id = end_ids(model, Template(tokenizer))  # type: ignore[union-attr, arg-type]
     applied = [restore(entry) for entry in loaded.applied]
     documents = work.inputs.get("documents")
     decoding, judge = work.choices.get("decoding"), work.choices.get("judge")

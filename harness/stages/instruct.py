@@ -124,6 +124,7 @@ class Instruct(Stage):
             "num_instructions": len(learned),
             "num_instructions_by_source": dict(Counter(c.source for c in learned)),
             "lexical_diversity": lexical_diversity(learned),
+            **strategy.facts,
         }
         share = strategy.pretraining_share()
         if not share:

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
     from harness.axes.quantizer import Quantizer
     from harness.compose import Cell
+    from harness.model.artifact import Loaded
+
+
+MADE_OF = ("rotation", "quantizer")
+"""Axes that matter to methods that train and to those that do not."""
 
 
 class Quantize(Stage):
@@ -33,7 +38,7 @@ class Quantize(Stage):
 
     name = "quantize"
     after = ("align",)
-    axes: ClassVar[tuple[str, ...]] = ("quantizer", *TRAINING_AXES)
+    axes: ClassVar[tuple[str, ...]] = ("rotation", "quantizer", *TRAINING_AXES)
     needs = ("model",)
     may_need = ("tokens", "documents")
     produces = "model"
@@ -51,11 +56,12 @@ class Quantize(Stage):
         calibration_sequences: int = 32
         """Sequences of training data that a calibrated quantizer sees."""
         calibration_length: int = 128
-        """Tokens of each."""
+        """Tokens of each, the one included that scored texts begin with."""
         calibration_batch: int = 8
         """Sequences run at once."""
         held_out_sequences: int = 8
-        """Further sequences that nothing is fitted to, on which layer errors are reported."""
+        """Further sequences that nothing is fitted to: layer errors are reported on them, and a method that
+        has rounding to fall back on chooses by them."""
         merge: bool = True
         """Whether an adapter that can be merged is, before; else the base alone is packed beneath it."""
 
@@ -63,9 +69,10 @@ class Quantize(Stage):
             super().__post_init__()
             if self.held_out_sequences < 0:
                 raise ConfigError(f"quantize.held_out_sequences={self.held_out_sequences} is negative")
-            for name in ("calibration_sequences", "calibration_length", "calibration_batch"):
-                if getattr(self, name) < 1:
-                    raise ConfigError(f"quantize.{name}={getattr(self, name)} must be at least 1")
+            least = {"calibration_sequences": 1, "calibration_length": 2, "calibration_batch": 1}
+            for name, least_value in least.items():
+                if getattr(self, name) < least_value:
+                    raise ConfigError(f"quantize.{name}={getattr(self, name)} must be at least {least_value}")
 
     config: Config
 
@@ -77,7 +84,8 @@ class Quantize(Stage):
     def narrow(cls, part: str, choices: Choices) -> Choices:
         choice = choices["quantizer"]
         assert isinstance(choice, Choice)
-        return choices if choice.method.trains else {"quantizer": choice}  # type: ignore[attr-defined]
+        read = choices if choice.method.trains else {n: choices[n] for n in choices if n in MADE_OF}  # type: ignore[attr-defined]
+        return read
 
     @classmethod
     def check(cls, cell: Cell, stage: str, meta_model: nn.Module | None) -> Iterable[Problem]:
@@ -108,6 +116,7 @@ class Quantize(Stage):
         if loaded.packed:
             raise IncompatibleError(f"quantizer={method.name}: the model is packed already")
         calibration = calibrate(work, loaded) if method.needs_calibration else None
+        rotation, turned = rotated(work, loaded)
         before = snapshot(loaded.model)
         started = time.perf_counter()
         training = {"training": train_quantized(work, loaded, method)} if method.trains else {}
@@ -119,7 +128,7 @@ class Quantize(Stage):
             model,
             base=loaded.base,
             delta=Delta.packed,
-            applied=[*loaded.applied, describe(choice)],
+            applied=[*loaded.applied, *map(describe, rotation), describe(choice)],
             tokenizer=loaded.tokenizer_from,
             template=loaded.template,
             adapter=loaded.adapter,
@@ -130,8 +139,29 @@ class Quantize(Stage):
         facts["adapter"] = "kept in 16 bits" if loaded.adapter else "none or merged"
         facts["calibration_sha256"] = calibration.sha256 if calibration else ""
         facts["calibration_tokens"] = sum(b.numel() for b in calibration.batches_BT) if calibration else 0
-        facts["effects"] = {f"quantizer={method.name}": effects}
+        facts["effects"] = turned | {f"quantizer={method.name}": effects}
         return facts
+
+
+def rotated(work: Work, loaded: Loaded) -> tuple[list[Choice], dict[str, Any]]:
+    """Rotate the model where the cell says so: the choice, and the effect proof.
+
+    Raises: IncompatibleError where an adapter stands on the weights unmerged
+    """
+    from harness.model.snapshot import prove, snapshot
+
+    if "rotation" not in work.choices:
+        return [], {}
+    choice = work.one("rotation")
+    what = f"rotation={choice.method.name}"
+    if loaded.adapter is not None:
+        raise IncompatibleError(
+            f"{what} changes the weights beneath the adapter of peft={loaded.adapter.method.name}, which "
+            "stands on the old; let it be merged (quantize.merge=true), or use rotation=none"
+        )
+    before = snapshot(loaded.model)
+    loaded.model = choice.build().rotate(loaded.model)
+    return [choice], {what: prove(before, snapshot(loaded.model), what=what)}
 
 
 def measured_bits(model: nn.Module, method: Quantizer) -> dict[str, Any]:
@@ -153,11 +183,14 @@ def measured_bits(model: nn.Module, method: Quantizer) -> dict[str, Any]:
             f"quantizer={method.name} stores {stored:.3f} bits a weight instead of {formula:.3f}"
         )
     tensors = {t.data_ptr(): t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers())}
+    dense = sum({p.data_ptr(): p.numel() for p in model.parameters()}.values())
     return {
         "bits_per_weight": stored,
         "bits_per_weight_formula": formula,
         "packed_layers": len(packed),
         "packed_weights": weights,
+        "packed_share": weights / (weights + dense),
+        "model_bits_per_weight": 8 * sum(tensors.values()) / (weights + dense),
         "model_bytes": sum(tensors.values()),
     }
 

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from bench import processor_seconds, show
-from composed import attention_layer, causal_view
+from bench import in_turn, median_ratio, processor_seconds, show
+from composed import attention_layer, causal_view, tiny
 from harness_plugins.attention.sparse_factorized import Pattern
 
 from harness import PeakTracker
@@ -67,3 +67,26 @@ def test_sparse_variants_are_cheaper_than_full_and_a_windows_memory_is_linear():
     first, middle, last = (memory["sliding_window 256", length] for length in LENGTHS)
     # Linear: twice as many tokens add twice as much; quadratic growth would add four times.
     assert last - middle < 2.2 * (middle - first)
+
+
+DOCUMENTED = ("full", "sliding_window 256", "linear", "retention")
+"""Variants that pretraining on packed documents must not slow down."""
+
+
+def test_documents_cost_a_training_step_at_most_a_sixth_more():
+    """T = 4096 in documents of 300 tokens against one document, in turn; the rest of the model included."""
+    ids, documents = torch.randint(0, 64, (1, 4096)), (torch.arange(4096) // 300)[None]
+    rows = []
+    for name in DOCUMENTED:
+        shape = {"dim": 128, "head_dim": 32, "ffn_dim": 256, "max_length": 4096}
+        model = tiny(attention=VARIANTS[name], shape=shape).train()
+
+        def step(model=model, **inputs):
+            model.zero_grad()
+            model(ids, **inputs).logits.square().mean().backward()
+
+        actions = {"one": step, "many": lambda step=step: step(document_ids=documents)}
+        rows.append((name, median_ratio(in_turn(actions, rounds=5), "many", "one")))
+    show("Documents over none, processor seconds of a training step", ("attention", "ratio"), rows)
+    for name, ratio in rows:
+        assert ratio <= 1.15, name

@@ -218,3 +218,40 @@ def test_the_suite_finds_a_planted_bug(test, broken):
     assert dataclasses.is_dataclass(broken.Config)
     with pytest.raises(AssertionError):
         test(broken)
+
+
+class SlotWindow(Attention):
+    """A window that frees keys by columns, whatever padding stands between them."""
+
+    name = "slot_window"
+
+    def mask(self, b, h, q, k):
+        return (q - k).abs() < 3
+
+    def keys(self, q_start, q_end, num_keys):
+        return slice(max(0, q_start - 2), min(num_keys, q_end + 2))
+
+    def read(self, cache, k, v, view):
+        return super().read(cache, k, v, dataclasses.replace(view, ordered=True, memo={}))
+
+
+class ForgottenOffset(Position):
+    """A bias whose keys count from the first one of a call."""
+
+    name = "forgotten_offset"
+
+    def has_bias(self):
+        return True
+
+    def bias(self, h, q, k):
+        return -0.01 * (q - k + k.flatten()[0]).double().square() * (h + 1)
+
+
+@pytest.mark.parametrize("broken", [SlotWindow, ForgottenOffset, DeafAttention, SlotPosition])
+def test_the_suite_of_pairs_finds_a_planted_bug(broken):
+    from harness.conformance import test_pairs as suite
+    from harness.registry import registry
+
+    other = registry().get("norm", "rmsnorm")
+    with pytest.raises(AssertionError):
+        suite.test_a_pair_computes_the_same_however_it_is_run((broken, other))

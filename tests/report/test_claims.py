@@ -20,6 +20,9 @@ from harness.report import claims, frames, records
         ("acc[a=1e-3] = acc[a=x-y] +- 1e-2", "acc[a=1e-3] = acc[a=x-y] +- 0.01"),
         ('"acc, norm"["data set"="FLAN, v2"] > acc - 3', "acc, norm[data set=FLAN, v2] > acc - 3"),
         ("loss >= loss", None),
+        ("(acc[a=1] - acc[a=2])[b=x] < (acc[a=1] - acc[a=2])[b=y] + 0.1",
+         "(acc[a=1, b=x] - acc[a=2, b=x]) < (acc[a=1, b=y] - acc[a=2, b=y]) + 0.1"),
+        ("(top-1 acc[a=1] - acc[a=2]) > acc", "(top-1 acc[a=1] - acc[a=2]) > acc"),
     ],
 )  # fmt: skip
 def test_a_claim_is_read_as_its_grammar_says(text: str, shown: str | None) -> None:
@@ -40,6 +43,9 @@ def test_a_claim_is_read_as_its_grammar_says(text: str, shown: str | None) -> No
         "acc < acc +- 1",
         "acc[a<1] < acc",
         "acc << acc",
+        "(acc - acc < acc",
+        "(acc) < acc",
+        "(acc[a=1] - acc[a=2])[a=3] < acc",
         "__import__('os').system('true')",
     ],
 )
@@ -82,6 +88,13 @@ def test_verdicts_follow_the_interval_over_seeds(strong: frames.Results, says: s
     assert found.verdict == verdict, found
     assert found.source == "arXiv:0000.00000"
     assert found.difference is not None
+
+
+def test_an_answer_is_a_sentence(strong: frames.Results) -> None:
+    says = "recall.acc[alignment=dpo] > recall.acc[alignment=none]"
+    found = claims.check(strong, {"says": says, "finding": "DPO helps.", "answers": True})
+    assert found.answers
+    assert claims.sentence(found).startswith("DPO helps. So it is here: the difference is +0.")
 
 
 def test_two_seeds_decide_nothing_about_methods_but_say_what_the_checkpoints_do(tmp_path: Path) -> None:

@@ -77,12 +77,18 @@ def fact(stage: str, name: str, value: Any) -> Change:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (fact("pretrain", "effective_batch", 12), "measured pretrain.effective_batch is 12, elsewhere 16"),
-        (fact("pretrain", "dtype", "bfloat16"), "measured pretrain.dtype is bfloat16, elsewhere float32"),
-        (fact("corpus", "sha256", "beef" * 16), f"measured corpus.sha256 is {'beef' * 16}, elsewhere c0ffee"),
-        (fact("evaluate", "evaluator_version", "0.4.12"), "evaluator_version is 0.4.12, elsewhere 0.4.13"),
-        (fact("evaluate", "truncated_contexts", 7), "evaluate.truncated_contexts is 7, elsewhere 0"),
-        (fact("pretrain", "tokens", 900_000), "measured pretrain.tokens is 900,000, elsewhere 1,048,576"),
+        (fact("pretrain", "effective_batch", 12), "measured effective batch of pretrain is 12, elsewhere 16"),
+        (fact("pretrain", "dtype", "bfloat16"), "measured dtype of pretrain is bfloat16, elsewhere float32"),
+        (fact("corpus", "sha256", "beef" * 16), "content of corpus differs from the other rows'"),
+        (
+            fact("evaluate", "evaluator_version", "0.4.12"),
+            "measured evaluator version of evaluate is 0.4.12, elsewhere 0.4.13",
+        ),
+        (
+            fact("evaluate", "truncated_contexts", 7),
+            "measured truncated contexts of evaluate is 7, elsewhere 0",
+        ),
+        (fact("pretrain", "tokens", 900_000), "measured tokens of pretrain is 900,000, elsewhere 1,048,576"),
     ],
 )
 def test_fact_drift_is_footnoted_on_the_cells_it_touches(
@@ -125,14 +131,26 @@ RECALL = ("facts", "evaluate", "lm_eval.recall")
     [
         (("config", "pretrain", "batch_size"), 16, "refused: pretrain.batch_size is 16, elsewhere 8"),
         (("config", "precision", "method"), "bf16", "refused: precision.method is bf16, elsewhere fp32"),
-        (("facts", "pretrain", "batch_size"), 16, "measured pretrain.batch_size is 16, elsewhere 8"),
-        (("facts", "align", "dtype"), "bfloat16", "measured align.dtype is bfloat16, elsewhere float32"),
-        (("facts", "corpus", "sha256"), "beef" * 16, "measured corpus.sha256 is beefbeef"),
-        (("facts", "pretrain", "tokens"), 500_000, "measured pretrain.tokens is 500,000, elsewhere 623,616"),
-        ((*RECALL, "evaluator_version"), "lm-eval 0.4.9", "is lm-eval 0.4.9, elsewhere lm-eval 0.4.13"),
-        ((*RECALL, "truncated_contexts"), 3, "recall.truncated_contexts is 3, elsewhere 0"),
-        ((*RECALL, "num_fewshot", "recall"), 5, "recall.num_fewshot.recall is 5, elsewhere 0"),
-        ((*RECALL, "task_versions", "recall"), 2.0, "recall.task_versions.recall is 2, elsewhere 1"),
+        (("facts", "pretrain", "batch_size"), 16, "measured batch size of pretrain is 16, elsewhere 8"),
+        (("facts", "align", "dtype"), "bfloat16", "measured dtype of align is bfloat16, elsewhere float32"),
+        (("facts", "corpus", "sha256"), "beef" * 16, "content of corpus differs from the other rows'"),
+        (
+            ("facts", "pretrain", "tokens"),
+            500_000,
+            "measured tokens of pretrain is 500,000, elsewhere 623,616",
+        ),
+        (
+            (*RECALL, "evaluator_version"),
+            "lm-eval 0.4.9",
+            "evaluator version of evaluate (lm eval recall) is lm-eval 0.4.9, elsewhere lm-eval 0.4.13",
+        ),
+        (
+            (*RECALL, "truncated_contexts"),
+            3,
+            "truncated contexts of evaluate (lm eval recall) is 3, elsewhere 0",
+        ),
+        ((*RECALL, "num_fewshot", "recall"), 5, "is 5, elsewhere 0"),
+        ((*RECALL, "task_versions", "recall"), 2.0, "is 2, elsewhere 1"),
     ],
 )
 def test_drift_of_a_real_record_is_found_where_real_records_state_it(
@@ -214,7 +232,7 @@ def test_a_hash_that_a_seed_draws_may_differ_between_seeds_alone(tmp_path: Path)
 def test_a_fact_that_moves_inside_one_level_is_drift_all_the_same(tmp_path: Path) -> None:
     found = tokenizers(tmp_path, stray=True)
     assert len(found.marks) == 1
-    assert "pretrain.tokens is 250,000, elsewhere 300,000" in next(iter(found.marks.values()))[0]
+    assert "tokens of pretrain is 250,000, elsewhere 300,000" in next(iter(found.marks.values()))[0]
 
 
 def test_a_method_level_may_set_other_keys_only_by_naming_them(tmp_path: Path) -> None:
@@ -245,3 +263,144 @@ def test_records_of_two_code_versions_are_said(tmp_path: Path) -> None:
     notes = checked(tmp_path, change).notes
     assert any("git.commit" in n and "deadbeefdead (records: 1)" in n for n in notes)
     assert any("versions.torch is 2.13.0 (records: 35), 2.11.0 (records: 1)" in n for n in notes)
+
+
+def planted(real: list[records.Record], change: Change, **levels: Any) -> comparability.Comparable:
+    """The real records with one of them changed; `levels` and `seed` choose it."""
+    wanted = {"tuning": "lora", "alignment": "none", "bits": "16 bit", "seed": 1, **levels}
+    place = next(
+        i
+        for i, r in enumerate(real)
+        if {**r.levels, "seed": r.seed} == {k: wanted[k] for k in (*r.levels, "seed")}
+    )
+    data = copy.deepcopy(dict(real[place].data))
+    change(data)
+    return comparability.comparable([*real[:place], records.Record(data=data), *real[place + 1 :]])
+
+
+def at(*path: str | int, to: Any) -> Change:
+    def change(data: dict[str, Any]) -> None:
+        node: Any = data
+        for part in path[:-1]:
+            node = node[part]
+        assert node[path[-1]] != to
+        node[path[-1]] = to
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "reason"),
+    [
+        (("config", "peft", "rank"), 4, "peft.rank is 4, elsewhere 16"),
+        (("config", "peft", "alpha"), 3.0, "peft.alpha is 3.0"),
+        (("config", "instruct", "learning_rate"), 0.1, "instruct.learning_rate is 0.1, elsewhere 0.003"),
+        (("config", "instruct", "batch_size"), 4, "instruct.batch_size is 4, elsewhere 16"),
+    ],
+)
+def test_a_seed_of_a_level_with_another_config_is_refused(
+    real: list[records.Record], path: tuple[str, ...], value: Any, reason: str
+) -> None:
+    """What a factor frees must not vary inside its level."""
+    found = planted(real, at(*path, to=value))
+    assert [r.reason for r in found.records if r.status == "refused" and reason in r.reason]
+    assert sum(r.status == "refused" for r in found.records) == 1
+
+
+MEASUREMENT = ("facts", "evaluate", "lm_eval.recall")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (("metrics", 4, "n"), 100, "n of lm_eval"),
+        (("metrics", 4, "higher_is_better"), False, "higher is better of lm_eval"),
+        (("metrics", 4, "unit"), "points", ""),
+        ((*MEASUREMENT, "requests"), 400, "requests of evaluate (lm eval recall) is 400, elsewhere 800"),
+        ((*MEASUREMENT, "max_length"), 128, "max length of evaluate (lm eval recall) is 128"),
+        ((*MEASUREMENT, "template"), False, "template of evaluate (lm eval recall) is false"),
+        (("facts", "evaluate", "win_rate.win_rate", "judge"), "openai", "judge of evaluate"),
+        (("facts", "evaluate", "efficiency.efficiency", "threads"), 2, "threads of evaluate"),
+        (("facts", "tokenizer", "vocab_size"), 512, "vocab size of tokenizer is 512, elsewhere 1,024"),
+        (("facts", "instruct", "dtype"), "bfloat16", "dtype of instruct is bfloat16"),
+        (("facts", "instruct", "device"), "cuda", "device of instruct is cuda"),
+        (("facts", "instruct", "steps"), 100, "steps of instruct is 100, elsewhere 350"),
+        (("stages", 3, "key"), "f" * 64, "pretrain is another run than its config explains"),
+    ],
+)
+def test_every_planted_fact_is_footnoted_on_its_cell(
+    real: list[records.Record], path: tuple[str | int, ...], value: Any, said: str
+) -> None:
+    found = planted(real, at(*path, to=value))
+    before = comparability.comparable(real)
+    added = {c: sorted(set(m) - set(before.marks.get(c, ()))) for c, m in found.marks.items()}
+    added = {c: m for c, m in added.items() if m}
+    if not said:  # no other record states a unit there, so nothing can differ
+        assert not added
+        return
+    assert len(added) == 1, added
+    assert said in " ".join(next(iter(added.values())))
+    assert all(r.status == "ok" for r in found.records)
+    assert "sha256" not in " ".join(t for m in found.marks.values() for t in m)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (("provenance", "hardware", "cpu"), "Xeon", "Records of different machines: hardware.cpu"),
+        (("provenance", "hardware", "cores"), 64, "Records of different machines: hardware.cores"),
+        (
+            ("provenance", "git", "dirty"),
+            True,
+            "git.uncommitted changes is false (records: 38), true (records: 1)",
+        ),
+        (("provenance", "git", "commit"), "e" * 40, "git.commit"),
+        (("provenance", "python"), "3.12.1", "python.version is 3.11.7 (records: 38), 3.12.1 (records: 1)"),
+        (("provenance", "versions", "torch"), "2.11.0", "versions.torch"),
+        (("provenance", "harness"), "9.9", "harness.version"),
+        (("provenance", "platform"), "macOS", "platform.version"),
+    ],
+)
+def test_two_machines_commits_or_versions_are_said_for_the_whole_table(
+    real: list[records.Record], path: tuple[str, ...], value: Any, said: str
+) -> None:
+    found = planted(real, at(*path, to=value))
+    assert any(said in note for note in found.notes), found.notes
+    assert all(r.status == "ok" for r in found.records)
+    assert not any(said in note for note in comparability.comparable(real).notes)
+
+
+def test_threads_of_a_stage_are_a_fact(real: list[records.Record]) -> None:
+    """Records say how many threads each stage had; one that had another number is footnoted."""
+    data = [copy.deepcopy(dict(r.data)) for r in real]
+    for i, row in enumerate(data):
+        for stage in row["stages"]:
+            stage["threads"] = 2 if i == 5 and stage["stage"] == "instruct" else 1
+    found = comparability.comparable([records.Record(data=row) for row in data])
+    assert found.marks[data[5]["cell"]][-1] == "measured threads of instruct is 2, elsewhere 1"
+
+
+def test_a_level_that_removes_a_stage_frees_no_count_of_the_others(real: list[records.Record]) -> None:
+    """`untuned` sets `instruction: none`; full and lora must have read as much as each other all the same."""
+    data = [copy.deepcopy(dict(r.data)) for r in real]
+    for row in data:
+        if row["levels"]["tuning"] == "full":
+            row["facts"]["instruct"]["tokens"] = 50_000
+    found = comparability.comparable([records.Record(data=row) for row in data])
+    assert any("tokens of instruct" in text for marks in found.marks.values() for text in marks)
+    assert not any(
+        "instruct" in text for marks in comparability.comparable(real).marks.values() for text in marks
+    )
+
+
+def test_equal_drift_of_several_cells_is_one_footnote(tmp_path: Path) -> None:
+    simulate.experiment(tmp_path, items=12)
+    for i, tokens in ((0, 900_000), (5, 800_000)):
+        simulate.edit(
+            tmp_path, "demo", i, facts=lambda f, n=tokens: {**f, "pretrain": {**f["pretrain"], "tokens": n}}
+        )
+    marks = comparability.comparable(records.read(tmp_path, "demo")).marks
+    texts = {text for texts in marks.values() for text in texts}
+    assert len(marks) == 2
+    assert len(texts) == 1
+    assert "elsewhere 1,048,576" in texts.pop()

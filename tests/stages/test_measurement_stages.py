@@ -103,7 +103,7 @@ def test_a_measurement_leaves_metrics_and_samples(bench: Bench, part: str) -> No
 
 
 def test_a_model_against_itself_draws(bench: Bench) -> None:
-    bench.inputs["evaluator.baseline"] = bench.model("baseline", bench.directory)
+    bench.inputs["evaluator.win_rate.baseline"] = bench.model("baseline", bench.directory)
     facts = Evaluate().run(bench.work(Evaluate, "win_rate.win_rate"))
     assert facts["metrics"][0]["value"] == 0.5
     assert facts["against"] == "model"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import tiny_models as tiny
+import torch
 
+from harness.axes.quantizer import linear_layers
 from harness.compose import compose
 from harness.data.token_files import TokenWriter
 from harness.errors import DataError
@@ -59,6 +62,32 @@ def test_calibration_is_named_by_its_hash(tmp_path: Path) -> None:
     assert one["calibration_sha256"] == same["calibration_sha256"] != other["calibration_sha256"]
     assert one["error_held_out_gptq"] > 0, "errors on inputs that nothing was fitted to"
     assert run(tmp_path / "plain", "quantizer=rtn")["calibration_sha256"] == ""
+
+
+def test_calibration_windows_begin_as_scored_texts_do(tmp_path: Path) -> None:
+    from harness.data.tokenization import load_tokenizer
+    from harness.stages._calibration import calibrate
+
+    shelf = tiny.Shelf(tmp_path / "shelf")
+    tokenizer = shelf.new("tokenizer", "tokenizer")
+    tiny.byte_tokenizer(tokenizer.path)
+    inputs = {"tokens": tokens(shelf, 4000)}
+    work = tiny.work(shelf, "quantize", shelf.new("out"), [*CALIBRATED], inputs)
+    loaded = SimpleNamespace(tokenizer=load_tokenizer(tokenizer.path), tokenizer_from="tokenizer")
+    found = calibrate(work, loaded)  # type: ignore[arg-type]
+    rows = torch.cat([*found.batches_BT, *found.held_out_BT])
+    assert rows.shape == (10, 16)
+    assert (rows[:, 0] == loaded.tokenizer.bos_token_id).all()
+    assert len({tuple(row[1:].tolist()) for row in rows}) == 10
+
+
+def test_the_record_says_which_share_of_the_weights_is_packed(tmp_path: Path) -> None:
+    facts = run(tmp_path, "quantizer=rtn", "quantizer.bits=8")
+    model = tiny.llama()
+    whole = sum(p.numel() for p in model.parameters())
+    packed = sum(layer.weight.numel() for layer in linear_layers(model).values())
+    assert facts["packed_share"] == packed / whole
+    assert facts["model_bits_per_weight"] == pytest.approx(8 * facts["model_bytes"] / whole)
 
 
 def test_too_short_a_text_is_refused_with_what_to_lower(tmp_path: Path) -> None:

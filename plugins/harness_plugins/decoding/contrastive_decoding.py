@@ -49,6 +49,7 @@ class ContrastiveDecoding(Decoding):
 
     @classmethod
     def check(cls, config: Any, cell: Any, meta_model: nn.Module | None) -> Iterable[Problem]:
+        yield from super().check(config, cell, meta_model)
         if not config.amateur:
             yield Problem(where="decoding.amateur", message=NO_AMATEUR)
 

@@ -54,6 +54,7 @@ class Speculative(Decoding):
 
     @classmethod
     def check(cls, config: Any, cell: Any, meta_model: nn.Module | None) -> Iterable[Problem]:
+        yield from super().check(config, cell, meta_model)
         if not config.draft:
             yield Problem(where="decoding.draft", message=NO_DRAFT)
 

@@ -4,7 +4,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,12 @@ from harness import (
 )
 
 MIB = 1 << 20
+
+
+NAMES = (
+    *("prefill", "decode", "time_to_first_token", "peak_memory", "cache", "resident_memory"),
+    *("weights_in_memory", "size_on_disk", "flops_per_token", "mfu"),
+)
 
 
 class Efficiency(Evaluator):
@@ -67,6 +73,10 @@ class Efficiency(Evaluator):
     @classmethod
     def surroundings(cls, config: Any) -> dict[str, str]:
         return hardware()
+
+    @classmethod
+    def metrics(cls, config: Any, task: str) -> Sequence[str]:
+        return NAMES
 
     @torch.inference_mode()
     def evaluate(self, task: str, subject: Subject) -> Evaluation:

@@ -80,6 +80,10 @@ class Generation(Evaluator):
     def surroundings(cls, config: Any) -> dict[str, str]:
         return hardware()
 
+    @classmethod
+    def metrics(cls, config: Any, task: str) -> Sequence[str]:
+        return (*BETTER, "distinct_1", "distinct_2", "speed")
+
     def evaluate(self, task: str, subject: Subject) -> Evaluation:
         import pandas as pd
 

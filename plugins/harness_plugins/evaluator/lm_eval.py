@@ -80,6 +80,18 @@ class LmEval(Evaluator):
         return tuple(dict.fromkeys(config.tasks))
 
     @classmethod
+    def known_tasks(cls) -> Sequence[str]:
+        from harness import own_tasks
+
+        return own_tasks()
+
+    @classmethod
+    def metrics(cls, config: Any, task: str) -> Sequence[str] | None:
+        from harness import own_metrics
+
+        return own_metrics(task) if task not in config.data_files else None
+
+    @classmethod
     def only(cls, config: Any, task: str) -> Any:
         files = {name: value for name, value in config.data_files.items() if name == task}
         return replace(config, tasks=[task], data_files=files)
@@ -109,6 +121,16 @@ class LmEval(Evaluator):
             if data is not None and cell.offline and not is_cached(data):
                 message = without_data(task, f"{data} is not in the cache")
                 yield Problem(where="evaluator.lm_eval.tasks", message=message)
+
+    @classmethod
+    def num_items(cls, config: Any, task: str) -> int | None:
+        from harness import DataError, count_items
+
+        try:
+            known = [count_items(task, config.data_files.get(task)), config.limit]
+        except DataError:  # `check` says so
+            return None
+        return min((count for count in known if count is not None), default=None)
 
     def evaluate(self, task: str, subject: Subject) -> Evaluation:
         from harness import Source, drawing_from, load_task, quiet, run_tasks

@@ -76,6 +76,10 @@ class LongContext(Evaluator):
     def tasks(cls, config: Any) -> Sequence[str]:
         return ("loss", "passkey")
 
+    @classmethod
+    def metrics(cls, config: Any, task: str) -> Sequence[str]:
+        return ("loss", "bits_per_byte") if task == "loss" else ("acc", "exact_match")
+
     def evaluate(self, task: str, subject: Subject) -> Evaluation:
         import pandas as pd
 

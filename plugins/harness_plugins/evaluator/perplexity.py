@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +65,10 @@ class Perplexity(Evaluator):
                 )
 
     config: Config
+
+    @classmethod
+    def metrics(cls, config: Any, task: str) -> Sequence[str]:
+        return ("bits_per_byte", "loss")
 
     @classmethod
     def trial(cls) -> Any:

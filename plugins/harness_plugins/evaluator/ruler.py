@@ -71,6 +71,10 @@ class Ruler(Evaluator):
     def only(cls, config: Any, task: str) -> Any:
         return replace(config, tasks=[task])
 
+    @classmethod
+    def num_items(cls, config: Any, task: str) -> int | None:
+        return len(config.lengths) * len(config.depths) * int(config.num_items)
+
     def evaluate(self, task: str, subject: Subject) -> Evaluation:
         import pandas as pd
 
@@ -82,7 +86,7 @@ class Ruler(Evaluator):
                 for item in range(self.config.num_items):
                     rng = random.Random(f"{task}/{length}/{depth}/{item}")
                     exercise = TASKS[task](rng, texts)
-                    prompt = self.prompt(subject, exercise, length=length, depth=depth)
+                    prompt = self.fitted(subject, exercise, length=length, depth=depth)
                     prompts.append(prompt)
                     text = subject.tokenizer.decode(prompt)
                     rows.append(
@@ -106,8 +110,9 @@ class Ruler(Evaluator):
         for group in ("length", "depth"):
             for value, part in samples.groupby(group):
                 metrics.append(self.mean(task, f"score.{group}={value:g}", part["score"]))
-        for (length, depth), part in samples.groupby(["length", "depth"]):
-            metrics.append(self.mean(task, f"score.length={length:g}.depth={depth:g}", part["score"]))
+        for pair, part in samples.groupby(["length", "depth"]):
+            where = "length={:g}.depth={:g}".format(*pair)  # type: ignore[misc, str-format]
+            metrics.append(self.mean(task, f"score.{where}", part["score"]))
         facts = {"window": subject.max_length, "lengths": list(self.config.lengths)}
         return Evaluation(metrics=metrics, samples=samples, facts=facts)
 
@@ -121,7 +126,7 @@ class Ruler(Evaluator):
             )
         return texts
 
-    def prompt(self, subject: Subject, exercise: Exercise, *, length: int, depth: float) -> list[int]:
+    def fitted(self, subject: Subject, exercise: Exercise, *, length: int, depth: float) -> list[int]:
         """Tokens of the longest context that leaves room for the question and the answer.
 
         Raises: ConfigError where what is planted does not fit

@@ -2,7 +2,7 @@
 
 import hashlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -73,6 +73,10 @@ class WinRate(Evaluator):
     @classmethod
     def trial(cls) -> Any:
         return cls.Config(max_prompts=6, max_new_tokens=8)
+
+    @classmethod
+    def metrics(cls, config: Any, task: str) -> Sequence[str]:
+        return ("win_rate",)
 
     @classmethod
     def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:

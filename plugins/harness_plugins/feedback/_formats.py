@@ -13,6 +13,10 @@ TEXT_KEYS = ("content", "value", "text")
 Row = Mapping[str, Any]
 
 
+class LeftOut(Exception):  # noqa: N818 - no error, and never seen outside
+    """Why an entry of a right format gives no preference."""
+
+
 class Pair(NamedTuple):
     """A prompt and two answers; one is empty where only the other was labelled."""
 
@@ -90,13 +94,13 @@ PARSERS: dict[tuple[str, ...], Callable[[Row, str], Iterator[Pair]]] = {
 def _divided(chosen: list[Turn], rejected: list[Turn], asked: Prompt | None, where: str) -> Pair:
     """The turns that both share, and the answers after them.
 
-    Raises: DataError where they differ before their last answers, or end with none
+    Raises: LeftOut where they differ before their last answers, or end with none
     """
     if not chosen or not rejected or {chosen[-1].role, rejected[-1].role} != {Role.assistant}:
-        raise DataError(f"{where}: chosen and rejected must end with an answer of the assistant")
+        raise LeftOut("a dialogue does not end with an answer")
     before, other = chosen[:-1], rejected[:-1]
     if before != other:
-        raise DataError(f"{where}: chosen and rejected differ before their last answers")
+        raise LeftOut("the dialogues differ before their last answers")
     prompt: Prompt = tuple(before) if before else (asked or ())
     if not prompt:
         raise DataError(f"{where}: nobody asks before the answers; add a prompt")

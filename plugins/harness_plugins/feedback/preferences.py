@@ -20,7 +20,7 @@ from harness import (
     path_ref,
     read_rows,
 )
-from harness_plugins.feedback._formats import Pair, parse
+from harness_plugins.feedback._formats import LeftOut, Pair, parse
 
 SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".parquet")
 
@@ -82,7 +82,11 @@ class Preferences(Feedback):
         for name, file in listed(path, option=f"feedback.{option}", suffixes=SUFFIXES).items():
             inner = name.partition("/")[2] if folder else name
             for number, row in enumerate(read_rows(file)):
-                pairs = list(parse(row, f"{file}, entry {number}"))
+                try:
+                    pairs = list(parse(row, f"{file}, entry {number}"))
+                except LeftOut as why:
+                    self._count(str(why))
+                    continue
                 if not pairs:
                     self._count("no answer is better than another")
                 for place, pair in enumerate(pairs):

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from harness import ConfigError, Duel, Judge, Method, Problem, hookimpl, model_ref
+from harness import ConfigError, Duel, Judge, Method, Problem, has_head, hookimpl, model_ref
 
 
 class RewardModel(Judge):
@@ -36,6 +37,7 @@ class RewardModel(Judge):
         reward = cell.choice("reward")
         if not config.model and (reward is None or not getattr(reward.method, "trains", False)):
             yield Problem(where="judge.model", message=NO_MODEL)
+        yield from _headless(config.model)
 
     def prefer(self, duels: Sequence[Duel]) -> list[float]:
         scorer = self.scorers.get("model") or self.scorers.get("reward")
@@ -50,6 +52,18 @@ class RewardModel(Judge):
 
     def facts(self) -> dict[str, Any]:
         return {"judge_is_training_reward": "model" not in self.scorers}
+
+
+def _headless(reference: str) -> Iterable[Problem]:
+    """A problem where a named model gives no scores: it has no reward head, and is no classifier."""
+    path = Path(reference.removeprefix("path:")).expanduser()
+    tuned = reference.startswith("cell:")
+    if tuned or (reference and path.is_dir() and not has_head(path)):
+        yield Problem(
+            where="judge.model",
+            message=f"{reference} has no reward head; name a folder that the stage reward wrote, or a "
+            "sequence-classification model (path:DIR)",
+        )
 
 
 NO_MODEL = (

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from harness import linear_layers
+from harness import DataError, linear_layers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,10 +43,27 @@ def block_names(model: nn.Module) -> list[str]:
 def observing(
     model: nn.Module, names: Sequence[str], observe: Callable[[str, Tensor], None]
 ) -> Iterator[None]:
-    """Within the context, `observe` sees the inputs of the named layers."""
+    """Within the context, `observe` sees the inputs of the named layers; having seen all, it ends the pass.
+
+    Raises: DataError where they are not finite
+    """
+    waiting = set(names)
 
     def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        return lambda module, inputs: observe(name, inputs[0].detach().flatten(0, -2).float())
+        def see(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            x = inputs[0].detach().flatten(0, -2).float()
+            if not torch.isfinite(x).all():
+                raise DataError(
+                    f"layer {name} reads {int((~torch.isfinite(x)).sum())} calibration inputs that are not "
+                    "finite: the model's weights hold NaN, or it overflows its number format; see that its "
+                    "perplexity is finite before it is quantized"
+                )
+            observe(name, x)
+            waiting.discard(name)
+            if not waiting:
+                raise _StopForwardError
+
+        return see
 
     handles = [model.get_submodule(n).register_forward_pre_hook(hook(n)) for n in names]
     try:
@@ -55,37 +74,84 @@ def observing(
 
 
 @torch.no_grad()
-def walk(model: nn.Module, batches_BT: Sequence[Tensor], observe: Observe, finish: Finish) -> None:
+def walk(
+    model: nn.Module,
+    batches_BT: Sequence[Tensor],
+    observe: Observe,
+    finish: Finish,
+    *,
+    sequential: bool = False,
+) -> None:
     """Visit all linear layers in the order of the computation.
 
     Layers of a block are observed on what the finished blocks before it give; layers outside blocks come
-    last, each observed on the finished model.
+    last, each observed on the finished model. `sequential` finishes the layers of a block in turn, so that
+    each is observed on what the finished ones before it in its block give too.
     """
     blocks = block_names(model)
     lists = list(dict.fromkeys(name.rpartition(".")[0] for name in blocks))
     for group in sorted(lists, key=lambda name: "encoder" not in name):
-        _walk_list(model, [n for n in blocks if n.rpartition(".")[0] == group], batches_BT, observe, finish)
+        members = [n for n in blocks if n.rpartition(".")[0] == group]
+        _walk_list(model, members, batches_BT, observe, finish, sequential=sequential)
     rest = list(linear_layers(model))
     if rest:
         for number, ids_BT in enumerate(batches_BT):
-            with observing(model, rest, _numbered(observe, number)):
+            with observing(model, rest, _numbered(observe, number)), suppress(_StopForwardError):
                 model(input_ids=ids_BT, use_cache=False)
         finish(rest)
 
 
 def _walk_list(
-    model: nn.Module, blocks: Sequence[str], batches_BT: Sequence[Tensor], observe: Observe, finish: Finish
+    model: nn.Module,
+    blocks: Sequence[str],
+    batches_BT: Sequence[Tensor],
+    observe: Observe,
+    finish: Finish,
+    *,
+    sequential: bool,
 ) -> None:
     hidden, calls = _record(model, blocks, batches_BT)
     for place, name in enumerate(blocks):
         block = model.get_submodule(name)
         names = [layer for layer in linear_layers(model) if layer.startswith(f"{name}.")]
-        for number in range(len(batches_BT)):
-            with observing(model, names, _numbered(observe, number)):
-                _run(block, hidden[number], calls[number][place])
-        if names:
-            finish(names)
+        run = partial(_run, block, hidden[0], calls[0][place])
+        for part in _in_turn(model, name, names, run) if sequential else [names]:
+            for number in range(len(batches_BT)):
+                with observing(model, part, _numbered(observe, number)), suppress(_StopForwardError):
+                    _run(block, hidden[number], calls[number][place])
+            if part:
+                finish(part)
         hidden = [_run(block, x_BTD, call[place]) for x_BTD, call in zip(hidden, calls, strict=True)]
+
+
+def _in_turn(
+    model: nn.Module, block: str, names: Sequence[str], run: Callable[[], object]
+) -> list[list[str]]:
+    """Layers in the order they are called, those that read the same input together (queries and keys, say).
+
+    The experts of a mixture read rows of one input, each its own: layers of one role count as one.
+    """
+    order: list[tuple[str, Tensor]] = []
+    hooks = [
+        model.get_submodule(name).register_forward_pre_hook(
+            lambda module, inputs, name=name: order.append((name, inputs[0]))
+        )
+        for name in names
+    ]
+    try:
+        run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    reads = {name: x.untyped_storage().data_ptr() for name, x in order}  # `order` keeps the inputs alive
+    role = {name: re.sub(r"\.\d+(?=\.|$)", ".*", name.removeprefix(f"{block}.")) for name in names}
+    first: dict[str, int] = {}
+    parts: dict[int | str, list[str]] = {}
+    for name in dict.fromkeys([*reads, *names]):
+        if name in reads:
+            first.setdefault(role[name], reads[name])
+        parts.setdefault(first.get(role[name], role[name]), []).append(name)
+    return list(parts.values())
 
 
 def _numbered(observe: Observe, number: int) -> Callable[[str, Tensor], None]:

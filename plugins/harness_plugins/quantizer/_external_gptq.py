@@ -26,6 +26,10 @@ from harness import (
 from ._gptq_format import WORD, GPTQFormatLinear
 from ._interpreter import call, packages, probe
 
+ROTATED = (
+    "the library reads a checkpoint, which cannot say that the model is rotated as it runs; use "
+    "rotation=none, or quantizer=gptq"
+)
 WORKER = Path(__file__).with_name("_gptq_worker.py")
 
 
@@ -87,6 +91,8 @@ class ExternalGPTQ(Quantizer):
 
     @classmethod
     def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
+        if cell.choice("rotation") is not None:
+            yield Problem(where=f"quantizer={cls.name}", message=ROTATED)
         message = None if meta_model is None else unknown_family(meta_model)
         if message is not None:
             yield Problem(where=f"quantizer={cls.name}", message=message)
@@ -94,7 +100,8 @@ class ExternalGPTQ(Quantizer):
 
     def quantize(self, model: nn.Module, calibration: Calibration | None) -> nn.Module:
         self.targets(model)
-        message = self.unavailable(self.config) or unknown_family(model)
+        turned = ROTATED if hasattr(model, "rotated") else None
+        message = self.unavailable(self.config) or unknown_family(model) or turned
         if message is not None:
             raise IncompatibleError(message)
         assert calibration is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -22,6 +24,10 @@ class Hessian:
         """Inputs (rows x in) in float32; batches are summed in float64."""
         self.sum += x.T @ x
         self.rows += len(x)
+
+    def mean(self) -> Tensor:
+        """The moments of one row."""
+        return self.sum / max(1, self.rows)
 
 
 def output_error(hessian: Tensor, weight: Tensor, quantized: Tensor) -> float:
@@ -84,7 +90,8 @@ def gptq_codes(
             column = start + i
             group = group_of[column]
             if grouped and not act_order and column % config.group_size == 0:
-                fresh = make_grid(rest_IO[column : column + config.group_size].T, config)
+                group_OG = rest_IO[column : column + config.group_size].T
+                fresh = make_grid(group_OG, config, exponent=grid.exponent)
                 scale[group], zero[group] = fresh.scale[:, 0], fresh.zero[:, 0]
             w, s, z = block[i], scale[group], zero[group]
             q = (w / s).round_().add_(z).clamp_(0, top)
@@ -94,4 +101,4 @@ def gptq_codes(
         rest_IO[end:].addmm_(factor[start:end, end:].T, errors, alpha=-1)
     in_place = torch.empty_like(weight)
     in_place[:, order] = codes_IO.T
-    return in_place, Grid(scale=scale.T.contiguous(), zero=zero.T.contiguous(), bits=config.bits)
+    return in_place, replace(grid, scale=scale.T.contiguous(), zero=zero.T.contiguous())

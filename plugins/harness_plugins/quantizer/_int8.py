@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ EXACT = 2**24 // 128**2
 
 def row_scales(x: Tensor) -> Tensor:
     """Largest absolute value of each row over 127, float32, never zero (rows x 1)."""
-    return x.abs().amax(-1, keepdim=True).float().clamp(min=1e-8) / 127
+    return x.abs().amax(-1, keepdim=True).float().clamp(min=1e-30) / 127
 
 
 def to_int8(x: Tensor, scales: Tensor) -> Tensor:
@@ -49,21 +48,6 @@ def product_by_float(x_MK: Tensor, w_NK: Tensor) -> Tensor:
     products = [(x.float() @ w.float().T).int() for x, w in parts]
     total: Tensor = torch.stack(products).sum(0, dtype=torch.int32) if len(products) > 1 else products[0]
     return total
-
-
-class QuantizedProduct(torch.autograd.Function):
-    """The quantized product forward, the weight's own product backward."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, layer: Any) -> Tensor:
-        ctx.layer = layer
-        y: Tensor = layer.product(x)
-        return y.clone()  # adapters (AdaLoRA) add to it in place, which autograd forbids on a view
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (gradient,) = gradients
-        return gradient @ ctx.layer.dequantize().to(gradient.dtype), None
 
 
 def outlier_columns(rows: Tensor, threshold: float) -> Tensor:
@@ -123,13 +107,6 @@ class Int8Linear(PackedLinear):
         if len(outliers):
             y = y + rows[:, outliers] @ (self.codes[:, outliers].float() * self.scale[:, None]).T
         return y.to(x.dtype).reshape(*x.shape[:-1], self.out_features)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() and x.requires_grad:
-            y: Tensor = QuantizedProduct.apply(x, self)  # type: ignore[no-untyped-call]
-        else:
-            y = self.product(x)
-        return y if self.bias is None else y + self.bias.to(y.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,28 +17,31 @@ KEPT = 4096
 
 
 class Inputs:
-    """Second moments, largest and mean absolute value of each input; every `stride`-th row as it is.
+    """Largest and mean absolute value of each input; where asked for, second moments and rows as they are.
 
-    Shapes: largest and total are in; kept holds rows x in, nothing with stride 0
+    Shapes: largest and total are in; kept holds rows x in, every `stride`-th, nothing with stride 0
     """
 
-    def __init__(self, x: Tensor, *, stride: int = 0) -> None:
-        self.stride, self.kept = stride, list[Tensor]()
-        self.moments = Hessian(x.shape[-1], x.device)
-        self.largest = torch.zeros(x.shape[-1], device=x.device)
-        self.total = torch.zeros(x.shape[-1], device=x.device)
+    def __init__(self, in_features: int, device: torch.device, *, moments: bool, stride: int = 0) -> None:
+        self.stride, self.rows, self.kept = stride, 0, list[Tensor]()
+        self.moments = Hessian(in_features, device) if moments else None
+        self.held_out = Hessian(in_features, device) if moments else None
+        self.largest = torch.zeros(in_features, device=device)
+        self.total = torch.zeros(in_features, device=device)
 
     def add(self, x: Tensor) -> None:
-        """Inputs (rows x in)."""
-        self.moments.add(x)
+        """Inputs (rows x in) to fit to."""
+        self.rows += len(x)
         self.largest = self.largest.maximum(x.abs().amax(0))
         self.total += x.abs().sum(0)
+        if self.moments is not None:
+            self.moments.add(x)
         if self.stride:
             self.kept.append(x[:: self.stride].clone())
 
     def mean(self) -> Tensor:
         """Mean absolute value of each input."""
-        return self.total / max(1, self.moments.rows)
+        return self.total / max(1, self.rows)
 
 
 def quantize_with_inputs(
@@ -46,21 +49,27 @@ def quantize_with_inputs(
     calibration: Calibration | None,
     pack: Callable[[str, nn.Module, Inputs], PackedLinear],
     *,
+    moments: bool = False,
     keep: bool = False,
 ) -> None:
     """Replace each linear layer by `pack(name, layer, inputs)`, in the order of the computation.
 
-    `keep` has the inputs themselves handed on, about KEPT rows of them
+    `moments` has second moments gathered, held-out ones too; `keep` has the inputs themselves handed on,
+    about KEPT rows of them
     """
     assert calibration is not None
+    fitted = len(calibration.batches_BT)
     tokens = sum(ids_BT.numel() for ids_BT in calibration.batches_BT)
     stride = -(-tokens // KEPT) if keep else 0
     seen: dict[str, Inputs] = {}
 
     def observe(name: str, x: Tensor, number: int) -> None:
-        if name not in seen:
-            seen[name] = Inputs(x, stride=stride)
-        seen[name].add(x)
+        if number < fitted:
+            if name not in seen:
+                seen[name] = Inputs(x.shape[-1], x.device, moments=moments, stride=stride)
+            seen[name].add(x)
+        elif name in seen and (held_out := seen[name].held_out) is not None:
+            held_out.add(x)
 
     def finish(names: Sequence[str]) -> None:
         for name in names:
@@ -70,4 +79,5 @@ def quantize_with_inputs(
                 )
             replace_module(model, name, pack(name, model.get_submodule(name), seen.pop(name)))
 
-    walk(model, calibration.batches_BT, observe, finish)
+    held_out_BT = calibration.held_out_BT if moments else ()
+    walk(model, [*calibration.batches_BT, *held_out_BT], observe, finish)

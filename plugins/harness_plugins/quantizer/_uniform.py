@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +18,16 @@ from harness import (
     Quantizer,
     pack_codes,
     packed_width,
+    unpack_codes,
     unpack_levels,
     weight_matrix,
 )
 
-_SMALLEST = {torch.float16: 6.2e-5, torch.float32: 1e-30}
-"""Smallest scale a format holds without losing precision."""
+from ._products import TILE_ROWS, Tiles, make_tiles, plane_product
+
+HEADROOM = 2**14
+"""Where a layer's largest scale is put in its number format if some scale does not fit as it is: room above
+for scales set later (GPTQ's groups) and, in float16, scales 2**27 times as small in full precision."""
 
 
 class Granularity(StrEnum):
@@ -50,10 +55,10 @@ class UniformConfig(Quantizer.Config):
     """Weights that share a scale: the tensor, an output channel, or `group_size` inputs of one channel."""
     group_size: int = 64
     """Inputs that share a scale where granularity is `group`; must divide every layer's inputs."""
-    symmetric: bool = True
-    """Whether the grid is centred on zero; else a zero point is stored for each scale."""
+    symmetric: bool = False
+    """Whether the grid is centred on zero; else it spans the weights, and each scale has a zero point."""
     scale_dtype: ScaleDtype = ScaleDtype.float16
-    """Number format of the scales."""
+    """Number format of the scales, relative to a power of two that the layer stores."""
 
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 8:
@@ -70,7 +75,7 @@ class UniformConfig(Quantizer.Config):
         return getattr(torch, self.scale_dtype.value)  # type: ignore[no-any-return]
 
     def bits_per_weight(self, in_features: int, out_features: int) -> float:
-        """Codes, scales and zeros over the weights."""
+        """Codes, scales and zeros over the weights; a layer's exponent, 8 bits in all, is left out."""
         scales = 1 if self.granularity is Granularity.tensor else out_features * self.groups(in_features)
         per_scale = torch.finfo(self.dtype()).bits + (0 if self.symmetric else 8)
         codes = 8 * packed_width(in_features, self.bits) * out_features
@@ -91,12 +96,14 @@ class UniformConfig(Quantizer.Config):
 class Grid:
     """Scales and zeros of a weight; x_q = round(x / scale) + zero, clamped to the codes.
 
-    Shapes: scale and zero are (rows, groups), (1, 1) for a whole tensor; weights are (rows, in)
+    Shapes: scale and zero are (rows, groups), (1, 1) for a whole tensor; weights are (rows, in); exponent is
+    a scalar integer: scales over 2^exponent are exact in their stored format
     """
 
     scale: Tensor
     zero: Tensor
     bits: int
+    exponent: Tensor
 
     def codes(self, weight: Tensor) -> Tensor:
         """Codes (rows x in, float) of weights."""
@@ -115,39 +122,75 @@ class Grid:
         return self.values(self.codes(weight))
 
 
-def make_grid(weight: Tensor, config: UniformConfig) -> Grid:
+def make_grid(weight: Tensor, config: UniformConfig, *, exponent: Tensor | None = None) -> Grid:
     """The grid that spans the weights: x_q = R(x / S) - Z (survey, section 5.3), with Z <= 0 stored negated.
 
-    Scales are rounded to their stored format first, so that what is stored is what is used.
+    A symmetric grid has S = 2 max|x| / (2^b - 1) and its zero at code 2^(b - 1), as in auto_gptq: all 2^b
+    levels are used, and no weight is more than half a step away. Scales are rounded to their stored format
+    first, so that what is stored is what is used. `exponent` is the grid's that the layer has already.
+    """
+    low, high = grouped_weights(weight, config).aminmax(dim=-1)
+    return span(low, high, config, exponent=exponent)
+
+
+def grouped_weights(weight: Tensor, config: UniformConfig) -> Tensor:
+    """Weights (rows x in) by what shares a scale: rows x groups x size, 1 x 1 x all for a whole tensor."""
+    if config.granularity is Granularity.tensor:
+        return weight.reshape(1, 1, -1)
+    grouped: Tensor = weight.unflatten(-1, (config.groups(weight.shape[-1]), -1))
+    return grouped
+
+
+def span(low: Tensor, high: Tensor, config: UniformConfig, *, exponent: Tensor | None = None) -> Grid:
+    """The grid over ranges of weights; zero is always inside.
+
+    Shapes: low and high (rows, groups)
     """
     levels = 2**config.bits - 1
-    if config.granularity is Granularity.tensor:
-        grouped = weight.reshape(1, 1, -1)
-    else:
-        grouped = weight.unflatten(-1, (config.groups(weight.shape[-1]), -1))
-    if config.symmetric:
-        scale = grouped.abs().amax(-1) / (levels // 2)
-    else:
-        low, high = grouped.amin(-1).clamp(max=0), grouped.amax(-1).clamp(min=0)
-        scale = (high - low) / levels
-    dtype = config.dtype()
-    scale = scale.clamp(min=_SMALLEST[dtype]).to(dtype).to(weight.dtype)
+    low, high = low.clamp(max=0), high.clamp(min=0)
+    scale = (2 * torch.maximum(-low, high) if config.symmetric else high - low) / levels
+    # Half a step beyond the grid's ends the largest weight is still half a step away from a code: a larger
+    # scale keeps the upper end so, a smaller one gives a lower end the lowest code.
+    up = high >= -low if config.symmetric else torch.ones_like(low, dtype=torch.bool)
+    exponent = exponent_of(scale, config.dtype()) if exponent is None else exponent
+    scale = round_scale(scale, exponent, config.dtype(), up=up)
     if config.symmetric:
         zero = torch.full_like(scale, 2 ** (config.bits - 1))
     else:
         zero = torch.round(-low / scale).clamp(0, levels)
-    return Grid(scale=scale, zero=zero, bits=config.bits)
+    return Grid(scale=scale, zero=zero, bits=config.bits, exponent=exponent)
+
+
+def exponent_of(scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """Zero where the format holds all scales in full precision and twice as large ones; else the exponent
+    that puts the largest between HEADROOM / 2 and HEADROOM."""
+    found, limits = scale[scale > 0], torch.finfo(dtype)
+    if not len(found) or (found.min() >= limits.tiny and 2 * found.max() <= limits.max):
+        return torch.zeros((), dtype=torch.int32, device=scale.device)
+    _, exponent = torch.frexp(found.max().float() / HEADROOM)
+    return exponent.clamp(-60, 60)
+
+
+def round_scale(scale: Tensor, exponent: Tensor, dtype: torch.dtype, *, up: Tensor) -> Tensor:
+    """Scales as they are stored: rounded up in the format where `up` says so, else down; never zero."""
+    relative = torch.ldexp(scale, -exponent).clamp(max=torch.finfo(dtype).max)
+    stored = relative.to(dtype)
+    infinity = torch.full_like(stored, torch.inf)
+    stored = torch.where(up & (stored.to(scale.dtype) < relative), stored.nextafter(infinity), stored)
+    stored = torch.where(~up & (stored.to(scale.dtype) > relative), stored.nextafter(-infinity), stored)
+    return torch.ldexp(stored.clamp(min=2.0**-24).to(scale.dtype), exponent)
 
 
 class UniformLinear(PackedLinear):
     """Packed codes on a uniform grid.
 
-    Shapes: codes out x packed_width(in, bits) uint8; scale, zero out x groups or 1 x 1
+    Shapes: codes out x packed_width(in, bits) uint8; scale, zero out x groups or 1 x 1; exponent int8, one
     """
 
     codes: Tensor
     scale: Tensor
     zero: Tensor | None
+    exponent: Tensor
 
     def __init__(
         self, in_features: int, out_features: int, bias: Tensor | None, config: UniformConfig
@@ -160,16 +203,23 @@ class UniformLinear(PackedLinear):
         self.register_buffer("codes", codes)
         self.register_buffer("scale", torch.zeros(shape, dtype=config.dtype()))
         self.register_buffer("zero", None if config.symmetric else torch.zeros(shape, dtype=torch.uint8))
+        self._tiles: tuple[Tensor, Tiles | None] | None = None
+        self.register_buffer("exponent", torch.zeros((), dtype=torch.int8))
 
     def fill(self, codes: Tensor, grid: Grid) -> UniformLinear:
         """Store codes (out x in) and their grid."""
-        device = codes.device
-        self.to(device)
+        self.to(codes.device)
+        self._tiles = None
         self.codes.copy_(pack_codes(codes, self.bits))
-        self.scale.copy_(grid.scale)
+        self.exponent.copy_(grid.exponent)
+        self.scale.copy_(torch.ldexp(grid.scale, -grid.exponent))
         if self.zero is not None:
             self.zero.copy_(grid.zero)
         return self
+
+    def scales(self) -> Tensor:
+        """Scales as they multiply codes (out x groups or 1 x 1, float32)."""
+        return torch.ldexp(self.scale.float(), self.exponent.int())
 
     def dequantize(self) -> Tensor:
         """(code - zero) * scale, float32."""
@@ -182,8 +232,40 @@ class UniformLinear(PackedLinear):
         grouped = weight.unflatten(-1, (self.scale.shape[-1], -1))
         if self.zero is not None:
             grouped.sub_(self.zero[..., None].float())
-        grouped.mul_(self.scale[..., None].float())
+        grouped.mul_(self.scales()[..., None])
         return weight
+
+    def zeros(self) -> Tensor:
+        """The code that stands for zero, of each scale (float32)."""
+        middle = torch.full_like(self.scale, 2 ** (self.bits - 1), dtype=torch.float32)
+        return middle if self.zero is None else self.zero.float()
+
+    def product(self, x: Tensor) -> Tensor:
+        y = self.packed_product(x.reshape(-1, self.in_features)) if x.device.type == "cpu" else None
+        return super().product(x) if y is None else y.view(*x.shape[:-1], self.out_features)
+
+    def packed_product(self, x: Tensor) -> Tensor | None:
+        """x W^T (rows x in) from the codes as they lie; None where a dense weight is as fast."""
+        if x.dtype is torch.bfloat16 and len(x) <= TILE_ROWS:
+            tiles = self.tiles()
+            return None if tiles is None else tiles.product(x)
+        whole = self.in_features // self.scale.shape[-1] % (8 // self.bits) == 0
+        if x.dtype is torch.float32 and self.bits in (2, 4, 8) and whole:
+            return plane_product(self.codes, x, self.scales(), self.zeros(), bits=self.bits)
+        return None
+
+    def tiles(self) -> Tiles | None:
+        """The codes laid out for the kernel of few rows, made when first asked for."""
+        if self.bits > 4:
+            return None
+        if self._tiles is None or self._tiles[0] is not self.codes:
+            codes = unpack_codes(self.codes, self.bits, self.in_features)
+            self._tiles = (self.codes, make_tiles(codes, self.scales(), self.zeros(), bits=self.bits))
+        return self._tiles[1]
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self._tiles = None
 
     def extra_repr(self) -> str:
         """What is stored."""

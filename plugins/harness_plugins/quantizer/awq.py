@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from harness import Calibration, ConfigError, Method, PackedLinear, hookimpl, weight_matrix
 
-from ._gptq import output_error
+from ._awq import clipped_grid, input_factors, squared_error
 from ._statistics import Inputs, quantize_with_inputs
 from ._uniform import Grid, UniformConfig, UniformLinear, UniformQuantizer, make_grid
 
@@ -32,13 +32,34 @@ class ScaledLinear(UniformLinear):
         """(code - zero) * scale / input_scale, float32."""
         return super().dequantize() / self.input_scale.float()
 
+    def packed_product(self, x: Tensor) -> Tensor | None:
+        return super().packed_product((x / self.input_scale.float()).to(x.dtype))
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A power alpha, the factor of each input that it gives, and a grid for the scaled weight."""
+
+    alpha: float
+    factors: Tensor
+    grid: Grid
+    clipped: bool
+
+    def rounded(self, weight: Tensor) -> Tensor:
+        """The weight as the layer would hold it."""
+        return self.grid.nearest(weight * self.factors) / self.factors
+
 
 class AWQ(UniformQuantizer):
-    """Activation-aware scaling s_j = mean|X_j|^alpha, alpha searched layer by layer; then rounding.
+    """Activation-aware scaling s_j = mean|X_j|^alpha, alpha searched layer by layer; then clipped rounding.
 
-    Paper: Lin et al. 2023, arXiv:2306.00978, eq. 4 and 5
-    Differs: s is kept with each layer, not folded into the norm before it; the search minimises the
-    output error of each layer, not of its block
+    Groups of weights are rounded to asymmetric grids whose range is searched too, as in llm-awq.
+    Paper: Lin et al. 2023, arXiv:2306.00978, eq. 4 and 5, and section 5 (weight clipping)
+    Error: on held-out inputs (else on the calibration's) never above round-to-nearest at the same options
+    Differs: s is kept with each layer, not folded into the norm before it, so that every layer has its own;
+    the search minimises the output error of each layer on what the packed layers before it give, not of its
+    block; queries and keys are clipped like the others. A channel shares a scale by default, which fits any
+    width: the paper's results are for granularity=group and group_size=128
     """
 
     name = "awq"
@@ -48,8 +69,8 @@ class AWQ(UniformQuantizer):
     class Config(UniformConfig):
         grid_points: int = 20
         """Values of alpha tried between 0 (plain rounding) and 1."""
-        clip_points: int = 5
-        """Shrunken ranges tried for the weights, down to half; 0 keeps the full range."""
+        clip_points: int = 10
+        """Shrunken ranges tried for each group of weights, down to half; 0 keeps the full range."""
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -69,39 +90,57 @@ class AWQ(UniformQuantizer):
             packed, found[name] = self.search(layer, inputs)
             return packed
 
-        quantize_with_inputs(model, calibration, pack)
-        means = {k: sum(f[k] for f in found.values()) / len(found) for k in ("error_awq", "error_rtn")}
-        self.facts = {**means, "layers": found}
+        quantize_with_inputs(model, calibration, pack, moments=True)
+        kinds = sorted({kind for f in found.values() for kind in f if "awq" in kind or "rtn" in kind})
+        means = {f"error_{kind}": sum(f[kind] for f in found.values()) / len(found) for kind in kinds}
+        kept = sum(f["alpha"] == 0 and not f["clipped"] for f in found.values())
+        self.facts = {**means, "layers_kept_rounded": kept, "layers": found}
         return model
 
     def search(self, layer: nn.Module, inputs: Inputs) -> tuple[ScaledLinear, dict[str, float]]:
         """The packed layer with least output error, and what was chosen."""
-        weight, moments = weight_matrix(layer).float(), inputs.moments.sum
-        best: tuple[float, float, float, Tensor, Grid] | None = None
-        plain = 0.0
+        assert inputs.moments is not None
+        weight = weight_matrix(layer).float()
+        moments = inputs.moments.mean().to(weight.dtype)
+        judge = moments
+        if inputs.held_out is not None and inputs.held_out.rows:
+            judge = inputs.held_out.mean().to(weight.dtype)
+        alpha = self.best_alpha(weight, moments, inputs.mean())
+        none = torch.ones_like(moments[0])
+        plain = Candidate(0.0, none, make_grid(weight, self.config), clipped=False)
+        candidates = [plain]
+        for share in dict.fromkeys((alpha, 0.0)):
+            candidates += self.candidates(weight, moments, inputs.mean(), share)
+        norm = max(squared_error(judge, weight), torch.finfo(torch.float32).tiny)
+        errors = [squared_error(judge, weight - c.rounded(weight)) / norm for c in candidates]
+        best = min(range(len(candidates)), key=lambda i: errors[i])
+        chosen = candidates[best]
+        packed = self.empty_layer(layer)
+        packed.fill(chosen.grid.codes(weight * chosen.factors), chosen.grid)
+        packed.input_scale.copy_(chosen.factors)
+        facts = {"alpha": chosen.alpha, "clipped": float(chosen.clipped)}
+        return packed, facts | {"awq": errors[best], "rtn": errors[0]}
+
+    def best_alpha(self, weight: Tensor, moments: Tensor, mean: Tensor) -> float:
+        """The power with least output error on grids over the full range (eq. 5)."""
+        errors = {}
         for step in range(self.config.grid_points + 1):
             alpha = step / self.config.grid_points
-            scale = inputs.mean().clamp(min=1e-4) ** alpha
-            scale = (scale / (scale.max() * scale.min()).sqrt()).clamp(1e-4, 6e4).half().float()
-            for clip in self.clips():
-                grid = make_grid(weight * scale, self.config)
-                grid = Grid(scale=(grid.scale * clip).half().float(), zero=grid.zero, bits=grid.bits)
-                error = output_error(moments, weight, grid.nearest(weight * scale) / scale)
-                if step == 0 and clip == 1:
-                    plain = error
-                if best is None or error < best[0]:
-                    best = error, alpha, clip, scale, grid
-        assert best is not None
-        error, alpha, clip, scale, grid = best
-        packed = self.empty_layer(layer)
-        packed.fill(grid.codes(weight * scale), grid)
-        packed.input_scale.copy_(scale)
-        return packed, {"error_awq": error, "error_rtn": plain, "alpha": alpha, "clip": clip}
+            factors = input_factors(mean, alpha)
+            rounded = make_grid(weight * factors, self.config).nearest(weight * factors) / factors
+            errors[alpha] = squared_error(moments, weight - rounded)
+        return min(errors, key=lambda alpha: errors[alpha])
 
-    def clips(self) -> list[float]:
-        """Shares of the range that grids span; only for symmetric ones, whose zero stays."""
-        points = self.config.clip_points if self.config.symmetric else 0
-        return [1.0, *(1 - 0.5 * (i + 1) / points for i in range(points))]
+    def candidates(self, weight: Tensor, moments: Tensor, mean: Tensor, alpha: float) -> list[Candidate]:
+        """Scaled by a power, over the full range and over clipped ones."""
+        factors = input_factors(mean, alpha)
+        scaled = weight * factors
+        found = [Candidate(alpha, factors, make_grid(scaled, self.config), clipped=False)]
+        if self.config.clip_points:
+            inside = moments / factors / factors[:, None]
+            grid = clipped_grid(scaled, inside, self.config, self.config.clip_points)
+            found.append(Candidate(alpha, factors, grid, clipped=True))
+        return found
 
     def empty_layer(self, layer: nn.Module) -> ScaledLinear:
         return ScaledLinear(*self.fitting(layer), self.config)

@@ -14,14 +14,20 @@ from ._calibration import walk
 from ._gptq import Hessian, gptq_codes, output_error
 from ._uniform import UniformConfig, UniformLinear, UniformQuantizer, make_grid
 
+TOKENS_PER_INPUT = 2
+"""Calibration tokens for each input of a layer, with fewer of which the moments are mostly noise. Some layers
+want far more, and held-out inputs say which."""
+
 
 class GPTQ(UniformQuantizer):
     """Second-order weight quantization on calibration data, block by block.
 
+    The grid is that of the paper and its code: asymmetric, from least to largest weight of a row.
     Paper: Frantar et al. 2022, arXiv:2210.17323, algorithm 1
-    Error: on the calibration inputs never above round-to-nearest at the same options
-    Differs: dead inputs are rounded, not zeroed; a layer whose output errs less with plain rounding keeps
-    that; with act_order the grids of groups are set before the first column, so that no index is stored
+    Error: on held-out inputs (else on the calibration's) never above round-to-nearest at the same options
+    Differs: dead inputs are rounded, not zeroed; a layer whose output errs less with plain rounding, on
+    inputs that nothing was fitted to, keeps that; with act_order the grids of groups are set before the
+    first column (auto_gptq's static_groups), so that no index is stored
     """
 
     name = "gptq"
@@ -35,6 +41,9 @@ class GPTQ(UniformQuantizer):
         """Columns whose updates to the rest are applied at once."""
         act_order: bool = False
         """Whether columns are met in the order of falling second moment."""
+        true_sequential: bool = True
+        """Whether the layers of a block are packed in turn, each fitted to what the packed ones before it
+        in the block give; else all are fitted to what the unpacked block gives."""
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -46,7 +55,7 @@ class GPTQ(UniformQuantizer):
     config: Config
 
     def calibration_tokens(self, in_features: int) -> int:
-        return in_features
+        return TOKENS_PER_INPUT * in_features
 
     def quantize(self, model: nn.Module, calibration: Calibration | None) -> nn.Module:
         assert calibration is not None
@@ -71,7 +80,7 @@ class GPTQ(UniformQuantizer):
 
         for layer in self.targets(model).values():
             self.fitting(layer)
-        walk(model, batches, observe, finish)
+        walk(model, batches, observe, finish, sequential=self.config.true_sequential)
         self.facts = summarize(errors)
         return model
 
@@ -83,7 +92,8 @@ class GPTQ(UniformQuantizer):
         if hessian.rows < self.calibration_tokens(weight.shape[1]):
             raise ConfigError(
                 f"calibration has {hessian.rows} tokens for a layer with {weight.shape[1]} inputs; GPTQ "
-                "needs at least as many: raise quantize.calibration_sequences or quantize.calibration_length"
+                f"needs {TOKENS_PER_INPUT} an input: raise quantize.calibration_sequences or "
+                "quantize.calibration_length"
             )
         plain = make_grid(weight, config)
         codes, grid = gptq_codes(
@@ -94,24 +104,26 @@ class GPTQ(UniformQuantizer):
             block_size=config.block_size,
             act_order=config.act_order,
         )
-        errors = {
-            "gptq": output_error(hessian.sum, weight, grid.values(codes)),
-            "rtn": output_error(hessian.sum, weight, plain.nearest(weight)),
-        }
-        if errors["gptq"] > errors["rtn"]:
-            codes, grid = plain.codes(weight), plain
-        errors["stored"] = min(errors["gptq"], errors["rtn"])
+        candidates = {"gptq": grid.values(codes), "rtn": plain.nearest(weight)}
+        errors = {name: output_error(hessian.sum, weight, w) for name, w in candidates.items()}
+        judged = errors
         if held_out is not None:
-            errors["held_out_gptq"] = output_error(held_out.sum, weight, grid.values(codes))
-            errors["held_out_rtn"] = output_error(held_out.sum, weight, plain.nearest(weight))
-        return self.empty_layer(layer).fill(codes, grid), errors
+            judged = {name: output_error(held_out.sum, weight, w) for name, w in candidates.items()}
+        kept = min(judged, key=lambda name: judged[name])
+        if kept == "rtn":
+            codes, grid = plain.codes(weight), plain
+        errors["stored"] = errors[kept]
+        if held_out is not None:
+            held = {f"held_out_{name}": error for name, error in judged.items()}
+            errors |= held | {"held_out_stored": judged[kept]}
+        return self.empty_layer(layer).fill(codes, grid), errors | {"rounded": float(kept == "rtn")}
 
 
 def summarize(errors: dict[str, dict[str, float]]) -> dict[str, Any]:
     """Mean relative output errors over layers, and how many layers kept plain rounding."""
-    kinds = sorted({kind for found in errors.values() for kind in found})
+    kinds = sorted({kind for found in errors.values() for kind in found} - {"rounded"})
     means = {f"error_{kind}": sum(e.get(kind, 0.0) for e in errors.values()) / len(errors) for kind in kinds}
-    kept = sum(e["gptq"] > e["rtn"] for e in errors.values())
+    kept = sum(int(e["rounded"]) for e in errors.values())
     return {**means, "layers_kept_rounded": kept, "layer_errors": errors}
 
 

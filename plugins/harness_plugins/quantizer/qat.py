@@ -29,7 +29,8 @@ class QuantizationAwareTraining(UniformQuantizer):
 
     Paper: Liu et al. 2023, arXiv:2305.17888, section 2
     State: weights are in full precision and fake-quantized while it trains; what is stored is packed
-    Differs: weights only; activations and the key/value cache stay in 16 bits
+    Differs: weights only; activations and the key/value cache stay in 16 bits; the symmetric grid has all
+    2^b levels, where the paper's spares one
     """
 
     name = "qat"
@@ -37,6 +38,8 @@ class QuantizationAwareTraining(UniformQuantizer):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(UniformConfig):
+        symmetric: bool = True
+        """Whether the grid is centred on zero; else it spans the weights, and each scale has a zero point."""
         data: Data = Data.generated
         """generated: sequences that the model writes before it is quantized; tokens: training tokens."""
         distill: bool = True

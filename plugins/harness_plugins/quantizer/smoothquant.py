@@ -46,18 +46,22 @@ class SmoothQuant(Int8Quantizer):
         errors: dict[str, dict[str, float]] = {}
 
         def pack(name: str, layer: nn.Module, inputs: Inputs) -> PackedLinear:
-            weight, x = weight_matrix(layer).float(), torch.cat(inputs.kept)
+            weight = weight_matrix(layer).float()
+            if not self.config.search:
+                chosen[name] = self.config.alpha
+                return self.empty_layer(layer).fill(weight, smoothing(weight, inputs, self.config.alpha))
+            x = torch.cat(inputs.kept)
             tried = {
                 alpha: self.empty_layer(layer).fill(weight, smoothing(weight, inputs, alpha))
-                for alpha in self.config.search or [self.config.alpha]
+                for alpha in self.config.search
             }
             found = {alpha: product_error(packed, weight, x) for alpha, packed in tried.items()}
             chosen[name] = min(found, key=lambda alpha: found[alpha])
             errors[name] = {str(alpha): error for alpha, error in found.items()}
             return tried[chosen[name]]
 
-        quantize_with_inputs(model, calibration, pack, keep=True)
-        self.facts = {"alpha": chosen, "layer_errors": errors}
+        quantize_with_inputs(model, calibration, pack, keep=bool(self.config.search))
+        self.facts = {"alpha": chosen} | ({"layer_errors": errors} if errors else {})
         return model
 
 

@@ -22,8 +22,6 @@ from harness import (
     weight_matrix,
 )
 
-from ._int8 import QuantizedProduct
-
 
 class Mode(StrEnum):
     """What is quantized."""
@@ -70,7 +68,9 @@ class TorchAOLinear(PackedLinear):
         return weight
 
     def product(self, x: Tensor) -> Tensor:
-        """x W^T as torchao computes it, inputs quantized by row as they come."""
+        """x W^T; with `dynamic` as torchao computes it, inputs quantized by row as they come."""
+        if not self.dynamic:
+            return super().product(x)
         from torchao.quantization.granularity import PerRow
         from torchao.quantization.quantize_.workflows.int8.int8_tensor import (
             Int8Tensor,
@@ -86,15 +86,6 @@ class TorchAOLinear(PackedLinear):
         )
         y: Tensor = nn.functional.linear(x, weight)
         return y
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.dynamic:
-            return super().forward(x)
-        if torch.is_grad_enabled() and x.requires_grad:
-            y: Tensor = QuantizedProduct.apply(x, self)  # type: ignore[no-untyped-call]
-        else:
-            y = self.product(x)
-        return y if self.bias is None else y + self.bias.to(y.dtype)
 
 
 class TorchAO(Quantizer):

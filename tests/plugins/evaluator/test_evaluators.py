@@ -17,6 +17,7 @@ from harness_plugins.evaluator._long_tasks import TASKS
 from harness_plugins.evaluator.divergence import Divergence
 from harness_plugins.evaluator.efficiency import Efficiency
 from harness_plugins.evaluator.generation import Generation, distinct, distinct_over_all, repetition
+from harness_plugins.evaluator.lm_eval import LmEval
 from harness_plugins.evaluator.long_context import LongContext
 from harness_plugins.evaluator.perplexity import Perplexity
 from harness_plugins.evaluator.ruler import Ruler
@@ -374,7 +375,7 @@ def test_ruler_prompts_hold_what_is_asked_and_are_as_long_as_asked(task: str) ->
     texts = evaluator.texts(given)
     for depth in (0.0, 0.5, 1.0):
         exercise = TASKS[task](random.Random(depth), texts)
-        ids = evaluator.prompt(given, exercise, length=600, depth=depth)
+        ids = evaluator.fitted(given, exercise, length=600, depth=depth)
         text = given.tokenizer.decode(ids)
         assert 440 < len(ids) <= 600 - 24
         assert text.endswith(exercise.question)
@@ -415,3 +416,15 @@ def test_bytes_that_the_unknown_token_hides_cost_eight_bits_each() -> None:
     read = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     assert hidden_bytes(tokenizer, text, read) == len("\u4e2d\u6587".encode()) + len("na\u00efve".encode())
     assert hidden_bytes(tokenizer, "known words", tokenizer("known words", return_offsets_mapping=True)) == 0
+
+
+def test_a_plan_knows_how_many_items_it_will_measure(tmp_path: Path) -> None:
+    config = LmEval.Config(tasks=["recall", "gsm8k"])
+    assert LmEval.num_items(config, "recall") == 200
+    assert LmEval.num_items(config, "gsm8k") is None
+    assert LmEval.num_items(LmEval.Config(tasks=["recall"], limit=12), "recall") == 12
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"question": "1?"}\n{"question": "2?"}\n')
+    local = LmEval.Config(tasks=["gsm8k"], data_files={"gsm8k": {"test": str(rows)}})
+    assert LmEval.num_items(local, "gsm8k") == 2
+    assert Ruler.num_items(Ruler.Config(lengths=[64, 128], depths=[0.5], num_items=3), "single_needle") == 6

@@ -117,6 +117,7 @@ def test_the_plan_refuses_a_judge_that_sees_no_difference(tmp_path: Path) -> Non
     assert list(WinRate.check(choice.config, missing, None))
 
 
+@pytest.mark.shared
 def test_the_answers_of_alpaca_farm_meet(shared_data: Path) -> None:
     """252 answers of a tuned and an aligned model, whose answers are longer: length control sees it."""
     found, facts = evaluate(

@@ -81,6 +81,8 @@ def test_what_teaches_nothing_is_counted(tmp_path: Path) -> None:
         {"prompt": "a", "chosen": "", "rejected": " "},
         {"instruction": "a", "completions": [{"response": "x", "score": 1}, {"response": "y", "score": 1}]},
         {"prompt": "a", "chosen": "good", "rejected": "bad"},
+        {"chosen": [ASKED], "rejected": [ASKED]},
+        {"chosen": [*HI, ASKED, BLUE], "rejected": [ASKED, GREEN]},
     ]
     found, left_out = read(tmp_path, *rows)
     assert len(found) == 1
@@ -88,6 +90,8 @@ def test_what_teaches_nothing_is_counted(tmp_path: Path) -> None:
         "the answers are equal": 1,
         "both answers are empty": 1,
         "no answer is better than another": 1,
+        "a dialogue does not end with an answer": 1,
+        "the dialogues differ before their last answers": 1,
     }
 
 
@@ -96,8 +100,6 @@ def test_what_teaches_nothing_is_counted(tmp_path: Path) -> None:
     [
         ({"question": "a", "answer": "b"}, "entry 0: no preference: has .'answer', 'question'.*needs one of"),
         ({"chosen": "Blue.", "rejected": "Green."}, "a dialogue needs"),
-        ({"chosen": [ASKED], "rejected": [ASKED]}, "must end with an answer"),
-        ({"chosen": [*HI, ASKED, BLUE], "rejected": [ASKED, GREEN]}, "differ before their last answers"),
         ({"prompt": "a", "completion": "b", "label": "good"}, "label must be true or false"),
     ],
 )
@@ -121,6 +123,7 @@ def test_parquet_and_a_split_of_ones_own(tmp_path: Path) -> None:
     assert said(found[0]) == ([("user", "Sky?")], "Blue.", "Green.")
 
 
+@pytest.mark.shared
 def test_the_real_pairs_of_hh_are_those_of_trl(shared_data: Path) -> None:
     """TRL takes the common beginning of both messages as the prompt (`extract_prompt`)."""
     from trl.data_utils import extract_prompt

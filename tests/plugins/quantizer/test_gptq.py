@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import tiny_models as tiny
 import torch
+from harness_plugins.quantizer._calibration import walk
 from harness_plugins.quantizer._gptq import Hessian, gptq_codes, inverse_factor, output_error
 from harness_plugins.quantizer._uniform import make_grid
 from torch import Tensor
 
-from harness import Calibration, ConfigError
+from harness import Calibration, ConfigError, DataError
 
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -126,10 +127,13 @@ def test_layer_errors_never_exceed_rounding(bits: int) -> None:
     method = tiny.choose("quantizer", "gptq", bits=bits).build()
     method.quantize(tiny.llama(), calibration)
     facts = method.facts
+    rounded = 0
     for name, errors in facts["layer_errors"].items():
-        assert errors["stored"] <= errors["rtn"], name
-        assert "held_out_gptq" in errors
-    assert facts["layers_kept_rounded"] == sum(e["gptq"] > e["rtn"] for e in facts["layer_errors"].values())
+        better = "gptq" if errors["held_out_gptq"] <= errors["held_out_rtn"] else "rtn"
+        assert errors["held_out_stored"] == errors[f"held_out_{better}"], name
+        assert errors["stored"] == errors[better], name
+        rounded += better == "rtn"
+    assert facts["layers_kept_rounded"] == rounded
     assert facts["error_gptq"] < 0.8 * facts["error_rtn"], "compensation helps by more than a fifth"
     assert facts["error_held_out_gptq"] < facts["error_held_out_rtn"]
 
@@ -168,3 +172,64 @@ def test_too_little_calibration_is_refused() -> None:
     calibration = Calibration(batches_BT=[torch.arange(3, 20)[None]], sha256="")
     with pytest.raises(ConfigError, match="17 tokens for a layer with 32 inputs"):
         tiny.choose("quantizer", "gptq").build().quantize(tiny.llama(), calibration)
+
+
+def test_twice_as_many_tokens_as_inputs_are_wanted_by_plan_and_method() -> None:
+    method = tiny.choose("quantizer", "gptq").build()
+    assert method.calibration_tokens(1536) == 2 * 1536
+
+
+def test_rounding_is_kept_where_held_out_inputs_say_so() -> None:
+    weight, x = layer_data()
+    generator = torch.Generator().manual_seed(1)
+    other = torch.randn(4000, 48, generator=generator) @ torch.linalg.inv(x.T @ x + torch.eye(48)) * 100
+    layer = torch.nn.Linear(48, 20, bias=False)
+    layer.weight.data = weight
+    seen, held_out = Hessian(48, x.device), Hessian(48, x.device)
+    seen.add(x)
+    held_out.add(other)  # inputs that lie where the calibration's do not
+    packed, errors = tiny.choose("quantizer", "gptq", bits=3).build().pack(layer, seen, held_out)
+    assert errors["gptq"] < errors["rtn"], "on what it was fitted to it looks better"
+    assert errors["held_out_gptq"] > errors["held_out_rtn"]
+    assert errors["held_out_stored"] == errors["held_out_rtn"]
+    plain = tiny.choose("quantizer", "rtn", bits=3).build().round(layer)
+    assert torch.equal(packed.dequantize(), plain.dequantize())
+
+
+@pytest.mark.parametrize("name", ["gptq", "awq", "smoothquant"])
+def test_calibration_inputs_that_are_not_finite_are_named(name: str) -> None:
+    model = tiny.llama()
+    with torch.no_grad():
+        model.model.layers[0].mlp.down_proj.weight[3, 5] = float("nan")
+    rows = torch.randint(3, tiny.VOCABULARY, (4, 64), generator=GENERATOR)
+    with pytest.raises(
+        DataError, match=r"layers\.1\.self_attn\.\w_proj reads \d+ calibration inputs that are"
+    ):
+        tiny.choose("quantizer", name).build().quantize(model, Calibration(batches_BT=[rows], sha256=""))
+
+
+def test_layers_of_a_block_are_packed_in_turn() -> None:
+    order: list[list[str]] = []
+    model = tiny.llama(layers=1)
+    rows = torch.randint(3, tiny.VOCABULARY, (4, 64), generator=GENERATOR)
+    walk(
+        model, [rows], lambda name, x, number: None, lambda names: order.append(list(names)), sequential=True
+    )
+    leaves = [sorted(name.rpartition(".")[2] for name in names) for names in order[:4]]
+    assert leaves == [["k_proj", "q_proj", "v_proj"], ["o_proj"], ["gate_proj", "up_proj"], ["down_proj"]]
+
+
+def test_a_layer_is_fitted_to_what_the_packed_ones_before_it_give() -> None:
+    rows = torch.randint(3, tiny.VOCABULARY, (8, 64), generator=torch.Generator().manual_seed(0))
+    calibration = Calibration(batches_BT=[rows], sha256="")
+    method = tiny.choose("quantizer", "gptq", bits=3).build()
+    model = method.quantize(tiny.llama(layers=1), calibration)
+    name, seen, full = "model.layers.0.mlp.down_proj", [], tiny.llama(layers=1)
+    weight = full.get_submodule(name).weight.double()
+    model.get_submodule(name).register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        model(input_ids=rows)
+    x = seen[0].flatten(0, -2).double()
+    error = ((weight - model.get_submodule(name).dequantize().double()) @ x.T).square().sum()
+    stated = method.facts["layer_errors"][name]["stored"]
+    assert stated == pytest.approx(float(error / (weight @ x.T).square().sum()), rel=1e-3)

@@ -41,7 +41,7 @@ def write_checkpoint(directory: Path, out: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     bits = json.loads((directory / "options.json").read_text())["settings"]["bits"]
-    rounded = tiny.choose("quantizer", "rtn", bits=bits).build()
+    rounded = tiny.choose("quantizer", "rtn", bits=bits, symmetric=True).build()
     model = AutoModelForCausalLM.from_pretrained(directory)
     tensors = {}
     for name, layer in rounded.targets(model).items():
@@ -65,7 +65,7 @@ def test_a_checkpoint_is_taken_back_layer_by_layer(bits: int, monkeypatch: Any) 
     method = tiny.choose("quantizer", "auto_gptq", bits=bits, group_size=-1, python="python").build()
     rows = torch.randint(3, tiny.VOCABULARY, (2, 16))
     model = method.quantize(tiny.llama(), Calibration(batches_BT=[rows], sha256=""))
-    plain = tiny.choose("quantizer", "rtn", bits=bits).build().quantize(tiny.llama(), None)
+    plain = tiny.choose("quantizer", "rtn", bits=bits, symmetric=True).build().quantize(tiny.llama(), None)
     for name, layer in model.named_modules():
         if isinstance(layer, GPTQFormatLinear):
             assert torch.equal(layer.dequantize(), plain.get_submodule(name).dequantize())

@@ -28,15 +28,18 @@ def test_rounding_and_its_gradient_are_those_of_torch(bits: int) -> None:
     layer = nn.Linear(24, 6, bias=False)
     layer.weight.data = torch.randn(6, 24, generator=generator)
     ours = StraightThrough(layer, options(bits=bits, scale_dtype="float32"))
-    scale = layer.weight.detach().abs().amax(1) / ((2**bits - 1) // 2)
+    scale = 2 * layer.weight.detach().abs().amax(1) / (2**bits - 1)
     expected = torch.fake_quantize_per_channel_affine(
         layer.weight, scale, torch.zeros(6, dtype=torch.int32), 0, -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     )
-    assert torch.allclose(ours(layer.weight), expected, atol=1e-6)
+    # The largest weight of a row lies exactly between two codes, or between a code and none.
+    inside = layer.weight.abs() < layer.weight.abs().amax(1, keepdim=True)
+    assert torch.allclose(ours(layer.weight)[inside], expected[inside], atol=1e-6)
+    assert ((ours(layer.weight) - layer.weight).abs() <= 0.5001 * scale[:, None]).all()
     upstream = torch.randn(6, 24, generator=generator)
     (got,) = torch.autograd.grad(ours(layer.weight), layer.weight, upstream)
     (want,) = torch.autograd.grad(expected, layer.weight, upstream)
-    assert torch.equal(got, want)
+    assert torch.equal(got[inside], want[inside])
     assert torch.equal(got, upstream)
 
 
@@ -45,7 +48,7 @@ def test_gpt2_conv1d_layers_are_rounded_by_output() -> None:
 
     layer = Conv1D(6, 24)
     rounded = StraightThrough(layer, options(bits=2))(layer.weight)
-    assert all(len(column.unique()) <= 3 for column in rounded.T)
+    assert all(len(column.unique()) <= 4 for column in rounded.T)
 
 
 def test_what_is_packed_is_what_it_computed_while_training() -> None:
@@ -113,7 +116,7 @@ def divergence(model: nn.Module, directory: Path) -> float:
 
 
 def test_training_without_data_brings_two_bits_closer_to_the_full_model(tmp_path: Path) -> None:
-    plain = run(tmp_path / "rtn", "quantizer=rtn", "quantizer.bits=2")
+    plain = run(tmp_path / "rtn", "quantizer=rtn", "quantizer.bits=2", "quantizer.symmetric=true")
     facts, model, _ = run(
         tmp_path / "qat",
         *FAST,

@@ -41,6 +41,61 @@ def test_every_weight_is_within_half_a_step(bits: int, granularity: str, symmetr
     assert ((grid.nearest(weight) - weight).abs() <= slack * step).all()
 
 
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("size", [1e-3, 1e-6, 1e-8, 1e6])
+def test_rows_of_small_and_large_weights_keep_all_levels(bits: int, symmetric: bool, size: float) -> None:
+    layer = torch.nn.Linear(1024, 2, bias=False)
+    with torch.no_grad():
+        layer.weight[0] = torch.linspace(-1, 0.9995, 1024)
+        layer.weight[1] = layer.weight[0] * size
+    method = tiny.choose("quantizer", "rtn", bits=bits, symmetric=symmetric).build()
+    packed = method.quantize(torch.nn.Sequential(layer), None)[0]
+    one, other = packed.dequantize()
+    levels = [len(row.unique()) for row in (one, other)]
+    assert min(levels) >= (2**bits if symmetric else 2**bits - 1)  # a zero point may lie half a step off
+    assert (other - layer.weight[1]).abs().max() < 1.1 * size / (2**bits - 1)
+    again = method.empty_layer(layer)
+    again.load_state_dict(packed.state_dict())
+    assert torch.equal(again.dequantize(), packed.dequantize())
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_the_symmetric_grid_is_that_of_auto_gptq(bits: int) -> None:
+    weight = torch.randn(8, 64, generator=torch.Generator().manual_seed(bits))
+    grid = make_grid(weight, tiny.choose("quantizer", "rtn", bits=bits, symmetric=True).config)
+    top = 2**bits - 1
+    assert torch.allclose(grid.scale[:, 0], 2 * weight.abs().amax(1) / top, rtol=1e-3)
+    assert (grid.zero == 2 ** (bits - 1)).all()
+    assert grid.codes(weight).min() == 0
+    assert grid.codes(weight).max() == top
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize("name", ["rtn", "awq"])
+@pytest.mark.parametrize("granularity", ["tensor", "channel", "group"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_products_are_those_of_the_stored_weight(
+    bits: int, name: str, granularity: str, dtype: torch.dtype
+) -> None:
+    generator = torch.Generator().manual_seed(bits)
+    layer = torch.nn.Linear(64, 48, bias=False)
+    options = {"bits": bits, "granularity": granularity, "group_size": 32}
+    method = tiny.choose("quantizer", name, **options).build()
+    packed = method.empty_layer(layer)
+    grid = make_grid(layer.weight.detach(), method.config)
+    packed.fill(grid.codes(layer.weight.detach()), grid)
+    if name == "awq":
+        packed.input_scale.copy_(torch.rand(64, generator=generator) + 0.5)
+    weight = packed.dequantize().double()
+    for rows in (1, 5, 40):
+        x = torch.randn(rows, 64, generator=generator).to(dtype)
+        exact = x.double() @ weight.T
+        plain = x @ weight.to(dtype).T
+        error, allowed = float((packed(x) - exact).norm()), 2 * float((plain - exact).norm())
+        assert error <= allowed, f"{rows} rows"
+
+
 def test_the_survey_formula() -> None:
     config = tiny.choose("quantizer", "rtn", bits=4, symmetric=False, granularity="tensor").config
     weight = torch.tensor([[-1.0, 0.0, 0.5, 2.0]])
@@ -52,8 +107,11 @@ def test_the_survey_formula() -> None:
 
 @pytest.mark.parametrize(("bits", "stored"), [(8, 8.25), (4, 4.25), (3, 3.25), (2, 2.25)])
 def test_bits_per_weight_of_groups_of_64(bits: int, stored: float) -> None:
-    method = tiny.choose("quantizer", "rtn", bits=bits, granularity="group", group_size=64).build()
-    assert method.bits_per_weight(4096, 4096) == stored
+    options = {"bits": bits, "granularity": "group", "group_size": 64}
+    symmetric = tiny.choose("quantizer", "rtn", symmetric=True, **options).build()
+    assert symmetric.bits_per_weight(4096, 4096) == stored
+    with_zeros = tiny.choose("quantizer", "rtn", **options).build()
+    assert with_zeros.bits_per_weight(4096, 4096) == stored + 8 / 64
 
 
 def test_a_group_size_that_does_not_divide_is_refused() -> None:

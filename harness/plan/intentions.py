@@ -1,0 +1,113 @@
+"""What an experiment means to compare and to claim, held against what it varies and measures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from harness.axes.evaluator import Evaluator
+from harness.compose import Cell, Experiment
+from harness.errors import UnknownNameError
+from harness.plan.cells import Factor, factors, request
+from harness.plan.claims import parse, stated
+from harness.plan.grammar import label_text
+from harness.registry import registry
+
+
+def settled_baseline(experiment: Experiment, found: Sequence[Factor]) -> tuple[Experiment, list[str]]:
+    """The experiment with a baseline among the levels that are asked for, and notes on what was left out.
+
+    A level that the command line left out is no mistake: of a factor with one level left, that one stands in.
+    Raises: UnknownNameError for a factor or level that the experiment does not have
+    """
+    known = _levels(experiment, found)
+    notes, baseline = [], {}
+    for name, level in experiment.baseline.items():
+        label = label_text(level)
+        _refuse_unknown({name: label}, known, where="baseline")
+        asked = [item.label for factor in found if factor.name == name for item in factor.levels]
+        if label in asked:
+            baseline[name] = level
+        elif len(asked) == 1:
+            baseline[name] = asked[0]
+        elif asked:
+            notes.append(
+                f"baseline {name}={label} is not among the levels asked for ({', '.join(asked)}): nothing is "
+                f"tested against it; add it, or state baseline={{{name}: {asked[0]}}}"
+            )
+    return replace(experiment, baseline=baseline), notes
+
+
+def check_claims(experiment: Experiment, found: Sequence[Factor], cells: Iterable[Cell]) -> list[str]:
+    """Notes on claims about what these cells do not measure.
+
+    Raises: ConfigError for a claim that does not parse; UnknownNameError for a factor, level or metric that
+        nothing has
+    """
+    known = _levels(experiment, found)
+    chosen = {choice.method.name: choice.config for cell in cells for choice in cell.choices("evaluator")}
+    notes = []
+    for raw in experiment.claims:
+        claim = parse(str(stated(raw)["says"]))
+        for _, term in claim.terms():
+            _refuse_unknown(term.where, known, where=f"claim '{claim}'")
+            if _is_fact(term.metric) or _measured(term.metric, chosen):
+                continue
+            every: dict[str, Any] = {**dict.fromkeys(registry().methods("evaluator")), **chosen}
+            if not _measured(term.metric, every, guess=False):
+                names = sorted({full for full, _ in _metrics(every)})
+                raise UnknownNameError(what=f"metric (in claim '{claim}')", name=term.metric, known=names)
+            notes.append(f"claim '{claim}' stays undecided: no chosen evaluator measures {term.metric}")
+    return list(dict.fromkeys(notes))
+
+
+def _levels(experiment: Experiment, found: Sequence[Factor]) -> dict[str, set[str]]:
+    """Levels by factor: those the experiment states, and those the command line asks for."""
+    known: dict[str, set[str]] = {}
+    for factor in (*factors(experiment, request([])), *found):
+        known.setdefault(factor.name, set()).update(level.label for level in factor.levels)
+    return known
+
+
+def _refuse_unknown(where_levels: Mapping[str, str], known: Mapping[str, set[str]], *, where: str) -> None:
+    for name, label in where_levels.items():
+        if name not in known:
+            raise UnknownNameError(what=f"factor (in {where})", name=str(name), known=known)
+        if label not in known[name]:
+            raise UnknownNameError(what=f"level of factor {name} (in {where})", name=label, known=known[name])
+
+
+def _is_fact(reference: str) -> bool:
+    """Whether a name is of what a stage itself measured (`instruct.peak_memory`): only its run tells more."""
+    stage, _, rest = reference.partition(".")
+    return bool(rest) and stage.partition("@")[0] in registry().stages
+
+
+def _measured(reference: str, evaluators: Mapping[str, Any], *, guess: bool = True) -> bool:
+    """Whether an evaluator with these options (None: its own) reports a metric of that name.
+
+    `guess` says yes where only the run tells what a task's metrics are
+    """
+    for full, is_open in _metrics(evaluators):
+        parts = full.split(".")
+        tails = [".".join(parts[i:]) for i in range(len(parts))]
+        if reference in tails or any(reference.startswith(f"{tail}.") for tail in tails):
+            return True
+        if guess and is_open and "." not in reference:
+            return True
+    return False
+
+
+def _metrics(evaluators: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
+    """Names in full, `<evaluator>.<task>.<metric>`; where only the run tells the metrics, those of tasks."""
+    for name, config in evaluators.items():
+        method = registry().get("evaluator", name)
+        assert issubclass(method, Evaluator)
+        config = method.Config() if config is None else config
+        for task in dict.fromkeys((*method.tasks(config), *method.known_tasks())):
+            metrics = method.metrics(config, task)
+            if metrics is None:
+                yield f"{name}.{task}", True
+            for metric in metrics or ():
+                yield f"{name}.{task}.{metric}", False

@@ -1,0 +1,171 @@
+"""What transformers asks of a model in its own suites, over thirteen configurations of ours."""
+
+import pytest
+import torch
+from composed import tiny
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+)
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+ENCODER = {"architecture": "encoder_decoder", "shape": {"num_encoder_layers": 2}}
+CONFIGURATIONS = {
+    "default": {},
+    "prefix": {"architecture": "prefix_decoder"},
+    "encoder": ENCODER,
+    "latent": {"attention": ("multi_head_latent", {"rope_dim": 4})},
+    "grouped": {"attention": "grouped_query", "position": "xpos"},
+    "window": {"attention": ("sliding_window", {"window": 4}), "position": "alibi"},
+    "paged": {"attention": "paged", "position": "learned"},
+    "linear": {"attention": "linear"},
+    "retention": {"attention": "retention", "feed_forward": "moe_switch"},
+    "gated": {"attention": "gated_linear", "position": "nope"},
+    "mamba2": {"attention": "mamba2", "position": "nope"},
+    "relative": {"position": "relative_xl", "norm_position": "sandwich"},
+    "t5": {**ENCODER, "position": "relative_t5", "feed_forward": "relu"},
+}
+EACH = pytest.mark.parametrize("name", CONFIGURATIONS)
+
+
+def _model(name, **kwargs):
+    return tiny(**{**CONFIGURATIONS[name], **kwargs})
+
+
+def _inputs(model, length=9):
+    ids = torch.randint(1, 64, (2, length), generator=torch.Generator().manual_seed(0))
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    inputs["attention_mask"][0, :2] = 0
+    if model.model.encoder is not None:
+        inputs |= {"encoder_input_ids": ids.flip(1), "encoder_attention_mask": torch.ones_like(ids)}
+    if model.model.architecture.uses_prefix():
+        inputs["prefix_length"] = torch.tensor([3, 4])
+    return inputs
+
+
+@EACH
+def test_checkpointed_layers_are_found_and_change_no_gradient(name):
+    model = _model(name).train()
+    inputs = _inputs(model)
+    gradients = []
+    for options in (None, {"use_reentrant": False}, {"use_reentrant": True}):
+        if options is not None:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+            layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
+            assert len(layers) == len(model.model.layers) + len(getattr(model.model.encoder, "layers", ()))
+            assert all(layer.gradient_checkpointing for layer in layers)
+        model.zero_grad()
+        out = model(**inputs, labels=inputs["input_ids"], use_cache=True)
+        assert options is None or out.past_key_values is None
+        out.loss.backward()
+        gradients.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+    model.gradient_checkpointing_disable()
+    assert not any(getattr(m, "gradient_checkpointing", False) for m in model.modules())
+    for other in gradients[1:]:
+        assert other.keys() == gradients[0].keys()
+        for key, gradient in other.items():
+            torch.testing.assert_close(gradient, gradients[0][key], rtol=1e-4, atol=1e-6)
+
+
+@EACH
+@torch.no_grad()
+def test_embeddings_tuples_and_hidden_states_are_what_they_say(name):
+    model = _model(name)
+    inputs = _inputs(model)
+    out = model(**inputs, output_hidden_states=True)
+    assert [tuple(state.shape) for state in out.hidden_states] == [(2, 9, 32)] * 3
+    torch.testing.assert_close(model.lm_head(out.hidden_states[-1]), out.logits)
+    embeds = {**inputs, "inputs_embeds": model.get_input_embeddings()(inputs["input_ids"])}
+    del embeds["input_ids"]
+    torch.testing.assert_close(model(**embeds).logits, out.logits)
+    row = model(**inputs, return_dict=False)
+    assert torch.equal(row[0], out.logits)
+    last = model(**inputs, logits_to_keep=1).logits
+    torch.testing.assert_close(last, out.logits[:, -1:])
+    kept = model(**inputs, use_cache=True)
+    torch.testing.assert_close(kept.logits, out.logits)
+    assert kept.past_key_values.get_seq_length() == 9
+
+
+@EACH
+@torch.no_grad()
+def test_it_is_saved_and_loaded_by_every_auto_class(name, tmp_path):
+    model = _model(name)
+    inputs = _inputs(model)
+    model.save_pretrained(tmp_path)
+    again, report = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    assert torch.equal(again.eval()(**inputs).logits, model(**inputs).logits)
+    backbone, report = AutoModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert isinstance(backbone, PreTrainedModel)
+    assert not report["missing_keys"]
+    state = model.model(**inputs).last_hidden_state
+    assert torch.equal(backbone.eval()(**inputs).last_hidden_state, state)
+    config = AutoConfig.from_pretrained(tmp_path, num_labels=3, pad_token_id=0)
+    scored = AutoModelForSequenceClassification.from_pretrained(tmp_path, config=config).eval()
+    found = scored(**inputs).logits
+    torch.testing.assert_close(found, scored.score(state[:, -1]))
+    backbone.save_pretrained(tmp_path / "backbone")
+    headed, report = AutoModelForCausalLM.from_pretrained(tmp_path / "backbone", output_loading_info=True)
+    assert set(report["missing_keys"]) <= {"lm_head.weight"}
+    assert torch.equal(headed.eval()(**inputs).logits, model(**inputs).logits), "tied: the head is there"
+
+
+@EACH
+def test_a_step_of_training_moves_every_weight_and_resizing_keeps_the_rest(name):
+    model = _model(name).train()
+    inputs = _inputs(model, 20)
+    model(**inputs, labels=inputs["input_ids"]).loss.backward()
+    without = [n for n, p in model.named_parameters() if p.grad is None]
+    assert all(".experts." in n for n in without), without
+    model.eval()
+    with torch.no_grad():
+        before = model(**inputs).logits
+        model.resize_token_embeddings(70)
+        after = model(**inputs).logits
+    assert after.shape[-1] == 70 == model.config.vocab_size == model.config.spec["vocab_size"]
+    torch.testing.assert_close(after[..., :64], before)
+
+
+@pytest.mark.parametrize("name", ["default", "grouped", "window", "latent", "relative", "linear"])
+def test_a_model_compiles_as_one_graph_with_a_mask(name):
+    """No break of the graph for masks, positions or documents; the graph is run as it is, uncompiled."""
+    torch._dynamo.reset()  # the code is shared with other models, which count as recompilations of it
+    model = _model(name)
+    inputs = _inputs(model)
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    at = (inputs["attention_mask"].cumsum(1) - 1).clamp_min(0)
+    for more in ({}, {"position_ids": at}, {"position_ids": at + 3}):
+        torch.testing.assert_close(
+            compiled(**inputs, **more).logits, model(**inputs, **more).logits, rtol=1e-4, atol=1e-4
+        )
+    documents = torch.tensor([[0] * 4 + [1] * 5] * 2)
+    torch.testing.assert_close(
+        compiled(inputs["input_ids"], document_ids=documents).logits,
+        model(inputs["input_ids"], document_ids=documents).logits,
+        rtol=1e-4,
+        atol=1e-4,
+    )
+
+
+@torch.no_grad()
+def test_a_model_is_exported_with_a_mask():
+    model = _model("default")
+    inputs = _inputs(model)
+
+    class Logits(torch.nn.Module):
+        """Tensors in, a tensor out."""
+
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, input_ids, attention_mask):
+            return self.model(input_ids, attention_mask, use_cache=False).logits
+
+    program = torch.export.export(Logits(), (inputs["input_ids"], inputs["attention_mask"]))
+    torch.testing.assert_close(program.module()(*inputs.values()), model(**inputs).logits)

@@ -26,6 +26,7 @@ from harness_plugins.judge.reward_model import RewardModel
 from harness_plugins.judge.rules import Rules
 
 from harness.axes.evaluator import Subject
+from harness.axes.judge import Judge
 from harness.conformance._language import WINDOW, documents, model, subject, tokenizer
 from harness.data.template import Template
 from harness.errors import ConfigError, DataError, IncompatibleError
@@ -208,11 +209,20 @@ def test_a_judge_that_looks_at_the_order_only_ends_in_draws(tmp_path: Path) -> N
     assert found.facts["orders_disagree"] == 3
 
 
+class Longer(Judge):
+    """Prefers the longer answer; it reads no checks."""
+
+    name = "longer"
+
+    def prefer(self, duels: Any) -> list[float]:
+        return [float(len(duel.first) > len(duel.second)) for duel in duels]
+
+
 def test_prompts_without_reference_need_a_baseline(tmp_path: Path) -> None:
     path = tmp_path / "prompts.json"
     path.write_text(json.dumps([{"instruction": "Say hi", "input": "loudly"}]))
     with pytest.raises(DataError, match=r"set evaluator\.win_rate\.baseline"):
-        WinRate(WinRate.Config(prompts=str(path))).evaluate("win_rate", subject())
+        WinRate(WinRate.Config(prompts=str(path))).evaluate("win_rate", subject(judge=Longer()))
     path.write_text(json.dumps([{"text": "no prompt here"}]))
     with pytest.raises(DataError, match="row 1 has no prompt"):
         WinRate(WinRate.Config(prompts=str(path))).evaluate("win_rate", subject())
@@ -221,8 +231,10 @@ def test_prompts_without_reference_need_a_baseline(tmp_path: Path) -> None:
 @pytest.mark.shared
 def test_real_alpaca_farm_answers_are_read_as_prompts_with_reference(shared_data: Path) -> None:
     config = WinRate.Config(prompts=str(shared_data / "alpaca_farm_outputs_baseline.json"), max_prompts=4)
-    found = WinRate(config).evaluate("win_rate", subject(max_length=WINDOW, judge=Rules()))
+    found = WinRate(config).evaluate("win_rate", subject(max_length=WINDOW, judge=Longer()))
     assert found.metrics[0].n == 4
+    with pytest.raises(IncompatibleError, match="judge=rules needs prompts with machine-checkable"):
+        WinRate(config).evaluate("win_rate", subject(max_length=WINDOW, judge=Rules()))
 
 
 def test_a_reward_model_judges_by_margin() -> None:

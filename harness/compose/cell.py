@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, fields
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -125,10 +126,12 @@ class Cell(CellView):
         path = self._raw["model"]["path"]
         return None if path is None else str(path)
 
-    def model_fetch(self) -> str:
-        """The command that brings the file at `model_path`, where the preset names one."""
-        fetch = self._raw["model"]["fetch"]
-        return "" if fetch is None else f"harness fetch {fetch['preset']}"
+    def unfetched(self) -> str:
+        """That the model is not there, and the command of its preset that brings it; else empty."""
+        path, fetch = self.model_path(), self._raw["model"]["fetch"]
+        if path is None or fetch is None or Path(path).exists():
+            return ""
+        return f"model.path={path} is not there; `harness fetch {fetch['preset']}` brings it"
 
     def imports_model(self) -> bool:
         """Whether a pretrained model is imported into the composable transformer."""

@@ -181,8 +181,8 @@ class Graph:
         path = cell.model_path()
         if path is None:
             return {}
-        if cell.model_fetch() and not Path(path).exists():
-            raise ConfigError(f"model.path={path} is not there; `{cell.model_fetch()}` brings it")
+        if absent := cell.unfetched():
+            raise ConfigError(absent)
         if cell.imports_model():
             from harness.model.checkpoint import converted
 

@@ -39,6 +39,8 @@ def problems(cell: Cell) -> list[Problem]:
             cell.spec()
         except (ConfigError, IncompatibleError) as error:
             return [*found, Problem(where="model", message=str(error))]
+    elif absent := cell.unfetched():
+        return [*found, Problem(where="model.path", message=absent)]
     else:
         unknown = list(_family(cell))
         found += unknown

@@ -22,7 +22,7 @@ from harness.commands import docs
 from harness.compose import Cell, Experiment, compose, config_dir, load
 from harness.compose.schema import stage_axes
 from harness.conformance.test_methods import undeclared
-from harness.errors import ConfigError
+from harness.errors import ConfigError, ImpossibleValueError
 from harness.paths import path_ref
 from harness.plan.cells import factors, request
 from harness.plan.problems import problems
@@ -31,6 +31,8 @@ from harness.registry import registry
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = sorted(path.stem for path in (config_dir() / "experiment").glob("*.yaml"))
 SCALES = sorted(path.stem for path in (config_dir() / "scale").glob("*.yaml"))
+ABOUT_BUILDING = ("activation", "architecture", "attention", "normalization", "position")
+"""Experiments on how a model is built: they have nothing to vary in a pretrained one."""
 
 
 def test_imports_run_one_way() -> None:
@@ -70,7 +72,7 @@ def test_every_suite_has_planted_bugs(axis: str) -> None:
 
 
 def test_every_built_in_stage_stands_in_the_order_of_a_full_chain() -> None:
-    chain = "corpus tokenizer tokens pretrain extend instruct reward align quantize generate evaluate"
+    chain = "corpus tokenizer tokens pretrain dither extend instruct reward align quantize generate evaluate"
     own = [name for name, stage in registry().stages.items() if stage.__module__.startswith("harness.")]
     assert " ".join(own) == chain
 
@@ -122,12 +124,20 @@ def test_an_unread_option_would_be_found() -> None:
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_shipped_experiment_composes(experiment: str, scale: str) -> None:
-    cell = _first_cell([f"experiment={experiment}", f"scale={scale}"])
+    arguments = [f"experiment={experiment}", f"scale={scale}"]
+    if scale == "real" and experiment in ABOUT_BUILDING:
+        with pytest.raises(
+            ImpossibleValueError, match=r"cannot change the pretrained model .*; drop it, or set"
+        ):
+            _first_cell(arguments)
+        return
+    cell = _first_cell(arguments)
     assert cell.experiment.name == experiment
     assert cell.experiment.question, "an experiment states its question"
     levels = set(cell.experiment.factors)
     assert set(cell.experiment.baseline) <= levels, f"baseline names a factor that is none of {levels}"
-    to_be_had = ("hub", "'data/")  # at full scale: models of the hub, and data sets in the folder `data`
+    # At full scale: models of the hub, and data sets in the folder `data`; at real scale the model.
+    to_be_had = ("hub", "'data/", "`harness fetch ")
     assert [p for p in problems(cell) if p.fatal and not any(word in p.message for word in to_be_had)] == []
 
 

@@ -106,7 +106,7 @@ def _renamed(begun: type[Method], text: str, name: str) -> str:
     body = "\n".join(
         [f'"""{class_name}: say here what it does; begun as {begun.axis}={begun.name}."""', *lines]
     )
-    body = re.sub(rf"\b{begun.__name__}\b", class_name, body)
+    body = re.sub(rf"(?<!\.)\b{begun.__name__}\b", class_name, body)  # not the library's class of that name
     body = re.sub(rf'(\n    name(?:: [\w\[\]]+)? = )"{begun.name}"', rf'\1"{name}"', body)
     body = re.sub(rf"\b{begun.axis}={begun.name}\b", f"{begun.axis}={name}", body.partition("\n")[2])
     head = f'"""{class_name}: say here what it does; begun as {begun.axis}={begun.name}."""'

@@ -37,7 +37,8 @@ class Files:
         """Of all files that a stage reads, by the option that names them; of an option that holds a name, the
         name. What a method reads besides stands under its own key, e.g. `corpus`.
         """
-        found = self._named(stage_key(stage), config)
+        # The key of a stage asks the registry, which loads every plugin: not for options that name no file.
+        found = self._named(stage_key(stage), config) if declares(config.__class__) else {}
         for choice in flat(choices):
             found |= self._named(owner(choice), choice.config)
             if choice.method.reads.__func__ is not Method.reads.__func__:  # type: ignore[attr-defined]

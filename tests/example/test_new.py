@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 from pathlib import Path
 
 import pytest
 from third_party import harness
 
 from harness.axes import BUILTIN
+from harness.commands import scaffold
 from harness.commands.new import main
 from harness.errors import ConfigError, HarnessError
+from harness.registry import registry
 
 INFO = "Metadata-Version: 2.1\nName: harness-mine\nVersion: 0.1.0\n"
 
@@ -43,6 +47,21 @@ def test_a_package_takes_a_second_method(mine: Path, tmp_path: Path) -> None:
         ConfigError, match=r"names no package of its folder under \[project.entry-points.harness\]"
     ):
         main(["attention", "fifth", "--package", "harness-mine"])
+
+
+@pytest.mark.parametrize("axis", BUILTIN)
+def test_a_copied_method_reads_what_the_original_reads(axis: str) -> None:
+    """Only what is the method's own takes the new name: torch's LayerNorm keeps its."""
+    for name, method in registry().methods(axis).items():
+        if name == "none":
+            continue
+        original = Path(inspect.getfile(method)).read_text(encoding="utf-8")
+        copy = scaffold.method(axis, "mine", like=name, package=True)["mine.py"]
+        assert _attributes(copy) == _attributes(original), name
+
+
+def _attributes(text: str) -> list[str]:
+    return [node.attr for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Attribute)]
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ _PUBLIC = {
     "StateCache": "harness.ops.state_cache",
     "rms_norm": "harness.ops.norms",
     "PagedCache": "harness.ops.paged_cache",
+    "known": "harness.ops.view",
     **dict.fromkeys(("inverse_frequencies", "cos_sin", "rotate_pairs"), "harness.ops.rotary"),
     **dict.fromkeys(("parallel_linear", "chunked_linear"), "harness.ops.linear"),
     "Norm": "harness.axes.norm",

@@ -159,6 +159,7 @@ from harness.ops.rotary import inverse_frequencies as inverse_frequencies
 from harness.ops.rotary import rotate_pairs as rotate_pairs
 from harness.ops.rotation import hadamard as hadamard
 from harness.ops.state_cache import StateCache as StateCache
+from harness.ops.view import known as known
 from harness.paths import files_at as files_at
 from harness.paths import listed as listed
 from harness.paths import named as named

@@ -50,7 +50,8 @@ def dispatch(arguments: list[str]) -> int:
     first = arguments[0]
     if first in COMMANDS:
         if first in ("run", "sweep") and not any(text.startswith("-") for text in arguments[1:]):
-            print("planning ...", flush=True)  # libraries load for seconds before there is more to say
+            # Libraries load for seconds before there is more to say.
+            print("planning ...", file=sys.stderr, flush=True)
         module, _, function = COMMANDS[first][0].partition(":")
         code: int | None = getattr(import_module(module), function)(arguments[1:])
         return code or 0

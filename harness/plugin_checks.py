@@ -27,6 +27,7 @@ NOT_WORDS = ("null", "true", "false", "nan", "inf")
 ROOT_KEYS = (
     *("name", "question", "factors", "baseline", "seeds", "reseed", "zip", "cells", "exclude", "tune"),
     *("claims", "report", "seed", "base_seed", "seed_from", "device", "stages", "scale", "at_most", "model"),
+    *("primary", "where_chosen", "threads"),
     *("defaults", "experiment", "overlay", "hydra", "harness_root", "harness_mounts", "config"),
 )
 """Keys and groups of the root config that are no name of an axis or stage; a test holds them complete."""

@@ -51,8 +51,10 @@ def _asks(graph: Graph, cell: Cell) -> tuple[tuple[str, ...], tuple[Problem, ...
 
 
 def _check(graph: Graph, cells: dict[str, PlannedCell]) -> None:
-    """Note the problems of every cell, whatever the store holds: it must not decide what is valid."""
+    """Note the problems of every cell that could be put together; the store does not decide what is valid."""
     for name, planned in cells.items():
+        if not planned.keys:
+            continue
         found = (*problems(planned.cell), *_unplaced(graph, planned))
         cells[name] = replace(planned, problems=found)
 

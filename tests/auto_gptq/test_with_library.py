@@ -15,7 +15,7 @@ from harness_plugins.quantizer import _external_gptq as external
 from harness_plugins.quantizer import _gptq
 from harness_plugins.quantizer._gptq import gptq_codes, output_error
 from harness_plugins.quantizer._gptq_format import GPTQFormatLinear
-from harness_plugins.quantizer._uniform import Grid
+from harness_plugins.quantizer._grid import Grid
 from torch import Tensor
 
 from harness import Calibration, IncompatibleError

@@ -13,7 +13,7 @@ import pytest
 import tiny_models as tiny
 import torch
 from harness_plugins.quantizer._gptq import Hessian, gptq_codes
-from harness_plugins.quantizer._uniform import make_grid
+from harness_plugins.quantizer._grid import make_grid
 from torch import Tensor
 
 from harness import PeakTracker

@@ -22,7 +22,7 @@ PACKING = [
         "must divide its .* inputs; use one of",
     ),
     ("quantizer=rtn quantizer.group_size=48", "set quantizer.granularity=group, or drop it"),
-    ("quantizer=gptq quantize.calibration_length=1", r"tokens, and quantizer=gptq needs \d+ for layer"),
+    ("quantizer=gptq quantize.calibration_length=2", r"tokens, and quantizer=gptq needs \d+ for layer"),
     (
         "quantizer=gptq quantize.calibration_length=9000000",
         "which no tokenizer makes of at most 800000 bytes",
@@ -45,7 +45,7 @@ MODELS = [
     ("model.head_dim=15", "rotates pairs, .*; make it even"),
     ("position=learned pretrain.sequence_length=999", "exceeds model.max_length=256"),
     ("position=learned quantizer=gptq quantize.calibration_length=300", "holds 256 positions; keep to"),
-    ("position=alibi context=yarn", "use position=rope or position=xpos"),
+    ("position=alibi context=yarn", "use position=rope or .*position=xpos"),
     ("quantizer=auto_gptq", "quantize a checkpoint with model=pretrained"),
     (f"{' '.join(PIPELINE)} position=learned", "of a pipeline do not share; use position=rope"),
     (f"{' '.join(PIPELINE)} position=relative_t5", "of a pipeline do not share; use position=rope"),

@@ -18,7 +18,13 @@ from harness import (
     path_ref,
     skill_items,
 )
-from harness_plugins.instruction.messages import Messages
+from harness_plugins.instruction._messages import MessagesReader
+
+
+class _Messages(MessagesReader):
+    """What instruction=messages reads, under its name."""
+
+    name = "messages"
 
 
 class Chat(Instruction):
@@ -56,7 +62,7 @@ class Chat(Instruction):
 
     def conversations(self, documents: Sequence[Document], seed: int) -> Iterator[Conversation]:
         if self.config.path:
-            read = Messages(Messages.Config(path=self.config.path))
+            read = _Messages(_Messages.Config(path=self.config.path))
             yield from read.conversations(documents, seed)
             self.left_out = read.left_out
             return

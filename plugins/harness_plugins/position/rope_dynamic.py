@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from harness import ConfigError, Method, hookimpl, inverse_frequencies
-from harness.ops.view import known
+from harness import ConfigError, Method, hookimpl, inverse_frequencies, known
 from harness_plugins.position._rotary import RotaryPosition, check_factor
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._uniform import Granularity, Grid, UniformConfig, grouped_weights, span
+from ._grid import Granularity, Grid, UniformConfig, grouped_weights, span
 
 SMALLEST, LARGEST = 1e-4, 6e4
 """Factors stay within what float16 holds in full precision."""

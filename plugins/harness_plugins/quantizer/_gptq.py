@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ._uniform import Granularity, Grid, UniformConfig, make_grid
+from ._grid import Granularity, Grid, UniformConfig, make_grid
 
 
 class Hessian:

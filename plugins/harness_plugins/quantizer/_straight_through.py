@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ._uniform import UniformConfig, make_grid
+from ._grid import UniformConfig, make_grid
 
 
 class StraightThrough(nn.Module):

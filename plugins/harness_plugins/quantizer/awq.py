@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from harness import Calibration, ConfigError, Method, PackedLinear, hookimpl, weight_matrix
 
 from ._awq import clipped_grid, input_factors, squared_error
+from ._grid import Grid, UniformConfig, make_grid
 from ._statistics import Inputs, quantize_with_inputs
-from ._uniform import Grid, UniformConfig, UniformLinear, UniformQuantizer, make_grid
+from ._uniform import UniformLinear, UniformQuantizer
 
 
 class ScaledLinear(UniformLinear):

@@ -12,7 +12,8 @@ from harness import Calibration, ConfigError, Method, hookimpl, replace_module, 
 
 from ._calibration import walk
 from ._gptq import Hessian, gptq_codes, output_error
-from ._uniform import UniformConfig, UniformLinear, UniformQuantizer, make_grid
+from ._grid import UniformConfig, make_grid
+from ._uniform import UniformLinear, UniformQuantizer
 
 TOKENS_PER_INPUT = 2
 """Calibration tokens for each input of a layer, with fewer of which the moments are mostly noise. Some layers

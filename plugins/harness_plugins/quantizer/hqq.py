@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from harness import Calibration, ConfigError, Method, hookimpl, weight_matrix
 
-from ._scales import exponent_of, round_scale
-from ._uniform import Granularity, Grid, UniformConfig, UniformLinear, UniformQuantizer, grouped_weights
+from ._grid import Granularity, Grid, UniformConfig, exponent_of, grouped_weights, round_scale
+from ._uniform import UniformLinear, UniformQuantizer
 
 
 class BetweenCodes(Grid):

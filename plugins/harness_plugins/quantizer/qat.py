@@ -12,9 +12,10 @@ from torch.nn.utils import parametrize
 
 from harness import Calibration, ConfigError, Method, hookimpl
 
+from ._grid import UniformConfig
 from ._self_generated import write_sequences
 from ._straight_through import StraightThrough
-from ._uniform import UniformConfig, UniformQuantizer
+from ._uniform import UniformQuantizer
 
 
 class Data(StrEnum):

@@ -8,7 +8,8 @@ from torch import nn
 
 from harness import Calibration, Method, hookimpl
 
-from ._uniform import UniformConfig, UniformQuantizer
+from ._grid import UniformConfig
+from ._uniform import UniformQuantizer
 
 
 class RoundToNearest(UniformQuantizer):

@@ -9,7 +9,7 @@ import tiny_models as tiny
 import torch
 from harness_plugins.quantizer._calibration import walk
 from harness_plugins.quantizer._gptq import Hessian, gptq_codes, inverse_factor, output_error
-from harness_plugins.quantizer._uniform import make_grid
+from harness_plugins.quantizer._grid import make_grid
 from torch import Tensor
 
 from harness import Calibration, ConfigError, DataError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import tiny_models as tiny
 import torch
-from harness_plugins.quantizer._uniform import make_grid
+from harness_plugins.quantizer._grid import make_grid
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

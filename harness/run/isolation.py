@@ -77,31 +77,40 @@ class Server:
         """
         scratch = tempfile.mkdtemp(prefix="harness-stage-")
         arguments = (call, stage, str(log), limits, device, scratch)
-        for pause in PAUSES:
-            try:
-                process, ours = self._fork(arguments, name=f"harness {stage}")
-                break
-            except (EOFError, ConnectionError, FileNotFoundError) as error:
-                if stopping():
-                    shutil.rmtree(scratch)
-                    raise ConnectionError(str(error)) from error
-                reason = f"{type(error).__name__}: {error}".rstrip(": ")
-                time.sleep(pause)  # its death is seen a moment later
-        else:
+        try:
+            process, ours = self._fork_at_last(arguments, name=f"harness {stage}", stopping=stopping)
+        except BaseException:
             shutil.rmtree(scratch)
-            raise LostError(
-                f"the process that starts stages ended {len(PAUSES)} times in a row ({reason}); look whether "
-                "the machine runs out of memory"
-            )
+            raise
         child = Child(process, ours, stage=stage, limits=limits, log=log, scratch=scratch)
         try:
             note(child.pid)
         except BaseException:
-            child.kill()
+            child.end()
             raise
         with contextlib.suppress(OSError):  # a child that is gone already is found by its poll
             ours.send(None)
         return child
+
+    def _fork_at_last(
+        self, arguments: tuple[Any, ...], *, name: str, stopping: Callable[[], bool]
+    ) -> tuple[ForkServerProcess, Connection]:
+        """As `_fork`, where the fork server may have to be started again.
+
+        Raises: LostError where it dies again and again; ConnectionError where it is gone, and we stop
+        """
+        for pause in PAUSES:
+            try:
+                return self._fork(arguments, name=name)
+            except (EOFError, ConnectionError, FileNotFoundError) as error:
+                if stopping():
+                    raise ConnectionError(str(error)) from error
+                reason = f"{type(error).__name__}: {error}".rstrip(": ")
+                time.sleep(pause)  # its death is seen a moment later
+        raise LostError(
+            f"the process that starts stages ended {len(PAUSES)} times in a row ({reason}); look whether "
+            "the machine runs out of memory"
+        )
 
     def _fork(self, arguments: tuple[Any, ...], *, name: str) -> tuple[ForkServerProcess, Connection]:
         """A child of the fork server, waiting for our word.

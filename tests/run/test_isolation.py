@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from harness.errors import LostError
+from harness.run import isolation
 from harness.run.isolation import Child, Limits, Server
 from harness.store.claims import _alive, _start_time
 
@@ -155,6 +157,44 @@ def test_a_fork_server_that_was_killed_is_started_again(tmp_path: Path) -> None:
         assert child.outcome.status == "ok"
         server = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
         os.kill(server, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("stopping", [False, True])
+def test_a_fork_server_that_never_stands_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopping: bool
+) -> None:
+    tried = []
+
+    def dead() -> None:
+        tried.append(time.monotonic())
+        raise EOFError
+
+    monkeypatch.setattr(isolation, "_start_server", dead)
+    monkeypatch.setattr(isolation, "PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    expected = ConnectionError if stopping else LostError
+    with pytest.raises(expected):
+        Server().start(
+            Litter(), stage="litter", log=tmp_path / "log", limits=Limits(), stopping=lambda: stopping
+        )
+    assert len(tried) == (1 if stopping else 3)
+    assert not list(tmp_path.glob("harness-stage-*"))
+
+
+def test_a_child_that_could_not_be_noted_ends_with_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    pids = []
+
+    def refuse(pid: int) -> None:
+        pids.append((pid, _start_time(pid)))
+        raise OSError("read-only")
+
+    with pytest.raises(OSError, match="read-only"):
+        start(tmp_path, note=refuse)
+    wait_until_gone(*pids[0])
+    assert not list(tmp_path.glob("harness-stage-*"))
 
 
 def test_what_a_child_leaves_in_its_temporary_folder_goes_with_it(tmp_path: Path) -> None:

@@ -38,14 +38,13 @@ WITHIN = 0.15
 def trainings(file: Path, store: Store) -> Iterator[tuple[str, Plan, Node, dict[str, Any]]]:
     """(where, plan, node, measured facts) of every training of a report, each configuration once."""
     seen = set()
-    today = compose().config  # a key that is younger than the report has its default
     for record in json.loads(gzip.decompress(file.read_bytes()))["records"]:
         levels = tuple(record["levels"].values())
         if record["outcome"]["status"] != "ok" or levels in seen:
             continue
         seen.add(levels)
         try:
-            cell = Cell({**today, **record["config"]})
+            cell = Cell(record["config"])
         except ConfigError:
             continue  # a report made before an option was renamed says nothing of today's formulas
         graph = Graph(store)

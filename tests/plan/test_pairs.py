@@ -69,7 +69,9 @@ def fits(key: str, row: dict[str, str]) -> bool:
     if axis not in registry().axes:
         return True
     name = row.get(axis, registry().axes[axis].default)
-    return name != "byte" and option in registry().get(axis, str(name)).Config.__dataclass_fields__
+    if name in ("byte", "single"):  # they have the option of their axis, and refuse any value but their own
+        return False
+    return option in registry().get(axis, str(name)).Config.__dataclass_fields__
 
 
 def refusal(row: dict[str, str], store: Store) -> tuple[Plan | None, str]:

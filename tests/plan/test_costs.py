@@ -13,6 +13,7 @@ import pytest
 from harness.axes import MODEL_AXES
 from harness.commands.sweep import sweep
 from harness.compose import Cell, Experiment, compose
+from harness.compose.schema import model_options
 from harness.errors import ConfigError
 from harness.plan.costs import (
     BYTES_PER_TOKEN,
@@ -35,6 +36,16 @@ REPORTS = sorted((Path(__file__).parents[2] / "reports").glob("*/records.json.gz
 WITHIN = 0.15
 
 
+def of_today(config: dict[str, Any]) -> dict[str, Any]:
+    """A recorded config with the keys that are younger than it, at the values that it was run with."""
+    lacking = {"threads": None, "where_chosen": {}, "primary": []}
+    shape = vars(model_options()())
+    found: dict[str, Any] = {**lacking, **config, "model": {"fetch": None, **shape, **config["model"]}}
+    if config["extend"]["sequence_length"] == 0:  # stood for the extended length
+        found["extend"] = {**config["extend"], "sequence_length": None}
+    return found
+
+
 def trainings(file: Path, store: Store) -> Iterator[tuple[str, Plan, Node, dict[str, Any]]]:
     """(where, plan, node, measured facts) of every training of a report, each configuration once."""
     seen = set()
@@ -44,7 +55,7 @@ def trainings(file: Path, store: Store) -> Iterator[tuple[str, Plan, Node, dict[
             continue
         seen.add(levels)
         try:
-            cell = Cell(record["config"])
+            cell = Cell(of_today(record["config"]))
         except ConfigError:
             continue  # a report made before an option was renamed says nothing of today's formulas
         graph = Graph(store)

@@ -33,7 +33,7 @@ class Dither(Stage):
     produces = "model"
 
     @dataclass(frozen=True, kw_only=True)
-    class Config:
+    class Config(Stage.Config):
         steps: float = 0.0
         """Largest noise, in steps of a group's grid; 0 = the stage is left out."""
         group_size: int = 32

@@ -65,7 +65,7 @@ def test_a_pretrained_model_drops_the_stages_that_would_build_one() -> None:
     named = compose(["model=pretrained", "model.path=/m", "stages=[corpus,tokenizer,tokens,pretrain]"])
     assert "pretrain" in named.stages, "what is typed stays, for the plan to refuse by name"
     seeded = compose(["model=pretrained", "model.path=/m", "seed_from=pretrain"])
-    assert seeded.seed_from == "extend"
+    assert seeded.seed_from == "dither"
 
 
 def test_options_of_a_method_hold_where_it_is_chosen() -> None:

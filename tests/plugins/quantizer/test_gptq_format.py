@@ -18,6 +18,7 @@ from harness_plugins.quantizer._interpreter import call
 from safetensors.torch import save_file
 
 from harness import Calibration, ConfigError, EffectError, HarnessError, IncompatibleError
+from harness.compose import compose
 
 LIBRARIES = ["auto_gptq", "gptqmodel"]
 
@@ -88,7 +89,7 @@ def test_a_layer_the_library_left_out_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_without_an_interpreter_the_plan_says_how_to_get_one(library: str) -> None:
     choice = tiny.choose("quantizer", library)
-    problems = list(choice.method.check(choice.config, None, tiny.llama()))  # type: ignore[arg-type]
+    problems = list(choice.method.check(choice.config, compose(), tiny.llama()))
     make = f"`make {library.replace('_', '-')}-env` makes one"
     assert f"set quantizer.python ({make})" in str(problems[0])
     with pytest.raises(IncompatibleError, match=r"set quantizer\.python"):
@@ -108,7 +109,7 @@ def test_our_own_family_is_refused_with_what_to_do() -> None:
     ours = tiny.llama()
     ours.config.model_type = "harness"
     choice = tiny.choose("quantizer", "auto_gptq", group_size=32)
-    problems = list(choice.method.check(choice.config, None, ours))  # type: ignore[arg-type]
+    problems = list(choice.method.check(choice.config, compose(), ours))
     assert "quantize a checkpoint with model=pretrained" in str(problems[0])
     assert external.unknown_family(tiny.llama()) is None
 

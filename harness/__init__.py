@@ -63,15 +63,19 @@ _PUBLIC = {
     **dict.fromkeys(("Alignment", "LogProbs", "Needs", "Rollouts", "log_ratios"), "harness.axes.alignment"),
     **dict.fromkeys(
         (
-            "Quantizer",
-            "Calibration",
             "PackedLinear",
             "linear_layers",
             "replace_module",
             "weight_matrix",
         ),
-        "harness.axes.quantizer",
+        "harness.ops.packed_linear",
     ),
+    "Quantizer": "harness.axes.quantizer",
+    **dict.fromkeys(("Calibration", "walk"), "harness.ops.calibration"),
+    **dict.fromkeys(
+        ("Hessian", "SquaredNorms", "compensate", "inverse_factor", "output_error"), "harness.ops.moments"
+    ),
+    "Pruner": "harness.axes.pruner",
     "Rotation": "harness.axes.rotation",
     "hadamard": "harness.ops.rotation",
     **dict.fromkeys(("pack_codes", "unpack_codes", "unpack_levels", "packed_width"), "harness.ops.packing"),

@@ -43,7 +43,8 @@ class Node:
     inputs: dict[str, str]
     """Keys by the name of the input: a kind, or `<axis>.<option>` of a model reference
     (`<axis>.<method>.<option>` where the axis takes several)."""
-    seed: int
+    seed: int | None
+    """None where it draws nothing, so that all seeds share it."""
     config: Any
     choices: Choices
     cell: Cell
@@ -220,7 +221,7 @@ class Graph:
         source = self._fingerprints.of(_modules(kind, choices) | _layer_modules(cell, choices))
         device = device_of(cell)
         surroundings = kind.surroundings(part, choices)
-        seed = seed_of(cell, stage)
+        seed = seed_of(cell, stage) if kind.draws(part, choices) else None
         nodes: dict[str, Any] = {axis: value for axis, value in choices.items() if value}
         if "architecture" in stage_axes(stage):
             nodes["model"] = cell.spec()
@@ -231,7 +232,7 @@ class Graph:
             config=config,
             inputs=inputs,
             files=self._files.of(stage, config, choices),
-            seed=seed if kind.seeded else None,
+            seed=seed,
             numerics={"device": device, "versions": _versions(source), **surroundings},
             fingerprint=source.sha256,
         )

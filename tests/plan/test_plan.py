@@ -151,6 +151,18 @@ def test_stages_are_shared_as_far_as_nothing_differs(store: Store) -> None:
     assert plan.name == "peft_x_quantizer_sweep", "a shipped experiment has the other"
 
 
+def test_seeds_share_what_draws_nothing(store: Store) -> None:
+    held = ["seed=0,1,2", "seed_from=quantize", "peft=full", "evaluator=[perplexity]"]
+    plan = make_plan([*SMALL, "quantizer=rtn,gptq", *held], store=store)
+    nodes = [plan.graph.nodes[key] for key in plan.wanted()]
+    packed = [node for node in nodes if node.stage == "quantize"]
+    found = {(node.choices["quantizer"].method.name, node.seed) for node in packed}  # type: ignore[union-attr]
+    assert found == {("rtn", None), ("gptq", 0), ("gptq", 1), ("gptq", 2)}
+    scored = [node for node in nodes if node.stage == "evaluate"]
+    assert len(scored) == 4, "one of the rounded model, three of the calibrated ones"
+    assert {node.seed for node in scored} == {None}
+
+
 def test_keys_of_a_part_hold_only_what_it_depends_on(store: Store) -> None:
     one = make_plan([*SMALL, "evaluator=[perplexity]"], store=store)
     two = make_plan([*SMALL, "evaluator=[perplexity,efficiency]"], store=store)

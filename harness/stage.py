@@ -42,7 +42,7 @@ class Stage:
     produces: ClassVar[str]
     """Kind of artifact it makes: documents, tokenizer, tokens, model, reward, generations, evaluation."""
     seeded: ClassVar[bool] = True
-    """Whether the result depends on the seed."""
+    """Whether the result depends on the seed; `draws` says it of a part where it follows from the methods."""
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
@@ -62,6 +62,11 @@ class Stage:
     def parts(cls, cell: Cell) -> Sequence[str]:
         """Names of independent parts, each an artifact of its own (`evaluate` has one per task)."""
         return ("",)
+
+    @classmethod
+    def draws(cls, part: str, choices: Choices) -> bool:
+        """Whether a part depends on the seed: only then is it in the key, and `Work.seed` other than 0."""
+        return cls.seeded
 
     @classmethod
     def narrow(cls, part: str, choices: Choices) -> Choices:
@@ -105,6 +110,7 @@ class Work:
     inputs: Mapping[str, Artifact]
     """Input artifacts by kind; a ModelRef's artifact under the option's key (`judge.model`)."""
     seed: int
+    """0 where the stage does not draw."""
     device: str
     """`cpu` or `cuda:<i>`."""
     out: Path

@@ -56,6 +56,8 @@ class Evaluator(Method):
     default = ("perplexity",)
     uses: ClassVar[frozenset[str]] = frozenset()
     """Axes whose choice its result depends on: `decoding`, `judge`."""
+    draws: ClassVar[bool] = True
+    """Whether it depends on `Subject.seed`; where not, seeds share the result."""
     on_validation: ClassVar[frozenset[str]] = frozenset()
     """Metrics that its option `split: validation` measures on data that is never reported, for tuning."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,7 +43,8 @@ class Node:
     inputs: dict[str, str]
     """Keys by the name of the input: a kind, or `<axis>.<option>` of a model reference
     (`<axis>.<method>.<option>` where the axis takes several)."""
-    seed: int
+    seed: int | None
+    """None where it draws nothing, so that all seeds share it."""
     config: Any
     choices: Choices
     cell: Cell
@@ -220,7 +221,7 @@ class Graph:
         source = self._fingerprints.of(_modules(kind, choices) | _layer_modules(cell, choices))
         device = device_of(cell)
         surroundings = kind.surroundings(part, choices)
-        seed = seed_of(cell, stage)
+        seed = seed_of(cell, stage) if kind.draws(part, choices) else None
         nodes: dict[str, Any] = {axis: value for axis, value in choices.items() if value}
         if "architecture" in stage_axes(stage):
             nodes["model"] = cell.spec()
@@ -231,7 +232,7 @@ class Graph:
             config=config,
             inputs=inputs,
             files=self._files.of(stage, config, choices),
-            seed=seed if kind.seeded else None,
+            seed=seed,
             numerics={"device": device, "versions": _versions(source), **surroundings},
             fingerprint=source.sha256,
         )
@@ -271,11 +272,16 @@ class Graph:
 
         named = split_overrides(value.removeprefix(CELL))
         keys = {text.partition("=")[0] for text in named}
-        kept = [text for text in cell.overrides if text.partition("=")[0] not in keys]
+        kept = [text for text in cell.overrides if not _replaced(text.partition("=")[0], keys)]
         overrides = (*kept, *named)  # what only the named keys tell apart refers to one cell, composed once
         if overrides not in self._referred:
             self._referred[overrides] = compose(overrides)
         return self.model_of(self._referred[overrides])
+
+
+def _replaced(key: str, named: Collection[str]) -> bool:
+    """Whether an override goes where others are named: one of them, or an option of what one replaces."""
+    return any(key == name or key.startswith(f"{name}.") for name in named)
 
 
 def chosen(cell: Cell, stage: str) -> dict[str, Choice | tuple[Choice, ...]]:

@@ -79,7 +79,7 @@ class Task:
             config=node.config,
             choices=node.choices,
             inputs={name: self._artifact(store, key) for name, key in node.inputs.items()},
-            seed=node.seed,
+            seed=node.seed or 0,
             device=self.device,
             out=out,
             checkpoints=checkpoints,

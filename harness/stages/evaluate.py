@@ -71,6 +71,12 @@ class Evaluate(Stage):
         return {"evaluator": (chosen,)} | {axis: choices[axis] for axis in uses if axis in choices}
 
     @classmethod
+    def draws(cls, part: str, choices: Choices) -> bool:
+        chosen = _evaluator(part, choices)
+        assert issubclass(chosen.method, Evaluator)
+        return chosen.method.draws
+
+    @classmethod
     def surroundings(cls, part: str, choices: Choices) -> dict[str, str]:
         chosen = _evaluator(part, choices)
         assert issubclass(chosen.method, Evaluator)

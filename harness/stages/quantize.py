@@ -74,6 +74,12 @@ class Quantize(Stage):
         return cell.choice("quantizer", stage=cls.name) is not None
 
     @classmethod
+    def draws(cls, part: str, choices: Choices) -> bool:
+        choice = choices["quantizer"]
+        assert isinstance(choice, Choice)
+        return choice.method.trains or choice.build().needs_calibration  # type: ignore[attr-defined,no-any-return]
+
+    @classmethod
     def narrow(cls, part: str, choices: Choices) -> Choices:
         choice = choices["quantizer"]
         assert isinstance(choice, Choice)

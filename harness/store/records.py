@@ -69,8 +69,11 @@ def record_dir(root: Path, *, sweep: str, cell: str) -> Path:
 def write_record(directory: Path, record: dict[str, Any]) -> None:
     """Write a record; a reader sees the old one or the whole new one.
 
-    Raises: StoreFullError, StoreError where the store is read-only
+    Raises: StoreFullError, StoreError where the store is read-only, ValueError for what no reader would take
     """
+    absent = [name for name in NEEDS if name not in record and name != "format"]
+    if absent:
+        raise ValueError(f"a record without {', '.join(absent)}")
     write_json(directory / NAME, {**record, "format": FORMAT})
 
 

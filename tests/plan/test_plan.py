@@ -151,6 +151,18 @@ def test_stages_are_shared_as_far_as_nothing_differs(store: Store) -> None:
     assert plan.name == "peft_x_quantizer_sweep", "a shipped experiment has the other"
 
 
+def test_seeds_share_what_draws_nothing(store: Store) -> None:
+    held = ["seed=0,1,2", "seed_from=quantize", "peft=full", "evaluator=[perplexity]"]
+    plan = make_plan([*SMALL, "quantizer=rtn,gptq", *held], store=store)
+    nodes = [plan.graph.nodes[key] for key in plan.wanted()]
+    packed = [node for node in nodes if node.stage == "quantize"]
+    found = {(node.choices["quantizer"].method.name, node.seed) for node in packed}  # type: ignore[union-attr]
+    assert found == {("rtn", None), ("gptq", 0), ("gptq", 1), ("gptq", 2)}
+    scored = [node for node in nodes if node.stage == "evaluate"]
+    assert len(scored) == 4, "one of the rounded model, three of the calibrated ones"
+    assert {node.seed for node in scored} == {None}
+
+
 def test_keys_of_a_part_hold_only_what_it_depends_on(store: Store) -> None:
     one = make_plan([*SMALL, "evaluator=[perplexity]"], store=store)
     two = make_plan([*SMALL, "evaluator=[perplexity,efficiency]"], store=store)
@@ -342,3 +354,17 @@ def test_threads_are_in_the_key_and_follow_from_nothing_but_the_options(store: S
 def test_a_missing_input_is_explained(store: Store) -> None:
     with pytest.raises(ConfigError, match=r"needs .*which no earlier stage"):
         make_plan([*SMALL, "stages=[pretrain]"], store=store)
+
+
+def test_a_model_named_by_its_cell_drops_the_options_of_what_it_replaces(store: Store) -> None:
+    asked = ["evaluator=[divergence]", "evaluator.divergence.reference='cell:quantizer=none'", "seed=0"]
+    plan = make_plan(
+        [*SMALL, "quantizer=rtn", "quantizer.bits=3", "quantizer.granularity=group", *asked], store=store
+    )
+    (cell,) = plan.cells
+    assert not cell.problems
+    nodes = [plan.graph.nodes[key] for key in cell.keys]
+    (scored,) = (node for node in nodes if node.stage == "evaluate")
+    reference = plan.graph.nodes[scored.inputs["evaluator.divergence.reference"]]
+    assert reference.stage == "instruct", "the model before it was packed"
+    assert reference.key in cell.keys

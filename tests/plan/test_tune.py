@@ -84,8 +84,15 @@ def end(tuning: Tuning, trial: Trial, value: float | None) -> None:
         "higher_is_better": False,
     }
     status = {"status": "diverged", "reason": "the loss is nan"} if value is None else {"status": "ok"}
+    nodes = tuning.graph.nodes
     record = {
-        "stages": [{"key": key} for key in trial.cell.keys],
+        "sweep": tuning.name + TRIALS,
+        "cell": trial.cell.cell.id,
+        "config": {},
+        "experiment": {},
+        "levels": trial.cell.levels,
+        "seed": trial.cell.seed,
+        "stages": [{"stage": nodes[key].stage, "key": key} for key in trial.cell.keys],
         "outcome": {"reason": "", "stage": None, "step": None, **status},
         "metrics": [] if value is None else [metric],
     }

@@ -38,6 +38,7 @@ class Divergence(Evaluator):
     """
 
     name = "divergence"
+    draws = False
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Evaluator.Config):

@@ -32,6 +32,7 @@ class Perplexity(Evaluator):
     """
 
     name = "perplexity"
+    draws = False
     on_validation = frozenset({"bits_per_byte", "loss"})
 
     @dataclass(frozen=True, kw_only=True)

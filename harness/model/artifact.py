@@ -66,15 +66,15 @@ class Loaded:
     """What the unmerged adapter stands on."""
     adapter_path: Path | None = None
 
-    def save(self, out: Path, *, delta: str, applied: Sequence[dict[str, Any]] = ()) -> None:
-        """Write what a stage made of the model, whatever it has `applied` added to its history; an adapter
-        that was left off lies beside the weights."""
+    def save(self, out: Path, *, delta: str, applied: Sequence[Choice] = ()) -> None:
+        """Write what a stage made of the model, and what it `applied` beside what was before; an adapter that
+        was left off lies with the weights."""
         save_model(
             out,
             self.model,
             base=self.base,
             delta=delta,
-            applied=[*self.applied, *applied],
+            applied=[*self.applied, *map(describe, applied)],
             tokenizer=self.tokenizer_from,
             template=self.template,
             adapter=self.adapter,

@@ -31,6 +31,7 @@ class Dither(Stage):
     before = ("extend",)
     needs = ("model",)
     produces = "model"
+    trial = ("dither.steps=0.5",)
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Stage.Config):

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from harness.axes.quantizer import packed_before
 from harness.errors import EffectError
 from harness.hookspecs import hookimpl
-from harness.method import Problem
+from harness.method import Choice, Problem
 from harness.model.calibration import CalibrationConfig, calibrate, calibration_problems
-from harness.stage import Stage, Work
+from harness.stage import Choices, Stage, Work
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,12 +34,19 @@ class Prune(Stage):
     needs = ("model",)
     may_need = ("tokens", "documents")
     produces = "model"
+    trial = ("pruner=wanda", "prune.calibration_sequences=8", "prune.calibration_length=32")
 
     Config = CalibrationConfig
 
     @classmethod
     def active(cls, cell: Cell) -> bool:
         return cell.choice("pruner", stage=cls.name) is not None
+
+    @classmethod
+    def draws(cls, part: str, choices: Choices) -> bool:
+        choice = choices["pruner"]
+        assert isinstance(choice, Choice)
+        return bool(choice.build().needs_calibration)
 
     @classmethod
     def check(cls, cell: Cell, stage: str, meta_model: nn.Module | None) -> Iterable[Problem]:
@@ -53,7 +60,7 @@ class Prune(Stage):
             )
 
     def run(self, work: Work) -> dict[str, Any]:
-        from harness.model.artifact import Delta, describe, open_dense
+        from harness.model.artifact import Delta, open_dense
         from harness.model.snapshot import prove, snapshot
         from harness.model.sparsity import sparsity
 
@@ -67,7 +74,7 @@ class Prune(Stage):
         loaded.model = method.prune(loaded.model, calibration)
         seconds = time.perf_counter() - started
         effects = prove(before, snapshot(loaded.model), what=what)
-        loaded.save(work.out, delta=Delta.weights, applied=[describe(choice)])
+        loaded.save(work.out, delta=Delta.weights, applied=[choice])
         facts = measured(loaded.model, method) | method.facts
         facts["sparsity_before"] = sparsity_before
         facts["seconds"] = seconds

@@ -44,6 +44,7 @@ class Quantize(Stage):
     needs = ("model",)
     may_need = ("tokens", "documents")
     produces = "model"
+    trial = ("quantizer=rtn",)
 
     @dataclass(frozen=True, kw_only=True)
     class Config(TrainingConfig, CalibrationConfig):
@@ -111,7 +112,7 @@ class Quantize(Stage):
             )
 
     def run(self, work: Work) -> dict[str, Any]:
-        from harness.model.artifact import Delta, describe, open_dense
+        from harness.model.artifact import Delta, open_dense
         from harness.model.snapshot import prove, snapshot
         from harness.model.sparsity import sparsity
         from harness.stages._quantization_training import train_quantized
@@ -130,7 +131,7 @@ class Quantize(Stage):
         seconds = time.perf_counter() - started
         effects = prove(before, snapshot(model), what=f"quantizer={method.name}")
         loaded.model = model
-        loaded.save(work.out, delta=Delta.packed, applied=[*map(describe, rotation), describe(choice)])
+        loaded.save(work.out, delta=Delta.packed, applied=[*rotation, choice])
         facts = measured_bits(model, method) | method.facts | training
         facts |= {"sparsity_before": sparsity_before, "sparsity": sparsity(model), "seconds": seconds}
         facts["adapter"] = "kept in 16 bits" if loaded.adapter else "none or merged"

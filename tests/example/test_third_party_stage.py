@@ -1,4 +1,4 @@
-"""A third party's stage with an axis of its own, installed for real: checked, planned and swept as ours are."""
+"""A third party's stage with an axis of its own, installed for real: checked, planned and swept as ours."""
 
 from __future__ import annotations
 

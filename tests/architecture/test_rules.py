@@ -173,7 +173,7 @@ def test_the_registry_loads_without_the_heavy_libraries() -> None:
     code = (
         "import sys; from harness.compose import compose; from harness.plan.problems import problems; "
         "problems(compose()); print(sorted(set(sys.modules) & "
-        "{'transformers', 'peft', 'lm_eval', 'wandb', 'datasets', 'matplotlib'}))"
+        "{'transformers', 'peft', 'lm_eval', 'wandb', 'datasets', 'matplotlib', 'statsmodels'}))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -272,11 +272,16 @@ class Graph:
 
         named = split_overrides(value.removeprefix(CELL))
         keys = {text.partition("=")[0] for text in named}
-        kept = [text for text in cell.overrides if text.partition("=")[0] not in keys]
+        kept = [text for text in cell.overrides if not _replaced(text.partition("=")[0], keys)]
         overrides = (*kept, *named)  # what only the named keys tell apart refers to one cell, composed once
         if overrides not in self._referred:
             self._referred[overrides] = compose(overrides)
         return self.model_of(self._referred[overrides])
+
+
+def _replaced(key: str, named: Collection[str]) -> bool:
+    """Whether an override goes where others are named: one of them, or an option of what one replaces."""
+    return any(key == name or key.startswith(f"{name}.") for name in named)
 
 
 def chosen(cell: Cell, stage: str) -> dict[str, Choice | tuple[Choice, ...]]:

@@ -354,3 +354,17 @@ def test_threads_are_in_the_key_and_follow_from_nothing_but_the_options(store: S
 def test_a_missing_input_is_explained(store: Store) -> None:
     with pytest.raises(ConfigError, match=r"needs .*which no earlier stage"):
         make_plan([*SMALL, "stages=[pretrain]"], store=store)
+
+
+def test_a_model_named_by_its_cell_drops_the_options_of_what_it_replaces(store: Store) -> None:
+    asked = ["evaluator=[divergence]", "evaluator.divergence.reference='cell:quantizer=none'", "seed=0"]
+    plan = make_plan(
+        [*SMALL, "quantizer=rtn", "quantizer.bits=3", "quantizer.granularity=group", *asked], store=store
+    )
+    (cell,) = plan.cells
+    assert not cell.problems
+    nodes = [plan.graph.nodes[key] for key in cell.keys]
+    (scored,) = (node for node in nodes if node.stage == "evaluate")
+    reference = plan.graph.nodes[scored.inputs["evaluator.divergence.reference"]]
+    assert reference.stage == "instruct", "the model before it was packed"
+    assert reference.key in cell.keys

@@ -16,7 +16,6 @@ from harness.compose.schema import stage_axes, stage_key
 from harness.conformance import _language as language
 from harness.conformance import test_methods as of_methods
 from harness.method import summary
-from harness.plan.graph import chosen
 from harness.registry import registry
 from harness.stage import Stage, Work
 from harness.store import Artifact
@@ -103,7 +102,7 @@ def test_a_model_follows_from_the_seed_alone(stage: type[Stage]) -> None:
         return
     first, again, other = tried(stage), tried(stage), tried(stage, seed=1)
     assert same(first, again), "two runs differ; draw from work.stream(Purpose....) alone"
-    draws = stage.draws("", stage.narrow("", chosen(first.cell, stage.name)))
+    draws = stage.draws("", stage.narrow("", first.cell.choices_of(stage.name)))
     assert draws or same(first, other), "it says that it draws nothing, and depends on the seed"
 
 
@@ -141,7 +140,7 @@ def tried(stage: type[Stage], *, seed: int = 0) -> Tried:
             stage=stage.name,
             part="",
             config=config,
-            choices=stage.narrow("", chosen(cell, stage.name)),
+            choices=stage.narrow("", cell.choices_of(stage.name)),
             inputs={kind: inputs[kind] for kind in (*stage.needs, *stage.may_need) if kind in inputs},
             seed=seed,
             device="cpu",

@@ -10,6 +10,7 @@ _PUBLIC = {
     **dict.fromkeys(("path_ref", "files_at", "listed", "named"), "harness.paths"),
     **dict.fromkeys(("hookimpl", "hookspec"), "harness.hookspecs"),
     **dict.fromkeys(("Stage", "Work", "Choices"), "harness.stage"),
+    "Cell": "harness.compose",
     "Purpose": "harness.rng",
     **dict.fromkeys(("Delta", "Loaded", "open_dense", "open_model", "save_model"), "harness.model.artifact"),
     **dict.fromkeys(("prove", "snapshot"), "harness.model.snapshot"),

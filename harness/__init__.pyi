@@ -70,6 +70,7 @@ from harness.axes.stabilizer import Verdict as Verdict
 from harness.axes.tokenizer import SPECIAL_TOKENS as SPECIAL_TOKENS
 from harness.axes.tokenizer import Tokenizer as Tokenizer
 from harness.axes.tracker import Tracker as Tracker
+from harness.compose import Cell as Cell
 from harness.compose.typed import choose as choose
 from harness.data.checks import check as check
 from harness.data.checks import share_met as share_met

@@ -1,17 +1,19 @@
-"""Runs calibration data through a model block by block, each block reading what quantized ones gave."""
+"""Calibration data, and running it through a model block by block, each reading what finished ones give."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from harness import DataError, linear_layers
+from harness.errors import DataError
+from harness.ops.packed_linear import linear_layers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +22,19 @@ Observe = Callable[[str, Tensor, int], None]
 """Called with a layer's name, its inputs (rows x in, float32) and the number of the batch."""
 Finish = Callable[[Sequence[str]], None]
 """Called with the names of a block's layers once all batches were observed; replaces the layers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Token batches a method may look at; a declared input with a hash of its own.
+
+    Shapes: batches_BT and held_out_BT, each B x T int64
+    """
+
+    batches_BT: Sequence[Tensor]
+    sha256: str
+    held_out_BT: Sequence[Tensor] = ()
+    """Batches that nothing is fitted to: errors are reported on them, and a method may choose by them."""
 
 
 class _StopForwardError(Exception):
@@ -93,7 +108,8 @@ def walk(
     for group in sorted(lists, key=lambda name: "encoder" not in name):
         members = [n for n in blocks if n.rpartition(".")[0] == group]
         _walk_list(model, members, batches_BT, observe, finish, sequential=sequential)
-    rest = list(linear_layers(model))
+    inside = tuple(f"{name}." for name in blocks)
+    rest = [name for name in linear_layers(model) if not name.startswith(inside)]
     if rest:
         for number, ids_BT in enumerate(batches_BT):
             with observing(model, rest, _numbered(observe, number)), suppress(_StopForwardError):

@@ -42,6 +42,7 @@ def test_it_passes_the_suites_of_stages_methods_and_its_own(lowrank: Path, place
     assert "quantizer=" not in checked.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "right", "wrong", "says"),
     [
@@ -111,6 +112,7 @@ def test_what_cannot_work_is_refused_by_the_plan(
     assert message in " ".join((planned.stdout + planned.stderr).split())
 
 
+@pytest.mark.slow
 def test_it_is_swept_across_built_in_quantizers_resumed_and_exported(
     lowrank: Path, place: Path, own_store: Path
 ) -> None:

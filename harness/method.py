@@ -178,8 +178,7 @@ class Method:
     @classmethod
     def summary(cls) -> str:
         """First sentence of the class's docstring."""
-        first = inspect.cleandoc(cls.__doc__ or "").partition("\n\n")[0]
-        return re.split(r"(?<=[^.][^.g\s]\.) ", " ".join(first.split()))[0]
+        return summary(cls)
 
     @classmethod
     def labelled(cls, label: str) -> str | None:
@@ -189,6 +188,12 @@ class Method:
             if separator and head == label:
                 return rest.strip()
         return None
+
+
+def summary(cls: type[Any]) -> str:
+    """First sentence of a class's docstring."""
+    first = inspect.cleandoc(cls.__doc__ or "").partition("\n\n")[0]
+    return re.split(r"(?<=[^.][^.g\s]\.) ", " ".join(first.split()))[0]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -80,7 +80,7 @@ def check_stage(stage: type[Stage]) -> None:
     for name in ("name", "produces"):
         check_name(getattr(stage, name, None), f"{where}.{name}")
     check_key(stage.name, f"{where}.name")
-    for name in ("after", "before", "axes", "needs", "may_need"):
+    for name in ("after", "before", "axes", "needs", "may_need", "trial"):
         value = getattr(stage, name)
         if not isinstance(value, tuple) or not all(isinstance(word, str) for word in value):
             raise PluginError(f"{where}.{name}={value!r}; it must be a tuple of strings")
@@ -177,21 +177,24 @@ def _check_built(config: Any, where: str) -> None:
         ) from error
 
 
-def check_conf(path: object) -> None:
-    """Refuse a config folder that does not exist: Hydra would warn in every command, or not find a choice.
+def folder_of(path: object, hook: str) -> Path:
+    """The folder of an installed package that a hook names; a wrong one would be met in every command.
 
     Raises: PluginError
     """
     if not (isinstance(path, str) and path.startswith("pkg://")):
-        raise PluginError(f"harness_conf returned {path!r}; return strings like 'pkg://package.conf'")
+        raise PluginError(f"{hook} returned {path!r}; return strings like 'pkg://package.folder'")
     *parents, last = path.removeprefix("pkg://").replace("/", ".").split(".")
     try:
         spec = find_spec(".".join(parents)) if parents else find_spec(last)
     except (ImportError, ValueError):
         spec = None
     folders = [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
-    if not any((folder / last if parents else folder).is_dir() for folder in folders):
-        raise PluginError(f"harness_conf returned {path!r}, which is no folder of an installed package")
+    named = [folder / last if parents else folder for folder in folders]
+    found = next((folder for folder in named if folder.is_dir()), None)
+    if found is None:
+        raise PluginError(f"{hook} returned {path!r}, which is no folder of an installed package")
+    return found
 
 
 def first_line(error: BaseException) -> str:

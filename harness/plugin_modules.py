@@ -17,7 +17,7 @@ import pluggy
 
 from harness.errors import PluginError
 from harness.method import Method
-from harness.plugin_checks import check_axis, check_conf, check_method, check_stage
+from harness.plugin_checks import check_axis, check_method, check_stage, folder_of
 from harness.stage import Stage
 
 GROUP = "harness"
@@ -66,6 +66,7 @@ class Contribution:
     methods: list[type[Method]] = field(default_factory=list)
     stages: list[type[Stage]] = field(default_factory=list)
     conf: list[str] = field(default_factory=list)
+    suites: list[str] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)
@@ -171,9 +172,10 @@ def _contribution(module: ModuleType, source: Source) -> Contribution:
 
     Raises: PluginError for what could not be published; anything that a hook raises
     """
-    conf = _call(module, "harness_conf")
-    for path in conf:
-        check_conf(path)
+    conf, suites = _call(module, "harness_conf"), _call(module, "harness_suites")
+    for hook, paths in (("harness_conf", conf), ("harness_suites", suites)):
+        for path in paths:
+            folder_of(path, hook)
     axes, methods = _classes(module, "harness_axes"), _classes(module, "harness_methods")
     for axis in axes:
         check_axis(axis)
@@ -184,7 +186,15 @@ def _contribution(module: ModuleType, source: Source) -> Contribution:
         if not (isinstance(stage, type) and issubclass(stage, Stage)):
             raise PluginError(f"harness_stages returned {stage!r}, which is no Stage class")
         check_stage(stage)
-    return Contribution(source=source, module=module, axes=axes, methods=methods, stages=stages, conf=conf)
+    return Contribution(
+        source=source,
+        module=module,
+        axes=axes,
+        methods=methods,
+        stages=stages,
+        conf=conf,
+        suites=suites,
+    )
 
 
 def _classes(module: ModuleType, hook: str) -> list[type[Method]]:

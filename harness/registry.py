@@ -29,11 +29,15 @@ class Registry:
     quarantined: list[Quarantined] = field(default_factory=list)
     conf: list[str] = field(default_factory=list)
     """Config folders of plugins, as `pkg://package.conf`, in the order found."""
+    suites: list[str] = field(default_factory=list)
+    """Folders of conformance suites that plugins ship, likewise."""
     manager: pluggy.PluginManager = field(default_factory=lambda: pluggy.PluginManager(GROUP))
     stages: dict[str, type[Stage]] = field(default_factory=dict)
     """Every stage by name, in the default order of `stages:`."""
     _methods: dict[str, dict[str, type[Method]]] = field(default_factory=dict)
     _sources: dict[type[Method], Source] = field(default_factory=dict)
+    _axis_sources: dict[str, Source] = field(default_factory=dict)
+    _stage_sources: dict[str, Source] = field(default_factory=dict)
 
     @property
     def hook(self) -> Any:
@@ -74,6 +78,14 @@ class Registry:
     def source(self, method: type[Method]) -> Source:
         """Who ships a method."""
         return self._sources[method]
+
+    def axis_source(self, axis: str) -> Source:
+        """Who ships an axis."""
+        return self._axis_sources[axis]
+
+    def stage_source(self, name: str) -> Source:
+        """Who ships a stage."""
+        return self._stage_sources[name.partition("@")[0]]
 
     def all(self) -> Iterator[type[Method]]:
         """Every method, in the order of the axes."""
@@ -120,6 +132,8 @@ class Registry:
             for method in offer.methods:
                 self._add_method(method, offer.source)
             self.conf.extend(offer.conf)
+            self.suites.extend(offer.suites)
+            self._stage_sources |= {stage.name: offer.source for stage in offer.stages}
         stages = [stage for offer in offers for stage in offer.stages]
         self.stages = {stage.name: stage for stage in in_order(stages)}
         for axis_name, methods in self._methods.items():
@@ -129,6 +143,7 @@ class Registry:
     def _add_axis(self, axis: type[Method], source: Source) -> None:
         """Register a contract, and the `none` of an optional one."""
         self.axes[axis.axis] = axis
+        self._axis_sources[axis.axis] = source
         self._methods[axis.axis] = {}
         if axis.optional:
             self._add_method(_none_of(axis), source)

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from harness.compose.describe import describe
+from harness.compose.describe import describe, describe_stage
+from harness.plugin_checks import folder_of
 from harness.plugin_modules import Source, said
 from harness.registry import Registry
 
@@ -44,7 +45,16 @@ def main(channel: int, refused: Mapping[str, str]) -> None:
             cause = f"{method.__qualname__} cannot be described: {said(error)}"
             tell(refused={source.module: cause})
             os._exit(0)
-    axes = {name: {"summary": axis.summary(), "many": axis.many} for name, axis in known.axes.items()}
+    axes = {
+        name: {
+            "summary": axis.summary(),
+            "many": axis.many,
+            "package": known.axis_source(name).package,
+        }
+        for name, axis in known.axes.items()
+    }
+    stages = {name: describe_stage(stage, known) for name, stage in known.stages.items()}
+    suites = [str(folder_of(path, "harness_suites")) for path in known.suites]
     quarantined = [
         {
             "module": broken.source.module,
@@ -56,5 +66,5 @@ def main(channel: int, refused: Mapping[str, str]) -> None:
         }
         for broken in known.quarantined
     ]
-    tell(methods=methods, axes=axes, quarantined=quarantined)
+    tell(methods=methods, axes=axes, stages=stages, suites=suites, quarantined=quarantined)
     os._exit(0)  # threads and exit handlers of plugins do not hold it

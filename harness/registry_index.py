@@ -20,12 +20,13 @@ from typing import Any
 from harness import registry_probe
 
 GROUP = "harness"
-FORMAT = 3
+FORMAT = 4
 SOURCES = (".py", ".so", ".pyd")
 
 
 def read(*, fresh: bool = False) -> dict[str, Any]:
-    """The index: `methods` (see `compose.describe`), `axes`, `quarantined` and what plugins `printed`.
+    """The index: `methods` and `stages` (see `compose.describe`), `axes`, `suites`, `quarantined` and what
+    plugins `printed`.
 
     From the cache where it holds, unless it is to be `fresh`.
     """
@@ -115,7 +116,14 @@ def _cached(path: Path) -> dict[str, Any]:
         cached = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    whole = isinstance(cached, dict) and {"methods", "axes", "quarantined", "printed"} <= set(cached)
+    whole = isinstance(cached, dict) and {
+        "methods",
+        "axes",
+        "stages",
+        "suites",
+        "quarantined",
+        "printed",
+    } <= set(cached)
     return cached if whole else {}
 
 

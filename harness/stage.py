@@ -44,6 +44,9 @@ class Stage:
     seeded: ClassVar[bool] = True
     """Whether the result depends on the seed; `draws` says it of a part where it follows from the methods."""
 
+    trial: ClassVar[tuple[str, ...]] = ()
+    """Overrides with which conformance tries it on a small model, where it makes a model of a model."""
+
     @dataclass(frozen=True, kw_only=True)
     class Config:
         """Options of the stage itself, mounted at `<stage>.`; a string under each field explains it."""

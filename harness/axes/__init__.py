@@ -22,6 +22,7 @@ BUILTIN = (
     "reward",
     "feedback",
     "alignment",
+    "pruner",
     "rotation",
     "quantizer",
     "optimizer",

@@ -76,6 +76,6 @@ class Position(nn.Module, Method):
     def query_bias(self, layer: int, q_BNTH: Tensor, view: View) -> Callable[[Tensor, Tensor], Tensor]:
         """Term that depends on the query: (query rows, key slots) -> added to q k before it is scaled.
 
-        Shapes: -> BN[rows][slots]
+        Shapes: -> `BN[rows][slots]`
         """
         raise NotImplementedError

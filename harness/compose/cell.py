@@ -99,6 +99,16 @@ class Cell(CellView):
                 raise UnknownNameError(what=f"chosen {axis} (in {stage}.{axis}s)", name=name, known=chosen)
         return tuple(chosen[name] for name in picked)
 
+    def choices_of(self, stage: str) -> dict[str, Choice | tuple[Choice, ...]]:
+        """The choices on a stage's axes; axes without a choice are left out."""
+        found: dict[str, Choice | tuple[Choice, ...]] = {}
+        for axis in stage_axes(stage):
+            if registry().axes[axis].many:
+                found[axis] = self.choices(axis, stage=stage)
+            elif (choice := self.choice(axis, stage=stage)) is not None:
+                found[axis] = choice
+        return found
+
     def stage_config(self, stage: str) -> Any:
         """The typed options of a stage; `instruct@chat` takes those of `instruct` it does not state, and each
         the root's threads.

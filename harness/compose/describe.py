@@ -12,9 +12,10 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from harness.method import Method
+from harness.method import Method, summary
 from harness.nodes import plain
 from harness.registry import Registry
+from harness.stage import Stage
 
 LABELS = ("Paper", "Shapes", "Units", "State", "Error", "Differs", "Raises")
 """Labelled lines of a docstring, in the order they are shown."""
@@ -39,6 +40,23 @@ def describe(method: type[Method], known: Registry) -> dict[str, Any]:
             word: sorted(getattr(method, word))
             for word in ("requires", "conflicts", "provides", "changes", "after")
         },
+    }
+
+
+def describe_stage(stage: type[Stage], known: Registry) -> dict[str, Any]:
+    """A stage as JSON: who ships it, what it reads and makes, its options."""
+    source = known.stage_source(stage.name)
+    axes = [name for name, axis in known.axes.items() if name in stage.axes or stage.name in axis.stages]
+    return {
+        "name": stage.name,
+        "package": source.package,
+        "version": source.version,
+        "summary": summary(stage),
+        "axes": axes,
+        "needs": list(stage.needs),
+        "may_need": list(stage.may_need),
+        "produces": stage.produces,
+        "options": options(stage.Config),
     }
 
 

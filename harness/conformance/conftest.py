@@ -1,4 +1,6 @@
-"""Parametrizes every suite over the registry: each test takes `method`, one of the file's `AXIS`."""
+"""Parametrizes every suite over the registry: a test takes `method`, one of the file's `AXIS`, or `stage`."""
+
+from typing import Any
 
 import pytest
 
@@ -10,7 +12,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "nothing: the suite has no method to test")
+    config.addinivalue_line("markers", "nothing: the suite has no method or stage to test")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -21,6 +23,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "stage" in metafunc.fixturenames:
+        _over_stages(metafunc)
     if "method" not in metafunc.fixturenames:
         return
     axis = getattr(metafunc.module, "AXIS", None)
@@ -36,3 +40,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("method", [pytest.param(None, marks=pytest.mark.nothing)])
         return
     metafunc.parametrize("method", methods, ids=[f"{method.axis}={method.name}" for method in methods])
+
+
+def _over_stages(metafunc: pytest.Metafunc) -> None:
+    package = metafunc.config.getoption("--package", default=None)
+    known = registry()
+    stages: list[Any] = [
+        stage
+        for name, stage in known.stages.items()
+        if package is None or known.stage_source(name).package == package
+    ]
+    found = stages or [pytest.param(None, marks=pytest.mark.nothing)]
+    metafunc.parametrize("stage", found, ids=lambda stage: f"stage={stage.name}" if stage else "none")

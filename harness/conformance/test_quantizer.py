@@ -10,9 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from harness.axes.quantizer import Calibration, PackedLinear, Quantizer, linear_layers
+from harness.axes.quantizer import Quantizer
 from harness.conformance.causal import causal_model, logits, tokens
 from harness.errors import EffectError, HarnessError
+from harness.ops.calibration import Calibration
+from harness.ops.packed_linear import PackedLinear, linear_layers
 
 AXIS = "quantizer"
 DIM = 64

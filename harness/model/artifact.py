@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -37,7 +37,8 @@ class Delta(StrEnum):
     none = "none"
     """Nothing: a train-free method is applied again when the artifact is loaded."""
     weights = "weights"
-    """All weights, as `save_pretrained` writes them; the base is only its history."""
+    """All weights, as `save_pretrained` writes them, and the adapter that could not be merged, if there is
+    one; the base is only its history."""
     adapter = "adapter"
     """An adapter in PEFT's own format, in `adapter/`."""
     packed = "packed"
@@ -64,6 +65,21 @@ class Loaded:
     adapter_base: dict[str, str] = field(default_factory=dict)
     """What the unmerged adapter stands on."""
     adapter_path: Path | None = None
+
+    def save(self, out: Path, *, delta: str, applied: Sequence[Choice] = ()) -> None:
+        """Write what a stage made of the model, and what it `applied` beside what was before; an adapter that
+        was left off lies with the weights."""
+        save_model(
+            out,
+            self.model,
+            base=self.base,
+            delta=delta,
+            applied=[*self.applied, *map(describe, applied)],
+            tokenizer=self.tokenizer_from,
+            template=self.template,
+            adapter=self.adapter,
+            adapter_path=self.adapter_path,
+        )
 
     def prompt(self, text: str) -> str:
         """A prompt as the applied methods want it (control tokens, hints), in order."""
@@ -104,7 +120,7 @@ def save_model(
     """Write a model artifact.
 
     `adapter` is the method whose adapter `model` carries (delta `adapter`); `adapter_path` an adapter's
-    directory to copy beside packed weights.
+    directory to copy beside weights, packed or not, that it stands on.
     """
     kind = Delta(delta)
     manifest = {
@@ -127,8 +143,8 @@ def save_model(
     elif kind is Delta.packed:
         assert model is not None
         _save_packed(out, model)
-        if adapter_path is not None:
-            shutil.copytree(adapter_path, out / ADAPTER)
+    if kind in (Delta.weights, Delta.packed) and adapter_path is not None:
+        shutil.copytree(adapter_path, out / ADAPTER)
     (out / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
 
 
@@ -220,6 +236,19 @@ def open_model(work: Work, *, merge: bool = True, trainable: bool = False, adapt
     return load_pretrained(path, device=work.device)
 
 
+def open_dense(work: Work, *, what: str, merge: bool = True) -> Loaded:
+    """The model of a stage that changes its weights: an adapter is merged where it can be, else left off.
+
+    Raises: IncompatibleError where the weights are packed; `what` names the method (`pruner=wanda`)
+    """
+    loaded = open_model(work, merge=merge, adapters=False)
+    if loaded.packed:
+        raise IncompatibleError(
+            f"{what}: the model is packed already; put {work.stage} before the stage that packs it"
+        )
+    return loaded
+
+
 def _load_base(base: Mapping[str, str], load: Load) -> Loaded:
     if "key" in base:
         return load_model(load(base["key"]), load)
@@ -239,7 +268,7 @@ def _put_adapter(
     adapters: bool,
 ) -> None:
     choice = restore(manifest["adapter"])
-    loaded.adapter_base = here if manifest["delta"] == Delta.packed else manifest["base"]
+    loaded.adapter_base = manifest["base"] if manifest["delta"] == Delta.adapter else here
     loaded.adapter_path = path / ADAPTER
     mergeable = choice.method.mergeable and not loaded.packed  # type: ignore[attr-defined]
     if not adapters and not (merge and mergeable):

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.axes.quantizer import PackedLinear
 from harness.errors import EffectError
+from harness.ops.packed_linear import PackedLinear
 
 
 @dataclass(frozen=True, kw_only=True)

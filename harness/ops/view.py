@@ -97,7 +97,7 @@ class View:
     def allowed(self, mask: Mask | None, num_heads: int, rows: Tensor, columns: Tensor) -> Tensor:
         """same_document AND mask AND visible AND not padding, for query rows and key columns.
 
-        Shapes: rows (query indices from 0), columns (key slots) -> bool, broadcasts to BN[rows][columns]
+        Shapes: rows (query indices from 0), columns (key slots) -> bool, broadcasts to `BN[rows][columns]`
         """
         q = (rows + self.past)[None, None, :, None]
         k = columns[None, None, None, :]

@@ -208,7 +208,7 @@ class Graph:
 
     def _node(self, cell: Cell, stage: str, part: str, latest: Mapping[str, str]) -> Node:
         kind = registry().stage(stage)
-        choices = kind.narrow(part, chosen(cell, stage))
+        choices = kind.narrow(part, cell.choices_of(stage))
         config = cell.stage_config(stage)
         inputs = {name: latest[name] for name in (*kind.needs, *kind.may_need) if name in latest}
         missing = [name for name in kind.needs if name not in latest]
@@ -282,19 +282,6 @@ class Graph:
 def _replaced(key: str, named: Collection[str]) -> bool:
     """Whether an override goes where others are named: one of them, or an option of what one replaces."""
     return any(key == name or key.startswith(f"{name}.") for name in named)
-
-
-def chosen(cell: Cell, stage: str) -> dict[str, Choice | tuple[Choice, ...]]:
-    """The choices on a stage's axes; axes without a choice are left out."""
-    found: dict[str, Choice | tuple[Choice, ...]] = {}
-    for axis in stage_axes(stage):
-        if registry().axes[axis].many:
-            found[axis] = cell.choices(axis, stage=stage)
-        else:
-            choice = cell.choice(axis, stage=stage)
-            if choice is not None:
-                found[axis] = choice
-    return found
 
 
 def seed_of(cell: Cell, stage: str) -> int:

@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError, HarnessError, StoreFullError, UnknownNameError
 from harness.report import freshness, published, reference
+from harness.report.aggregates import Aggregates
 from harness.report.claims import answer_all, ask_all
 from harness.report.comparability import comparable
 from harness.report.decisions import Decisions
 from harness.report.document import Report, show, write
-from harness.report.figures import IMAGES, figures
+from harness.report.figures import IMAGES, Figure, figures
 from harness.report.frames import Results, arrange
 from harness.report.layout import Layout, load_layout, shipped
+from harness.report.overall import over_tasks, profiles
 from harness.report.records import Record, read, store_root, write_compact
 from harness.report.samples import shown_items
-from harness.report.table import build
+from harness.report.table import Table, build
 from harness.report.writers import FORMATS
 from harness.store.records import sweep_name
 
@@ -76,12 +78,14 @@ def report(
     decisions = Decisions(results)
     asked = ask_all(decisions, [*(records[-1].experiment.get("claims") or ()), *layout.claims])
     built = build(results, layout, decisions)
+    together = over_tasks(built, results)
     made = Report(
         table=built,
         results=results,
         claims=answer_all(decisions, asked),
-        figures=figures(built, results) if {"md", "html"} & set(formats) else [],
+        figures=drawn(built, results, together) if {"md", "html"} & set(formats) else [],
         beside=beside,
+        over_tasks=together,
     )
     folder = Path(out) if out is not None else default_folder(experiment, store)
     write(made, folder, formats=formats, images=images)
@@ -90,6 +94,12 @@ def report(
     if not quiet:
         show(made, folder)
     return folder
+
+
+def drawn(table: Table, results: Results, together: Aggregates | None) -> list[Figure]:
+    """Every view that these records allow."""
+    curve = profiles(together, results)
+    return [*figures(table, results), *([curve] if curve else [])]
 
 
 def results_of(records: Sequence[Record]) -> Results:

@@ -9,7 +9,8 @@ methods.
 Guards: pooled variances are wrong for an arm that is noisier than the rest. So an arm weighs with the larger
 of its moderated variance at the family's critical value and its own variance at Student's t, and a difference
 must also stand out from its own per-seed spread. The levels of these two are calibrated by simulation
-(tests/report/test_calibration.py): one arm up to 20 times noisier, 3 to 10 seeds, 3 to 25 arms.
+(tests/report/test_calibration.py, tests/benchmarks/bench_calibration.py): one arm up to 20 times noisier,
+3 to 10 seeds, 3 to 25 arms.
 """
 
 from __future__ import annotations

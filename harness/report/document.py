@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.plan.table8 import planned
-from harness.report import published
+from harness.report import overall, published
+from harness.report.aggregates import Aggregates
 from harness.report.claims import Checked, sentence
 from harness.report.figures import IMAGES, Figure
 from harness.report.frames import Results
@@ -35,6 +36,8 @@ class Report:
     figures: Sequence[Figure] = ()
     beside: list[published.Beside] | None = field(default=None)
     """Published values beside ours, where they were asked for."""
+    over_tasks: Aggregates | None = None
+    """All tasks together, where there are several."""
 
 
 def write(made: Report, folder: Path, *, formats: Sequence[str], images: Sequence[str] = ()) -> None:
@@ -58,7 +61,14 @@ def write(made: Report, folder: Path, *, formats: Sequence[str], images: Sequenc
     if "md" in formats:
         (folder / "README.md").write_text(document(made), encoding="utf-8")
     if "html" in formats:
-        text = page(made.table, made.results, claims=made.claims, figures=made.figures, beside=made.beside)
+        text = page(
+            made.table,
+            made.results,
+            claims=made.claims,
+            figures=made.figures,
+            beside=made.beside,
+            over_tasks=made.over_tasks,
+        )
         (folder / "index.html").write_text(text, encoding="utf-8")
 
 
@@ -75,20 +85,25 @@ def document(made: Report) -> str:
     ]
     if made.claims:
         parts += ["## Claims\n", claims_markdown(made.claims)]
+    if made.over_tasks is not None:
+        texts = overall.as_text(made.over_tasks, table, made.results)
+        parts += [f"## {overall.TITLE}\n", texts_markdown(*texts, numbers=len(made.results.factors))]
     if made.beside is not None:
         parts += ["## Beside the published values\n", published.markdown(made.beside, table.layout)]
     if table.layout.planned:
-        parts += [f"## {PLANNED}\n", planned_markdown()]
+        parts += [f"## {PLANNED}\n", texts_markdown(*planned(), numbers=1)]
     for f in made.figures:
         title, caption = escape_tags(f.title), escape_tags(f.caption)
         parts.append(f"## {title.rstrip('.')}\n\n![{title}](figures/{f.name}.svg)\n\n{caption}\n")
     return "\n".join(part for part in parts if part)
 
 
-def planned_markdown() -> str:
-    """The compute table of the sizes that do not fit here."""
-    heads, rows, notes = planned()
-    lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
+def texts_markdown(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str], *, numbers: int
+) -> str:
+    """A table of text with its notes; columns from the one at place `numbers` on hold numbers."""
+    lines = ["| " + " | ".join(map(escape_markdown, heads)) + " |"]
+    lines.append("|" + "---|" * numbers + "---:|" * (len(heads) - numbers))
     lines += ["| " + " | ".join(map(escape_markdown, row)) + " |" for row in rows]
     return "\n".join([*lines, "", *(f"- {escape_markdown(note)}" for note in notes)]) + "\n"
 

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.plan.table8 import planned
+from harness.report.aggregates import Aggregates
 from harness.report.claims import Checked, sentence
 from harness.report.figures import Figure
 from harness.report.frames import Results, metric_name
+from harness.report.overall import TITLE, as_text
 from harness.report.published import Beside
 from harness.report.records import Record, flatten
 from harness.report.samples import shown_samples
@@ -35,6 +37,7 @@ def page(
     claims: Sequence[Checked] = (),
     figures: Sequence[Figure] = (),
     beside: Sequence[Beside] | None = None,
+    over_tasks: Aggregates | None = None,
     samples: bool = True,
 ) -> str:
     """The report as one HTML file; the same records give the same bytes."""
@@ -53,7 +56,8 @@ def page(
         "claims": claims_section(claims),
         "figures": figures_section(figures),
         "published": published_section(beside, table) if beside is not None else "",
-        "planned": planned_section() if table.layout.planned else "",
+        "overall": "" if over_tasks is None else texts_section(TITLE, *as_text(over_tasks, table, results)),
+        "planned": texts_section(PLANNED, *planned()) if table.layout.planned else "",
         "footer": footer(records),
         # No text of a record can end the script element or open another.
         "data": json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
@@ -174,15 +178,17 @@ def published_section(beside: Sequence[Beside], table: Table) -> str:
     )
 
 
-def planned_section() -> str:
-    """The compute table of the sizes that do not fit here."""
-    heads, rows, notes = planned()
+def texts_section(
+    title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]
+) -> str:
+    """A table of text with its notes."""
     head = "".join(f"<th>{html.escape(text)}</th>" for text in heads)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(v)}</td>" for v in row) + "</tr>" for row in rows)
     said = "".join(f"<p>{html.escape(note)}</p>" for note in notes)
     return (
-        f"<section><h2>{PLANNED}</h2><div class='scroll short'><table class='list still'>"
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{said}</section>"
+        f"<section><h2>{html.escape(title)}</h2><div class='scroll short'><table class='list still'>"
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f"<div class='notes'>{said}</div></section>"
     )
 
 

@@ -12,8 +12,8 @@ from torch import nn
 
 from harness.data.template import IGNORED
 from harness.errors import DataError, IncompatibleError
+from harness.model.calibration import training_tokens
 from harness.rng import Purpose
-from harness.stages._calibration import training_tokens
 from harness.stages._training import run_training
 
 if TYPE_CHECKING:

@@ -14,9 +14,10 @@ from harness.axes.alignment import Needs
 from harness.errors import ConfigError
 from harness.hookspecs import hookimpl
 from harness.method import Choice, Problem
+from harness.model.reach import beyond_table
 from harness.stage import Choices, Stage, Work
 from harness.stages._narrowing import without_conversations
-from harness.stages._training import TrainingConfig, beyond_table, run_training
+from harness.stages._training import TrainingConfig, run_training
 from harness.training.settings import Budget, Unit
 
 if TYPE_CHECKING:

@@ -31,6 +31,7 @@ class Dither(Stage):
     before = ("extend",)
     needs = ("model",)
     produces = "model"
+    trial = ("dither.steps=0.5",)
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Stage.Config):
@@ -56,11 +57,11 @@ class Dither(Stage):
     def run(self, work: Work) -> dict[str, Any]:
         import torch
 
-        from harness.axes.quantizer import linear_layers, weight_matrix
-        from harness.model.artifact import Delta, open_model, save_model
+        from harness.model.artifact import Delta, open_dense
         from harness.model.snapshot import prove, snapshot
+        from harness.ops.packed_linear import linear_layers, weight_matrix
 
-        loaded = open_model(work)
+        loaded = open_dense(work, what="dither")
         before = snapshot(loaded.model)
         generator = torch.Generator().manual_seed(work.stream(Purpose.init))
         changed, total = 0.0, 0.0
@@ -77,15 +78,7 @@ class Dither(Stage):
             changed += float(noise_OI.square().sum())
             total += float(weight_OI.float().square().sum())
         effects = prove(before, snapshot(loaded.model), what=f"dither.steps={work.config.steps}")
-        save_model(
-            work.out,
-            loaded.model,
-            base=loaded.base,
-            delta=Delta.weights,
-            applied=loaded.applied,
-            tokenizer=loaded.tokenizer_from,
-            template=loaded.template,
-        )
+        loaded.save(work.out, delta=Delta.weights)
         return {
             "layers": len(layers),
             "relative_noise": (changed / total) ** 0.5,

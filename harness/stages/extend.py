@@ -11,9 +11,10 @@ from harness.data.token_files import PackedSource, TokenFiles
 from harness.errors import ConfigError, EffectError, IncompatibleError
 from harness.hookspecs import hookimpl
 from harness.method import Problem
+from harness.model.reach import beyond_table
 from harness.rng import Purpose
 from harness.stage import Stage, Work
-from harness.stages._training import TrainingConfig, beyond_table, run_training
+from harness.stages._training import TrainingConfig, run_training
 from harness.training.losses import language_modeling_loss
 from harness.training.settings import Budget, Unit
 

@@ -14,11 +14,12 @@ from harness.axes.corpus import Split
 from harness.errors import DataError
 from harness.hookspecs import hookimpl
 from harness.method import Problem
+from harness.model.reach import beyond_table
 from harness.rng import Purpose
 from harness.stage import Stage, Work
 from harness.stages._conversations import ConversationSource, MixedSource, encode_all
 from harness.stages._references import referenced
-from harness.stages._training import TrainingConfig, beyond_table, run_training
+from harness.stages._training import TrainingConfig, run_training
 from harness.training.settings import Budget, Unit
 
 if TYPE_CHECKING:

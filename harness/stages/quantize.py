@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.axes import TRAINING_AXES
 from harness.axes.peft import adapter_before
+from harness.compose.schema import stage_key
 from harness.errors import ConfigError, EffectError, IncompatibleError
 from harness.hookspecs import hookimpl
 from harness.method import Choice, Problem
+from harness.model.calibration import CalibrationConfig, calibrate, calibration_problems, text_problems
+from harness.model.reach import beyond_table
 from harness.stage import Choices, Stage, Work
-from harness.stages._calibration import text_problems
 from harness.stages._training import TrainingConfig
 from harness.training.settings import Budget, Unit
 
@@ -42,9 +44,10 @@ class Quantize(Stage):
     needs = ("model",)
     may_need = ("tokens", "documents")
     produces = "model"
+    trial = ("quantizer=rtn",)
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(TrainingConfig):
+    class Config(TrainingConfig, CalibrationConfig):
         learning_rate: float = 1e-4
         """Peak learning rate of quantization-aware training; the schedule multiplies it."""
         budget: Budget = Budget(unit=Unit.steps, amount=100)  # noqa: RUF009 - frozen
@@ -53,12 +56,6 @@ class Quantize(Stage):
         """Sequences in one global batch."""
         sequence_length: int = 128
         """Tokens of one training sequence."""
-        calibration_sequences: int = 32
-        """Sequences of training data that a calibrated quantizer sees."""
-        calibration_length: int = 128
-        """Tokens of each, the one included that scored texts begin with."""
-        calibration_batch: int = 8
-        """Sequences run at once."""
         held_out_sequences: int = 8
         """Further sequences that nothing is fitted to: layer errors are reported on them, and a method that
         has rounding to fall back on chooses by them."""
@@ -66,13 +63,10 @@ class Quantize(Stage):
         """Whether an adapter that can be merged is, before; else the base alone is packed beneath it."""
 
         def __post_init__(self) -> None:
-            super().__post_init__()
+            TrainingConfig.__post_init__(self)
+            CalibrationConfig.__post_init__(self)
             if self.held_out_sequences < 0:
                 raise ConfigError(f"quantize.held_out_sequences={self.held_out_sequences} is negative")
-            least = {"calibration_sequences": 1, "calibration_length": 2, "calibration_batch": 1}
-            for name, least_value in least.items():
-                if getattr(self, name) < least_value:
-                    raise ConfigError(f"quantize.{name}={getattr(self, name)} must be at least {least_value}")
 
     config: Config
 
@@ -98,10 +92,17 @@ class Quantize(Stage):
         choice, adapter = cell.choice("quantizer", stage=stage), adapter_before(cell, stage)
         if choice is None:
             return
-        yield from text_problems(cell, stage, choice.build(), meta_model)
-        if adapter is None or not choice.method.trains:  # type: ignore[attr-defined]
+        method, config = choice.build(), cell.stage_config(stage)
+        yield from calibration_problems(cell, stage, method, meta_model, held_out=config.held_out_sequences)
+        if not method.trains:
             return
-        merges = cell.stage_config(stage).merge
+        length, where = config.sequence_length, f"{stage_key(stage)}.sequence_length"
+        yield from beyond_table(meta_model, length, where=where)
+        if method.reads_tokens() and not method.needs_calibration:
+            yield from text_problems(cell, stage, method, rows=1, length=length, where=where)
+        if adapter is None:
+            return
+        merges = config.merge
         if not (adapter.mergeable and merges):
             why = f"{stage}.merge=false" if not merges else "its update is no change of weights"
             yield Problem(
@@ -111,17 +112,17 @@ class Quantize(Stage):
             )
 
     def run(self, work: Work) -> dict[str, Any]:
-        from harness.model.artifact import Delta, describe, open_model, save_model
+        from harness.model.artifact import Delta, open_dense
         from harness.model.snapshot import prove, snapshot
-        from harness.stages._calibration import calibrate
+        from harness.model.sparsity import sparsity
         from harness.stages._quantization_training import train_quantized
 
         choice = work.one("quantizer")
         method: Quantizer = choice.build()
-        loaded = open_model(work, merge=work.config.merge, adapters=False)
-        if loaded.packed:
-            raise IncompatibleError(f"quantizer={method.name}: the model is packed already")
-        calibration = calibrate(work, loaded) if method.needs_calibration else None
+        loaded = open_dense(work, what=f"quantizer={method.name}", merge=work.config.merge)
+        sparsity_before = sparsity(loaded.model)
+        held_out = work.config.held_out_sequences
+        calibration = calibrate(work, loaded, held_out=held_out) if method.needs_calibration else None
         rotation, turned = rotated(work, loaded)
         before = snapshot(loaded.model)
         started = time.perf_counter()
@@ -129,19 +130,10 @@ class Quantize(Stage):
         model = method.quantize(loaded.model, calibration)
         seconds = time.perf_counter() - started
         effects = prove(before, snapshot(model), what=f"quantizer={method.name}")
-        save_model(
-            work.out,
-            model,
-            base=loaded.base,
-            delta=Delta.packed,
-            applied=[*loaded.applied, *map(describe, rotation), describe(choice)],
-            tokenizer=loaded.tokenizer_from,
-            template=loaded.template,
-            adapter=loaded.adapter,
-            adapter_path=loaded.adapter_path,
-        )
+        loaded.model = model
+        loaded.save(work.out, delta=Delta.packed, applied=[*rotation, choice])
         facts = measured_bits(model, method) | method.facts | training
-        facts["seconds"] = seconds
+        facts |= {"sparsity_before": sparsity_before, "sparsity": sparsity(model), "seconds": seconds}
         facts["adapter"] = "kept in 16 bits" if loaded.adapter else "none or merged"
         facts["calibration_sha256"] = calibration.sha256 if calibration else ""
         facts["calibration_tokens"] = sum(b.numel() for b in calibration.batches_BT) if calibration else 0
@@ -175,7 +167,7 @@ def measured_bits(model: nn.Module, method: Quantizer) -> dict[str, Any]:
 
     Raises: EffectError where they differ by more than 1 %
     """
-    from harness.axes.quantizer import PackedLinear
+    from harness.ops.packed_linear import PackedLinear
 
     packed = {n: m for n, m in model.named_modules() if isinstance(m, PackedLinear)}
     weights = sum(m.num_weights() for m in packed.values())

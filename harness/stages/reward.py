@@ -14,10 +14,11 @@ from harness.axes.alignment import Alignment, LogProbs
 from harness.axes.corpus import Split
 from harness.hookspecs import hookimpl
 from harness.method import Problem
+from harness.model.reach import beyond_table
 from harness.rng import Purpose
 from harness.stage import Choices, Stage, Work
 from harness.stages._narrowing import without_conversations
-from harness.stages._training import TrainingConfig, beyond_table, run_training
+from harness.stages._training import TrainingConfig, run_training
 from harness.training.contract import Batch, LossSum
 from harness.training.settings import Budget, Unit
 

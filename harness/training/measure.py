@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness.axes.quantizer import PackedLinear
 from harness.data.template import IGNORED
+from harness.ops.packed_linear import PackedLinear
 
 PEAKS = {
     "B200": 2250e12,

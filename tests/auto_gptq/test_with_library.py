@@ -13,12 +13,13 @@ import tiny_models as tiny
 import torch
 from harness_plugins.quantizer import _external_gptq as external
 from harness_plugins.quantizer import _gptq
-from harness_plugins.quantizer._gptq import gptq_codes, output_error
+from harness_plugins.quantizer._gptq import gptq_codes
 from harness_plugins.quantizer._gptq_format import GPTQFormatLinear
 from harness_plugins.quantizer._grid import Grid
 from torch import Tensor
 
 from harness import Calibration, IncompatibleError
+from harness.ops.moments import output_error
 
 PYTHON = os.environ.get("AUTO_GPTQ_PYTHON", "")
 pytestmark = pytest.mark.skipif(not PYTHON, reason="`make test-auto-gptq` gives the interpreter")

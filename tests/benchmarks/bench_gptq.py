@@ -12,11 +12,12 @@ import time
 import pytest
 import tiny_models as tiny
 import torch
-from harness_plugins.quantizer._gptq import Hessian, gptq_codes
+from harness_plugins.quantizer._gptq import gptq_codes
 from harness_plugins.quantizer._grid import make_grid
 from torch import Tensor
 
 from harness import PeakTracker
+from harness.ops.moments import Hessian
 
 SIZE, SEQUENCES, LENGTH, TIMED, COLUMNS = 4096, 128, 2048, 2, 256
 MIB = 2**20

@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from harness.axes.quantizer import Calibration, PackedLinear, Quantizer, weight_matrix
+from harness.axes.quantizer import Quantizer
 from harness.conformance import test_quantizer as suite
+from harness.ops.calibration import Calibration
+from harness.ops.packed_linear import PackedLinear, weight_matrix
 
 
 class Int8Linear(PackedLinear):

@@ -161,3 +161,33 @@ def test_gsm8k_and_bbh_of_lm_eval_run_on_the_real_files(shared_data: Path) -> No
     found = run("bbh_zeroshot_boolean_expressions", limit=3, data_files=bbh)
     assert len(found.samples) == 3
     assert found.samples["target"].isin(["True", "False"]).all()
+
+
+TASKS = Path(__file__).parents[2] / "conf" / "tasks"
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("task", sorted(path.stem for path in TASKS.glob("*.yaml")))
+def test_the_tasks_on_files_beside_a_checkout_run(
+    task: str, shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
+    monkeypatch.chdir(TASKS.parents[1])  # the YAML names the folder beside it
+    found = run(task, limit=3, include_path=str(TASKS))
+    assert len(found.samples) == 3
+    (metric,) = found.metrics
+    assert 0 <= metric.value <= 1
+    if task == "socialiqa":
+        assert (
+            found.samples["target"].isin(["A", "B", "C"]).all()
+            or found.samples["target"].isin([0, 1, 2]).all()
+        )
+
+
+def test_the_plan_says_where_the_files_of_a_task_must_be(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = LmEval.Config(tasks=["socialiqa"], include_path=str(TASKS))
+    with pytest.raises(DataError, match=r"\.\./shared/data/socialiqa_valid\.jsonl"):
+        LmEval.reads(config)

@@ -125,6 +125,8 @@ def test_estimates_are_within_15_percent_of_committed_records(file: Path, store:
     assert compared or not json.loads(gzip.decompress(file.read_bytes()))["records"]
 
 
+TUNED = "stages=[corpus,tokenizer,tokens,pretrain,instruct]"
+ALIGNED = "stages=[corpus,tokenizer,tokens,pretrain,instruct,align]"
 LEARNED_REWARD = "stages=[corpus,tokenizer,tokens,pretrain,instruct,reward,align]"
 
 
@@ -132,10 +134,10 @@ LEARNED_REWARD = "stages=[corpus,tokenizer,tokens,pretrain,instruct,reward,align
 @pytest.mark.parametrize(
     ("chosen", "trainings"),
     [
-        (["alignment=dpo,kto", "peft=lora"], {"pretrain": 1, "instruct": 1, "align": 2}),
+        (["alignment=dpo,kto", "peft=lora", ALIGNED], {"pretrain": 1, "instruct": 1, "align": 2}),
         (["alignment=ppo", "reward=pairwise", LEARNED_REWARD], {"pretrain": 1, "instruct": 1, "reward": 1}),
         (
-            ["architecture=encoder_decoder", "model.num_encoder_layers=2", "objective=denoising"],
+            ["architecture=encoder_decoder", "model.num_encoder_layers=2", "objective=denoising", TUNED],
             {"pretrain": 1, "instruct": 1},
         ),
     ],
@@ -145,7 +147,7 @@ def test_estimates_are_within_15_percent_of_a_run(
     chosen: list[str], trainings: dict[str, int], tmp_path: Path
 ) -> None:
     store = Store(tmp_path / "store")
-    arguments = ["scale=smoke", "corpus.max_bytes=300000", "evaluator=[]", "quantizer=none", *chosen]
+    arguments = ["scale=smoke", "corpus.max_bytes=300000", "quantizer=none", *chosen]
     assert sweep(arguments, Options(), store=store) == 0
     made = make_plan(arguments, store=store)
     costs = Costs(made)

@@ -167,8 +167,8 @@ from dataclasses import dataclass
 from harness.stage import Stage
 from harness import hookimpl
 
-class Prune(Stage):
-    name = "prune"
+class Thin(Stage):
+    name = "thin"
     after = ("align",)
     before = ("quantize",)
     axes = ("peft",)
@@ -184,43 +184,43 @@ class Prune(Stage):
 
 @hookimpl
 def harness_stages():
-    return [Prune]
+    return [Thin]
 """
 
 
 @pytest.mark.parametrize(
     ("change", "cause"),
     [
-        (('name = "prune"', "name = 5"), "Prune.name=5 is no name"),
-        (('name = "prune"', 'name = "prune@b"'), "is no name"),
-        (('name = "prune"', 'name = "seed"'), "'seed' is a key of every config"),
+        (('name = "thin"', "name = 5"), "Thin.name=5 is no name"),
+        (('name = "thin"', 'name = "thin@b"'), "is no name"),
+        (('name = "thin"', 'name = "seed"'), "'seed' is a key of every config"),
         (
-            ('name = "prune"', 'name = "quantize"'),
+            ('name = "thin"', 'name = "quantize"'),
             "claims the stage quantize, and so does harness.stages.quantize",
         ),
-        (('    name = "prune"\n', ""), "Prune.name=None is no name"),
-        (('produces = "model"', "pass"), "Prune.produces=None is no name"),
-        (('after = ("align",)', 'after = "align"'), "Prune.after='align'; it must be a tuple"),
+        (('    name = "thin"\n', ""), "Thin.name=None is no name"),
+        (('produces = "model"', "pass"), "Thin.produces=None is no name"),
+        (('after = ("align",)', 'after = "align"'), "Thin.after='align'; it must be a tuple"),
         (
             ('after = ("align",)', 'after = ("evaluate",)'),
-            "Prune stands after evaluate and before quantize, which other stages",
+            "Thin stands after evaluate and before quantize, which other stages",
         ),
-        (('axes = ("peft",)', 'axes = ("pruner",)'), "Prune.axes: No axis is called 'pruner'"),
+        (('axes = ("peft",)', 'axes = ("thinner",)'), "Thin.axes: No axis is called 'thinner'"),
         (("share: float = 0.5", "share: complex = 1j"), "cannot be published"),
         (("share: float = 0.5", "peft: float = 0.5"), "['peft'] would stand where the stage's own axes"),
-        (("def run(self", "def walk(self"), "Prune has no `run`"),
-        (("return [Prune]", "return [int]"), "which is no Stage class"),
+        (("def run(self", "def walk(self"), "Thin has no `run`"),
+        (("return [Thin]", "return [int]"), "which is no Stage class"),
     ],
 )
 def test_stages_that_could_not_be_placed(folder: Folder, change: tuple[str, str], cause: str) -> None:
     assert change[0] in STAGE
     own = [*entry_points(group="harness", name="stages")]
     good = Registry.load([folder.plugin("good_stage", STAGE), *own])
-    assert [*good.stages].index("prune") == [*good.stages].index("quantize") - 1
+    assert [*good.stages].index("thin") == [*good.stages].index("quantize") - 1
     known = Registry.load([folder.plugin("bad_stage", STAGE.replace(*change)), *own])
     (broken,) = known.quarantined
     assert cause in broken.cause
-    assert [*known.stages] == [name for name in good.stages if name != "prune"]
+    assert [*known.stages] == [name for name in good.stages if name != "thin"]
 
 
 def test_a_method_that_a_built_in_has_already_keeps_the_built_in(folder: Folder) -> None:

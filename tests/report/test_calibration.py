@@ -2,78 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
+from simulated_tables import NOISE, decided, family_error, power, table
 
-from harness.report.decisions import interval
 from harness.report.documents import max_t_bootstrap
-from harness.report.model import SeedModel
-from harness.report.simultaneous import MaxT
-
-Draw = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
-
-NOISE: dict[str, Draw] = {
-    "normal": lambda rng, shape: rng.normal(size=shape),
-    "t3": lambda rng, shape: rng.standard_t(3, size=shape),
-    "lognormal": lambda rng, shape: np.exp(rng.normal(size=shape)),
-}
-
-
-def table(
-    rng: np.random.Generator,
-    *,
-    cells: int,
-    seeds: int,
-    noise: str = "normal",
-    noisy: int | None = None,
-    times: float = 1.0,
-    missing: int = 0,
-) -> np.ndarray:
-    """Cells x seeds without any effect: a block for the seed, and noise that one arm may have more of."""
-    values_CS = NOISE[noise](rng, (cells, seeds))
-    if noisy is not None:
-        values_CS[noisy] *= times
-    values_CS = values_CS + rng.normal(0, 2, seeds)
-    for place in rng.permutation((cells - 1) * seeds)[:missing]:
-        values_CS[1 + place // seeds, place % seeds] = np.nan
-    return values_CS
-
-
-def decided(values_CS: np.ndarray, *, paths: list[tuple[int, ...]] | None = None) -> np.ndarray:
-    """Difference to the first cell, half interval and p of each other cell: what a table does."""
-    cells = len(values_CS)
-    tree = paths or [(i,) for i in range(cells)]
-    model = SeedModel(values_CS, paths=tree, replicated_C=[True] * cells)
-    v = model.leaf_variances
-    together = paths is None
-    family = MaxT([(v[0] / (v[0] + v[i])) ** 0.5 if together else 0.0 for i in range(1, cells)])
-    rows = []
-    for i in range(1, cells):
-        seeds = np.flatnonzero(~np.isnan(values_CS[[0, i]]).any(axis=0))
-        if len(seeds) < 3:
-            rows.append((0.0, np.inf, 1.0))
-            continue
-        weights = np.zeros(cells)
-        weights[i], weights[0] = 1.0, -1.0
-        parts = model.parts(weights, [int(s) for s in seeds])
-        found = interval(parts, family)
-        rows.append((float(parts.per_seed_S.mean()), found.half, found.p))
-    return np.array(rows)
-
-
-def family_error(tables: int, **options: object) -> float:
-    """Share of tables without any effect that mark one."""
-    rng = np.random.default_rng([int(x) for x in str(sorted(options.items())).encode()])
-    found = 0
-    for _ in range(tables):
-        d_K, half_K, p_K = decided(table(rng, **options)).T  # type: ignore[arg-type]
-        marked_K = np.abs(d_K) > half_K
-        assert (marked_K == (p_K <= 0.05)).all(), "a mark and its p say the same"
-        found += bool(marked_K.any())
-    return found / tables
-
 
 CASES = [
     {"cells": 13, "seeds": 3},
@@ -97,54 +30,10 @@ def test_without_an_effect_few_tables_mark_one(case: dict[str, object]) -> None:
     assert family_error(250, **case) <= 0.05 + 3 * (0.05 * 0.95 / 250) ** 0.5
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("cells", [3, 6, 13, 25])
-@pytest.mark.parametrize("seeds", [3, 4, 5, 7, 10])
-def test_family_errors_stay_at_five_percent(seeds: int, cells: int) -> None:
-    """2,000 tables of each kind: 5 % and three standard errors."""
-    kinds: list[dict[str, object]] = [{"noise": noise} for noise in NOISE]
-    kinds += [{"noisy": arm, "times": times} for arm in (0, 1) for times in (3.0, 5.0, 10.0)]
-    kinds += [{"missing": cells // 2}]
-    for kind in kinds:
-        rate = family_error(2000, cells=cells, seeds=seeds, **kind)
-        print(f"{cells} cells, {seeds} seeds, {kind}: {rate:.4f}")
-        assert rate <= 0.05 + 3 * (0.05 * 0.95 / 2000) ** 0.5, kind
-
-
-def old_rule(values_CS: np.ndarray, *, metrics: int = 4) -> np.ndarray:
-    """Paired t, Holm over a table of several metrics: what was shipped before. The largest decides first."""
-    from scipy.stats import ttest_1samp
-
-    p_K = ttest_1samp(values_CS[1:] - values_CS[0], 0, axis=1).pvalue
-    return np.asarray(p_K * metrics * len(p_K) <= 0.05)
-
-
-def power(tables: int, *, effect: float, cells: int, seeds: int) -> tuple[float, float]:
-    """How often an effect of so many seed standard deviations is marked, now and before."""
-    rng = np.random.default_rng(cells * 100 + seeds)
-    now = before = 0
-    for _ in range(tables):
-        values_CS = table(rng, cells=cells, seeds=seeds)
-        values_CS[1] += effect
-        d_K, half_K, _ = decided(values_CS).T
-        now += bool(d_K[0] > half_K[0])
-        before += bool(old_rule(values_CS)[0])
-    return now / tables, before / tables
-
-
 def test_five_standard_deviations_are_marked_in_four_of_five_tables() -> None:
     now, before = power(500, effect=5, cells=13, seeds=3)
     assert now >= 0.8
     assert before < 0.1, "the rule it replaced missed them"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seeds", [3, 4, 5, 10])
-def test_power_beside_the_old_rule(seeds: int) -> None:
-    for effect in (2, 3, 5, 10):
-        now, before = power(1000, effect=effect, cells=13, seeds=seeds)
-        print(f"{seeds} seeds, effect {effect} SD: {now:.3f}, before {before:.3f}")
-        assert now >= before
 
 
 @pytest.mark.parametrize("noise", list(NOISE))

@@ -11,10 +11,10 @@ import pytest
 import tiny_models as tiny
 import torch
 
-from harness.axes.quantizer import linear_layers
 from harness.compose import compose
 from harness.data.token_files import TokenWriter
 from harness.errors import DataError
+from harness.ops.packed_linear import linear_layers
 from harness.registry import registry
 from harness.stages.quantize import Quantize
 
@@ -66,7 +66,7 @@ def test_calibration_is_named_by_its_hash(tmp_path: Path) -> None:
 
 def test_calibration_windows_begin_as_scored_texts_do(tmp_path: Path) -> None:
     from harness.data.tokenization import load_tokenizer
-    from harness.stages._calibration import calibrate
+    from harness.model.calibration import calibrate
 
     shelf = tiny.Shelf(tmp_path / "shelf")
     tokenizer = shelf.new("tokenizer", "tokenizer")
@@ -74,7 +74,7 @@ def test_calibration_windows_begin_as_scored_texts_do(tmp_path: Path) -> None:
     inputs = {"tokens": tokens(shelf, 4000)}
     work = tiny.work(shelf, "quantize", shelf.new("out"), [*CALIBRATED], inputs)
     loaded = SimpleNamespace(tokenizer=load_tokenizer(tokenizer.path), tokenizer_from="tokenizer")
-    found = calibrate(work, loaded)  # type: ignore[arg-type]
+    found = calibrate(work, loaded, held_out=2)  # type: ignore[arg-type]
     rows = torch.cat([*found.batches_BT, *found.held_out_BT])
     assert rows.shape == (10, 16)
     assert (rows[:, 0] == loaded.tokenizer.bos_token_id).all()

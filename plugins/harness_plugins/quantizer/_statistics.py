@@ -7,10 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from harness import Calibration, ConfigError, PackedLinear, replace_module
-
-from ._calibration import walk
-from ._gptq import Hessian
+from harness import Calibration, ConfigError, Hessian, PackedLinear, replace_module, walk
 
 KEPT = 4096
 """Inputs of a layer kept as they are, evenly spaced, where a method measures with them."""

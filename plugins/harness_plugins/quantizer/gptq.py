@@ -8,10 +8,19 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from harness import Calibration, ConfigError, Method, hookimpl, replace_module, weight_matrix
+from harness import (
+    Calibration,
+    ConfigError,
+    Hessian,
+    Method,
+    hookimpl,
+    output_error,
+    replace_module,
+    walk,
+    weight_matrix,
+)
 
-from ._calibration import walk
-from ._gptq import Hessian, gptq_codes, output_error
+from ._gptq import gptq_codes
 from ._grid import UniformConfig, make_grid
 from ._uniform import UniformLinear, UniformQuantizer
 

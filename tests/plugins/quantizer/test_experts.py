@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from harness import Calibration, IncompatibleError, PackedLinear
-from harness.axes.quantizer import linear_layers, planned_bytes, unpacked
+from harness.axes.quantizer import planned_bytes, unpacked
 from harness.ops.experts import fuse_experts, unfuse_experts
+from harness.ops.packed_linear import linear_layers
 
 SIZES = {
     "vocab_size": 64,

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import tiny_models as tiny
 import torch
-from harness_plugins.quantizer._calibration import walk
-from harness_plugins.quantizer._gptq import Hessian, gptq_codes, inverse_factor, output_error
+from harness_plugins.quantizer._gptq import gptq_codes
 from harness_plugins.quantizer._grid import make_grid
 from torch import Tensor
 
 from harness import Calibration, ConfigError, DataError
+from harness.ops.calibration import walk
+from harness.ops.moments import Hessian, inverse_factor, output_error
 
 GENERATOR = torch.Generator().manual_seed(0)
 

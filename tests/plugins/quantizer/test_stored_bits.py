@@ -10,8 +10,8 @@ import tiny_models as tiny
 import torch
 
 from harness import Calibration, IncompatibleError, PackedLinear, matmul_weights
-from harness.axes.quantizer import linear_layers
 from harness.model.artifact import load_model, save_model
+from harness.ops.packed_linear import linear_layers
 from harness.registry import registry
 
 UNIFORM: list[dict[str, Any]] = [

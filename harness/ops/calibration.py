@@ -1,17 +1,20 @@
-"""Runs calibration data through a model block by block, each block reading what quantized ones gave."""
+"""Calibration data, and running it through a model block by block, each reading what finished ones give."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from harness import DataError, linear_layers
+from harness.errors import ConfigError, DataError, EffectError
+from harness.ops.experts import fuse_experts, unfuse_experts
+from harness.ops.packed_linear import linear_layers, weight_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +23,19 @@ Observe = Callable[[str, Tensor, int], None]
 """Called with a layer's name, its inputs (rows x in, float32) and the number of the batch."""
 Finish = Callable[[Sequence[str]], None]
 """Called with the names of a block's layers once all batches were observed; replaces the layers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Token batches a method may look at; a declared input with a hash of its own.
+
+    Shapes: batches_BT and held_out_BT, each B x T int64
+    """
+
+    batches_BT: Sequence[Tensor]
+    sha256: str
+    held_out_BT: Sequence[Tensor] = ()
+    """Batches that nothing is fitted to: errors are reported on them, and a method may choose by them."""
 
 
 class _StopForwardError(Exception):
@@ -93,12 +109,60 @@ def walk(
     for group in sorted(lists, key=lambda name: "encoder" not in name):
         members = [n for n in blocks if n.rpartition(".")[0] == group]
         _walk_list(model, members, batches_BT, observe, finish, sequential=sequential)
-    rest = list(linear_layers(model))
+    inside = tuple(f"{name}." for name in blocks)
+    rest = [name for name in linear_layers(model) if not name.startswith(inside)]
     if rest:
         for number, ids_BT in enumerate(batches_BT):
             with observing(model, rest, _numbered(observe, number)), suppress(_StopForwardError):
                 model(input_ids=ids_BT, use_cache=False)
         finish(rest)
+
+
+def change_weights(
+    model: nn.Module,
+    change: Callable[[str, Tensor, Any], Tensor],
+    *,
+    what: str,
+    gathers: Callable[[int, torch.device], Any] | None = None,
+    calibration: Calibration | None = None,
+) -> None:
+    """Give every linear layer the weight `change(name, weight_OI, inputs)`, in place; fused experts each.
+
+    Where something `gathers` (Hessian, SquaredNorms), layers are met in the order of the computation, and
+    `inputs` is what it summed of what the changed blocks before give; else `inputs` is None.
+    Shapes: weight out x in, float32
+    Raises: EffectError where the model has no linear layer, ConfigError where one saw no calibration token;
+    `what` names the method (`pruner=wanda`)
+    """
+    unfuse_experts(model)
+    layers = linear_layers(model)
+    if not layers:
+        kinds = sorted({type(module).__name__ for module in model.modules()})
+        raise EffectError(f"{what} found no linear layer; the model has {', '.join(kinds)}")
+    seen: dict[str, Any] = {}
+
+    def observe(name: str, x: Tensor, number: int) -> None:
+        assert gathers is not None
+        if name not in seen:
+            seen[name] = gathers(x.shape[-1], x.device)
+        seen[name].add(x)
+
+    def finish(names: Sequence[str]) -> None:
+        for name in names:
+            if gathers is not None and name not in seen:  # an expert that no token reached
+                raise ConfigError(
+                    f"{what}: layer {name} saw no calibration token; raise calibration_sequences"
+                )
+            weight_OI = weight_matrix(layers[name])
+            weight_OI.copy_(change(name, weight_OI.float(), seen.pop(name, None)))  # a view of the parameter
+
+    with torch.no_grad():
+        if gathers is None:
+            finish(list(layers))
+        else:
+            assert calibration is not None
+            walk(model, calibration.batches_BT, observe, finish)
+    fuse_experts(model)
 
 
 def _walk_list(

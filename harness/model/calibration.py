@@ -1,23 +1,26 @@
-"""What calibrated and trained quantizers read: windows of the training split, and their hash."""
+"""What calibrated methods read: windows of the training split, and their hash."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 
+from harness.compose.schema import stage_key
 from harness.errors import ConfigError, DataError
 from harness.method import Problem
+from harness.model.reach import beyond_table
+from harness.ops.calibration import Calibration
 from harness.rng import Purpose
-from harness.stages._training import beyond_table
+from harness.stage import Stage
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from harness.axes.quantizer import Calibration, Quantizer
     from harness.compose import Cell
     from harness.model.artifact import Loaded
     from harness.stage import Work
@@ -27,22 +30,53 @@ TOKENS_PER_BYTE = 2
 """More than any tokenizer makes of a byte, with those that begin and end documents."""
 
 
-def calibrate(work: Work, loaded: Loaded) -> Calibration:
+@dataclass(frozen=True, kw_only=True)
+class CalibrationConfig(Stage.Config):
+    """Options of a stage whose methods may look at calibration data."""
+
+    calibration_sequences: int = 32
+    """Sequences of training data that a calibrated method sees."""
+    calibration_length: int = 128
+    """Tokens of each, the one included that scored texts begin with."""
+    calibration_batch: int = 8
+    """Sequences run at once."""
+
+    def __post_init__(self) -> None:
+        least = {"calibration_sequences": 1, "calibration_length": 2, "calibration_batch": 1}
+        for name, least_value in least.items():
+            if getattr(self, name) < least_value:
+                raise ConfigError(f"{name}={getattr(self, name)} must be at least {least_value}")
+
+
+class Calibrated(Protocol):
+    """A method that may need calibration data; `Quantizer` and `Pruner` are."""
+
+    axis: Any
+    name: Any
+    needs_calibration: Any
+
+    def calibration_tokens(self, in_features: int) -> int:
+        """Tokens without which a layer with so many inputs cannot be done."""
+        ...
+
+
+def calibrate(work: Work, loaded: Loaded, *, held_out: int = 0) -> Calibration:
     """Random windows of the training split, each behind the token that scored texts begin with; their hash.
 
+    `held_out` further windows are kept apart. The stage's Config is a CalibrationConfig.
     Raises: DataError where there is too little text
     """
-    from harness.axes.quantizer import Calibration
     from harness.data.tokenization import prefix_token
 
     config = work.config
     count, length = config.calibration_sequences, config.calibration_length
-    total = count + config.held_out_sequences
+    total = count + held_out
     stream = training_tokens(work, loaded, wanted=4 * total * length)
     if len(stream) < total * length:
         raise DataError(
             f"calibration needs {total} x {length} = {total * length} tokens (with those held out) and the "
-            f"training split has {len(stream)}; lower quantize.calibration_sequences or calibration_length"
+            f"training split has {len(stream)}; lower {stage_key(work.stage)}.calibration_sequences or "
+            "calibration_length"
         )
     rng = np.random.default_rng(work.stream(Purpose.calibration))
     read = length - 1
@@ -61,33 +95,45 @@ def calibrate(work: Work, loaded: Loaded) -> Calibration:
     )
 
 
-def text_problems(
-    cell: Cell, stage: str, method: Quantizer, meta_model: nn.Module | None
+def calibration_problems(
+    cell: Cell, stage: str, method: Calibrated, meta_model: nn.Module | None, *, held_out: int = 0
 ) -> Iterator[Problem]:
-    """Text that a quantizer reads and that is too short, too long for the model, or not there at all."""
-    config = cell.stage_config(stage)
-    calibrates = method.needs_calibration
-    length = config.calibration_length if calibrates else config.sequence_length
-    option = f"{stage}.{'calibration' if calibrates else 'sequence'}_length"
-    if calibrates or method.trains:
-        yield from beyond_table(meta_model, length, where=option)
-    if not method.reads_tokens():
+    """Calibration text that is too short, too long for the model, too little for it, or not there at all."""
+    if not method.needs_calibration:
         return
+    config, key = cell.stage_config(stage), stage_key(stage)
+    rows, length = config.calibration_sequences, config.calibration_length
+    where = f"{key}.calibration_length"
+    yield from beyond_table(meta_model, length, where=where)
+    yield from text_problems(
+        cell,
+        stage,
+        method,
+        rows=rows + held_out,
+        length=length,
+        where=where,
+        lower=f" or {key}.calibration_sequences",
+    )
+    yield from _unseen(rows, length, method, meta_model, key=key)
+
+
+def text_problems(
+    cell: Cell, stage: str, method: Any, *, rows: int, length: int, where: str, lower: str = ""
+) -> Iterator[Problem]:
+    """Text that a method reads and that no stage brings, or that is known to be too short for it."""
+    chosen = f"{method.axis}={method.name}"
     if not any(name.partition("@")[0] == "corpus" for name in cell.stages[: cell.stages.index(stage)]):
         yield Problem(
-            where=f"{stage}: quantizer={method.name}",
+            where=f"{stage}: {chosen}",
             message=f"it reads text, and no stage before {stage} brings any; put corpus before it in stages",
         )
-    rows = config.calibration_sequences + config.held_out_sequences if calibrates else 1
     bytes_ = _most_bytes(cell)
     if bytes_ is not None and rows * length > TOKENS_PER_BYTE * bytes_:
         yield Problem(
-            where=option,
-            message=f"quantizer={method.name} needs {rows} x {length} = {rows * length} tokens, which no "
-            f"tokenizer makes of at most {bytes_} bytes of text; lower it"
-            f"{f' or {stage}.calibration_sequences' if calibrates else ''}, or raise the corpus's size",
+            where=where,
+            message=f"{chosen} needs {rows} x {length} = {rows * length} tokens, which no tokenizer makes of "
+            f"at most {bytes_} bytes of text; lower it{lower}, or raise the corpus's size",
         )
-    yield from _unseen(config, method, meta_model, where=option)
 
 
 def _most_bytes(cell: Cell) -> int | None:
@@ -99,22 +145,23 @@ def _most_bytes(cell: Cell) -> int | None:
         return None  # what the corpus lacks, its own stage says
 
 
-def _unseen(config: Any, method: Quantizer, meta_model: nn.Module | None, *, where: str) -> Iterator[Problem]:
+def _unseen(
+    rows: int, length: int, method: Calibrated, meta_model: nn.Module | None, *, key: str
+) -> Iterator[Problem]:
     """The layer whose inputs are more than all calibration tokens, where the method needs as many."""
-    from harness.axes.quantizer import packed_shapes
+    from harness.ops.packed_linear import packed_shapes
 
     if meta_model is None:
         return
-    tokens = config.calibration_sequences * config.calibration_length
     layers = ((shape[2], name) for name, shape in packed_shapes(meta_model).items())
     inputs, name = max(layers, default=(0, ""))
     needed = method.calibration_tokens(inputs)
-    if tokens < needed:
+    if rows * length < needed:
         yield Problem(
-            where=where,
-            message=f"{config.calibration_sequences} x {config.calibration_length} = {tokens} calibration "
-            f"tokens, and quantizer={method.name} needs {needed} for layer {name} with {inputs} inputs; "
-            "raise quantize.calibration_sequences or quantize.calibration_length",
+            where=f"{key}.calibration_length",
+            message=f"{rows} x {length} = {rows * length} calibration tokens, and "
+            f"{method.axis}={method.name} needs {needed} for layer {name} with {inputs} inputs; raise "
+            f"{key}.calibration_sequences or {key}.calibration_length",
         )
 
 
@@ -129,7 +176,7 @@ def training_tokens(work: Work, loaded: Loaded, *, wanted: int) -> np.ndarray:
         files = TokenFiles(work.inputs["tokens"].path)
         return np.concatenate([files.tokens(Split.train, d) for d in files.domains(Split.train)])
     if "documents" not in work.inputs:
-        raise DataError("calibration needs text: put corpus (or tokens) before quantize in stages")
+        raise DataError(f"calibration needs text: put corpus (or tokens) before {work.stage} in stages")
     ids: list[int] = []
     for document in documents.iterate(work.inputs["documents"].path, Split.train):
         ids += loaded.tokenizer(document.text, add_special_tokens=False)["input_ids"]

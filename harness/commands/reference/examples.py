@@ -1,0 +1,82 @@
+"""Commands for the generated pages: choices that the plan accepts, found by asking it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+
+from harness.commands.reference.known import axes, own
+from harness.compose import Cell
+from harness.compose.describe import options
+from harness.compose.schema import stage_key
+from harness.errors import HarnessError
+from harness.method import Method
+from harness.plan.assemble import Assembler
+from harness.plan.problems import problems
+from harness.registry import registry
+from harness.stage import Stage
+
+
+@functools.cache
+def example(axis: str) -> str:
+    """The first method but the default that the plan takes beside the defaults; empty where there is none."""
+    return next((method.name for method in _others(axis) if not _refused(asked(axis, method.name))), "")
+
+
+def _others(axis: str) -> list[type[Method]]:
+    """Methods beside the default and `none` that need no further library and no path."""
+    default = registry().axes[axis].default
+    plain = ("none", *default) if isinstance(default, tuple) else ("none", default)
+    return [m for m in own(axis) if m.name not in plain and not m.extra and not _asks(m)]
+
+
+def _asks(method: type[Method]) -> bool:
+    """Whether an option's text says that it is required: a path, say."""
+    return any("required" in option["doc"] for option in options(method.Config))
+
+
+@functools.cache
+def stage_example(name: str) -> str:
+    """What is chosen so that a cell has a stage; empty where it has it by default.
+
+    Raises: LookupError where no choice on its axes and no option brings it
+    """
+    stage = registry().stages[name]
+    for asked in ("", *_openings(stage)):
+        if stage.active(_cell(asked)) and not _refused(asked):
+            return asked
+    raise LookupError(f"no choice on its axes and no option brings the stage {name}")
+
+
+def _openings(stage: type[Stage]) -> Iterator[str]:
+    """What may bring a stage: a choice on an axis that can leave it out, or an option that is 0."""
+    for axis in stage.axes:
+        if registry().axes[axis].optional:
+            yield from (asked(axis, method.name) for method in _others(axis))
+    for option in options(stage.Config):
+        if option["default"] == 0:
+            yield f"{stage_key(stage.name)}.{option['name']}=1"
+
+
+def _refused(asked: str) -> bool:
+    """Whether something speaks against a cell before it runs."""
+    try:
+        return any(problem.fatal for problem in problems(_cell(asked)))
+    except HarnessError:
+        return True
+
+
+def _cell(asked: str) -> Cell:
+    """The default cell at the smallest scale, with an override."""
+    return _assembler().cell([asked] if asked else [])
+
+
+@functools.cache
+def _assembler() -> Assembler:
+    made = Assembler(["scale=smoke"])
+    made.foresee([asked(axis, method.name)] for axis in axes() for method in _others(axis)[:2])
+    return made
+
+
+def asked(axis: str, method: str) -> str:
+    return f"{axis}=[{method}]" if registry().axes[axis].many else f"{axis}={method}"

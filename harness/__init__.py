@@ -81,7 +81,7 @@ _PUBLIC = {
         "harness.ops.packed_linear",
     ),
     **dict.fromkeys(("Quantizer", "packed_before"), "harness.axes.quantizer"),
-    **dict.fromkeys(("Calibration", "walk"), "harness.ops.calibration"),
+    **dict.fromkeys(("Calibration", "change_weights", "walk"), "harness.ops.calibration"),
     **dict.fromkeys(
         ("Hessian", "SquaredNorms", "compensate", "inverse_factor", "output_error"), "harness.ops.moments"
     ),

@@ -146,6 +146,7 @@ from harness.model.snapshot import snapshot as snapshot
 from harness.model.sparsity import sparsity as sparsity
 from harness.model.sparsity import weights_by_layer as weights_by_layer
 from harness.ops.calibration import Calibration as Calibration
+from harness.ops.calibration import change_weights as change_weights
 from harness.ops.calibration import walk as walk
 from harness.ops.decode import new_cache as new_cache
 from harness.ops.decode import next_logits as next_logits

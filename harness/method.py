@@ -164,6 +164,9 @@ class Method:
         """Scalars to add to the loss of a micro-batch."""
         return []
 
+    def on_step(self, step: int, total_steps: int) -> None:
+        """What step comes, counted from 0, and how many the stage takes by what is spent so far."""
+
     def on_gradients(self, model: nn.Module, step: int) -> dict[str, float | Tensor]:
         """Act on the accumulated gradients before the optimizer's step; returns facts to log."""
         return {}

@@ -52,7 +52,7 @@ class Peft(Method):
         if meta_model is not None:
             try:
                 cls(config).targets(meta_model)
-            except (EffectError, ConfigError) as error:
+            except (EffectError, ConfigError, IncompatibleError) as error:
                 yield Problem(where=f"peft={cls.name}", message=str(error))
 
     def targets(self, model: nn.Module) -> Sequence[str]:
@@ -81,7 +81,8 @@ class Peft(Method):
         """Write the adapter in PEFT's own format."""
         for config in model.peft_config.values():  # type: ignore[union-attr,operator]
             config.base_model_name_or_path = None
-        model.save_pretrained(directory)  # type: ignore[operator]
+        # Embeddings that an adapter stands on are in the base.
+        model.save_pretrained(directory, save_embedding_layers=False)  # type: ignore[operator]
 
     def load(self, model: nn.Module, directory: Path, *, trainable: bool) -> nn.Module:
         """The base model with a saved adapter on it."""
@@ -147,14 +148,17 @@ def adapter_before(cell: CellView, stage: str) -> type[Peft] | None:
 
 
 def match_modules(model: nn.Module, patterns: Iterable[str], *, where: str) -> list[str]:
-    """Names of modules whose last part, or whole name, is one of `patterns`.
+    """Names of modules whose last part, or whole name, is one of `patterns`, each of which matches some.
 
-    Raises: EffectError listing the names that exist
+    Raises: EffectError naming the patterns that match nothing, and the names that exist
     """
     patterns = list(patterns)
     names = [name for name, _ in model.named_modules() if name]
-    found = [n for n in names if n in patterns or n.rpartition(".")[2] in patterns]
-    if not found:
-        known = sorted({name.rpartition(".")[2] for name in names} - {str(i) for i in range(1000)})
-        raise EffectError(f"{where}={patterns} matches no module; the model has {', '.join(known)}")
-    return found
+    last = {name.rpartition(".")[2] for name in names}
+    strange = [pattern for pattern in patterns if pattern not in last and pattern not in names]
+    if strange or not patterns:
+        raise EffectError(
+            f"{where}={patterns}: {', '.join(strange) or 'an empty list'} matches no module; "
+            f"the model has {', '.join(sorted(name for name in last if not name.isdigit()))}"
+        )
+    return [name for name in names if name in patterns or name.rpartition(".")[2] in patterns]

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from harness.errors import ConfigError, EffectError
+from harness.errors import ConfigError
 from harness.method import CellView, Method, Problem
-from harness.ops.calibration import Calibration, walk
-from harness.ops.experts import fuse_experts, unfuse_experts, unknown_layout
+from harness.ops.calibration import Calibration, change_weights
+from harness.ops.experts import unknown_layout
 from harness.ops.moments import Hessian, SquaredNorms, output_error
-from harness.ops.packed_linear import linear_layers, packed_shapes, weight_matrix
+from harness.ops.packed_linear import packed_shapes
 
 HALF = 0.5
 """Share removed where neither option says one: that of both papers' tables."""
@@ -104,45 +104,20 @@ class Pruner(Method):
         Raises: EffectError where it has no linear layer, ConfigError where the pattern does not fit one or a
         layer saw no calibration token
         """
-        unfuse_experts(model)
-        layers = linear_layers(model)
-        if not layers:
-            kinds = sorted({type(module).__name__ for module in model.modules()})
-            raise EffectError(
-                f"pruner={self.name} found no linear layer to prune; the model has {', '.join(kinds)}"
-            )
-        for name, layer in layers.items():
-            message = self.layer_problems(weight_matrix(layer).shape[1])
+        errors: dict[str, float] = {}
+
+        def change(name: str, weight_OI: Tensor, inputs: Any) -> Tensor:
+            pruned_OI = self.prune_layer(weight_OI.clone(), inputs)
+            if isinstance(inputs, Hessian):
+                errors[name] = output_error(inputs.sum, weight_OI, pruned_OI)
+            return pruned_OI
+
+        for name, (_, _, in_features) in packed_shapes(model).items():
+            message = self.layer_problems(in_features)
             if message is not None:
                 raise ConfigError(f"layer {name}: {message}")
-        errors: dict[str, float] = {}
-        seen: dict[str, Hessian | SquaredNorms] = {}
-
-        def observe(name: str, x: Tensor, number: int) -> None:
-            assert self.gathers is not None
-            seen.setdefault(name, self.gathers(x.shape[-1], x.device)).add(x)
-
-        def finish(names: Sequence[str]) -> None:
-            for name in names:
-                inputs = seen.pop(name, None)
-                if inputs is None and self.needs_calibration:  # an expert that no token reached
-                    raise ConfigError(
-                        f"layer {name} saw no calibration token; raise prune.calibration_sequences"
-                    )
-                weight_OI = weight_matrix(layers[name])
-                before_OI = weight_OI.float()
-                pruned_OI = self.prune_layer(before_OI.clone(), inputs)
-                if isinstance(inputs, Hessian):
-                    errors[name] = output_error(inputs.sum, before_OI, pruned_OI)
-                weight_OI.copy_(pruned_OI)  # a view of the parameter
-
-        with torch.no_grad():
-            if self.needs_calibration:
-                assert calibration is not None
-                walk(model, calibration.batches_BT, observe, finish)
-            else:
-                finish(list(layers))
-        fuse_experts(model)
+        what = f"pruner={self.name}"
+        change_weights(model, change, what=what, gathers=self.gathers, calibration=calibration)
         if errors:
             self.facts = {"layer_errors": errors, "mean_error": sum(errors.values()) / len(errors)}
         return model

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import math
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from harness.errors import IncompatibleError, StoreError
 from harness.plan.files import CACHE
 from harness.store import Artifact, Store
 from harness.store.external import external
+from harness.store.files import new_folder
 from harness.store.records import read_record, record_dir
 
 TOLERANCE = 1e-6
@@ -108,21 +108,26 @@ def _threads(record: Mapping[str, Any]) -> list[str]:
 def export(arguments: Sequence[str]) -> int:
     """`harness export RECORD DIR`: the cell's final model as a Hugging Face directory.
 
-    Packed weights are written unpacked, and beside them in the file of their own format where it has one.
+    Packed weights are written unpacked, and beside them in the file of their own format where it has one. An
+    adapter that cannot be merged lies in the folder `adapter`, for the peft library, its base around it.
 
     Raises: StoreError
     """
     parser = _parser("export", "Write the final model of a record's cell as a Hugging Face directory.")
     _record(parser, "record")
-    parser.add_argument("directory", type=Path, help="made if it is not there")
+    parser.add_argument("directory", type=Path, help="new or empty; made if it is not there")
     asked = parser.parse_args(arguments)
     store = Store()
     record = find(store.root, asked.record)
-    print(_write_model(load_record(record, store), asked.directory))
+    loaded = load_record(record, store)
+    base = loaded if loaded.adapter is None else load_record(record, store, adapters=False)
+    print(_write_model(loaded, asked.directory, base=base))
     return 0
 
 
-def load_record(record: Mapping[str, Any], store: Store, *, device: str = "cpu") -> Any:
+def load_record(
+    record: Mapping[str, Any], store: Store, *, device: str = "cpu", adapters: bool = True
+) -> Any:
     """The final model of a record's cell, with tokenizer and template (harness.model.artifact.Loaded).
 
     Raises: StoreError where the record has no model or its artifact is gone
@@ -136,7 +141,7 @@ def load_record(record: Mapping[str, Any], store: Store, *, device: str = "cpu")
         raise StoreError(
             f"the store has no model of {record['sweep']}/{record['cell']}; run its sweep again first"
         )
-    return load_model(model, loader(model, store), device=device)
+    return load_model(model, loader(model, store), device=device, adapters=adapters)
 
 
 def loader(artifact: Artifact, store: Store) -> Any:
@@ -165,28 +170,40 @@ def _record(parser: argparse.ArgumentParser, name: str) -> None:
     )
 
 
-def _write_model(loaded: Any, target: Path) -> str:
-    """Write, read again, compare; the directory appears when it computes what was evaluated."""
+def _write_model(loaded: Any, target: Path, *, base: Any = None) -> str:
+    """Write, read again, compare; the directory appears, whole, when it computes what was evaluated.
+
+    `base` is the same model without the adapter that it carries.
+    """
     from harness.axes.quantizer import unpacked
     from harness.model.exported import compare, rope_parameters
 
-    if loaded.packed and loaded.adapter is not None:
-        raise IncompatibleError(
-            f"the adapter of peft={loaded.adapter.method.name} cannot be merged into packed weights; "
-            "tune before quantizing to export one model"
-        )
-    parameters = rope_parameters(loaded)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as name:
-        draft = Path(name)
+    base = loaded if base is None else base
+    parameters = rope_parameters(base)
+    with new_folder(target) as draft:
         loaded.tokenizer.save_pretrained(draft)
-        model = unpacked(loaded.model) if loaded.packed else loaded.model
+        model = unpacked(base.model) if base.packed else base.model
         said = _write_dense(model, draft, parameters)
-        compare(model, draft)
-        if loaded.packed:
-            said = f"{said}, unpacked{_own_file(loaded, draft)}"
-        shutil.copytree(draft, target, dirs_exist_ok=True)
+        if loaded.adapter is not None:
+            said = f"{said}{', unpacked' if base.packed else ''}; {_write_adapter(loaded, draft)}"
+        else:
+            compare(model, draft)
+            if loaded.packed:
+                said = f"{said}, unpacked{_own_file(loaded, draft)}"
     return f"{target}: {said}"
+
+
+def _write_adapter(loaded: Any, draft: Path) -> str:
+    """Put the adapter beside its base, and compare what the peft library makes of both.
+
+    Raises: IncompatibleError where that library cannot read it, or reads another model
+    """
+    from harness.model.artifact import ADAPTER
+    from harness.model.exported import compare
+
+    shutil.copytree(loaded.adapter_path, draft / ADAPTER)
+    compare(loaded.model, draft, adapter=draft / ADAPTER, method=loaded.adapter.method.name)
+    return f"the adapter of peft={loaded.adapter.method.name} in {ADAPTER}/, which peft loads"
 
 
 def _write_dense(model: Any, target: Path, parameters: dict[str, Any] | None) -> str:

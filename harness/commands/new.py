@@ -1,4 +1,4 @@
-"""`harness new AXIS NAME`: a method file and its test to start from, in this checkout or in a package."""
+"""`harness new AXIS NAME` or `stage NAME`: a file and its test to start from, here or in a package."""
 
 from __future__ import annotations
 
@@ -9,35 +9,31 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.commands import scaffold
+from harness.commands import scaffold, scaffold_stage
 from harness.errors import ConfigError, HarnessError
-from harness.plugin_checks import check_name
+from harness.plugin_checks import check_key, check_name
 from harness.plugin_modules import GROUP
 from harness.registry import registry
+
+STAGE = "stage"
+"""In the place of an axis: a stage is asked for."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Write the files and say what to do next; never overwrites."""
     parser = argparse.ArgumentParser(
         prog="harness new",
-        description="Write a method and its test: into this checkout, or into a package of your own. "
+        description="Write a method or stage and its test, into this checkout or a package of your own. "
         "It works as it is written: change it, with `harness check` beside.",
     )
-    parser.add_argument("axis", help="as in `harness list`, e.g. attention, evaluator, tracker")
+    parser.add_argument("axis", help="as in `harness list`, e.g. attention, evaluator, tracker; or stage")
     parser.add_argument("name", help="the word on the command line, e.g. my_attention")
     parser.add_argument(
         "--package", help="a distribution of yours, e.g. harness-mine: ./NAME, made or added to"
     )
     parser.add_argument("--like", help="the built-in method to begin with (default: the axis's simplest)")
     asked = parser.parse_args(list(arguments))
-    known = registry()
-    known.methods(asked.axis)  # refuses an unknown axis with a suggestion
-    check_name(asked.name, "the name")
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", asked.name) or keyword.iskeyword(asked.name):
-        raise ConfigError(f"'{asked.name}' is no method name; use snake_case, e.g. my_{asked.axis}")
-    if asked.name in known.methods(asked.axis):
-        taken = known.source(known.methods(asked.axis)[asked.name])
-        raise ConfigError(f"{asked.axis}={asked.name} exists already, in {taken}; choose another name")
+    _check_free(asked)
     files = _package(asked) if asked.package else _checkout(asked)
     for path, content in files.items():
         helper = path.name.startswith("_") and path.exists() and path.read_text(encoding="utf-8") == content
@@ -51,6 +47,32 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _check_free(asked: argparse.Namespace) -> None:
+    """Refuse an unknown axis, and a name that is none or taken.
+
+    Raises: ConfigError, PluginError; UnknownNameError with a suggestion
+    """
+    known, stage = registry(), asked.axis == STAGE
+    taken = {} if stage else known.methods(asked.axis)
+    check_name(asked.name, "the name")
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", asked.name) or keyword.iskeyword(asked.name):
+        what = "stage" if stage else "method"
+        raise ConfigError(f"'{asked.name}' is no {what} name; use snake_case, e.g. my_{asked.axis}")
+    if asked.name in taken:
+        source = known.source(taken[asked.name])
+        raise ConfigError(f"{asked.axis}={asked.name} exists already, in {source}; choose another name")
+    if not stage:
+        return
+    check_key(asked.name, "the name")
+    if asked.name in known.stages:
+        source = known.stage_source(asked.name)
+        raise ConfigError(f"the stage {asked.name} exists already, in {source}; choose another name")
+    if asked.name in known.axes:
+        raise ConfigError(f"'{asked.name}' is an axis, whose config key a stage would take; use another name")
+    if asked.like:
+        raise ConfigError("--like begins with a method; a stage begins as a small one of its own")
+
+
 def _checkout(asked: argparse.Namespace) -> dict[Path, str]:
     plugins = Path("plugins/harness_plugins")
     if not plugins.is_dir():
@@ -58,6 +80,11 @@ def _checkout(asked: argparse.Namespace) -> dict[Path, str]:
             "this is no checkout of harness (no plugins/harness_plugins here); "
             f"use `harness new {asked.axis} {asked.name} --package harness-{asked.name.replace('_', '-')}`"
         )
+    if asked.axis == STAGE:
+        return {
+            Path("harness/stages") / f"{asked.name}.py": scaffold_stage.stage(asked.name),
+            Path("tests/stages") / f"test_{asked.name}.py": scaffold_stage.test(asked.name),
+        }
     written = scaffold.method(asked.axis, asked.name, like=asked.like, package=False)
     files = {plugins / asked.axis / name: content for name, content in written.items()}
     test = scaffold.test(asked.axis, asked.name)
@@ -65,13 +92,18 @@ def _checkout(asked: argparse.Namespace) -> dict[Path, str]:
 
 
 def _package(asked: argparse.Namespace) -> dict[Path, str]:
-    """The files of a package, or those that add a method to one that is there."""
+    """The files of a package, or those that add a method or a stage to one that is there."""
     root = Path(asked.package)
     there = (root / "pyproject.toml").is_file()
     module = _module(root) if there else re.sub(r"[^a-z0-9]+", "_", root.name.lower())
-    written = scaffold.method(asked.axis, asked.name, like=asked.like, package=True)
+    if asked.axis == STAGE:
+        written = {f"{asked.name}.py": scaffold_stage.stage(asked.name)}
+        test = scaffold_stage.test(asked.name)
+    else:
+        written = scaffold.method(asked.axis, asked.name, like=asked.like, package=True)
+        test = scaffold.test(asked.axis, asked.name)
     files = {root / module / name: content for name, content in written.items()}
-    files[root / "tests" / f"test_{asked.name}.py"] = scaffold.test(asked.axis, asked.name)
+    files[root / "tests" / f"test_{asked.name}.py"] = test
     if there:
         return files
     return {
@@ -105,4 +137,6 @@ def _module(root: Path) -> str:
 def _next_steps(asked: argparse.Namespace) -> str:
     install = f"pip install -e {asked.package}\n" if asked.package else ""
     package = Path(asked.package).name if asked.package else "harness-lm"
-    return f"{install}harness show {asked.axis} {asked.name}\nharness check {package} -- -k {asked.name}"
+    look = "" if asked.axis == STAGE else f"harness show {asked.axis} {asked.name}\n"
+    docs = "" if asked.package or look else "python -m harness.commands.docs\n"
+    return f"{install}{docs}{look}harness check {package} -- -k {asked.name}"

@@ -87,15 +87,18 @@ def state_positions(folder: Path, parameters: dict[str, Any], *, trained: int) -
 
 
 @torch.no_grad()
-def compare(model: Any, folder: Path) -> None:
-    """Read a written directory again and compare logits, within and beyond the trained length.
+def compare(model: Any, folder: Path, *, adapter: Path | None = None, method: str = "") -> None:
+    """Read a written directory again, with an adapter of `method`, and compare logits, within and beyond the
+    trained length.
 
-    Raises: IncompatibleError where they differ by more than rounding
+    Raises: IncompatibleError where they differ by more than rounding, or peft cannot read the adapter
     """
     from transformers import AutoModelForCausalLM
 
     register()
     again = AutoModelForCausalLM.from_pretrained(folder).to(model.device).eval()
+    if adapter is not None:
+        again = with_adapter(again, adapter, method).eval()
     trained = int(getattr(model.config, "trained_length", None) or 0)
     stated = getattr(model.config, "max_position_embeddings", None) or PROBE
     lengths = {min(PROBE, stated)} | ({min(trained + PROBE, stated, LONGEST)} if trained else set())
@@ -107,6 +110,22 @@ def compare(model: Any, folder: Path) -> None:
                 f"the exported model does not read as the evaluated one: over {length} tokens its logits "
                 f"differ by {error:.2g} of their size; nothing was written"
             )
+
+
+def with_adapter(model: Any, adapter: Path, method: str) -> Any:
+    """The model with an adapter on it, by the peft library.
+
+    Raises: IncompatibleError where that library cannot read it
+    """
+    from peft import PeftModel
+
+    try:
+        return PeftModel.from_pretrained(model, adapter)
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise IncompatibleError(
+            f"the peft library cannot put the adapter of peft={method} on the exported base "
+            f"({type(error).__name__}: {error}), and it cannot be merged; nothing was written"
+        ) from error
 
 
 def _logits(model: Any, length: int) -> Tensor:

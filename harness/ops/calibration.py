@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from harness.errors import DataError
-from harness.ops.packed_linear import linear_layers
+from harness.errors import ConfigError, DataError, EffectError
+from harness.ops.experts import fuse_experts, unfuse_experts
+from harness.ops.packed_linear import linear_layers, weight_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,6 +116,53 @@ def walk(
             with observing(model, rest, _numbered(observe, number)), suppress(_StopForwardError):
                 model(input_ids=ids_BT, use_cache=False)
         finish(rest)
+
+
+def change_weights(
+    model: nn.Module,
+    change: Callable[[str, Tensor, Any], Tensor],
+    *,
+    what: str,
+    gathers: Callable[[int, torch.device], Any] | None = None,
+    calibration: Calibration | None = None,
+) -> None:
+    """Give every linear layer the weight `change(name, weight_OI, inputs)`, in place; fused experts each.
+
+    Where something `gathers` (Hessian, SquaredNorms), layers are met in the order of the computation, and
+    `inputs` is what it summed of what the changed blocks before give; else `inputs` is None.
+    Shapes: weight out x in, float32
+    Raises: EffectError where the model has no linear layer, ConfigError where one saw no calibration token;
+    `what` names the method (`pruner=wanda`)
+    """
+    unfuse_experts(model)
+    layers = linear_layers(model)
+    if not layers:
+        kinds = sorted({type(module).__name__ for module in model.modules()})
+        raise EffectError(f"{what} found no linear layer; the model has {', '.join(kinds)}")
+    seen: dict[str, Any] = {}
+
+    def observe(name: str, x: Tensor, number: int) -> None:
+        assert gathers is not None
+        if name not in seen:
+            seen[name] = gathers(x.shape[-1], x.device)
+        seen[name].add(x)
+
+    def finish(names: Sequence[str]) -> None:
+        for name in names:
+            if gathers is not None and name not in seen:  # an expert that no token reached
+                raise ConfigError(
+                    f"{what}: layer {name} saw no calibration token; raise calibration_sequences"
+                )
+            weight_OI = weight_matrix(layers[name])
+            weight_OI.copy_(change(name, weight_OI.float(), seen.pop(name, None)))  # a view of the parameter
+
+    with torch.no_grad():
+        if gathers is None:
+            finish(list(layers))
+        else:
+            assert calibration is not None
+            walk(model, calibration.batches_BT, observe, finish)
+    fuse_experts(model)
 
 
 def _walk_list(

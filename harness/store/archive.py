@@ -15,7 +15,7 @@ from pathlib import Path
 
 from harness.errors import StoreError
 from harness.store.artifacts import Store
-from harness.store.files import disk_errors
+from harness.store.files import disk_errors, new_file
 from harness.store.keys import digest
 from harness.store.records import NAME, read_record, record_dir
 
@@ -27,7 +27,7 @@ _PLACES = re.compile(
 
 def pack(store: Store, target: Path, *, where: Path, place: str, keys: Iterable[str]) -> None:
     """Write the archive of a record's folder, which is to stand at `place`, and of artifacts."""
-    with disk_errors(target), tarfile.open(target, "w:gz") as archive:
+    with disk_errors(target), new_file(target) as draft, tarfile.open(draft, "w:gz") as archive:
         archive.add(where, arcname=place)
         for key in keys:
             archive.add(store.path(key), arcname=f"artifacts/{key[:2]}/{key}")

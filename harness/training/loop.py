@@ -107,6 +107,7 @@ class Trainer:
             micro_batch_size=settings.micro_batch_size,
             scaler=self.scaler,
         )
+        self.on_steps = methods.actors(self.model, "on_step")
         self.on_gradients = methods.actors(self.model, "on_gradients")
         self.meter = Meter.of(source, settings.budget, flops_per_token=flops)
         self.curve = Curve(log_every=settings.log_every, device=self.device)
@@ -146,6 +147,8 @@ class Trainer:
         # Read in the middle of the step, so that neither the first nor the last update has rate 0.
         progress = min((before + self.meter.spent()) / 2, 1.0)
         total_steps = max(step + 1, round((step + 0.5) / progress))
+        for method in self.on_steps:
+            method.on_step(step, total_steps)
         factor = self.methods.schedule.factor(progress, step, total_steps)
         for group, peak in zip(self.optimizer.param_groups, self.peak_rates, strict=True):
             group["lr"] = peak * factor

@@ -10,7 +10,7 @@ import tiny_models as tiny
 import torch
 
 from harness.commands.compare import _write_model
-from harness.errors import IncompatibleError
+from harness.errors import IncompatibleError, StoreError
 from harness.method import Choice
 from harness.model.artifact import Loaded, describe, load_pretrained
 
@@ -66,11 +66,101 @@ def test_a_model_that_no_gguf_file_describes_is_exported_all_the_same(tmp_path: 
     assert (tmp_path / "out" / "model.safetensors").exists()
 
 
-def test_an_adapter_on_packed_weights_is_not_lost_without_a_word(tmp_path: Path) -> None:
-    loaded, _ = packed(tiny.llama(), tiny.choose("quantizer", "nf4"), tmp_path / "tokenizer")
-    loaded.adapter = tiny.choose("peft", "lora")
-    with pytest.raises(IncompatibleError, match="peft=lora cannot be merged into packed weights"):
-        _write_model(loaded, tmp_path / "out")
+def adapted(
+    make: Any, name: str, directory: Path, *, quantizer: str | None = None, **options: Any
+) -> tuple[Loaded, Loaded]:
+    """A model with a trained adapter that is not merged, and the same without it, as they are loaded."""
+    from harness.data.tokenization import load_tokenizer
+
+    tiny.byte_tokenizer(directory)
+    choice = tiny.choose("peft", name, **options)
+    both = []
+    for with_adapter in (False, True):
+        model, applied = make(), []
+        if quantizer is not None:
+            packing = tiny.choose("quantizer", quantizer)
+            model, applied = packing.build().quantize(model, None), [describe(packing)]
+        method = choice.build()
+        if not with_adapter:
+            torch.manual_seed(1)
+            trained = method.apply(make() if quantizer is None else packing.build().quantize(make(), None))
+            with torch.no_grad():
+                for parameter in trained.parameters():
+                    if parameter.requires_grad:
+                        parameter.add_(torch.randn_like(parameter) * 0.1)
+            method.save(trained, directory / "adapter")
+        else:
+            model = method.load(model, directory / "adapter", trainable=False)
+        loaded = Loaded(model=model.eval(), tokenizer=load_tokenizer(directory), base={}, applied=applied)
+        loaded.packed, loaded.adapter, loaded.adapter_path = (
+            quantizer is not None,
+            choice,
+            directory / "adapter",
+        )
+        both.append(loaded)
+    return both[1], both[0]
+
+
+def own() -> Any:
+    from harness.conformance.causal import own_model
+
+    return own_model()
+
+
+@pytest.mark.parametrize("make", [tiny.llama, gpt2, own])
+@pytest.mark.parametrize(
+    ("name", "quantizer"), [("lora", "nf4"), ("lora", "rtn"), ("ia3", "rtn"), ("prompt_tuning", None)]
+)
+def test_an_adapter_that_cannot_be_merged_is_exported_beside_its_base(
+    make: Any, name: str, quantizer: str | None, tmp_path: Path
+) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    options: dict[str, Any] = {}
+    if name == "ia3" and make is gpt2:
+        options = {"target_modules": ["c_attn", "c_proj"], "feedforward_modules": ["c_proj"]}
+    loaded, base = adapted(make, name, tmp_path / "tokenizer", quantizer=quantizer, **options)
+    with torch.no_grad():
+        logits = loaded.model(input_ids=IDS, use_cache=False).logits
+        without = base.model(input_ids=IDS, use_cache=False).logits
+    said = _write_model(loaded, tmp_path / "out", base=base)
+    assert said.endswith(f"; the adapter of peft={name} in adapter/, which peft loads")
+    read = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    model = PeftModel.from_pretrained(read, tmp_path / "out" / "adapter").eval()
+    with torch.no_grad():
+        again = model(input_ids=IDS, use_cache=False).logits
+    length = without.shape[1]
+    again = again[:, -length:]  # the peft library returns what stands at virtual tokens too
+    assert torch.allclose(again, logits, atol=1e-4)
+    assert not torch.allclose(again, without, atol=1e-2)
+
+
+def test_an_adapter_that_no_library_reads_leaves_nothing_behind(tmp_path: Path) -> None:
+    loaded, base = adapted(tiny.llama, "adapter_serial", tmp_path / "tokenizer", quantizer="rtn")
+    with pytest.raises(IncompatibleError, match=r"cannot put the adapter of peft=adapter_serial"):
+        _write_model(loaded, tmp_path / "to" / "out", base=base)
+    assert not list((tmp_path / "to").iterdir())
+
+
+def test_an_export_replaces_nothing_and_is_whole_or_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded, _ = packed(tiny.llama(), tiny.choose("quantizer", "rtn"), tmp_path / "tokenizer")
+    there = tmp_path / "to" / "there"
+    there.mkdir(parents=True)
+    (there / "notes.txt").write_text("mine")
+    with pytest.raises(StoreError, match="is there already, and not an empty folder"):
+        _write_model(loaded, there)
+    assert [file.name for file in there.iterdir()] == ["notes.txt"]
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("harness.store.files.os.replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        _write_model(loaded, tmp_path / "to" / "out")
+    assert sorted(path.name for path in (tmp_path / "to").iterdir()) == ["there"]
 
 
 SAYABLE = {

@@ -38,9 +38,13 @@ def test_an_impossible_shape_is_found_on_the_meta_device() -> None:
     assert "attention.num_kv_heads=3 must divide model.num_heads=4; use one of [1, 2, 4]" in problem
 
 
-def test_an_output_head_is_no_layer_to_adapt() -> None:
+def test_head_and_embeddings_are_adapted_where_they_share_no_weight() -> None:
     (problem,) = messages("instruction=task", "peft=lora", "peft.target_modules=[lm_head]")
-    assert "peft.target_modules=['lm_head'] are no linear layers" in problem
+    assert "lm_head shares its weight between input embeddings and output head" in problem
+    apart = ("peft.target_modules=[lm_head,embed_tokens]", "model.tie_embeddings=false")
+    assert not messages("instruction=task", "peft=lora", *apart)
+    (problem,) = messages("instruction=task", "peft=lora", "peft.target_modules=[q_proj,gate]")
+    assert "gate matches no module; the model has" in problem
 
 
 BAD_MODELS = {
@@ -105,7 +109,7 @@ BAD_FITS = {
     "quantizer=gguf": "",
     "peft=lora peft.rank=33": "rank 33 is above the size of layer model.layers.0.self_attn.q_proj, 32 x 32",
     "peft=lora peft.target_modules=[nothing]": "matches no module; the model has",
-    "peft=lora peft.target_modules=[embed_tokens]": "are no linear layers; linear layers are down_proj",
+    "peft=adalora peft.target_modules=[embed_tokens]": "is no layer that can be adapted; those are down_proj",
 }
 
 

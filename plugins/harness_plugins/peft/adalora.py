@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 from harness import ConfigError, Method, hookimpl
 
-from ._library import LowRank, LowRankConfig, linear_targets
+from ._library import LowRank, LowRankConfig
+
+LAST = 0.2
+"""Share of the stage's steps, its last, in which the ranks that are left are tuned."""
 
 
 class AdaLoRA(LowRank):
@@ -19,7 +22,7 @@ class AdaLoRA(LowRank):
 
     Paper: Zhang et al. 2023, arXiv:2303.10512, algorithm 1
     Differs: a pruned lambda stays pruned
-    State: importance scores live in the model and restart with a resumed run
+    State: importance scores live in the model and restart with a resumed run; which lambda are left
     """
 
     name = "adalora"
@@ -28,10 +31,8 @@ class AdaLoRA(LowRank):
     class Config(LowRankConfig):
         target_rank: int = 4
         """Mean rank that is left at the end; at most `rank`."""
-        warmup_steps: int = 10
-        """Steps before pruning starts."""
-        total_steps: int = 100
-        """Steps of the stage; pruning has ended four fifths of the way."""
+        warmup_share: float = 0.1
+        """Share of the stage's steps before pruning starts; it has ended after four fifths of them."""
         prune_every: int = 5
         """Steps between two rounds of pruning."""
         orthogonality: float = 0.5
@@ -43,13 +44,19 @@ class AdaLoRA(LowRank):
                 raise ConfigError(
                     f"peft.target_rank={self.target_rank} must lie between 1 and peft.rank={self.rank}"
                 )
-            if self.warmup_steps >= self.total_steps - self.total_steps // 5:
+            if not 0 <= self.warmup_share < 1 - LAST:
                 raise ConfigError(
-                    f"peft.warmup_steps={self.warmup_steps} leaves no step for pruning; keep it below four "
-                    f"fifths of peft.total_steps={self.total_steps}"
+                    f"peft.warmup_share={self.warmup_share} must lie in [0, {1 - LAST:g}): pruning ends when "
+                    f"{1 - LAST:g} of the stage's steps are done"
                 )
+            if self.prune_every < 1:
+                raise ConfigError(f"peft.prune_every={self.prune_every} must be at least 1")
 
     config: Config
+
+    def __init__(self, config: Method.Config | None = None) -> None:
+        super().__init__(config)
+        self.total_steps, self.alive = 1, dict[str, Tensor]()
 
     def library_config(self, model: nn.Module) -> Any:
         from peft import AdaLoraConfig
@@ -59,26 +66,78 @@ class AdaLoRA(LowRank):
             target_r=self.config.target_rank,
             lora_alpha=self.config.alpha,
             lora_dropout=self.config.dropout,
-            tinit=self.config.warmup_steps,
-            tfinal=self.config.total_steps // 5,
             deltaT=self.config.prune_every,
-            total_step=self.config.total_steps,
+            total_step=1,  # known as the stage runs
             orth_reg_weight=self.config.orthogonality,
-            target_modules=list(linear_targets(model, self.config)),
+            target_modules=self.targets(model),
             task_type="CAUSAL_LM",
         )
 
     def on_gradients(self, model: nn.Module, step: int) -> dict[str, float | Tensor]:
         penalty = self.penalty(model)
         (self.config.orthogonality * penalty).backward()  # type: ignore[no-untyped-call]
-        if step < self.config.total_steps:
-            inner: Any = getattr(model, "module", model)
-            inner.base_model.update_and_allocate(step)
-        if step > self.config.warmup_steps:
-            for values in self.singular_values(model):
-                if values.grad is not None:
-                    values.grad.masked_fill_(values == 0, 0.0)
+        inner = getattr(model, "module", model)
+        self.prune(inner, step)
+        for name, values in self.singular_values(inner).items():
+            if values.grad is not None and name in self.alive:
+                values.grad.masked_fill_(~self.alive[name], 0.0)
         return {"orthogonality": penalty.detach()}
+
+    def on_step(self, step: int, total_steps: int) -> None:
+        self.total_steps = total_steps
+
+    @torch.no_grad()
+    def prune(self, model: Any, step: int) -> None:
+        """Keep the most important lambda, as many as the schedule leaves after this step (eq. 12)."""
+        allocator = model.base_model.rankallocator
+        start, end = int(self.config.warmup_share * self.total_steps), self.last_pruning()
+        if step > start and not allocator.exp_avg_ipt:  # resumed: the weights tell what was pruned
+            self.keep(model, {name: values != 0 for name, values in self.singular_values(model).items()})
+        allocator.update_ipt(model.base_model.model)
+        full, target = allocator.init_bgt, allocator.target_bgt
+        to_go = 0.0 if step >= end else min(1.0, (end - step) / max(1, end - start))
+        budget = target + int((full - target) * to_go**3)
+        left = sum(int(mask.sum()) for mask in self.alive.values()) if self.alive else full
+        if budget < left and (step >= end or step % self.config.prune_every == 0):
+            self.keep(model, self.most_important(model, budget))
+        self.mask(model)
+
+    def last_pruning(self) -> int:
+        """The step after which only what is left is tuned."""
+        return self.total_steps - max(1, int(LAST * self.total_steps))
+
+    def most_important(self, model: Any, budget: int) -> dict[str, Tensor]:
+        """Which lambda are among the `budget` most important (eq. 8 to 11), of equals each layer's first."""
+        allocator, scores = model.base_model.rankallocator, {}
+        for name in self.singular_values(model):
+            parts = [name.replace("lora_E", part) for part in ("lora_E", "lora_A", "lora_B")]
+            known = [part.removeprefix("base_model.model.") for part in parts]
+            e, a, b = (allocator.exp_avg_ipt[part] * allocator.exp_avg_unc[part] for part in known)
+            score_R = e.flatten() + a.mean(1) + b.mean(0)
+            pruned_R = (
+                ~self.alive[name].flatten()
+                if name in self.alive
+                else torch.zeros_like(score_R, dtype=torch.bool)
+            )
+            scores[name] = score_R.masked_fill(pruned_R, -1.0)
+        scores_RL = torch.stack(list(scores.values()), dim=1)
+        best = scores_RL.flatten().sort(descending=True, stable=True).indices[:budget]
+        kept_RL = torch.zeros_like(scores_RL, dtype=torch.bool)
+        kept_RL.view(-1)[best] = True
+        return {name: kept_RL[:, place, None] for place, name in enumerate(scores)}
+
+    def keep(self, model: Any, kept: dict[str, Tensor]) -> None:
+        """Note which lambda are left, here and where the peft library saves it."""
+        self.alive = kept
+        model.peft_config["default"].rank_pattern = {
+            name.removeprefix("base_model.model."): mask.flatten().tolist() for name, mask in kept.items()
+        }
+
+    def mask(self, model: nn.Module) -> None:
+        """Set what is pruned to zero; an optimizer's momentum may have moved it."""
+        for name, values in self.singular_values(model).items():
+            if name in self.alive:
+                values.masked_fill_(~self.alive[name], 0.0)
 
     def save(self, model: nn.Module, directory: Path) -> None:
         pattern = model.peft_config["default"].rank_pattern  # type: ignore[index,union-attr]
@@ -87,9 +146,9 @@ class AdaLoRA(LowRank):
             inner.rankallocator.mask_using_rank_pattern(inner.model, pattern)
         super().save(model, directory)
 
-    def singular_values(self, model: nn.Module) -> list[nn.Parameter]:
-        """The lambda of each layer."""
-        return [p for name, p in model.named_parameters() if "lora_E" in name and p.requires_grad]
+    def singular_values(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        """The lambda of each layer that is trained, r x 1, by name."""
+        return {name: p for name, p in model.named_parameters() if "lora_E" in name and p.requires_grad}
 
     def penalty(self, model: nn.Module) -> Tensor:
         """Mean squared distance of P^T P and Q Q^T from the identity (eq. 4)."""
@@ -103,8 +162,7 @@ class AdaLoRA(LowRank):
 
     def trainable_parameters(self, model: nn.Module) -> int:
         """LoRA's, and r singular values for each layer."""
-        layers = len(linear_targets(model, self.config))
-        return super().trainable_parameters(model) + self.config.rank * layers
+        return super().trainable_parameters(model) + self.config.rank * len(self.layers(model))
 
 
 @hookimpl

@@ -9,7 +9,7 @@ from torch import nn
 
 from harness import Kept, Method, hookimpl
 
-from ._library import LowRank, LowRankConfig, layer_size, linear_targets
+from ._library import LowRank, LowRankConfig, layer_size
 
 
 class DoRA(LowRank):
@@ -19,6 +19,7 @@ class DoRA(LowRank):
     """
 
     name = "dora"
+    adapts_embeddings = True
     kept = Kept(outputs=2)  # scaled: what a layer returns, and what its adapter does
 
     @dataclass(frozen=True, kw_only=True)
@@ -32,14 +33,14 @@ class DoRA(LowRank):
             r=self.config.rank,
             lora_alpha=self.config.alpha,
             lora_dropout=self.config.dropout,
-            target_modules=list(linear_targets(model, self.config)),
+            target_modules=self.targets(model),
             use_dora=True,
             task_type="CAUSAL_LM",
         )
 
     def trainable_parameters(self, model: nn.Module) -> int:
         """LoRA's, and a magnitude for each output."""
-        outputs = sum(layer_size(m)[1] for m in linear_targets(model, self.config).values())
+        outputs = sum(layer_size(m)[1] for m in self.layers(model).values())
         return super().trainable_parameters(model) + outputs
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from harness import ConfigError, Method, Peft, hookimpl, match_modules
+from harness import ConfigError, Method, hookimpl, match_modules
 
-from ._library import LibraryPeft, layer_size
+from ._library import LibraryPeft, LinearConfig, layer_size, linear_targets
 
 
 class IA3(LibraryPeft):
@@ -22,13 +22,15 @@ class IA3(LibraryPeft):
     mergeable = True
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(Peft.Config):
+    class Config(LinearConfig):
         target_modules: list[str] = field(default_factory=lambda: ["k_proj", "v_proj", "down_proj"])
         """Linear layers whose outputs are scaled (inputs, for those that feedforward_modules names)."""
         feedforward_modules: list[str] = field(default_factory=lambda: ["down_proj"])
         """Those of target_modules whose inputs are scaled."""
 
         def __post_init__(self) -> None:
+            if not self.target_modules:
+                raise ConfigError("peft.target_modules is empty; name the layers that ia3 scales")
             if not set(self.feedforward_modules) <= set(self.target_modules):
                 raise ConfigError(
                     f"peft.feedforward_modules={self.feedforward_modules} must be among "
@@ -40,25 +42,24 @@ class IA3(LibraryPeft):
     def library_config(self, model: nn.Module) -> Any:
         from peft import IA3Config
 
+        inputs = self.config.feedforward_modules
         return IA3Config(
             target_modules=self.targets(model),
-            feedforward_modules=self.matched(model, self.config.feedforward_modules),
+            feedforward_modules=match_modules(model, inputs, where="peft.feedforward_modules")
+            if inputs
+            else [],
             task_type="CAUSAL_LM",
         )
 
     def targets(self, model: nn.Module) -> list[str]:
-        return match_modules(model, self.config.target_modules, where="peft.target_modules")
-
-    def matched(self, model: nn.Module, names: list[str]) -> list[str]:
-        """Full names of the modules called so."""
-        return [n for n, _ in model.named_modules() if n in names or n.rpartition(".")[2] in names]
+        return list(linear_targets(model, self.config))
 
     def trainable_parameters(self, model: nn.Module) -> int:
         """One factor for each scaled activation."""
-        inputs = set(self.matched(model, self.config.feedforward_modules))
+        inputs = self.config.feedforward_modules
         return sum(
-            layer_size(model.get_submodule(name))[0 if name in inputs else 1]
-            for name in self.matched(model, self.config.target_modules)
+            layer_size(layer)[0 if name in inputs or name.rpartition(".")[2] in inputs else 1]
+            for name, layer in linear_targets(model, self.config).items()
         )
 
 

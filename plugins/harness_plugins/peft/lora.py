@@ -9,7 +9,7 @@ from torch import nn
 
 from harness import Method, hookimpl
 
-from ._library import LowRank, LowRankConfig, linear_targets
+from ._library import LowRank, LowRankConfig
 
 
 class LoRA(LowRank):
@@ -19,6 +19,7 @@ class LoRA(LowRank):
     """
 
     name = "lora"
+    adapts_embeddings = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(LowRankConfig):
@@ -31,7 +32,7 @@ class LoRA(LowRank):
             r=self.config.rank,
             lora_alpha=self.config.alpha,
             lora_dropout=self.config.dropout,
-            target_modules=list(linear_targets(model, self.config)),
+            target_modules=self.targets(model),
             task_type="CAUSAL_LM",
         )
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from harness import Calibration, ConfigError, Hessian, Pruner, SquaredNorms, inverse_factor, output_error
-from harness.axes.pruner import linear_layers, weight_matrix
 from harness.model.sparsity import sparsity, weights_by_layer
 from harness.ops.calibration import walk
+from harness.ops.packed_linear import linear_layers, weight_matrix
 
 
 def pruner(name: str, **options: Any) -> Pruner:

@@ -1,0 +1,141 @@
+"""A third party's stage with an axis of its own, installed for real: checked, planned and swept as ours."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from third_party import distribution, harness
+
+SMALL = ["scale=smoke", "seeds=[0]"]
+
+
+def test_its_axis_is_listed_and_shown(lowrank: Path, tmp_path: Path) -> None:
+    listed = harness(["list", "factorizer"], lowrank, cwd=tmp_path).stdout
+    assert "Gives every linear layer a weight of lower rank" in listed
+    assert "whitened" in listed
+    shown = harness(["show", "factorizer", "svd"], lowrank, cwd=tmp_path).stdout
+    assert "factorizer.rank_share=0.5   (float)" in shown
+    config = harness(["--cfg", "job", "factorizer=svd", "factorize.threads=2"], lowrank, cwd=tmp_path).stdout
+    assert "method: svd" in config
+    assert "calibration_sequences: 32" in config
+
+
+def test_it_passes_the_suites_of_stages_methods_and_its_own(lowrank: Path, tmp_path: Path) -> None:
+    checked = harness(["check", "harness-lowrank", "--", "-v"], lowrank, cwd=tmp_path)
+    assert checked.returncode == 0, checked.stdout[-5000:] + checked.stderr
+    assert "harness-lowrank: factorizer=svd, factorizer=whitened, stage factorize" in checked.stdout
+    for test in (
+        "test_factorizer.py::test_more_rank_loses_less[factorizer=whitened] PASSED",
+        "test_methods.py::test_the_config_is_frozen[factorizer=svd] PASSED",
+        "test_stages.py::test_it_makes_a_model_of_a_model[stage=factorize] PASSED",
+    ):
+        assert test in checked.stdout
+    assert "quantizer=" not in checked.stdout
+
+
+@pytest.mark.parametrize(
+    ("file", "right", "wrong", "says"),
+    [
+        ("factorize.py", '"effects": {what: effects}', '"effects": {}', "what was changed under `effects`"),
+        (
+            "factorize.py",
+            "return bool(choice.build().needs_calibration)",
+            "return False",
+            "it says that it draws nothing, and depends on the seed",
+        ),
+        ("svd.py", "u[:, :rank] * s[:rank]) @ v[:rank]", "u * s) @ v", "has rank 64"),
+    ],
+    ids=["no proof", "a seed not in the key", "full rank"],
+)
+def test_a_planted_bug_is_told_in_the_author_s_words(
+    lowrank: Path, tmp_path: Path, file: str, right: str, wrong: str, says: str
+) -> None:
+    site = tmp_path / "site"
+    shutil.copytree(lowrank, site)
+    broken = site / "harness_lowrank" / file
+    text = broken.read_text()
+    assert right in text
+    broken.write_text(text.replace(right, wrong))
+    only = ["-k", "of_a_model or seed_alone or rank_that_was"]
+    checked = harness(["check", "harness-lowrank", "--", *only], site, cwd=tmp_path)
+    assert checked.returncode == 1, checked.stdout + checked.stderr
+    assert says in checked.stdout
+
+
+def test_an_axis_without_a_suite_is_named(lowrank: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    shutil.copytree(lowrank, site)
+    shutil.rmtree(site / "harness_lowrank" / "suites")
+    listed = harness(["list"], site, cwd=tmp_path).stdout
+    assert "harness_suites returned 'pkg://harness_lowrank.suites', which is no folder" in listed
+    init = site / "harness_lowrank" / "__init__.py"
+    init.write_text(init.read_text().split("\n\n\n@hookimpl\ndef harness_suites")[0] + "\n")
+    checked = harness(["check", "harness-lowrank", "--", "-k", "frozen"], site, cwd=tmp_path)
+    assert "no suite: factorizer; ship test_<axis>.py through harness_suites" in checked.stdout
+
+
+def test_its_experiment_is_planned_across_built_in_quantizers(lowrank: Path, tmp_path: Path) -> None:
+    planned = harness(["plan", "experiment=rank_and_bits", "scale=smoke"], lowrank, cwd=tmp_path)
+    assert planned.returncode == 0, planned.stderr
+    assert "27 cells" in planned.stdout
+    rows = {line.split()[0]: line.split()[1:3] for line in planned.stdout.splitlines() if line.strip()}
+    assert rows["factorize"] == ["18", "6"], "two methods a seed, shared by the quantizers"
+    assert rows["quantize"] == ["18", "18"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            ["quantizer=rtn", "stages=[corpus,tokenizer,tokens,pretrain,quantize,factorize,evaluate]"],
+            "quantize packs the weights before; put factorize before it",
+        ),
+        (["corpus.max_bytes=1000"], "factorizer=whitened needs 32 x 128 = 4096 tokens"),
+        (["factorizer.rank_share=2"], "factorizer.rank_share=2.0 must lie between 0 and 1"),
+        (["stages=[corpus,tokenizer,tokens,pretrain,evaluate]"], "factorizer=whitened changes nothing"),
+    ],
+)
+def test_what_cannot_work_is_refused_by_the_plan(
+    lowrank: Path, tmp_path: Path, given: list[str], message: str
+) -> None:
+    planned = harness(["plan", "factorizer=whitened", *given], lowrank, cwd=tmp_path)
+    assert message in " ".join((planned.stdout + planned.stderr).split())
+
+
+def test_it_is_swept_across_built_in_quantizers_resumed_and_exported(lowrank: Path, tmp_path: Path) -> None:
+    """One sweep of its axis and ours; the same command again runs nothing."""
+    asked = ["sweep", "experiment=rank_and_bits", *SMALL, "factorizer=none,whitened", "quantizer=none,rtn"]
+    swept = harness(asked, lowrank, cwd=tmp_path)
+    assert swept.returncode == 0, swept.stdout + swept.stderr
+    (sweep,) = (tmp_path / ".harness" / "records").iterdir()
+    records = [json.loads(file.read_text()) for file in sweep.glob("*/record.json")]
+    assert {record["outcome"]["status"] for record in records} == {"ok"}
+    applied = [[s["stage"] for s in record["stages"]] for record in records]
+    assert sorted(len(stages) for stages in applied) == [5, 6, 6, 7]
+    proofs = [r["facts"]["factorize"]["effects"] for r in records if "factorize" in r["facts"]]
+    assert len(proofs) == 2
+    assert all("factorizer=whitened" in proof for proof in proofs)
+    again = harness(asked, lowrank, cwd=tmp_path)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "0 to run" in again.stdout or "nothing to run" in again.stdout, again.stdout
+    both = next(r for r in records if len(r["stages"]) == 6 and "factorize" in r["facts"])
+    exported = harness(["export", f"{sweep.name}/{both['cell']}", "out"], lowrank, cwd=tmp_path)
+    assert exported.returncode == 0, exported.stdout + exported.stderr
+    assert (tmp_path / "out" / "config.json").is_file()
+
+
+def test_a_stage_that_takes_its_name_is_named_and_neither_wins(lowrank: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    shutil.copytree(lowrank, site)
+    copied = (
+        (lowrank / "harness_lowrank" / "factorize.py")
+        .read_text()
+        .replace("from .factorizer", "from harness_lowrank.factorizer")
+    )
+    distribution(site, "harness-other", "other_factorize", copied)
+    listed = harness(["list"], site, cwd=tmp_path)
+    assert listed.returncode == 0, listed.stderr
+    assert "does not load: it claims the stage factorize, and so does other_factorize" in listed.stdout

@@ -37,7 +37,7 @@ import harness_plugins.schedule
 harness_plugins.schedule.__path__.append(sys.argv[1])
 from harness.compose import compose
 from harness.compose.describe import describe
-from harness.commands.docs import methods_page
+from harness.commands.reference.axis_pages import axis_page
 from harness.registry import registry
 known = registry()
 method = known.get("schedule", "halving")
@@ -47,7 +47,7 @@ import pytest
 code = pytest.main(["-q", "-p", "no:cacheprovider", "--import-mode=importlib", "-k", "halving",
                     *(f"harness/conformance/test_{suite}.py" for suite in ("methods", "schedule"))])
 print(json.dumps({"package": listed["package"], "config": cell.config["schedule"], "code": int(code),
-                  "documented": "| `halving` | Exponential decay. |" in methods_page(known)}))
+                  "documented": "| `halving` | Exponential decay. |" in axis_page("schedule")}))
 """
 
 

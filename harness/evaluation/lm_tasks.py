@@ -107,19 +107,19 @@ def hub_data(path: Path) -> str | None:
     return None if named[1] in _FILES or Path(named[1]).exists() else named[1]
 
 
-def task_files(name: str, *, include_path: str) -> dict[str, Path]:
-    """Local files that the YAML of a user's own task, group or included template names, by the path it gives.
+def task_files(name: str, *, include_path: str = "") -> dict[str, Path]:
+    """Local files that the YAML of a task of one's own, or of ours on files, names by the path it gives.
 
     Raises: TaskError where there is no such task; DataError where a file is not there
     """
-    folder = Path(include_path).expanduser()
+    folders = [OWN / "on_files", *([Path(include_path).expanduser()] if include_path else [])]
     waiting = [find_task(name, include_path=include_path)]
     found: dict[str, Path] = {}
     seen: set[Path] = set()
     while waiting:
         path = waiting.pop()
-        if path is None or path in seen or not path.is_relative_to(folder):
-            continue  # what ships with the harness or lm-eval names no local file
+        if path is None or path in seen or not any(path.is_relative_to(folder) for folder in folders):
+            continue  # the others that ship with the harness or lm-eval name no local file
         seen.add(path)
         stated = yaml.load(path.read_bytes(), Loader=_Tolerant) or {}
         if "include" in stated:

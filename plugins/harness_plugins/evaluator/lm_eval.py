@@ -101,8 +101,9 @@ class LmEval(Evaluator):
         from harness import task_files
 
         found: dict[str, Path] = {}
-        for task in config.tasks if config.include_path else ():
-            found |= task_files(task, include_path=config.include_path)
+        for task in config.tasks:
+            if task not in config.data_files:
+                found |= task_files(task, include_path=config.include_path)
         return found
 
     @classmethod

@@ -47,11 +47,7 @@ import pytest
 code = pytest.main(["-q", "-p", "no:cacheprovider", "--import-mode=importlib", "-k", "halving",
                     *(f"harness/conformance/test_{suite}.py" for suite in ("methods", "schedule"))])
 print(json.dumps({"package": listed["package"], "config": cell.config["schedule"], "code": int(code),
-<<<<<<< HEAD
-                  "documented": "| `halving` | Exponential decay. |" in axis_page("schedule")}))
-=======
                   "documented": "Exponential decay." in axis_page("schedule")}))
->>>>>>> main
 """
 
 

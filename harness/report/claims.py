@@ -97,7 +97,7 @@ def answer(decisions: Decisions, asked: Asked) -> Checked:
     if asked.contrast is None:
         return Checked(**base, verdict="undecided", reason=asked.reason)
     comparison = decisions.compare(asked.contrast)
-    found = judge(claim, comparison)
+    found = judge(claim, comparison, given_model=decisions.results.given_model())
     better = decisions.results.metrics[min(asked.contrast.metrics)].higher_is_better
     found |= limited(found, comparison, better=better, results=decisions.results)
     found["reason"] += f"; over {comparison.left_out}" if comparison.left_out else ""
@@ -132,9 +132,21 @@ def check(results: Results, raw: Mapping[str, Any] | str) -> Checked:
     return answer(decisions, asked)
 
 
-def judge(claim: Claim, found: Comparison) -> dict[str, Any]:
-    """Verdict, reason and interval: decided only about methods, by the simultaneous interval over seeds."""
+def judge(claim: Claim, found: Comparison, *, given_model: str = "") -> dict[str, Any]:
+    """Verdict, reason and interval: decided about methods, by the simultaneous interval over seeds.
+
+    Where a checkpoint from outside is all there is and nothing is drawn from a seed, as in rounding a
+    released model, the claim is decided for that checkpoint, by the simultaneous interval over documents.
+    """
     numbers = {"difference": found.difference, "low": found.low, "high": found.high}
+    if found.about == "checkpoints" and given_model and not found.drawn and found.low is not None:
+        assert found.high is not None
+        rests = f"simultaneous 95 % interval over {found.num_items} documents ({found.family} comparisons)"
+        return {
+            **numbers,
+            "verdict": decide(claim, found.low, found.high),
+            "reason": f"{rests}; no seed moves it; given the checkpoint {given_model}",
+        }
     if found.about != "methods" or found.low is None or found.high is None:
         about = ""
         if found.low is not None and found.high is not None:

@@ -81,6 +81,8 @@ class Comparison:
     """How many comparisons are covered together."""
     detectable: float | None = None
     """Smallest difference that this comparison finds with 80 % power."""
+    drawn: bool = True
+    """Whether another seed could have given other numbers."""
     reason: str = ""
     """Why no statement about methods is made, where none is."""
     left_out: str = ""
@@ -228,7 +230,8 @@ class Decisions:
         if not any(self.results.replicated(v) for _, v, _ in contrast.weights):
             if not any(self.results.sampled(m) for m, _, _ in contrast.weights):
                 return exact(mean, num_seeds=len(seeds))
-            return self._of_documents(contrast, families, mean, one_run(len(seeds)))
+            same_run = self._of_documents(contrast, families, mean, one_run(len(seeds)))
+            return replace(same_run, drawn=False)
         if len(seeds) < MIN_SEEDS:
             return self._of_documents(contrast, families, mean, too_few(len(seeds)))
         if same(per_seed_S) and not self._varies(contrast):

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -243,6 +244,11 @@ class Results:
                     runs.setdefault(str(stage["stage"]), set()).add(str(stage.get("key")))
             found |= {stage: None for stage, keys in runs.items() if stage in TRAINED and len(keys) == 1}
         return list(found)
+
+    def given_model(self) -> str:
+        """Name of the checkpoint from outside that all began from; empty where a model was built here."""
+        paths = {str((r.data["config"].get("model") or {}).get("path") or "") for r in self.all_records()}
+        return Path(paths.pop()).name if len(paths) == 1 else ""
 
     def replicated(self, levels: Levels) -> bool:
         """Whether the seeds of a configuration are different runs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -124,3 +125,24 @@ def test_a_failed_cell_makes_the_claim_undecided_with_its_reason(tmp_path: Path)
     found = claims.check(results, "bits_per_byte[quantizer=4 bit] < bits_per_byte[quantizer=16 bit]")
     assert found.verdict == "undecided"
     assert "oom in quantize: needs 9 GiB" in found.reason
+
+
+def one_run_each(root: Path, path: str) -> frames.Results:
+    """Results whose seeds share every run, of a checkpoint at `path`."""
+    simulate.experiment(root, items=300, tasks=("recall",), effects={"alignment.dpo": 2.0})
+    for i, file in enumerate(sorted(root.glob("records/demo/*/record.json"))):
+        record = json.loads(file.read_text())
+        stages = [{"stage": "quantize", "key": json.dumps(record["levels"], sort_keys=True)}]
+        simulate.edit(root, "demo", i, stages=stages, config={**record["config"], "model": {"path": path}})
+    return frames.arrange(records.read(root, "demo"))
+
+
+def test_what_draws_nothing_is_decided_for_a_checkpoint_from_outside_over_documents(tmp_path: Path) -> None:
+    says = "recall.acc[alignment=dpo] > recall.acc[alignment=none]"
+    given = claims.check(one_run_each(tmp_path / "given", "some.gguf"), says)
+    assert given.verdict == "confirmed"
+    assert "over 300 documents" in given.reason
+    assert given.reason.endswith("no seed moves it; given the checkpoint some.gguf")
+    built = claims.check(one_run_each(tmp_path / "built", ""), says)
+    assert built.verdict == "undecided", "another model of the same making might say otherwise"
+    assert "seeds are no replicates" in built.reason

@@ -42,7 +42,7 @@ from harness.run.resources import Options
 from toy import ToyCell, toy_plan
 {definition}
 plan = toy_plan(Path({root!r}), [ToyCell({options})])
-sys.exit(sweep._work(plan, Options()))
+sys.exit(sweep.work(plan, Options()))
 """
 
 

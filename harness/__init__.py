@@ -10,6 +10,7 @@ _PUBLIC = {
     **dict.fromkeys(("path_ref", "files_at", "listed", "named"), "harness.paths"),
     **dict.fromkeys(("hookimpl", "hookspec"), "harness.hookspecs"),
     **dict.fromkeys(("Stage", "Work", "Choices"), "harness.stage"),
+    "Cell": "harness.compose",
     "Purpose": "harness.rng",
     **dict.fromkeys(("Delta", "Loaded", "open_dense", "open_model", "save_model"), "harness.model.artifact"),
     **dict.fromkeys(("prove", "snapshot"), "harness.model.snapshot"),
@@ -131,9 +132,15 @@ _PUBLIC = {
     "choose": "harness.compose.typed",
     "Writer": "harness.evaluation.writer",
     "Tracker": "harness.axes.tracker",
-    "records": "harness.report.frames",
+    **dict.fromkeys(("compose", "plan"), "harness.api.planning"),
+    **dict.fromkeys(("run", "sweep"), "harness.api.running"),
+    **dict.fromkeys(("records", "report"), "harness.api.reporting"),
+    **dict.fromkeys(("load_model", "load_samples", "LoadedModel"), "harness.api.loading"),
 }
 """Public name -> module; a plugin imports these from `harness` and nothing else of it."""
+
+_PACKAGES = frozenset(("compose", "plan", "report", "run"))
+"""Public functions whose name a subpackage has; it is called in their place (harness.callable)."""
 
 __all__ = sorted(_PUBLIC)
 
@@ -145,6 +152,8 @@ def __getattr__(name: str) -> Any:
     module = _PUBLIC.get(name)
     if module is None:
         raise AttributeError(f"module 'harness' has no attribute '{name}'")
+    if name in _PACKAGES:
+        return import_module(f"harness.{name}")
     return getattr(import_module(module), name)
 
 

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
         raise UnknownNameError(what="distribution with methods or stages", name=asked.package, known=packages)
     if find_spec("pytest") is None:
         raise MissingExtraError(package="pytest", extra="check", needed_by="harness check")
-    brought = [f"{method['axis']}={method['name']}" for method in methods]
+    brought = [f"{method['axis']}={method['name']}" for method in methods if method["name"] != "none"]
     print(f"{asked.package}: " + ", ".join(brought + [f"stage {name}" for name in stages]), flush=True)
     suites, without = _suites(index, {method["axis"] for method in methods}, set(stages))
     if without:

@@ -12,12 +12,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from harness.commands.models import load_record
 from harness.commands.records import find
 from harness.compose.schema import stage_key
 from harness.errors import IncompatibleError, StoreError
-from harness.plan.files import CACHE
-from harness.store import Artifact, Store
-from harness.store.external import external
+from harness.store import Store
 from harness.store.files import new_folder
 from harness.store.records import read_record, record_dir
 
@@ -123,39 +122,6 @@ def export(arguments: Sequence[str]) -> int:
     base = loaded if loaded.adapter is None else load_record(record, store, adapters=False)
     print(_write_model(loaded, asked.directory, base=base))
     return 0
-
-
-def load_record(
-    record: Mapping[str, Any], store: Store, *, device: str = "cpu", adapters: bool = True
-) -> Any:
-    """The final model of a record's cell, with tokenizer and template (harness.model.artifact.Loaded).
-
-    Raises: StoreError where the record has no model or its artifact is gone
-    """
-    from harness.model.artifact import load_model
-
-    keys = [stage["key"] for stage in reversed(record["stages"])]
-    found = (artifact for key in keys if (artifact := store.find(key)) is not None)
-    model = next((artifact for artifact in found if artifact.kind == "model"), None)
-    if model is None:
-        raise StoreError(
-            f"the store has no model of {record['sweep']}/{record['cell']}; run its sweep again first"
-        )
-    return load_model(model, loader(model, store), device=device, adapters=adapters)
-
-
-def loader(artifact: Artifact, store: Store) -> Any:
-    """Key -> artifact, outside of a sweep: models from outside are found where they were."""
-    outside: dict[str, str] = dict(artifact.meta.get("externals", {}))
-
-    def load(key: str) -> Artifact:
-        if key in outside:
-            return external(outside[key], cache=store.root / CACHE)
-        found = store.get(key)
-        outside.update(found.meta.get("externals", {}))
-        return found
-
-    return load
 
 
 def _parser(command: str, text: str) -> argparse.ArgumentParser:

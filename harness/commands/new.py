@@ -56,8 +56,9 @@ def _check_free(asked: argparse.Namespace) -> None:
     taken = {} if stage else known.methods(asked.axis)
     check_name(asked.name, "the name")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", asked.name) or keyword.iskeyword(asked.name):
-        what = "stage" if stage else "method"
-        raise ConfigError(f"'{asked.name}' is no {what} name; use snake_case, e.g. my_{asked.axis}")
+        example = "stage name; use snake_case, e.g. my_step" if stage else ""
+        example = example or f"method name; use snake_case, e.g. my_{asked.axis}"
+        raise ConfigError(f"'{asked.name}' is no {example}")
     if asked.name in taken:
         source = known.source(taken[asked.name])
         raise ConfigError(f"{asked.axis}={asked.name} exists already, in {source}; choose another name")

@@ -23,7 +23,7 @@ from harness import (
 )
 
 if TYPE_CHECKING:
-    from harness.compose import Cell
+    from harness import Cell
 
 
 class {words}(Stage):

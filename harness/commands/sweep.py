@@ -53,7 +53,7 @@ def run(overrides: Sequence[str], options: Options | None = None, *, store: Stor
     placed = [text for text in overrides if text.startswith(WORKER)]
     if placed:
         return work_on(Path(placed[0].removeprefix(WORKER).strip("'\"")))
-    return _work(make_plan(overrides, store=store or Store(), single=True), options or Options())
+    return work(make_plan(overrides, store=store or Store(), single=True), options or Options())
 
 
 def sweep(
@@ -72,7 +72,7 @@ def sweep(
     made = make_plan(overrides, store=store or Store())
     if only is not None:
         made.cells = [cell for cell in made.cells if cell.cell.id == only]
-    return _work(made, options or Options())
+    return work(made, options or Options())
 
 
 def multirun(
@@ -100,7 +100,7 @@ def multirun(
     # A shell starts background commands with Ctrl-C ignored; whoever sends the signal to this one means it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        code = _work(made, chosen, place=place if hydra.places_workers else None)
+        code = work(made, chosen, place=place if hydra.places_workers else None)
     except KeyboardInterrupt:
         say(f"left; workers that were placed go on (harness watch {made.name}); the same command too")
         return INTERRUPTED_EXIT
@@ -138,7 +138,7 @@ def check_layout(made: Plan) -> None:
     load_layout(made.experiment.report)
 
 
-def _work(made: Plan, options: Options, *, place: Callable[[Plan], bool] | None = None) -> int:
+def work(made: Plan, options: Options, *, place: Callable[[Plan], bool] | None = None) -> int:
     """All of a plan, here, or in workers that `place` starts; returns the exit code.
 
     What was placed is counted here, not run: this may be a login node.

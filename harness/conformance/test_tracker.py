@@ -19,6 +19,8 @@ RECORD: dict[str, Any] = {
          "unit": "bits/byte", "higher_is_better": False, "stderr": None, "n": 3},
         {"evaluator": "lm_eval", "task": "recall", "metric": "acc", "value": 0.25,
          "unit": "", "higher_is_better": True, "stderr": 0.1, "n": 20},
+        {"evaluator": "win_rate", "task": "chat", "metric": "length_controlled", "value": None,
+         "unit": "", "higher_is_better": True, "stderr": None, "n": 0},
     ],
 }  # fmt: skip
 STEPS = ({"loss": 3.0, "tokens_per_second": 10.0}, {"loss": float("nan")}, {"loss": float("inf")})

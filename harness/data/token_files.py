@@ -157,7 +157,9 @@ def positions(document_ids_T: np.ndarray) -> np.ndarray:
     return index_T - np.maximum.accumulate(np.where(starts_T, index_T, 0))
 
 
-def language_modeling_rows(windows: Sequence[Window], rng: np.random.Generator) -> dict[str, Tensor]:
+def language_modeling_rows(
+    windows: Sequence[Window], rngs: Sequence[np.random.Generator]
+) -> dict[str, Tensor]:
     """A batch that predicts each next token of its own document.
 
     Shapes: every tensor is B x T; labels are shifted already, -100 across documents and on padding
@@ -213,7 +215,9 @@ class PackedSource:
         split: Split | str = Split.train,
         planned: int | None = None,
         curriculum: Curriculum | None = None,
-        rows: Callable[[Sequence[Window], np.random.Generator], dict[str, Tensor]] = language_modeling_rows,
+        rows: Callable[
+            [Sequence[Window], Sequence[np.random.Generator]], dict[str, Tensor]
+        ] = language_modeling_rows,
     ) -> None:
         if length < 1:
             raise ConfigError(f"sequence_length={length} must be at least 1")
@@ -262,25 +266,33 @@ class PackedSource:
 
     def next(self, size: int) -> dict[str, Tensor]:
         """The next `size` windows."""
+        return self.next_rows(size, slice(0, size))
+
+    def next_rows(self, size: int, rows: slice) -> dict[str, Tensor]:
+        """The next `size` windows, of which these rows are built; `num_bytes` and `num_tokens` are of all."""
         windows: list[Window] = []
+        rngs: list[np.random.Generator] = []
         bytes_B: list[float] = []
         tokens_B: list[int] = []
-        rng = np.random.default_rng([self.seed, 1, self.round, self.position])
-        for _ in range(size):
+        wanted = range(size)[rows]
+        for row in range(size):
             if self.position == self.planned:
                 self.round, self.position, self._order = self.round + 1, 0, None
             if self._order is None:
                 self._order = self._draw(self.round)
             sample = int(self._order[self.position])
-            visible = self.length
-            if self.curriculum is not None:
-                visible = self.curriculum.visible(self.length, self.position / self.planned)
-            windows.append(self.window(sample, visible=visible))
+            if row in wanted:
+                visible = self.length
+                if self.curriculum is not None:
+                    visible = self.curriculum.visible(self.length, self.position / self.planned)
+                windows.append(self.window(sample, visible=visible))
+                rngs.append(np.random.default_rng([self.seed, 1, self.round, self.position]))
             domain = int(np.searchsorted(self.starts_D, sample, side="right")) - 1
-            tokens_B.append(windows[-1].length - 1)
+            start = int(sample - self.starts_D[domain]) * self.length
+            tokens_B.append(min(self.length, len(self.arrays[domain]) - 1 - start))
             bytes_B.append(tokens_B[-1] * self.bytes_per_token_D[domain])
             self.position += 1
-        batch = self.rows(windows, rng)
+        batch = self.rows(windows, rngs)
         batch["num_bytes"] = torch.tensor(bytes_B, dtype=torch.float64)
         batch["num_tokens"] = torch.tensor(tokens_B)
         return batch

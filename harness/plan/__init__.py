@@ -1,1 +1,5 @@
 """Plan, workers, isolation of cells."""
+
+from harness.callable import call_as
+
+call_as(__name__, "harness.api.planning:plan")

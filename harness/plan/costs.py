@@ -355,8 +355,8 @@ def _trains(node: Node) -> bool:
 
     One that extends a context trains where its option `train` says so or, null, its method is meant to.
     """
-    if not isinstance(node.choices.get("optimizer"), Choice):
-        return False
+    if not isinstance(node.choices.get("optimizer"), Choice) or not hasattr(node.config, "budget"):
+        return False  # a plugin's stage may train in its own way, which no formula here knows
     context: Any = node.choices.get("context")
     asked = getattr(node.config, "train", None)
     return context is None or bool(context.method.trains if asked is None else asked)

@@ -45,29 +45,59 @@ def report(
     compare: str | None = None,
     quiet: bool = False,
 ) -> Path:
-    """Write the report of an experiment and print its table; returns the folder.
+    """Write the report of an experiment, as `written` does, and print its table; returns the folder.
 
-    `table` is a layout's name, path or content (default: the experiment's `report:`, else the layout of its
-    name, else one made from its factors); `store` a Store, a folder or a committed `records.json.gz`; `cells`
-    keeps only those records; `images` are formats of figures beside SVG; `compare="published"` puts the
-    survey's values beside ours. A reference table needs no experiment.
-    Raises: DataError without records; UnknownNameError for a format, layout, factor or metric; ConfigError
+    A reference table needs no experiment.
+    Raises: as `written`
     """
-    for name in formats:
-        if name not in FORMATS:
-            raise UnknownNameError(what="report format", name=name, known=FORMATS)
-    for name in images:
-        if name not in IMAGES:
-            raise UnknownNameError(what="figure format", name=name, known=IMAGES)
-    if compare not in (None, PUBLISHED):
-        raise UnknownNameError(what="comparison", name=str(compare), known=[PUBLISHED])
     layout = load_layout(table)
     if layout.reference:
+        check_formats(formats, images, compare)
         out = out or default_folder("reference", store)
         return reference_report(layout, out=out, formats=formats, quiet=quiet)
     if not experiment:
         raise ConfigError(
             "harness report needs an experiment, or --table with a reference table (T5, T6, T7)"
+        )
+    made, folder = written(
+        experiment,
+        table=table,
+        formats=formats,
+        images=images,
+        out=out,
+        store=store,
+        cells=cells,
+        compare=compare,
+    )
+    if not quiet:
+        show(made, folder)
+    return folder
+
+
+def written(
+    experiment: str,
+    *,
+    table: str | Mapping[str, Any] | None = None,
+    formats: Sequence[str] = FORMATS,
+    images: Sequence[str] = (),
+    out: Path | None = None,
+    store: object = None,
+    cells: Collection[str] | None = None,
+    compare: str | None = None,
+) -> tuple[Report, Path]:
+    """Write the report of an experiment; returns it, and its folder.
+
+    `table` is a layout's name, path or content (default: the experiment's `report:`, else the layout of its
+    name, else one made from its factors); `store` a Store, a folder or a committed `records.json.gz`; `cells`
+    keeps only those records; `images` are formats of figures beside SVG; `compare="published"` puts the
+    survey's values beside ours.
+    Raises: DataError without records; UnknownNameError for a format, layout, factor or metric; ConfigError
+    """
+    check_formats(formats, images, compare)
+    layout = load_layout(table)
+    if layout.reference:
+        raise ConfigError(
+            f"table={table} is a reference table, of no records; `harness report --table` has it"
         )
     experiment = sweep_name(experiment)
     records = read(store, experiment, cells=cells)
@@ -91,9 +121,19 @@ def report(
     write(made, folder, formats=formats, images=images)
     if store_root(store) != folder / "records.json.gz":
         write_compact(records, folder / "records.json.gz", shown=shown_items(results.all_records()))
-    if not quiet:
-        show(made, folder)
-    return folder
+    return made, folder
+
+
+def check_formats(formats: Sequence[str], images: Sequence[str], compare: str | None) -> None:
+    """Raises: UnknownNameError for a format or a comparison that does not exist."""
+    for name in formats:
+        if name not in FORMATS:
+            raise UnknownNameError(what="report format", name=name, known=FORMATS)
+    for name in images:
+        if name not in IMAGES:
+            raise UnknownNameError(what="figure format", name=name, known=IMAGES)
+    if compare not in (None, PUBLISHED):
+        raise UnknownNameError(what="comparison", name=str(compare), known=[PUBLISHED])
 
 
 def drawn(table: Table, results: Results, together: Aggregates | None) -> list[Figure]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from harness.errors import ConfigError, DataError, UnknownNameError
 from harness.report.records import WEIGHTS, Record, flatten, label, read
 from harness.report.runs import replicated
 from harness.report.statistics import MIN_SEEDS, Array, Measured
+from harness.store.records import sweep_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -447,20 +448,22 @@ def arrange(records: Sequence[Record]) -> Results:
     )
 
 
-def load(store: object, experiment: str) -> pd.DataFrame:
+def load(store: object, experiment: str, *, cells: Iterable[str] | None = None) -> pd.DataFrame:
     """One row a cell and metric: factors, seed, outcome, value, unit, direction, error, items, and all facts.
 
-    Facts are columns `<stage>.<fact>`. Factors are ordered categories in the experiment's order. A cell
-    without numbers has one row that says why. A factor called like a column gets `factor.` before it.
+    `cells` keeps only those ids. Facts are columns `<stage>.<fact>`. Factors are ordered categories in the
+    experiment's order. A cell without numbers has one row that says why. A factor called like a column gets
+    `factor.` before it.
     Raises: DataError if there are no records
     """
     import pandas as pd
 
-    found = read(store, experiment)
+    found = read(store, experiment, cells=cells)
     keys = ("evaluator", "task", "metric", "value", "unit", "stderr", "n", "higher_is_better")
     rows = []
     for record in found:
         base: dict[str, Any] = {
+            "sweep": str(record.data.get("sweep", "")),
             "cell": record.cell,
             "seed": record.seed,
             "outcome": record.status,
@@ -481,6 +484,7 @@ def load(store: object, experiment: str) -> pd.DataFrame:
         column = column_of(factor)
         if column in frame:
             frame[column] = pd.Categorical(frame[column], categories=levels_of_factor, ordered=True)
+    frame.attrs["sweep"] = sweep_name(experiment)
     return frame
 
 
@@ -490,12 +494,7 @@ def column_of(factor: str) -> str:
 
 
 COLUMNS = (
-    *("cell", "seed", "outcome", "reason", "evaluator", "task", "metric", "value", "unit", "stderr", "n"),
-    "higher_is_better",
+    *("sweep", "cell", "seed", "outcome", "reason", "evaluator", "task", "metric", "value", "unit", "stderr"),
+    *("n", "higher_is_better"),
 )
 """Columns of the frame beside the factors."""
-
-
-def records(experiment: str, *, store: object = None) -> pd.DataFrame:
-    """All measurements of an experiment as a data frame; see `load`."""
-    return load(store, experiment)

@@ -27,6 +27,7 @@ from typing import Any
 from harness.errors import HarnessError, LostError
 from harness.run.machine import control_groups, visible_gpus
 from harness.run.outcome import Outcome, from_exception
+from harness.run.scratch import new_scratch, remove_abandoned
 
 Report = Callable[[str, Any], None]
 """Sends (what, value) to the parent while the call runs."""
@@ -55,6 +56,7 @@ class Server:
     def __init__(self, preload: Sequence[str] = ()) -> None:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["harness.run.isolation", *preload])
+        remove_abandoned()
 
     def start(
         self,
@@ -75,7 +77,7 @@ class Server:
 
         Raises: what `note` raises; LostError where the fork server dies again and again
         """
-        scratch = tempfile.mkdtemp(prefix="harness-stage-")
+        scratch = new_scratch()
         arguments = (call, stage, str(log), limits, device, scratch)
         try:
             process, ours = self._fork_at_last(arguments, name=f"harness {stage}", stopping=stopping)

@@ -84,7 +84,7 @@ class Session:
         """Run an observer; what it raises becomes a note of the record, never the cell's outcome."""
         try:
             call()
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a client that gives up may end its process
             self._trackers.pop(name, None)
             if name not in self.notes:
                 self.notes[name] = f"{type(error).__name__}: {error}"
@@ -102,5 +102,5 @@ def tell_report(plan: Plan, folder: Path, *, warn: Callable[[str], None]) -> Non
             told.append(choice)
             try:
                 choice.build().report_written(dict(sweep), str(folder))
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 warn(f"tracker {choice.method.name} did not take the report: {error}")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from harness.method import Choice
@@ -14,8 +15,8 @@ from harness.training.meeting import Meeting
 
 Batch = dict[str, Tensor]
 """Tensors that share their first dimension B. `labels_BT` is already shifted: what position t predicts,
--100 where nothing is learned. `num_bytes` and `num_tokens` (B), where the source knows them, are counted and
-not handed on."""
+-100 where nothing is learned. `num_bytes` and `num_tokens`, of each sequence where the source knows them, are
+counted and not handed on."""
 
 
 @runtime_checkable
@@ -41,6 +42,42 @@ class BatchSource(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a position."""
         ...
+
+
+COUNTS = ("num_bytes", "num_tokens")
+"""What a batch states of all its sequences, for budgets; no process shares it."""
+
+
+@runtime_checkable
+class SharedSource(BatchSource, Protocol):
+    """A source that builds a part of its next sequences only, and yet moves past all of them."""
+
+    def next_rows(self, size: int, rows: slice) -> Batch:
+        """The next `size` sequences, of which these rows alone; `num_bytes` and `num_tokens` are of all."""
+        ...
+
+
+def next_rows(source: BatchSource, size: int, rows: slice) -> Batch:
+    """These rows of a source's next `size` sequences, and `num_tokens` of all of them.
+
+    Shapes: every tensor but those of COUNTS has as many rows as the slice
+    """
+    if isinstance(source, SharedSource):
+        return source.next_rows(size, rows)
+    batch = source.next(size)
+    counted = {name: batch[name] for name in COUNTS if name in batch}
+    counted.setdefault("num_tokens", torch.tensor(num_tokens(batch)))
+    return {name: value[rows] for name, value in batch.items() if name not in COUNTS} | counted
+
+
+def num_tokens(batch: Batch) -> int:
+    """Positions of all id tensors (`input_ids`, `encoder_input_ids`, `chosen_input_ids`, ...) but padding."""
+    total = 0
+    for name, ids_BT in batch.items():
+        if name.endswith("input_ids"):
+            mask = batch.get(name.removesuffix("input_ids") + "attention_mask")
+            total += ids_BT.numel() if mask is None or mask.shape != ids_BT.shape else int(mask.sum())
+    return total
 
 
 class LossSum(NamedTuple):

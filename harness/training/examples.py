@@ -15,16 +15,17 @@ from harness.training.contract import Batch
 PADDING_DOCUMENT = -1
 """Document of padding; no token belongs to it, so none reads padding."""
 
-Rows = Callable[[Sequence[Window], np.random.Generator], Batch]
+Rows = Callable[[Sequence[Window], Sequence[np.random.Generator]], Batch]
+"""Makes a batch of windows, each of which draws from a stream of its own."""
 
 
 def rows_of(objective: Objective, *, encoder: bool, prefix: bool, sentinels: np.ndarray) -> Rows:
     """What a packed source calls to make batches of this objective."""
 
-    def rows(windows: Sequence[Window], rng: np.random.Generator) -> Batch:
+    def rows(windows: Sequence[Window], rngs: Sequence[np.random.Generator]) -> Batch:
         examples = [
             objective.example(window.ids_T1[: window.length], rng, encoder=encoder, sentinels=sentinels)
-            for window in windows
+            for window, rng in zip(windows, rngs, strict=True)
         ]
         return collate(examples, windows, encoder=encoder, prefix=prefix)
 

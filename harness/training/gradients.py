@@ -63,10 +63,10 @@ class Gradients:
         if self.with_terms:
             model.register_forward_hook(lambda module, args, output: self.outputs.append(output))
 
-    def compute(self, batch: Batch, size: int) -> BatchLoss:
-        """Leave the gradients of a global batch on the model.
+    def rows(self, size: int) -> slice:
+        """This process's sequences of a global batch.
 
-        Raises: ConfigError where the batch cannot be shared; OutOfMemoryError where one sequence does not fit
+        Raises: ConfigError where the batch cannot be shared
         """
         rank, processes = self.methods.parallelism.data_rank()
         if size % processes:
@@ -74,7 +74,15 @@ class Gradients:
                 f"batch_size={size} must be a multiple of the {processes} processes that share it"
             )
         share = size // processes
-        local = {name: value[rank * share : (rank + 1) * share] for name, value in batch.items()}
+        return slice(rank * share, (rank + 1) * share)
+
+    def compute(self, local: Batch, size: int) -> BatchLoss:
+        """Leave the gradients of a global batch on the model, of which `local` is this process's share.
+
+        Raises: OutOfMemoryError where one sequence does not fit
+        """
+        _, processes = self.methods.parallelism.data_rank()
+        share = size // processes
         micro = min(self.micro_batch_size or share, share)
         while True:
             try:

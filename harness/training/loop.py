@@ -14,7 +14,7 @@ from harness.axes.stabilizer import Verdict
 from harness.errors import ConfigError, DivergedError
 from harness.rng import Purpose
 from harness.training import checkpoint, distribution, measure
-from harness.training.contract import Batch, BatchSource, Loss, Run
+from harness.training.contract import COUNTS, Batch, BatchSource, Loss, Run, next_rows
 from harness.training.curve import Curve
 from harness.training.distribution import OnStep
 from harness.training.gradients import Gradients, leave_overflow_to_scaler
@@ -136,13 +136,13 @@ class Trainer:
         return self._facts()
 
     def _step(self) -> None:
-        """One update from one global batch."""
+        """One update from one global batch, of which this process has its share."""
         settings, step = self.settings, int(self.meter.counts["steps"])
         before = self.meter.spent()
         size = self.methods.batch_schedule.batch_size(settings.batch_size, min(before, 1.0))
-        batch = self.source.next(size)
+        batch = next_rows(self.source, size, self.gradients.rows(size))
         self.meter.add(batch, size)
-        for name in ("num_bytes", "num_tokens"):
+        for name in COUNTS:
             batch.pop(name, None)
         # Read in the middle of the step, so that neither the first nor the last update has rate 0.
         progress = min((before + self.meter.spent()) / 2, 1.0)
@@ -171,15 +171,14 @@ class Trainer:
         self.gradients.zero()
         self.curve.add(result.loss, facts)
 
-    def _micro(self, size: int) -> tuple[slice, int]:
-        """This process's sequences of a global batch, and how many of them a micro-batch has."""
-        rank, processes = self.methods.parallelism.data_rank()
-        share = size // processes
-        return slice(rank * share, (rank + 1) * share), min(self.gradients.micro_batch_size or share, share)
+    def _micro(self, size: int) -> int:
+        """How many of this process's sequences a micro-batch has."""
+        share = size // self.methods.parallelism.data_rank()[1]
+        return min(self.gradients.micro_batch_size or share, share)
 
     def _padded_tokens(self, batch: Batch, size: int) -> int:
         """Positions of this process's largest micro-batch."""
-        return measure.padded_tokens(batch, sequences=self._micro(size)[1])
+        return measure.padded_tokens(batch, sequences=self._micro(size))
 
     @contextmanager
     def _traced(self, batch: Batch, size: int) -> Iterator[None]:
@@ -196,11 +195,10 @@ class Trainer:
             self.peak_memory = max(self.peak_memory, tracker.peak)
         else:
             yield
-        own, micro = self._micro(size)  # a micro-batch that did not fit was halved
+        micro = self._micro(size)  # a micro-batch that did not fit was halved
         self.padded_tokens = measure.padded_tokens(batch, sequences=micro)
         self.source_tokens = measure.source_tokens(batch, sequences=micro)
-        local = {name: value[own] for name, value in batch.items()}
-        self.scored_tokens = measure.scored_tokens(local, sequences=micro)
+        self.scored_tokens = measure.scored_tokens(batch, sequences=micro)
 
     def _look(self, step: int) -> bool:
         """A logging step: the only place where the host reads from the device. False after a rollback."""

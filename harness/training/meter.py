@@ -9,7 +9,7 @@ from typing import Any
 import torch.distributed as dist
 
 from harness.errors import ConfigError
-from harness.training.contract import Batch, BatchSource
+from harness.training.contract import Batch, BatchSource, num_tokens
 from harness.training.settings import Budget, Unit
 
 
@@ -109,13 +109,3 @@ class Meter:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue counting."""
         self.counts, self.started = dict(state), time.perf_counter()
-
-
-def num_tokens(batch: Batch) -> int:
-    """Positions of all id tensors (`input_ids`, `encoder_input_ids`, `chosen_input_ids`, ...) but padding."""
-    total = 0
-    for name, ids_BT in batch.items():
-        if name.endswith("input_ids"):
-            mask = batch.get(name.removesuffix("input_ids") + "attention_mask")
-            total += ids_BT.numel() if mask is None or mask.shape != ids_BT.shape else int(mask.sum())
-    return total

@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 import yaml
+from third_party import distribution, harness
 
 from harness.commands import COMMANDS, reference
 from harness.registry import registry
@@ -93,6 +94,16 @@ def test_python_examples_run(page: Path) -> None:
     for number, code in enumerate(fences(page, "python")):
         made = compile(code, f"{name(page)}, example {number}", "exec", dont_inherit=True)
         exec(made, {"__name__": f"example_{number}"})
+
+
+def test_the_axis_and_the_stage_of_the_examples_are_planned_together(tmp_path: Path) -> None:
+    for module, page in (("perturbation", "axis.md"), ("perturb", "stage.md")):
+        code = next(fences(DOCS / "write" / page, "python"))
+        distribution(tmp_path, f"harness-{module}", module, code)
+    asked = ["plan", "perturbation=none,shrink_and_perturb", "scale=smoke", "--json"]
+    planned = harness(asked, tmp_path, cwd=tmp_path)
+    assert planned.returncode == 0, planned.stdout + planned.stderr
+    assert '"perturb"' in planned.stdout
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

@@ -129,7 +129,8 @@ def test_every_shipped_experiment_composes(experiment: str, scale: str) -> None:
         if scale == "real" and "set model.import=true" in str(error):
             return  # it asks about the shape of a transformer, and is told how to ask a pretrained one
         raise
-    assert cell.experiment.name in (experiment, f"{experiment}_{scale}"), "its own records at a scale of its own"
+    own = (experiment, f"{experiment}_{scale}")
+    assert cell.experiment.name in own, "its own records at a scale of its own"
     assert cell.experiment.question, "an experiment states its question"
     levels = set(cell.experiment.factors)
     assert set(cell.experiment.baseline) <= levels, f"baseline names a factor that is none of {levels}"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import statistics
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from bench import in_turn, median_ratio, show
@@ -13,9 +13,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from harness.axes import MODEL_AXES
+from harness.axes.corpus import Split
 from harness.compose import compose, publish
 from harness.conformance.tiny import FakeRun, methods
+from harness.data.token_files import PackedSource, TokenFiles, TokenWriter
 from harness.registry import registry
+from harness.training.contract import COUNTS
 from harness.training.loop import train
 from harness.training.losses import language_modeling_loss
 from harness.training.settings import Budget, Settings, Unit
@@ -25,24 +28,16 @@ pytestmark = pytest.mark.slow
 STEPS, BATCH, LENGTH = 16, 8, 128
 
 
-class Windows:
-    """Batches that cost nothing to make, for both loops."""
-
-    num_samples = None
-
-    def __init__(self, vocab_size: int) -> None:
-        generator = torch.Generator().manual_seed(0)
-        ids = torch.randint(0, vocab_size, (BATCH, LENGTH + 1), generator=generator)
-        self.batch = {"input_ids": ids[:, :-1].contiguous(), "labels_BT": ids[:, 1:].contiguous()}
-
-    def next(self, size: int) -> dict[str, torch.Tensor]:
-        return dict(self.batch)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        pass
+def corpus(directory: Path, vocab_size: int) -> TokenFiles:
+    """Documents of about 60 tokens that count up from anywhere: two to three in each sequence."""
+    rng, eos = np.random.default_rng(0), 0
+    writer = TokenWriter(directory, vocab_size=vocab_size, bos_id=1, eos_id=eos)
+    for length in rng.integers(20, 100, size=2000):
+        ids = 2 + (rng.integers(vocab_size) + np.arange(length)) % (vocab_size - 2)
+        writer.add("train", "docs", ids.tolist(), num_bytes=int(length))
+    writer.finish(Split.train)
+    writer.write_index({"docs": 1.0})
+    return TokenFiles(directory)
 
 
 def build() -> tuple[nn.Module, int]:
@@ -56,15 +51,18 @@ def build() -> tuple[nn.Module, int]:
     return harness.model.build(spec, choices, seed=0), spec.vocab_size  # type: ignore[arg-type]
 
 
-def bare(model: nn.Module, source: Windows) -> None:
-    """What a careful user would write."""
+def bare(model: nn.Module, files: TokenFiles) -> None:
+    """What a careful user would write, on the same windows, whose documents are kept apart."""
+    source = PackedSource(files, length=LENGTH, seed=0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     model.train()
     for _ in range(STEPS):
         batch = source.next(BATCH)
-        logits = model(batch["input_ids"], use_cache=False).logits
-        loss = F.cross_entropy(logits.flatten(0, 1), batch["labels_BT"].flatten())
+        labels_BT = batch.pop("labels_BT")
+        inputs = {name: value for name, value in batch.items() if name not in COUNTS}
+        logits = model(**inputs, use_cache=False).logits
+        loss = F.cross_entropy(logits.flatten(0, 1), labels_BT.flatten())
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -72,7 +70,9 @@ def bare(model: nn.Module, source: Windows) -> None:
         optimizer.zero_grad()
 
 
-def ours(model: nn.Module, source: Windows, folder: Path) -> None:
+def ours(model: nn.Module, files: TokenFiles, folder: Path) -> None:
+    """The loop as stages run it: windows drawn from token files, with their documents kept apart."""
+    source = PackedSource(files, length=LENGTH, seed=0)
     clip = registry().get("stabilizer", "clip_norm")
     train(
         model,
@@ -88,8 +88,9 @@ def ours(model: nn.Module, source: Windows, folder: Path) -> None:
 
 def test_the_loop_is_at_least_as_fast_as_a_bare_one(tmp_path: Path) -> None:
     model, vocab_size = build()
-    source = Windows(vocab_size)
-    actions = {"bare torch": lambda: bare(model, source), "harness": lambda: ours(model, source, tmp_path)}
+    (tmp_path / "tokens").mkdir()
+    files = corpus(tmp_path / "tokens", vocab_size)
+    actions = {"bare torch": lambda: bare(model, files), "harness": lambda: ours(model, files, tmp_path)}
     found = in_turn(actions, rounds=5)
     ratio = median_ratio(found, "bare torch", "harness")
     rows = [

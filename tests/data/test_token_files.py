@@ -10,8 +10,18 @@ from harness_plugins.curriculum.staged import Staged
 
 from harness.axes.corpus import Split
 from harness.data.template import IGNORED
-from harness.data.token_files import PackedSource, TokenFiles, TokenWriter, document_ids, positions
+from harness.data.token_files import (
+    PackedSource,
+    TokenFiles,
+    TokenWriter,
+    document_ids,
+    language_modeling_rows,
+    positions,
+)
 from harness.errors import ConfigError, DataError
+from harness.registry import registry
+from harness.training.contract import COUNTS, next_rows
+from harness.training.examples import rows_of
 
 BOS, EOS = 1, 2
 
@@ -168,3 +178,60 @@ def test_shares_of_a_mixture_are_of_tokens_and_padding_is_none(tmp_path: Path) -
     assert short / (short + long) == pytest.approx(0.5, abs=0.03)
     assert int(batch["num_tokens"].sum()) == short + long
     assert float(batch["num_bytes"].sum()) / 4_000 == pytest.approx(source.bytes_per_window(), rel=0.05)
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("objective", [None, "prefix_language_modeling"])
+def test_each_process_builds_its_own_rows_and_together_they_are_the_batch(
+    objective: str | None, processes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, rows = files(tmp_path), language_modeling_rows
+    if objective is not None:
+        method = registry().get("objective", objective)
+        rows = rows_of(method(method.Config()), encoder=False, prefix=True, sentinels=np.arange(290, 300))
+    ramp = LengthRamp(LengthRamp.Config())
+    whole, *shared = (
+        PackedSource(found, length=16, seed=3, planned=40, curriculum=ramp, rows=rows)
+        for _ in range(processes + 1)
+    )
+    built: list[int] = []
+    window = PackedSource.window
+    monkeypatch.setattr(
+        PackedSource,
+        "window",
+        lambda self, n, *, visible: built.append(n) or window(self, n, visible=visible),
+    )
+    for _ in range(7):  # into the next round
+        batch, share = whole.next(8), 8 // processes
+        built.clear()
+        parts = [
+            next_rows(source, 8, slice(rank * share, (rank + 1) * share))
+            for rank, source in enumerate(shared)
+        ]
+        assert len(built) == 8, "no window is built twice"
+        for name, value in batch.items():
+            if name in COUNTS:
+                assert all(torch.equal(part[name], value) for part in parts)
+            else:
+                assert torch.equal(torch.cat([part[name] for part in parts]), value)
+    assert all(source.state_dict() == whole.state_dict() for source in shared)
+
+
+def test_a_source_that_builds_all_rows_is_cut_and_counted_as_a_whole() -> None:
+    class Plain:
+        num_samples = None
+
+        def next(self, size: int) -> dict[str, torch.Tensor]:
+            mask = torch.ones(size, 4)
+            mask[0, 2:] = 0
+            return {"input_ids": torch.arange(4 * size).reshape(size, 4), "attention_mask": mask}
+
+        def state_dict(self) -> dict[str, int]:
+            return {}
+
+        def load_state_dict(self, state: dict[str, int]) -> None:
+            pass
+
+    part = next_rows(Plain(), 4, slice(2, 4))
+    assert part["input_ids"].tolist() == [[8, 9, 10, 11], [12, 13, 14, 15]]
+    assert int(part["num_tokens"].sum()) == 14

@@ -62,23 +62,23 @@ def test_a_copied_method_reads_what_the_original_reads(axis: str) -> None:
 
 def test_a_stage_passes_as_it_is_written(mine: Path, tmp_path: Path) -> None:
     assert main(["norm", "my_norm", "--package", "harness-mine"]) == 0
-    assert main(["stage", "my_stage", "--package", "harness-mine"]) == 0
+    assert main(["stage", "my_step", "--package", "harness-mine"]) == 0
     checked = harness(["check", "harness-mine"], mine, cwd=tmp_path)
     assert checked.returncode == 0, checked.stdout[-5000:] + checked.stderr
-    assert "harness-mine: norm=my_norm, stage my_stage" in checked.stdout
-    shown = harness(["--cfg", "job", "my_stage.factor=0.5"], mine, cwd=tmp_path)
+    assert "harness-mine: norm=my_norm, stage my_step" in checked.stdout
+    shown = harness(["--cfg", "job", "my_step.factor=0.5"], mine, cwd=tmp_path)
     assert "factor: 0.5" in shown.stdout
-    planned = harness(["plan", "my_stage.factor=0.5", "quantizer=rtn", "scale=smoke"], mine, cwd=tmp_path)
-    assert "my_stage" in planned.stdout, planned.stderr
-    refused = harness(["plan", "my_stage.factor=0"], mine, cwd=tmp_path)
-    assert "my_stage.factor=0 leaves nothing of the weights" in refused.stdout + refused.stderr
+    planned = harness(["plan", "my_step.factor=0.5", "quantizer=rtn", "scale=smoke"], mine, cwd=tmp_path)
+    assert "my_step" in planned.stdout, planned.stderr
+    refused = harness(["plan", "my_step.factor=0"], mine, cwd=tmp_path)
+    assert "my_step.factor=0 leaves nothing of the weights" in refused.stdout + refused.stderr
 
 
 def test_a_package_may_begin_with_a_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["stage", "my_stage", "--package", "harness-mine"]) == 0
+    assert main(["stage", "my_step", "--package", "harness-mine"]) == 0
     assert 'packages = ["harness_mine"]' in Path("harness-mine/pyproject.toml").read_text()
-    assert (Path("harness-mine") / "tests" / "test_my_stage.py").is_file()
+    assert (Path("harness-mine") / "tests" / "test_my_step.py").is_file()
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_a_package_may_begin_with_a_stage(tmp_path: Path, monkeypatch: pytest.Mo
         (["stage", "quantize"], "the stage quantize exists already, in harness.stages.quantize"),
         (["stage", "pruner"], "'pruner' is an axis, whose config key a stage would take"),
         (["stage", "seed"], "'seed' is a key of every config"),
-        (["stage", "my_stage", "--like", "dither"], "--like begins with a method"),
+        (["stage", "my_step", "--like", "dither"], "--like begins with a method"),
         (["stage", "My-Stage"], "is no name"),
     ],
 )

@@ -20,6 +20,7 @@ import pytest
 from harness.errors import LostError
 from harness.run import isolation
 from harness.run.isolation import Child, Limits, Server
+from harness.run.scratch import new_scratch
 from harness.store.claims import _alive, _start_time
 
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -41,7 +42,7 @@ from harness.run.resources import Options
 from toy import ToyCell, toy_plan
 {definition}
 plan = toy_plan(Path({root!r}), [ToyCell({options})])
-sys.exit(sweep._work(plan, Options()))
+sys.exit(sweep.work(plan, Options()))
 """
 
 
@@ -204,3 +205,23 @@ def test_what_a_child_leaves_in_its_temporary_folder_goes_with_it(tmp_path: Path
     assert Path(left[0]).exists()
     child.end()
     assert not Path(left[0]).parent.exists()
+
+
+def test_folders_of_a_killed_worker_go_when_the_next_one_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    mine, other = Path(new_scratch()), tmp_path / "harness-stage-elsewhere"
+    dead = subprocess.Popen([sys.executable, "-c", "pass"])
+    dead.wait()
+    boot = mine.name.split("-")[2]
+    left = [
+        tmp_path / f"harness-stage-{boot}-{pid}-{start}-x"
+        for pid, start in ((dead.pid, "5"), (os.getpid(), "1"))
+    ]
+    foreign = tmp_path / f"harness-stage-{'0' * 8}-{dead.pid}-5-x"
+    for folder in (other, foreign, *left):
+        folder.mkdir()
+        (folder / "weights").write_text("large")
+    Server()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([mine.name, other.name, foreign.name])

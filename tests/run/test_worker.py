@@ -315,6 +315,23 @@ def test_a_tracker_that_fails_is_a_note_of_the_record_and_costs_no_cell(tmp_path
     assert any("broken_for_tests failed" in text for text in worker.view.said)  # type: ignore[attr-defined]
 
 
+class Leaving(Tracker):
+    """Ends its process when it is told of a stage."""
+
+    name = "leaving_for_tests"
+
+    def stage_finished(self, run: dict[str, Any], stage: str, facts: dict[str, Any]) -> None:
+        sys.exit("no connection")
+
+
+def test_a_tracker_that_ends_its_process_costs_no_cell(tmp_path: Path) -> None:
+    plan = toy_plan(tmp_path, [tracked(Leaving, number=2)])
+    work(plan)
+    record = read_record(directory(plan, plan.cells[0]))
+    assert record["outcome"]["status"] == "ok"
+    assert "no connection" in record["notes"]["leaving_for_tests"]
+
+
 SWEEP = """
 import sys
 sys.path[:0] = {path!r}

@@ -29,7 +29,7 @@ from .factorizer import Factorizer
 if TYPE_CHECKING:
     from torch import nn
 
-    from harness.compose import Cell
+    from harness import Cell
 
 
 class Factorize(Stage):

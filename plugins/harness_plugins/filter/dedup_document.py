@@ -17,13 +17,20 @@ WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
 """A word, or one character of a script that puts no spaces between words."""
 
 
+IN_BAND = 32
+"""Earlier documents that are compared because they share one band, at most."""
+
+
 class DedupDocument(Filter):
     """Drops a document whose word n-grams overlap with an earlier one's: MinHash signatures, bands to find
     candidates, and the estimated Jaccard similarity to decide.
 
     Paper: Broder 1997; Lee et al. 2021, arXiv:2107.06499
+    Differs: of the documents that share a band, only the first and the latest are compared, IN_BAND in all,
+        so that pages from one template cost no more the more there are; a copy also shares bands with its
+        original that the template does not fill
     Error: the estimate of a similarity s has standard deviation sqrt(s (1 - s) / (bands * rows))
-    State: one signature a document kept
+    State: one signature a document kept; `compared` counts comparisons
     """
 
     name = "dedup_document"
@@ -61,7 +68,9 @@ class DedupDocument(Filter):
         rng = np.random.default_rng(0)
         self.factors_H = rng.integers(1, PRIME, size=number, dtype=np.uint64)
         self.offsets_H = rng.integers(0, PRIME, size=number, dtype=np.uint64)
-        self.signatures: list[np.ndarray] = []
+        self.signatures = np.empty((1024, number), dtype=np.uint64)
+        self.kept = self.compared = 0
+        self.whole: set[bytes] = set()
         self.buckets: dict[tuple[int, bytes], list[int]] = defaultdict(list)
         yield from super().apply(documents)
 
@@ -69,12 +78,23 @@ class DedupDocument(Filter):
         signature_H = self.signature(document.text)
         bands = signature_H.reshape(self.config.bands, self.config.rows)
         keys = [(band, bands[band].tobytes()) for band in range(self.config.bands)]
-        for candidate in sorted({index for key in keys for index in self.buckets.get(key, ())}):
-            if (self.signatures[candidate] == signature_H).mean() >= self.config.threshold:
-                return "near copy"
+        if signature_H.tobytes() in self.whole:
+            return "near copy"
+        candidates_C = list({index for key in keys for index in self.buckets.get(key, ())})
+        self.compared += len(candidates_C)
+        same_C = (self.signatures[candidates_C] == signature_H).mean(axis=1)
+        if (same_C >= self.config.threshold).any():
+            return "near copy"
         for key in keys:
-            self.buckets[key].append(len(self.signatures))
-        self.signatures.append(signature_H)
+            bucket = self.buckets[key]
+            bucket.append(self.kept)
+            if len(bucket) > IN_BAND:
+                del bucket[IN_BAND // 2]
+        if self.kept == len(self.signatures):
+            self.signatures = np.concatenate([self.signatures, np.empty_like(self.signatures)])
+        self.signatures[self.kept] = signature_H
+        self.kept += 1
+        self.whole.add(signature_H.tobytes())
         return document
 
     def signature(self, text: str) -> np.ndarray:

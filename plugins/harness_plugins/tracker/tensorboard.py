@@ -43,12 +43,15 @@ class TensorBoard(Tracker):
 
     def training_step(self, run: dict[str, Any], stage: str, step: int, facts: dict[str, float]) -> None:
         for name, value in facts.items():
+            if value is None:
+                continue
             self._writer.add_scalar(f"{stage}/{name}", value, step)
 
     def cell_finished(self, run: dict[str, Any], record: dict[str, Any]) -> None:
         for found in record.get("metrics", []):
             name = f"{found['evaluator']}/{found['task']}/{found['metric']}"
-            self._writer.add_scalar(name, found["value"], 0)
+            if found["value"] is not None:  # undefined, as a mean over nothing is
+                self._writer.add_scalar(name, found["value"], 0)
         self._writer.add_text("outcome", json.dumps(record.get("outcome", {})))
         self._writer.close()
 

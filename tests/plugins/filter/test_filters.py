@@ -88,6 +88,23 @@ def test_minhash_estimates_the_jaccard_similarity() -> None:
     assert max(theirs) < limit
 
 
+def test_pages_of_one_template_cost_no_more_the_more_there_are() -> None:
+    rng = random.Random(3)
+    frame = prose(rng, 120)
+    pages = [make(f"page/{n}", f"{frame} {prose(rng, 60)}") for n in range(600)]
+    copies = [make(f"copy/{n}", pages[n].text + " Thanks.") for n in range(0, 600, 20)]
+    method, compared = DedupDocument(), []
+    list(method.apply(iter(())))
+    flagged = set()
+    for document in (*pages, *copies):
+        before = method.compared
+        flagged |= {document.id} if isinstance(method.judge(document), str) else set()
+        compared.append(method.compared - before)
+    assert sum(compared[100:200]) > 100, "the template fills bands"
+    assert sum(compared[500:600]) < 1.5 * sum(compared[200:300])
+    assert flagged == {copy.id for copy in copies}, "every copy is found, wherever its original stood"
+
+
 def test_planted_contamination_is_found(capsys: pytest.CaptureFixture[str]) -> None:
     rng = random.Random(2)
     test = [make(f"test/{n}", prose(rng, 60), Split.test) for n in range(20)]

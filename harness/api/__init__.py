@@ -1,0 +1,1 @@
+"""The command line as functions, for notebooks and scripts: `harness.plan(...)`, `harness.sweep(...)`, ..."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,16 +24,22 @@ def read_items(source: str, *, limit: int) -> list[Item]:
     `output`, `completion` or `response`) and `checks`.
     Raises: DataError naming file and row; UnknownNameError where neither a file nor a skill has this name
     """
-    from harness.data.skills import skill_items
-
     if not source.endswith(PROMPT_FILES):
-        return list(skill_items(source, "test", seed=0, n=limit))
+        return list(_skill_items(source, limit))
     from harness.evaluation.lm_tasks import read_rows
 
     rows = read_rows(Path(source))
     if not rows:
         raise DataError(f"{source} has no rows")
     return [_item(row, f"{source}, row {index + 1}") for index, row in enumerate(rows[:limit])]
+
+
+@cache
+def _skill_items(skill: str, limit: int) -> tuple[Item, ...]:
+    """A skill's first test items: name and number decide them, and the plan of a sweep asks in every cell."""
+    from harness.data.skills import skill_items
+
+    return tuple(skill_items(skill, "test", seed=0, n=limit))
 
 
 def _item(row: Any, where: str) -> Item:

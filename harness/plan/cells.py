@@ -196,6 +196,7 @@ def cells(
     excluded = [dict(item) for item in experiment.exclude]
     for item in excluded:
         _check_names(item, found, where="exclude")
+        _check_levels(item, experiment, found)
     first = first_stage(experiment, found, stages)
     planned = []
     for combination in combinations:
@@ -342,6 +343,18 @@ def _check_names(names: Iterable[str], found: Sequence[Factor], *, where: str) -
     for name in names:
         if name not in known:
             raise UnknownNameError(what=f"factor (in {where})", name=str(name), known=known)
+
+
+def _check_levels(excluded: Mapping[str, Any], experiment: Experiment, found: Sequence[Factor]) -> None:
+    """Refuse a level that no factor has, neither as the experiment states it nor as it was narrowed since."""
+    for factor in found:
+        stated = [label_text(value) for value in experiment.factors.get(factor.name) or ()]
+        known = dict.fromkeys([*stated, *(level.label for level in factor.levels)])
+        labels = excluded.get(factor.name, [])
+        for label in labels if isinstance(labels, list) else [labels]:
+            if label_text(label) not in known:
+                what = f"level of factor '{factor.name}' (in exclude)"
+                raise UnknownNameError(what=what, name=label_text(label), known=known)
 
 
 def _chooses(item: Assignment, found: Mapping[str, Factor]) -> bool:

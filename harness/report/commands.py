@@ -120,7 +120,8 @@ def written(
     folder = Path(out) if out is not None else default_folder(experiment, store)
     write(made, folder, formats=formats, images=images)
     if store_root(store) != folder / "records.json.gz":
-        write_compact(records, folder / "records.json.gz", shown=shown_items(results.all_records()))
+        shown = shown_items(results.all_records())
+        write_compact(records, folder / "records.json.gz", shown=shown, root=store_root(store))
     return made, folder
 
 

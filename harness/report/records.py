@@ -242,10 +242,17 @@ def check_format(data: Any, *, where: str) -> None:
         raise DataError(f"{where} is of format {data['format']}; this harness reads format {FORMAT}{newer}")
 
 
-def write_compact(records: Sequence[Record], path: Path, *, shown: Mapping[str, Sequence[str]]) -> None:
+IN_STORE = "$HARNESS_STORE"
+"""What the path of a store is written as where its records leave it."""
+
+
+def write_compact(
+    records: Sequence[Record], path: Path, *, shown: Mapping[str, Sequence[str]], root: Path | None = None
+) -> None:
     """All that a report needs in one file: records, per-item values, texts of the `shown` items by task.
 
-    The same records give the same bytes (no time stamp), so that it can be committed.
+    The same records give the same bytes (no time stamp), and paths below the store at `root` are written from
+    there, so that the file can be committed.
     """
     documents: dict[str, list[str]] = {}
     rows = []
@@ -270,6 +277,8 @@ def write_compact(records: Sequence[Record], path: Path, *, shown: Mapping[str, 
         rows.append({**record.data, "samples": samples})
     # Keys keep their order: that of `factors` and of its levels is the order of the table.
     content = json.dumps({"format": FORMAT, "documents": documents, "records": rows}, separators=(",", ":"))
+    if root is not None and root.is_absolute():
+        content = content.replace(json.dumps(f"{root}/")[1:-1], f"{IN_STORE}/")
     data = content.encode()
     path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
 

@@ -1,8 +1,11 @@
 """What is printed when a model is loaded: nothing of libraries that says nothing about the run."""
 
 import logging
+import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -24,3 +27,16 @@ def test_other_warnings_of_the_same_libraries_are_printed(caplog: pytest.LogCapt
         logging.getLogger("torchao").warning("Failed to load _C.so: no such kernel")
         logging.getLogger("torchao").warning("this version does not fit")
     assert [record.message for record in caplog.records] == ["this version does not fit"]
+
+
+PROGRESS = re.compile(r"\[ *\d+\.\d s\] .+")
+"""What a run says of itself where no terminal is: a time, and what happened."""
+
+
+@pytest.mark.slow
+def test_a_run_says_nothing_on_stderr_but_how_far_it_is(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "harness", "run", "scale=smoke", "quantizer=nf4", "peft=lora"]
+    environment = {**os.environ, "HARNESS_STORE": str(tmp_path / "store")}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stderr.splitlines() if not PROGRESS.fullmatch(line)] == []

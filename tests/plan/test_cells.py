@@ -84,6 +84,7 @@ def test_explicit_cells_and_exclusions_choose_among_levels() -> None:
     ("changes", "message"),
     [
         ({"exclude": [{"pefd": "full"}]}, "No factor .in exclude. is called 'pefd'. Did you mean 'peft'"),
+        ({"exclude": [{"peft": ["ful"]}]}, "No level of factor 'peft' .in exclude. is called 'ful'"),
         ({"zip": ["peft", "x"]}, "No factor .in zip. is called 'x'"),
         ({"cells": [{"peft": "lorra"}]}, "No level of factor peft is called 'lorra'. Did you mean 'lora'"),
         ({"factors": {"peft": 3}}, r"factors\.peft=3: give"),

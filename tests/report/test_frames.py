@@ -147,3 +147,13 @@ def test_a_compact_file_gives_the_same_results_as_the_folder(demo_store: Path, t
         assert y is not None
         assert x.values == y.values
         assert np.array_equal(x.items_SD, y.items_SD)  # type: ignore[arg-type]
+
+
+def test_paths_of_a_store_leave_it_as_paths_below_it(tmp_path: Path) -> None:
+    root = simulate.experiment(tmp_path / "store", tasks=(), factors={"peft": ["full", "lora"]})
+    simulate.edit(root, "demo", 0, config={"model": {"path": f"{root}/models/some.gguf"}})
+    found = records.read(root, "demo")
+    records.write_compact(found, tmp_path / "records.json", shown={}, root=root)
+    text = (tmp_path / "records.json").read_text()
+    assert '"$HARNESS_STORE/models/some.gguf"' in text
+    assert str(root) not in text

@@ -6,7 +6,7 @@ import ast
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -89,13 +89,13 @@ class Loader:
         seen: set[str] = set()
         found = []
         for entry in _unique(plugins):
-            pending = [entry.module]
+            source, pending = _source(entry), [entry.module]
             while pending:
                 name = pending.pop(0)
                 if name in seen:
                     continue  # two entry points of one package may overlap
                 seen.add(name)
-                offer = self._load_module(_source(entry, name))
+                offer = self._load_module(replace(source, module=name))
                 if offer is not None:
                     found.append(offer)
                     pending += _submodules(offer.module)
@@ -156,9 +156,10 @@ def _package(entry: EntryPoint) -> str:
     return entry.dist.name if entry.dist is not None else entry.module.partition(".")[0]
 
 
-def _source(entry: EntryPoint, module: str) -> Source:
+def _source(entry: EntryPoint) -> Source:
+    """Of an entry point's own module; reading a distribution's metadata takes milliseconds."""
     found = entry.dist.version if entry.dist is not None else "0"
-    return Source(package=_package(entry), version=found, module=module)
+    return Source(package=_package(entry), version=found, module=entry.module)
 
 
 def _submodules(module: ModuleType) -> list[str]:

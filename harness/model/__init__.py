@@ -38,8 +38,9 @@ def meta_model(spec: ModelSpec, choices: Mapping[str, Choice]) -> LanguageModel:
     import torch
 
     from harness.model.transformer import LanguageModel
+    from harness.model.weights import unset
 
-    with torch.device("meta"):
+    with torch.device("meta"), unset():
         return LanguageModel(spec, choices)
 
 

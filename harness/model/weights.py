@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from harness.rng import Purpose, stream_seed
 from harness.spec import ModelSpec
 
 _OUT = ("o_proj", "down_proj")
 _GAIN = ("v_proj", "o_proj", "up_proj", "gate_proj", "down_proj")
+
+
+class unset(TorchFunctionMode):  # noqa: N801 - a context manager
+    """Leaves parameters as they are allocated: where only shapes are asked, values are not drawn.
+
+    The first draw on a meta device loads torch's compiler, which costs 1.6 s of every plan.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func.__module__ == nn.init.__name__:
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 @torch.no_grad()

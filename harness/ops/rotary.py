@@ -13,8 +13,11 @@ def inverse_frequencies(rotary_dim: int, base: float, device: torch.device | Non
     Paper: Su et al. 2021, arXiv:2104.09864, section 3.3
     Shapes: -> R/2, float32
     """
-    exponent = torch.arange(0, rotary_dim, 2, dtype=torch.int64, device=device).float() / rotary_dim
-    return 1.0 / (base**exponent)
+    where = torch.get_default_device() if device is None else device
+    # A shape is all that is asked of a meta device, whose first division would load 800 modules of torch.
+    real = torch.device("cpu") if where.type == "meta" else where
+    exponent = torch.arange(0, rotary_dim, 2, dtype=torch.int64, device=real).float() / rotary_dim
+    return (1.0 / (base**exponent)).to(where)
 
 
 def cos_sin(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from simulated_tables import NOISE, family_error, power
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("cells", [3, 6, 13, 25])
 @pytest.mark.parametrize("seeds", [3, 4, 5, 7, 10])

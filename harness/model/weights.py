@@ -24,7 +24,7 @@ class unset(TorchFunctionMode):  # noqa: N801 - a context manager
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func.__module__ == nn.init.__name__:
+        if getattr(func, "__module__", "") == nn.init.__name__:
             return kwargs["tensor"] if "tensor" in kwargs else args[0]
         return func(*args, **kwargs)
 

@@ -77,7 +77,7 @@ def test_shared_stages_run_once_and_every_cell_has_its_record(tmp_path: Path) ->
         assert [s["stage"] for s in record["stages"]] == ["alpha", "beta", "gamma", "gamma"]
         assert record["provenance"]["versions"]["torch"]
     seeds = {(s["stage"], s["seed"]) for c in plan.cells for s in read_record(directory(plan, c))["stages"]}
-    assert seeds == {("alpha", 0), ("beta", 0), ("beta", 1), ("gamma", 0), ("gamma", 1)}
+    assert seeds == {("alpha", None), ("beta", 0), ("beta", 1), ("gamma", 0), ("gamma", 1)}
 
 
 def test_a_finished_sweep_runs_nothing_and_more_seeds_run_only_what_is_new(tmp_path: Path) -> None:
@@ -194,14 +194,14 @@ def test_the_last_table_says_how_many_ended_how_and_the_exit_code_whether_all_is
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     faults = [ToyCell({"beta.fault": fault}) for fault in ("raises", "diverges", "incompatible")]
-    assert sweep_command._work(toy_plan(tmp_path, [*grid(2, 1), *faults]), Options()) == 1
+    assert sweep_command.work(toy_plan(tmp_path, [*grid(2, 1), *faults]), Options()) == 1
     said = capsys.readouterr().out
     rows = [line.split() for line in said.splitlines() if line.startswith("\u2502")]
     counts = {row[1]: int(row[3]) for row in rows}
     assert counts == {"ok": 2, "diverged": 1, "incompatible": 1, "failed": 1}
     assert "failed at beta (1): ValueError: a planted exception\n" in said
     assert "hydra.sweeper.retry=" in said
-    assert sweep_command._work(toy_plan(tmp_path, [*grid(2, 1), faults[2]]), Options()) == 0, "a known result"
+    assert sweep_command.work(toy_plan(tmp_path, [*grid(2, 1), faults[2]]), Options()) == 0, "a known result"
 
 
 def test_a_worker_with_little_room_leaves_large_stages_and_ends(tmp_path: Path) -> None:

@@ -50,6 +50,9 @@ class ToyCell:
     def choices(self, axis: str, *, stage: str | None = None) -> tuple[Any, ...]:
         return self.trackers if axis == "tracker" else ()
 
+    def choices_of(self, stage: str) -> dict[str, Any]:
+        return {}
+
     def stage_config(self, stage: str) -> Toy.Config:
         own = {k.partition(".")[2]: v for k, v in self.options.items() if k.startswith(f"{stage}.")}
         return Toy.Config(**own)

@@ -269,7 +269,8 @@ def test_adalora_ends_at_the_asked_rank_however_long_the_stage_is(
     kept = sum(int((p != 0).sum()) for p in values)
     assert kept == 2 * len(values), "ranks left, summed over layers (Zhang et al. 2023, eq. 12)"
     again = method.load(causal_model(), tmp_path, trainable=False)
-    assert torch.allclose(logits(again, tokens()), logits(model, tokens()), atol=1e-6)
+    # In double: what is left is summed in another order.
+    assert torch.allclose(logits(again.double(), tokens()), logits(model.double(), tokens()))
 
 
 def test_adalora_that_keeps_its_rank_prunes_nothing() -> None:

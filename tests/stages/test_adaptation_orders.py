@@ -69,7 +69,7 @@ def test_a_rank_above_the_layer_is_refused(rank: int, refused: bool) -> None:
 def test_targets_that_match_nothing_are_found_by_the_plan(name: str) -> None:
     options = ["peft.feedforward_modules=[]"] if name == "ia3" else []
     found = problems("peft", CHAINED, f"peft={name}", "peft.target_modules=[query]", *options)
-    assert "peft.target_modules=['query'] matches no module; the model has" in found
+    assert "peft.target_modules=['query']: query matches no module; the model has" in found
     assert "q_proj" in found
 
 

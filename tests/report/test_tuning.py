@@ -11,12 +11,15 @@ RATE = "pretrain.learning_rate"
 
 
 def tuned(root: Path, *, edge: str = "") -> comparability.Comparable:
-    """Simulated records in which every cell trains at a rate of its own, found by tuning."""
+    """Simulated records in which every method trains at a rate of its own, found by tuning."""
+    rates: dict[str, float] = {}
     simulate.experiment(root, items=12, seed_sd=0.1)
     for number, path in enumerate(sorted(root.glob("records/demo/*/record.json"))):
         record = json.loads(path.read_text())
         record["experiment"]["tune"] = {"space": {RATE: [0.1, 0.2]}, "options": [RATE]}
-        record["config"]["pretrain"]["learning_rate"] = 0.1 + number
+        record["config"]["pretrain"]["learning_rate"] = rates.setdefault(
+            str(record["levels"]), 0.1 + len(rates)
+        )
         record["tune"] = {
             "search": "grid",
             "metric": "perplexity.perplexity.bits_per_byte",

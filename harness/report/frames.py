@@ -183,7 +183,8 @@ class Results:
         values = {s: float(np.mean([self.value(levels, s, metric) for levels in chosen])) for s in seeds}
         items_SD = self.items(chosen, seeds, metric)
         stderr, n = self._own_error(chosen, seeds, metric)
-        return Measured(values=values, items_SD=items_SD, stderr=stderr, num_items=n)
+        share = self.metrics[metric].unit in ("", "%")
+        return Measured(values=values, items_SD=items_SD, stderr=stderr, num_items=n, share=share)
 
     def missing(self, where: Mapping[str, str], metric: str) -> list[str]:
         """Why there is no number, one line a configuration and seed that lacks one."""

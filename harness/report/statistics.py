@@ -39,6 +39,8 @@ class Measured:
     stderr: float | None = None
     """The evaluator's own standard error, where no items were kept."""
     num_items: int = 0
+    share: bool = True
+    """Whether it may be a share: a quantity with a unit is none, even where all its items are 0 or 1."""
 
     @property
     def seeds(self) -> list[int]:
@@ -90,7 +92,7 @@ def estimate(measured: Measured) -> Estimate:
         num_items = len(items_D)
         if num_items > 1:
             stderr = float(items_D.std(ddof=1) / num_items**0.5)
-        if num_items and bool(np.isin(items_D, (0, 1)).all()):
+        if measured.share and num_items and bool(np.isin(items_D, (0, 1)).all()):
             binary = wilson(mean, num_items)
     parts: dict[str, Any] = {
         "mean": mean,

@@ -200,3 +200,12 @@ def test_a_share_has_wilsons_interval_inside_zero_and_one() -> None:
 def test_two_items_have_no_interval() -> None:
     two = Measured(values={0: 0.5}, items_SD=np.array([[1.0, 0.0]]), num_items=2)
     assert statistics.estimate(two).basis == "none"
+
+
+def test_a_quantity_with_a_unit_is_no_share_even_where_it_is_zero_everywhere() -> None:
+    nothing = np.zeros((1, 40))
+    nats = statistics.estimate(Measured(values={0: 0.0}, items_SD=nothing, num_items=40, share=False))
+    assert (nats.low, nats.high) == (0.0, 0.0), "the reference diverges from itself by nothing"
+    share = statistics.estimate(Measured(values={0: 0.0}, items_SD=nothing, num_items=40))
+    assert share.high is not None
+    assert share.high > 0.05, "none of 40 is no proof of never"

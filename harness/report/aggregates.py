@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.report.frames import Levels, Results
+from harness.report.frames import Levels, Results, name_of
 from harness.report.statistics import LEVEL, Array
 from harness.report.views import one_per_task
 
@@ -88,7 +88,7 @@ def aggregates(results: Results, metrics: Sequence[str]) -> Aggregates | None:
         shares=[tasks[i] for i in shares] if pooled else [],
         seeds=results.seeds,
         rows=rows,
-        left_out=[" · ".join(levels) for levels in scores if levels not in whole],
+        left_out=[name_of(levels) for levels in scores if levels not in whole],
     )
 
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.report import ratings, views
-from harness.report.frames import Results
+from harness.report.frames import Results, name_of
 from harness.report.quantities import is_cost
-from harness.report.table import Column, Table, heading, verdict
+from harness.report.table import Column, Table, decided_on, heading, verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -369,7 +369,7 @@ def draw_sample_curves(name: str, column: str, metric: str, curves: Sequence[vie
         axes = canvas.subplots()
         for i, curve in enumerate(curves):
             colour = PALETTE[i % len(PALETTE)]
-            axes.plot(curve.x, curve.y, "o-", ms=3, color=colour, lw=1.3, label=" · ".join(curve.levels))
+            axes.plot(curve.x, curve.y, "o-", ms=3, color=colour, lw=1.3, label=name_of(curve.levels))
             axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.15, lw=0)
         axes.set_xlabel(f"{column} (tokens)")
         axes.set_ylabel(metric.replace("_", " "))
@@ -420,7 +420,7 @@ def rating_figure(table: Table, results: Results) -> Figure | None:
 
 def critical_difference(table: Table, results: Results) -> Figure | None:
     """Average ranks over tasks, joined where Nemenyi's test cannot tell them apart."""
-    metrics = [c.info.name for c in table.columns if c.primary and c.higher_is_better is not None]
+    metrics = decided_on(table)
     ranks = views.average_ranks(results, metrics) if metrics else None
     if ranks is None or len(ranks.names) > 24:
         return None

@@ -27,6 +27,11 @@ Levels = tuple[str, ...]
 """One level for each factor, in the order of the factors."""
 
 
+def name_of(levels: Levels) -> str:
+    """A configuration in one line."""
+    return " · ".join(levels)
+
+
 @dataclass(frozen=True, kw_only=True)
 class MetricInfo:
     """What a number is."""

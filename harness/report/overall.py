@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from harness.report.aggregates import MIN_TASKS, Aggregates, Ranged, aggregates, profile, scores_of
 from harness.report.figures import HALF, PALETTE, Figure, draw
-from harness.report.frames import Results
-from harness.report.table import Table
+from harness.report.frames import Results, name_of
+from harness.report.table import Table, decided_on
 
 TITLE = "Over all tasks"
 MAX_PROFILES = len(PALETTE)
@@ -20,7 +19,7 @@ THRESHOLDS = 101
 
 def over_tasks(table: Table, results: Results) -> Aggregates | None:
     """The aggregates of the qualities that this table decides on."""
-    metrics = [c.info.name for c in table.columns if c.primary and c.higher_is_better is not None]
+    metrics = decided_on(table)
     return aggregates(results, metrics) if metrics else None
 
 
@@ -83,7 +82,7 @@ def profiles(found: Aggregates | None, results: Results) -> Figure | None:
     def paint(canvas: Any) -> None:
         axes = canvas.subplots()
         for (levels, share_X), colour in zip(curves, PALETTE, strict=False):
-            axes.step(at_X, share_X, where="post", color=colour, label=name(levels))
+            axes.step(at_X, share_X, where="post", color=colour, label=name_of(levels))
         axes.set_xlabel("score")
         axes.set_ylabel("share of runs above it")
         axes.set_ylim(-0.02, 1.02)
@@ -96,7 +95,3 @@ def profiles(found: Aggregates | None, results: Results) -> Figure | None:
         size=(HALF, 2.8),
         paint=paint,
     )
-
-
-def name(levels: Sequence[str]) -> str:
-    return " · ".join(levels)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.report.frames import Levels, Results
+from harness.report.frames import Results, name_of
 from harness.report.statistics import MIN_SEEDS, t_quantile
 
 ELO = 400 / math.log(10)
@@ -102,7 +102,3 @@ def rating(name: str, per_seed: Sequence[Duels]) -> Rating:
         half, basis = t_quantile(1e9) * float(np.mean([e for _, e in single])), "items"
     middle = float(elos.mean())
     return Rating(name=name, elo=middle, low=middle - half, high=middle + half, basis=basis)
-
-
-def name_of(levels: Levels) -> str:
-    return " · ".join(levels)

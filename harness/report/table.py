@@ -137,6 +137,11 @@ def build(results: Results, layout: Layout, decisions: Decisions | None = None) 
     return table
 
 
+def decided_on(table: Table) -> list[str]:
+    """The metrics of a table that verdicts are given on and that have a better direction."""
+    return [c.info.name for c in table.columns if c.primary and c.higher_is_better is not None]
+
+
 def primary_metrics(results: Results, layout: Layout) -> set[str]:
     """Full names of the metrics to decide on: the layout's, the experiment's, else every measured quality."""
     declared = layout.primary or tuple(results.all_records()[-1].experiment.get("primary") or ())

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from harness.report.decisions import Comparison, Contrast, Decisions
-from harness.report.frames import Levels, Results
+from harness.report.frames import Levels, Results, name_of
 from harness.report.statistics import Array, Measured
 
 
@@ -250,7 +250,7 @@ def average_ranks(results: Results, metrics: Sequence[str], *, level: float = 0.
     if k < 3 or blocks < MIN_BLOCKS:
         return None
     ranks_KB = rankdata(values_KB, axis=0)
-    names = [" · ".join(levels) for levels, keep in zip(results.records, kept, strict=True) if keep]
+    names = [name_of(levels) for levels, keep in zip(results.records, kept, strict=True) if keep]
     return Ranks(
         names=names,
         ranks=[float(r) for r in ranks_KB.mean(axis=1)],

@@ -47,6 +47,19 @@ class Shelf:
         return self.artifacts[key]
 
 
+SIZES: dict[str, Any] = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "pad_token_id": 0,
+}
+"""Of the config of any Hugging Face family."""
+
+
 def llama(seed: int = 0, *, dim: int = 32, layers: int = 2, kv_heads: int = 4) -> Any:
     """A random Llama with real-looking weights."""
     from transformers import LlamaConfig, LlamaForCausalLM

@@ -54,18 +54,7 @@ def with_open_gates(build: Any) -> tuple[Any, Any]:
     return model, adapted
 
 
-SHAPE: dict[str, Any] = {
-    "vocab_size": 64,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
+SHAPE = {**tiny.SIZES, "bos_token_id": 1, "eos_token_id": 2}
 
 
 def family(name: str, **more: Any) -> Any:

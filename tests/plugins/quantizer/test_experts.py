@@ -14,17 +14,6 @@ from harness.axes.quantizer import planned_bytes, unpacked
 from harness.ops.experts import fuse_experts, unfuse_experts
 from harness.ops.packed_linear import linear_layers
 
-SIZES = {
-    "vocab_size": 64,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "pad_token_id": 0,
-}
-
 
 def mixture(family: str) -> Any:
     """A small model of a family of Hugging Face's with fused experts."""
@@ -36,7 +25,7 @@ def mixture(family: str) -> Any:
         "GptOss": {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 8},
     }
     torch.manual_seed(0)
-    config = getattr(transformers, f"{family}Config")(**SIZES, **special[family])
+    config = getattr(transformers, f"{family}Config")(**tiny.SIZES, **special[family])
     model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():

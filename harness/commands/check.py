@@ -10,8 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from harness import registry_index
 from harness.errors import MissingExtraError, PluginError, UnknownNameError
+from harness.registry import index as registry_index
 
 OWN = Path(__file__).parents[1] / "conformance"
 

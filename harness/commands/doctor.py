@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Any
 
-from harness import registry_index
+from harness.registry import index as registry_index
 
 LIBRARIES = (
     "harness-lm",

@@ -7,8 +7,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from harness import registry_index
 from harness.errors import UnknownNameError
+from harness.registry import index as registry_index
 
 KEYS = ("axis", "name", "package", "version", "summary", "paper")
 

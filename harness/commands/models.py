@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from harness.compose.schema import stage_key
 from harness.errors import StoreError
 from harness.plan.files import CACHE, check_unchanged
-from harness.registry import registry
+from harness.registry.known import registry
 from harness.store import Artifact, Store
 from harness.store.external import HUB, PATH, external
 

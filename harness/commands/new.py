@@ -11,9 +11,9 @@ from pathlib import Path
 
 from harness.commands import scaffold, scaffold_stage
 from harness.errors import ConfigError, HarnessError
-from harness.plugin_checks import check_key, check_name
-from harness.plugin_modules import GROUP
-from harness.registry import registry
+from harness.registry.checks import check_key, check_name
+from harness.registry.known import registry
+from harness.registry.modules import GROUP
 
 STAGE = "stage"
 """In the place of an axis: a stage is asked for."""

@@ -19,7 +19,7 @@ from harness.plan.estimate import Cost
 from harness.plan.files import flat
 from harness.plan.make import make_plan
 from harness.plan.plan import Plan, PlannedCell
-from harness.registry import registry
+from harness.registry.known import registry
 from harness.run.launch import NODES_LAUNCHER
 from harness.run.machine import available_memory
 from harness.store import Store

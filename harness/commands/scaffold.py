@@ -13,8 +13,8 @@ from pathlib import Path
 
 from harness.errors import ConfigError
 from harness.method import Method
-from harness.plugin_modules import OWN
-from harness.registry import registry
+from harness.registry.known import registry
+from harness.registry.modules import OWN
 
 
 def method(axis: str, name: str, *, like: str | None, package: bool) -> dict[str, str]:

@@ -75,7 +75,7 @@ def harness_stages() -> list[type[Stage]]:
 TEST = '''"""Facts about the stage {name}; compare it with independent code or with a closed form."""
 
 from harness.compose import compose
-from harness.registry import registry
+from harness.registry.known import registry
 
 
 def test_it_is_left_out_unless_asked_for() -> None:

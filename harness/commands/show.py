@@ -8,9 +8,9 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from harness import registry_index
 from harness.commands.list import rows, table
 from harness.errors import PluginError, UnknownNameError
+from harness.registry import index as registry_index
 
 
 def main(arguments: Sequence[str]) -> int:

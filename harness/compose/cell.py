@@ -22,7 +22,7 @@ from harness.compose.typed import instance
 from harness.errors import ConfigError, ImpossibleValueError, UnknownNameError
 from harness.method import CellView, Choice, Problem
 from harness.nodes import plain
-from harness.registry import registry
+from harness.registry.known import registry
 from harness.spec import ModelSpec
 
 NOT_RESULT = (*EXPERIMENT_KEYS, "tracker", "device", "scale", "where_chosen", "at_most", "threads")

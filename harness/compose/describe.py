@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.method import Method, summary
 from harness.nodes import plain
-from harness.registry import Registry
+from harness.registry.known import Registry
 from harness.stage import Stage
 
 LABELS = ("Paper", "Shapes", "Units", "State", "Error", "Differs", "Raises")

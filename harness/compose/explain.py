@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from harness.errors import ConfigError, HarnessError, UnknownNameError
-from harness.registry import registry
+from harness.registry.known import registry
 
 REFUSED = (HydraException, OmegaConfBaseException, ValueError, AttributeError, TypeError)
 """What a composition raises for a bad override or file."""

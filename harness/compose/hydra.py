@@ -16,7 +16,7 @@ from harness.compose.arguments import experiment_name, publish_file, standing
 from harness.compose.cell import Cell
 from harness.compose.publish import publish
 from harness.compose.settle import typed_keys
-from harness.registry import registry
+from harness.registry.known import registry
 
 CONFIG_NAME = "config"
 

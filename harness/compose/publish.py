@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from harness.axes import BUILTIN
 from harness.compose.schema import mounted_axes, root_node, stage_key
 from harness.nodes import option_node
-from harness.registry import registry
+from harness.registry.known import registry
 
 
 class PluginConf(SearchPathPlugin):

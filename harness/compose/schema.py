@@ -13,7 +13,7 @@ from omegaconf.nodes import BooleanNode
 from harness.axes import TRAINING_AXES
 from harness.compose.experiment import Experiment
 from harness.nodes import writable
-from harness.registry import registry
+from harness.registry.known import registry
 from harness.spec import SET_BY_METHODS, ModelSpec
 
 

@@ -10,7 +10,7 @@ from dataclasses import fields
 from typing import Any
 
 from harness.errors import ConfigError, UnknownNameError
-from harness.registry import registry
+from harness.registry.known import registry
 
 UNLIMITED_AT_0 = ("max_", "train_bytes")
 """Options, by how their name begins, whose 0 stands for no limit."""

@@ -40,7 +40,7 @@ def choose(axis: str, name: str, options: Mapping[str, Any], *, where: str) -> C
 
     Raises: UnknownNameError or ConfigError where there is no such method or option
     """
-    from harness.registry import registry
+    from harness.registry.known import registry
 
     method = registry().get(axis, name)
     return Choice(axis=axis, method=method, config=instance(method.Config, options, where=where))

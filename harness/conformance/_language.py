@@ -75,7 +75,7 @@ def documents(split: str) -> list[Document]:
 
 def subject(**options: Any) -> Subject:
     """A subject for evaluators; options replace its fields."""
-    from harness.registry import registry
+    from harness.registry.known import registry
 
     known = registry()
     given = {

@@ -20,7 +20,7 @@ from harness.method import Choice, Method
 from harness.model.transformer import LanguageModel
 from harness.model.weights import initialize
 from harness.ops.paged_cache import PagedCache
-from harness.registry import registry
+from harness.registry.known import registry
 from harness.spec import ModelSpec
 
 SPEC = ModelSpec(

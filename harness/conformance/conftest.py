@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from harness.registry import registry
+from harness.registry.known import registry
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

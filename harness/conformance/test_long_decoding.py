@@ -10,7 +10,7 @@ import torch
 from harness.axes import MODEL_AXES
 from harness.conformance._models import LayeredCache, model_of, tokens
 from harness.method import Method
-from harness.registry import registry
+from harness.registry.known import registry
 
 LENGTH = 2000
 """Tokens decoded."""

@@ -17,7 +17,7 @@ from harness.axes import MODEL_AXES
 from harness.conformance._models import LayeredCache, inputs_for, pair_of, tokens
 from harness.errors import HarnessError
 from harness.method import Method
-from harness.registry import registry
+from harness.registry.known import registry
 
 Pair = tuple[type[Method], type[Method]]
 T = 12

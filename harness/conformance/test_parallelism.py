@@ -13,7 +13,7 @@ from torch import nn
 
 from harness.axes.parallelism import Parallelism
 from harness.conformance.tiny import VOCAB, methods, run
-from harness.registry import registry
+from harness.registry.known import registry
 
 AXIS = "parallelism"
 

@@ -9,7 +9,7 @@ import torch
 
 from harness.axes.precision import Precision
 from harness.conformance.tiny import TinyModel, methods, run
-from harness.registry import registry
+from harness.registry.known import registry
 
 AXIS = "precision"
 

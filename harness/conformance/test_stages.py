@@ -16,7 +16,7 @@ from harness.compose.schema import stage_axes, stage_key
 from harness.conformance import _language as language
 from harness.conformance import test_methods as of_methods
 from harness.method import summary
-from harness.registry import registry
+from harness.registry.known import registry
 from harness.stage import Stage, Work
 from harness.store import Artifact
 

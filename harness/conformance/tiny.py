@@ -11,7 +11,7 @@ from torch import nn
 
 from harness.axes import TRAINING_AXES
 from harness.method import Choice
-from harness.registry import registry
+from harness.registry.known import registry
 from harness.rng import Purpose, stream_seed
 from harness.training.loop import train
 from harness.training.losses import language_modeling_loss

@@ -98,7 +98,7 @@ def restore(entry: Mapping[str, Any]) -> Choice:
 
     Raises: UnknownNameError or PluginError where the method is not installed
     """
-    from harness.registry import registry
+    from harness.registry.known import registry
 
     axis = entry["axis"]
     method = registry().get(axis, entry["method"])

@@ -33,7 +33,7 @@ def from_plain(methods: Mapping[str, Mapping[str, Any]]) -> dict[str, Choice]:
 
     Raises: UnknownNameError, PluginError where the plugin of a method is not installed
     """
-    from harness.registry import registry
+    from harness.registry.known import registry
 
     choices = {}
     for axis, node in methods.items():

@@ -8,7 +8,7 @@ from harness.compose.typed import instance
 from harness.errors import ConfigError
 from harness.method import Choice
 from harness.nodes import plain
-from harness.registry import registry
+from harness.registry.known import registry
 from harness.spec import ModelSpec
 
 PATTERN_AXES = ("attention", "position", "feed_forward")

@@ -14,7 +14,7 @@ from harness.compose.arguments import experiment_name
 from harness.compose.settle import typed_keys
 from harness.errors import HarnessError
 from harness.plan.grammar import Assignment, parse
-from harness.registry import registry
+from harness.registry.known import registry
 
 Load = Callable[[tuple[str, ...]], tuple[DictConfig, dict[str, str | None]]]
 """`harness.compose.load`, or one that remembers what it composed."""

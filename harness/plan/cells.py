@@ -10,7 +10,7 @@ from typing import Any
 from harness.compose import Experiment
 from harness.errors import ConfigError, UnknownNameError
 from harness.plan.grammar import Assignment, label_text, parse, python_value, resolved, value_text
-from harness.registry import registry
+from harness.registry.known import registry
 
 _ALL = "all"
 _TOUCHED = "touched"

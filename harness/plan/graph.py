@@ -16,7 +16,7 @@ from harness.method import MODEL, Choice
 from harness.model.gguf import dequantized, is_gguf
 from harness.model.pattern import every_choice
 from harness.plan.files import CACHE, Files, flat, owner
-from harness.registry import registry
+from harness.registry.known import registry
 from harness.store import Artifact, Store
 from harness.store.external import PATH, external
 from harness.store.fingerprint import Fingerprint, Fingerprints, python_version, versions

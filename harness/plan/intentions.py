@@ -12,7 +12,7 @@ from harness.errors import UnknownNameError
 from harness.plan.cells import Factor, factors, request
 from harness.plan.claims import parse, stated
 from harness.plan.grammar import label_text
-from harness.registry import registry
+from harness.registry.known import registry
 
 
 def settled_baseline(experiment: Experiment, found: Sequence[Factor]) -> tuple[Experiment, list[str]]:

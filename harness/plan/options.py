@@ -9,7 +9,7 @@ from harness.errors import ConfigError, UnknownNameError
 from harness.plan.assemble import belongs_to, is_axis
 from harness.plan.cells import CellPlan, Factor
 from harness.plan.grammar import parse
-from harness.registry import registry
+from harness.registry.known import registry
 
 
 def swept_nodes(found: Iterable[Factor]) -> set[str]:

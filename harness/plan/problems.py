@@ -15,7 +15,7 @@ from harness.errors import ConfigError, DataError, IncompatibleError
 from harness.method import Choice, Method, Problem
 from harness.model.gguf import gguf_config, is_gguf
 from harness.plan.files import missing
-from harness.registry import registry
+from harness.registry.known import registry
 
 OUR_FAMILY = "harness"
 """`model_type` of our own checkpoints."""

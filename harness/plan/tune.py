@@ -25,7 +25,7 @@ from harness.plan.graph import Graph
 from harness.plan.placing import place
 from harness.plan.plan import Plan, PlannedCell
 from harness.plan.space import Dimension, Point, dimension, drawn, grid, is_number, tpe
-from harness.registry import registry
+from harness.registry.known import registry
 from harness.store.records import TRIALS, read_record, record_dir
 
 SPLIT = "validation"

@@ -505,7 +505,7 @@ def groups_of(
 
 def movers(settings_of: Settings) -> dict[tuple[str, str], dict[str, frozenset[str]]]:
     """(factor, level) -> key it sets -> facts that the key is bound to move."""
-    from harness import registry_index
+    from harness.registry import index as registry_index
 
     changes: dict[str, frozenset[str]] = {}
     for m in registry_index.read()["methods"]:  # the index: nothing is imported

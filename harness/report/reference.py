@@ -40,7 +40,7 @@ def table(layout: Layout) -> tuple[list[str], list[list[str]]]:
 
 def installed() -> dict[str, dict[str, str]]:
     """Axis -> method -> summary, from the registry's index (nothing is imported)."""
-    from harness import registry_index
+    from harness.registry import index as registry_index
 
     found: dict[str, dict[str, str]] = {}
     for method in registry_index.read()["methods"]:

@@ -10,7 +10,7 @@ from typing import Any
 from harness.axes.tracker import Tracker
 from harness.method import Choice
 from harness.plan.plan import Plan, PlannedCell, directory
-from harness.registry import registry
+from harness.registry.known import registry
 from harness.run.execute import STEPS, read_steps
 from harness.run.provenance import provenance
 from harness.store.records import sweep_dir

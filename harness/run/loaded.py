@@ -1,5 +1,5 @@
 """Imported by the fork server alone: loads every plugin once, so that no child has to."""
 
-from harness.registry import registry
+from harness.registry.known import registry
 
 registry()

@@ -12,7 +12,7 @@ import yaml
 from third_party import distribution, harness
 
 from harness.commands import COMMANDS, reference
-from harness.registry import registry
+from harness.registry.known import registry
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

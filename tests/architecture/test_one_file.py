@@ -38,7 +38,7 @@ harness_plugins.schedule.__path__.append(sys.argv[1])
 from harness.compose import compose
 from harness.compose.describe import describe
 from harness.commands.reference.axis_pages import axis_page
-from harness.registry import registry
+from harness.registry.known import registry
 known = registry()
 method = known.get("schedule", "halving")
 listed = describe(method, known)

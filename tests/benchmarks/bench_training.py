@@ -17,7 +17,7 @@ from harness.axes.corpus import Split
 from harness.compose import compose, publish
 from harness.conformance.tiny import FakeRun, methods
 from harness.data.token_files import PackedSource, TokenFiles, TokenWriter
-from harness.registry import registry
+from harness.registry.known import registry
 from harness.training.contract import COUNTS
 from harness.training.loop import train
 from harness.training.losses import language_modeling_loss

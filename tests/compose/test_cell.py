@@ -7,7 +7,7 @@ import pytest
 from harness.compose import Cell, compose, load
 from harness.compose.schema import stage_key
 from harness.errors import ConfigError
-from harness.registry import registry
+from harness.registry.known import registry
 
 
 @pytest.fixture(scope="module")

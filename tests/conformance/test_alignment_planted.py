@@ -13,7 +13,7 @@ from harness.axes.alignment import Alignment, LogProbs, Needs, Rollouts
 from harness.axes.reward import AnswerScorer, Reward
 from harness.conformance import test_alignment as suite
 from harness.conformance import test_reward as reward_suite
-from harness.registry import registry
+from harness.registry.known import registry
 
 DPO: Any = registry().get("alignment", "dpo")
 GRPO: Any = registry().get("alignment", "grpo")

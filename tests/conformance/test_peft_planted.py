@@ -12,7 +12,7 @@ from torch import nn
 
 from harness.axes.peft import Peft
 from harness.conformance import test_peft as suite
-from harness.registry import registry
+from harness.registry.known import registry
 
 LoRA: Any = registry().get("peft", "lora")
 

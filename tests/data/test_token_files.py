@@ -19,7 +19,7 @@ from harness.data.token_files import (
     positions,
 )
 from harness.errors import ConfigError, DataError
-from harness.registry import registry
+from harness.registry.known import registry
 from harness.training.contract import COUNTS, next_rows
 from harness.training.examples import rows_of
 

@@ -13,7 +13,7 @@ from harness.conformance._language import subject
 from harness.evaluation.answers import answer
 from harness.ops.decode import Job, decode
 from harness.ops.drawing import quantile, rule_of, uniforms
-from harness.registry import registry
+from harness.registry.known import registry
 from harness.rng import draw_seed
 
 GREEDY = {"do_sample": False}

@@ -15,7 +15,7 @@ from harness.axes.evaluator import Evaluation
 from harness.conformance._language import model, subject, tokenizer
 from harness.errors import IncompatibleError
 from harness.evaluation.lm_run import quiet
-from harness.registry import registry
+from harness.registry.known import registry
 
 CHOICE = """task: {name}
 tag: alike

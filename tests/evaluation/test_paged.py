@@ -7,7 +7,7 @@ from composed import tiny
 import harness.model.hf as hf
 from harness.evaluation.generation import in_batches
 from harness.evaluation.scoring import LikelihoodScorer, ScoreRequest
-from harness.registry import registry
+from harness.registry.known import registry
 
 
 @pytest.fixture

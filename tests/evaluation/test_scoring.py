@@ -12,7 +12,7 @@ from decoding_models import tiny_llama
 import harness.evaluation.scoring as scoring
 from harness.conformance.test_context import LENGTH, model_of
 from harness.evaluation.scoring import LikelihoodScorer, ScoreRequest
-from harness.registry import registry
+from harness.registry.known import registry
 
 
 def tokens(count: int, seed: int, *, vocab: int = 47) -> list[int]:

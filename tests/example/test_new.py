@@ -13,7 +13,7 @@ from harness.axes import BUILTIN
 from harness.commands import scaffold
 from harness.commands.new import main
 from harness.errors import ConfigError, HarnessError
-from harness.registry import registry
+from harness.registry.known import registry
 
 INFO = "Metadata-Version: 2.1\nName: harness-mine\nVersion: 0.1.0\n"
 

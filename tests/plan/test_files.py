@@ -16,7 +16,7 @@ from harness.method import Choice
 from harness.paths import MARK, PathRef, named
 from harness.plan.files import Files, check_unchanged
 from harness.plan.make import make_plan
-from harness.registry import registry
+from harness.registry.known import registry
 from harness.run.outcome import from_exception, is_final
 from harness.store import Store
 from harness.store.contents import Contents

@@ -24,8 +24,8 @@ from harness.errors import ConfigError, HarnessError
 from harness.method import Method
 from harness.plan.make import make_plan
 from harness.plan.plan import Plan, directory
-from harness.registry import registry
-from harness.registry_index import has_extra
+from harness.registry.index import has_extra
+from harness.registry.known import registry
 from harness.run.resources import Options
 from harness.store import Store
 from harness.store.records import read_record

@@ -15,7 +15,7 @@ from harness.errors import HarnessError
 from harness.method import Choice
 from harness.plan.make import make_plan
 from harness.plan.problems import _writers, problems
-from harness.registry import registry
+from harness.registry.known import registry
 from harness.store import Store
 
 

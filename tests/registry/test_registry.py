@@ -6,7 +6,7 @@ import pytest
 from third_party import Folder
 
 from harness.errors import PluginError, UnknownNameError
-from harness.registry import Registry, registry
+from harness.registry.known import Registry, registry
 
 METHOD = '''
 """A test method."""

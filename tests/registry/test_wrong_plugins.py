@@ -15,8 +15,8 @@ from harness.axes import BUILTIN
 from harness.compose import config_dir
 from harness.compose.schema import Root
 from harness.errors import PluginError
-from harness.plugin_checks import ROOT_KEYS, check_name
-from harness.registry import Registry, registry
+from harness.registry.checks import ROOT_KEYS, check_name
+from harness.registry.known import Registry, registry
 
 OPTIONS = '''
 import dataclasses, enum, typing

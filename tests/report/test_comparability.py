@@ -203,7 +203,7 @@ def test_a_third_partys_axis_says_itself_what_it_moves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`changes` of a plugin's methods counts like the built-in knowledge."""
-    from harness import registry_index
+    from harness.registry import index as registry_index
 
     simulate.experiment(tmp_path, name="own", factors={"pruner": ["a", "b"]}, tasks=(), effects={})
     for path in tmp_path.glob("records/own/*/record.json"):

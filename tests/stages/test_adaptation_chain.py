@@ -9,7 +9,7 @@ import torch
 
 from harness.errors import IncompatibleError
 from harness.model.artifact import load_model
-from harness.registry import registry
+from harness.registry.known import registry
 
 FAST = [
     "instruct.budget={unit: steps, amount: 3}",

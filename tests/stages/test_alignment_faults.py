@@ -18,7 +18,7 @@ from harness.data.template import IGNORED, Template
 from harness.data.tokenization import load_tokenizer
 from harness.errors import DataError, IncompatibleError
 from harness.evaluation.sampling import end_ids, plain_sampling
-from harness.registry import registry
+from harness.registry.known import registry
 from harness.stages._adaptation import without_dropout
 from harness.stages._conversations import ConversationSource, MixedSource, encode_all
 from harness.stages._packing import packing_leak, refuse_leaks

@@ -13,7 +13,7 @@ from harness.axes.corpus import Document, Split
 from harness.data import documents
 from harness.data.token_files import TokenFiles
 from harness.method import Choice, Method
-from harness.registry import registry
+from harness.registry.known import registry
 from harness.stage import Work
 
 

@@ -11,7 +11,7 @@ import torch
 
 from harness.errors import ConfigError
 from harness.model.artifact import load_model, save_model
-from harness.registry import registry
+from harness.registry.known import registry
 from harness.stages.dither import Dither, grid_noise
 
 

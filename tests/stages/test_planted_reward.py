@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from harness.axes.alignment import Needs
 from harness.axes.instruction import Prompt
 from harness.axes.reward import AnswerScorer, Reward
-from harness.registry import registry
+from harness.registry.known import registry
 from harness.stages import _rollouts
 from harness.stages.align import Align
 from harness.stages.instruct import Instruct

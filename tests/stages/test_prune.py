@@ -16,7 +16,7 @@ from harness.errors import EffectError, IncompatibleError
 from harness.model.artifact import Delta, load_model, save_model
 from harness.model.sparsity import sparsity, weights_by_layer
 from harness.plan.problems import problems
-from harness.registry import registry
+from harness.registry.known import registry
 from harness.stages.prune import measured
 
 CALIBRATED = ["prune.calibration_sequences=8", "prune.calibration_length=16"]

@@ -15,7 +15,7 @@ from harness.compose import compose
 from harness.data.token_files import TokenWriter
 from harness.errors import DataError
 from harness.ops.packed_linear import linear_layers
-from harness.registry import registry
+from harness.registry.known import registry
 from harness.stages.quantize import Quantize
 
 CALIBRATED = [

@@ -13,7 +13,7 @@ import torch
 from harness.compose import compose, publish
 from harness.errors import EffectError
 from harness.method import Choice
-from harness.registry import registry
+from harness.registry.known import registry
 from harness.stage import Work
 
 SIZE = (

@@ -6,7 +6,7 @@ from harness import ModelSpec
 from harness.axes import MODEL_AXES
 from harness.method import Choice
 from harness.model import build
-from harness.registry import registry
+from harness.registry.known import registry
 
 SPEC = ModelSpec(
     vocab_size=64, dim=32, num_layers=2, num_heads=4, head_dim=8, ffn_dim=48, max_length=64, init_std=0.2

@@ -12,7 +12,7 @@ import torch
 
 from harness.compose import compose
 from harness.method import Choice
-from harness.registry import registry
+from harness.registry.known import registry
 from harness.stage import Work
 
 VOCABULARY = 264

@@ -13,7 +13,7 @@ from harness.compose import Experiment
 from harness.plan import graph as graph_module
 from harness.plan.graph import Graph
 from harness.plan.plan import Plan, PlannedCell
-from harness.registry import Registry
+from harness.registry.known import Registry
 from harness.store import Store
 
 from toy_stages import STAGES, Toy  # isort: skip

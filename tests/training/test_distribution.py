@@ -14,7 +14,7 @@ import torch
 
 from harness.conformance.tiny import FakeRun, TinyModel, TinySource, methods, run
 from harness.errors import ConfigError, DivergedError, LostError
-from harness.registry import registry
+from harness.registry.known import registry
 from harness.training import distribution
 from harness.training.loop import train
 from harness.training.losses import language_modeling_loss

@@ -12,7 +12,7 @@ from harness.compose import compose
 from harness.conformance import test_parallelism as suite
 from harness.conformance.tiny import TinySource, methods, run
 from harness.plan.problems import problems
-from harness.registry import registry
+from harness.registry.known import registry
 
 
 def build(name: str, **options: Any) -> Any:

@@ -12,7 +12,7 @@ from harness.commands.reference.markdown import NOTICE, about, plain, row, table
 from harness.compose.describe import LABELS, describe, options, paragraph
 from harness.compose.schema import mounted_axes, stage_key
 from harness.method import Method
-from harness.registry import registry
+from harness.registry.known import registry
 
 SHOWN = tuple(label for label in LABELS if label != "Paper")
 """Labelled lines printed under a method; its source stands in the table."""

@@ -13,7 +13,7 @@ from harness.errors import HarnessError
 from harness.method import Method
 from harness.plan.assemble import Assembler
 from harness.plan.problems import problems
-from harness.registry import registry
+from harness.registry.known import registry
 from harness.stage import Stage
 
 

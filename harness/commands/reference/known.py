@@ -12,8 +12,8 @@ import yaml
 from harness.compose import config_dir
 from harness.compose.schema import stage_axes
 from harness.method import Method
-from harness.plugin_modules import OWN
-from harness.registry import registry
+from harness.registry.known import registry
+from harness.registry.modules import OWN
 from harness.stage import Stage
 
 REPORTS = Path(__file__).parents[3] / "reports"

@@ -8,7 +8,7 @@ from harness.commands.reference.markdown import NOTICE, about, row, table, text
 from harness.compose.describe import options
 from harness.compose.schema import mounted_axes, stage_axes, stage_key
 from harness.method import Method
-from harness.registry import registry
+from harness.registry.known import registry
 from harness.stage import Stage
 
 

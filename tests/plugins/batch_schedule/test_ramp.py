@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.conformance.tiny import methods, run
-from harness.registry import registry
+from harness.registry.known import registry
 
 
 def test_the_ramp_is_a_straight_line_in_multiples() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from harness.conformance.test_context import LENGTH, ids, logits, model_of
 from harness.errors import ConfigError, IncompatibleError
 from harness.ops.extension import rotary_modules
-from harness.registry import registry
+from harness.registry.known import registry
 
 
 def build(name: str, **options: Any) -> Any:

@@ -12,7 +12,7 @@ from harness.plan.costs import Costs, memory_bound
 from harness.plan.graph import Graph, Node
 from harness.plan.plan import Plan
 from harness.plan.problems import problems
-from harness.registry import registry
+from harness.registry.known import registry
 from harness.store import Store
 
 

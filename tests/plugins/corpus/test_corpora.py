@@ -19,7 +19,7 @@ from harness_plugins.corpus.text import Text
 from harness import ConfigError, DataError, Split
 from harness.compose.typed import instance
 from harness.conformance.test_corpus import documents
-from harness.registry import registry
+from harness.registry.known import registry
 
 
 def test_the_standard_library_rests_on_its_sources() -> None:

@@ -17,7 +17,7 @@ from harness_plugins.instruction.synthetic import Synthetic
 from harness_plugins.instruction.task import Task
 
 from harness import Conversation, DataError, Document, Instruction, Role, Split
-from harness.registry import registry
+from harness.registry.known import registry
 
 READERS = ("alpaca", "dolly", "flan", "hh", "oasst", "self_instruct", "sharegpt")
 

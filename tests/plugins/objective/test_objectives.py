@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from harness_plugins.objective._spans import noise_mask
 
-from harness.registry import registry
+from harness.registry.known import registry
 
 T = 513
 SENTINELS = np.arange(10_000, 10_101)

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.axes.objective import Example
-from harness.registry import registry
+from harness.registry.known import registry
 
 FIRST = 10_000
 """Id of the first sentinel; tokens are the numbers below the window's length, each once."""

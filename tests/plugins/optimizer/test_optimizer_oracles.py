@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from harness.registry import registry
+from harness.registry.known import registry
 
 RATE = 1e-2
 

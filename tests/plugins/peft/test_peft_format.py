@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from harness.conformance.causal import causal_model, logits, tokens
 from harness.conformance.test_peft import train_a_little
-from harness.registry import registry
+from harness.registry.known import registry
 
 LIBRARY = [
     *("lora", "dora", "adalora", "ia3", "prefix_tuning", "prompt_tuning", "p_tuning"),

@@ -13,7 +13,7 @@ from torch import nn
 
 from harness import ConfigError, PackedLinear
 from harness.model.artifact import load_model, load_pretrained
-from harness.registry import registry
+from harness.registry.known import registry
 
 FAST = ["quantizer=qat", "quantizer.num_sequences=24", "quantize.sequence_length=24", "quantize.log_every=10"]
 

@@ -12,7 +12,7 @@ import torch
 from harness import Calibration, IncompatibleError, PackedLinear, matmul_weights
 from harness.model.artifact import load_model, save_model
 from harness.ops.packed_linear import linear_layers
-from harness.registry import registry
+from harness.registry.known import registry
 
 UNIFORM: list[dict[str, Any]] = [
     {"bits": bits, "granularity": granularity, "group_size": 32, "symmetric": bits % 2 == 0}

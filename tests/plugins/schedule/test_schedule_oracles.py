@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from harness.errors import ConfigError
-from harness.registry import registry
+from harness.registry.known import registry
 
 TOTAL, WARMUP = 200, 20
 

@@ -11,7 +11,7 @@ import torch
 
 from harness.conformance.tiny import TinyModel, TinySource, methods, run
 from harness.errors import ConfigError, DivergedError
-from harness.registry import registry
+from harness.registry.known import registry
 from harness.spec import ModelSpec
 from harness.training.losses import language_modeling_loss
 

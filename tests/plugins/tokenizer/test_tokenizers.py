@@ -14,7 +14,7 @@ from tokenizers import models, pre_tokenizers, trainers
 
 from harness import SPECIAL_TOKENS, ConfigError, DataError
 from harness.data.tokenization import measure
-from harness.registry import registry
+from harness.registry.known import registry
 
 TEXTS = [
     "The tokenizer reads the text, and the text is read by the tokenizer.\n" * 5,

@@ -13,11 +13,12 @@ from typing import Any
 import pluggy
 
 from harness import axes as builtin_axes
-from harness import hookspecs, registry_index
+from harness import hookspecs
 from harness.errors import HarnessError, PluginError, UnknownNameError
 from harness.method import Method
-from harness.plugin_clashes import faults, in_order
-from harness.plugin_modules import FAULTS, GROUP, Contribution, Loader, Quarantined, Source, own_source
+from harness.registry import index as registry_index
+from harness.registry.clashes import faults, in_order
+from harness.registry.modules import FAULTS, GROUP, Contribution, Loader, Quarantined, Source, own_source
 from harness.stage import Stage
 
 

@@ -11,17 +11,20 @@ import json
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
 from pathlib import Path
 from typing import Any
 
-from harness import registry_probe
+from harness.registry import probe as registry_probe
 
 GROUP = "harness"
 FORMAT = 4
 SOURCES = (".py", ".so", ".pyd")
+KEPT = 30 * 24 * 3600.0
+"""Seconds that an index of another environment is kept."""
 
 
 def read(*, fresh: bool = False) -> dict[str, Any]:
@@ -59,14 +62,15 @@ def status(method: dict[str, Any]) -> str:
 
 def _signature() -> str:
     """Hash over path, size and mtime of every plugin file, and over versions."""
-    from harness import axes
+    import harness
 
     seen: list[Any] = [FORMAT, sys.version, sys.prefix, registry_probe.limit()]
     for entry in sorted(entry_points(group=GROUP), key=str):
         version = entry.dist.version if entry.dist is not None else ""
         seen.append((str(entry), version, list(_files(entry))))
-    own = Path(str(axes.__file__)).parent
-    seen.append([_stat(file) for file in (*sorted(own.glob("*.py")), *sorted(own.parent.glob("*.py")))])
+    own = Path(harness.__path__[0])
+    for folder in (own, *(own / name for name in ("axes", "compose", "registry"))):
+        seen.append([_stat(file) for file in sorted(folder.glob("*.py"))])
     return hashlib.sha256(json.dumps(seen).encode()).hexdigest()
 
 
@@ -136,11 +140,19 @@ def _write(path: Path, index: dict[str, Any]) -> bool:
             return False
         part.write_text(json.dumps(index), encoding="utf-8")
         part.replace(path)
+        _forget(path.parent)
     except OSError:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
         return False
     return True
+
+
+def _forget(folder: Path) -> None:
+    """Remove what environments left that are long gone; one that comes back writes its index again."""
+    for path in folder.glob("registry-*.json"):
+        if time.time() - path.stat().st_mtime > KEPT:
+            path.unlink(missing_ok=True)
 
 
 def has_extra(package: str, extra: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from harness.errors import UnknownNameError
 from harness.method import Method
-from harness.plugin_modules import OWN, Contribution, Quarantined, Source, own_source
+from harness.registry.modules import OWN, Contribution, Quarantined, Source, own_source
 from harness.stage import Stage
 
 Axes = Mapping[str, type[Method]]

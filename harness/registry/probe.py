@@ -29,7 +29,7 @@ Inbox = queue.SimpleQueue[bytes]
 """Lines of the child; an empty one at their end."""
 _BOOT = (
     "import json, sys; asked = json.load(sys.stdin); sys.path[:] = asked['path']; "
-    "from harness.registry_child import main; main(int(sys.argv[1]), asked['refused'])"
+    "from harness.compose.index_child import main; main(int(sys.argv[1]), asked['refused'])"
 )
 
 
@@ -49,7 +49,7 @@ def limit() -> float:
 
 
 def probe() -> dict[str, Any]:
-    """The content of the index (see `registry_index`), whatever single plugins do.
+    """The content of the index (see `registry.index`), whatever single plugins do.
 
     Raises: HarnessError if harness itself cannot be imported
     """

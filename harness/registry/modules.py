@@ -17,7 +17,7 @@ import pluggy
 
 from harness.errors import PluginError
 from harness.method import Method
-from harness.plugin_checks import check_axis, check_method, check_stage, folder_of
+from harness.registry.checks import check_axis, check_method, check_stage, folder_of
 from harness.stage import Stage
 
 GROUP = "harness"

@@ -1,4 +1,4 @@
-"""The child of `registry_probe`: where plugins that hang, exit or die may do so."""
+"""The child of `registry.probe`: where plugins that hang, exit or die may do so."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.compose.describe import describe, describe_stage
-from harness.plugin_checks import folder_of
-from harness.plugin_modules import Source, said
-from harness.registry import Registry
+from harness.registry.checks import folder_of
+from harness.registry.known import Registry
+from harness.registry.modules import Source, said
 
 STDOUT = 1
 """The file descriptor, whatever a plugin does to `sys.stdout`."""

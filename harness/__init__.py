@@ -103,6 +103,11 @@ _PUBLIC = {
     **dict.fromkeys(("new_cache", "next_logits"), "harness.ops.decode"),
     "GrowingCache": "harness.ops.growing_cache",
     **dict.fromkeys(("Evaluator", "Evaluation", "Metric", "Subject"), "harness.axes.evaluator"),
+    **dict.fromkeys(
+        ("ItemTexts", "file_texts", "held_out_documents", "item_files"), "harness.data.item_texts"
+    ),
+    **dict.fromkeys(("Overlap", "words"), "harness.data.overlap"),
+    "task_items": "harness.evaluation.task_items",
     **dict.fromkeys(("LikelihoodScorer", "ScoreRequest", "rolling"), "harness.evaluation.scoring"),
     **dict.fromkeys(
         (
@@ -112,6 +117,7 @@ _PUBLIC = {
             "is_cached",
             "load_task",
             "own_metrics",
+            "own_origin",
             "own_tasks",
             "task_files",
             "without_data",

@@ -71,7 +71,9 @@ def test_every_suite_has_planted_bugs(axis: str) -> None:
 
 
 def test_every_built_in_stage_stands_in_the_order_of_a_full_chain() -> None:
-    chain = "corpus tokenizer tokens pretrain dither extend instruct reward align prune quantize"
+    chain = (
+        "corpus decontaminate tokenizer tokens pretrain dither extend instruct reward align prune quantize"
+    )
     own = [name for name, stage in registry().stages.items() if stage.__module__.startswith("harness.")]
     assert " ".join(own) == f"{chain} generate evaluate"
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from harness import (
+    Choice,
     ConfigError,
     Document,
     Evaluation,
@@ -19,6 +20,7 @@ from harness import (
     Metric,
     Subject,
     check_limits,
+    held_out_documents,
     hookimpl,
     rolling,
 )
@@ -27,14 +29,14 @@ from harness import (
 class Perplexity(Evaluator):
     """Bits per byte on the corpus's held-out documents, fair across tokenizers.
 
-    Units: bits per UTF-8 byte, 8 for each that an unknown token hides
-    (escape coding); loss in nats per token, which is not comparable across tokenizers
+    Units: bits per UTF-8 byte, 8 for each that an unknown token hides (escape coding); the same in nats per
+        Unicode character; loss in nats per token, which is not comparable across tokenizers
     Error: standard errors over documents (ratio estimator)
     """
 
     name = "perplexity"
     draws = False
-    on_validation = frozenset({"bits_per_byte", "loss"})
+    on_validation = frozenset({"bits_per_byte", "loss", "nats_per_character"})
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Evaluator.Config):
@@ -67,11 +69,15 @@ class Perplexity(Evaluator):
 
     @classmethod
     def metrics(cls, config: Any, task: str) -> Sequence[str]:
-        return ("bits_per_byte", "loss")
+        return ("bits_per_byte", "loss", "nats_per_character")
 
     @classmethod
     def trial(cls) -> Any:
         return cls.Config(max_documents=8, max_bytes=128)
+
+    @classmethod
+    def item_texts(cls, config: Any) -> Sequence[Choice]:
+        return (held_out_documents(),)
 
     def evaluate(self, task: str, subject: Subject) -> Evaluation:
         import pandas as pd
@@ -97,6 +103,7 @@ class Perplexity(Evaluator):
         losses = np.array([-sum(next(scores).total for _ in row) for row in windows])
         sizes = np.array([len(text.encode()) for text in texts])
         counts = np.array([len(ids) for ids in tokens])
+        characters = np.array([len(text) for text in texts])
         bits = losses / math.log(2) + 8 * hidden
         samples = pd.DataFrame(
             {
@@ -105,6 +112,7 @@ class Perplexity(Evaluator):
                 "prompt": [document.id for document in documents],
                 "bits_per_byte": bits / sizes,
                 "loss": losses / counts,
+                "nats_per_character": bits * math.log(2) / characters,
                 "bytes": sizes,
                 "tokens": counts,
                 "hidden_bytes": hidden,
@@ -123,6 +131,7 @@ class Perplexity(Evaluator):
             for name, unit, total, weight in (
                 ("bits_per_byte", "bits/byte", bits, sizes),
                 ("loss", "nats/token", losses, counts),
+                ("nats_per_character", "nats/character", bits * math.log(2), characters),
             )
         ]
         facts: dict[str, Any] = {

@@ -370,7 +370,7 @@ class LikelihoodScorer:
     def _read_copies(self, groups: Sequence[Sequence[Row]]) -> Scores:
         """The leading tokens that all contexts have at least, then on copies of that cache what is left."""
         cached = min(group[0].shared for group in groups)
-        cache = new_cache(self.model) if self._forgets else None
+        cache: Any = new_cache(self.model) if self._forgets else None
         size = PART if self._forgets else cached
         for at in range(0, cached, size):
             part = [group[0].ids[at : min(at + size, cached)] for group in groups]

@@ -69,7 +69,11 @@ def aggregates(results: Results, metrics: Sequence[str]) -> Aggregates | None:
     whole = {levels: found for levels, found in scores.items() if not np.isnan(found).any()}
     if len(tasks) < MIN_TASKS or len(whole) < 2:
         return None
-    shares = [i for i, task in enumerate(tasks) if is_share(results, task, [s[:, i] for s in whole.values()])]
+    shares = [
+        i
+        for i, task in enumerate(tasks)
+        if results.is_share(task) and results.metrics[task].higher_is_better is True
+    ]
     pooled = len(shares) >= MIN_TASKS
     baseline = tuple(results.baseline.get(factor, "") for factor in results.factors)
     means_KT = np.array([scores_ST.mean(axis=0) for scores_ST in whole.values()])
@@ -107,13 +111,6 @@ def scores_of(results: Results, levels: Levels, tasks: Sequence[str]) -> Array:
         ],
         dtype=float,
     )
-
-
-def is_share(results: Results, task: str, columns: Sequence[Array]) -> bool:
-    """Whether a quality is a share: high is good, it has no unit, and all its numbers lie in [0, 1]."""
-    info = results.metrics[task]
-    inside = all(bool(((column >= 0) & (column <= 1)).all()) for column in columns)
-    return info.higher_is_better is True and not info.unit and inside
 
 
 def iqm(scores_RST: Array) -> Array:

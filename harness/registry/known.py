@@ -47,6 +47,8 @@ class Registry:
     """Every stage by name, in the default order of `stages:`."""
     eager: list[Source] = field(default_factory=list)
     """Modules that bring more than methods, or nothing; the others can wait until they are asked."""
+    printing: frozenset[str] = frozenset()
+    """Modules that print when they are imported."""
     _methods: dict[str, Methods] = field(default_factory=dict)
     _sources: dict[tuple[str, str], Source] = field(default_factory=dict)
     _axes_of: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -156,6 +158,7 @@ class Registry:
             Quarantined(source=_source_of(item), cause=item["cause"], offers=frozenset(item["offers"]))
             for item in index["quarantined"]
         ]
+        found.printing = frozenset(item["module"] for item in index["printed"])
         loader = Loader(manager=found.manager, quarantined=found.quarantined, refused={})
         found.eager = [_source_of(item) for item in index["eager"]]
         offers = (loader.load_module(source) for source in found.eager)

@@ -47,7 +47,8 @@ def index_of(known: Registry) -> dict[str, Any]:
         {**asdict(item.source), "cause": item.cause, "offers": sorted(item.offers)}
         for item in known.quarantined
     ]
-    return {"methods": methods, "eager": [asdict(source) for source in known.eager], "quarantined": broken}
+    eager = [asdict(source) for source in known.eager]
+    return {"methods": methods, "eager": eager, "quarantined": broken, "printed": []}
 
 
 def indexed_alone(folder: Folder, content: str) -> Registry:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.axes import MODEL_AXES
+from harness.report.contamination import contamination_notes
 from harness.report.records import Record, flatten, label
 from harness.report.runs import MEASURED
 from harness.report.tuning import tuning_marks, tuning_notes
@@ -139,7 +140,9 @@ def comparable(records: Sequence[Record]) -> Comparable:
     for cell, texts in tuning_marks(ok).items():
         marks.setdefault(cell, []).extend(texts)
     return Comparable(
-        records=kept, notes=[*tuning_notes(ok), *notes, *fact_notes, *thread_notes(ok)], marks=marks
+        records=kept,
+        notes=[*tuning_notes(ok), *notes, *fact_notes, *contamination_notes(ok), *thread_notes(ok)],
+        marks=marks,
     )
 
 

@@ -16,7 +16,8 @@ from harness.report.claims import answer_all, ask_all, in_units
 from harness.report.comparability import comparable
 from harness.report.decisions import Decisions
 from harness.report.document import Report, show, write
-from harness.report.figures import IMAGES, Figure, figures
+from harness.report.drawing import IMAGES, Figure
+from harness.report.figures import figures
 from harness.report.frames import Results, arrange
 from harness.report.layout import Layout, load_layout, shipped
 from harness.report.levels import rate_notes

@@ -13,6 +13,8 @@ from harness.axes.corpus import Document, Split
 
 FILE = "documents.parquet"
 ROWS_PER_GROUP = 1024
+BYTES_PER_GROUP = 8_000_000
+"""Of text that is held at once, at least; a document is never cut."""
 
 
 def write(directory: Path, documents: Iterable[Document]) -> dict[str, Any]:
@@ -31,6 +33,7 @@ def write(directory: Path, documents: Iterable[Document]) -> dict[str, Any]:
     num_documents: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     digest, seen = hashlib.sha256(), set()
     rows: list[dict[str, str | int]] = []
+    held = 0
     with pq.ParquetWriter(directory / FILE, pa.schema(fields), compression="zstd") as writer:
         for document in documents:
             if document.id in seen:
@@ -42,9 +45,10 @@ def write(directory: Path, documents: Iterable[Document]) -> dict[str, Any]:
             digest.update(f"{document.id}\0{document.domain}\0{split}\0{len(data)}\0".encode() + data)
             row = {"id": document.id, "text": document.text, "domain": document.domain, "split": split}
             rows.append({**row, "num_bytes": len(data)})
-            if len(rows) == ROWS_PER_GROUP:
+            held += len(data)
+            if len(rows) == ROWS_PER_GROUP or held >= BYTES_PER_GROUP:
                 writer.write_table(pa.Table.from_pylist(rows, schema=pa.schema(fields)))
-                rows = []
+                rows, held = [], 0
         if rows:
             writer.write_table(pa.Table.from_pylist(rows, schema=pa.schema(fields)))
     return {

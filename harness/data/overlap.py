@@ -48,7 +48,7 @@ class Overlap:
         return sum(len(hashes) for hashes in self.known.values())
 
     def of(self, text: str) -> np.ndarray:
-        """Hashes of the known n-grams that a text holds, each as often as it stands there."""
+        """Numbers below len(self) of the known n-grams in a text, each as often as it stands there."""
         return self._of(words(text))
 
     def share(self, text: str) -> float:
@@ -59,14 +59,18 @@ class Overlap:
 
     def _of(self, own: list[str]) -> np.ndarray:
         codes = np.fromiter((self.codes.get(word, UNKNOWN) for word in own), dtype=np.uint64)
-        hits = [np.empty(0, dtype=np.uint64)]
+        hits, first = [np.empty(0, dtype=np.int64)], 0
         for size, known in self.known.items():
+            first += len(known)
             if len(codes) < size:
                 continue
             strange = np.concatenate([[0], np.cumsum(codes == UNKNOWN)])
-            own = _hashes(codes, size)[strange[size:] == strange[:-size]]
+            fits = strange[size:] == strange[:-size]
+            if not fits.any():
+                continue
+            own = _hashes(codes, size)[fits]
             places = np.minimum(np.searchsorted(known, own), len(known) - 1)
-            hits.append(own[known[places] == own])
+            hits.append(places[known[places] == own] + first - len(known))
         return np.concatenate(hits)
 
     def _learn(self, word: str) -> int:

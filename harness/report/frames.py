@@ -101,7 +101,7 @@ class Results:
         if reference in self.metrics:
             return reference
         fits = [name for name in self.metrics if name.endswith("." + reference)]
-        measured = [name for name in fits if self.metrics[name].higher_is_better is not None]
+        measured = [name for name in fits if self.metrics[name].measured]
         fits = measured or fits
         if not fits:
             raise UnknownNameError(what="metric", name=reference, known=self.metrics)

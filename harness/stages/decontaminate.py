@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from harness.axes.corpus import Split
 from harness.axes.evaluator import Evaluator
 from harness.data import documents
@@ -129,25 +131,29 @@ def item_texts(evaluators: Iterable[Choice]) -> tuple[Choice, ...]:
 def found(
     directory: Path, sources: dict[str, tuple[Overlap, bool]], *, most: int
 ) -> tuple[int, dict[str, list[str]]]:
-    """Number of training documents, and those that leak: id -> names of the sources they share text with."""
-    hits: dict[str, dict[str, set[int]]] = {}
-    spread: dict[str, Counter[int]] = {name: Counter() for name in sources}
+    """Number of training documents, and those that leak: id -> names of the sources they share text with.
+
+    Which phrases are common is known once all documents were read: those that hold one are read again.
+    """
+    spread = {name: np.zeros(len(overlap), np.int32) for name, (overlap, common) in sources.items() if common}
+    leaks: dict[str, list[str]] = {}
+    again: set[str] = set()
     seen = 0
     for document in documents.iterate(directory, Split.train):
         seen += 1
         for name, (overlap, _) in sources.items():
-            if own := set(overlap.of(document.text).tolist()):
-                hits.setdefault(document.id, {})[name] = own
-                spread[name].update(own)
-    leaks = {}
-    for document_id, by_source in hits.items():
-        why = [
-            name
-            for name, own in by_source.items()
-            if not sources[name][1] or any(spread[name][ngram] <= most for ngram in own)
-        ]
-        if why:
-            leaks[document_id] = why
+            own = np.unique(overlap.of(document.text))
+            if not len(own):
+                continue
+            if name in spread:
+                spread[name][own] += 1
+                again.add(document.id)
+            else:
+                leaks.setdefault(document.id, []).append(name)
+    for document in documents.iterate(directory, Split.train) if again else ():
+        for name, counts in spread.items() if document.id in again else ():
+            if (counts[sources[name][0].of(document.text)] <= most).any():
+                leaks.setdefault(document.id, []).append(name)
     return seen, leaks
 
 

@@ -5,7 +5,18 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from harness import ConfigError, Damage, DataError, Document, Method, Split, hookimpl, path_ref, read_lines, check_limits
+from harness import (
+    ConfigError,
+    Damage,
+    DataError,
+    Document,
+    Method,
+    Split,
+    check_limits,
+    hookimpl,
+    path_ref,
+    read_lines,
+)
 from harness_plugins.corpus._files import FileCorpus
 
 SUFFIXES = (".txt", ".md", ".txt.gz", ".txt.zst")

@@ -6,7 +6,9 @@ from typing import Any
 from harness.notices import drop_notices
 
 _PUBLIC = {
-    **dict.fromkeys(("Method", "Choice", "CellView", "Problem", "LossTerm", "model_ref"), "harness.method"),
+    **dict.fromkeys(
+        ("Method", "Choice", "CellView", "Problem", "LossTerm", "model_ref", "check_limits"), "harness.method"
+    ),
     **dict.fromkeys(("path_ref", "files_at", "listed", "named"), "harness.paths"),
     **dict.fromkeys(("hookimpl", "hookspec"), "harness.hookspecs"),
     **dict.fromkeys(("Stage", "Work", "Choices"), "harness.stage"),
@@ -103,6 +105,11 @@ _PUBLIC = {
     **dict.fromkeys(("new_cache", "next_logits"), "harness.ops.decode"),
     "GrowingCache": "harness.ops.growing_cache",
     **dict.fromkeys(("Evaluator", "Evaluation", "Metric", "Subject"), "harness.axes.evaluator"),
+    **dict.fromkeys(
+        ("ItemTexts", "file_texts", "held_out_documents", "item_files"), "harness.data.item_texts"
+    ),
+    **dict.fromkeys(("Overlap", "words"), "harness.data.overlap"),
+    "task_items": "harness.evaluation.task_items",
     **dict.fromkeys(("LikelihoodScorer", "ScoreRequest", "rolling"), "harness.evaluation.scoring"),
     **dict.fromkeys(
         (
@@ -112,6 +119,7 @@ _PUBLIC = {
             "is_cached",
             "load_task",
             "own_metrics",
+            "own_origin",
             "own_tasks",
             "task_files",
             "without_data",

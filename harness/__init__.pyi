@@ -87,6 +87,12 @@ from harness.compose.typed import choose as choose
 from harness.data.checks import check as check
 from harness.data.checks import share_met as share_met
 from harness.data.checks import violated as violated
+from harness.data.item_texts import ItemTexts as ItemTexts
+from harness.data.item_texts import file_texts as file_texts
+from harness.data.item_texts import held_out_documents as held_out_documents
+from harness.data.item_texts import item_files as item_files
+from harness.data.overlap import Overlap as Overlap
+from harness.data.overlap import words as words
 from harness.data.reading import numbered_rows as numbered_rows
 from harness.data.reading import plain_bytes as plain_bytes
 from harness.data.reading import read_lines as read_lines
@@ -127,6 +133,7 @@ from harness.evaluation.lm_tasks import hub_data as hub_data
 from harness.evaluation.lm_tasks import is_cached as is_cached
 from harness.evaluation.lm_tasks import load_task as load_task
 from harness.evaluation.lm_tasks import own_metrics as own_metrics
+from harness.evaluation.lm_tasks import own_origin as own_origin
 from harness.evaluation.lm_tasks import own_tasks as own_tasks
 from harness.evaluation.lm_tasks import task_files as task_files
 from harness.evaluation.lm_tasks import without_data as without_data
@@ -135,6 +142,7 @@ from harness.evaluation.prompts import read_items as read_items
 from harness.evaluation.scoring import LikelihoodScorer as LikelihoodScorer
 from harness.evaluation.scoring import ScoreRequest as ScoreRequest
 from harness.evaluation.scoring import rolling as rolling
+from harness.evaluation.task_items import task_items as task_items
 from harness.evaluation.writer import Writer as Writer
 from harness.hookspecs import hookimpl as hookimpl
 from harness.hookspecs import hookspec as hookspec
@@ -143,6 +151,7 @@ from harness.method import Choice as Choice
 from harness.method import LossTerm as LossTerm
 from harness.method import Method as Method
 from harness.method import Problem as Problem
+from harness.method import check_limits as check_limits
 from harness.method import model_ref as model_ref
 from harness.model.artifact import Delta as Delta
 from harness.model.artifact import Loaded as Loaded

@@ -6,7 +6,9 @@ from typing import Any
 from harness.notices import drop_notices
 
 _PUBLIC = {
-    **dict.fromkeys(("Method", "Choice", "CellView", "Problem", "LossTerm", "model_ref"), "harness.method"),
+    **dict.fromkeys(
+        ("Method", "Choice", "CellView", "Problem", "LossTerm", "model_ref", "check_limits"), "harness.method"
+    ),
     **dict.fromkeys(("path_ref", "files_at", "listed", "named"), "harness.paths"),
     **dict.fromkeys(("hookimpl", "hookspec"), "harness.hookspecs"),
     **dict.fromkeys(("Stage", "Work", "Choices"), "harness.stage"),

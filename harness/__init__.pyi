@@ -148,6 +148,7 @@ from harness.method import Choice as Choice
 from harness.method import LossTerm as LossTerm
 from harness.method import Method as Method
 from harness.method import Problem as Problem
+from harness.method import check_limits as check_limits
 from harness.method import model_ref as model_ref
 from harness.model.artifact import Delta as Delta
 from harness.model.artifact import Loaded as Loaded

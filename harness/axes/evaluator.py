@@ -30,7 +30,8 @@ class Metric:
     value: float
     unit: str = ""
     """e.g. `bits/byte`, `%`, `MiB`; empty for plain shares."""
-    higher_is_better: bool = True
+    higher_is_better: bool | None = True
+    """None where neither end is better, e.g. the likelihood or the length of generated text."""
     stderr: float | None = None
     """Standard error over items, where items were sampled."""
     n: int = 0

@@ -11,7 +11,7 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from harness.compose import explain
+from harness.compose import explain, shadows
 from harness.compose.arguments import experiment_name, publish_file, standing
 from harness.compose.cell import Cell
 from harness.compose.publish import publish
@@ -55,6 +55,7 @@ def load(overrides: Sequence[str] = ()) -> tuple[DictConfig, dict[str, str | Non
     for text in overrides:
         publish_file(text)
     explain.check(overrides)
+    shadows.refuse_methods(overrides)
     try:
         return _load(overrides)
     except explain.REFUSED as error:
@@ -98,6 +99,7 @@ def _load(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str | None]]:
     with _initialized():
         node = hydra.compose(CONFIG_NAME, overrides=list(overrides), return_hydra_config=True)
     choices = dict(node.hydra.runtime.choices)
+    shadows.refuse_choices(choices, node.hydra.runtime.config_sources)
     OmegaConf.set_struct(node, False)
     del node["hydra"]
     return node, choices

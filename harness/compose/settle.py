@@ -12,9 +12,6 @@ from typing import Any
 from harness.errors import ConfigError, UnknownNameError
 from harness.registry.known import registry
 
-UNLIMITED_AT_0 = ("max_", "train_bytes")
-"""Options, by how their name begins, whose 0 stands for no limit."""
-
 
 def settle(raw: dict[str, Any], *, typed: Collection[str], stated: Collection[str]) -> None:
     """Apply `where_chosen`, except to options that `stated` names, then `at_most`, except to `typed` ones.
@@ -85,10 +82,7 @@ def _set_where_chosen(raw: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _bound(raw: dict[str, Any], key: str, most: float) -> None:
-    """Lower an option where it is higher or unlimited; of a list keep the first ones.
-
-    0 stands for no limit, except in the model's shape, where it says that there is none of something
-    """
+    """Lower an option where it is higher, or null and so unlimited; of a list keep the first ones."""
     *parents, name = key.split(".")
     node: Any = raw
     for parent in parents:
@@ -100,7 +94,7 @@ def _bound(raw: dict[str, Any], key: str, most: float) -> None:
         return  # no number: its type is refused where it is read
     if isinstance(value, list):
         node[name] = value[: int(most)]
-    elif value is None or value > most or (value == 0 and name.startswith(UNLIMITED_AT_0)):
+    elif value is None or value > most:
         node[name] = type(value)(most) if value else int(most)
 
 

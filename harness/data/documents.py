@@ -80,13 +80,13 @@ def read(directory: Path, split: Split | str | None = None) -> list[Document]:
     return list(iterate(directory, split))
 
 
-def domains_in_turn(directory: Path, split: Split | str, *, max_bytes: int) -> Iterator[Document]:
+def domains_in_turn(directory: Path, split: Split | str, *, max_bytes: int | None) -> Iterator[Document]:
     """Documents of a split, one of each domain after another, until their bytes reach `max_bytes`.
 
-    What is chosen is held in memory and read in one pass, however many domains there are; 0 is no limit, and
-    then documents come as they were written.
+    What is chosen is held in memory and read in one pass, however many domains there are; None is no limit,
+    and then documents come as they were written.
     """
-    if not max_bytes:
+    if max_bytes is None:
         yield from iterate(directory, split)
         return
     order = _in_turn(directory, Split(split), max_bytes)

@@ -59,7 +59,8 @@ def _stated(config: Any) -> dict[str, Any]:
     """What a config says of its rotary positions; ours says it by its methods."""
     if hasattr(config, "model_spec"):
         position = config.methods["position"]
-        return {"rope_theta": position.get("base", 10000.0)}
+        scaling = str(position["method"]).removeprefix("rope").removeprefix("_")
+        return {"rope_theta": position.get("base", 10000.0), "rope_type": scaling or "default"}
     found = getattr(config, "rope_parameters", None)
     return dict(found) if isinstance(found, dict) else {}
 

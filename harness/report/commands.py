@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import ConfigError, HarnessError, StoreFullError, UnknownNameError
 from harness.report import freshness, published, reference
 from harness.report.aggregates import Aggregates
-from harness.report.claims import answer_all, ask_all
+from harness.report.claims import answer_all, ask_all, in_units
 from harness.report.comparability import comparable
 from harness.report.decisions import Decisions
 from harness.report.document import Report, show, write
 from harness.report.figures import IMAGES, Figure, figures
 from harness.report.frames import Results, arrange
 from harness.report.layout import Layout, load_layout, shipped
+from harness.report.levels import rate_notes
 from harness.report.overall import over_tasks, profiles
 from harness.report.records import Record, read, store_root, write_compact
 from harness.report.samples import shown_items
@@ -89,8 +90,8 @@ def written(
 
     `table` is a layout's name, path or content (default: the experiment's `report:`, else the layout of its
     name, else one made from its factors); `store` a Store, a folder or a committed `records.json.gz`; `cells`
-    keeps only those records; `images` are formats of figures beside SVG; `compare="published"` puts the
-    survey's values beside ours.
+    keeps only those records; `images` are formats of figures beside SVG. The survey's values stand beside
+    ours where the layout has some at our places; `compare="published"` says so too where none has.
     Raises: DataError without records; UnknownNameError for a format, layout, factor or metric; ConfigError
     """
     check_formats(formats, images, compare)
@@ -104,7 +105,9 @@ def written(
     results = results_of(records)
     if table is None:
         layout = own_layout(experiment, records[-1], results)
-    beside = published.beside(layout, results) if compare else None
+    beside = published.beside(layout, results) if compare or layout.published else None
+    if not compare and not beside:
+        beside = None  # nobody asked, and none of its rows has a place here
     decisions = Decisions(results)
     asked = ask_all(decisions, [*(records[-1].experiment.get("claims") or ()), *layout.claims])
     built = build(results, layout, decisions)
@@ -112,7 +115,7 @@ def written(
     made = Report(
         table=built,
         results=results,
-        claims=answer_all(decisions, asked),
+        claims=[in_units(claim, built) for claim in answer_all(decisions, asked)],
         figures=drawn(built, results, together) if {"md", "html"} & set(formats) else [],
         beside=beside,
         over_tasks=together,
@@ -147,7 +150,9 @@ def results_of(records: Sequence[Record]) -> Results:
     """Records arranged, with what may not stand in one table refused and what drifted noted."""
     checked = comparable(records)
     results = arrange(checked.records)
-    results.notes, results.marks = [*checked.notes, *results.notes], checked.marks
+    finished = [record for record in checked.records if record.status == "ok"]
+    results.notes = [*checked.notes, *rate_notes(finished), *results.notes]
+    results.marks = checked.marks
     return results
 
 

@@ -45,6 +45,19 @@ class MetricInfo:
     """Whether an evaluator gave it; else it is a fact of a stage."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sides:
+    """Averages that stand against each other."""
+
+    chosen: list[list[Levels]]
+    """Of each side, its configurations; the same other levels on all sides."""
+    dropped: list[list[Levels]]
+    """Of each side, configurations that all sides have and whose seeds were too few."""
+    seeds: list[int]
+    left_out: str
+    """What was left out, in words."""
+
+
 @dataclass(kw_only=True)
 class Results:
     """Records arranged by configuration, seed and metric."""
@@ -90,7 +103,7 @@ class Results:
         if reference in self.metrics:
             return reference
         fits = [name for name in self.metrics if name.endswith("." + reference)]
-        measured = [name for name in fits if self.metrics[name].higher_is_better is not None]
+        measured = [name for name in fits if self.metrics[name].measured]
         fits = measured or fits
         if not fits:
             raise UnknownNameError(what="metric", name=reference, known=self.metrics)
@@ -145,9 +158,7 @@ class Results:
         seeds = self.seeds_with(chosen, metric)
         return self._average(chosen, seeds, metric) if seeds else None
 
-    def sides(
-        self, wheres: Sequence[Mapping[str, str]], metric: str
-    ) -> tuple[list[list[Levels]], list[int], str] | None:
+    def sides(self, wheres: Sequence[Mapping[str, str]], metric: str) -> Sides | None:
         """Configurations of several averages over the same other levels, and the seeds that all have.
 
         So a gap on one side biases none. Where dropping seeds would leave fewer than three, other levels that
@@ -174,7 +185,13 @@ class Results:
         left_out = "" if len(kept) == total else f"{len(kept)} of {total} combinations of the other factors"
         if not kept or not common:
             return None
-        return [[levels for key in kept for levels in side[key]] for side in sides], common, left_out
+        dropped = [key for key in shared if key not in kept]
+        return Sides(
+            chosen=[[levels for key in kept for levels in side[key]] for side in sides],
+            dropped=[[levels for key in dropped for levels in side[key]] for side in sides],
+            seeds=common,
+            left_out=left_out,
+        )
 
     def seeds_with(self, chosen: Sequence[Levels], metric: str) -> list[int]:
         """The seeds for which all these configurations have the number."""
@@ -188,7 +205,7 @@ class Results:
         values = {s: float(np.mean([self.value(levels, s, metric) for levels in chosen])) for s in seeds}
         items_SD = self.items(chosen, seeds, metric)
         stderr, n = self._own_error(chosen, seeds, metric)
-        share = self.metrics[metric].unit in ("", "%")
+        share = self.is_share(metric)
         return Measured(values=values, items_SD=items_SD, stderr=stderr, num_items=n, share=share)
 
     def missing(self, where: Mapping[str, str], metric: str) -> list[str]:
@@ -269,6 +286,20 @@ class Results:
     def sampled(self, metric: str) -> bool:
         """Whether a metric is a mean over items, and no size or count."""
         return self._num_items.get(metric, 0) > 0
+
+    def num_items(self, metric: str) -> int:
+        """The most items that a record averaged; 0 for a size or count."""
+        return self._num_items.get(metric, 0)
+
+    def is_share(self, metric: str) -> bool:
+        """Whether a metric is a share of items: a mean over some, without a unit, all of it in [0, 1]."""
+        if metric not in self._shares:
+            values = [self.value(v, s, metric) for v, by_seed in self.records.items() for s in by_seed]
+            inside = all(0 <= value <= 1 for value in values if math.isfinite(value))
+            self._shares[metric] = inside and self.sampled(metric) and not self.metrics[metric].unit
+        return self._shares[metric]
+
+    _shares: dict[str, bool] = field(default_factory=dict)
 
     def resolution(self, metric: str) -> float:
         """The step between neighbouring values of a share of n items; 0 where values are no such shares."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.plan.table8 import planned
+from harness.report import levels
 from harness.report.aggregates import Aggregates
 from harness.report.claims import Checked, sentence
 from harness.report.figures import Figure
@@ -56,6 +57,7 @@ def page(
         "claims": claims_section(claims),
         "figures": figures_section(figures),
         "published": published_section(beside, table) if beside is not None else "",
+        "levels": levels_section(results, table),
         "overall": "" if over_tasks is None else texts_section(TITLE, *as_text(over_tasks, table, results)),
         "planned": texts_section(PLANNED, *planned()) if table.layout.planned else "",
         "footer": footer(records),
@@ -131,7 +133,7 @@ def interval_strip(claim: Checked) -> str:
 
     width = round(x(last) - x(first), 1)
     tolerance = f'<rect x="{x(first)}" y="4" width="{width}" height="20" fill="var(--hair)"/>'
-    label = f"{claim.difference:+.3g}" + ("" if claim.low is None else f" ({low:.3g} to {high:.3g})")
+    label = claim.number
     limits = "".join(
         f'<line x1="{x(at)}" x2="{x(at)}" y1="3" y2="25" stroke="var(--ink)" stroke-dasharray="2 2"/>'
         for at in dict.fromkeys(claim.bounds)
@@ -166,16 +168,24 @@ def published_section(beside: Sequence[Beside], table: Table) -> str:
         ours = "-" if b.ours is None else f"{b.ours.mean:.4g}"
         answer = "yes" if b.same else "no: " + html.escape("; ".join(b.differs))
         rows.append(
-            f'<tr><td>{place}</td><td>{html.escape(b.metric)}</td><td class="n">{ours}</td>'
-            f'<td class="n">{b.published:.4g}</td><td class="wrap">{answer}</td></tr>'
+            f"<tr><td>{place}</td><td>{html.escape(b.at)}</td><td>{html.escape(b.metric)}</td>"
+            f'<td class="n">{ours}</td><td class="n">{b.published:.4g}</td>'
+            f'<td class="wrap">{answer}</td></tr>'
         )
     empty = "<tr><td>No cell stands at the place of a published value.</td></tr>"
-    heads = "".join(f"<th>{h}</th>" for h in ("", "metric", "ours", "published", "same setting?"))
+    names = ("here", "there", "metric", "ours", "published", "same setting?")
+    heads = "".join(f"<th>{name}</th>" for name in names)
     return (
         f"<section><h2>Beside the published values</h2><p>{source}</p><div class='scroll short'>"
         f"<table class='list still'><thead><tr>{heads}</tr></thead>"
         f"<tbody>{''.join(rows) or empty}</tbody></table></div></section>"
     )
+
+
+def levels_section(results: Results, table: Table) -> str:
+    """What each level sets, where its name does not say it."""
+    found = levels.as_text(results, table.layout)
+    return "" if found is None else texts_section(levels.TITLE, *found)
 
 
 def texts_section(

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from harness.report.bounds import remarks
 from harness.report.decisions import Comparison, Contrast, Decisions
 from harness.report.frames import MetricInfo, Results
 from harness.report.layout import Layout, MetricColumn, fit
@@ -188,6 +189,8 @@ def new_cell(results: Results, table: Table, where: Selection, column: Column) -
         return cell
     cell.estimate = estimate(measured)
     cell.verdict = "untested"
+    for text in remarks(results, metric, cell.estimate):
+        cell.notes.append(table.footnote(text))
     for text in dict.fromkeys(text for id_ in cell.cells for text in results.marks.get(id_, ())):
         cell.notes.append(table.footnote(text))
     if cell.missing:
@@ -340,7 +343,10 @@ def half_width(found: Estimate, interval: str) -> float | None:
         return None
     if interval == "sd":
         return found.sd
-    return None if found.high is None or found.low is None else (found.high - found.low) / 2
+    if found.high is None or found.low is None:
+        return None
+    # An interval cut at 0 or 1 is not symmetric: its longer side.
+    return max(found.high - found.mean, found.mean - found.low)
 
 
 def auto_format(cells: Sequence[TableCell], scale: float) -> str:
@@ -385,7 +391,7 @@ def caption(results: Results, table: Table) -> list[str]:
         named = [over[b] for b in ("seeds", "items") if b in bases]
         if named:
             between = "; where seeds agree or are fewer than three, "
-            lines.append(f"± is half the 95 % interval {between.join(named)}.")
+            lines.append(f"± is the longer side of the 95 % interval {between.join(named)}.")
     elif table.layout.interval == "sd":
         lines.append("± is the standard deviation over seeds.")
     lines += comparison_caption(table)

@@ -12,7 +12,7 @@ import numpy as np
 
 from harness.report.decisions import Comparison, Contrast, Decisions
 from harness.report.frames import Levels, Results, name_of
-from harness.report.statistics import Array, Measured
+from harness.report.statistics import Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +108,7 @@ def pareto(results: Results, *, cost: str, quality: str) -> list[Point]:
         where = dict(zip(results.factors, levels, strict=True))
         x, y = results.measured(where, cost), results.measured(where, quality)
         if x is not None and y is not None:
-            points.append((levels, mean(x), mean(y)))
+            points.append((levels, x.mean, y.mean))
     sign_x = -1 if results.metrics[cost].higher_is_better else 1
     sign_y = 1 if results.metrics[quality].higher_is_better is not False else -1
     return [
@@ -122,10 +122,6 @@ def pareto(results: Results, *, cost: str, quality: str) -> list[Point]:
         )
         for levels, x, y in points
     ]
-
-
-def mean(measured: Measured) -> float:
-    return float(np.mean(list(measured.values.values())))
 
 
 def loss_curves(results: Results, stage: str, *, against: str = "steps") -> list[Curve]:

@@ -114,7 +114,7 @@ class Trainer:
         self.peak_memory = self.padded_tokens = self.source_tokens = self.scored_tokens = 0
         self.rolls_back = any(acts(type(method), "verdict") for method in methods.stabilizers)
         if self.rolls_back and not settings.checkpoint_every:
-            raise ConfigError("spike_rollback returns to checkpoints; set checkpoint_every above 0")
+            raise ConfigError("spike_rollback returns to checkpoints; set checkpoint_every to some steps")
         self.rollbacks: list[dict[str, Any]] = []
 
     def run(self) -> dict[str, Any]:

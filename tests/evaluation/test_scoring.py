@@ -136,6 +136,54 @@ def test_long_rows_are_read_in_parts(name: str | None, monkeypatch: pytest.Monke
     assert scorer.facts["read_in_parts"] is True
 
 
+def mistral() -> Any:
+    """Its window is narrower than a part, and a part narrower than its rows."""
+    from transformers import MistralConfig, MistralForCausalLM
+
+    torch.manual_seed(0)
+    shape = {"vocab_size": 48, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    shape |= {"intermediate_size": 48, "num_key_value_heads": 2, "max_position_embeddings": 1024}
+    return MistralForCausalLM(MistralConfig(**shape, sliding_window=20, initializer_range=0.3)).eval()
+
+
+FORGETTING = {
+    "mistral": mistral,
+    "window": lambda: tiny(attention=("sliding_window", {"window": 20}), shape={"max_length": 1024}),
+    "hybrid": lambda: tiny(
+        shape={
+            "max_length": 1024,
+            "layer_pattern": [{"attention": {"method": "sliding_window", "window": 20}}, {}],
+        }
+    ),
+    "linear": lambda: tiny(attention="linear", shape={"max_length": 1024}),
+    "mamba2": lambda: tiny(attention="mamba2", shape={"max_length": 1024}),
+}
+
+
+@pytest.mark.parametrize("name", FORGETTING)
+def test_a_model_that_forgets_is_read_in_parts_whatever_its_vocabulary(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "PART", 64)
+    widest = 0
+    model = FORGETTING[name]()
+    plain = model.forward
+
+    def forward(input_ids: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal widest
+        widest = max(widest, input_ids.shape[1])
+        return plain(input_ids, *args, **kwargs)
+
+    requests = [ScoreRequest([1], tokens(length, length)) for length in (300, 230, 20)]
+    requests += choices([200], sizes=(9, 3))
+    expected = [alone(model, request) for request in requests]
+    monkeypatch.setattr(model, "forward", forward)
+    scorer = LikelihoodScorer(model=model, max_length=1024)
+    assert [score.total for score in scorer.score(requests)] == pytest.approx(expected, abs=2e-3)
+    assert scorer.facts["read_in_parts"] is True
+    assert widest == 64
+
+
 def test_groups_with_many_choices_are_cut() -> None:
     model = tiny_llama(seed=1)
     requests = [ScoreRequest(tokens(40, 1), tokens(4, seed)) for seed in range(300)]

@@ -37,8 +37,8 @@ BETTER = {
     "distinct_2": True,
     "distinct_2_per_text": True,
     "repetition_4": False,
-    "loss": False,
-    "length": True,
+    "loss": None,
+    "length": None,
 }
 UNITS = {"loss": "nats/token", "length": "tokens"}
 

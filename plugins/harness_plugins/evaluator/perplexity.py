@@ -19,6 +19,7 @@ from harness import (
     Method,
     Metric,
     Subject,
+    check_limits,
     held_out_documents,
     hookimpl,
     rolling,
@@ -41,10 +42,10 @@ class Perplexity(Evaluator):
     class Config(Evaluator.Config):
         split: str = "test"
         """Documents to score: `test`, or `validation` for tuning."""
-        max_documents: int = 64
-        """Documents scored, spread evenly over the split; 0 = all."""
-        max_bytes: int = 512
-        """Bytes of each document that are scored, from its start; 0 = all."""
+        max_documents: int | None = 64
+        """Documents scored, spread evenly over the split; null = all."""
+        max_bytes: int | None = 512
+        """Bytes of each document that are scored, from its start; null = all."""
         min_bytes: int = 0
         """Documents shorter than this are left out."""
         window: int | None = None
@@ -58,10 +59,7 @@ class Perplexity(Evaluator):
         def __post_init__(self) -> None:
             if self.split not in ("validation", "test"):
                 raise ConfigError(f"evaluator.perplexity.split={self.split} must be validation or test")
-            for key in ("window", "stride"):
-                value = getattr(self, key)
-                if value is not None and value < 1:
-                    raise ConfigError(f"evaluator.perplexity.{key}={value} must be at least 1, or null")
+            check_limits(self, "evaluator.perplexity", "max_documents", "max_bytes", "window", "stride")
             if self.stride is not None and self.window is not None and self.stride > self.window:
                 raise ConfigError(
                     f"evaluator.perplexity.stride={self.stride} must be at most window={self.window}"
@@ -165,7 +163,7 @@ class Perplexity(Evaluator):
     def head(self, text: str) -> str:
         """The first `max_bytes` bytes, cut between characters."""
         limit = self.config.max_bytes
-        return text.encode()[:limit].decode(errors="ignore") if limit else text
+        return text if limit is None else text.encode()[:limit].decode(errors="ignore")
 
 
 def hidden_bytes(tokenizer: Any, text: str, read: Mapping[str, Any]) -> int:

@@ -1,0 +1,63 @@
+"""What the levels of an experiment set, and which learning rates nobody tuned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from harness.report.comparability import level_settings
+from harness.report.frames import Results
+from harness.report.layout import Layout
+from harness.report.records import Record, label
+from harness.report.tuning import shown
+
+TITLE = "What the levels set"
+RATE = "learning_rate"
+
+
+def as_text(results: Results, layout: Layout) -> tuple[list[str], list[list[str]], list[str]] | None:
+    """Heads, rows and notes; None where every level sets what it is called."""
+    settings = level_settings(results.all_records()[-1].experiment)
+    rows = [
+        [layout.text(factor), layout.text(level), ", ".join(f"{k} = {shown(v)}" for k, v in sets.items())]
+        for factor, levels in settings.items()
+        for level, sets in levels.items()
+    ]
+    plain = all(
+        len(sets) == 1 and label(next(iter(sets.values()))) == level
+        for levels in settings.values()
+        for level, sets in levels.items()
+    )
+    return None if plain or not rows else (["factor", "level", "sets"], rows, [])
+
+
+def rate_notes(records: Sequence[Record]) -> list[str]:
+    """The learning rates of stages that ran and that no search chose: a sentence for the whole table."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for record in records:
+        for path, value in rates(record):
+            found.setdefault(path, {}).setdefault(shown(value), []).append(name(record))
+    if not found:
+        return []
+    parts = []
+    for path, values in found.items():
+        common = max(values, key=lambda value: len(values[value]))
+        others = [
+            f"{value} for {', '.join(dict.fromkeys(who))}" for value, who in values.items() if value != common
+        ]
+        parts.append(f"{path} = {common}" + (f" ({'; '.join(others)})" if others else ""))
+    return [f"Set by hand, not tuned for each method: {'; '.join(parts)}. Another rate may order them anew."]
+
+
+def rates(record: Record) -> Iterator[tuple[str, float]]:
+    """`<stage>.learning_rate` of each stage of a record that took steps, where it was not tuned."""
+    chosen = (record.data.get("tune") or {}).get("chosen") or {}
+    facts = record.data.get("facts", {})
+    for stage, options in record.data["config"].items():
+        path = f"{stage}.{RATE}"
+        given = isinstance(options, dict) and options.get(RATE) is not None
+        if given and path not in chosen and (facts.get(stage) or {}).get("steps"):
+            yield path, options[RATE]
+
+
+def name(record: Record) -> str:
+    return ", ".join(record.levels.values()) or record.cell

@@ -48,7 +48,7 @@ def compiled_blocks(model: nn.Module) -> Iterator[Stopwatch]:
 
     Raises: ConfigError where nothing can compile, and where the model has no such blocks
     """
-    from torch._dynamo import callback_handler
+    from torch._dynamo.callback import callback_handler
 
     blocks = repeated_blocks(model)
     if not blocks:

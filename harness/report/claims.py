@@ -13,6 +13,7 @@ from harness.errors import HarnessError
 from harness.plan.claims import Claim, parse, stated
 from harness.report.decisions import Comparison, Contrast, Decisions
 from harness.report.frames import Results
+from harness.report.numbers import difference_text
 
 if TYPE_CHECKING:
     from harness.report.table import Table
@@ -52,9 +53,8 @@ class Checked:
         """The difference with its interval, as the table's column of the metric prints it."""
         if self.difference is None:
             return ""
-        text = f"{self.difference * self.scale:+.3g}"
-        if self.low is not None and self.high is not None:
-            text += f" ({self.low * self.scale:.3g} to {self.high * self.scale:.3g})"
+        ends = (None if end is None else end * self.scale for end in (self.low, self.high))
+        text = difference_text(self.difference * self.scale, *ends)
         unit = "points" if self.unit == "%" else self.unit
         return f"{text} {unit}" if unit else text
 

@@ -18,7 +18,7 @@ from typing import Any
 from harness.axes import MODEL_AXES
 from harness.report.contamination import contamination_notes
 from harness.report.records import Record, flatten, label
-from harness.report.runs import MEASURED
+from harness.report.runs import measuring
 from harness.report.tuning import tuning_marks, tuning_notes
 
 NOT_CONTROLS = frozenset(
@@ -407,7 +407,7 @@ def other_runs(records: Sequence[Record]) -> dict[str, str]:
         str(s["stage"])
         for r in records
         for s in r.data.get("stages", ())
-        if s["stage"] not in MEASURED and s.get("key")
+        if s["stage"] not in measuring() and s.get("key")
     )
     for name in names:
         runs = {

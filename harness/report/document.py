@@ -11,7 +11,7 @@ from harness.plan.table8 import planned
 from harness.report import levels, overall, published
 from harness.report.aggregates import Aggregates
 from harness.report.claims import Checked, sentence
-from harness.report.figures import IMAGES, Figure
+from harness.report.drawing import IMAGES, Figure
 from harness.report.frames import Results
 from harness.report.latex import latex
 from harness.report.page import PLANNED, page
@@ -20,6 +20,7 @@ from harness.report.writers import (
     as_csv,
     as_json,
     code_markdown,
+    differences_markdown,
     escape_markdown,
     escape_tags,
     markdown,
@@ -33,6 +34,10 @@ WRITERS: Mapping[str, tuple[str, Callable[[Table], str]]] = {
     "json": ("json", as_json),
 }
 """Format -> suffix and writer of one table; `md` and `html` are whole documents."""
+
+
+DIFFERENCES = "Differences to the baseline"
+"""Heading of the paired view."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +97,8 @@ def document(made: Report) -> str:
         markdown(table),
         notes_markdown(table),
     ]
+    if any(cell.comparison for cell in table.all_cells()):
+        parts += [f"## {DIFFERENCES}\n", differences_markdown(table)]
     if made.claims:
         parts += ["## Claims\n", claims_markdown(made.claims)]
     if (sets := levels.as_text(made.results, table.layout)) is not None:

@@ -13,15 +13,13 @@ import numpy as np
 
 from harness.errors import ConfigError, DataError, UnknownNameError
 from harness.report.records import WEIGHTS, Record, flatten, label, read
-from harness.report.runs import replicated
+from harness.report.runs import replicated, training
 from harness.report.statistics import MIN_SEEDS, Array, Measured
 from harness.store.records import sweep_name
 
 if TYPE_CHECKING:
     import pandas as pd
 
-TRAINED = ("pretrain", "extend", "instruct", "reward", "align")
-"""Stages whose luck a seed draws, where it varies them."""
 NOT_IN_SWEEP = "not in the sweep"
 Levels = tuple[str, ...]
 """One level for each factor, in the order of the factors."""
@@ -263,10 +261,11 @@ class Results:
             if len(by_seed) < 2 or not self.replicated(levels):
                 continue
             runs: dict[str, set[str]] = {}
+            trained = {stage for record in by_seed.values() for stage in training(record.data)}
             for record in by_seed.values():
                 for stage in record.data.get("stages", ()):
                     runs.setdefault(str(stage["stage"]), set()).add(str(stage.get("key")))
-            found |= {stage: None for stage, keys in runs.items() if stage in TRAINED and len(keys) == 1}
+            found |= {stage: None for stage, keys in runs.items() if stage in trained and len(keys) == 1}
         return list(found)
 
     def given_model(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from harness.report.comparability import level_settings
 from harness.report.frames import Results
@@ -32,20 +32,28 @@ def as_text(results: Results, layout: Layout) -> tuple[list[str], list[list[str]
 
 def rate_notes(records: Sequence[Record]) -> list[str]:
     """The learning rates of stages that ran and that no search chose: a sentence for the whole table."""
-    found: dict[str, dict[str, list[str]]] = {}
+    found: dict[str, dict[str, list[Record]]] = {}
     for record in records:
         for path, value in rates(record):
-            found.setdefault(path, {}).setdefault(shown(value), []).append(name(record))
+            found.setdefault(path, {}).setdefault(shown(value), []).append(record)
     if not found:
         return []
     parts = []
     for path, values in found.items():
         common = max(values, key=lambda value: len(values[value]))
-        others = [
-            f"{value} for {', '.join(dict.fromkeys(who))}" for value, who in values.items() if value != common
-        ]
+        others = [f"{value} for {who(own, values)}" for value, own in values.items() if value != common]
         parts.append(f"{path} = {common}" + (f" ({'; '.join(others)})" if others else ""))
     return [f"Set by hand, not tuned for each method: {'; '.join(parts)}. Another rate may order them anew."]
+
+
+def who(own: Sequence[Record], groups: Mapping[str, Sequence[Record]]) -> str:
+    """Some records in words: by the levels of one factor that no other group has, else one by one."""
+    others = [record for group in groups.values() if group is not own for record in group]
+    for factor in own[0].levels:
+        levels = dict.fromkeys(record.levels[factor] for record in own)
+        if not any(record.levels.get(factor) in levels for record in others):
+            return ", ".join(levels)
+    return "; ".join(dict.fromkeys(", ".join(record.levels.values()) for record in own))
 
 
 def rates(record: Record) -> Iterator[tuple[str, float]]:
@@ -57,7 +65,3 @@ def rates(record: Record) -> Iterator[tuple[str, float]]:
         given = isinstance(options, dict) and options.get(RATE) is not None
         if given and path not in chosen and (facts.get(stage) or {}).get("steps"):
             yield path, options[RATE]
-
-
-def name(record: Record) -> str:
-    return ", ".join(record.levels.values()) or record.cell

@@ -13,6 +13,8 @@ from harness.report.bounds import remarks
 from harness.report.decisions import Comparison, Contrast, Decisions
 from harness.report.frames import MetricInfo, Results
 from harness.report.layout import Layout, MetricColumn, fit
+from harness.report.numbers import difference_text
+from harness.report.opponents import against_itself
 from harness.report.quantities import primary_by_default
 from harness.report.records import label
 from harness.report.statistics import MIN_ITEMS, MIN_SEEDS, Estimate, Measured, estimate
@@ -44,6 +46,8 @@ class TableCell:
     """The number as printed, with its interval."""
     value: str = ""
     """The number alone."""
+    itself: bool = False
+    """Whether it was measured against itself, so that its number is a matter of course."""
     spread: str = ""
     """The interval alone, e.g. `0.012`."""
 
@@ -188,6 +192,8 @@ def new_cell(results: Results, table: Table, where: Selection, column: Column) -
     if measured is None:
         return cell
     cell.estimate = estimate(measured)
+    records = [r for levels in results.configurations(where) for r in results.records[levels].values()]
+    cell.itself = all(against_itself(record, metric) for record in records)
     cell.verdict = "untested"
     for text in remarks(results, metric, cell.estimate):
         cell.notes.append(table.footnote(text))
@@ -329,6 +335,9 @@ def write_numbers(table: Table) -> None:
         for line in table.cells:
             cell = line[j]
             if cell.estimate is None:
+                cell.text = cell.value = "-"
+                continue
+            if cell.itself:
                 cell.text = cell.value = "-"
                 continue
             style, scale = decimals[column.spec.metric], column.spec.scale
@@ -477,6 +486,15 @@ def heading(column: Column) -> str:
     *_, task, metric = column.info.name.split(".")
     words = metric if task in (metric, "perplexity", "efficiency") else f"{task} {metric}"
     return words.replace("_", " ")
+
+
+def differs(cell: TableCell, column: Column) -> str:
+    """The difference to the baseline with its interval; a dash for the baseline and where there is none."""
+    c = cell.comparison
+    if c is None or cell.verdict == "baseline":
+        return "-"
+    scale = column.spec.scale
+    return difference_text(c.difference * scale, *(None if x is None else x * scale for x in (c.low, c.high)))
 
 
 MARKS = {

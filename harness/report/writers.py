@@ -9,11 +9,11 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.report.frames import NOT_IN_SWEEP
-from harness.report.table import Column, Table, TableCell, heading, sign
+from harness.report.table import Column, Table, TableCell, differs, heading, sign
 
 
 def arrow(column: Column, table: Table) -> str:
@@ -67,7 +67,21 @@ def dimmed(table: Table) -> Iterator[tuple[list[str], list[bool], bool]]:
 
 
 def markdown(table: Table) -> str:
-    """GitHub's Markdown: bold best, underlined second best, marks and footnotes."""
+    """GitHub's Markdown: bold best, underlined what may be best, marks and footnotes."""
+    return markdown_of(table, lambda cell, _: markdown_cell(cell))
+
+
+def differences_markdown(table: Table) -> str:
+    """The same table of paired differences to the baseline: intervals of numbers hide small ones."""
+
+    def shown(cell: TableCell, column: Column) -> str:
+        return " ".join(filter(None, (differs(cell, column), sign(cell))))
+
+    return markdown_of(table, shown)
+
+
+def markdown_of(table: Table, shown_cell: Callable[[TableCell, Column], str]) -> str:
+    """A table of Markdown, each cell written by `shown_cell`."""
     factors = [table.layout.text(f) for f in table.rows[0]] or [""]
     heads = [[f] for f in factors] + [[*over(c, table), title_of(c, table)] for c in table.columns]
     lines = [
@@ -76,7 +90,8 @@ def markdown(table: Table) -> str:
     ]
     for (labels, same, _), cells in zip(dimmed(table), table.cells, strict=True):
         shown = ["" if s else escape_markdown(text) for text, s in zip(labels, same, strict=True)] or [""]
-        lines.append("| " + " | ".join(shown + [markdown_cell(c) for c in cells]) + " |")
+        numbers = [shown_cell(cell, column) for cell, column in zip(cells, table.columns, strict=True)]
+        lines.append("| " + " | ".join(shown + numbers) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -11,7 +11,9 @@ import simulate
 
 from harness.report import claims, commands, levels, records
 from harness.report.layout import Layout, parse
+from harness.report.numbers import difference_text
 from harness.report.table import build
+from harness.report.writers import differences_markdown
 
 FACTORS: dict[str, Any] = {"peft": ["full", "lora"]}
 
@@ -132,7 +134,7 @@ def test_a_claim_has_the_unit_and_scale_of_its_column(demo_store: Path) -> None:
     found = claims.check(results, "recall.acc[peft=full] > recall.acc[peft=lora]")
     shown = claims.in_units(found, table)
     assert found.difference is not None
-    assert shown.number.startswith(f"{100 * found.difference:+.3g} (")
+    assert float(shown.number.split()[0]) == pytest.approx(100 * found.difference, abs=0.05)
     assert shown.number.endswith(" points")
     memory = claims.check(results, "memory[quantizer=4 bit] < memory[quantizer=16 bit]")
     assert memory.number.endswith(" MiB")
@@ -154,3 +156,45 @@ def test_divergence_that_costs_a_combination_its_place_counts(tmp_path: Path) ->
     found = claims.check(commands.results_of(records.read(root, "demo")), says)
     assert found.verdict == "undecided"
     assert "the left side diverged at 2 of 3 seeds, the right at 0" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [
+        ((0.0000327, -0.00186, 0.00193), "0.0000 (-0.0019 to 0.0019)"),
+        ((-61.9, -85.2, -38.7), "-62 (-85 to -39)"),
+        ((-2.63, -2.63, -2.63), "-2.63"),
+        ((0.0, 0.0, 0.0), "0"),
+        ((-1318.0, -3068.0, 432.0), "-1,318 (-3,068 to 432)"),
+    ],
+)
+def test_a_difference_has_the_digits_that_its_interval_carries(
+    numbers: tuple[float, float, float], text: str
+) -> None:
+    assert difference_text(*numbers) == text
+
+
+def test_a_configuration_against_itself_is_a_dash(tmp_path: Path) -> None:
+    root = simulate.experiment(tmp_path, factors={"alignment": ["none", "dpo"]}, items=40)
+    for i in range(6):
+        simulate.edit(
+            root,
+            "demo",
+            i,
+            config=lambda config: config | {"evaluator": {"win_rate": {"baseline": "cell:alignment=none"}}},
+        )
+    table = build(commands.results_of(records.read(root, "demo")), Layout())
+    shown = {c.where["alignment"]: c.value for c in table.all_cells() if c.metric.endswith("win_rate")}
+    assert shown["none"] == "-"
+    assert float(shown["dpo"]) > 0
+
+
+def test_the_paired_view_shows_differences_and_a_dash_for_the_baseline(demo_store: Path) -> None:
+    table = build(commands.results_of(records.read(demo_store, "demo")), Layout())
+    rows = [line.split(" | ") for line in differences_markdown(table).splitlines()[2:]]
+    for cells, texts in zip(table.cells, rows, strict=True):
+        for cell, text in zip(cells, texts[-len(cells) :], strict=True):
+            if cell.verdict == "baseline":
+                assert text.strip("| ") == "-"
+            elif cell.comparison is not None and cell.comparison.difference > 1e-3:
+                assert text.startswith(("+", "0.0"))

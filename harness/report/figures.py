@@ -328,8 +328,7 @@ def draw_sample_curves(name: str, column: str, metric: str, curves: Sequence[vie
 
 def rating_figure(table: Table, results: Results) -> Figure | None:
     """Elo of each configuration against the win rate's baseline."""
-    name = next((m.rpartition(".")[0] for m in results.metrics if m.endswith(".win_rate")), None)
-    found = ratings.ratings(results, name) if name else []
+    found = ratings.ratings(results, ratings.win_rate_samples(results))
     if len(found) < 2 or len(found) > 40:
         return None
 

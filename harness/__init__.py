@@ -70,7 +70,9 @@ _PUBLIC = {
     **dict.fromkeys(("Item", "skill_families", "skill_items"), "harness.data.skills"),
     **dict.fromkeys(("check", "violated", "share_met"), "harness.data.checks"),
     "InstructionStrategy": "harness.axes.instruction_strategy",
-    **dict.fromkeys(("Peft", "Kept", "adapter_before", "match_modules"), "harness.axes.peft"),
+    **dict.fromkeys(
+        ("Peft", "Kept", "OnPacked", "adapter_before", "match_modules", "tuned_by"), "harness.axes.peft"
+    ),
     **dict.fromkeys(("Reward", "Preference", "AnswerScorer"), "harness.axes.reward"),
     "Feedback": "harness.axes.feedback",
     **dict.fromkeys(("Alignment", "LogProbs", "Needs", "Rollouts", "log_ratios"), "harness.axes.alignment"),
@@ -84,7 +86,7 @@ _PUBLIC = {
         "harness.ops.packed_linear",
     ),
     **dict.fromkeys(("Quantizer", "packed_before"), "harness.axes.quantizer"),
-    **dict.fromkeys(("Calibration", "change_weights", "walk"), "harness.ops.calibration"),
+    **dict.fromkeys(("Calibration", "block_names", "change_weights", "walk"), "harness.ops.calibration"),
     **dict.fromkeys(
         ("Hessian", "SquaredNorms", "compensate", "inverse_factor", "output_error"), "harness.ops.moments"
     ),

@@ -61,9 +61,11 @@ from harness.axes.optimizer import Optimizer as Optimizer
 from harness.axes.optimizer import trained_parameters as trained_parameters
 from harness.axes.parallelism import Parallelism as Parallelism
 from harness.axes.peft import Kept as Kept
+from harness.axes.peft import OnPacked as OnPacked
 from harness.axes.peft import Peft as Peft
 from harness.axes.peft import adapter_before as adapter_before
 from harness.axes.peft import match_modules as match_modules
+from harness.axes.peft import tuned_by as tuned_by
 from harness.axes.position import Position as Position
 from harness.axes.precision import Precision as Precision
 from harness.axes.pruner import Pruner as Pruner
@@ -165,6 +167,7 @@ from harness.model.snapshot import snapshot as snapshot
 from harness.model.sparsity import sparsity as sparsity
 from harness.model.sparsity import weights_by_layer as weights_by_layer
 from harness.ops.calibration import Calibration as Calibration
+from harness.ops.calibration import block_names as block_names
 from harness.ops.calibration import change_weights as change_weights
 from harness.ops.calibration import walk as walk
 from harness.ops.decode import new_cache as new_cache

@@ -176,6 +176,10 @@ class Method:
         """Scalars to add to the loss of a micro-batch."""
         return []
 
+    def rate(self, name: str, parameter: nn.Parameter) -> float:
+        """Factor on the stage's learning rate with which a trained parameter learns."""
+        return 1.0
+
     def on_step(self, step: int, total_steps: int) -> None:
         """What step comes, counted from 0, and how many the stage takes by what is spent so far."""
 

@@ -24,7 +24,8 @@ class ItemTexts(Method):
     texts train one model.
     """
 
-    axis = "evaluator"
+    axis = "item_texts"
+    many = True
     common_phrases: ClassVar[bool] = False
     """Whether the items are running text, whose phrases many documents rightly share."""
 
@@ -65,12 +66,12 @@ class ItemFiles(ItemTexts):
 
 def held_out_documents() -> Choice:
     """For an evaluator that measures on the corpus's own held-out documents."""
-    return Choice(axis="evaluator", method=HeldOutDocuments, config=HeldOutDocuments.Config())
+    return Choice(axis="item_texts", method=HeldOutDocuments, config=HeldOutDocuments.Config())
 
 
 def item_files(*files: str) -> Choice:
     """For an evaluator that reads its items from files."""
-    return Choice(axis="evaluator", method=ItemFiles, config=ItemFiles.Config(files=list(files)))
+    return Choice(axis="item_texts", method=ItemFiles, config=ItemFiles.Config(files=list(files)))
 
 
 def file_texts(file: Path) -> Iterator[str]:

@@ -58,4 +58,4 @@ class TaskItems(ItemTexts):
 
 def task_items(**options: Any) -> Choice:
     """For an evaluator of tasks; the options are those of `TaskItems`."""
-    return Choice(axis="evaluator", method=TaskItems, config=TaskItems.Config(**options))
+    return Choice(axis="item_texts", method=TaskItems, config=TaskItems.Config(**options))

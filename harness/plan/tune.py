@@ -244,9 +244,7 @@ class Tuning:
             if f"{metric['evaluator']}.{metric['task']}.{metric['metric']}" == self.metric:
                 value = metric["value"] if is_number(metric["value"]) else None
                 if metric.get("higher_is_better", True) is None:
-                    raise ConfigError(
-                        f"tune.metric={self.block.metric}: neither more nor less of it is better"
-                    )
+                    raise ConfigError(f"tune.metric={self.block.metric} has no better end")
                 return replace(
                     trial,
                     status="ok",

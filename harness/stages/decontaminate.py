@@ -78,12 +78,12 @@ class Decontaminate(Stage):
     def narrow(cls, part: str, choices: Choices) -> Choices:
         """Where the items' texts come from, in place of the evaluators."""
         chosen = choices["evaluator"]
-        return {"evaluator": item_texts(chosen if isinstance(chosen, tuple) else (chosen,))}
+        return {"item_texts": item_texts(chosen if isinstance(chosen, tuple) else (chosen,))}
 
     def run(self, work: Work) -> dict[str, Any]:
         directory = work.inputs["documents"].path
         sources: dict[str, tuple[Overlap, bool]] = {}
-        for choice in work.several("evaluator"):
+        for choice in work.several("item_texts"):
             source: ItemTexts = choice.build()
             texts = source.texts(partial(documents.iterate, directory))
             sources[source.name] = Overlap(texts, ngram=work.config.ngram), source.common_phrases

@@ -44,6 +44,8 @@ class BatchSource(Protocol):
         ...
 
 
+LEARNED = "learned_M"
+"""Places of labelled tokens in a micro-batch, told to losses that read no others."""
 COUNTS = ("num_bytes", "num_tokens")
 """What a batch states of all its sequences, for budgets; no process shares it."""
 

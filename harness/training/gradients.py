@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from harness.errors import ConfigError
 from harness.method import Method
 from harness.ops.gradients import multiply
-from harness.training.contract import Batch, Loss
+from harness.training.contract import LEARNED, Batch, Loss
+from harness.training.losses import ON_LEARNED, labels_of, learned_positions
 from harness.training.methods import Methods
 
 
@@ -105,8 +106,7 @@ class Gradients:
     def _accumulate(self, batch: Batch, share: int, micro: int, processes: int) -> BatchLoss:
         starts = range(0, share, micro)
         alone = len(starts) == 1 and processes == 1 and not self.methods.parallelism.splits_batches()
-        whole = {name: to_device(value, self.device) for name, value in batch.items()}
-        parts = [{name: value[start : start + micro] for name, value in whole.items()} for start in starts]
+        parts = [self._part(batch, slice(start, start + micro)) for start in starts]
         # A constant divisor keeps magnitudes sane until the global count is known.
         self.divisor = None if alone else share * processes
         found = self.methods.parallelism.accumulate(self.model, parts, self.one)
@@ -120,6 +120,14 @@ class Gradients:
         averages = {name: value / count for name, value in sums.items()}
         return BatchLoss(averages.pop("total"), count, averages)
 
+    def _part(self, batch: Batch, rows: slice) -> Batch:
+        """A micro-batch on the device; what is learned is counted here, where nobody waits for a device."""
+        part = {name: value[rows] for name, value in batch.items()}
+        if self.loss in ON_LEARNED and not self.methods.parallelism.splits_batches():
+            learned_M = learned_positions(part["labels_BT"])
+            part |= {} if learned_M is None else {LEARNED: learned_M}
+        return {name: to_device(value, self.device) for name, value in part.items()}
+
     def one(self, model: nn.Module, part: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss to go backward from, and the sums, of one micro-batch."""
         with self.methods.precision.autocast(self.device.type):
@@ -132,13 +140,20 @@ class Gradients:
             {name: value.detach() for name, value in sums.items()},
         )
 
+    def _seen(self, output: Mapping[str, Any], part: Batch) -> Batch:
+        """The micro-batch with the labels of the positions whose logits there are."""
+        if LEARNED not in part:
+            return part
+        plain = {name: value for name, value in part.items() if name != LEARNED}
+        return {**plain, "labels_BT": labels_of(output["logits"], part)}
+
     def _terms(self, part: Batch, count: Tensor) -> Tensor | float:
         outputs, self.outputs = self.outputs, []
         terms = [
             term.value
             for method in self.with_terms
             for output in outputs
-            for term in method.loss_terms(output, part)
+            for term in method.loss_terms(output, self._seen(output, part))
         ]
         return sum(terms) / len(outputs) * count if terms else 0.0
 

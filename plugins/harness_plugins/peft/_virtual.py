@@ -101,7 +101,8 @@ def _cut(model: nn.Module) -> nn.Module:
 
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
         ids = kwargs.get("input_ids", args[0] if args else None)
-        if ids is not None and getattr(out, "logits", None) is not None:
+        # Logits of learned positions alone are one row; virtual tokens learn nothing.
+        if ids is not None and getattr(out, "logits", None) is not None and len(out.logits) == len(ids):
             out.logits = out.logits[:, -ids.shape[1] :]
             if getattr(out, "hidden_states", None):
                 out.hidden_states = tuple(h[:, -ids.shape[1] :] for h in out.hidden_states)

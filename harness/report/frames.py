@@ -290,6 +290,16 @@ class Results:
         """The most items that a record averaged; 0 for a size or count."""
         return self._num_items.get(metric, 0)
 
+    @cached_property
+    def requests(self) -> dict[str, set[int]]:
+        """Task -> how many answers its evaluations asked the model for."""
+        found: dict[str, set[int]] = {}
+        for record in self.all_records():
+            for task, fact in (record.data.get("facts", {}).get("evaluate") or {}).items():
+                if isinstance(fact, Mapping) and isinstance(fact.get("requests"), int):
+                    found.setdefault(task, set()).add(fact["requests"])
+        return found
+
     def is_share(self, metric: str) -> bool:
         """Whether a metric is a share of items: a mean over some, without a unit, all of it in [0, 1]."""
         if metric not in self._shares:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -32,9 +34,7 @@ def harness_methods() -> list[type[Method]]:
 '''
 
 SEEN = """
-import json, sys
-import harness_plugins.schedule
-harness_plugins.schedule.__path__.append(sys.argv[1])
+import json
 from harness.compose import compose
 from harness.compose.describe import describe
 from harness.commands.reference.axis_pages import axis_page
@@ -52,9 +52,12 @@ print(json.dumps({"package": listed["package"], "config": cell.config["schedule"
 
 
 def test_a_new_method_is_one_new_file(tmp_path: Path) -> None:
-    (tmp_path / "halving.py").write_text(HALVING)
-    command = [sys.executable, "-c", SEEN, str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    plugins = tmp_path / "harness_plugins"
+    shutil.copytree(ROOT / "plugins" / "harness_plugins", plugins, ignore=shutil.ignore_patterns("*.pyc"))
+    (plugins / "schedule" / "halving.py").write_text(HALVING)
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}", "XDG_CACHE_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", SEEN]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout.splitlines()[-1])
     assert seen["package"] == "harness-lm"

@@ -34,9 +34,9 @@ class OFT(LinearPeft):
         """Whether all blocks of a layer are rotated alike."""
         dropout: float = 0.0
         """Share of a layer's blocks that are left as they are in a training step."""
-        neumann_terms: int = 0
+        neumann_terms: int | None = None
         """Terms of the Neumann series that stands for the inverse, as in OFTv2: sooner, and R is orthogonal
-        only nearly; 0 inverts."""
+        only nearly; null inverts."""
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -44,8 +44,8 @@ class OFT(LinearPeft):
                 raise ConfigError(f"peft.block_size={self.block_size} must be at least 2")
             if not 0 <= self.dropout < 1:
                 raise ConfigError(f"peft.dropout={self.dropout} must be in [0, 1)")
-            if self.neumann_terms < 0 or self.neumann_terms == 1:
-                raise ConfigError(f"peft.neumann_terms={self.neumann_terms} must be 0, or at least 2")
+            if self.neumann_terms is not None and self.neumann_terms < 2:
+                raise ConfigError(f"peft.neumann_terms={self.neumann_terms} must be null, or at least 2")
 
     config: Config
 
@@ -82,7 +82,7 @@ class OFT(LinearPeft):
             oft_block_size=self.config.block_size,
             block_share=self.config.block_share,
             module_dropout=self.config.dropout,
-            use_cayley_neumann=self.config.neumann_terms > 0,
+            use_cayley_neumann=self.config.neumann_terms is not None,
             num_cayley_neumann_terms=self.config.neumann_terms or 5,
             **self.scope(model),
         )

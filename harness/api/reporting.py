@@ -13,7 +13,7 @@ import pandas as pd
 from harness.errors import ConfigError
 from harness.report.commands import Request, written
 from harness.report.document import Report
-from harness.report.frames import load
+from harness.report.measurements import load
 from harness.report.writers import FORMATS, as_html, flat
 
 if TYPE_CHECKING:

@@ -79,7 +79,7 @@ def _work(overrides: list[str], options: Options, *, store: Store, single: bool)
     from harness.commands.sweep import FULL_EXIT, INTERRUPTED_EXIT, TERMINATED_EXIT, work
     from harness.compose.arguments import job_overrides
     from harness.plan.make import make_plan
-    from harness.report.frames import load
+    from harness.report.measurements import load
 
     if not single and not job_overrides(overrides):
         raise ConfigError(

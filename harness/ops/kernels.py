@@ -75,8 +75,9 @@ def attend(
     for start, end in _blocks(num_queries, size):
         rows = torch.arange(start, end, device=q_BNTH.device)
         columns = source.aligned(_columns(keys, view, start, end, num_keys))
-        index = columns
-        if not isinstance(index, Tensor):
+        if isinstance(columns, Tensor):
+            index = columns
+        else:
             index = torch.arange(columns.start, columns.stop, device=q_BNTH.device)
 
         def make(rows: Tensor = rows, index: Tensor = index) -> Tensor:

@@ -38,12 +38,7 @@ def choices(results: Results, metric: str) -> int | None:
     task, _, name = metric.rpartition(".")
     if name not in BY_CHOICE:
         return None
-    found = {
-        int(fact["requests"]) / n
-        for record in results.all_records()
-        if (fact := record.data.get("facts", {}).get("evaluate", {}).get(task))
-        and isinstance(fact.get("requests"), int)
-        and (n := results.num_items(metric))
-    }
-    (asked,) = found if len(found) == 1 else (0.0,)
-    return int(asked) if asked >= 2 and asked.is_integer() else None
+    n = results.num_items(metric)
+    asked = {requests / n for requests in results.requests.get(task, ())} if n else set()
+    (each,) = asked if len(asked) == 1 else (0.0,)
+    return int(each) if each >= 2 and each.is_integer() else None

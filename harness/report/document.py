@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.plan.table8 import planned
-from harness.report import levels, overall, published
+from harness.report import levels, overall, published, ratings
 from harness.report.aggregates import Aggregates
 from harness.report.claims import Checked, sentence
 from harness.report.drawing import IMAGES, Figure
@@ -106,6 +106,9 @@ def document(made: Report) -> str:
     if made.over_tasks is not None:
         texts = overall.as_text(made.over_tasks, table, made.results)
         parts += [f"## {overall.TITLE}\n", texts_markdown(*texts, numbers=len(made.results.factors))]
+    rated = ratings.as_text(ratings.ratings(made.results, ratings.win_rate_samples(made.results)))
+    if rated is not None:
+        parts += [f"## {ratings.TITLE}\n", texts_markdown(*rated, numbers=1)]
     if made.beside is not None:
         parts += ["## Beside the published values\n", published.markdown(made.beside, table.layout)]
     if table.layout.planned:

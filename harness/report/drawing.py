@@ -138,9 +138,8 @@ def draw(
 
     text = save(format="svg", transparent=True, metadata={"Date": None, "Creator": None}).decode()
     text = text[text.index("<svg") :]
-    for identity, said in (hover or {}).items():
-        opening = f'<g id="{identity}">'
-        text = text.replace(opening, f"{opening}<title>{html.escape(said)}</title>", 1)
+    if hover:
+        text = re.sub(r'<g id="([^"]+)">', lambda found: found[0] + tooltip(hover.get(found[1])), text)
     file = text.replace(">", "><rect width='100%' height='100%' fill='white'/>", 1)
     return Figure(
         name=name,
@@ -151,6 +150,10 @@ def draw(
         render=lambda kind: save(format=kind, dpi=200, metadata=IMAGES[kind]),
         wide=wide,
     )
+
+
+def tooltip(said: str | None) -> str:
+    return "" if said is None else f"<title>{html.escape(said)}</title>"
 
 
 def for_page(svg: str, name: str) -> str:

@@ -201,13 +201,13 @@ def pareto_fronts(table: Table, results: Results) -> Figure | None:
         ):
             front = sorted((p for p in points if p.on_front), key=lambda p: (p.x, p.y))
             axes.plot([p.x for p in front], [p.y for p in front], color=SOFT, lw=1, zorder=1)
-            for i, p in enumerate(points):
-                style = look(levels.index(p.levels[factor])) | {"linestyle": "none"}
-                style |= {"color": INK, "marker": "o"} if named else {}
-                for ends, flat in ((p.x_range, True), (p.y_range, False)):
-                    if ends is not None:
-                        xy = (ends, (p.y, p.y)) if flat else ((p.x, p.x), ends)
-                        axes.plot(*xy, color=style["color"], lw=0.9, alpha=0.55, zorder=2)
+            styles = [
+                {"color": INK, "marker": "o"} if named else look(levels.index(p.levels[factor]))
+                for p in points
+            ]
+            error_bars(axes, points, [style["color"] for style in styles])
+            for i, (p, style) in enumerate(zip(points, styles, strict=True)):
+                style["linestyle"] = "none"
                 face = style["color"] if p.on_front else "none"
                 (drawn,) = axes.plot(p.x, p.y, **style, ms=6, mfc=face, mew=1.4, zorder=3)
                 drawn.set_gid(f"point-{panel}-{i}")
@@ -238,6 +238,25 @@ def pareto_fronts(table: Table, results: Results) -> Figure | None:
         wide=len(found) > 1,
         hover=hover,
     )
+
+
+def error_bars(axes: Any, points: Sequence[views.Point], colours: Sequence[str]) -> None:
+    """The intervals of points in both metrics."""
+    from matplotlib.collections import LineCollection
+
+    flat = [
+        ([(p.x_range[0], p.y), (p.x_range[1], p.y)], c)
+        for p, c in zip(points, colours, strict=True)
+        if p.x_range
+    ]
+    tall = [
+        ([(p.x, p.y_range[0]), (p.x, p.y_range[1])], c)
+        for p, c in zip(points, colours, strict=True)
+        if p.y_range
+    ]
+    lines, own = [line for line, _ in flat + tall], [colour for _, colour in flat + tall]
+    axes.add_collection(LineCollection(lines, colors=own, linewidths=0.9, alpha=0.55, zorder=2))
+    axes.autoscale_view()
 
 
 def loss_curves(results: Results, stage: str) -> Figure | None:
@@ -328,8 +347,7 @@ def draw_sample_curves(name: str, column: str, metric: str, curves: Sequence[vie
 
 def rating_figure(table: Table, results: Results) -> Figure | None:
     """Elo of each configuration against the win rate's baseline."""
-    name = next((m.rpartition(".")[0] for m in results.metrics if m.endswith(".win_rate")), None)
-    found = ratings.ratings(results, name) if name else []
+    found = ratings.ratings(results, ratings.win_rate_samples(results))
     if len(found) < 2 or len(found) > 40:
         return None
 

@@ -1,9 +1,9 @@
-"""Records as tables: one pandas row a cell and metric, and the arrangement that a report computes from."""
+"""Records arranged by configuration, seed and metric: what a report computes from."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.errors import ConfigError, DataError, UnknownNameError
-from harness.report.records import WEIGHTS, Record, flatten, label, read
+from harness.report.records import WEIGHTS, Record, flatten, label
 from harness.report.runs import replicated, training
 from harness.report.statistics import MIN_SEEDS, Array, Measured
-from harness.store.records import sweep_name
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 NOT_IN_SWEEP = "not in the sweep"
 Levels = tuple[str, ...]
@@ -290,6 +289,16 @@ class Results:
         """The most items that a record averaged; 0 for a size or count."""
         return self._num_items.get(metric, 0)
 
+    @cached_property
+    def requests(self) -> dict[str, set[int]]:
+        """Task -> how many answers its evaluations asked the model for."""
+        found: dict[str, set[int]] = {}
+        for record in self.all_records():
+            for task, fact in (record.data.get("facts", {}).get("evaluate") or {}).items():
+                if isinstance(fact, Mapping) and isinstance(fact.get("requests"), int):
+                    found.setdefault(task, set()).add(fact["requests"])
+        return found
+
     def is_share(self, metric: str) -> bool:
         """Whether a metric is a share of items: a mean over some, without a unit, all of it in [0, 1]."""
         if metric not in self._shares:
@@ -482,55 +491,3 @@ def arrange(records: Sequence[Record]) -> Results:
         records={levels: dict(sorted(arranged[levels].items())) for levels in ordered},
         notes=notes,
     )
-
-
-def load(store: object, experiment: str, *, cells: Iterable[str] | None = None) -> pd.DataFrame:
-    """One row a cell and metric: factors, seed, outcome, value, unit, direction, error, items, and all facts.
-
-    `cells` keeps only those ids. Facts are columns `<stage>.<fact>`. Factors are ordered categories in the
-    experiment's order. A cell without numbers has one row that says why. A factor called like a column gets
-    `factor.` before it.
-    Raises: DataError if there are no records
-    """
-    import pandas as pd
-
-    found = read(store, experiment, cells=cells)
-    keys = ("evaluator", "task", "metric", "value", "unit", "stderr", "n", "higher_is_better")
-    rows = []
-    for record in found:
-        base: dict[str, Any] = {
-            "sweep": str(record.data.get("sweep", "")),
-            "cell": record.cell,
-            "seed": record.seed,
-            "outcome": record.status,
-            "reason": "" if record.status == "ok" else record.reason,
-        }
-        measured = [{key: m.get(key) for key in keys} for m in record.data["metrics"]]
-        empty = dict.fromkeys(keys, "") | {
-            "value": np.nan,
-            "stderr": np.nan,
-            "n": 0,
-            "higher_is_better": None,
-        }
-        levels = {column_of(f): level for f, level in record.levels.items()}
-        rows += [{**levels, **base, **m, **facts(record)} for m in measured or [empty]]
-    frame = pd.DataFrame(rows).astype({"value": float, "stderr": float})
-    order = arrange(found).factors
-    for factor, levels_of_factor in order.items():
-        column = column_of(factor)
-        if column in frame:
-            frame[column] = pd.Categorical(frame[column], categories=levels_of_factor, ordered=True)
-    frame.attrs["sweep"] = sweep_name(experiment)
-    return frame
-
-
-def column_of(factor: str) -> str:
-    """The column of a factor's levels."""
-    return f"factor.{factor}" if factor in COLUMNS else factor
-
-
-COLUMNS = (
-    *("sweep", "cell", "seed", "outcome", "reason", "evaluator", "task", "metric", "value", "unit", "stderr"),
-    *("n", "higher_is_better"),
-)
-"""Columns of the frame beside the factors."""

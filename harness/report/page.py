@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.plan.table8 import planned
-from harness.report import levels
+from harness.report import levels, ratings
 from harness.report.aggregates import Aggregates
 from harness.report.claims import Checked, sentence
 from harness.report.drawing import Figure
@@ -59,6 +59,7 @@ def page(
         "notes": notes(table),
         "claims": claims_section(claims),
         "figures": figures_section(figures),
+        "ratings": ratings_section(results),
         "published": published_section(beside, table) if beside is not None else "",
         "levels": levels_section(results, table),
         "overall": ""
@@ -196,6 +197,12 @@ def published_section(beside: Sequence[Beside], table: Table) -> str:
         f"<table class='list still'><thead><tr>{heads}</tr></thead>"
         f"<tbody>{''.join(rows) or empty}</tbody></table></div></section>"
     )
+
+
+def ratings_section(results: Results) -> str:
+    """Elo of every configuration that was judged."""
+    found = ratings.as_text(ratings.ratings(results, ratings.win_rate_samples(results)))
+    return "" if found is None else texts_section(ratings.TITLE, *found)
 
 
 def levels_section(results: Results, table: Table) -> str:

@@ -119,25 +119,20 @@ def pareto(results: Results, *, cost: str, quality: str) -> list[Point]:
         where = dict(zip(results.factors, levels, strict=True))
         x, y = results.measured(where, cost), results.measured(where, quality)
         if x is not None and y is not None:
-            points.append((levels, x, y))
+            points.append(Point(levels=levels, x=x.mean, y=y.mean, x_range=ends(x), y_range=ends(y)))
     sign_x = -1 if results.metrics[cost].higher_is_better else 1
     sign_y = 1 if results.metrics[quality].higher_is_better is not False else -1
+    values_P2 = np.array([[sign_x * p.x, sign_y * p.y] for p in points]).reshape(len(points), 2)
     return [
-        Point(
-            levels=levels,
-            x=x.mean,
-            y=y.mean,
-            x_range=ends(x),
-            y_range=ends(y),
-            on_front=not any(
-                sign_x * (u.mean - x.mean) <= 0
-                and sign_y * (v.mean - y.mean) >= 0
-                and (u.mean, v.mean) != (x.mean, y.mean)
-                for _, u, v in points
-            ),
-        )
-        for levels, x, y in points
+        replace(p, on_front=not bool(beaten_by(values_P2, own_2).any()))
+        for p, own_2 in zip(points, values_P2, strict=True)
     ]
+
+
+def beaten_by(values_P2: Array, own_2: Array) -> Array:
+    """Which points are no dearer and no worse than one, and not the same."""
+    no_worse = (values_P2[:, 0] <= own_2[0]) & (values_P2[:, 1] >= own_2[1])
+    return np.asarray(no_worse & (values_P2 != own_2).any(axis=1))
 
 
 def ends(measured: Measured) -> Ends:

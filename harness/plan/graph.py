@@ -77,6 +77,8 @@ class Asked:
     maker: type[Stage]
     part: str
     config: Any
+    read: Choices
+    """All that the stage reads, before `narrow`."""
     choices: Choices
     spec: ModelSpec | None
     device: str
@@ -282,13 +284,14 @@ class Graph:
     def _asked(self, cell: Cell, stage: str, part: str) -> Asked:
         """What a cell asks of a part, worked out once for all cells that ask the same."""
         kind = registry().stage(stage)
-        choices = kind.narrow(part, cell.choices_of(stage))
+        read = cell.choices_of(stage)
         config = cell.stage_config(stage)
         spec = cell.spec() if "architecture" in stage_axes(stage) else None
         device = device_of(cell)
         # By identity: equal nodes of cells are one object (compose.shared), and `Asked` keeps them alive.
-        place = (stage, part, device, id(config), id(spec), *_identities(choices))
+        place = (stage, part, device, id(config), id(spec), *_identities(read))
         if place not in self._asked_at:
+            choices = kind.narrow(part, read)
             source = self._fingerprints.of(_modules(kind, choices) | _layer_modules(cell, choices))
             surroundings = kind.surroundings(part, choices)
             nodes: dict[str, Any] = {axis: value for axis, value in choices.items() if value}
@@ -299,6 +302,7 @@ class Graph:
                 maker=kind,
                 part=part,
                 config=config,
+                read=read,
                 choices=choices,
                 spec=spec,
                 device=device,

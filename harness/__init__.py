@@ -85,7 +85,7 @@ _PUBLIC = {
         ),
         "harness.ops.packed_linear",
     ),
-    **dict.fromkeys(("Quantizer", "packed_before"), "harness.axes.quantizer"),
+    **dict.fromkeys(("PackedLayout", "Quantizer", "packed_before"), "harness.axes.quantizer"),
     **dict.fromkeys(("Calibration", "block_names", "change_weights", "walk"), "harness.ops.calibration"),
     **dict.fromkeys(
         ("Hessian", "SquaredNorms", "compensate", "inverse_factor", "output_error"), "harness.ops.moments"

@@ -69,6 +69,7 @@ from harness.axes.peft import tuned_by as tuned_by
 from harness.axes.position import Position as Position
 from harness.axes.precision import Precision as Precision
 from harness.axes.pruner import Pruner as Pruner
+from harness.axes.quantizer import PackedLayout as PackedLayout
 from harness.axes.quantizer import Quantizer as Quantizer
 from harness.axes.quantizer import packed_before as packed_before
 from harness.axes.reward import AnswerScorer as AnswerScorer

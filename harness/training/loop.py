@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from harness.axes.stabilizer import Verdict
 from harness.errors import ConfigError, DivergedError
 from harness.rng import Purpose
 from harness.training import checkpoint, distribution, measure
+from harness.training.compilation import Stopwatch, compiled_blocks
 from harness.training.contract import COUNTS, Batch, BatchSource, Loss, Run, next_rows
 from harness.training.curve import Curve
 from harness.training.distribution import OnStep
@@ -93,6 +94,11 @@ class Trainer:
             model = method.modify_model(model)
         if settings.recompute:
             model.gradient_checkpointing_enable()  # type: ignore[operator]
+        if settings.compile and methods.parallelism.config.world_size > 1:
+            raise ConfigError(
+                f"compile=true trains in one process, and parallelism={methods.parallelism.name} has "
+                f"{methods.parallelism.config.world_size}; use compile=false"
+            )
         flops = measure.flops_per_token(model, settings.sequence_length)
         self.trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         self.model = methods.parallelism.wrap(model)
@@ -118,9 +124,14 @@ class Trainer:
         if self.rolls_back and not settings.checkpoint_every:
             raise ConfigError("spike_rollback returns to checkpoints; set checkpoint_every to some steps")
         self.rollbacks: list[dict[str, Any]] = []
+        self.compilation: Stopwatch | None = None
 
     def run(self) -> dict[str, Any]:
         """Train to the end of the budget."""
+        with compiled_blocks(self.model) if self.settings.compile else nullcontext() as self.compilation:
+            return self._run()
+
+    def _run(self) -> dict[str, Any]:
         torch.manual_seed(self.work.stream(Purpose.dropout) + self.methods.parallelism.data_rank()[0])
         self._resume()
         if self.rolls_back and not self.meter.counts["steps"]:
@@ -329,6 +340,11 @@ class Trainer:
         dtype = self.methods.precision.compute_dtype()
         peak, source = measure.peak_flops(self.device, dtype)
         _, processes = self.methods.parallelism.data_rank()
+        if self.compilation is not None:
+            facts |= {
+                "compile_seconds": self.compilation.seconds,
+                "compiled_graphs": self.compilation.graphs,
+            }
         return facts | {
             "tokens_per_second": facts["tokens"] / facts["seconds"],
             "mfu": facts["flops"] / facts["seconds"] / peak / processes,

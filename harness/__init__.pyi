@@ -61,12 +61,15 @@ from harness.axes.optimizer import Optimizer as Optimizer
 from harness.axes.optimizer import trained_parameters as trained_parameters
 from harness.axes.parallelism import Parallelism as Parallelism
 from harness.axes.peft import Kept as Kept
+from harness.axes.peft import OnPacked as OnPacked
 from harness.axes.peft import Peft as Peft
 from harness.axes.peft import adapter_before as adapter_before
 from harness.axes.peft import match_modules as match_modules
+from harness.axes.peft import tuned_by as tuned_by
 from harness.axes.position import Position as Position
 from harness.axes.precision import Precision as Precision
 from harness.axes.pruner import Pruner as Pruner
+from harness.axes.quantizer import PackedLayout as PackedLayout
 from harness.axes.quantizer import Quantizer as Quantizer
 from harness.axes.quantizer import packed_before as packed_before
 from harness.axes.reward import AnswerScorer as AnswerScorer
@@ -84,6 +87,12 @@ from harness.compose.typed import choose as choose
 from harness.data.checks import check as check
 from harness.data.checks import share_met as share_met
 from harness.data.checks import violated as violated
+from harness.data.item_texts import ItemTexts as ItemTexts
+from harness.data.item_texts import file_texts as file_texts
+from harness.data.item_texts import held_out_documents as held_out_documents
+from harness.data.item_texts import item_files as item_files
+from harness.data.overlap import Overlap as Overlap
+from harness.data.overlap import words as words
 from harness.data.reading import numbered_rows as numbered_rows
 from harness.data.reading import plain_bytes as plain_bytes
 from harness.data.reading import read_lines as read_lines
@@ -124,6 +133,7 @@ from harness.evaluation.lm_tasks import hub_data as hub_data
 from harness.evaluation.lm_tasks import is_cached as is_cached
 from harness.evaluation.lm_tasks import load_task as load_task
 from harness.evaluation.lm_tasks import own_metrics as own_metrics
+from harness.evaluation.lm_tasks import own_origin as own_origin
 from harness.evaluation.lm_tasks import own_tasks as own_tasks
 from harness.evaluation.lm_tasks import task_files as task_files
 from harness.evaluation.lm_tasks import without_data as without_data
@@ -132,6 +142,7 @@ from harness.evaluation.prompts import read_items as read_items
 from harness.evaluation.scoring import LikelihoodScorer as LikelihoodScorer
 from harness.evaluation.scoring import ScoreRequest as ScoreRequest
 from harness.evaluation.scoring import rolling as rolling
+from harness.evaluation.task_items import task_items as task_items
 from harness.evaluation.writer import Writer as Writer
 from harness.hookspecs import hookimpl as hookimpl
 from harness.hookspecs import hookspec as hookspec
@@ -140,6 +151,7 @@ from harness.method import Choice as Choice
 from harness.method import LossTerm as LossTerm
 from harness.method import Method as Method
 from harness.method import Problem as Problem
+from harness.method import check_limits as check_limits
 from harness.method import model_ref as model_ref
 from harness.model.artifact import Delta as Delta
 from harness.model.artifact import Loaded as Loaded
@@ -156,6 +168,7 @@ from harness.model.snapshot import snapshot as snapshot
 from harness.model.sparsity import sparsity as sparsity
 from harness.model.sparsity import weights_by_layer as weights_by_layer
 from harness.ops.calibration import Calibration as Calibration
+from harness.ops.calibration import block_names as block_names
 from harness.ops.calibration import change_weights as change_weights
 from harness.ops.calibration import walk as walk
 from harness.ops.decode import new_cache as new_cache

@@ -49,7 +49,11 @@ def dispatch(arguments: list[str]) -> int:
         return 0
     first = arguments[0]
     if first in COMMANDS:
-        if first in ("run", "sweep") and sys.stderr.isatty() and not any("-h" in t for t in arguments[1:]):
+        if (
+            first in ("run", "sweep", "plan")
+            and sys.stderr.isatty()
+            and not any("-h" in t for t in arguments[1:])
+        ):
             # Libraries load for seconds before there is more to say.
             print("planning ...", file=sys.stderr, flush=True)
         module, _, function = COMMANDS[first][0].partition(":")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from harness.errors import PluginError
+from harness.errors import ConfigError, PluginError
 from harness.paths import files_of
 
 if TYPE_CHECKING:
@@ -53,6 +53,18 @@ def model_ref(default: str = "") -> Any:
     the artifact to the stage as an input called `<axis>.<field>`.
     """
     return field(default=default, metadata={MODEL: True})
+
+
+def check_limits(config: Any, where: str, *options: str) -> None:
+    """Refuse a limit on a count that is neither null, which is no limit, nor at least 1.
+
+    `where` is the config key that holds the options, e.g. `corpus`.
+    Raises: ConfigError
+    """
+    for option in options:
+        value = getattr(config, option)
+        if value is not None and value < 1:
+            raise ConfigError(f"{where}.{option}={value} must be at least 1, or null for no limit")
 
 
 class Method:
@@ -163,6 +175,10 @@ class Method:
     def loss_terms(self, outputs: Mapping[str, Any], batch: Mapping[str, Any]) -> list[LossTerm]:
         """Scalars to add to the loss of a micro-batch."""
         return []
+
+    def rate(self, name: str, parameter: nn.Parameter) -> float:
+        """Factor on the stage's learning rate with which a trained parameter learns."""
+        return 1.0
 
     def on_step(self, step: int, total_steps: int) -> None:
         """What step comes, counted from 0, and how many the stage takes by what is spent so far."""

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+STORE = Path(os.environ.get("HARNESS_STORE") or ROOT / ".harness").absolute()
+"""Where `harness fetch` has put real models, before tests get stores of their own."""
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +34,15 @@ def shared_data() -> Path:
     path = ROOT.parent / "shared" / "data"
     if not path.is_dir():
         pytest.skip(f"no real data at {path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """A real model, which `harness fetch smollm2_135m` brings into the store."""
+    path = STORE / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    if not path.is_file():
+        pytest.skip(f"no real model at {path}; harness fetch smollm2_135m brings it")
     return path
 
 

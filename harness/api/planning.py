@@ -14,7 +14,7 @@ from harness.errors import UnknownNameError
 from harness.plan.costs import Costs
 from harness.plan.estimate import Cost
 from harness.plan.plan import Plan, PlannedCell
-from harness.report.frames import column_of
+from harness.report.measurements import column_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from harness.errors import ConfigError
-from harness.report.commands import written
+from harness.report.commands import Request, written
 from harness.report.document import Report
-from harness.report.frames import load
+from harness.report.measurements import load
 from harness.report.writers import FORMATS, as_html, flat
 
 if TYPE_CHECKING:
@@ -84,8 +84,7 @@ def report(
     Units: as each column says; intervals hold 95 % of the time
     Raises: DataError without records; UnknownNameError for a format, layout, factor or metric; ConfigError
     """
-    made, folder = written(
-        sweep_of(experiment),
+    asked = Request(
         table=table,
         formats=formats,
         images=images,
@@ -94,6 +93,7 @@ def report(
         cells=None if isinstance(experiment, str) else set(experiment["cell"]),
         compare=compare,
     )
+    made, folder = written(sweep_of(experiment), asked)
     return Reported(folder=folder, content=made)
 
 

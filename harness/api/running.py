@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 def run(
     overrides: Overrides = (),
     *,
-    timeout: float = 0.0,
-    memory: int = 0,
+    timeout: float | None = None,
+    memory: int | None = None,
     retry: str | Iterable[str] = (),
     store: Store | Path | str | None = None,
 ) -> pd.DataFrame:
@@ -31,8 +31,8 @@ def run(
 
     What the store holds is not run again. The frame is that of `harness.records`; the row of a cell that did
     not end well says why in `outcome` and `reason`.
-    Units: timeout in seconds a stage, memory in bytes of address space a stage; 0 = no limit. `retry` names
-    outcomes to try again, e.g. "failed"
+    Units: timeout in seconds a stage, memory in bytes of address space a stage; None = no limit. `retry`
+    names outcomes to try again, e.g. "failed"
     Raises: as `sweep`
     """
     chosen = _options(timeout=timeout, memory=memory, retry=retry)
@@ -42,10 +42,10 @@ def run(
 def sweep(
     overrides: Overrides,
     *,
-    workers: int = 0,
-    timeout: float = 0.0,
-    memory: int = 0,
-    total_memory: int = 0,
+    workers: int | None = None,
+    timeout: float | None = None,
+    memory: int | None = None,
+    total_memory: int | None = None,
     retry: str | Iterable[str] = (),
     store: Store | Path | str | None = None,
 ) -> pd.DataFrame:
@@ -55,8 +55,9 @@ def sweep(
     stage twice. The frame is that of `harness.records`, of this sweep's cells: one row a cell and metric, and
     of a cell that did not end well one row with `outcome` and `reason`. `frame.attrs["sweep"]` is the name
     that `harness.report` and `harness.records` take.
-    Units: workers = stages at a time (0 = as many as the cores or GPUs take); timeout in seconds a stage;
-    memory in bytes of address space a stage, total_memory in bytes of stages beside each other; 0 = no limit.
+    Units: workers = stages at a time (None = as many as the cores or GPUs take); timeout in seconds a
+    stage; memory in bytes of address space a stage, total_memory in bytes of stages beside each other; None =
+    no limit.
     `retry` names outcomes to try again, e.g. ["failed", "oom"], or "all"
     Raises: ConfigError, UnknownNameError or PluginError before anything runs; KeyboardInterrupt after Ctrl-C
     and StoreFullError on a full disk, both with everything finished kept in the store
@@ -78,7 +79,7 @@ def _work(overrides: list[str], options: Options, *, store: Store, single: bool)
     from harness.commands.sweep import FULL_EXIT, INTERRUPTED_EXIT, TERMINATED_EXIT, work
     from harness.compose.arguments import job_overrides
     from harness.plan.make import make_plan
-    from harness.report.frames import load
+    from harness.report.measurements import load
 
     if not single and not job_overrides(overrides):
         raise ConfigError(

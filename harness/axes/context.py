@@ -52,6 +52,13 @@ class Context(Method):
                 message=f"context={cls.name} changes rotary positions, and a {type(meta_model).__name__} "
                 "has none, or changes them itself; use context=direct_finetune or another model",
             )
+        position = getattr(getattr(meta_model, "model", None), "position", None)
+        if "rotary" in cls.requires and position is not None and getattr(position, "follows_length", False):
+            yield Problem(
+                where="context",
+                message=f"context={cls.name} changes rotary positions, and those of position={position.name} "
+                "follow the length by themselves; use context=direct_finetune, or position=rope",
+            )
         attention = cell.choice("attention")
         if cls.attend is not Context.attend and getattr(
             getattr(attention, "method", None), "recurrent", False

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from harness.method import Method
+from harness.method import Choice, Method
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +30,8 @@ class Metric:
     value: float
     unit: str = ""
     """e.g. `bits/byte`, `%`, `MiB`; empty for plain shares."""
-    higher_is_better: bool = True
+    higher_is_better: bool | None = True
+    """None where neither end is better, e.g. the likelihood or the length of generated text."""
     stderr: float | None = None
     """Standard error over items, where items were sampled."""
     n: int = 0
@@ -95,6 +96,13 @@ class Evaluator(Method):
     def num_items(cls, config: Any, task: str) -> int | None:
         """Items that a task will measure at most, for plans; None where that is not known beforehand."""
         return None
+
+    @classmethod
+    def item_texts(cls, config: Any) -> Sequence[Choice]:
+        """Choices of `ItemTexts`: the texts it measures on, which training text must not hold; none where
+        items are generated and for what measures no text.
+        """
+        return ()
 
     @abstractmethod
     def evaluate(self, task: str, subject: Subject) -> Evaluation:

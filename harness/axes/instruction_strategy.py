@@ -45,6 +45,10 @@ class InstructionStrategy(Method):
         """One epoch: the conversations in the order they are met, repeats included."""
         raise NotImplementedError
 
+    def best_fit(self) -> bool:
+        """Whether packed conversations are put where they leave least room, not in their order."""
+        return False
+
     def packs(self) -> bool:
         """Whether several conversations share one sequence (their attention never crosses)."""
         return False

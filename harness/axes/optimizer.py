@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,9 @@ from harness.method import Method
 if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer as TorchOptimizer
+
+RATE = "rate"
+"""Key of a parameter group's factor on the learning rate."""
 
 
 class Optimizer(Method):
@@ -37,6 +42,8 @@ class Optimizer(Method):
                     raise ConfigError(f"optimizer.{field.name}={value} must lie in [0, 1)")
 
     config: Config
+    rates: Sequence[Method] = ()
+    """Methods that let some parameters learn faster than others, set before `build`."""
     moments: int = 2
     """Tensors it keeps between steps for each trained one, of its shape and format."""
 
@@ -59,14 +66,22 @@ class Optimizer(Method):
         return self.moments * sum(p.numel() * p.element_size() for p in trained_parameters(model))
 
     def groups(self, model: nn.Module) -> list[dict[str, Any]]:
-        """Parameter groups: decayed matrices and undecayed rest."""
-        groups: list[dict[str, Any]] = [
-            {
-                "params": [p for p in trained_parameters(model) if p.ndim >= 2],
-                "weight_decay": self.config.weight_decay,
-            },
-            {"params": [p for p in trained_parameters(model) if p.ndim < 2], "weight_decay": 0.0},
-        ]
+        """Parameter groups: decayed matrices and undecayed rest, for each learning rate that `rates` ask for.
+
+        RATE stands in each: its learning rate over the stage's
+        """
+        found: dict[float, list[nn.Parameter]] = {}
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                factor = math.prod(method.rate(name, parameter) for method in self.rates)
+                found.setdefault(factor, []).append(parameter)
+        decay = self.config.weight_decay
+        groups: list[dict[str, Any]] = []
+        for factor, parameters in found.items():
+            matrices = [p for p in parameters if p.ndim >= 2]
+            rest = [p for p in parameters if p.ndim < 2]
+            groups.append({"params": matrices, "weight_decay": decay, RATE: factor})
+            groups.append({"params": rest, "weight_decay": 0.0, RATE: factor})
         return [group for group in groups if group["params"]]
 
 

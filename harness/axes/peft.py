@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError, EffectError, IncompatibleError
 from harness.method import CellView, Method, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from torch import nn
@@ -29,6 +30,16 @@ class Kept:
     """First blocks that keep nothing, because all that is trained lies behind them."""
 
 
+class OnPacked(StrEnum):
+    """Whether a method can stand on packed weights."""
+
+    allowed = "allowed"
+    refused = "refused"
+    """It changes the weights that it stands on."""
+    required = "required"
+    """It starts from what packing lost."""
+
+
 class Peft(Method):
     """A parameterisation of the update. `apply` before training; the artifact then holds what
     `delta` says: all weights, or an adapter in PEFT's own format.
@@ -44,6 +55,10 @@ class Peft(Method):
     """Whether `disabled` gives back the model as it was before `apply`."""
     kept: Kept = Kept()
     """What its training keeps of each block's activations."""
+    on_packed: OnPacked = OnPacked.allowed
+    """Whether the weights beneath may, must, or must not be packed; `delta=weights` refuses them too."""
+    before_packing: Callable[[], nn.Module] | None = None
+    """Gives the model as it was when it was packed, set before `apply` where that is known."""
 
     @classmethod
     def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
@@ -115,10 +130,19 @@ def order_problems(cell: CellView) -> Iterable[Problem]:
         method = tuned_by(cell, stage)
         if method is None:
             continue
-        if packed and method.delta == "weights":
+        if packed and (method.delta == "weights" or method.on_packed is OnPacked.refused):
             yield Problem(
                 where=f"{stage}: peft={method.name}",
-                message="packed weights cannot be trained; use peft=lora, or put quantize after this stage",
+                message="packed weights cannot be trained; use peft=lora, or put quantize after this stage"
+                if method.delta == "weights"
+                else "it changes the weights that it stands on, and they are packed; use peft=loftq or lora, "
+                "or put quantize after this stage",
+            )
+        if not packed and method.on_packed is OnPacked.required:
+            yield Problem(
+                where=f"{stage}: peft={method.name}",
+                message="it starts from what packing lost, and the weights are not packed; choose a "
+                "quantizer and put quantize before this stage, or use peft=lora or pissa",
             )
         if adapter is not None and adapter is not method and (packed or not adapter.mergeable):
             why = "the weights are packed" if packed else "its update is no change of weights"

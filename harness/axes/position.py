@@ -24,6 +24,8 @@ class Position(nn.Module, Method):
     keeps_scores: bool = False
     """Whether training keeps a number or more for each pair of tokens (a learned bias, a term of the query):
     the plan then only bounds its memory."""
+    follows_length: bool = False
+    """Whether its rotations depend on how long the whole row is, so that those who batch tell rows apart."""
 
     def __init__(self, config: Any, spec: ModelSpec, *, bidirectional: bool = False) -> None:
         nn.Module.__init__(self)

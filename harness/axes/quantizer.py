@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,6 +25,19 @@ from harness.ops.packed_linear import (
     weight_matrix,
 )
 from harness.ops.rotation import unrotate
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedLayout:
+    """Packed layers as another library stores them, for a directory that it reads."""
+
+    config: dict[str, Any]
+    """What config.json says under `quantization_config`."""
+    tensors: Mapping[str, Mapping[str, Tensor]]
+    """For each layer its tensors, by the last part of their names."""
+    weight_of: Callable[[nn.Module], Tensor] | None = None
+    """The weight (out x in) of a layer that the library has read, by the library's own unpacking, where its
+    products round otherwise than ours; None compares what its layers compute."""
 
 
 def unpacked(model: nn.Module) -> nn.Module:
@@ -134,6 +148,19 @@ class Quantizer(Method):
     @abstractmethod
     def bits_per_weight(self, in_features: int, out_features: int) -> float:
         """Bits stored for each weight of a layer, scales and zeros included, by formula."""
+        raise NotImplementedError
+
+    def layouts(self) -> Sequence[str]:
+        """Layouts of other libraries that hold its packed layers as they are, without rounding again."""
+        return ()
+
+    def lay_out(
+        self, layers: Mapping[str, PackedLinear], layout: str, *, skipped: Sequence[str]
+    ) -> PackedLayout:
+        """Packed layers in one of its layouts; `skipped` are the model's linear layers that are not packed.
+
+        Raises: IncompatibleError where the layout cannot say what a layer computes
+        """
         raise NotImplementedError
 
     def write_file(self, model: nn.Module, tokenizer: Any, directory: Path) -> Path | None:

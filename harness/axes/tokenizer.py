@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.errors import ConfigError
-from harness.method import CellView, Method, Problem
+from harness.method import CellView, Method, Problem, check_limits
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,14 +46,11 @@ class Tokenizer(Method):
     class Config(Method.Config):
         vocab_size: int = 1024
         """Entries of the vocabulary, special tokens included."""
-        train_bytes: int = 4_000_000
-        """UTF-8 bytes of training text the vocabulary is learned from; 0 takes all."""
+        train_bytes: int | None = 4_000_000
+        """UTF-8 bytes of training text the vocabulary is learned from; null = all."""
 
         def __post_init__(self) -> None:
-            if self.train_bytes < 0:
-                raise ConfigError(
-                    f"tokenizer.train_bytes={self.train_bytes} must be at least 0 (0 takes all)"
-                )
+            check_limits(self, "tokenizer", "train_bytes")
 
     config: Config
 

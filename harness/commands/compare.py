@@ -15,7 +15,7 @@ from rich.table import Table
 from harness.commands.models import load_record
 from harness.commands.records import find
 from harness.compose.schema import stage_key
-from harness.errors import IncompatibleError, StoreError
+from harness.errors import ConfigError, IncompatibleError, StoreError
 from harness.store import Store
 from harness.store.files import new_folder
 from harness.store.records import read_record, record_dir
@@ -107,20 +107,33 @@ def _threads(record: Mapping[str, Any]) -> list[str]:
 def export(arguments: Sequence[str]) -> int:
     """`harness export RECORD DIR`: the cell's final model as a Hugging Face directory.
 
-    Packed weights are written unpacked, and beside them in the file of their own format where it has one. An
-    adapter that cannot be merged lies in the folder `adapter`, for the peft library, its base around it.
+    Packed weights are written unpacked, and beside them in the file of their own format where it has one;
+    with --layout as another library packs them. An adapter that cannot be merged lies in the folder
+    `adapter`, for the peft library, its base around it; with --merge it is merged into the unpacked weights.
 
-    Raises: StoreError
+    Raises: StoreError, IncompatibleError
     """
     parser = _parser("export", "Write the final model of a record's cell as a Hugging Face directory.")
     _record(parser, "record")
     parser.add_argument("directory", type=Path, help="new or empty; made if it is not there")
+    parser.add_argument(
+        "--layout",
+        help="keep packed weights packed, as another library stores them: gptq, awq, compressed-tensors or "
+        "bitsandbytes",
+    )
+    parser.add_argument(
+        "--merge",
+        action="store_true",
+        help="merge an adapter that stands on packed weights into the unpacked ones",
+    )
     asked = parser.parse_args(arguments)
+    if asked.merge and asked.layout:
+        raise ConfigError("--merge writes unpacked weights, --layout packed ones; give one of them")
     store = Store()
     record = find(store.root, asked.record)
     loaded = load_record(record, store)
     base = loaded if loaded.adapter is None else load_record(record, store, adapters=False)
-    print(_write_model(loaded, asked.directory, base=base))
+    print(_write_model(loaded, asked.directory, base=base, layout=asked.layout, merge=asked.merge))
     return 0
 
 
@@ -136,40 +149,81 @@ def _record(parser: argparse.ArgumentParser, name: str) -> None:
     )
 
 
-def _write_model(loaded: Any, target: Path, *, base: Any = None) -> str:
+def _write_model(
+    loaded: Any, target: Path, *, base: Any = None, layout: str | None = None, merge: bool = False
+) -> str:
     """Write, read again, compare; the directory appears, whole, when it computes what was evaluated.
 
-    `base` is the same model without the adapter that it carries.
+    `base` is the same model without the adapter that it carries; `layout` keeps packed weights packed,
+    `merge` folds an adapter into unpacked ones.
     """
     from harness.axes.quantizer import unpacked
     from harness.model.exported import compare, rope_parameters
+    from harness.model.repacked import packed_layers, repack
 
     base = loaded if base is None else base
     parameters = rope_parameters(base)
+    packing = packed_layers(base, layout) if layout else None
     with new_folder(target) as draft:
         loaded.tokenizer.save_pretrained(draft)
         model = unpacked(base.model) if base.packed else base.model
+        form = ", unpacked" if base.packed else ""
+        if merge:
+            said = _write_dense(_merged(loaded, model), draft, parameters)
+            compare(loaded.model, draft)
+            return f"{target}: {said}{form}, with the adapter of peft={loaded.adapter.method.name} merged"
         said = _write_dense(model, draft, parameters)
+        laid_out = None
+        if packing is not None:
+            laid_out = repack(draft, *packing, str(layout), source=model.config)
+            form = f", packed as {layout} does"
+        said += form
         if loaded.adapter is not None:
-            said = f"{said}{', unpacked' if base.packed else ''}; {_write_adapter(loaded, draft)}"
+            said += f"; {_write_adapter(loaded, draft, laid_out)}"
         else:
-            compare(model, draft)
-            if loaded.packed:
-                said = f"{said}, unpacked{_own_file(loaded, draft)}"
+            said += _compare(model, draft, laid_out)
+            if loaded.packed and not layout:
+                said += _own_file(loaded, draft)
     return f"{target}: {said}"
 
 
-def _write_adapter(loaded: Any, draft: Path) -> str:
+def _compare(model: Any, draft: Path, layout: Any, **adapter: Any) -> str:
+    """Compare with what transformers reads; or say that it could not, where a layout's library is missing."""
+    from harness.model.exported import compare
+
+    try:
+        compare(model, draft, layout=layout, **adapter)
+    except ImportError as error:
+        if layout is None:
+            raise
+        return f" (not read again here: {' '.join(str(error).split())})"
+    return ""
+
+
+def _merged(loaded: Any, model: Any) -> Any:
+    """The unpacked base with the adapter folded in.
+
+    Raises: IncompatibleError where there is none, or it cannot be
+    """
+    if loaded.adapter is None:
+        raise IncompatibleError(
+            "--merge: the model carries no adapter of its own; what could be merged is merged already"
+        )
+    method = loaded.adapter.build()
+    return method.merge(method.load(model, loaded.adapter_path, trainable=False))
+
+
+def _write_adapter(loaded: Any, draft: Path, layout: Any) -> str:
     """Put the adapter beside its base, and compare what the peft library makes of both.
 
     Raises: IncompatibleError where that library cannot read it, or reads another model
     """
     from harness.model.artifact import ADAPTER
-    from harness.model.exported import compare
 
     shutil.copytree(loaded.adapter_path, draft / ADAPTER)
-    compare(loaded.model, draft, adapter=draft / ADAPTER, method=loaded.adapter.method.name)
-    return f"the adapter of peft={loaded.adapter.method.name} in {ADAPTER}/, which peft loads"
+    name = loaded.adapter.method.name
+    unread = _compare(loaded.model, draft, layout, adapter=draft / ADAPTER, method=name)
+    return f"the adapter of peft={name} in {ADAPTER}/, which peft loads{unread}"
 
 
 def _write_dense(model: Any, target: Path, parameters: dict[str, Any] | None) -> str:

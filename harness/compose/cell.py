@@ -18,6 +18,7 @@ from harness.axes import MODEL_AXES
 from harness.compose.experiment import Experiment
 from harness.compose.schema import EXPERIMENT_KEYS, Root, model_options, mounted_axes, stage_axes, stage_key
 from harness.compose.settle import option_keys, settle, typed_keys
+from harness.compose.shared import identity, once, shared
 from harness.compose.typed import instance
 from harness.errors import ConfigError, ImpossibleValueError, UnknownNameError
 from harness.method import CellView, Choice, Problem
@@ -65,8 +66,9 @@ class Cell(CellView):
         told = os.environ.get("HF_HUB_OFFLINE", str(raw["scale"] in OFFLINE))
         self.offline = told.upper() in ("1", "ON", "YES", "TRUE")
         raw["name"] = raw["name"] or experiment
-        self.experiment = instance(Experiment, {key: raw[key] for key in EXPERIMENT_KEYS}, where="experiment")
-        self._raw: dict[str, Any] = raw
+        self._raw: dict[str, Any] = {key: shared(value) for key, value in raw.items()}
+        stated = shared({key: self._raw[key] for key in EXPERIMENT_KEYS})
+        self.experiment = once(stated, (), lambda: instance(Experiment, stated, where="experiment"))
         if self.model_path() is not None and "stages" not in typed:
             self._leave_out_building()
         self._check_stages()
@@ -113,10 +115,13 @@ class Cell(CellView):
         """The typed options of a stage; `instruct@chat` takes those of `instruct` it does not state, and each
         the root's threads.
         """
+        raw = self._stage_raw(stage)
+        return once(raw, ("options", stage, self.threads), lambda: self._stage_options(stage, raw))
+
+    def _stage_options(self, stage: str, raw: Mapping[str, Any]) -> Any:
         kind = registry().stage(stage).Config
         own = {f.name for f in fields(kind)}
         axes = set(stage_axes(stage))
-        raw = self._stage_raw(stage)
         values = {
             key: value
             for key, value in raw.items()
@@ -151,8 +156,19 @@ class Cell(CellView):
         """The model's shape after every method's `modify_spec`; None for `model=pretrained`."""
         return None if self.model_path() is not None else self._spec
 
+    def likeness(self) -> tuple[Any, ...] | None:
+        """Equal for cells that differ in their seeds alone; None where that cannot be told."""
+        nodes = identity(value for key, value in self._raw.items() if key not in ("seed", "base_seed"))
+        own = (self.stages, self.device, self.offline)
+        return None if nodes is None else (*self._raw, *own, *nodes)
+
     @functools.cached_property
     def _spec(self) -> ModelSpec:
+        pretrain = self._raw.get(stage_key("pretrain"))
+        shaping = shared({key: self._raw.get(key) for key in (*registry().axes, "model")} | {"": pretrain})
+        return once(shaping, ("spec",), self._made_spec)
+
+    def _made_spec(self) -> ModelSpec:
         tokenizer = self.choice("tokenizer")
         assert tokenizer is not None
         objective = self.choice("objective")
@@ -187,6 +203,9 @@ class Cell(CellView):
         if not isinstance(node, Mapping) or "method" not in node:
             chosen = f"override /{axis}: [{name}]" if name else f"{axis}=<method>"
             raise ConfigError(f"{where} has options but no method; choose it too ({chosen})")
+        return once(node, ("choice", axis), lambda: self._made_choice(axis, node, where))
+
+    def _made_choice(self, axis: str, node: Mapping[str, Any], where: str) -> Choice:
         method = registry().get(axis, str(node["method"]))
         values = {key: value for key, value in node.items() if key != "method"}
         return Choice(axis=axis, method=method, config=instance(method.Config, values, where=where))
@@ -227,9 +246,9 @@ class Cell(CellView):
             elif key in stages:
                 config[key] = self._checked(key, partial(self._canonical_stage, stages[key]))
             elif key == "model":
-                config[key] = {k: v for k, v in plain(value).items() if k != "fetch"}
+                config[key] = once(value, ("model",), partial(_canonical_model, value))
             elif key in ROOT_KEYS:
-                config[key] = plain(value)
+                config[key] = once(value, ("plain",), partial(plain, value))
             else:
                 known = [*ROOT_KEYS, *registry().axes, *stages]
                 raise UnknownNameError(what="config key", name=key, known=known)
@@ -245,7 +264,7 @@ class Cell(CellView):
             later = self.stages[self.stages.index(self.seed_from) :]
             self.seed_from = next((stage for stage in later if stage in kept), None)
         self.stages = kept
-        self._raw |= {"stages": list(kept), "seed_from": self.seed_from}
+        self._raw |= {"stages": shared(list(kept)), "seed_from": self.seed_from}
 
     def _checked(self, key: str, canonical: Callable[[], Any]) -> Any:
         """A canonical node; where its values are impossible and faults are kept, the node as it was given."""
@@ -261,12 +280,25 @@ class Cell(CellView):
         self.faults += (Problem(where=where, message=str(error)),)
 
     def _canonical_axis(self, axis: str) -> Any:
-        if registry().axes[axis].many:
-            return {choice.method.name: _with_name(choice) for choice in self.choices(axis)}
         node = self._raw.get(axis)
-        return _with_name(self._choice(axis, node, axis)) if node else None
+        if registry().axes[axis].many:
+            return once(
+                node,
+                ("canonical", axis),
+                lambda: {choice.method.name: _with_name(choice) for choice in self.choices(axis)},
+            )
+        if not node:
+            return None
+        return once(node, ("canonical", axis), lambda: _with_name(self._choice(axis, node, axis)))
 
     def _canonical_stage(self, stage: str) -> dict[str, Any]:
+        for axis in mounted_axes(stage):
+            if registry().axes[axis].many:
+                self.choices(axis, stage=stage)  # refuses a name that is not chosen
+        what = ("canonical", stage, self.threads)
+        return once(self._stage_raw(stage), what, lambda: self._canonical_options(stage))
+
+    def _canonical_options(self, stage: str) -> dict[str, Any]:
         content: dict[str, Any] = plain(self.stage_config(stage))
         raw = self._stage_raw(stage)
         for axis in stage_axes(stage):
@@ -275,7 +307,6 @@ class Cell(CellView):
                 content[axis] = _with_name(self._choice(axis, own, f"{stage}.{axis}"))
         for axis in mounted_axes(stage):
             if registry().axes[axis].many:
-                self.choices(axis, stage=stage)  # refuses a name that is not chosen
                 content[f"{axis}s"] = plain(raw.get(f"{axis}s"))
             else:
                 content.setdefault(axis, None)
@@ -308,6 +339,10 @@ def _threads(value: Any, where: str) -> int | None:
         name = f"{where}.threads" if where else "threads"
         raise ConfigError(f"{name}={value} must be at least 1; it is the same on every machine, as a key is")
     return value  # type: ignore[no-any-return]
+
+
+def _canonical_model(node: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in plain(node).items() if key != "fetch"}
 
 
 def _with_name(choice: Choice) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from harness.compose.describe import describe, describe_stage
@@ -66,5 +67,6 @@ def main(channel: int, refused: Mapping[str, str]) -> None:
         }
         for broken in known.quarantined
     ]
-    tell(methods=methods, axes=axes, stages=stages, suites=suites, quarantined=quarantined)
+    eager = [asdict(source) for source in known.eager]
+    tell(methods=methods, axes=axes, stages=stages, suites=suites, eager=eager, quarantined=quarantined)
     os._exit(0)  # threads and exit handlers of plugins do not hold it

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 from hydra.core.config_search_path import ConfigSearchPath
-from hydra.core.config_store import ConfigStore
+from hydra.core.config_store import ConfigNode, ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
@@ -24,18 +25,41 @@ class PluginConf(SearchPathPlugin):
             search_path.append(provider="harness plugin", path=path)
 
 
+class Published(ConfigNode):
+    """A method in Hydra's ConfigStore, imported when it is composed.
+
+    Hydra copies a node before it changes it (`ConfigStore.load`), and the whole store with each composition
+    (`CachingConfigRepository`): what stands in the store is shared by those copies.
+    """
+
+    def __init__(self, axis: str, name: str, *, provider: str) -> None:
+        self.axis, self.method = axis, name
+        self.name, self.group, self.provider = f"{name}.yaml", axis, provider
+        self.package = f"{axis}.{name}" if registry().axes[axis].many else axis
+        self._node: Any = None
+
+    @property
+    def node(self) -> Any:  # type: ignore[override]
+        """The typed options."""
+        if self._node is None:
+            self._node = option_node(registry().get(self.axis, self.method))
+        return self._node
+
+    @node.setter
+    def node(self, value: Any) -> None:
+        self._node = value
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Published:
+        return self
+
+
 @functools.cache
 def publish() -> None:
     """Publish every axis, method and stage to Hydra. Call it before `hydra.main`; idempotent."""
     store = ConfigStore.instance()
-    for method in registry().all():
-        store.store(
-            group=method.axis,
-            name=method.name,
-            node=option_node(method),
-            package=f"{method.axis}.{method.name}" if method.many else method.axis,
-            provider=str(registry().source(method)),
-        )
+    for (axis, name), source in registry().sources().items():
+        node = Published(axis, name, provider=str(source))
+        store.repo.setdefault(axis, {})[node.name] = node
     store.store(name="harness_root", node=root_node(), provider="harness")
     store.store(name="harness_mounts", node=OmegaConf.create({"defaults": _mounts()}), provider="harness")
     Plugins.instance().register(PluginConf)

@@ -93,8 +93,7 @@ def stage_key(stage: str) -> str:
 
 def stage_axes(stage: str) -> tuple[str, ...]:
     """Axes whose choices a stage reads: its own, and those that plugins add to it."""
-    added = tuple(name for name, axis in registry().axes.items() if stage.partition("@")[0] in axis.stages)
-    return (*registry().stage(stage).axes, *added)
+    return registry().axes_of(stage)
 
 
 def stage_node(stage: str) -> DictConfig:

@@ -5,19 +5,18 @@ All of it yields to what was typed on the command line, and all of it is shown b
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import fields
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import MISSING, fields
 from typing import Any
 
 from harness.errors import ConfigError, UnknownNameError
 from harness.registry.known import registry
 
-UNLIMITED_AT_0 = ("max_", "train_bytes")
-"""Options, by how their name begins, whose 0 stands for no limit."""
-
 
 def settle(raw: dict[str, Any], *, typed: Collection[str], stated: Collection[str]) -> None:
     """Apply `where_chosen`, except to options that `stated` names, then `at_most`, except to `typed` ones.
+
+    Nodes below the root are replaced, not changed: other cells may have them too.
 
     `typed` are keys of the command line; `stated` those of a factor's level as well, which a scale may bound.
     What they overrule is taken out of both, so that settling once more changes nothing.
@@ -76,32 +75,47 @@ def _set_where_chosen(raw: dict[str, Any], key: str, value: Any) -> None:
     axis, name, option = _parts(key)
     if registry().axes[axis].many:
         if name in (raw.get(axis) or {}):
-            raw[axis][name] = {**raw[axis][name], option: value}
+            raw[axis] = {**raw[axis], name: {**raw[axis][name], option: value}}
         return
-    for node in (raw, *(part for part in raw.values() if isinstance(part, dict))):
-        chosen = node.get(axis)
+    stages = [key for key, part in raw.items() if key != axis and isinstance(part, dict)]
+    for path in ([axis], *([stage, axis] for stage in stages)):
+        chosen = value_at(raw, path)
         if isinstance(chosen, Mapping) and chosen.get("method") == name:
-            node[axis] = {**chosen, option: value}
+            put(raw, path, {**chosen, option: value})
 
 
 def _bound(raw: dict[str, Any], key: str, most: float) -> None:
-    """Lower an option where it is higher or unlimited; of a list keep the first ones.
-
-    0 stands for no limit, except in the model's shape, where it says that there is none of something
-    """
-    *parents, name = key.split(".")
-    node: Any = raw
-    for parent in parents:
-        node = node.get(parent) if isinstance(node, Mapping) else None
-    if not isinstance(node, dict) or name not in node:
+    """Lower an option where it is higher, or null and so unlimited; of a list keep the first ones."""
+    path = key.split(".")
+    stated = value_at(raw, path)
+    if stated is MISSING:
         return
-    value = _number(node[name])
+    value = _number(stated)
     if isinstance(value, str):
         return  # no number: its type is refused where it is read
     if isinstance(value, list):
-        node[name] = value[: int(most)]
-    elif value is None or value > most or (value == 0 and name.startswith(UNLIMITED_AT_0)):
-        node[name] = type(value)(most) if value else int(most)
+        put(raw, path, value[: int(most)])
+    elif value is None or value > most:
+        put(raw, path, type(value)(most) if value else int(most))
+
+
+def value_at(raw: Any, path: Sequence[str]) -> Any:
+    """The value at a path of keys; MISSING where there is none."""
+    for name in path:
+        if not isinstance(raw, Mapping) or name not in raw:
+            return MISSING
+        raw = raw[name]
+    return raw
+
+
+def put(raw: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    """Set the value at a path; what holds it is replaced by a copy, the root alone is changed."""
+    first, *rest = path
+    if rest:
+        below = dict(raw[first])
+        put(below, rest, value)
+        value = below
+    raw[first] = value
 
 
 def _number(value: Any) -> Any:

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from harness.ops.packed_linear import PackedLinear, linear_layers, replace_module
+
 VOCABULARY = 64
 
 
@@ -33,6 +35,32 @@ def causal_model(seed: int = 0, *, dim: int = 32, layers: int = 2) -> Any:
             for parameter in model.parameters():
                 if parameter.ndim == 2:
                     parameter.normal_(0, 0.15)
+    return model
+
+
+class Rounded(PackedLinear):
+    """A packed layer that needs no quantizer: 4-bit codes of each row, its largest weight at the last."""
+
+    codes: Tensor
+    scale: Tensor
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__(layer.in_features, layer.out_features, layer.bias)
+        weight = layer.weight.detach()
+        scale = weight.abs().amax(-1, keepdim=True) / 7
+        self.register_buffer("scale", scale)
+        self.register_buffer("codes", torch.round(weight / scale).to(torch.int8))
+
+    def dequantize(self) -> Tensor:
+        """code * scale, float32."""
+        return self.codes.float() * self.scale
+
+
+def packed(model: Any) -> Any:
+    """The model with its linear layers packed, the head apart; in place."""
+    for name, layer in linear_layers(model).items():
+        assert isinstance(layer, nn.Linear)
+        replace_module(model, name, Rounded(layer))
     return model
 
 

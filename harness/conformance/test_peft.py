@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from harness.axes.peft import Peft
-from harness.conformance.causal import causal_model, logits, own_model, tokens
+from harness.axes.peft import OnPacked, Peft
+from harness.conformance.causal import causal_model, logits, own_model, packed, tokens
 from harness.errors import IncompatibleError
 
 AXIS = "peft"
@@ -18,9 +20,17 @@ TOLERANCE = 2e-5
 """Largest difference of logits between two ways to compute the same in fp32."""
 
 
-def applied(method: type[Peft]) -> tuple[Peft, nn.Module]:
+def base(method: type[Peft], build: Callable[[], Any] = causal_model) -> Any:
+    """What a method is put on: a model, packed where the method requires it."""
+    model = build().requires_grad_(False)
+    return packed(model) if method.on_packed is OnPacked.required else model
+
+
+def put_on(method: type[Peft], build: Callable[[], Any] = causal_model) -> tuple[Peft, nn.Module]:
+    """A method with its default options, and the model that it was applied to."""
     chosen = method()
-    return chosen, chosen.apply(causal_model().requires_grad_(False))
+    chosen.before_packing = build
+    return chosen, chosen.apply(base(method, build))
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -41,7 +51,7 @@ def train_a_little(model: nn.Module, steps: int = 3) -> None:
 
 
 def test_it_trains_something(method: type[Peft]) -> None:
-    _, model = applied(method)
+    _, model = put_on(method)
     assert trainable(model), "apply left no parameter that requires gradients"
     before = logits(model, tokens())
     train_a_little(model)
@@ -49,12 +59,12 @@ def test_it_trains_something(method: type[Peft]) -> None:
 
 
 def test_logits_have_a_row_for_each_token(method: type[Peft]) -> None:
-    _, model = applied(method)
+    _, model = put_on(method)
     assert logits(model, tokens()).shape[:2] == tokens().shape
 
 
 def test_nothing_else_moves(method: type[Peft]) -> None:
-    _, model = applied(method)
+    _, model = put_on(method)
     frozen = {n: p.detach().clone() for n, p in model.named_parameters() if not p.requires_grad}
     train_a_little(model)
     moved = [n for n, p in model.named_parameters() if n in frozen and not torch.equal(p, frozen[n])]
@@ -65,30 +75,30 @@ def test_nothing_else_moves(method: type[Peft]) -> None:
 def test_switched_off_it_is_the_base(method: type[Peft]) -> None:
     if not method.reversible:
         return
-    chosen, model = applied(method)
+    chosen, model = put_on(method)
     train_a_little(model)
     with chosen.disabled(model):
-        assert torch.allclose(logits(model, tokens()), logits(causal_model(), tokens()), atol=TOLERANCE)
-    assert not torch.allclose(logits(model, tokens()), logits(causal_model(), tokens()), atol=1e-4)
+        assert torch.allclose(logits(model, tokens()), logits(base(method), tokens()), atol=TOLERANCE)
+    assert not torch.allclose(logits(model, tokens()), logits(base(method), tokens()), atol=1e-4)
 
 
 def test_a_saved_adapter_comes_back(method: type[Peft]) -> None:
     if method.delta != "adapter":
         return
-    chosen, model = applied(method)
+    chosen, model = put_on(method)
     train_a_little(model)
     with TemporaryDirectory() as directory:
         chosen.save(model, Path(directory))
-        again = chosen.load(causal_model().requires_grad_(False), Path(directory), trainable=True)
+        again = chosen.load(base(method), Path(directory), trainable=True)
     assert torch.allclose(logits(model, tokens()), logits(again, tokens()), atol=TOLERANCE)
     assert set(trainable(again)) == set(trainable(model)), "a loaded adapter trains on as it did before"
 
 
 def test_merged_equals_unmerged(method: type[Peft]) -> None:
-    chosen, model = applied(method)
+    chosen, model = put_on(method)
     train_a_little(model)
     before = logits(model, tokens())
-    if not method.mergeable:
+    if not method.mergeable or method.on_packed is OnPacked.required:
         with pytest.raises(IncompatibleError):
             chosen.merge(model)
         return
@@ -101,14 +111,14 @@ def test_merged_equals_unmerged(method: type[Peft]) -> None:
 
 def test_the_parameter_count_is_the_formula(method: type[Peft]) -> None:
     chosen = method()
-    expected = chosen.trainable_parameters(causal_model())
+    expected = chosen.trainable_parameters(base(method))
     if expected is not None:
-        _, model = applied(method)
+        _, model = put_on(method)
         assert sum(p.numel() for p in trainable(model).values()) == expected
 
 
 def test_a_sequence_is_longer_by_the_virtual_tokens(method: type[Peft]) -> None:
-    chosen, model = applied(method)
+    chosen, model = put_on(method)
     (first,) = (module for name, module in model.named_modules() if name.endswith("layers.0"))
     widths: list[int] = []
     first.register_forward_pre_hook(lambda module, args: widths.append(args[0].shape[1]))
@@ -117,7 +127,7 @@ def test_a_sequence_is_longer_by_the_virtual_tokens(method: type[Peft]) -> None:
 
 
 def test_it_generates(method: type[Peft]) -> None:
-    _, model = applied(method)
+    _, model = put_on(method)
     train_a_little(model)
     ids_BT = tokens(batch=2, length=5)
     out = model.eval().generate(  # type: ignore[operator]
@@ -128,15 +138,14 @@ def test_it_generates(method: type[Peft]) -> None:
 
 
 def test_it_works_on_our_transformer(method: type[Peft]) -> None:
-    chosen = method()
-    model = chosen.apply(own_model().requires_grad_(False))
+    chosen, model = put_on(method, own_model)
     train_a_little(model)
     moved = logits(model, tokens())
-    assert not torch.allclose(moved, logits(own_model(), tokens()), atol=1e-4), "training changed nothing"
+    assert not torch.allclose(moved, logits(base(method, own_model), tokens()), atol=1e-4), "nothing changed"
     if method.delta == "adapter":
         with TemporaryDirectory() as directory:
             chosen.save(model, Path(directory))
-            again = chosen.load(own_model().requires_grad_(False), Path(directory), trainable=False)
+            again = chosen.load(base(method, own_model), Path(directory), trainable=False)
         assert torch.allclose(moved, logits(again, tokens()), atol=TOLERANCE)
     ids_BT = tokens(batch=2, length=5)
     out = model.eval().generate(  # type: ignore[operator]

@@ -129,7 +129,7 @@ def run(
     chosen = options.pop("methods", None) or methods()
     steps = Budget(unit=Unit.steps, amount=options.pop("steps", 12))
     base = {"learning_rate": 1e-2, "budget": steps, "batch_size": 8, "sequence_length": 12, "log_every": 4}
-    settings = Settings(**{**base, "checkpoint_every": 0, **options})
+    settings = Settings(**{**base, "checkpoint_every": None, **options})
     facts = train(
         model,
         source or TinySource(),

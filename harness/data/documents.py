@@ -13,6 +13,8 @@ from harness.axes.corpus import Document, Split
 
 FILE = "documents.parquet"
 ROWS_PER_GROUP = 1024
+BYTES_PER_GROUP = 8_000_000
+"""Of text that is held at once, at least; a document is never cut."""
 
 
 def write(directory: Path, documents: Iterable[Document]) -> dict[str, Any]:
@@ -31,6 +33,7 @@ def write(directory: Path, documents: Iterable[Document]) -> dict[str, Any]:
     num_documents: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     digest, seen = hashlib.sha256(), set()
     rows: list[dict[str, str | int]] = []
+    held = 0
     with pq.ParquetWriter(directory / FILE, pa.schema(fields), compression="zstd") as writer:
         for document in documents:
             if document.id in seen:
@@ -42,9 +45,10 @@ def write(directory: Path, documents: Iterable[Document]) -> dict[str, Any]:
             digest.update(f"{document.id}\0{document.domain}\0{split}\0{len(data)}\0".encode() + data)
             row = {"id": document.id, "text": document.text, "domain": document.domain, "split": split}
             rows.append({**row, "num_bytes": len(data)})
-            if len(rows) == ROWS_PER_GROUP:
+            held += len(data)
+            if len(rows) == ROWS_PER_GROUP or held >= BYTES_PER_GROUP:
                 writer.write_table(pa.Table.from_pylist(rows, schema=pa.schema(fields)))
-                rows = []
+                rows, held = [], 0
         if rows:
             writer.write_table(pa.Table.from_pylist(rows, schema=pa.schema(fields)))
     return {
@@ -76,13 +80,13 @@ def read(directory: Path, split: Split | str | None = None) -> list[Document]:
     return list(iterate(directory, split))
 
 
-def domains_in_turn(directory: Path, split: Split | str, *, max_bytes: int) -> Iterator[Document]:
+def domains_in_turn(directory: Path, split: Split | str, *, max_bytes: int | None) -> Iterator[Document]:
     """Documents of a split, one of each domain after another, until their bytes reach `max_bytes`.
 
-    What is chosen is held in memory and read in one pass, however many domains there are; 0 is no limit, and
-    then documents come as they were written.
+    What is chosen is held in memory and read in one pass, however many domains there are; None is no limit,
+    and then documents come as they were written.
     """
-    if not max_bytes:
+    if max_bytes is None:
         yield from iterate(directory, split)
         return
     order = _in_turn(directory, Split(split), max_bytes)

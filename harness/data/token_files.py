@@ -16,6 +16,7 @@ from torch import Tensor
 
 from harness.axes.corpus import Split
 from harness.axes.curriculum import Curriculum, SampleReader
+from harness.data.packing import BestFit, Concatenated, Packing, Windows
 from harness.data.template import IGNORED
 from harness.errors import ConfigError, DataError
 
@@ -125,7 +126,7 @@ class TokenFiles:
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """T + 1 consecutive tokens of one domain, padded with eos at the file's end.
+    """T + 1 tokens of one domain, padded with eos where it has fewer.
 
     Shapes: ids_T1 int64 of T + 1 ids
     """
@@ -215,6 +216,7 @@ class PackedSource:
         split: Split | str = Split.train,
         planned: int | None = None,
         curriculum: Curriculum | None = None,
+        packing: Packing = Packing.concatenate,
         rows: Callable[
             [Sequence[Window], Sequence[np.random.Generator]], dict[str, Tensor]
         ] = language_modeling_rows,
@@ -230,14 +232,15 @@ class PackedSource:
         for domain, array in zip(self.domains, self.arrays, strict=True):
             if len(array) < 2:
                 raise DataError(f"domain '{domain}' has {len(array)} tokens in split '{split}'; at least 2")
-        windows_D = [-(-(len(array) - 1) // length) for array in self.arrays]
+        self.windows = [self._windows(array, packing) for array in self.arrays]
+        windows_D = [len(windows) for windows in self.windows]
         self.starts_D = np.concatenate([[0], np.cumsum(windows_D)])
         weights_D = np.array([files.weights.get(domain, 0.0) for domain in self.domains])
         if weights_D.sum() <= 0:
             raise ConfigError(f"mixture gives no weight to any of the domains {self.domains}")
         self.weights_D = weights_D / weights_D.sum()
         """Share of each domain among drawn tokens."""
-        tokens_D = np.array([len(array) - 1 for array in self.arrays]) / windows_D
+        tokens_D = np.array([windows.num_tokens for windows in self.windows]) / windows_D
         draws_D = self.weights_D / tokens_D  # a domain of short windows is drawn more often
         self.draws_D = draws_D / draws_D.sum()
         self.tokens_per_window = float(self.draws_D @ tokens_D)
@@ -251,11 +254,23 @@ class PackedSource:
         """UTF-8 bytes of text behind one window, on average over the mixture."""
         return float(self.weights_D @ self.bytes_per_token_D) * self.tokens_per_window
 
+    def padding_share(self) -> float:
+        """Share of padding in drawn windows, on average over the mixture."""
+        return 1 - self.tokens_per_window / self.length
+
+    def _windows(self, ids_N: np.ndarray, packing: Packing) -> Windows:
+        if packing is Packing.best_fit:
+            return BestFit(ids_N, self.length, eos_id=self.files.eos_id)
+        return Concatenated(ids_N, self.length)
+
+    def _ids(self, sample: int) -> tuple[int, np.ndarray]:
+        """Domain and ids of one window."""
+        domain = int(np.searchsorted(self.starts_D, sample, side="right")) - 1
+        return domain, self.windows[domain].ids(int(sample - self.starts_D[domain]))
+
     def window(self, sample: int, *, visible: int) -> Window:
         """One sample by number."""
-        domain = int(np.searchsorted(self.starts_D, sample, side="right")) - 1
-        start = int(sample - self.starts_D[domain]) * self.length
-        ids = self.arrays[domain][start : start + self.length + 1].astype(np.int64)
+        ids = self._ids(sample)[1].astype(np.int64)
         padding = np.full(self.length + 1 - len(ids), self.files.eos_id, dtype=np.int64)
         return Window(
             ids_T1=np.concatenate([ids, padding]),
@@ -287,9 +302,8 @@ class PackedSource:
                     visible = self.curriculum.visible(self.length, self.position / self.planned)
                 windows.append(self.window(sample, visible=visible))
                 rngs.append(np.random.default_rng([self.seed, 1, self.round, self.position]))
-            domain = int(np.searchsorted(self.starts_D, sample, side="right")) - 1
-            start = int(sample - self.starts_D[domain]) * self.length
-            tokens_B.append(min(self.length, len(self.arrays[domain]) - 1 - start))
+            domain, ids = self._ids(sample)
+            tokens_B.append(len(ids) - 1)
             bytes_B.append(tokens_B[-1] * self.bytes_per_token_D[domain])
             self.position += 1
         batch = self.rows(windows, rngs)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 PAD, BOS, EOS, UNK, USER, ASSISTANT, MASK = SPECIAL_TOKENS
 TEXTS_PER_BATCH = 512
+CHARACTERS_PER_BATCH = 1_000_000
 
 
 def save_tokenizer(tokenizer: RustTokenizer, directory: Path) -> None:
@@ -74,11 +76,43 @@ def special_ids(directory: Path | str) -> dict[str, int | None]:
 
 
 def encode(tokenizer: RustTokenizer, texts: Iterable[str]) -> Iterator[Sequence[int]]:
-    """Token ids of each text, no special tokens added, in batches that use all cores."""
-    source = iter(texts)
-    while batch := list(islice(source, TEXTS_PER_BATCH)):
+    """Token ids of each text, no special tokens added, in batches; see `all_cores`."""
+    for batch in _batches(texts):
         for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False):
             yield encoding.ids
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Texts in their order, so many and so long at once that they fill the cores and not the memory."""
+    batch: list[str] = []
+    characters = 0
+    for text in texts:
+        batch.append(text)
+        characters += len(text)
+        if len(batch) == TEXTS_PER_BATCH or characters >= CHARACTERS_PER_BATCH:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+@contextlib.contextmanager
+def all_cores() -> Iterator[None]:
+    """Texts are encoded in this block by all cores that the process may use, whatever its own threads are.
+
+    The ids are the same on any number of cores, so that none of them is in a key.
+    State: the library makes its threads once a process, at the first batch
+    """
+    cores = {"TOKENIZERS_PARALLELISM": "true", "RAYON_NUM_THREADS": str(len(os.sched_getaffinity(0)))}
+    before = {name: os.environ.get(name) for name in cores}
+    os.environ.update(cores)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def measure(tokenizer: RustTokenizer, texts: Sequence[str], *, unk_id: int | None) -> dict[str, Any]:

@@ -38,6 +38,16 @@ def own_tasks() -> list[str]:
     return sorted(path.stem for path in OWN.glob("*.yaml"))
 
 
+def own_origin(task: str) -> str | None:
+    """Where an offline task of ours has its items from: `generated`, or the corpus's `documents`; None for
+    any other task.
+    """
+    file = OWN / f"{task}.yaml"
+    if not file.is_file():
+        return None
+    return "generated" if "items.skill" in file.read_text(encoding="utf-8") else "documents"
+
+
 def own_metrics(task: str) -> list[str] | None:
     """Metrics of an offline task that ships with the harness; None for any other."""
     file = OWN / f"{task}.yaml"

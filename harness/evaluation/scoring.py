@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from harness.errors import TaskError
 from harness.model import architecture_of
 from harness.model.conditioning import decoder_start_id
-from harness.ops.decode import new_cache
+from harness.ops.decode import forgets, new_cache
 from harness.ops.extension import follows_length
 
 SHORTEST_SHARED = 4
@@ -24,8 +24,10 @@ SPREAD = 0.75
 """A batch holds sequences of at least this share of its longest one, so that padding stays small."""
 COPIES = 4
 """Copies of a context's cache take at most so many times the tokens of a batch."""
-LOGITS = 1 << 26
+LOGITS = 1 << 25
 """Logits that are held at once, at most; longer rows are read in parts, where the model keeps a cache."""
+PART = 1024
+"""Tokens of a row that a model which forgets reads at once, so that it holds little beside its windows."""
 SLICE = 256
 """Positions whose logits are widened to float32 at once."""
 
@@ -270,7 +272,10 @@ class LikelihoodScorer:
         width = max(len(row.ids) for row in conditioned)
         start = min(row.first_needed for row in conditioned)
         size = max(SLICE, LOGITS // (self._vocabulary * len(rows)))
-        if width - start <= size or inputs or self._by_length:
+        at_once = width - start <= size
+        if self._forgets:
+            at_once, size = at_once and width <= PART, min(size, PART)
+        if at_once or inputs or self._by_length or self._prompted:
             logits_BTV, _ = self._forward([row.ids for row in conditioned], keep=width - start, inputs=inputs)
             return _collect(conditioned, logits_BTV, start)
         return self._read_parts(conditioned, width=width, size=size)
@@ -365,7 +370,11 @@ class LikelihoodScorer:
     def _read_copies(self, groups: Sequence[Sequence[Row]]) -> Scores:
         """The leading tokens that all contexts have at least, then on copies of that cache what is left."""
         cached = min(group[0].shared for group in groups)
-        _, cache = self._forward([group[0].ids[:cached] for group in groups], keep=1, use_cache=True)
+        cache: Any = new_cache(self.model) if self._forgets else None
+        size = PART if self._forgets else cached
+        for at in range(0, cached, size):
+            part = [group[0].ids[at : min(at + size, cached)] for group in groups]
+            _, cache = self._forward(part, keep=1, cache=cache, use_cache=True)
         copies = [index for index, group in enumerate(groups) for _ in group]
         if not hasattr(cache, "batch_select_indices"):
             raise TypeError(f"{type(cache).__name__} cannot be copied along the batch")
@@ -408,6 +417,16 @@ class LikelihoodScorer:
             return False
         takes = inspect.signature(base.forward).parameters
         return "position_ids" in takes and "attention_mask" in takes and self._attention in ("sdpa", "eager")
+
+    @cached_property
+    def _forgets(self) -> bool:
+        """Whether the model's cache drops what is no longer read."""
+        return hasattr(self.model, "config") and forgets(self.model)
+
+    @property
+    def _prompted(self) -> bool:
+        """Whether the peft library puts virtual tokens before what it is given, into an empty cache alone."""
+        return bool(getattr(getattr(self.model, "active_peft_config", None), "is_prompt_learning", False))
 
     @property
     def _attention(self) -> str:

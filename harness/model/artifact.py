@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from harness.errors import DataError, IncompatibleError
 from harness.method import Choice
 from harness.model import register
 from harness.nodes import plain
+from harness.ops.experts import unfuse_experts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -65,6 +67,8 @@ class Loaded:
     adapter_base: dict[str, str] = field(default_factory=dict)
     """What the unmerged adapter stands on."""
     adapter_path: Path | None = None
+    before_packing: Callable[[], nn.Module] | None = None
+    """Gives the packed model as it was when it was packed; None where it is not packed."""
 
     def save(self, out: Path, *, delta: str, applied: Sequence[Choice] = ()) -> None:
         """Write what a stage made of the model, and what it `applied` beside what was before; an adapter that
@@ -176,6 +180,8 @@ def load_model(
         model = _read_weights(path) if kind is Delta.weights else _read_packed(path, applied)
         loaded = Loaded(model=model, tokenizer=_tokenizer(manifest["tokenizer"], load), base=here)
         loaded.packed = kind is Delta.packed
+        if loaded.packed:
+            loaded.before_packing = partial(_before_packing, manifest, load)
         own = applied
     for entry in own:
         if entry["axis"] == "context":
@@ -315,6 +321,16 @@ def _save_packed(out: Path, model: nn.Module) -> None:
         seen.add(identity)
     save_file(tensors, out / PACKED)
     model.config.save_pretrained(out)  # type: ignore[union-attr,operator]
+
+
+def _before_packing(manifest: Mapping[str, Any], load: Load) -> nn.Module:
+    """The weights that an artifact packed, in the layout in which it did."""
+    base = _load_base(manifest["base"], load)
+    for entry in manifest["applied"][len(base.applied) :]:
+        if entry["axis"] == "rotation":
+            base.model = restore(entry).build().rotate(base.model)
+    unfuse_experts(base.model)
+    return base.model
 
 
 def _read_packed(path: Path, applied: list[dict[str, Any]]) -> nn.Module:

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from harness.axes.quantizer import PackedLayout
 from harness.errors import IncompatibleError
 from harness.model import register
 from harness.model.artifact import Loaded, restore
 from harness.ops.extension import Rotary
+from harness.ops.packed_linear import replace_module
 from harness.ops.rotary import inverse_frequencies
 
 PROBE = 48
@@ -59,7 +61,8 @@ def _stated(config: Any) -> dict[str, Any]:
     """What a config says of its rotary positions; ours says it by its methods."""
     if hasattr(config, "model_spec"):
         position = config.methods["position"]
-        return {"rope_theta": position.get("base", 10000.0)}
+        scaling = str(position["method"]).removeprefix("rope").removeprefix("_")
+        return {"rope_theta": position.get("base", 10000.0), "rope_type": scaling or "default"}
     found = getattr(config, "rope_parameters", None)
     return dict(found) if isinstance(found, dict) else {}
 
@@ -86,17 +89,39 @@ def state_positions(folder: Path, parameters: dict[str, Any], *, trained: int) -
     file.write_text(json.dumps(config, indent=2) + "\n")
 
 
+def _read(folder: Path, device: torch.device, layout: PackedLayout | None) -> Any:
+    """A model directory by transformers; packed layers are placed as they are read, not moved afterwards."""
+    from transformers import AutoModelForCausalLM
+
+    if layout is None:
+        return AutoModelForCausalLM.from_pretrained(folder).to(device)
+    model = AutoModelForCausalLM.from_pretrained(folder, device_map={"": device})
+    if layout.weight_of is not None:
+        for name in layout.tensors:
+            read: Any = model.get_submodule(name)
+            dense = nn.Linear(read.in_features, read.out_features, bias=False, device=device)
+            dense.weight = nn.Parameter(layout.weight_of(read).to(model.dtype), requires_grad=False)
+            dense.bias = read.bias
+            replace_module(model, name, dense)
+    return model
+
+
 @torch.no_grad()
-def compare(model: Any, folder: Path, *, adapter: Path | None = None, method: str = "") -> None:
+def compare(
+    model: Any,
+    folder: Path,
+    *,
+    adapter: Path | None = None,
+    method: str = "",
+    layout: PackedLayout | None = None,
+) -> None:
     """Read a written directory again, with an adapter of `method`, and compare logits, within and beyond the
-    trained length.
+    trained length; `layout` is that of its packed layers.
 
     Raises: IncompatibleError where they differ by more than rounding, or peft cannot read the adapter
     """
-    from transformers import AutoModelForCausalLM
-
     register()
-    again = AutoModelForCausalLM.from_pretrained(folder).to(model.device).eval()
+    again = _read(folder, model.device, layout).eval()
     if adapter is not None:
         again = with_adapter(again, adapter, method).eval()
     trained = int(getattr(model.config, "trained_length", None) or 0)

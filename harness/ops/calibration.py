@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from harness.errors import ConfigError, DataError, EffectError
 from harness.ops.experts import fuse_experts, unfuse_experts
-from harness.ops.packed_linear import linear_layers, weight_matrix
+from harness.ops.packed_linear import PackedLinear, linear_layers, weight_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,8 +43,10 @@ class _StopForwardError(Exception):
 
 
 def block_names(model: nn.Module) -> list[str]:
-    """Names of the repeated blocks: members of the outermost module lists that hold linear layers."""
-    layers = set(linear_layers(model))
+    """Names of the repeated blocks: members of the outermost module lists that hold linear layers, packed or
+    not."""
+    packed = (name for name, module in model.named_modules() if isinstance(module, PackedLinear))
+    layers = {*linear_layers(model), *packed}
     found: list[str] = []
     for name, module in model.named_modules():
         if not isinstance(module, nn.ModuleList) or any(name.startswith(f"{b}.") for b in found):

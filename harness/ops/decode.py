@@ -20,6 +20,9 @@ from harness.ops.extension import follows_length
 from harness.ops.growing_cache import GrowingCache
 from harness.ops.paged_cache import PagedCache
 from harness.ops.quantized_cache import UNPACKED, QuantizedCache
+from harness.ops.sink_cache import SinkCache
+from harness.ops.state_cache import StateCache
+from harness.ops.window_cache import WindowCache
 
 Ended = Callable[[Sequence[int]], bool]
 """New tokens of a row -> whether it has ended, e.g. at a stop string."""
@@ -247,6 +250,13 @@ def new_cache(model: Any, *, bits: int = UNPACKED) -> Any:
     if plain:
         return Cache(layers=[GrowingCache() for _ in range(len(cache.layers) or _depth(inner))])
     return cache
+
+
+def forgets(model: Any) -> bool:
+    """Whether some layer of a model's cache drops what is no longer read: a window's, or a state's."""
+    kinds = (SinkCache, StateCache, WindowCache)
+    layers = new_cache(model).layers
+    return any(isinstance(layer, kinds) or getattr(layer, "is_sliding", False) for layer in layers)
 
 
 def _inner(model: Any) -> Any:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from harness.errors import IncompatibleError
 
-FOLLOWING = ("dynamic", "longrope")
+FOLLOWING = frozenset({"dynamic", "longrope"})
 """Kinds of rotary positions that transformers computes anew in every forward pass."""
 LOCAL = "sliding_attention"
 """Layers of this type never meet distances beyond their window, so no context method stretches them."""
@@ -69,7 +69,9 @@ class RotarySet:
 
     @property
     def follows_length(self) -> bool:
-        """Whether transformers itself recomputes these frequencies by the length at hand."""
+        """Whether the module itself recomputes these frequencies by the length at hand."""
+        if getattr(self.module, "follows_length", False):  # a position scheme of ours
+            return True
         kind = getattr(self.module, "rope_type", "")
         kind = kind.get(self.layer_type, "") if isinstance(kind, dict) else kind
         return kind in FOLLOWING
@@ -135,7 +137,7 @@ def rotary_sets(model: nn.Module) -> list[RotarySet]:
     if any(each.follows_length for each in found):
         raise IncompatibleError(
             f"the rotary positions of {type(model).__name__} follow the length by themselves "
-            f"(rope_type {' or '.join(FOLLOWING)}), which would undo this context method; use "
+            f"(rope_type {' or '.join(sorted(FOLLOWING))}), which would undo this context method; use "
             "context=direct_finetune, or a checkpoint without that scaling"
         )
     return found
@@ -193,7 +195,16 @@ def rescale_dynamically(model: nn.Module, scale: Scale) -> None:
 
 def follows_length(model: nn.Module) -> bool:
     """Whether what a token reads depends on how long its whole sequence is, whatever wraps the model."""
-    return any(getattr(module, "follows_length", False) is True for module in model.modules())
+    return any(
+        getattr(module, "follows_length", False) is True or _kinds(module) & FOLLOWING
+        for module in model.modules()
+    )
+
+
+def _kinds(module: Any) -> frozenset[str]:
+    """The kinds of rotary positions that a module of transformers computes."""
+    found = getattr(module, "rope_type", ())
+    return frozenset((found,) if isinstance(found, str) else dict(found).values())
 
 
 @dataclass

@@ -5,7 +5,7 @@ Shapes: q_BNTH, k_BKSH, v_BKSH (N a multiple of K) -> BNTH
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -72,16 +72,19 @@ def attend(
     size = BLOCK if keys is not None else DENSE_BLOCK
     source = _Source(k_BKSH, v_BKSH, size if num_keys > 2 * size and keys is not None else None)
     outputs = []
-    for start in range(0, num_queries, size):
-        rows = torch.arange(start, min(start + size, num_queries), device=q_BNTH.device)
-        end = start + len(rows)
+    for start, end in _blocks(num_queries, size):
+        rows = torch.arange(start, end, device=q_BNTH.device)
         columns = source.aligned(_columns(keys, view, start, end, num_keys))
-        index = columns if isinstance(columns, Tensor) else _range(columns, num_keys, q_BNTH.device)
+        if isinstance(columns, Tensor):
+            index = columns
+        else:
+            index = torch.arange(columns.start, columns.stop, device=q_BNTH.device)
 
         def make(rows: Tensor = rows, index: Tensor = index) -> Tensor:
             return _mask_or_bias(view, mask, bias, q_BNTH, rows, index)
 
-        score_mask = view.remember(("mask", key, q_BNTH.dtype, start, end), make)
+        # Of one view, where a block begins and how long blocks are says where it ends.
+        score_mask = view.remember(("mask", key, q_BNTH.dtype, start, size), make)
         if query_bias is not None:
             score_mask = (query_bias(rows, index) * scale).masked_fill(~score_mask, float("-inf"))
         outputs.append(call(q_BNTH[:, :, start:end], *source.read(columns), score_mask))
@@ -125,8 +128,13 @@ def _columns(keys: Keys | None, view: View, start: int, end: int, num_keys: int)
     return found[found < limit]
 
 
-def _range(columns: slice, num_keys: int, device: torch.device) -> Tensor:
-    return torch.arange(*columns.indices(num_keys), device=device)
+def _blocks(num_queries: int, size: int) -> Iterator[tuple[int, int]]:
+    """Where blocks of queries begin and end; one block is not counted, so that its length may be traced."""
+    if num_queries <= size:
+        yield 0, num_queries
+        return
+    for start in range(0, num_queries, size):
+        yield start, min(start + size, num_queries)
 
 
 def _mask_or_bias(

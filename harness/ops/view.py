@@ -103,7 +103,7 @@ class View:
         k = columns[None, None, None, :]
         prefix = q.new_zeros(1) if self.prefix_B is None else self.prefix_B
         result = torch.as_tensor(self.visible(q, k, prefix[:, None, None, None]), device=q.device)
-        result = result.expand(torch.broadcast_shapes(result.shape, (1, 1, len(rows), len(columns))))
+        result = result.expand(torch.broadcast_shapes(result.shape, (1, 1, rows.shape[0], columns.shape[0])))
         if mask is not None:
             batch = torch.arange(self.key_position_BS.shape[0], device=q.device)[:, None, None, None]
             head = torch.arange(num_heads, device=q.device)[None, :, None, None]

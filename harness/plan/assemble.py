@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import MISSING
 from typing import Any, NamedTuple, cast
 
 from omegaconf import DictConfig, OmegaConf
 
 from harness.compose import Cell, load
 from harness.compose.arguments import experiment_name
-from harness.compose.settle import typed_keys
+from harness.compose.settle import put, typed_keys, value_at
+from harness.compose.shared import once, shared
 from harness.errors import HarnessError
 from harness.plan.grammar import Assignment, parse
 from harness.registry.known import registry
@@ -72,7 +73,7 @@ class Assembler:
                 except HarnessError:
                     continue  # composed alone, whichever is at fault is named
                 for item in together:
-                    self._replaced[root, item.overrides()[0]] = _get(composed.raw, _where(item))
+                    self._replaced[root, item.overrides()[0]] = _filled(composed, item)
 
     def cell(self, overrides: Sequence[str]) -> Cell:
         """The cell of the base and `overrides`; an override of the same key replaces the base's.
@@ -83,10 +84,10 @@ class Assembler:
         added, axes, late, root = self._split(overrides)
         everything = self.overrides(overrides)
         composed = self._compose(root)
-        raw = copy.deepcopy(composed.raw)
+        raw = dict(composed.raw)
         for item in axes:
             if not self._is_chosen(root, item):
-                _put(raw, _where(item), copy.deepcopy(self._node(root, item)))
+                put(raw, _where(item).split("."), self._node(root, item))
         for item in (*late, *added):
             if item in axes or (item not in late and not _is_value(item)):
                 continue
@@ -135,7 +136,7 @@ class Assembler:
         """The node of a choice on top of a composition."""
         (text,) = item.overrides()
         if (root, text) not in self._replaced:
-            self._replaced[root, text] = _get(self._compose((*root, text)).raw, _where(item))
+            self._replaced[root, text] = _filled(self._compose((*root, text)), item)
         return self._replaced[root, text]
 
     def _parse(self, text: str) -> Assignment:
@@ -147,7 +148,8 @@ class Assembler:
         """A composition by Hydra, once."""
         if overrides not in self._composed:
             node, choices = self._load(overrides)
-            raw = cast(dict[str, Any], OmegaConf.to_container(node, resolve=False))
+            whole = cast(dict[str, Any], OmegaConf.to_container(node, resolve=False))
+            raw = {key: shared(value) for key, value in whole.items()}
             self._composed[overrides] = Composed(raw, choices)
         return self._composed[overrides]
 
@@ -160,6 +162,10 @@ def _resolved(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def _interpolates(value: Any) -> bool:
+    return once(value, ("interpolates",), lambda: _has_interpolation(value))
+
+
+def _has_interpolation(value: Any) -> bool:
     if isinstance(value, dict):
         return any(_interpolates(item) for item in value.values())
     if isinstance(value, list):
@@ -170,6 +176,13 @@ def _interpolates(value: Any) -> bool:
 def _where(item: Assignment) -> str:
     """The path of the node that an axis's choice fills."""
     return item.key.partition("@")[2] or item.key
+
+
+def _filled(composed: Composed, item: Assignment) -> Any:
+    """The node that an axis's choice has filled."""
+    node = value_at(composed.raw, _where(item).split("."))
+    assert node is not MISSING, f"{item.key} fills nothing"
+    return node
 
 
 def is_axis(key: str) -> bool:
@@ -208,27 +221,9 @@ def _is_value(item: Assignment) -> bool:
 
 def _set_value(raw: dict[str, Any], item: Assignment) -> bool:
     """Set a plain value; False where Hydra must do it: the key does not exist, or a mapping would merge."""
-    try:
-        current = _get(raw, item.key)
-    except KeyError:
+    path = item.key.split(".")
+    current, value = value_at(raw, path), item.value()
+    if current is MISSING or isinstance(current, dict | list) or isinstance(value, dict | list):
         return False
-    value = item.value()
-    if isinstance(current, dict | list) or isinstance(value, dict | list):
-        return False
-    _put(raw, item.key, value)
+    put(raw, path, value)
     return True
-
-
-def _get(raw: Any, path: str) -> Any:
-    for name in path.split("."):
-        if not isinstance(raw, dict):
-            raise KeyError(path)
-        raw = raw[name]
-    return raw
-
-
-def _put(raw: dict[str, Any], path: str, value: Any) -> None:
-    *parents, last = path.split(".")
-    for name in parents:
-        raw = raw[name]
-    raw[last] = value

@@ -139,6 +139,8 @@ class Costs:
         self._made = made
         self._probe = probe
         self._probed: dict[str, float] = {}
+        self._counted: dict[int, tuple[int, int]] = {}
+        """Weights of a model by its identity; `shapes_of` keeps models."""
         self._known = known or Known.of(made.graph.store)
 
     def of(self, node: Node) -> Cost:
@@ -262,7 +264,10 @@ class Costs:
             return None  # the plan says why
         if model is None:
             return None
-        return model, (matmul_weights(model)[0], sum(parameter.numel() for parameter in model.parameters()))
+        if id(model) not in self._counted:
+            everything = sum(parameter.numel() for parameter in model.parameters())
+            self._counted[id(model)] = matmul_weights(model)[0], everything
+        return model, self._counted[id(model)]
 
     def _adapters(self, node: Node, model: Any) -> int | None:
         """Weights that a PEFT method adds and trains; None where the model's own are trained."""

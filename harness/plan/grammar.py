@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import enum
 import functools
 import re
@@ -43,6 +44,13 @@ class Assignment:
 
 def python_value(text: str) -> Any:
     """A right-hand side as Python has it."""
+    value = _read_value(text)
+    return copy.deepcopy(value) if isinstance(value, dict | list) else value
+
+
+@functools.cache
+def _read_value(text: str) -> Any:
+    """Read once: a sweep sets the same values in many cells."""
     value = _parser().parse_override(f"key={text}").value()
     return str(value.text) if isinstance(value, QuotedString) else value
 

@@ -20,10 +20,11 @@ from harness.registry.known import registry
 from harness.store import Artifact, Store
 from harness.store.external import PATH, external
 from harness.store.fingerprint import Fingerprint, Fingerprints, python_version, versions
-from harness.store.keys import stage_key
+from harness.store.keys import Plain, plain, stage_key
 
 if TYPE_CHECKING:
     from harness.compose import Cell
+    from harness.spec import ModelSpec
     from harness.stage import Choices, Stage
 
 CELL = "cell:"
@@ -68,6 +69,27 @@ class Node:
         return f"{self.stage} {self.part}".strip()
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Asked:
+    """What a cell asks of a part of a stage, whatever its seed and inputs."""
+
+    stage: str
+    maker: type[Stage]
+    part: str
+    config: Any
+    choices: Choices
+    spec: ModelSpec | None
+    device: str
+    draws: bool
+    nodes: Plain
+    """Of the chosen methods and the model, as a key holds them; so are the next three."""
+    options: Plain
+    files: Plain
+    numerics: Plain
+    source: Fingerprint
+    alone: bool
+
+
 @dataclass
 class Graph:
     """All nodes by key, inputs always before what reads them, and models from outside the store."""
@@ -85,6 +107,11 @@ class Graph:
         self._models: dict[str, str] = {}
         self._referred: dict[tuple[str, ...], Cell] = {}
         self._resolving: list[str] = []
+        self._asked_at: dict[tuple[Any, ...], Asked] = {}
+        self._nodes_at: dict[tuple[Any, ...], Node] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_asked_at": {}, "_nodes_at": {}}  # identities hold in this process alone
 
     def add(self, cell: Cell) -> list[str]:
         """Keys of everything a cell asks for, in order; new nodes join the graph.
@@ -208,8 +235,6 @@ class Graph:
 
     def _node(self, cell: Cell, stage: str, part: str, latest: Mapping[str, str]) -> Node:
         kind = registry().stage(stage)
-        choices = kind.narrow(part, cell.choices_of(stage))
-        config = cell.stage_config(stage)
         inputs = {name: latest[name] for name in (*kind.needs, *kind.may_need) if name in latest}
         missing = [name for name in kind.needs if name not in latest]
         if missing:
@@ -217,41 +242,75 @@ class Graph:
                 f"stages: {stage} needs {' and '.join(missing)}, which no earlier stage of "
                 f"[{', '.join(cell.stages)}] makes"
             )
-        inputs |= self._references(cell, stage, config, choices)
-        source = self._fingerprints.of(_modules(kind, choices) | _layer_modules(cell, choices))
-        device = device_of(cell)
-        surroundings = kind.surroundings(part, choices)
-        seed = seed_of(cell, stage) if kind.draws(part, choices) else None
-        nodes: dict[str, Any] = {axis: value for axis, value in choices.items() if value}
-        if "architecture" in stage_axes(stage):
-            nodes["model"] = cell.spec()
+        asked = self._asked(cell, stage, part)
+        inputs |= self._references(cell, stage, asked.config, asked.choices)
+        seed = seed_of(cell, stage) if asked.draws else None
+        place = (id(asked), seed, *itertools.chain(*inputs.items()))
+        if place not in self._nodes_at:
+            self._nodes_at[place] = self._new_node(cell, asked, inputs, seed)
+        return self._nodes_at[place]
+
+    def _new_node(self, cell: Cell, asked: Asked, inputs: dict[str, str], seed: int | None) -> Node:
         key, material = stage_key(
-            stage=stage,
-            part=part,
-            nodes=nodes,
-            config=config,
+            stage=asked.stage,
+            part=asked.part,
+            nodes=asked.nodes,
+            config=asked.options,
             inputs=inputs,
-            files=self._files.of(stage, config, choices),
+            files=asked.files,
             seed=seed,
-            numerics={"device": device, "versions": _versions(source), **surroundings},
-            fingerprint=source.sha256,
+            numerics=asked.numerics,
+            fingerprint=asked.source.sha256,
         )
         return Node(
             key=key,
-            stage=stage,
-            maker=kind,
-            part=part,
-            kind=kind.produces,
+            stage=asked.stage,
+            maker=asked.maker,
+            part=asked.part,
+            kind=asked.maker.produces,
             inputs=inputs,
             seed=seed,
-            config=config,
-            choices=choices,
+            config=asked.config,
+            choices=asked.choices,
             cell=cell,
-            device=device,
+            device=asked.device,
             material=material,
-            libraries=source.libraries,
-            alone=bool(surroundings),
+            libraries=asked.source.libraries,
+            alone=asked.alone,
         )
+
+    def _asked(self, cell: Cell, stage: str, part: str) -> Asked:
+        """What a cell asks of a part, worked out once for all cells that ask the same."""
+        kind = registry().stage(stage)
+        choices = kind.narrow(part, cell.choices_of(stage))
+        config = cell.stage_config(stage)
+        spec = cell.spec() if "architecture" in stage_axes(stage) else None
+        device = device_of(cell)
+        # By identity: equal nodes of cells are one object (compose.shared), and `Asked` keeps them alive.
+        place = (stage, part, device, id(config), id(spec), *_identities(choices))
+        if place not in self._asked_at:
+            source = self._fingerprints.of(_modules(kind, choices) | _layer_modules(cell, choices))
+            surroundings = kind.surroundings(part, choices)
+            nodes: dict[str, Any] = {axis: value for axis, value in choices.items() if value}
+            if "architecture" in stage_axes(stage):
+                nodes["model"] = spec
+            self._asked_at[place] = Asked(
+                stage=stage,
+                maker=kind,
+                part=part,
+                config=config,
+                choices=choices,
+                spec=spec,
+                device=device,
+                draws=kind.draws(part, choices),
+                nodes=Plain(plain(nodes)),
+                options=Plain(plain(config)),
+                files=Plain(plain(self._files.of(stage, config, choices))),
+                numerics=Plain(plain({"device": device, "versions": _versions(source), **surroundings})),
+                source=source,
+                alone=bool(surroundings),
+            )
+        return self._asked_at[place]
 
     def _references(self, cell: Cell, stage: str, config: Any, choices: Choices) -> dict[str, str]:
         """Inputs named by options that refer to models."""
@@ -301,6 +360,12 @@ def device_of(cell: Cell) -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _identities(choices: Choices) -> Iterator[Any]:
+    for axis, value in choices.items():
+        yield axis
+        yield from map(id, value) if isinstance(value, tuple) else (id(value),)
 
 
 def _modules(maker: type[Stage], choices: Choices) -> set[str]:

@@ -51,11 +51,18 @@ def _asks(graph: Graph, cell: Cell) -> tuple[tuple[str, ...], tuple[Problem, ...
 
 
 def _check(graph: Graph, cells: dict[str, PlannedCell]) -> None:
-    """Note the problems of every cell that could be put together; the store does not decide what is valid."""
+    """Note the problems of every cell that could be put together; the store does not decide what is valid.
+
+    Cells that differ in their seeds alone have the same ones.
+    """
+    known: dict[object, list[Problem]] = {}
     for name, planned in cells.items():
         if not planned.keys:
             continue
-        found = (*problems(planned.cell), *_unplaced(graph, planned))
+        like = planned.cell.likeness() or planned.cell.id
+        if like not in known:
+            known[like] = problems(planned.cell)
+        found = (*known[like], *_unplaced(graph, planned))
         cells[name] = replace(planned, problems=found)
 
 

@@ -243,6 +243,8 @@ class Tuning:
         for metric in record["metrics"]:
             if f"{metric['evaluator']}.{metric['task']}.{metric['metric']}" == self.metric:
                 value = metric["value"] if is_number(metric["value"]) else None
+                if metric.get("higher_is_better", True) is None:
+                    raise ConfigError(f"tune.metric={self.block.metric} has no better end")
                 return replace(
                     trial,
                     status="ok",

@@ -21,15 +21,15 @@ from typing import Any
 from harness.registry import probe as registry_probe
 
 GROUP = "harness"
-FORMAT = 4
+FORMAT = 5
 SOURCES = (".py", ".so", ".pyd")
 KEPT = 30 * 24 * 3600.0
 """Seconds that an index of another environment is kept."""
 
 
 def read(*, fresh: bool = False) -> dict[str, Any]:
-    """The index: `methods` and `stages` (see `compose.describe`), `axes`, `suites`, `quarantined` and what
-    plugins `printed`.
+    """The index: `methods` and `stages` (see `compose.describe`), `axes`, `suites`, `quarantined`, `eager`
+    (modules that bring more than methods, or nothing) and what plugins `printed`.
 
     From the cache where it holds, unless it is to be `fresh`.
     """
@@ -45,11 +45,6 @@ def read(*, fresh: bool = False) -> dict[str, Any]:
         if _write(path, index):
             break
     return index
-
-
-def refused() -> dict[str, str]:
-    """Modules that do not load, or are wrong, with the reason."""
-    return {item["module"]: item["cause"] for item in read()["quarantined"]}
 
 
 def status(method: dict[str, Any]) -> str:
@@ -125,6 +120,7 @@ def _cached(path: Path) -> dict[str, Any]:
         "axes",
         "stages",
         "suites",
+        "eager",
         "quarantined",
         "printed",
     } <= set(cached)

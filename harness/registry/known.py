@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import EntryPoint
 from typing import Any
 
@@ -18,7 +17,18 @@ from harness.errors import HarnessError, PluginError, UnknownNameError
 from harness.method import Method
 from harness.registry import index as registry_index
 from harness.registry.clashes import faults, in_order
-from harness.registry.modules import FAULTS, GROUP, Contribution, Loader, Quarantined, Source, own_source
+from harness.registry.lazy import Methods
+from harness.registry.modules import (
+    FAULTS,
+    GROUP,
+    Contribution,
+    Loader,
+    Quarantined,
+    Source,
+    method_of,
+    own_source,
+    silently,
+)
 from harness.stage import Stage
 
 
@@ -35,8 +45,13 @@ class Registry:
     manager: pluggy.PluginManager = field(default_factory=lambda: pluggy.PluginManager(GROUP))
     stages: dict[str, type[Stage]] = field(default_factory=dict)
     """Every stage by name, in the default order of `stages:`."""
-    _methods: dict[str, dict[str, type[Method]]] = field(default_factory=dict)
-    _sources: dict[type[Method], Source] = field(default_factory=dict)
+    eager: list[Source] = field(default_factory=list)
+    """Modules that bring more than methods, or nothing; the others can wait until they are asked."""
+    printing: frozenset[str] = frozenset()
+    """Modules that print when they are imported."""
+    _methods: dict[str, Methods] = field(default_factory=dict)
+    _sources: dict[tuple[str, str], Source] = field(default_factory=dict)
+    _axes_of: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _axis_sources: dict[str, Source] = field(default_factory=dict)
     _stage_sources: dict[str, Source] = field(default_factory=dict)
 
@@ -45,8 +60,8 @@ class Registry:
         """Callers of the lifecycle hooks: `registry().hook.harness_cell_finished(run=..., record=...)`."""
         return self.manager.hook
 
-    def methods(self, axis: str) -> dict[str, type[Method]]:
-        """The methods of an axis by name, `none` first, then sorted.
+    def methods(self, axis: str) -> Mapping[str, type[Method]]:
+        """The methods of an axis by name, `none` first, then sorted; each is imported when it is looked up.
 
         Raises: UnknownNameError with a suggestion; PluginError if the plugin that has it is quarantined
         """
@@ -76,9 +91,21 @@ class Registry:
             raise _unknown(self._broken(base), unknown)
         return self.stages[base]
 
+    def axes_of(self, stage: str) -> tuple[str, ...]:
+        """Axes that a stage reads: its own, and those that plugins add to it."""
+        base = stage.partition("@")[0]
+        if base not in self._axes_of:
+            added = (name for name, axis in self.axes.items() if base in axis.stages)
+            self._axes_of[base] = (*self.stage(stage).axes, *added)
+        return self._axes_of[base]
+
     def source(self, method: type[Method]) -> Source:
         """Who ships a method."""
-        return self._sources[method]
+        return self._sources[method.axis, method.name]
+
+    def sources(self) -> Mapping[tuple[str, str], Source]:
+        """Who ships each method, by axis and name; nothing is imported."""
+        return self._sources
 
     def axis_source(self, axis: str) -> Source:
         """Who ships an axis."""
@@ -103,11 +130,7 @@ class Registry:
         caught: tuple[type[BaseException], ...] = FAULTS,
     ) -> Registry:
         """The registry of the given entry points (all installed ones by default); see `Loader`."""
-        found = cls()
-        found.manager.add_hookspecs(hookspecs)
-        for name in builtin_axes.BUILTIN:
-            contract = builtin_axes.contract(name)
-            found._add_axis(contract, own_source(contract.__module__))
+        found = cls._of_contracts()
         loader = Loader(
             manager=found.manager,
             quarantined=found.quarantined,
@@ -122,9 +145,45 @@ class Registry:
                     loader.refuse(offer, wrong[offer.source])
             offers = [offer for offer in offers if offer.source not in wrong]
         found._add(offers)
+        found.eager = [offer.source for offer in offers if not found._brings_methods_alone(offer)]
         return found
 
-    def _add(self, offers: Iterable[Contribution]) -> None:
+    @classmethod
+    def indexed(cls, index: Mapping[str, Any]) -> Registry:
+        """The registry that an index describes (see `registry.index`): what does not load stays out, and
+        modules that bring methods alone are imported when one of theirs is looked up.
+        """
+        found = cls._of_contracts()
+        found.quarantined += [
+            Quarantined(source=_source_of(item), cause=item["cause"], offers=frozenset(item["offers"]))
+            for item in index["quarantined"]
+        ]
+        found.printing = frozenset(item["module"] for item in index["printed"])
+        loader = Loader(manager=found.manager, quarantined=found.quarantined, refused={})
+        found.eager = [_source_of(item) for item in index["eager"]]
+        offers = (loader.load_module(source) for source in found.eager)
+        promised = {(m["axis"], m["name"]): _source_of(m) for m in index["methods"]}
+        found._add([offer for offer in offers if offer is not None], promised=promised)
+        return found
+
+    @classmethod
+    def _of_contracts(cls) -> Registry:
+        """The built-in axes, without methods."""
+        found = cls()
+        found.manager.add_hookspecs(hookspecs)
+        for name in builtin_axes.BUILTIN:
+            contract = builtin_axes.contract(name)
+            found._add_axis(contract, own_source(contract.__module__))
+        return found
+
+    def _brings_methods_alone(self, offer: Contribution) -> bool:
+        callers = self.manager.get_hookcallers(offer.module) or []
+        return {caller.name for caller in callers} == {"harness_methods"}
+
+    def _add(
+        self, offers: Iterable[Contribution], *, promised: Mapping[tuple[str, str], Source] | None = None
+    ) -> None:
+        """Add what modules bring, and the methods that others promise to bring once they are imported."""
         # Axes first, so that one plugin may add methods to another's axis.
         for offer in offers:
             for axis in offer.axes:
@@ -135,23 +194,26 @@ class Registry:
             self.conf.extend(offer.conf)
             self.suites.extend(offer.suites)
             self._stage_sources |= {stage.name: offer.source for stage in offer.stages}
+        for (axis_name, name), source in (promised or {}).items():
+            if axis_name in self.axes and name not in self._methods[axis_name]:
+                self._methods[axis_name].promise(name, partial(method_of, source, axis_name, name))
+                self._sources[axis_name, name] = source
         stages = [stage for offer in offers for stage in offer.stages]
         self.stages = {stage.name: stage for stage in in_order(stages)}
-        for axis_name, methods in self._methods.items():
-            ordered = sorted(methods, key=lambda name: (name != "none", name))
-            self._methods[axis_name] = {name: methods[name] for name in ordered}
+        for methods in self._methods.values():
+            methods.sort(key=lambda name: (name != "none", name))
 
     def _add_axis(self, axis: type[Method], source: Source) -> None:
         """Register a contract, and the `none` of an optional one."""
         self.axes[axis.axis] = axis
         self._axis_sources[axis.axis] = source
-        self._methods[axis.axis] = {}
+        self._methods[axis.axis] = Methods()
         if axis.optional:
             self._add_method(_none_of(axis), source)
 
     def _add_method(self, method: type[Method], source: Source) -> None:
-        self._methods[method.axis][method.name] = method
-        self._sources[method] = source
+        self._methods[method.axis].add(method)
+        self._sources[method.axis, method.name] = source
 
     def _broken(self, name: str) -> Quarantined | None:
         """The quarantined module that seems to define a name."""
@@ -160,13 +222,15 @@ class Registry:
 
 @functools.cache
 def registry() -> Registry:
-    """The registry of everything installed, loaded once a process; what the index says is broken is left out.
+    """The registry of everything installed, made once a process, without what the index says is broken."""
+    index = registry_index.read()
+    with silently():
+        return Registry.indexed(index)
 
-    What plugins print stays out of a command's output; `harness doctor` shows it.
-    """
-    refused = registry_index.refused()
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        return Registry.load(refused=refused)
+
+def _source_of(item: Mapping[str, Any]) -> Source:
+    """Who ships what an entry of the index describes."""
+    return Source(package=item["package"], version=item["version"], module=item["module"])
 
 
 def _unknown(broken: Quarantined | None, unknown: UnknownNameError) -> HarnessError:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
+import io
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
@@ -95,7 +97,7 @@ class Loader:
                 if name in seen:
                     continue  # two entry points of one package may overlap
                 seen.add(name)
-                offer = self._load_module(replace(source, module=name))
+                offer = self.load_module(replace(source, module=name))
                 if offer is not None:
                     found.append(offer)
                     pending += _submodules(offer.module)
@@ -106,7 +108,7 @@ class Loader:
         self.manager.unregister(offer.module)
         self.quarantined.append(quarantine(offer.source, PluginError(reason)))
 
-    def _load_module(self, source: Source) -> Contribution | None:
+    def load_module(self, source: Source) -> Contribution | None:
         """One module's contribution, or None where it is quarantined."""
         self.announce(source)
         module: ModuleType | None = None
@@ -122,6 +124,29 @@ class Loader:
                 self.manager.unregister(module)
             self.quarantined.append(quarantine(source, error))
             return None
+
+
+def method_of(source: Source, axis: str, name: str) -> type[Method]:
+    """A method of a module that is known to load, imported now; what it prints is dropped.
+
+    Raises: PluginError naming the plugin where it no longer loads, or no longer brings the method
+    """
+    try:
+        with silently():
+            found = _classes(importlib.import_module(source.module), "harness_methods")
+        return next(method for method in found if (method.axis, method.name) == (axis, name))
+    except StopIteration:
+        error: BaseException = PluginError(f"it no longer brings {axis}={name}")
+    except FAULTS as raised:
+        error = raised
+    raise PluginError(str(quarantine(source, error))) from error
+
+
+@contextlib.contextmanager
+def silently() -> Iterator[None]:
+    """Keep what plugins print while they load out of a command's output; `harness doctor` shows it."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
 
 
 def own_source(module: str) -> Source:

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.report.frames import Levels, Results, name_of
 from harness.report.statistics import LEVEL, Array
@@ -67,7 +69,11 @@ def aggregates(results: Results, metrics: Sequence[str]) -> Aggregates | None:
     whole = {levels: found for levels, found in scores.items() if not np.isnan(found).any()}
     if len(tasks) < MIN_TASKS or len(whole) < 2:
         return None
-    shares = [i for i, task in enumerate(tasks) if is_share(results, task, [s[:, i] for s in whole.values()])]
+    shares = [
+        i
+        for i, task in enumerate(tasks)
+        if results.is_share(task) and results.metrics[task].higher_is_better is True
+    ]
     pooled = len(shares) >= MIN_TASKS
     baseline = tuple(results.baseline.get(factor, "") for factor in results.factors)
     means_KT = np.array([scores_ST.mean(axis=0) for scores_ST in whole.values()])
@@ -107,24 +113,20 @@ def scores_of(results: Results, levels: Levels, tasks: Sequence[str]) -> Array:
     )
 
 
-def is_share(results: Results, task: str, columns: Sequence[Array]) -> bool:
-    """Whether a quality is a share: high is good, it has no unit, and all its numbers lie in [0, 1]."""
-    info = results.metrics[task]
-    inside = all(bool(((column >= 0) & (column <= 1)).all()) for column in columns)
-    return info.higher_is_better is True and not info.unit and inside
+def iqm(scores_RST: Array) -> Array:
+    """Mean of the middle half of all scores: a quarter of them, rounded down, is cut at each end.
+
+    Shapes: scores_RST, any number of resamples (R) at once; one number each
+    """
+    pooled_RN = np.sort(scores_RST.reshape(len(scores_RST), -1), axis=1)
+    cut = pooled_RN.shape[1] // 4
+    return np.asarray(pooled_RN[:, cut : pooled_RN.shape[1] - cut].mean(axis=1))
 
 
-def iqm(scores_ST: Array) -> float:
-    """Mean of the middle half of all scores: a quarter of them, rounded down, is cut at each end."""
-    from scipy.stats import trim_mean
-
-    return float(trim_mean(scores_ST, 0.25, axis=None))
-
-
-def improvement(scores_ST: Array, others_ST: Array) -> float:
+def improvement(scores_RST: Array, others_RUT: Array) -> Array:
     """Mean over tasks of P(a run of the first beats a run of the second); a tie counts half."""
-    differences_SUT = scores_ST[:, None, :] - others_ST[None, :, :]
-    return float(((differences_SUT > 0) + 0.5 * (differences_SUT == 0)).mean())
+    differences_RSUT = scores_RST[:, :, None, :] - others_RUT[:, None, :, :]
+    return np.asarray((0.5 + 0.5 * np.sign(differences_RSUT)).mean(axis=(1, 2, 3)))
 
 
 def win_rates(means_KT: Array) -> Array:
@@ -139,18 +141,26 @@ def profile(scores_ST: Array, thresholds_X: Array) -> Array:
     return np.asarray((scores_ST[..., None] > thresholds_X).mean(axis=(0, 1)))
 
 
-def ranged(statistic: Callable[..., float], *samples_ST: Array) -> Ranged:
+def ranged(statistic: Callable[..., Array], *samples_ST: Array) -> Ranged:
     """A statistic with its stratified bootstrap interval (percentiles): runs are drawn within each task."""
-    value = statistic(*samples_ST)
+    value = float(statistic(*(sample_ST[None] for sample_ST in samples_ST))[0])
     if min(len(sample_ST) for sample_ST in samples_ST) < 2:
         return Ranged(value=value)
-    rng = np.random.default_rng(0)
-    drawn = [statistic(*(resampled(rng, sample_ST) for sample_ST in samples_ST)) for _ in range(RESAMPLES)]
-    low, high = np.quantile(drawn, [LEVEL / 2, 1 - LEVEL / 2])
+    drawn_R = statistic(
+        *(
+            np.take_along_axis(sample_ST[None], draws(sample_ST.shape, place), axis=1)
+            for place, sample_ST in enumerate(samples_ST)
+        )
+    )
+    low, high = np.quantile(drawn_R, [LEVEL / 2, 1 - LEVEL / 2])
     return Ranged(value=value, low=float(low), high=float(high))
 
 
-def resampled(rng: np.random.Generator, scores_ST: Array) -> Array:
-    """As many runs, drawn with replacement for each task on its own."""
-    rows_ST = rng.integers(0, len(scores_ST), scores_ST.shape)
-    return np.take_along_axis(scores_ST, rows_ST, axis=0)
+@lru_cache(maxsize=8)
+def draws(shape: tuple[int, int], place: int) -> NDArray[np.int64]:
+    """Which runs each resample takes, for each task on its own; the same for every configuration.
+
+    Shapes: (RESAMPLES, runs, tasks)
+    """
+    runs, tasks = shape
+    return np.random.default_rng(place).integers(0, runs, (RESAMPLES, runs, tasks))

@@ -6,13 +6,17 @@ All claims of a report are one family of simultaneous intervals, from the model 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import HarnessError
 from harness.plan.claims import Claim, parse, stated
 from harness.report.decisions import Comparison, Contrast, Decisions
 from harness.report.frames import Results
+from harness.report.numbers import difference_text
+
+if TYPE_CHECKING:
+    from harness.report.table import Table
 
 Verdict = Literal["confirmed", "refuted", "undecided"]
 FAMILY = "claims"
@@ -37,14 +41,34 @@ class Checked:
     """Whether it answers the experiment's question."""
     bounds: tuple[float, float] = (0.0, 0.0)
     """Where the claim puts the difference: its limit, or both ends of its tolerance."""
+    metric: str = ""
+    """The metric of the difference; empty where there are several."""
+    scale: float = 1.0
+    """Factor on the difference and its interval where they are printed."""
+    unit: str = ""
+    """Unit after scaling."""
+
+    @property
+    def number(self) -> str:
+        """The difference with its interval, as the table's column of the metric prints it."""
+        if self.difference is None:
+            return ""
+        ends = (None if end is None else end * self.scale for end in (self.low, self.high))
+        text = difference_text(self.difference * self.scale, *ends)
+        unit = "points" if self.unit == "%" else self.unit
+        return f"{text} {unit}" if unit else text
+
+
+def in_units(checked: Checked, table: Table) -> Checked:
+    """A claim's numbers in the unit of the table's column of its metric."""
+    column = next((c for c in table.columns if c.info.name == checked.metric), None)
+    return checked if column is None else replace(checked, scale=column.spec.scale, unit=column.unit)
 
 
 def sentence(checked: Checked) -> str:
     """The answer to a question in words: what was asked, what came, and by how much."""
     said = {"confirmed": "So it is here", "refuted": "Not here", "undecided": "Undecided here"}
-    number = "" if checked.difference is None else f": the difference is {checked.difference:+.3g}"
-    if checked.low is not None and checked.high is not None:
-        number += f" ({checked.low:.3g} to {checked.high:.3g})"
+    number = f": the difference is {checked.number}" if checked.number else ""
     return f"{checked.finding or checked.text} {said[checked.verdict]}{number}; {checked.reason}."
 
 
@@ -98,7 +122,13 @@ def answer(decisions: Decisions, asked: Asked) -> Checked:
         return Checked(**base, verdict="undecided", reason=asked.reason)
     comparison = decisions.compare(asked.contrast)
     found = judge(claim, comparison, given_model=decisions.results.given_model())
-    better = decisions.results.metrics[min(asked.contrast.metrics)].higher_is_better
+    metric = min(asked.contrast.metrics)
+    if len(asked.contrast.metrics) == 1:
+        info = decisions.results.metrics[metric]
+        base |= {"metric": metric, "unit": info.unit}
+        if claim.tolerance:
+            found["reason"] += f"; {weighed(claim.tolerance, comparison, decisions.results, metric)}"
+    better = decisions.results.metrics[metric].higher_is_better
     found |= limited(found, comparison, better=better, results=decisions.results)
     found["reason"] += f"; over {comparison.left_out}" if comparison.left_out else ""
     return Checked(**base, **found)
@@ -119,6 +149,24 @@ def limited(
         shared = results.shared_models()
         reason += f"; given this {' and '.join(shared)} checkpoint" if shared else ""
     return {"verdict": verdict, "reason": reason}
+
+
+def weighed(tolerance: float, comparison: Comparison, results: Results, metric: str) -> str:
+    """A tolerance beside what the sweep shows and could find: what equality within it is worth."""
+    wheres = [dict(zip(results.factors, levels, strict=True)) for levels in results.records]
+    values = [found.mean for where in wheres if (found := results.measured(where, metric))]
+    span = max(values) - min(values)
+    share = (
+        f"{100 * tolerance / span:.3g} % of all that configurations differ by" if span else "of no difference"
+    )
+    text = f"the tolerance of {tolerance:g} is {share}"
+    if span and 2 * tolerance >= span:
+        text += ", so that little here could refute it"
+    if comparison.detectable:
+        text += (
+            f", {tolerance / comparison.detectable:.2g} times the smallest difference found with 80 % power"
+        )
+    return text
 
 
 def check(results: Results, raw: Mapping[str, Any] | str) -> Checked:

@@ -5,20 +5,22 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError, HarnessError, StoreFullError, UnknownNameError
 from harness.report import freshness, published, reference
 from harness.report.aggregates import Aggregates
-from harness.report.claims import answer_all, ask_all
+from harness.report.claims import answer_all, ask_all, in_units
 from harness.report.comparability import comparable
 from harness.report.decisions import Decisions
 from harness.report.document import Report, show, write
-from harness.report.figures import IMAGES, Figure, figures
+from harness.report.drawing import IMAGES, Figure
+from harness.report.figures import figures
 from harness.report.frames import Results, arrange
 from harness.report.layout import Layout, load_layout, shipped
+from harness.report.levels import rate_notes
 from harness.report.overall import over_tasks, profiles
 from harness.report.records import Record, read, store_root, write_compact
 from harness.report.samples import shown_items
@@ -33,108 +35,98 @@ PUBLISHED = "published"
 PAGE = "index.html"
 
 
-def report(
-    experiment: str | None,
-    *,
-    table: str | Mapping[str, Any] | None = None,
-    formats: Sequence[str] = FORMATS,
-    images: Sequence[str] = (),
-    out: Path | None = None,
-    store: object = None,
-    cells: Collection[str] | None = None,
-    compare: str | None = None,
-    quiet: bool = False,
-) -> Path:
-    """Write the report of an experiment, as `written` does, and print its table; returns the folder.
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a report is to be.
+
+    Raises: UnknownNameError for a format or a comparison that does not exist
+    """
+
+    table: str | Mapping[str, Any] | None = None
+    """A layout's name, path or content; else the experiment's `report:`, the layout of its name, or one made
+    from its factors."""
+    formats: Sequence[str] = FORMATS
+    images: Sequence[str] = ()
+    """Formats of figures beside SVG."""
+    out: Path | None = None
+    """Folder; `reports/NAME` below the store where null."""
+    store: object = None
+    """A Store, a folder or a committed `records.json.gz`."""
+    cells: Collection[str] | None = None
+    """Keeps only those records."""
+    compare: str | None = None
+    """The survey's values stand beside ours where the layout has some at our places; `published` says so too
+    where none has."""
+
+    def __post_init__(self) -> None:
+        for name in self.formats:
+            if name not in FORMATS:
+                raise UnknownNameError(what="report format", name=name, known=FORMATS)
+        for name in self.images:
+            if name not in IMAGES:
+                raise UnknownNameError(what="figure format", name=name, known=IMAGES)
+        if self.compare not in (None, PUBLISHED):
+            raise UnknownNameError(what="comparison", name=str(self.compare), known=[PUBLISHED])
+
+
+def report(experiment: str | None, *, quiet: bool = False, **options: Any) -> Path:
+    """Write the report of an experiment, with the options of a Request, and print its table; its folder.
 
     A reference table needs no experiment.
     Raises: as `written`
     """
-    layout = load_layout(table)
+    asked = Request(**options)
+    layout = load_layout(asked.table)
     if layout.reference:
-        check_formats(formats, images, compare)
-        out = out or default_folder("reference", store)
-        return reference_report(layout, out=out, formats=formats, quiet=quiet)
+        out = asked.out or default_folder("reference", asked.store)
+        return reference_report(layout, out=out, formats=asked.formats, quiet=quiet)
     if not experiment:
         raise ConfigError(
             "harness report needs an experiment, or --table with a reference table (T5, T6, T7)"
         )
-    made, folder = written(
-        experiment,
-        table=table,
-        formats=formats,
-        images=images,
-        out=out,
-        store=store,
-        cells=cells,
-        compare=compare,
-    )
+    made, folder = written(experiment, asked)
     if not quiet:
         show(made, folder)
     return folder
 
 
-def written(
-    experiment: str,
-    *,
-    table: str | Mapping[str, Any] | None = None,
-    formats: Sequence[str] = FORMATS,
-    images: Sequence[str] = (),
-    out: Path | None = None,
-    store: object = None,
-    cells: Collection[str] | None = None,
-    compare: str | None = None,
-) -> tuple[Report, Path]:
+def written(experiment: str, asked: Request) -> tuple[Report, Path]:
     """Write the report of an experiment; returns it, and its folder.
 
-    `table` is a layout's name, path or content (default: the experiment's `report:`, else the layout of its
-    name, else one made from its factors); `store` a Store, a folder or a committed `records.json.gz`; `cells`
-    keeps only those records; `images` are formats of figures beside SVG; `compare="published"` puts the
-    survey's values beside ours.
-    Raises: DataError without records; UnknownNameError for a format, layout, factor or metric; ConfigError
+    Raises: DataError without records; UnknownNameError for a layout, factor or metric; ConfigError
     """
-    check_formats(formats, images, compare)
-    layout = load_layout(table)
+    layout = load_layout(asked.table)
     if layout.reference:
         raise ConfigError(
-            f"table={table} is a reference table, of no records; `harness report --table` has it"
+            f"table={asked.table} is a reference table, of no records; `harness report --table` has it"
         )
     experiment = sweep_name(experiment)
-    records = read(store, experiment, cells=cells)
+    records = read(asked.store, experiment, cells=asked.cells)
     results = results_of(records)
-    if table is None:
+    if asked.table is None:
         layout = own_layout(experiment, records[-1], results)
-    beside = published.beside(layout, results) if compare else None
+    beside = published.beside(layout, results) if asked.compare or layout.published else None
+    if not asked.compare and not beside:
+        beside = None  # nobody asked, and none of its rows has a place here
     decisions = Decisions(results)
-    asked = ask_all(decisions, [*(records[-1].experiment.get("claims") or ()), *layout.claims])
+    claims = ask_all(decisions, [*(records[-1].experiment.get("claims") or ()), *layout.claims])
     built = build(results, layout, decisions)
     together = over_tasks(built, results)
     made = Report(
         table=built,
         results=results,
-        claims=answer_all(decisions, asked),
-        figures=drawn(built, results, together) if {"md", "html"} & set(formats) else [],
+        claims=[in_units(claim, built) for claim in answer_all(decisions, claims)],
+        figures=drawn(built, results, together) if {"md", "html"} & set(asked.formats) else [],
         beside=beside,
         over_tasks=together,
     )
-    folder = Path(out) if out is not None else default_folder(experiment, store)
-    write(made, folder, formats=formats, images=images)
-    if store_root(store) != folder / "records.json.gz":
+    folder = Path(asked.out) if asked.out is not None else default_folder(experiment, asked.store)
+    write(made, folder, formats=asked.formats, images=asked.images)
+    root = store_root(asked.store)
+    if root != folder / "records.json.gz":
         shown = shown_items(results.all_records())
-        write_compact(records, folder / "records.json.gz", shown=shown, root=store_root(store))
+        write_compact(records, folder / "records.json.gz", shown=shown, root=root)
     return made, folder
-
-
-def check_formats(formats: Sequence[str], images: Sequence[str], compare: str | None) -> None:
-    """Raises: UnknownNameError for a format or a comparison that does not exist."""
-    for name in formats:
-        if name not in FORMATS:
-            raise UnknownNameError(what="report format", name=name, known=FORMATS)
-    for name in images:
-        if name not in IMAGES:
-            raise UnknownNameError(what="figure format", name=name, known=IMAGES)
-    if compare not in (None, PUBLISHED):
-        raise UnknownNameError(what="comparison", name=str(compare), known=[PUBLISHED])
 
 
 def drawn(table: Table, results: Results, together: Aggregates | None) -> list[Figure]:
@@ -147,7 +139,9 @@ def results_of(records: Sequence[Record]) -> Results:
     """Records arranged, with what may not stand in one table refused and what drifted noted."""
     checked = comparable(records)
     results = arrange(checked.records)
-    results.notes, results.marks = [*checked.notes, *results.notes], checked.marks
+    finished = [record for record in checked.records if record.status == "ok"]
+    results.notes = [*checked.notes, *rate_notes(finished), *results.notes]
+    results.marks = checked.marks
     return results
 
 

@@ -49,6 +49,8 @@ class Contrast:
     seeds: tuple[int, ...]
     left_out: str = ""
     """What of the other factors' combinations could not be used on both sides."""
+    dropped: tuple[tuple[Levels, float], ...] = ()
+    """Those of them that both sides have, with their side's weight: their divergence counts all the same."""
 
     @property
     def key(self) -> Key:
@@ -169,13 +171,15 @@ class Decisions:
         found = self.results.sides([where for _, where in sides], metric)
         if found is None:
             return None
-        chosen, seeds, left_out = found
         terms = [
             (metric, levels, weight / len(own))
-            for (weight, _), own in zip(sides, chosen, strict=True)
+            for (weight, _), own in zip(sides, found.chosen, strict=True)
             for levels in own
         ]
-        return Contrast(added(terms), tuple(seeds), left_out)
+        dropped = tuple(
+            (levels, weight) for (weight, _), own in zip(sides, found.dropped, strict=True) for levels in own
+        )
+        return Contrast(added(terms), tuple(found.seeds), found.left_out, dropped)
 
     def contrast_of_metrics(self, sides: Sequence[tuple[float, str, Selection]]) -> Contrast | None:
         """A sum over different metrics, each over all that it has."""
@@ -216,8 +220,9 @@ class Decisions:
 
     def _diverged(self, contrast: Contrast) -> tuple[int, int]:
         """How many seeds of either side ended without a model."""
-        added = [levels for _, levels, weight in contrast.weights if weight > 0]
-        taken = [levels for _, levels, weight in contrast.weights if weight < 0]
+        both = [*((levels, weight) for _, levels, weight in contrast.weights), *contrast.dropped]
+        added = [levels for levels, weight in both if weight > 0]
+        taken = [levels for levels, weight in both if weight < 0]
         return len(self.results.diverged(added)), len(self.results.diverged(taken))
 
     def _answer(self, contrast: Contrast, families: Sequence[str]) -> Comparison:
@@ -244,12 +249,13 @@ class Decisions:
         widest, maximum = max(found, key=lambda pair: pair[0].half)
         stderr = (parts.variance / len(seeds)) ** 0.5
         critical = widest.half / stderr if stderr > 0 else 0.0
+        most = self._most(contrast)
         return Comparison(
             test="simultaneous t",
             about="methods",
             difference=mean,
-            low=mean - widest.half,
-            high=mean + widest.half,
+            low=max(mean - widest.half, -most),
+            high=min(mean + widest.half, most),
             p=widest.p,
             stderr=stderr,
             df=parts.df,
@@ -257,6 +263,12 @@ class Decisions:
             family=maximum.size,
             detectable=stderr * noncentrality(parts.df, critical, POWER) if stderr > 0 else None,
         )
+
+    def _most(self, contrast: Contrast) -> float:
+        """The largest difference that can be: that of all and none, between shares."""
+        if all(self.results.is_share(metric) for metric in contrast.metrics):
+            return sum(weight for _, _, weight in contrast.weights if weight > 0)
+        return float("inf")
 
     def _per_seed(self, contrast: Contrast) -> Array:
         return np.array(

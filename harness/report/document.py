@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.plan.table8 import planned
-from harness.report import overall, published
+from harness.report import levels, overall, published, ratings
 from harness.report.aggregates import Aggregates
 from harness.report.claims import Checked, sentence
-from harness.report.figures import IMAGES, Figure
+from harness.report.drawing import IMAGES, Figure
 from harness.report.frames import Results
+from harness.report.latex import latex
 from harness.report.page import PLANNED, page
 from harness.report.table import Table
 from harness.report.writers import (
-    WRITERS,
+    as_csv,
+    as_json,
     code_markdown,
+    differences_markdown,
     escape_markdown,
     escape_tags,
     markdown,
     notes_markdown,
     terminal,
 )
+
+WRITERS: Mapping[str, tuple[str, Callable[[Table], str]]] = {
+    "latex": ("tex", latex),
+    "csv": ("csv", as_csv),
+    "json": ("json", as_json),
+}
+"""Format -> suffix and writer of one table; `md` and `html` are whole documents."""
+
+
+DIFFERENCES = "Differences to the baseline"
+"""Heading of the paired view."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,11 +97,18 @@ def document(made: Report) -> str:
         markdown(table),
         notes_markdown(table),
     ]
+    if any(cell.comparison for cell in table.all_cells()):
+        parts += [f"## {DIFFERENCES}\n", differences_markdown(table)]
     if made.claims:
         parts += ["## Claims\n", claims_markdown(made.claims)]
+    if (sets := levels.as_text(made.results, table.layout)) is not None:
+        parts += [f"## {levels.TITLE}\n", texts_markdown(*sets, numbers=3)]
     if made.over_tasks is not None:
         texts = overall.as_text(made.over_tasks, table, made.results)
         parts += [f"## {overall.TITLE}\n", texts_markdown(*texts, numbers=len(made.results.factors))]
+    rated = ratings.as_text(ratings.ratings(made.results, ratings.win_rate_samples(made.results)))
+    if rated is not None:
+        parts += [f"## {ratings.TITLE}\n", texts_markdown(*rated, numbers=1)]
     if made.beside is not None:
         parts += ["## Beside the published values\n", published.markdown(made.beside, table.layout)]
     if table.layout.planned:
@@ -112,11 +133,9 @@ def claims_markdown(claims: Sequence[Checked]) -> str:
     """One line a claim."""
     lines = ["| claim | verdict | difference | rests on | source |", "|---|---|---:|---|---|"]
     for c in claims:
-        number = "" if c.difference is None else f"{c.difference:+.3g}"
-        number += "" if c.low is None or c.high is None else f" ({c.low:.3g} to {c.high:.3g})"
         said = f"{escape_markdown(c.finding)}<br>" if c.finding else ""
         reason, source = escape_markdown(c.reason), escape_markdown(c.source)
-        lines.append(f"| {said}{code_markdown(c.text)} | {c.verdict} | {number} | {reason} | {source} |")
+        lines.append(f"| {said}{code_markdown(c.text)} | {c.verdict} | {c.number} | {reason} | {source} |")
     return "\n".join(lines) + "\n"
 
 

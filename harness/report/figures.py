@@ -2,49 +2,37 @@
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from harness.report import ratings, views
+from harness.report.drawing import (
+    BAD,
+    GOOD,
+    HALF,
+    INK,
+    MAX_CURVES,
+    PALETTE,
+    SOFT,
+    WIDE,
+    Figure,
+    draw,
+    legend,
+    legend_height,
+    look,
+    panels,
+    title,
+)
 from harness.report.frames import Results, name_of
 from harness.report.quantities import is_cost
+from harness.report.runs import training
 from harness.report.table import Column, Table, decided_on, heading, verdict
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-INK, SOFT, LINE = "#1d1f23", "#8d929b", "#e4e4e0"
-PALETTE = ("#3b6fd4", "#d9822b", "#2a9d74", "#b0559d", "#8a8f2f", "#c4473a", "#4aa3c7", "#7a6bd1")
-THEMED = {INK: "currentColor", SOFT: "var(--faint)", LINE: "var(--line)"}
 AGAINST = ("tokens", "flops", "seconds")
-IMAGES: Mapping[str, dict[str, None]] = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
-"""Formats beside SVG, with the metadata to leave out so that the same records give the same bytes."""
 UNITS = {"tokens": "tokens", "flops": "FLOPs", "seconds": "seconds", "steps": "steps"}
 MAX_METRICS = 6
-WIDE, HALF = 10.6, 5.1
-"""Inches; a wide figure spans the page."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Figure:
-    """A finished figure."""
-
-    name: str
-    """File name without suffix."""
-    title: str
-    caption: str
-    svg: str
-    """For the page: no size, ink in the page's colours."""
-    file: str
-    """For a file: black on white."""
-    render: Callable[[str], bytes]
-    """The same in a format of IMAGES."""
-    wide: bool = False
 
 
 def figures(table: Table, results: Results) -> list[Figure]:
@@ -53,12 +41,17 @@ def figures(table: Table, results: Results) -> list[Figure]:
         marginal_effects(table, results),
         interactions(table, results),
         pareto_fronts(table, results),
-        *(loss_curves(results, stage) for stage in ("pretrain", "extend", "instruct", "reward", "align")),
+        *(loss_curves(results, stage) for stage in trained_stages(results)),
         *(figure for column in ("position", "length") for figure in sample_curves(results, column)),
         rating_figure(table, results),
         critical_difference(table, results),
     ]
     return [figure for figure in made if figure is not None]
+
+
+def trained_stages(results: Results) -> list[str]:
+    """Stages that took steps in some record, in the order in which they ran."""
+    return list(dict.fromkeys(stage for record in results.all_records() for stage in training(record.data)))
 
 
 def metric_columns(table: Table) -> list[Column]:
@@ -67,109 +60,26 @@ def metric_columns(table: Table) -> list[Column]:
     return list(reversed(found.values()))[:MAX_METRICS]
 
 
-def draw(
-    name: str,
-    title: str,
-    caption: str,
-    *,
-    size: tuple[float, float],
-    paint: Callable[[Any], None],
-    wide: bool = False,
-) -> Figure:
-    """Run `paint` on a new matplotlib figure; the same input gives the same bytes."""
-    import matplotlib
-    from matplotlib.figure import Figure as Canvas
-
-    style: Any = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": name,
-        "font.family": "sans-serif",
-        "font.sans-serif": ["Inter", "Helvetica Neue", "Arial", "DejaVu Sans"],
-        "font.size": 9,
-        "axes.edgecolor": SOFT,
-        "axes.labelcolor": INK,
-        "axes.linewidth": 0.7,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.titlesize": 9,
-        "axes.titleweight": "bold",
-        "axes.titlelocation": "left",
-        "text.color": INK,
-        "xtick.color": SOFT,
-        "ytick.color": SOFT,
-        "xtick.labelcolor": INK,
-        "ytick.labelcolor": INK,
-        "xtick.major.size": 3,
-        "ytick.major.size": 0,
-        "grid.color": LINE,
-        "grid.linewidth": 0.7,
-        "legend.frameon": False,
-        "legend.fontsize": 8,
-    }
-
-    def save(**options: Any) -> bytes:
-        with matplotlib.rc_context(style):
-            canvas = Canvas(figsize=size, layout="constrained")
-            paint(canvas)
-            out = io.BytesIO()
-            canvas.savefig(out, **options)
-            return out.getvalue()
-
-    text = save(format="svg", transparent=True, metadata={"Date": None, "Creator": None}).decode()
-    text = text[text.index("<svg") :]
-    file = text.replace(">", "><rect width='100%' height='100%' fill='white'/>", 1)
-    return Figure(
-        name=name,
-        title=title,
-        caption=caption,
-        svg=for_page(text, name),
-        file=file,
-        render=lambda kind: save(format=kind, dpi=200, metadata=IMAGES[kind]),
-        wide=wide,
-    )
-
-
-def for_page(svg: str, name: str) -> str:
-    """The SVG inline in HTML: scalable, its ids its own, its ink the page's."""
-    svg = re.sub(r"<metadata>.*?</metadata>\s*|<!--.*?-->\s*", "", svg, flags=re.S)
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r' id="([^"]+)"', rf' id="{name}-\1"', svg)
-    svg = re.sub(r'(xlink:href|href)="#([^"]+)"', rf'\1="#{name}-\2"', svg)
-    svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", svg)
-    for colour, themed in THEMED.items():
-        svg = svg.replace(colour, themed)
-    return re.sub(r"\n\s*", "\n", svg)
-
-
-def panels(canvas: Any, n: int, per_row: int) -> Iterator[Axes]:
-    """A grid of axes with empty places left out."""
-    rows = -(-n // per_row)
-    grid = canvas.subplots(rows, min(n, per_row), squeeze=False)
-    for i, axes in enumerate(grid.flat):
-        if i < n:
-            yield axes
-        else:
-            axes.set_visible(False)
-
-
-def title(axes: Any, text: str, aside: str) -> None:
-    """A panel's title with a remark at its right end."""
-    axes.set_title(text)
-    axes.set_title(aside, loc="right", color=SOFT, fontsize=8, fontweight="normal")
-
-
 def forest(axes: Any, effects: Sequence[views.Effect], labels: Sequence[str], column: Column) -> None:
-    """Intervals of effects, the good direction tinted by the colour of the point."""
+    """Intervals of effects in the column's unit; a sure one has the colour of its direction."""
+    scale = column.spec.scale
     for y, effect in enumerate(effects):
         c = effect.comparison
         sure = verdict(c, column) in ("better", "worse")
         good = verdict(c, column) == "better"
-        colour = (PALETTE[2] if good else PALETTE[5]) if sure else SOFT
+        colour = (GOOD if good else BAD) if sure else SOFT
         if c.low is not None and c.high is not None:
-            axes.plot([c.low, c.high], [y, y], color=colour, lw=1.8, solid_capstyle="round")
+            axes.plot([c.low * scale, c.high * scale], [y, y], color=colour, lw=1.8, solid_capstyle="round")
         filled = colour if c.about == "methods" else "none"
-        axes.plot([c.difference], [y], "o", ms=4.5, mec=colour, mfc=filled, mew=1.3)
+        axes.plot(
+            [c.difference * scale],
+            [y],
+            "o" if not sure else "^" if c.difference > 0 else "v",
+            ms=4.5,
+            mec=colour,
+            mfc=filled,
+            mew=1.3,
+        )
     axes.axvline(0, color=INK, lw=0.8)
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.5, -0.5)
@@ -177,11 +87,14 @@ def forest(axes: Any, effects: Sequence[views.Effect], labels: Sequence[str], co
     axes.set_axisbelow(True)
     axes.spines["left"].set_visible(False)
     axes.locator_params(axis="x", nbins=4)
+    unit = "points" if column.unit == "%" else column.unit
+    if unit:
+        axes.set_xlabel(unit, fontsize=8)
 
 
 EFFECT_CAPTION = (
     "Difference to each factor's baseline, averaged over the other factors, with simultaneous 95 % "
-    "intervals: green better, red worse, grey not distinguishable from none or not decided on. Filled "
+    "intervals: green better, orange worse, grey not distinguishable from none or not decided on. Filled "
     "points rest on per-seed differences, hollow ones on items of these checkpoints. A comparison that the "
     "table or a claim makes has their interval."
 )
@@ -261,7 +174,7 @@ def pareto_fronts(table: Table, results: Results) -> Figure | None:
         (
             text,
             [
-                replace(p, x=p.x * scales.get(name, 1.0), y=p.y * quality.spec.scale)
+                p.scaled(scales.get(name, 1.0), quality.spec.scale)
                 for p in views.pareto(results, cost=name, quality=quality.info.name)
             ],
         )
@@ -272,41 +185,78 @@ def pareto_fronts(table: Table, results: Results) -> Figure | None:
         return None
     factor = len(results.factors) - 1
     levels = list(results.factors.values())[factor]
-    named = len(levels) > len(PALETTE)  # more levels than colours: names at the points of the front instead
+    named = len(levels) > MAX_CURVES  # more levels than looks: names at the points of the front instead
+    texts = [] if named or len(levels) < 2 else [table.layout.text(level) for level in levels]
+    hover = {
+        f"point-{panel}-{i}": f"{name_of(tuple(map(table.layout.text, p.levels)))}: {price} {p.x:.4g}, "
+        f"{heading(quality)} {p.y:.4g}"
+        for panel, (price, points) in enumerate(found)
+        for i, p in enumerate(points)
+    }
 
     def paint(canvas: Any) -> None:
-        for axes, (price, points) in zip(panels(canvas, len(found), 3), found, strict=True):
+        keys: dict[str, Any] = {}
+        for panel, (axes, (price, points)) in enumerate(
+            zip(panels(canvas, len(found), 3), found, strict=True)
+        ):
             front = sorted((p for p in points if p.on_front), key=lambda p: (p.x, p.y))
             axes.plot([p.x for p in front], [p.y for p in front], color=SOFT, lw=1, zorder=1)
-            for i, level in enumerate(levels):
-                own = [p for p in points if p.levels[factor] == level]
-                colour = INK if named else PALETTE[i]
-                for p in own:
-                    axes.plot(p.x, p.y, "o", ms=6, mec=colour, mfc=colour if p.on_front else "none", mew=1.4)
-                    if named and p.on_front:
-                        text = table.layout.text(level)
-                        axes.annotate(text, (p.x, p.y), (4, 4), textcoords="offset points", fontsize=7)
-                axes.plot([], [], "o", color=colour, label=table.layout.text(level))
+            styles = [
+                {"color": INK, "marker": "o"} if named else look(levels.index(p.levels[factor]))
+                for p in points
+            ]
+            error_bars(axes, points, [style["color"] for style in styles])
+            for i, (p, style) in enumerate(zip(points, styles, strict=True)):
+                style["linestyle"] = "none"
+                face = style["color"] if p.on_front else "none"
+                (drawn,) = axes.plot(p.x, p.y, **style, ms=6, mfc=face, mew=1.4, zorder=3)
+                drawn.set_gid(f"point-{panel}-{i}")
+                if named and p.on_front:
+                    text = table.layout.text(p.levels[factor])
+                    axes.annotate(text, (p.x, p.y), (4, 4), textcoords="offset points", fontsize=7)
             axes.set_xlabel(price)
             axes.grid()
             axes.set_axisbelow(True)
             if min(p.x for p in points) > 0 and max(p.x for p in points) / min(p.x for p in points) > 20:
                 axes.set_xscale("log")
                 axes.xaxis.set_minor_formatter("")
+        for i, text in enumerate(texts):
+            style = look(i) | {"linestyle": "none"}
+            keys[text] = canvas.axes[0].plot([], [], **style)[0]
         canvas.axes[0].set_ylabel(heading(quality) + (f" ({quality.unit})" if quality.unit else ""))
-        if len(levels) > 1 and not named:
-            canvas.axes[0].legend(title=table.layout.text(list(results.factors)[factor]), title_fontsize=8)
+        if keys:
+            legend(canvas, keys, title=table.layout.text(list(results.factors)[factor]))
 
     direction = "higher" if quality.higher_is_better else "lower"
     return draw(
         "pareto",
         "What quality costs.",
-        f"{heading(quality)} ({direction} is better) against its price; filled points are beaten by no other "
-        "in both.",
-        size=(WIDE if len(found) > 1 else HALF, 2.7),
+        f"{heading(quality)} ({direction} is better) against its price, with 95 % intervals; filled points "
+        "are beaten by no other in both. The pointer names a point.",
+        size=((width := WIDE if len(found) > 1 else HALF), 2.7 + legend_height(texts, width)),
         paint=paint,
         wide=len(found) > 1,
+        hover=hover,
     )
+
+
+def error_bars(axes: Any, points: Sequence[views.Point], colours: Sequence[str]) -> None:
+    """The intervals of points in both metrics."""
+    from matplotlib.collections import LineCollection
+
+    flat = [
+        ([(p.x_range[0], p.y), (p.x_range[1], p.y)], c)
+        for p, c in zip(points, colours, strict=True)
+        if p.x_range
+    ]
+    tall = [
+        ([(p.x, p.y_range[0]), (p.x, p.y_range[1])], c)
+        for p, c in zip(points, colours, strict=True)
+        if p.y_range
+    ]
+    lines, own = [line for line, _ in flat + tall], [colour for _, colour in flat + tall]
+    axes.add_collection(LineCollection(lines, colors=own, linewidths=0.9, alpha=0.55, zorder=2))
+    axes.autoscale_view()
 
 
 def loss_curves(results: Results, stage: str) -> Figure | None:
@@ -320,29 +270,32 @@ def loss_curves(results: Results, stage: str) -> Figure | None:
     from matplotlib.ticker import EngFormatter
 
     order = list(dict.fromkeys(c.levels for _, curves in found for c in curves))
+    texts = [", ".join(levels) for levels in order] if 1 < len(order) <= MAX_CURVES else []
 
     def paint(canvas: Any) -> None:
+        keys: dict[str, Any] = {}
         for axes, (against, curves) in zip(panels(canvas, len(found), 3), found, strict=True):
             for curve in curves:
-                colour = PALETTE[order.index(curve.levels) % len(PALETTE)]
-                dashes = ("-", "--", ":")[order.index(curve.levels) // len(PALETTE) % 3]
-                axes.plot(curve.x, curve.y, dashes, color=colour, lw=1.3, label=", ".join(curve.levels))
+                style = look(order.index(curve.levels))
+                every = max(1, len(curve.x) // 6)
+                (drawn,) = axes.plot(curve.x, curve.y, **style, lw=1.3, ms=4, markevery=every)
+                keys[", ".join(curve.levels)] = drawn
                 if (curve.high > curve.low).any():
-                    axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.15, lw=0)
+                    axes.fill_between(curve.x, curve.low, curve.high, color=style["color"], alpha=0.15, lw=0)
             axes.set_xlabel(UNITS[against])
             axes.grid(axis="y")
             axes.set_axisbelow(True)
             axes.locator_params(axis="x", nbins=5)
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         canvas.axes[0].set_ylabel("loss (nats)")
-        if 1 < len(order) <= 12:
-            canvas.axes[-1].legend(fontsize=7)
+        if texts:
+            legend(canvas, keys)
 
     return draw(
         f"loss_{stage}",
         f"Loss of {stage}.",
         "Mean over seeds with their range, against what the stage measured: one abscissa, one budget.",
-        size=(WIDE if len(found) > 1 else HALF, 2.7),
+        size=((width := WIDE if len(found) > 1 else HALF), 2.7 + legend_height(texts, width)),
         paint=paint,
         wide=len(found) > 1,
     )
@@ -364,35 +317,37 @@ def sample_curves(results: Results, column: str) -> Iterator[Figure]:
 
 def draw_sample_curves(name: str, column: str, metric: str, curves: Sequence[views.Curve]) -> Figure:
     """One line a configuration."""
+    texts = [name_of(curve.levels) for curve in curves] if 1 < len(curves) <= MAX_CURVES else []
 
     def paint(canvas: Any) -> None:
         axes = canvas.subplots()
+        keys: dict[str, Any] = {}
         for i, curve in enumerate(curves):
-            colour = PALETTE[i % len(PALETTE)]
-            axes.plot(curve.x, curve.y, "o-", ms=3, color=colour, lw=1.3, label=name_of(curve.levels))
-            axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.15, lw=0)
+            style = look(i)
+            (drawn,) = axes.plot(curve.x, curve.y, **style, ms=4, lw=1.3)
+            keys[name_of(curve.levels)] = drawn
+            axes.fill_between(curve.x, curve.low, curve.high, color=style["color"], alpha=0.15, lw=0)
         axes.set_xlabel(f"{column} (tokens)")
         axes.set_ylabel(metric.replace("_", " "))
         if np.ptp(curves[0].x) > 0 and curves[0].x.min() > 0 and curves[0].x.max() / curves[0].x.min() >= 8:
             axes.set_xscale("log", base=2)
         axes.grid(axis="y")
-        if 1 < len(curves) <= 12:
-            axes.legend(fontsize=7)
+        if texts:
+            legend(canvas, keys)
 
     what = "Loss by position" if column == "position" else "Quality against context length"
     return draw(
         f"by_{column}_{name.rpartition('.')[2]}",
         f"{what}, {name.rpartition('.')[2].replace('_', ' ')}.",
         f"{name}: mean over items and seeds, range over seeds.",
-        size=(HALF, 2.8),
+        size=(HALF, 2.8 + legend_height(texts, HALF)),
         paint=paint,
     )
 
 
 def rating_figure(table: Table, results: Results) -> Figure | None:
     """Elo of each configuration against the win rate's baseline."""
-    name = next((m.rpartition(".")[0] for m in results.metrics if m.endswith(".win_rate")), None)
-    found = ratings.ratings(results, name) if name else []
+    found = ratings.ratings(results, ratings.win_rate_samples(results))
     if len(found) < 2 or len(found) > 40:
         return None
 

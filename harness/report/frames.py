@@ -1,9 +1,9 @@
-"""Records as tables: one pandas row a cell and metric, and the arrangement that a report computes from."""
+"""Records arranged by configuration, seed and metric: what a report computes from."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,16 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.errors import ConfigError, DataError, UnknownNameError
-from harness.report.records import WEIGHTS, Record, flatten, label, read
-from harness.report.runs import replicated
+from harness.report.records import WEIGHTS, Record, flatten, label
+from harness.report.runs import replicated, training
 from harness.report.statistics import MIN_SEEDS, Array, Measured
-from harness.store.records import sweep_name
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
-TRAINED = ("pretrain", "extend", "instruct", "reward", "align")
-"""Stages whose luck a seed draws, where it varies them."""
 NOT_IN_SWEEP = "not in the sweep"
 Levels = tuple[str, ...]
 """One level for each factor, in the order of the factors."""
@@ -43,6 +40,19 @@ class MetricInfo:
     """None where no direction is better (facts)."""
     measured: bool = True
     """Whether an evaluator gave it; else it is a fact of a stage."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sides:
+    """Averages that stand against each other."""
+
+    chosen: list[list[Levels]]
+    """Of each side, its configurations; the same other levels on all sides."""
+    dropped: list[list[Levels]]
+    """Of each side, configurations that all sides have and whose seeds were too few."""
+    seeds: list[int]
+    left_out: str
+    """What was left out, in words."""
 
 
 @dataclass(kw_only=True)
@@ -90,7 +100,7 @@ class Results:
         if reference in self.metrics:
             return reference
         fits = [name for name in self.metrics if name.endswith("." + reference)]
-        measured = [name for name in fits if self.metrics[name].higher_is_better is not None]
+        measured = [name for name in fits if self.metrics[name].measured]
         fits = measured or fits
         if not fits:
             raise UnknownNameError(what="metric", name=reference, known=self.metrics)
@@ -145,9 +155,7 @@ class Results:
         seeds = self.seeds_with(chosen, metric)
         return self._average(chosen, seeds, metric) if seeds else None
 
-    def sides(
-        self, wheres: Sequence[Mapping[str, str]], metric: str
-    ) -> tuple[list[list[Levels]], list[int], str] | None:
+    def sides(self, wheres: Sequence[Mapping[str, str]], metric: str) -> Sides | None:
         """Configurations of several averages over the same other levels, and the seeds that all have.
 
         So a gap on one side biases none. Where dropping seeds would leave fewer than three, other levels that
@@ -174,7 +182,13 @@ class Results:
         left_out = "" if len(kept) == total else f"{len(kept)} of {total} combinations of the other factors"
         if not kept or not common:
             return None
-        return [[levels for key in kept for levels in side[key]] for side in sides], common, left_out
+        dropped = [key for key in shared if key not in kept]
+        return Sides(
+            chosen=[[levels for key in kept for levels in side[key]] for side in sides],
+            dropped=[[levels for key in dropped for levels in side[key]] for side in sides],
+            seeds=common,
+            left_out=left_out,
+        )
 
     def seeds_with(self, chosen: Sequence[Levels], metric: str) -> list[int]:
         """The seeds for which all these configurations have the number."""
@@ -188,7 +202,7 @@ class Results:
         values = {s: float(np.mean([self.value(levels, s, metric) for levels in chosen])) for s in seeds}
         items_SD = self.items(chosen, seeds, metric)
         stderr, n = self._own_error(chosen, seeds, metric)
-        share = self.metrics[metric].unit in ("", "%")
+        share = self.is_share(metric)
         return Measured(values=values, items_SD=items_SD, stderr=stderr, num_items=n, share=share)
 
     def missing(self, where: Mapping[str, str], metric: str) -> list[str]:
@@ -246,10 +260,11 @@ class Results:
             if len(by_seed) < 2 or not self.replicated(levels):
                 continue
             runs: dict[str, set[str]] = {}
+            trained = {stage for record in by_seed.values() for stage in training(record.data)}
             for record in by_seed.values():
                 for stage in record.data.get("stages", ()):
                     runs.setdefault(str(stage["stage"]), set()).add(str(stage.get("key")))
-            found |= {stage: None for stage, keys in runs.items() if stage in TRAINED and len(keys) == 1}
+            found |= {stage: None for stage, keys in runs.items() if stage in trained and len(keys) == 1}
         return list(found)
 
     def given_model(self) -> str:
@@ -269,6 +284,30 @@ class Results:
     def sampled(self, metric: str) -> bool:
         """Whether a metric is a mean over items, and no size or count."""
         return self._num_items.get(metric, 0) > 0
+
+    def num_items(self, metric: str) -> int:
+        """The most items that a record averaged; 0 for a size or count."""
+        return self._num_items.get(metric, 0)
+
+    @cached_property
+    def requests(self) -> dict[str, set[int]]:
+        """Task -> how many answers its evaluations asked the model for."""
+        found: dict[str, set[int]] = {}
+        for record in self.all_records():
+            for task, fact in (record.data.get("facts", {}).get("evaluate") or {}).items():
+                if isinstance(fact, Mapping) and isinstance(fact.get("requests"), int):
+                    found.setdefault(task, set()).add(fact["requests"])
+        return found
+
+    def is_share(self, metric: str) -> bool:
+        """Whether a metric is a share of items: a mean over some, without a unit, all of it in [0, 1]."""
+        if metric not in self._shares:
+            values = [self.value(v, s, metric) for v, by_seed in self.records.items() for s in by_seed]
+            inside = all(0 <= value <= 1 for value in values if math.isfinite(value))
+            self._shares[metric] = inside and self.sampled(metric) and not self.metrics[metric].unit
+        return self._shares[metric]
+
+    _shares: dict[str, bool] = field(default_factory=dict)
 
     def resolution(self, metric: str) -> float:
         """The step between neighbouring values of a share of n items; 0 where values are no such shares."""
@@ -452,55 +491,3 @@ def arrange(records: Sequence[Record]) -> Results:
         records={levels: dict(sorted(arranged[levels].items())) for levels in ordered},
         notes=notes,
     )
-
-
-def load(store: object, experiment: str, *, cells: Iterable[str] | None = None) -> pd.DataFrame:
-    """One row a cell and metric: factors, seed, outcome, value, unit, direction, error, items, and all facts.
-
-    `cells` keeps only those ids. Facts are columns `<stage>.<fact>`. Factors are ordered categories in the
-    experiment's order. A cell without numbers has one row that says why. A factor called like a column gets
-    `factor.` before it.
-    Raises: DataError if there are no records
-    """
-    import pandas as pd
-
-    found = read(store, experiment, cells=cells)
-    keys = ("evaluator", "task", "metric", "value", "unit", "stderr", "n", "higher_is_better")
-    rows = []
-    for record in found:
-        base: dict[str, Any] = {
-            "sweep": str(record.data.get("sweep", "")),
-            "cell": record.cell,
-            "seed": record.seed,
-            "outcome": record.status,
-            "reason": "" if record.status == "ok" else record.reason,
-        }
-        measured = [{key: m.get(key) for key in keys} for m in record.data["metrics"]]
-        empty = dict.fromkeys(keys, "") | {
-            "value": np.nan,
-            "stderr": np.nan,
-            "n": 0,
-            "higher_is_better": None,
-        }
-        levels = {column_of(f): level for f, level in record.levels.items()}
-        rows += [{**levels, **base, **m, **facts(record)} for m in measured or [empty]]
-    frame = pd.DataFrame(rows).astype({"value": float, "stderr": float})
-    order = arrange(found).factors
-    for factor, levels_of_factor in order.items():
-        column = column_of(factor)
-        if column in frame:
-            frame[column] = pd.Categorical(frame[column], categories=levels_of_factor, ordered=True)
-    frame.attrs["sweep"] = sweep_name(experiment)
-    return frame
-
-
-def column_of(factor: str) -> str:
-    """The column of a factor's levels."""
-    return f"factor.{factor}" if factor in COLUMNS else factor
-
-
-COLUMNS = (
-    *("sweep", "cell", "seed", "outcome", "reason", "evaluator", "task", "metric", "value", "unit", "stderr"),
-    *("n", "higher_is_better"),
-)
-"""Columns of the frame beside the factors."""

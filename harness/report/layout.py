@@ -173,7 +173,7 @@ CHOICES: Mapping[tuple[Any, str], Sequence[Any]] = {
 
 def default_metrics(results: Results) -> tuple[MetricColumn, ...]:
     """Every metric; where that is many, of efficiency and perplexity only what a reader asks first."""
-    names = [name for name, m in results.metrics.items() if m.higher_is_better is not None]
+    names = [name for name, m in results.metrics.items() if m.measured]
     if len(names) > MANY:
         names = [
             name

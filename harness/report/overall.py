@@ -7,13 +7,11 @@ from typing import Any
 import numpy as np
 
 from harness.report.aggregates import MIN_TASKS, Aggregates, Ranged, aggregates, profile, scores_of
-from harness.report.figures import HALF, PALETTE, Figure, draw
+from harness.report.drawing import HALF, MAX_CURVES, Figure, draw, legend, legend_height, look
 from harness.report.frames import Results, name_of
 from harness.report.table import Table, decided_on
 
 TITLE = "Over all tasks"
-MAX_PROFILES = len(PALETTE)
-"""More curves than colours tell nobody anything."""
 THRESHOLDS = 101
 
 
@@ -74,24 +72,28 @@ def ranged_text(found: Ranged | None) -> str:
 
 def profiles(found: Aggregates | None, results: Results) -> Figure | None:
     """Performance profiles: the share of runs and tasks whose score exceeds each threshold."""
-    if found is None or len(found.shares) < MIN_TASKS or not 1 < len(found.rows) <= MAX_PROFILES:
+    if found is None or len(found.shares) < MIN_TASKS or not 1 < len(found.rows) <= MAX_CURVES:
         return None
     at_X = np.linspace(0, 1, THRESHOLDS)
     curves = [(row.levels, profile(scores_of(results, row.levels, found.shares), at_X)) for row in found.rows]
 
     def paint(canvas: Any) -> None:
         axes = canvas.subplots()
-        for (levels, share_X), colour in zip(curves, PALETTE, strict=False):
-            axes.step(at_X, share_X, where="post", color=colour, label=name_of(levels))
+        keys = {}
+        for place, (levels, share_X) in enumerate(curves):
+            style = look(place)
+            (keys[name_of(levels)],) = axes.step(
+                at_X, share_X, where="post", **style, ms=4, lw=1.3, markevery=THRESHOLDS // 6
+            )
         axes.set_xlabel("score")
         axes.set_ylabel("share of runs above it")
         axes.set_ylim(-0.02, 1.02)
-        axes.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+        legend(canvas, keys)
 
     return draw(
         "profiles",
         "Performance profiles.",
         f"Over {len(found.shares)} tasks and {len(found.seeds)} seeds; the higher curve is the better one.",
-        size=(HALF, 2.8),
+        size=(HALF, 2.8 + legend_height([name_of(levels) for levels, _ in curves], HALF)),
         paint=paint,
     )

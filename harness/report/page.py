@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import html
 import json
 import re
@@ -12,15 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from harness.plan.table8 import planned
+from harness.report import levels, ratings
 from harness.report.aggregates import Aggregates
 from harness.report.claims import Checked, sentence
-from harness.report.figures import Figure
+from harness.report.drawing import Figure
 from harness.report.frames import Results, metric_name
-from harness.report.overall import TITLE, as_text
+from harness.report.overall import TITLE
+from harness.report.overall import as_text as overall_text
 from harness.report.published import Beside
 from harness.report.records import Record, flatten
 from harness.report.samples import shown_samples
-from harness.report.table import Column, Table, TableCell, heading, sign
+from harness.report.table import Column, Table, TableCell, differs, heading, sign
 from harness.report.writers import arrow, as_html, number, why_missing
 
 ASSETS = Path(__file__).parent / "assets"
@@ -43,7 +47,7 @@ def page(
     """The report as one HTML file; the same records give the same bytes."""
     records = results.all_records()
     question = str(records[-1].experiment.get("question") or "") or table.title
-    data = page_data(table, results, samples=samples)
+    details = [detail_data(record) for record in records]
     parts = {
         "title": html.escape(question),
         "name": html.escape(results.name),
@@ -55,14 +59,29 @@ def page(
         "notes": notes(table),
         "claims": claims_section(claims),
         "figures": figures_section(figures),
+        "ratings": ratings_section(results),
         "published": published_section(beside, table) if beside is not None else "",
-        "overall": "" if over_tasks is None else texts_section(TITLE, *as_text(over_tasks, table, results)),
+        "levels": levels_section(results, table),
+        "overall": ""
+        if over_tasks is None
+        else texts_section(TITLE, *overall_text(over_tasks, table, results)),
         "planned": texts_section(PLANNED, *planned()) if table.layout.planned else "",
         "footer": footer(records),
         # No text of a record can end the script element or open another.
-        "data": json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
+        "data": as_text(page_data(table, results)).replace("<", "\\u003c"),
+        "details": packed(shared_parts(details)),
+        "samples": packed(shown_samples(records) if samples else {}),
     }
     return re.sub(r"\{\{ (\w+) \}\}", lambda found: parts[found[1]], asset("page.html"))
+
+
+def as_text(data: Any) -> str:
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+
+
+def packed(data: Any) -> str:
+    """What nobody sees before a click, compressed; the same data give the same text."""
+    return base64.b64encode(gzip.compress(as_text(data).encode(), mtime=0)).decode()
 
 
 def asset(name: str) -> str:
@@ -131,7 +150,7 @@ def interval_strip(claim: Checked) -> str:
 
     width = round(x(last) - x(first), 1)
     tolerance = f'<rect x="{x(first)}" y="4" width="{width}" height="20" fill="var(--hair)"/>'
-    label = f"{claim.difference:+.3g}" + ("" if claim.low is None else f" ({low:.3g} to {high:.3g})")
+    label = claim.number
     limits = "".join(
         f'<line x1="{x(at)}" x2="{x(at)}" y1="3" y2="25" stroke="var(--ink)" stroke-dasharray="2 2"/>'
         for at in dict.fromkeys(claim.bounds)
@@ -166,16 +185,30 @@ def published_section(beside: Sequence[Beside], table: Table) -> str:
         ours = "-" if b.ours is None else f"{b.ours.mean:.4g}"
         answer = "yes" if b.same else "no: " + html.escape("; ".join(b.differs))
         rows.append(
-            f'<tr><td>{place}</td><td>{html.escape(b.metric)}</td><td class="n">{ours}</td>'
-            f'<td class="n">{b.published:.4g}</td><td class="wrap">{answer}</td></tr>'
+            f"<tr><td>{place}</td><td>{html.escape(b.at)}</td><td>{html.escape(b.metric)}</td>"
+            f'<td class="n">{ours}</td><td class="n">{b.published:.4g}</td>'
+            f'<td class="wrap">{answer}</td></tr>'
         )
     empty = "<tr><td>No cell stands at the place of a published value.</td></tr>"
-    heads = "".join(f"<th>{h}</th>" for h in ("", "metric", "ours", "published", "same setting?"))
+    names = ("here", "there", "metric", "ours", "published", "same setting?")
+    heads = "".join(f"<th>{name}</th>" for name in names)
     return (
         f"<section><h2>Beside the published values</h2><p>{source}</p><div class='scroll short'>"
         f"<table class='list still'><thead><tr>{heads}</tr></thead>"
         f"<tbody>{''.join(rows) or empty}</tbody></table></div></section>"
     )
+
+
+def ratings_section(results: Results) -> str:
+    """Elo of every configuration that was judged."""
+    found = ratings.as_text(ratings.ratings(results, ratings.win_rate_samples(results)))
+    return "" if found is None else texts_section(ratings.TITLE, *found)
+
+
+def levels_section(results: Results, table: Table) -> str:
+    """What each level sets, where its name does not say it."""
+    found = levels.as_text(results, table.layout)
+    return "" if found is None else texts_section(levels.TITLE, *found)
 
 
 def texts_section(
@@ -204,13 +237,10 @@ def footer(records: Sequence[Record]) -> str:
     )
 
 
-def page_data(table: Table, results: Results, *, samples: bool) -> dict[str, Any]:
-    """What the script draws from."""
+def page_data(table: Table, results: Results) -> dict[str, Any]:
+    """What the script draws before anything is opened."""
     records = results.all_records()
     index = {record.cell: i for i, record in enumerate(records)}
-    flats = [dict(flatten(record.data["config"])) for record in records]
-    common = most_common(flats)
-    provenances: list[dict[str, str]] = []
     specs = list(dict.fromkeys(c.spec for c in table.columns))
     cells: list[dict[str, Any]] = []
     rows = []
@@ -218,7 +248,7 @@ def page_data(table: Table, results: Results, *, samples: bool) -> dict[str, Any
         places = []
         for column, cell in zip(table.columns, line, strict=True):
             places.append(len(cells))
-            cells.append(cell_data(cell, specs.index(column.spec), index))
+            cells.append(cell_data(cell, column, specs.index(column.spec), index))
         rows.append({"levels": list(row.values()), "cells": places})
     return {
         "factors": results.factors,
@@ -232,13 +262,7 @@ def page_data(table: Table, results: Results, *, samples: bool) -> dict[str, Any
         "rows": rows,
         "cells": cells,
         "footnotes": table.footnotes,
-        "config": common,
-        "records": [
-            record_data(r, i, flat, common, provenances)
-            for i, (r, flat) in enumerate(zip(records, flats, strict=True))
-        ],
-        "provenance": provenances,
-        "samples": shown_samples(records) if samples else {},
+        "records": [record_data(record, i) for i, record in enumerate(records)],
     }
 
 
@@ -248,13 +272,14 @@ def metric_data(column: Column, table: Table) -> dict[str, Any]:
         "name": column.info.name,
         "label": heading(column),
         "unit": column.unit,
+        "scale": column.spec.scale,
         "arrow": arrow(column, table).replace(" ", "\u00a0"),
         "better": None if better is None else "higher" if better else "lower",
     }
 
 
-def cell_data(cell: TableCell, metric: int, index: Mapping[str, int]) -> dict[str, Any]:
-    """One number with what hovering and opening it show; values as printed after the layout's scale."""
+def cell_data(cell: TableCell, column: Column, metric: int, index: Mapping[str, int]) -> dict[str, Any]:
+    """One number with what hovering and opening it show; raw, and scaled by the script as the table."""
     data: dict[str, Any] = {
         "where": cell.where,
         "metric": metric,
@@ -281,6 +306,7 @@ def cell_data(cell: TableCell, metric: int, index: Mapping[str, int]) -> dict[st
     }
     if c := cell.comparison:
         data |= {
+            "paired": differs(cell, column),
             "difference": number(c.difference),
             "dlow": number(c.low),
             "dhigh": number(c.high),
@@ -294,25 +320,9 @@ def cell_data(cell: TableCell, metric: int, index: Mapping[str, int]) -> dict[st
     return data
 
 
-def record_data(
-    record: Record,
-    index: int,
-    flat: Mapping[str, Any],
-    common: Mapping[str, Any],
-    provenances: list[dict[str, str]],
-) -> dict[str, Any]:
-    """A record as the panel shows it: the config as its differences to the common one."""
-    source = record.data.get("provenance", {})
-    shared = {path: str(v) for path, v in flatten(source) if path not in ("started", "finished", "command")}
-    if shared not in provenances:
-        provenances.append(shared)
+def record_data(record: Record, index: int) -> dict[str, Any]:
+    """A record as lists show it."""
     stages = record.data.get("stages", [])
-    facts = {
-        path: compact(v)
-        for path, v in flatten(record.data.get("facts", {}))
-        if path.rpartition(".")[2] not in HIDDEN_FACTS
-    }
-    effects = {f"effect.{path}": compact(v) for path, v in flatten(record.data.get("effects", {}))}
     return {
         "index": index,
         "id": record.cell,
@@ -320,11 +330,27 @@ def record_data(
         "seed": record.seed,
         "status": record.status,
         "reason": record.reason,
+        "run": sum(not s.get("reused") for s in stages),
+        "seconds": round(sum(s.get("seconds") or 0 for s in stages if not s.get("reused")), 1),
+        "metrics": {metric_name(m): finite(m.get("value")) for m in record.data["metrics"]},
+    }
+
+
+def detail_data(record: Record) -> dict[str, Any]:
+    """The rest of a record, as its panel shows it."""
+    source = record.data.get("provenance", {})
+    facts = {
+        path: compact(v)
+        for path, v in flatten(record.data.get("facts", {}))
+        if path.rpartition(".")[2] not in HIDDEN_FACTS
+    }
+    effects = {f"effect.{path}": compact(v) for path, v in flatten(record.data.get("effects", {}))}
+    own = ("started", "finished", "command")
+    return {
         "overrides": list(record.data.get("overrides", [])),
         "command": reproduce_command(record),
-        "config": {k: v for k, v in flat.items() if k not in common or common[k] != v},
-        "without": [k for k in common if k not in flat],
-        "provenance": provenances.index(shared),
+        "config": dict(flatten(record.data["config"])),
+        "provenance": {path: str(v) for path, v in flatten(source) if path not in own},
         "started": source.get("started", ""),
         "finished": source.get("finished", ""),
         "stages": [
@@ -333,12 +359,29 @@ def record_data(
                 str(s.get("key", ""))[:16],
                 "reused" if s.get("reused") else f"{s.get('seconds') or 0:.1f} s, seed {s.get('seed')}",
             ]
-            for s in stages
+            for s in record.data.get("stages", [])
         ],
-        "seconds": round(sum(s.get("seconds") or 0 for s in stages if not s.get("reused")), 1),
-        "metrics": {metric_name(m): finite(m.get("value")) for m in record.data["metrics"]},
         "facts": {k: v for k, v in {**facts, **effects}.items() if v not in ({}, None)},
     }
+
+
+def shared_parts(details: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The records' details, their configs as differences to the common one, equal provenance written once."""
+    common = most_common([d["config"] for d in details])
+    provenances: dict[str, int] = {}
+    records = []
+    for d in details:
+        config = d["config"]
+        place = provenances.setdefault(as_text(d["provenance"]), len(provenances))
+        records.append(
+            d
+            | {
+                "config": {k: v for k, v in config.items() if k not in common or common[k] != v},
+                "without": [k for k in common if k not in config],
+                "provenance": place,
+            }
+        )
+    return {"config": common, "provenance": [json.loads(text) for text in provenances], "records": records}
 
 
 def reproduce_command(record: Record) -> str:

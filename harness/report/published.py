@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any
@@ -26,6 +26,8 @@ class Beside:
     ours: Estimate | None
     differs: tuple[str, ...]
     """What of the setting is another; empty where it is the same."""
+    at: str = ""
+    """The published row, in the source's words."""
 
     @property
     def same(self) -> bool:
@@ -45,35 +47,82 @@ def beside(layout: Layout, results: Results) -> list[Beside]:
         )
     found = []
     for row in spec["rows"]:
-        where = place_of(row["where"], results)
-        if where is None:
-            continue
-        differs = tuple(differences(spec, where, results))
-        for name, value in row["values"].items():
-            metric, ours = ours_at(results, where, name)
-            scale = float(spec.get("scale", {}).get(name, spec.get("scale", {}).get("*", 1)))
-            gap = () if ours is not None else (f"no {name} was measured here",)
-            found.append(
-                Beside(
-                    where=where,
-                    metric=metric,
-                    published=float(value) * scale,
-                    ours=ours,
-                    differs=(*differs, *gap),
+        for where, unmatched in places_of(row["where"], spec, results):
+            differs = (*unmatched, *differences(spec, where, row["where"], results))
+            for name, value in row["values"].items():
+                metric, ours = ours_at(results, where, name)
+                scale = float(spec.get("scale", {}).get(name, spec.get("scale", {}).get("*", 1)))
+                gap = () if ours is not None else (f"no {name} was measured here",)
+                found.append(
+                    Beside(
+                        where=where,
+                        metric=metric,
+                        published=float(value) * scale,
+                        ours=ours,
+                        differs=(*differs, *gap),
+                        at=" \u00b7 ".join(map(label, row["where"].values())),
+                    )
                 )
-            )
     return found
 
 
-def place_of(wanted: Mapping[str, Any], results: Results) -> dict[str, str] | None:
-    """The same levels in our spelling; None where the experiment has no such factor or level."""
-    where = {}
-    for factor, level in wanted.items():
-        known = {name.casefold(): name for name in results.factors.get(factor, [])}
-        if label(level).casefold() not in known:
-            return None
-        where[factor] = known[label(level).casefold()]
-    return where if results.configurations(where) else None
+Place = tuple[dict[str, str], tuple[str, ...]]
+"""Our levels that play the roles of a published row, and in which roles nothing of ours stands."""
+
+
+def places_of(wanted: Mapping[str, Any], spec: Mapping[str, Any], results: Results) -> list[Place]:
+    """Where a published row stands among our levels: by role, whatever our factors and levels are called.
+
+    A role is played by the factor of its name, level by level: of the same name, else at the same place of
+    `order`; or by any factor of whose level all records have the settings that `roles` states. A role that
+    nothing here plays is named as a difference; a row of whose roles none is played has no place.
+    """
+    places: list[Place] = [({}, ())]
+    for role, level in wanted.items():
+        players = players_of(role, label(level), spec, results)
+        missing = f"{role} is not a factor here, published {label(level)}"
+        places = [
+            ({**where, **player}, unmatched) if player else (where, (*unmatched, missing))
+            for where, unmatched in places
+            for player in players or [{}]
+            if all(where.get(factor, own) == own for factor, own in player.items())
+        ]
+        if not players and role in results.factors:
+            return []
+    return [(where, unmatched) for where, unmatched in places if where and results.configurations(where)]
+
+
+def players_of(role: str, level: str, spec: Mapping[str, Any], results: Results) -> list[dict[str, str]]:
+    """Factor and level of ours, one each, that play a level of a role."""
+    own = results.factors.get(role, [])
+    known = {name.casefold(): name for name in own}
+    if level.casefold() in known:
+        return [{role: known[level.casefold()]}]
+    order = list(map(label, spec.get("order", {}).get(role, ())))
+    if own and level in order:
+        place = order.index(level)
+        return [{role: own[place]}] if place < len(own) else []
+    settings = spec.get("roles", {}).get(role, {}).get(level)
+    if not settings:
+        return []
+    found = []
+    for factor, levels in results.factors.items():
+        fits = [name for name in levels if plays(results, {factor: name}, settings)]
+        # A factor all of whose levels fit does not vary the role.
+        found += [{factor: name} for name in fits] if len(fits) < len(levels) else []
+    return found
+
+
+def plays(results: Results, where: Mapping[str, str], settings: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether all records with these levels have one of these groups of settings."""
+    return all(
+        any(
+            all(fnmatch(setting(record, key).lower(), label(v).lower()) for key, v in patterns.items())
+            for patterns in settings
+        )
+        for levels in results.configurations(where)
+        for record in results.records[levels].values()
+    )
 
 
 def ours_at(results: Results, where: Mapping[str, str], name: str) -> tuple[str, Estimate | None]:
@@ -85,11 +134,16 @@ def ours_at(results: Results, where: Mapping[str, str], name: str) -> tuple[str,
     return metric, estimate(measured) if measured else None
 
 
-def differences(spec: Mapping[str, Any], where: Mapping[str, str], results: Results) -> Iterator[str]:
+def differences(
+    spec: Mapping[str, Any], where: Mapping[str, str], row: Mapping[str, Any], results: Results
+) -> Iterator[str]:
     """Settings of the published value that the records behind ours do not have."""
     wanted = list(spec.get("settings", {}).items())
-    for factor, levels in spec.get("levels", {}).items():
-        wanted += levels.get(where.get(factor), {}).items()
+    for role, levels in spec.get("levels", {}).items():
+        wanted += levels.get(label(row.get(role)), {}).items()
+    for role, level in row.items():
+        if role in where and where[role].casefold() != label(level).casefold():
+            yield f"{role} is {where[role]}, published {label(level)}"
     records = [r for v in results.configurations(where) for r in results.records[v].values()]
     for key, pattern in wanted:
         values = {setting(record, key) for record in records}
@@ -115,14 +169,17 @@ def markdown(found: list[Beside], layout: Layout) -> str:
         first = ", ".join(f"{f} = {v}" for f, v in rows[0]["where"].items())
         return f"No cell stands at the place of a published value of {source} (they are at, say, {first}).\n"
     lines = [
-        f"| {escape_markdown(source)} | metric | ours | published | same setting? |",
-        "|---|---|---:|---:|---|",
+        f"| here | {escape_markdown(source)} | metric | ours | published | same setting? |",
+        "|---|---|---|---:|---:|---|",
     ]
     for b in found:
         ours = "-" if b.ours is None else f"{b.ours.mean:.4g}"
         answer = "yes" if b.same else "no: " + escape_markdown("; ".join(b.differs))
         place = escape_markdown(", ".join(layout.text(v) for v in b.where.values()))
-        lines.append(f"| {place} | {escape_markdown(b.metric)} | {ours} | {b.published:.4g} | {answer} |")
+        at = escape_markdown(b.at)
+        lines.append(
+            f"| {place} | {at} | {escape_markdown(b.metric)} | {ours} | {b.published:.4g} | {answer} |"
+        )
     return "\n".join(lines).replace("*", "\\*") + "\n"
 
 
@@ -131,6 +188,7 @@ def as_data(found: list[Beside]) -> list[dict[str, Any]]:
     return [
         {
             **b.where,
+            "published_at": b.at,
             "metric": b.metric,
             "ours": None if b.ours is None else float(f"{b.ours.mean:.6g}"),
             "published": float(f"{b.published:.6g}"),

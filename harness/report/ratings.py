@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.report.frames import Results, name_of
+from harness.report.opponents import against_itself
 from harness.report.statistics import MIN_SEEDS, t_quantile
 
+TITLE = "Ratings from duels"
 ELO = 400 / math.log(10)
 """Elo points per unit of log odds."""
 REFERENCE = "reference"
@@ -80,7 +82,8 @@ def ratings(results: Results, sample_name: str, column: str = "win_rate") -> lis
     for levels, by_seed in results.records.items():
         per_seed = []
         for record in by_seed.values():
-            frame = record.samples(sample_name) if record.status == "ok" else None
+            judged = record.status == "ok" and not against_itself(record, sample_name)
+            frame = record.samples(sample_name) if judged else None
             if frame is not None and column in frame and len(frame):
                 duel = Duels(
                     first=name_of(levels), second=REFERENCE, score=float(frame[column].sum()), n=len(frame)
@@ -89,6 +92,24 @@ def ratings(results: Results, sample_name: str, column: str = "win_rate") -> lis
         if per_seed:
             found.append(rating(name_of(levels), per_seed))
     return sorted(found, key=lambda r: -r.elo)
+
+
+def win_rate_samples(results: Results) -> str:
+    """Name of the samples that hold verdicts of duels; empty where nothing was judged."""
+    return next((m.rpartition(".")[0] for m in results.metrics if m.endswith(".win_rate")), "")
+
+
+def as_text(found: Sequence[Rating]) -> tuple[list[str], list[list[str]], list[str]] | None:
+    """Heads, rows (best first) and notes; None with fewer than two rated configurations."""
+    if len(found) < 2:
+        return None
+    rows = [[r.name, f"{r.elo:+.0f}", f"{r.low:.0f} to {r.high:.0f}", r.basis] for r in found]
+    note = (
+        "Bradley-Terry strengths on Elo's scale against the opponent of the win rate, which stands at 0: 400 "
+        "points are odds of ten to one. Every configuration met that opponent alone, so that two of them are "
+        "compared through it. Half a win and half a loss is added, so that a shut-out has a finite rating."
+    )
+    return ["configuration", "Elo", "95 % interval", "over"], rows, [note]
 
 
 def rating(name: str, per_seed: Sequence[Duels]) -> Rating:

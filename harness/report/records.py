@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -254,7 +255,8 @@ def write_compact(
     The same records give the same bytes (no time stamp), and paths below the store at `root` are written from
     there, so that the file can be committed.
     """
-    documents: dict[str, list[str]] = {}
+    documents: dict[str, dict[str, int]] = {}
+    wanted = defaultdict(set, {name: set(docs) for name, docs in shown.items()})
     rows = []
     for record in records:
         samples: dict[str, Any] = {}
@@ -262,33 +264,33 @@ def write_compact(
             frame = record.samples(name)
             if frame is None or "doc_hash" not in frame:
                 continue
-            known = documents.setdefault(name, [])
-            index = {doc: i for i, doc in enumerate(known)}
-            for doc in frame["doc_hash"]:
-                if doc not in index:
-                    index[doc] = len(known)
-                    known.append(doc)
+            known = documents.setdefault(name, {})
+            docs = frame["doc_hash"].tolist()
             numbers = [c for c in frame.columns if c not in TEXT and is_number(frame[c])]
+            rows_shown = [row for row, doc in enumerate(docs) if doc in wanted[name]]
             samples[name] = {
-                "docs": [index[doc] for doc in frame["doc_hash"]],
-                "values": {c: [plain(v) for v in frame[c].astype(float)] for c in numbers},
-                "texts": {c: texts_of(frame, c, shown.get(name, ()), index) for c in TEXT if c in frame},
+                "docs": [known.setdefault(doc, len(known)) for doc in docs],
+                "values": {c: [plain(v) for v in frame[c].to_numpy(dtype=float).tolist()] for c in numbers},
+                "texts": {
+                    c: texts_of(frame[c], {known[docs[row]]: row for row in rows_shown})
+                    for c in TEXT
+                    if c in frame
+                },
             }
         rows.append({**record.data, "samples": samples})
     # Keys keep their order: that of `factors` and of its levels is the order of the table.
-    content = json.dumps({"format": FORMAT, "documents": documents, "records": rows}, separators=(",", ":"))
+    names = {name: list(known) for name, known in documents.items()}
+    content = json.dumps({"format": FORMAT, "documents": names, "records": rows}, separators=(",", ":"))
     if root is not None and root.is_absolute():
         content = content.replace(json.dumps(f"{root}/")[1:-1], f"{IN_STORE}/")
     data = content.encode()
     path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
 
 
-def texts_of(
-    frame: pd.DataFrame, column: str, shown: Sequence[str], index: Mapping[str, int]
-) -> dict[str, str]:
-    """Texts of a column at the shown items, by the items' number."""
-    rows = frame[frame["doc_hash"].isin(list(shown))]
-    return {str(index[d]): str(v) for d, v in zip(rows["doc_hash"], rows[column], strict=True)}
+def texts_of(column: pd.Series[Any], rows: Mapping[int, int]) -> dict[str, str]:
+    """Texts of a column by the item's number, given the row of each."""
+    values = column.to_numpy()
+    return {str(number): str(values[row]) for number, row in rows.items()}
 
 
 def read_compact(path: Path) -> list[Record]:

@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.report.latex import PACKAGES
+from harness.report.latex import escape as escape_latex
 from harness.report.layout import Layout, conf_folder, read_yaml
-from harness.report.writers import escape_latex, escape_markdown
+from harness.report.writers import escape_markdown
 
 HERE = "harness"
 """The column that says how to have the same here."""
@@ -129,14 +131,16 @@ def as_latex(layout: Layout, heads: Sequence[str], rows: Sequence[Sequence[str]]
     body = [" & ".join(map(escape_latex, row)) + " \\\\" for row in rows]
     return "\n".join(
         [
-            "% needs \\usepackage{booktabs} and a Unicode engine",
+            f"% needs \\usepackage{{{PACKAGES}}}",
+            "\\begin{adjustbox}{max width=\\linewidth}",
             f"\\begin{{tabular}}{{{'l' * len(heads)}}}",
             "\\toprule",
             " & ".join(map(escape_latex, heads)) + " \\\\",
             "\\midrule",
             *body,
             "\\bottomrule",
-            "\\end{tabular}\n",
+            "\\end{tabular}",
+            "\\end{adjustbox}\n",
         ]
     )
 

@@ -8,18 +8,35 @@ nesting of a split-plot design.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
-MEASURED = frozenset({"evaluate", "generate"})
-"""Stages that measure a model and make none."""
+RESULTS = frozenset({"evaluation", "generations"})
+"""Kinds of artifact that are no part of a model."""
 
 Path = tuple[int, ...]
 """A configuration's place in the tree: a group's number at each level; the last is its own."""
 
 
+@cache
+def measuring() -> frozenset[str]:
+    """Names of the stages that measure a model and make none, as they declare it."""
+    from harness.registry import index as registry_index
+
+    stages = registry_index.read()["stages"]  # the index: nothing is imported
+    return frozenset(name for name, stage in stages.items() if stage["produces"] in RESULTS)
+
+
+def training(record: Mapping[str, Any]) -> list[str]:
+    """Stages of a record that took steps, in their order."""
+    facts = record.get("facts", {})
+    names = dict.fromkeys(str(s.get("stage")) for s in record.get("stages", ()))
+    return [name for name in names if (facts.get(name) or {}).get("steps")]
+
+
 def stage_keys(record: Mapping[str, Any]) -> list[str]:
     """Keys of the stages that made the model, in order."""
-    return [str(s.get("key", "")) for s in record.get("stages", ()) if s.get("stage") not in MEASURED]
+    return [str(s.get("key", "")) for s in record.get("stages", ()) if s.get("stage") not in measuring()]
 
 
 def replicated(records: Sequence[Mapping[str, Any]]) -> bool:

@@ -71,12 +71,11 @@ def shown_samples(records: Sequence[Record]) -> dict[str, Any]:
     """Task -> items with prompt and target, and the answers and scores of each record by its index."""
     found: dict[str, Any] = {}
     for name, docs in shown_items(records).items():
-        frames = with_texts(records, name)
         shown: list[dict[str, str]] = []
         by: dict[int, list[Any]] = {}
-        for i, frame in frames.items():
-            places = {doc: row for row, doc in enumerate(frame["doc_hash"])}
-            by[i] = [answer_of(frame, places.get(doc)) for doc in docs]
+        for i, frame in with_texts(records, name).items():
+            places = {doc: row for row, doc in enumerate(frame["doc_hash"].tolist())}
+            by[i] = answers_of(frame, [places.get(doc) for doc in docs])
             if not shown and all(doc in places for doc in docs):
                 shown = [item_of(frame, places[doc], doc) for doc in docs]
         if shown:
@@ -93,17 +92,19 @@ def item_of(frame: pd.DataFrame, row: int, doc: str) -> dict[str, str]:
     }
 
 
-def answer_of(frame: pd.DataFrame, row: int | None) -> dict[str, Any] | None:
-    if row is None:
-        return None
-    scores = {}
-    for column in score_columns(frame):
-        value = float(frame[column].iloc[row])
-        scores[column] = None if np.isnan(value) else float(f"{value:.4g}")
-    return {
-        "answer": cut(readable(frame["answer"].iloc[row])) if "answer" in frame else None,
-        "scores": scores,
-    }
+def answers_of(frame: pd.DataFrame, rows: Sequence[int | None]) -> list[dict[str, Any] | None]:
+    """Answer and scores at some rows; None where an item was not scored."""
+    scores = {column: frame[column].to_numpy(dtype=float) for column in score_columns(frame)}
+    answers = frame["answer"].to_numpy() if "answer" in frame else None
+    return [
+        None
+        if row is None
+        else {
+            "answer": None if answers is None else cut(readable(answers[row])),
+            "scores": {c: None if np.isnan(v[row]) else float(f"{v[row]:.4g}") for c, v in scores.items()},
+        }
+        for row in rows
+    ]
 
 
 def readable(answer: object) -> object:

@@ -40,7 +40,12 @@ class Measured:
     """The evaluator's own standard error, where no items were kept."""
     num_items: int = 0
     share: bool = True
-    """Whether it may be a share: a quantity with a unit is none, even where all its items are 0 or 1."""
+    """Whether it is a share of items; a quantity with a unit is none, even where all its items are 0 or 1."""
+
+    @property
+    def mean(self) -> float:
+        """Over seeds."""
+        return float(np.mean(list(self.values.values())))
 
     @property
     def seeds(self) -> list[int]:
@@ -103,12 +108,18 @@ def estimate(measured: Measured) -> Estimate:
     }
     if n >= MIN_SEEDS and sd is not None and not same(values):
         half = t_quantile(n - 1) * sd / n**0.5
-        return Estimate(**parts, low=mean - half, high=mean + half, basis="seeds")
+        low, high = inside(mean - half, mean + half, share=measured.share)
+        return Estimate(**parts, low=low, high=high, basis="seeds")
     if stderr is not None and num_items >= MIN_ITEMS:
         half = t_quantile(num_items - 1) * stderr
-        low, high = binary or (mean - half, mean + half)
+        low, high = binary or inside(mean - half, mean + half, share=measured.share)
         return Estimate(**parts, low=low, high=high, basis="items")
     return Estimate(**parts, low=None, high=None, basis="none")
+
+
+def inside(low: float, high: float, *, share: bool) -> tuple[float, float]:
+    """An interval of a share without what lies beyond 0 and 1, where no share can."""
+    return (max(0.0, low), min(1.0, high)) if share else (low, high)
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:

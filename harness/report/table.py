@@ -9,9 +9,12 @@ from typing import Literal
 
 import numpy as np
 
+from harness.report.bounds import remarks
 from harness.report.decisions import Comparison, Contrast, Decisions
 from harness.report.frames import MetricInfo, Results
 from harness.report.layout import Layout, MetricColumn, fit
+from harness.report.numbers import difference_text
+from harness.report.opponents import against_itself
 from harness.report.quantities import primary_by_default
 from harness.report.records import label
 from harness.report.statistics import MIN_ITEMS, MIN_SEEDS, Estimate, Measured, estimate
@@ -43,6 +46,8 @@ class TableCell:
     """The number as printed, with its interval."""
     value: str = ""
     """The number alone."""
+    itself: bool = False
+    """Whether it was measured against itself, so that its number is a matter of course."""
     spread: str = ""
     """The interval alone, e.g. `0.012`."""
 
@@ -187,7 +192,11 @@ def new_cell(results: Results, table: Table, where: Selection, column: Column) -
     if measured is None:
         return cell
     cell.estimate = estimate(measured)
+    records = [r for levels in results.configurations(where) for r in results.records[levels].values()]
+    cell.itself = all(against_itself(record, metric) for record in records)
     cell.verdict = "untested"
+    for text in remarks(results, metric, cell.estimate):
+        cell.notes.append(table.footnote(text))
     for text in dict.fromkeys(text for id_ in cell.cells for text in results.marks.get(id_, ())):
         cell.notes.append(table.footnote(text))
     if cell.missing:
@@ -328,6 +337,9 @@ def write_numbers(table: Table) -> None:
             if cell.estimate is None:
                 cell.text = cell.value = "-"
                 continue
+            if cell.itself:
+                cell.text = cell.value = "-"
+                continue
             style, scale = decimals[column.spec.metric], column.spec.scale
             half = half_width(cell.estimate, table.layout.interval)
             cell.value = format(cell.estimate.mean * scale, style)
@@ -340,7 +352,10 @@ def half_width(found: Estimate, interval: str) -> float | None:
         return None
     if interval == "sd":
         return found.sd
-    return None if found.high is None or found.low is None else (found.high - found.low) / 2
+    if found.high is None or found.low is None:
+        return None
+    # An interval cut at 0 or 1 is not symmetric: its longer side.
+    return max(found.high - found.mean, found.mean - found.low)
 
 
 def auto_format(cells: Sequence[TableCell], scale: float) -> str:
@@ -385,7 +400,7 @@ def caption(results: Results, table: Table) -> list[str]:
         named = [over[b] for b in ("seeds", "items") if b in bases]
         if named:
             between = "; where seeds agree or are fewer than three, "
-            lines.append(f"± is half the 95 % interval {between.join(named)}.")
+            lines.append(f"± is the longer side of the 95 % interval {between.join(named)}.")
     elif table.layout.interval == "sd":
         lines.append("± is the standard deviation over seeds.")
     lines += comparison_caption(table)
@@ -471,6 +486,15 @@ def heading(column: Column) -> str:
     *_, task, metric = column.info.name.split(".")
     words = metric if task in (metric, "perplexity", "efficiency") else f"{task} {metric}"
     return words.replace("_", " ")
+
+
+def differs(cell: TableCell, column: Column) -> str:
+    """The difference to the baseline with its interval; a dash for the baseline and where there is none."""
+    c = cell.comparison
+    if c is None or cell.verdict == "baseline":
+        return "-"
+    scale = column.spec.scale
+    return difference_text(c.difference * scale, *(None if x is None else x * scale for x in (c.low, c.high)))
 
 
 MARKS = {

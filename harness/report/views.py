@@ -5,14 +5,17 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from harness.report.decisions import Comparison, Contrast, Decisions
 from harness.report.frames import Levels, Results, name_of
-from harness.report.statistics import Array, Measured
+from harness.report.statistics import Array, Measured, estimate
+
+Ends = tuple[float, float] | None
+"""Both ends of an interval."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +32,20 @@ class Effect:
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A configuration in two metrics."""
+    """A configuration in two metrics, with the 95 % intervals that they have."""
 
     levels: Levels
     x: float
     y: float
+    x_range: Ends = None
+    y_range: Ends = None
     on_front: bool = False
+
+    def scaled(self, x: float, y: float) -> Point:
+        """The same with both metrics times a factor."""
+        x_range = self.x_range and (self.x_range[0] * x, self.x_range[1] * x)
+        y_range = self.y_range and (self.y_range[0] * y, self.y_range[1] * y)
+        return replace(self, x=self.x * x, y=self.y * y, x_range=x_range, y_range=y_range)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,24 +119,26 @@ def pareto(results: Results, *, cost: str, quality: str) -> list[Point]:
         where = dict(zip(results.factors, levels, strict=True))
         x, y = results.measured(where, cost), results.measured(where, quality)
         if x is not None and y is not None:
-            points.append((levels, mean(x), mean(y)))
+            points.append(Point(levels=levels, x=x.mean, y=y.mean, x_range=ends(x), y_range=ends(y)))
     sign_x = -1 if results.metrics[cost].higher_is_better else 1
     sign_y = 1 if results.metrics[quality].higher_is_better is not False else -1
+    values_P2 = np.array([[sign_x * p.x, sign_y * p.y] for p in points]).reshape(len(points), 2)
     return [
-        Point(
-            levels=levels,
-            x=x,
-            y=y,
-            on_front=not any(
-                sign_x * (u - x) <= 0 and sign_y * (v - y) >= 0 and (u, v) != (x, y) for _, u, v in points
-            ),
-        )
-        for levels, x, y in points
+        replace(p, on_front=not bool(beaten_by(values_P2, own_2).any()))
+        for p, own_2 in zip(points, values_P2, strict=True)
     ]
 
 
-def mean(measured: Measured) -> float:
-    return float(np.mean(list(measured.values.values())))
+def beaten_by(values_P2: Array, own_2: Array) -> Array:
+    """Which points are no dearer and no worse than one, and not the same."""
+    no_worse = (values_P2[:, 0] <= own_2[0]) & (values_P2[:, 1] >= own_2[1])
+    return np.asarray(no_worse & (values_P2 != own_2).any(axis=1))
+
+
+def ends(measured: Measured) -> Ends:
+    """The interval of a number; None where it has none."""
+    found = estimate(measured)
+    return None if found.low is None or found.high is None else (found.low, found.high)
 
 
 def loss_curves(results: Results, stage: str, *, against: str = "steps") -> list[Curve]:

@@ -1,4 +1,4 @@
-"""A table as Markdown, LaTeX, CSV, JSON, HTML, and on the terminal."""
+"""A table as Markdown, CSV, JSON, HTML, and on the terminal; LaTeX has a file of its own."""
 
 from __future__ import annotations
 
@@ -13,27 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.report.frames import NOT_IN_SWEEP
-from harness.report.table import Column, Table, TableCell, heading, sign
-
-LATEX = {
-    **{c: "\\" + c for c in "&%$#_{}"},
-    "\\": r"\textbackslash{}",
-    # Behind the end of a line a bracket would be read as its option.
-    "[": "{[}",
-    "]": "{]}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "±": r"$\pm$",
-    "▲": r"$\blacktriangle$",
-    "▼": r"$\blacktriangledown$",
-    "△": r"$\vartriangle$",
-    "▽": r"$\triangledown$",
-    "≈": r"$\approx$",
-    "≃": r"$\simeq$",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "≤": r"$\leq$",
-}
+from harness.report.table import Column, Table, TableCell, differs, heading, sign
 
 
 def arrow(column: Column, table: Table) -> str:
@@ -87,7 +67,21 @@ def dimmed(table: Table) -> Iterator[tuple[list[str], list[bool], bool]]:
 
 
 def markdown(table: Table) -> str:
-    """GitHub's Markdown: bold best, underlined second best, marks and footnotes."""
+    """GitHub's Markdown: bold best, underlined what may be best, marks and footnotes."""
+    return markdown_of(table, lambda cell, _: markdown_cell(cell))
+
+
+def differences_markdown(table: Table) -> str:
+    """The same table of paired differences to the baseline: intervals of numbers hide small ones."""
+
+    def shown(cell: TableCell, column: Column) -> str:
+        return " ".join(filter(None, (differs(cell, column), sign(cell))))
+
+    return markdown_of(table, shown)
+
+
+def markdown_of(table: Table, shown_cell: Callable[[TableCell, Column], str]) -> str:
+    """A table of Markdown, each cell written by `shown_cell`."""
     factors = [table.layout.text(f) for f in table.rows[0]] or [""]
     heads = [[f] for f in factors] + [[*over(c, table), title_of(c, table)] for c in table.columns]
     lines = [
@@ -96,7 +90,8 @@ def markdown(table: Table) -> str:
     ]
     for (labels, same, _), cells in zip(dimmed(table), table.cells, strict=True):
         shown = ["" if s else escape_markdown(text) for text, s in zip(labels, same, strict=True)] or [""]
-        lines.append("| " + " | ".join(shown + [markdown_cell(c) for c in cells]) + " |")
+        numbers = [shown_cell(cell, column) for cell, column in zip(cells, table.columns, strict=True)]
+        lines.append("| " + " | ".join(shown + numbers) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -130,55 +125,10 @@ def notes_markdown(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def latex(table: Table) -> str:
-    r"""A booktabs table with one header line a column factor; needs booktabs and amssymb."""
-    num_labels = max(1, len(table.rows[0]))
-    lines = [
-        "% needs \\usepackage{booktabs,amssymb}",
-        "\\begin{table}",
-        "\\centering",
-        f"\\begin{{tabular}}{{{'l' * num_labels}{'r' * len(table.columns)}}}",
-        "\\toprule",
-    ]
-    for depth in range(len(table.layout.columns)):
-        spans, rules, at = [], [], num_labels
-        for text, width in header_spans(table, depth):
-            spans.append(f"\\multicolumn{{{width}}}{{c}}{{{escape_latex(text)}}}")
-            rules.append(f"\\cmidrule(lr){{{at + 1}-{at + width}}}")
-            at += width
-        lines += [" & " * num_labels + " & ".join(spans) + " \\\\", "".join(rules)]
-    names = [escape_latex(table.layout.text(f)) for f in table.rows[0]] or [""]
-    lines += [
-        " & ".join(names + [escape_latex(title_of(c, table)) for c in table.columns]) + " \\\\",
-        "\\midrule",
-    ]
-    for (labels, same, starts), cells in zip(dimmed(table), table.cells, strict=True):
-        shown = ["" if s else escape_latex(text) for text, s in zip(labels, same, strict=True)] or [""]
-        lines += ["\\midrule"] * starts
-        lines.append(" & ".join(shown + [latex_cell(c) for c in cells]) + " \\\\")
-    notes = [*table.caption, *(f"[{i + 1}] {note}" for i, note in enumerate(table.footnotes))]
-    caption = " ".join(escape_latex(text) for text in [table.title.rstrip(".") + ".", *notes])
-    lines += ["\\bottomrule", "\\end{tabular}", f"\\caption{{{caption}}}", "\\end{table}"]
-    return "\n".join(lines) + "\n"
-
-
 def header_spans(table: Table, depth: int) -> list[tuple[str, int]]:
     """Headings of one header line with how many columns each covers."""
     keys = [over(c, table)[: depth + 1] for c in table.columns]
     return [(key[-1], len(list(same))) for key, same in itertools.groupby(keys)]
-
-
-def latex_cell(cell: TableCell) -> str:
-    if cell.estimate is None:
-        return "\\emph{" + escape_latex(why_missing(cell)) + "}"
-    value = escape_latex(cell.value)
-    value = {1: f"\\textbf{{{value}}}", 2: f"\\underline{{{value}}}"}.get(cell.rank, value)
-    spread = f" {{\\scriptsize $\\pm$ {escape_latex(cell.spread)}}}" if cell.spread else ""
-    return value + spread + escape_latex(sign(cell)) + escape_latex(reference_marks(cell))
-
-
-def escape_latex(text: str) -> str:
-    return "".join(LATEX.get(c, c) for c in text)
 
 
 def flat(table: Table) -> list[dict[str, Any]]:
@@ -372,10 +322,4 @@ def terminal_cell(cell: TableCell | None, *, folded: bool) -> Any:
     return text.append(f"\n{spread}", style="dim") if spread and folded else text
 
 
-WRITERS: Mapping[str, tuple[str, Callable[[Table], str]]] = {
-    "latex": ("tex", latex),
-    "csv": ("csv", as_csv),
-    "json": ("json", as_json),
-}
-"""Format -> suffix and writer of one table; `md` and `html` are whole documents (commands.py)."""
 FORMATS: Sequence[str] = ("md", "latex", "html", "csv", "json")

@@ -42,10 +42,10 @@ class Limits:
     """What a child may use."""
 
     threads: int = 1
-    memory: int = 0
-    """Bytes of address space; 0 for no limit."""
-    seconds: float = 0.0
-    """Wall-clock time; 0 for no limit."""
+    memory: int | None = None
+    """Bytes of address space; None for no limit."""
+    seconds: float | None = None
+    """Wall-clock time; None for no limit."""
     gpus: tuple[int, ...] = ()
     """The GPUs it sees, where it spreads over several by itself; empty for all."""
 
@@ -203,7 +203,7 @@ class Child:
     def poll(self) -> list[tuple[str, Any]]:
         """Messages since the last poll; sets `outcome` once the child has ended."""
         messages = self._receive()
-        if self.outcome is None and self.limits.seconds and self.seconds > self.limits.seconds:
+        if self.outcome is None and self.limits.seconds is not None and self.seconds > self.limits.seconds:
             self.outcome = Outcome(
                 status="timeout",
                 reason=f"ran longer than {self.limits.seconds:g} s",
@@ -374,7 +374,7 @@ def _limit(limits: Limits, device: str) -> None:
         import torch
 
         torch.set_num_threads(limits.threads)
-    if limits.memory and device == "cpu":
+    if limits.memory is not None and device == "cpu":
         resource.setrlimit(resource.RLIMIT_AS, (limits.memory, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 

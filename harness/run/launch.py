@@ -27,6 +27,12 @@ WORKER = "+harness.worker="
 """The override that turns a Hydra job into a worker of a plan."""
 NODES_LAUNCHER = "hydra/launcher=submitit_slurm"
 """The override that chooses a launcher which can place one stage on several nodes."""
+MEANING_OF_NULL = {
+    "workers": "as many as the machine takes",
+    "timeout": "no limit",
+    "memory": "no limit",
+    "total_memory": "what is free",
+}
 LOOK = 1.0
 """Seconds between two looks at what the workers have done."""
 LEAVE = 5.0
@@ -67,8 +73,10 @@ def options(values: dict[str, Any]) -> Options:
             f"of the stages; use threads={values['threads']}, or pretrain.threads={values['threads']} for one"
         )
     for name, value in chosen.items():
-        if value < 0:
-            raise ConfigError(f"hydra.sweeper.{name}={value} must be 0 (automatic or no limit) or more")
+        if value is not None and not value > 0:
+            raise ConfigError(
+                f"hydra.sweeper.{name}={value} must be positive, or null: {MEANING_OF_NULL[name]}"
+            )
     return Options(**chosen, retry=retry)
 
 

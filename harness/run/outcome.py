@@ -47,9 +47,9 @@ class Outcome:
     step: int | None = None
     details: str = ""
     """Traceback, for whoever repairs it."""
-    memory: int = 0
+    memory: int | None = None
     """Bytes of memory that did not suffice (oom)."""
-    limit: float = 0.0
+    limit: float | None = None
     """Seconds that did not suffice (timeout)."""
     attempts: int = 1
     environment: str = field(default_factory=environment)
@@ -131,7 +131,7 @@ class Outcomes:
         self.path(key).unlink(missing_ok=True)
 
 
-def is_final(outcome: Outcome, *, memory: int, limit: float, retry: frozenset[str]) -> bool:
+def is_final(outcome: Outcome, *, memory: int, limit: float | None, retry: frozenset[str]) -> bool:
     """Whether trying again would end the same way.
 
     oom is final for that much memory or less, timeout for that limit or less, failed for the same
@@ -142,9 +142,9 @@ def is_final(outcome: Outcome, *, memory: int, limit: float, retry: frozenset[st
     if outcome.status in retry or "all" in retry:
         return False
     if outcome.status == "oom":
-        return bool(memory) and memory <= outcome.memory
+        return outcome.memory is not None and memory <= outcome.memory
     if outcome.status == "timeout":
-        return bool(limit) and limit <= outcome.limit
+        return limit is not None and outcome.limit is not None and limit <= outcome.limit
     if outcome.status == "failed":
         return outcome.environment == environment()
     if outcome.status == "lost":

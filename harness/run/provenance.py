@@ -42,7 +42,7 @@ def _static() -> dict[str, Any]:
         "harness": versions(("harness-lm",))["harness-lm"],
         "git": of_harness(ROOT),
         "project": of_project(Path.cwd()),
-        "plugins": {source.package: source.version for source in map(registry().source, registry().all())},
+        "plugins": {source.package: source.version for source in registry().sources().values()},
         "versions": versions(LIBRARIES),
         "python": sys.version.split()[0],
         "platform": platform.platform(),

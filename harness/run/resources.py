@@ -15,14 +15,14 @@ from harness.run import machine
 class Options:
     """How a sweep runs; nothing here changes a result, for threads follow from the stages' own options."""
 
-    workers: int = 0
-    """Stages at a time; 0 = as many as their threads fill the cores, or one a GPU."""
-    timeout: float = 0.0
-    """Seconds a stage may take; 0 = no limit."""
-    memory: int = 0
-    """Bytes of address space a stage may take on the CPU; 0 = no limit."""
-    total_memory: int = 0
-    """Bytes of main memory that stages beside each other may take by their bounds; 0 = what is free."""
+    workers: int | None = None
+    """Stages at a time; null = as many as their threads fill the cores, or one a GPU."""
+    timeout: float | None = None
+    """Seconds a stage may take; null = no limit."""
+    memory: int | None = None
+    """Bytes of address space a stage may take on the CPU; null = no limit."""
+    total_memory: int | None = None
+    """Bytes of main memory that stages beside each other may take by their bounds; null = what is free."""
     retry: frozenset[str] = frozenset()
     """Final outcomes to try again all the same: failed, oom, timeout, ... or all."""
 

@@ -16,10 +16,12 @@ from typing import Any, Protocol
 from harness.compose import Cell
 from harness.errors import StoreFullError
 from harness.plan.costs import memory_bound
+from harness.plan.files import flat
 from harness.plan.graph import Node
 from harness.plan.need import Need
 from harness.plan.order import coverage_first
 from harness.plan.plan import Plan, PlannedCell
+from harness.registry.known import registry
 from harness.run import machine, record
 from harness.run.crew import Crew
 from harness.run.execute import Task
@@ -37,6 +39,10 @@ HEAVY = (
 )
 """Modules worth loading once in the fork server, where a stage to run imports their library: of one that
 loads its parts on demand, those that every model needs (they cost a stage 2.5 s)."""
+
+
+OF_MODELS = ("torch", "transformers", "peft", "lm_eval")
+"""Of these, what stages of text and tokens import by name alone, for code that they share."""
 
 
 class View(Protocol):
@@ -376,7 +382,7 @@ class Worker:
         before = self._kept.read(key)
         attempts = before.attempts + 1 if before is not None and before.status == outcome.status else 1
         memory = outcome.memory or self._resources.memory(entry.share.device)
-        outcome = replace(outcome, attempts=attempts, memory=memory if outcome.status == "oom" else 0)
+        outcome = replace(outcome, attempts=attempts, memory=memory if outcome.status == "oom" else None)
         self._kept.write(key, outcome)
         if outcome.status == "lost" and attempts < MAX_LOST:
             self.view.say(f"{entry.node.title} was lost ({outcome.reason}); attempt {attempts + 1} follows")
@@ -507,9 +513,25 @@ class Worker:
 
 
 def preload(nodes: Iterable[Node]) -> list[str]:
-    """Modules for the fork server: heavy libraries that some stage imports, and the stages themselves."""
+    """Modules for the fork server: the stages, their methods, and heavy libraries that several import.
+
+    What one stage alone needs it loads itself; libraries that work on models count for stages that have one.
+    """
     nodes = list(nodes)
-    libraries = {library for node in nodes for library in node.libraries}
-    heavy = [name for name in HEAVY if name.partition(".")[0] in libraries]
-    plugins = ["harness.run.loaded"] if any(isinstance(node.cell, Cell) for node in nodes) else []
-    return ["harness.run.execute", "harness.plan.plan", *plugins, *heavy]
+    users = Counter(
+        library
+        for node in nodes
+        for library in node.libraries
+        if library not in OF_MODELS or _has_model(node)
+    )
+    heavy = [name for name in HEAVY if users[name.partition(".")[0]] > 1]
+    planned = [node for node in nodes if isinstance(node.cell, Cell)]
+    plugins = ["harness.run.loaded"] if planned else []
+    methods = sorted({choice.method.__module__ for node in planned for choice in flat(node.choices)})
+    quiet = [module for module in methods if module not in registry().printing]  # the server's output is ours
+    return ["harness.run.execute", "harness.plan.plan", *plugins, *quiet, *heavy]
+
+
+def _has_model(node: Node) -> bool:
+    """Whether a stage makes or reads a model."""
+    return "model" in node.inputs or node.kind in ("model", "reward")

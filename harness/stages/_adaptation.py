@@ -72,6 +72,7 @@ def adapt(loaded: Loaded, choice: Choice) -> Adapted:
     Raises: EffectError if nothing became trainable, IncompatibleError on an adapter of another method
     """
     method: Peft = choice.build()
+    method.before_packing = loaded.before_packing
     if loaded.adapter is not None and loaded.adapter.method is not choice.method:
         why = "the weights are packed" if loaded.packed else "its update is no change of weights"
         raise IncompatibleError(

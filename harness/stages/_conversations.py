@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from harness.axes.corpus import Split
+from harness.data.packing import best_fit
 from harness.data.template import IGNORED, Template
 from harness.errors import ConfigError, DataError
 from harness.rng import Purpose
@@ -125,12 +126,13 @@ class ConversationSource:
         seed: int,
         length: int,
         packs: bool,
+        best_fit: bool = False,
         pad_id: int,
         bytes_per_token: float,
         document_ids: bool,
     ) -> None:
         self.encoded, self.schedule, self.seed = encoded, schedule, seed
-        self.length, self.packs, self.pad_id = length, packs, pad_id
+        self.length, self.packs, self.best_fit, self.pad_id = length, packs, best_fit, pad_id
         self.bytes_per_token, self.document_ids = bytes_per_token, document_ids
         self.epoch = self.position = 0
         self._rows = self._epoch_rows()
@@ -151,6 +153,11 @@ class ConversationSource:
         """Learned tokens of the current epoch."""
         return sum(int((labels[1:] != IGNORED).sum()) for row in self._rows for _, labels in row)
 
+    def padding_share(self) -> float:
+        """Share of padding in the sequences of the current epoch, were each as long as allowed."""
+        tokens = sum(len(ids) - 1 for row in self._rows for ids, _ in row)
+        return 1 - tokens / (len(self._rows) * self.length)
+
     def state_dict(self) -> dict[str, Any]:
         """Epoch and position."""
         return {"epoch": self.epoch, "position": self.position}
@@ -162,7 +169,8 @@ class ConversationSource:
         self.position = state["position"]
 
     def _epoch_rows(self) -> list[list[Encoded]]:
-        order = self.schedule(np.random.default_rng([self.seed, self.epoch]))
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = self.schedule(rng)
         items = [self.encoded[c.id] for c in order if c.id in self.encoded]
         if not items:
             raise DataError(
@@ -170,6 +178,9 @@ class ConversationSource:
             )
         if not self.packs:
             return [[item] for item in items]
+        if self.best_fit:
+            bins = best_fit([len(ids) - 1 for ids, _ in items], capacity=self.length)
+            return [[items[index] for index in bins[place]] for place in rng.permutation(len(bins))]
         rows: list[list[Encoded]] = []
         room = 0
         for item in items:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.axes import TRAINING_AXES
+from harness.data.packing import Packing
 from harness.data.token_files import PackedSource, TokenFiles
 from harness.errors import ConfigError, EffectError, IncompatibleError
 from harness.hookspecs import hookimpl
@@ -50,6 +51,9 @@ class Extend(Stage):
         """Sequences in one global batch."""
         sequence_length: int | None = None  # type: ignore[assignment]
         """Tokens of one sequence; null = the extended length."""
+        packing: Packing = Packing.concatenate
+        """How documents share sequences: `concatenate` cuts them where one is full, `best_fit` cuts only
+        those longer than a sequence, at the price of some padding."""
 
         def __post_init__(self) -> None:
             shared = {field.name: getattr(self, field.name) for field in fields(TrainingConfig)}
@@ -129,7 +133,7 @@ def train_on(work: Work, loaded: Loaded, model: nn.Module, lengths: list[int]) -
         raise IncompatibleError(
             "stage extend trains on token files; put tokens before it or set extend.train=false"
         )
-    settings: TrainingConfig = work.config
+    settings: Extend.Config = work.config
     asked: int | None = settings.sequence_length
     if asked is not None and asked > lengths[-1]:
         raise ConfigError(f"extend.sequence_length: {too_long(asked, lengths[-1])}")
@@ -138,10 +142,16 @@ def train_on(work: Work, loaded: Loaded, model: nn.Module, lengths: list[int]) -
     budget = replace(settings.budget, amount=settings.budget.amount / len(lengths))
     for index, length in enumerate(lengths):
         length = length if asked is None else min(length, asked)
-        source = PackedSource(files, length=length, seed=work.stream(Purpose.data_order) + index)
+        source = PackedSource(
+            files,
+            length=length,
+            seed=work.stream(Purpose.data_order) + index,
+            packing=settings.packing,
+        )
         now = replace(settings, sequence_length=length, budget=budget)
         part = replace(work, checkpoints=work.checkpoints / f"length-{length}")
         facts = run_training(part, model, source, language_modeling_loss, now)
+        facts["padding_share"] = source.padding_share()
         parts.append({name: facts[name] for name in ("steps", "tokens", "seconds", "flops", "final_loss")})
     sums = {name: sum(part[name] for part in parts) for name in ("steps", "tokens", "seconds", "flops")}
     return {**facts, **sums, "lengths": lengths, "parts": parts}

@@ -114,6 +114,7 @@ class Instruct(Stage):
             seed=seed,
             length=length,
             packs=strategy.packs(),
+            best_fit=strategy.best_fit(),
             pad_id=pad_id,
             bytes_per_token=num_bytes / num_tokens,
             document_ids=ours,
@@ -127,6 +128,8 @@ class Instruct(Stage):
             "lexical_diversity": lexical_diversity(learned),
             **strategy.facts,
         }
+        if strategy.packs():
+            facts["padding_share"] = source.padding_share()
         share = strategy.pretraining_share()
         if not share:
             return source, facts

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.axes import MODEL_AXES, TRAINING_AXES
+from harness.data.packing import Packing
 from harness.data.token_files import PackedSource, TokenFiles
 from harness.errors import ConfigError
 from harness.hookspecs import hookimpl
@@ -44,6 +45,9 @@ class Pretrain(Stage):
         """Peak learning rate; the schedule multiplies it."""
         budget: Budget = Budget(unit=Unit.bytes, amount=2e6)  # noqa: RUF009 - frozen
         """How long to train."""
+        packing: Packing = Packing.concatenate
+        """How documents share sequences: `concatenate` cuts them where one is full, `best_fit` cuts only
+        those longer than a sequence, at the price of some padding."""
 
     @classmethod
     def check(cls, cell: Cell, stage: str, meta_model: nn.Module | None) -> Iterable[Problem]:
@@ -79,7 +83,7 @@ class Pretrain(Stage):
         from harness.model.artifact import Delta, save_model
         from harness.model.effects import model_effects
 
-        settings: TrainingConfig = work.config
+        settings: Pretrain.Config = work.config
         spec = work.cell.spec()
         assert spec is not None
         files = TokenFiles(work.inputs["tokens"].path)
@@ -95,6 +99,7 @@ class Pretrain(Stage):
             files,
             length=settings.sequence_length,
             seed=work.stream(Purpose.data_order),
+            packing=settings.packing,
             curriculum=work.one("curriculum").build() if work.choices.get("curriculum") else None,
             rows=rows_of(
                 objective,
@@ -119,6 +124,7 @@ class Pretrain(Stage):
             tokenizer=work.inputs["tokenizer"].key,
         )
         return facts | {
+            "padding_share": source.padding_share(),
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "spec": {name: getattr(spec, name) for name in spec.__dataclass_fields__},
         }
@@ -132,7 +138,7 @@ def planned_windows(settings: TrainingConfig, source: PackedSource) -> int:
     amount, unit = settings.budget.amount, settings.budget.unit
     windows = {
         Unit.bytes: amount / source.bytes_per_window(),
-        Unit.tokens: amount / source.length,
+        Unit.tokens: amount / source.tokens_per_window,
         Unit.steps: amount * settings.batch_size,
         Unit.epochs: amount * source.num_samples,
     }.get(unit)

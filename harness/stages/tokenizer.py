@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -55,9 +56,9 @@ class TokenizerStage(Stage):
         }
 
 
-def up_to(texts: Iterator[str], max_bytes: int) -> Iterator[str]:
-    """Texts until their UTF-8 bytes reach `max_bytes`, the last one cut; all of them for 0."""
-    left = max_bytes or float("inf")
+def up_to(texts: Iterator[str], max_bytes: int | None) -> Iterator[str]:
+    """Texts until their UTF-8 bytes reach `max_bytes`, the last one cut; all of them for None."""
+    left = math.inf if max_bytes is None else max_bytes
     for text in texts:
         size = len(text.encode())
         if size >= left:

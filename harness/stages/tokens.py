@@ -15,7 +15,7 @@ from harness.stage import Stage, Work
 
 
 class TokensStage(Stage):
-    """Encodes every document once, in parallel, and fixes each domain's share.
+    """Encodes every document once, on all cores and in their order, and fixes each domain's share.
 
     Raises: ConfigError if the mixture's shares do not sum to 1 over the corpus's domains
     """
@@ -36,8 +36,9 @@ class TokensStage(Stage):
             work.out, vocab_size=rust.get_vocab_size(), bos_id=special["bos"], eos_id=special["eos"]
         )
         left, right = tee(documents.iterate(work.inputs["documents"].path))
-        for document, ids in zip(left, tokenization.encode(rust, (d.text for d in right)), strict=True):
-            writer.add(document.split.value, document.domain, ids, num_bytes=len(document.text.encode()))
+        with tokenization.all_cores():
+            for document, ids in zip(left, tokenization.encode(rust, (d.text for d in right)), strict=True):
+                writer.add(document.split.value, document.domain, ids, num_bytes=len(document.text.encode()))
         train = writer.splits[Split.train.value]
         mixture: Mixture = work.one("mixture").build()
         mixture.tokens = writer.finish(Split.train)

@@ -16,6 +16,10 @@ from harness.method import MODEL, Choice
 from harness.paths import MARK as PATH
 
 
+class Plain(dict[str, Any]):
+    """A mapping in its plain form, which `plain` returns as it is; nodes of many cells share it."""
+
+
 def plain(value: Any) -> Any:
     """The JSON value that stands for `value` in keys; equal options give equal values. Options that lead to
     models and files are left out.
@@ -36,6 +40,8 @@ def plain(value: Any) -> Any:
         return choice_node(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value) if not _leads(f)}
+    if isinstance(value, Plain):
+        return value
     if isinstance(value, Mapping):
         return {str(k.name if isinstance(k, enum.Enum) else k): plain(v) for k, v in value.items()}
     if isinstance(value, Set):

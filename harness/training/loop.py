@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from harness.axes.optimizer import RATE
 from harness.axes.stabilizer import Verdict
 from harness.errors import ConfigError, DivergedError
 from harness.rng import Purpose
@@ -101,9 +102,10 @@ class Trainer:
         flops = measure.flops_per_token(model, settings.sequence_length)
         self.trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         self.model = methods.parallelism.wrap(model)
+        methods.optimizer.rates = methods.actors(self.model, "rate")
         self.optimizer = methods.parallelism.optimizer(methods.optimizer, self.model, settings.learning_rate)
         leave_overflow_to_scaler(self.optimizer)
-        self.peak_rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.peak_rates = [group["lr"] * group[RATE] for group in self.optimizer.param_groups]
         self.scaler = methods.precision.scaler(self.device.type)
         self.gradients = Gradients(
             self.model,
@@ -120,7 +122,7 @@ class Trainer:
         self.peak_memory = self.padded_tokens = self.source_tokens = self.scored_tokens = 0
         self.rolls_back = any(acts(type(method), "verdict") for method in methods.stabilizers)
         if self.rolls_back and not settings.checkpoint_every:
-            raise ConfigError("spike_rollback returns to checkpoints; set checkpoint_every above 0")
+            raise ConfigError("spike_rollback returns to checkpoints; set checkpoint_every to some steps")
         self.rollbacks: list[dict[str, Any]] = []
         self.compilation: Stopwatch | None = None
 

@@ -74,7 +74,7 @@ class Methods:
 def acts(method: type[Method], *points: str) -> bool:
     """Whether a class implements one of the published points of training."""
     contract = Stabilizer if issubclass(method, Stabilizer) else Method
-    points = points or ("loss_terms", "on_step", "on_gradients", "modify_model")
+    points = points or ("loss_terms", "rate", "on_step", "on_gradients", "modify_model")
     return any(getattr(method, point) is not getattr(contract, point) for point in points)
 
 

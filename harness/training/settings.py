@@ -49,8 +49,8 @@ class Settings:
     """Tokens of one sequence."""
     log_every: int = 10
     """Steps between logging steps, the only ones where the host waits for the device."""
-    checkpoint_every: int = 200
-    """Steps between checkpoints; 0 keeps none."""
+    checkpoint_every: int | None = 200
+    """Steps between checkpoints; null keeps none."""
     spike_factor: float | None = 2.0
     """Training has diverged when the loss of a logging interval exceeds its first value and this multiple
     of its lowest; null looks for non-finite losses only."""
@@ -68,8 +68,10 @@ class Settings:
         for name, value in positive.items():
             if not value > 0:
                 raise ConfigError(f"{name}={value} must be positive")
-        if self.checkpoint_every < 0:
-            raise ConfigError(f"checkpoint_every={self.checkpoint_every} must not be negative")
+        if self.checkpoint_every is not None and self.checkpoint_every < 1:
+            raise ConfigError(
+                f"checkpoint_every={self.checkpoint_every} must be at least 1, or null to keep no checkpoints"
+            )
         if self.micro_batch_size is not None and not 0 < self.micro_batch_size <= self.batch_size:
             raise ConfigError(
                 f"micro_batch_size={self.micro_batch_size} must lie between 1 and "

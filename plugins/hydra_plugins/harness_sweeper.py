@@ -15,11 +15,11 @@ class HarnessSweeperConf:
     """How a sweep runs, `hydra.sweeper.workers=2`; nothing here changes a result."""
 
     _target_: str = "hydra_plugins.harness_sweeper.HarnessSweeper"
-    workers: int = 0
-    threads: int = 0  # refused, with what to use in its place
-    timeout: float = 0.0
-    memory: int = 0
-    total_memory: int = 0
+    workers: int | None = None
+    threads: int | None = None  # refused, with what to use in its place
+    timeout: float | None = None
+    memory: int | None = None
+    total_memory: int | None = None
     retry: str = ""
 
 

@@ -20,6 +20,7 @@ import harness
 from harness.axes import BUILTIN
 from harness.commands import docs
 from harness.compose import Cell, Experiment, compose, config_dir, load
+from harness.compose.describe import options
 from harness.compose.schema import stage_axes
 from harness.conformance.test_methods import undeclared
 from harness.errors import ConfigError
@@ -70,7 +71,9 @@ def test_every_suite_has_planted_bugs(axis: str) -> None:
 
 
 def test_every_built_in_stage_stands_in_the_order_of_a_full_chain() -> None:
-    chain = "corpus tokenizer tokens pretrain dither extend instruct reward align prune quantize"
+    chain = (
+        "corpus decontaminate tokenizer tokens pretrain dither extend instruct reward align prune quantize"
+    )
     own = [name for name, stage in registry().stages.items() if stage.__module__.startswith("harness.")]
     assert " ".join(own) == f"{chain} generate evaluate"
 
@@ -112,6 +115,29 @@ class Undeclared:
 
 def test_an_undeclared_path_would_be_found() -> None:
     assert undeclared(Undeclared) == ["path", "data_files", "cache_dir", "inner.weights_file"]
+
+
+def sentinels(doc: str) -> bool:
+    """Whether a number stands for something that is no number: that is what null is for."""
+    verbs = "=|is|for|means|stands for|reads|keeps|takes|sets"
+    return bool(re.search(rf"(?<!\w)(?:0|-1) (?:{verbs}) (?:all|no|null)\b", doc))
+
+
+def test_no_option_says_all_or_none_by_a_number() -> None:
+    classes = [*registry().all(), *registry().stages.values()]
+    found = {
+        f"{kind.__qualname__}.{option['name']}"
+        for kind in classes
+        for option in options(kind.Config)
+        if sentinels(option["doc"])
+    }
+    assert not found
+
+
+def test_a_number_for_all_would_be_found() -> None:
+    assert sentinels("Rows to read; 0 reads all.")
+    assert sentinels("Steps between checkpoints; -1 = no checkpoints.")
+    assert not sentinels("Where the piece stands (0 = start, 1 = end).")
 
 
 def test_an_unread_option_would_be_found() -> None:

@@ -19,6 +19,8 @@ VARIANTS = {
     "fixed 128": ("sparse_factorized", {"stride": 128, "pattern": Pattern.fixed}),
     "linear": ("linear", {}),
     "retention": ("retention", {}),
+    "gated_linear": ("gated_linear", {}),
+    "mamba2": ("mamba2", {}),
 }
 SPARSE = ("sliding_window 256", "strided 128", "fixed 128")
 LENGTHS = (2048, 4096, 8192)
@@ -69,7 +71,7 @@ def test_sparse_variants_are_cheaper_than_full_and_a_windows_memory_is_linear():
     assert last - middle < 2.2 * (middle - first)
 
 
-DOCUMENTED = ("full", "sliding_window 256", "linear", "retention")
+DOCUMENTED = ("full", "sliding_window 256", "linear", "retention", "gated_linear", "mamba2")
 """Variants that pretraining on packed documents must not slow down."""
 
 

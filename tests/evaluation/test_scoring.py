@@ -136,6 +136,75 @@ def test_long_rows_are_read_in_parts(name: str | None, monkeypatch: pytest.Monke
     assert scorer.facts["read_in_parts"] is True
 
 
+def mistral() -> Any:
+    """Its window is narrower than a part, and a part narrower than its rows."""
+    from transformers import MistralConfig, MistralForCausalLM
+
+    torch.manual_seed(0)
+    shape = {"vocab_size": 48, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    shape |= {"intermediate_size": 48, "num_key_value_heads": 2, "max_position_embeddings": 1024}
+    return MistralForCausalLM(MistralConfig(**shape, sliding_window=20, initializer_range=0.3)).eval()
+
+
+FORGETTING = {
+    "mistral": mistral,
+    "window": lambda: tiny(attention=("sliding_window", {"window": 20}), shape={"max_length": 1024}),
+    "hybrid": lambda: tiny(
+        shape={
+            "max_length": 1024,
+            "layer_pattern": [{"attention": {"method": "sliding_window", "window": 20}}, {}],
+        }
+    ),
+    "linear": lambda: tiny(attention="linear", shape={"max_length": 1024}),
+    "mamba2": lambda: tiny(attention="mamba2", shape={"max_length": 1024}),
+}
+
+
+@pytest.mark.parametrize("name", FORGETTING)
+def test_a_model_that_forgets_is_read_in_parts_whatever_its_vocabulary(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "PART", 64)
+    widest = 0
+    model = FORGETTING[name]()
+    plain = model.forward
+
+    def forward(input_ids: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal widest
+        widest = max(widest, input_ids.shape[1])
+        return plain(input_ids, *args, **kwargs)
+
+    requests = [ScoreRequest([1], tokens(length, length)) for length in (300, 230, 20)]
+    requests += choices([200], sizes=(9, 3))
+    expected = [alone(model, request) for request in requests]
+    monkeypatch.setattr(model, "forward", forward)
+    scorer = LikelihoodScorer(model=model, max_length=1024)
+    assert [score.total for score in scorer.score(requests)] == pytest.approx(expected, abs=2e-3)
+    assert scorer.facts["read_in_parts"] is True
+    assert widest == 64
+
+
+def streaming() -> Any:
+    """A model of transformers that reads four sinks and a window."""
+    method = registry().get("context", "streaming")
+    return method(method.Config(factor=512.0, window=20)).apply(model_of("theirs"))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["mistral", "window", "linear", "streaming"])
+def test_memory_of_a_model_that_forgets_does_not_grow_with_the_text(name: str) -> None:
+    from harness import PeakTracker
+
+    make = {**FORGETTING, "streaming": streaming}[name]
+    peaks = []
+    for length in (2048, 8192):
+        scorer = LikelihoodScorer(model=make(), max_length=length, batch_tokens=length)
+        with PeakTracker([]) as tracker:
+            scorer.score([ScoreRequest([1], tokens(length, 0))])
+        peaks.append(tracker.peak)
+    # Ids, positions and log-probabilities of three times as many tokens, a few numbers each.
+    assert peaks[1] < peaks[0] + 6144 * 64
+
+
 def test_groups_with_many_choices_are_cut() -> None:
     model = tiny_llama(seed=1)
     requests = [ScoreRequest(tokens(40, 1), tokens(4, seed)) for seed in range(300)]

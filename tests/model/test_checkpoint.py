@@ -330,16 +330,80 @@ def test_a_truncated_file_and_an_empty_directory_are_named(llama, tmp_path_facto
         describe(tmp_path_factory.mktemp("empty"))
 
 
+_LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 100.0,
+    "short_factor": [1.0, 1.1, 1.2, 1.5],
+    "long_factor": [1.0, 2.0, 3.0, 5.0],
+}
+FOLLOWING = {
+    "dynamic": ("Llama", {"max_position_embeddings": 6}, {"rope_type": "dynamic", "factor": 4.0}),
+    "longrope": (
+        "Llama",
+        {"max_position_embeddings": 24},
+        {**_LONGROPE, "factor": 4.0, "original_max_position_embeddings": 6},
+    ),
+    "longrope beside": (
+        "Phi3",
+        {"max_position_embeddings": 24, "original_max_position_embeddings": 6},
+        _LONGROPE,
+    ),
+    "longrope, own temperature": (
+        "Phi3",
+        {"max_position_embeddings": 24, "original_max_position_embeddings": 6},
+        {**_LONGROPE, "attention_factor": 1.3},
+    ),
+}
+"""Scaling that depends on whether a sequence is longer than 6 tokens."""
+
+
+@pytest.mark.parametrize("name", FOLLOWING)
+@torch.no_grad()
+def test_scaling_that_follows_the_length_is_transformers(name, tmp_path):
+    import transformers
+
+    from harness.model.checkpoint import export_checkpoint, import_checkpoint
+    from harness.ops.extension import follows_length
+
+    family, lengths, scaling = FOLLOWING[name]
+    shape = {"vocab_size": 40, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    options = {"intermediate_size": 24, "pad_token_id": 0, "eos_token_id": None, "bos_token_id": None}
+    config = getattr(transformers, f"{family}Config")(
+        **shape, **options, **lengths, rope_parameters=dict(scaling), initializer_range=0.3
+    )
+    theirs = transformers.AutoModelForCausalLM.from_config(config).eval()
+    theirs.save_pretrained(tmp_path)
+    ours = import_checkpoint(tmp_path)
+    assert follows_length(ours)
+    assert follows_length(theirs)
+    assert export_checkpoint(ours, tmp_path / "again") == family.lower()
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "again").eval()
+    ids = _inputs(theirs, 12)
+    alone = {}
+    for length in (5, 6, 7, 12, 4):
+        alone[length] = theirs(ids[:, :length]).logits
+        torch.testing.assert_close(ours(ids[:, :length]).logits, alone[length], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(again(ids[:, :length]).logits, alone[length], rtol=1e-5, atol=1e-5)
+    mask = torch.ones_like(ids)
+    mask[0, :8] = 0  # a row of 4 tokens beside one of 12
+    short = torch.cat((torch.zeros(1, 8, dtype=torch.long), ids[:1, :4]), dim=1)
+    both = ours(torch.cat((short, ids[1:])), attention_mask=mask).logits
+    torch.testing.assert_close(both[0, 8:], alone[4][0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(both[1], alone[12][1], rtol=1e-4, atol=1e-4)
+
+
 def test_an_unknown_scaling_of_rotary_positions_is_refused(llama):
     from harness.model.checkpoint import describe
 
     config = json.loads((llama / "config.json").read_text())
-    config["rope_parameters"] = {"rope_type": "longrope", "factor": 2.0, "rope_theta": 10000.0}
-    (llama / "config.json").write_text(json.dumps(config))
-    with pytest.raises(
-        IncompatibleError, match=r"rope_type=longrope \(known: linear, dynamic, llama3, yarn\)"
+    for kind, why in (
+        ("proportional", r"rope_type=proportional \(known: linear, dynamic, llama3, yarn, longrope\)"),
+        ("longrope", "rope_type=longrope without long_factor and short_factor"),
     ):
-        describe(llama)
+        config["rope_parameters"] = {"rope_type": kind, "factor": 2.0, "rope_theta": 10000.0}
+        (llama / "config.json").write_text(json.dumps(config))
+        with pytest.raises(IncompatibleError, match=why):
+            describe(llama)
 
 
 @torch.no_grad()

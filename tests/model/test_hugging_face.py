@@ -152,9 +152,10 @@ def test_a_model_compiles_as_one_graph_with_a_mask(name):
     )
 
 
+@pytest.mark.parametrize("name", ["default", "window", "linear"])
 @torch.no_grad()
-def test_a_model_is_exported_with_a_mask():
-    model = _model("default")
+def test_a_model_is_exported_with_a_mask_for_batches_of_any_size(name):
+    model = _model(name)
     inputs = _inputs(model)
 
     class Logits(torch.nn.Module):
@@ -167,5 +168,10 @@ def test_a_model_is_exported_with_a_mask():
         def forward(self, input_ids, attention_mask):
             return self.model(input_ids, attention_mask, use_cache=False).logits
 
-    program = torch.export.export(Logits(), (inputs["input_ids"], inputs["attention_mask"]))
-    torch.testing.assert_close(program.module()(*inputs.values()), model(**inputs).logits)
+    sizes = {0: torch.export.Dim("rows", max=16), 1: torch.export.Dim("tokens", min=3, max=60)}
+    program = torch.export.export(
+        Logits(), (inputs["input_ids"], inputs["attention_mask"]), dynamic_shapes=(sizes, sizes)
+    )
+    for length in (9, 31):
+        longer = _inputs(model, length)
+        torch.testing.assert_close(program.module()(*longer.values()), model(**longer).logits)

@@ -281,4 +281,4 @@ def test_files_that_change_under_a_running_stage_fail_it_without_a_last_word() -
         check_unchanged({"corpus.path": "a.txt 1"}, {"corpus.path": "a.txt 2"})
     outcome = from_exception(caught.value, stage="corpus")
     assert outcome.status == "failed"
-    assert not is_final(outcome, memory=0, limit=0.0, retry=frozenset())
+    assert not is_final(outcome, memory=1, limit=None, retry=frozenset())

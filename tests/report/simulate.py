@@ -203,8 +203,12 @@ def experiment(
     claims: Sequence[Mapping[str, Any]] = (),
     report: Any = None,
     random_state: int = 0,
+    details: int = 0,
 ) -> Path:
-    """A whole sweep's records: tasks with items, bits per byte, win rate, memory and speed."""
+    """A whole sweep's records: tasks with items, bits per byte, win rate, memory and speed.
+
+    `details` is how many further options and measured facts a record holds.
+    """
     rng = np.random.default_rng(random_state)
     known = levels_of(factors)
     combinations = list(itertools.product(*known.values()))
@@ -220,6 +224,8 @@ def experiment(
             levels = dict(zip(known, combination, strict=True))
             record = record_of(name=name, factors=factors, levels=levels, seed=seed, seeds=seeds)
             record["experiment"].update(claims=list(claims), report=report)
+            record["config"]["more"] = {f"option_{i}": 0.1 * i for i in range(details)}
+            record["facts"]["more"] = {f"fact_{i}": c + s + 0.1 * i for i in range(details)}
             samples: dict[str, pd.DataFrame] = {}
             bits = 2.5 - 0.08 * shift[c] + rng.normal(0, 0.02 * max(seed_sd, 0.01) / 0.1)
             record["metrics"].append(

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
 import simulate
 
-from harness.report.aggregates import improvement, iqm, profile, ranged, resampled, win_rates
+from harness.report.aggregates import draws, improvement, iqm, profile, ranged, win_rates
 from harness.report.commands import report
 
 
 def test_the_interquartile_mean_cuts_a_quarter_at_each_end() -> None:
     scores_ST = np.array([[0.0, 0.2, 0.4, 0.9], [1.0, 0.3, 0.5, 0.6]])
-    assert iqm(scores_ST) == pytest.approx((0.3 + 0.4 + 0.5 + 0.6) / 4)
+    assert iqm(scores_ST[None]) == pytest.approx([(0.3 + 0.4 + 0.5 + 0.6) / 4])
+
+
+def test_the_interquartile_mean_is_scipys_for_any_number_of_scores() -> None:
+    from scipy.stats import trim_mean
+
+    rng = np.random.default_rng(0)
+    for runs, tasks in itertools.product(range(1, 7), range(1, 5)):
+        scores_RST = rng.random((3, runs, tasks))
+        expected = [trim_mean(scores_ST, 0.25, axis=None) for scores_ST in scores_RST]
+        assert iqm(scores_RST) == pytest.approx(expected)
 
 
 def test_improvement_is_the_mean_of_mann_whitney_probabilities() -> None:
@@ -26,9 +37,13 @@ def test_improvement_is_the_mean_of_mann_whitney_probabilities() -> None:
         mannwhitneyu(first_ST[:, t], second_ST[:, t]).statistic / (len(first_ST) * len(second_ST))
         for t in range(3)
     ]
-    assert improvement(first_ST, second_ST) == pytest.approx(np.mean(by_task))
-    assert improvement(first_ST, second_ST) + improvement(second_ST, first_ST) == pytest.approx(1)
-    assert improvement(first_ST, first_ST) == pytest.approx(0.5)
+    (forth,), (back,) = (
+        improvement(first_ST[None], second_ST[None]),
+        improvement(second_ST[None], first_ST[None]),
+    )
+    assert forth == pytest.approx(np.mean(by_task))
+    assert forth + back == pytest.approx(1)
+    assert improvement(first_ST[None], first_ST[None]) == pytest.approx([0.5])
 
 
 def test_win_rates_count_the_configurations_that_are_beaten() -> None:
@@ -42,18 +57,19 @@ def test_a_profile_is_the_share_of_runs_above_each_threshold() -> None:
     assert profile(scores_ST, np.array([0.0, 0.5, 0.8, 1.0])) == pytest.approx([1, 0.5, 0.25, 0])
 
 
-def test_runs_are_resampled_within_their_task() -> None:
-    scores_ST = np.arange(12.0).reshape(4, 3)
-    drawn_ST = resampled(np.random.default_rng(1), scores_ST)
-    for task in range(3):
-        assert set(drawn_ST[:, task]) <= set(scores_ST[:, task])
+def test_runs_are_resampled_within_their_task_and_tasks_apart() -> None:
+    rows_RST = draws((4, 3), 0)
+    assert rows_RST.shape[1:] == (4, 3)
+    assert set(np.unique(rows_RST)) == set(range(4))
+    assert (rows_RST[:, :, 0] != rows_RST[:, :, 1]).any()
+    assert (rows_RST != draws((4, 3), 1)).any()
 
 
 def test_intervals_cover_the_mean_and_one_run_has_none() -> None:
     rng = np.random.default_rng(3)
     covered = 0
     for _ in range(60):
-        found = ranged(lambda s: float(s.mean()), rng.normal(0.5, 0.1, (10, 4)))
+        found = ranged(lambda scores_RST: scores_RST.mean(axis=(1, 2)), rng.normal(0.5, 0.1, (10, 4)))
         assert found.low is not None
         assert found.high is not None
         covered += found.low <= 0.5 <= found.high

@@ -12,6 +12,8 @@ import pytest
 from harness.errors import DataError
 from harness.report.commands import main, report
 from harness.report.committed import rebuild
+from harness.report.frames import arrange
+from harness.report.layout import read_yaml
 from harness.report.records import read_compact, write_compact
 from harness.report.samples import shown_items
 
@@ -122,3 +124,17 @@ def test_committed_records_written_again_are_the_same(folder: Path, tmp_path: Pa
     again = read_compact(tmp_path / "once.json")
     write_compact(again, tmp_path / "twice.json", shown=shown_items(again))
     assert (tmp_path / "once.json").read_bytes() == (tmp_path / "twice.json").read_bytes()
+
+
+EXPERIMENTS = sorted((Path(__file__).parents[2] / "conf" / "experiment").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda path: path.stem)
+def test_a_shipped_experiment_declares_what_it_decides_on(file: Path) -> None:
+    """By names of which each fits one metric of its committed records, where there are some."""
+    declared = read_yaml(file).get("primary")
+    assert declared
+    records = REPORTS / file.stem / "records.json.gz"
+    if records.exists():
+        results = arrange(read_compact(records))
+        assert all(results.metrics[results.resolve(name)] for name in declared)

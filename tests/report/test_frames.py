@@ -8,7 +8,7 @@ import pytest
 import simulate
 
 from harness.errors import ConfigError, DataError, UnknownNameError
-from harness.report import frames, records
+from harness.report import frames, measurements, records
 from harness.report.samples import shown_items
 
 
@@ -17,13 +17,13 @@ def results_of(store: Path) -> frames.Results:
 
 
 def test_a_frame_has_one_row_a_cell_and_metric(demo_store: Path) -> None:
-    frame = frames.load(demo_store, "demo")
+    frame = measurements.load(demo_store, "demo")
     assert len(frame) == 12 * 3 * 6
     assert {"peft", "alignment", "quantizer", "seed", "outcome", "value", "stderr", "n"} <= set(frame.columns)
 
 
 def test_the_frame_has_facts_directions_and_ordered_levels(demo_store: Path) -> None:
-    frame = frames.load(demo_store, "demo")
+    frame = measurements.load(demo_store, "demo")
     assert list(frame["quantizer"].cat.categories) == ["16 bit", "8 bit", "4 bit"]
     assert frame["quantizer"].cat.ordered
     assert set(frame["pretrain.tokens"]) == {1_048_576}
@@ -35,7 +35,7 @@ def test_the_frame_has_facts_directions_and_ordered_levels(demo_store: Path) -> 
 def test_the_public_call_reads_the_same_frame(demo_store: Path) -> None:
     import harness
 
-    assert harness.records("demo", store=demo_store).equals(frames.load(demo_store, "demo"))
+    assert harness.records("demo", store=demo_store).equals(measurements.load(demo_store, "demo"))
 
 
 def test_levels_keep_the_order_of_the_experiment(demo_store: Path) -> None:
@@ -51,7 +51,7 @@ def test_a_failed_cell_has_a_row_that_says_why(tmp_path: Path) -> None:
     simulate.experiment(tmp_path, items=5)
     outcome = {"status": "oom", "reason": "needs 3 GiB", "stage": "instruct", "step": None}
     simulate.edit(tmp_path, "demo", 3, outcome=outcome, metrics=[])
-    frame = frames.load(tmp_path, "demo")
+    frame = measurements.load(tmp_path, "demo")
     failed = frame[frame.outcome == "oom"]
     assert len(failed) == 1
     assert failed.reason.item() == "oom in instruct: needs 3 GiB"

@@ -253,3 +253,44 @@ def test_a_method_that_is_not_installed_is_marked() -> None:
 def test_an_experiment_without_a_name_or_table_is_an_error() -> None:
     with pytest.raises(ConfigError, match="needs an experiment"):
         commands.report(None)
+
+
+def test_published_rows_find_those_who_play_their_roles(tmp_path: Path) -> None:
+    """By what the records' config says, whatever factors and levels are called."""
+    spec = {
+        "how": {
+            "dense": {"quantizer": "none"},
+            "round 4": {"quantizer": "rtn", "quantizer.bits": 4},
+            "gptq 4": {"quantizer": "gptq", "quantizer.bits": 4},
+            "nf4": {"quantizer": "nf4"},
+            "round 3": {"quantizer": "rtn", "quantizer.bits": 3},
+        }
+    }
+    root = simulate.experiment(tmp_path, factors=spec, tasks=("mmlu",), items=12)
+    found = published.beside(layout.load_layout("T10"), frames.arrange(records.read(root, "demo")))
+    by_bits = {
+        bits: {b.where["how"] for b in found if b.at.endswith(bits)} for bits in ("16 bit", "8 bit", "4 bit")
+    }
+    assert by_bits == {"16 bit": {"dense"}, "8 bit": set(), "4 bit": {"round 4", "gptq 4", "nf4"}}
+    assert all("size is not a factor here, published small" in b.differs for b in found if "small" in b.at)
+
+
+def test_sizes_stand_beside_the_published_ones_in_their_order(tmp_path: Path) -> None:
+    factors = {"model": {"tiny": {"model.dim": 64}, "mini": {"model.dim": 96}}, "work": ["16 bit", "8 bit"]}
+    root = simulate.experiment(tmp_path, factors=factors, items=12)
+    found = published.beside(layout.load_layout("T8"), frames.arrange(records.read(root, "demo")))
+    assert {(b.at.split(" · ")[0], b.where["model"]) for b in found} == {
+        ("LLaMA 7B", "tiny"),
+        ("LLaMA 13B", "mini"),
+    }
+    assert all(f"model is {b.where['model']}, published {b.at.split(' · ')[0]}" in b.differs for b in found)
+
+
+def test_published_values_of_a_layout_stand_in_its_reports_unasked(tmp_path: Path) -> None:
+    factors = {"size": ["small", "large"], "data": ["task", "chat"], "bits": ["16 bit", "4 bit"]}
+    root = simulate.experiment(
+        tmp_path / "s", factors=factors, tasks=("mmlu",), items=12, report="quantization"
+    )
+    text = (commands.report("demo", store=root, out=tmp_path / "o", quiet=True) / "README.md").read_text()
+    assert "## Beside the published values" in text
+    assert "0.4734" in text

@@ -198,7 +198,8 @@ class TestInChromium:
 
     def test_a_footnote_on_a_whole_row_stands_at_its_name(self, tab: browser.Browser) -> None:
         tab.read(
-            "D.rows[0].cells.forEach((i) => D.cells[i].notes.push(0));D.footnotes.push('drifted'); drawGrid()"
+            "D.rows[0].cells.forEach((i) => D.cells[i].notes.push(D.footnotes.length));"
+            "D.footnotes.push('drifted'); drawGrid()"
         )
         row = "document.querySelector('#grid tbody tr')"
         assert tab.read(f"{row}.querySelector('th sup').title") == "drifted"
@@ -241,6 +242,33 @@ class TestInChromium:
         assert tab.read(ground) != light
         tab.click("#theme")
         assert tab.read(ground) == light
+
+    def test_the_head_of_a_long_table_stays_in_sight(self, tab: browser.Browser) -> None:
+        tab.read("document.querySelector('.scroll').style.maxHeight = '150px'")
+        tab.read("document.querySelector('.scroll').scrollTop = 9999")
+        inside = "document.querySelector('.scroll').getBoundingClientRect().top"
+        assert tab.read("document.querySelector('.scroll').scrollTop") > 0
+        assert (
+            abs(tab.read(f"document.querySelector('#grid thead').getBoundingClientRect().top - {inside}")) < 4
+        )
+        tab.read("document.querySelector('.scroll').style.maxHeight = ''")
+
+    def test_the_paired_view_shows_differences(self, tab: browser.Browser) -> None:
+        tab.click("#paired")
+        assert tab.read("document.querySelector('.is-baseline .number').textContent") == "-"
+        assert " to " in tab.read("document.querySelector('#grid .spread').textContent")
+        tab.click("#paired")
+        assert tab.read("document.querySelector('#grid .spread').textContent").startswith("±")
+
+    def test_any_two_metrics_can_be_set_against_each_other(self, tab: browser.Browser) -> None:
+        assert tab.read("document.querySelectorAll('#scatter .point').length") > 3
+        choose = (
+            "(() => { const s = document.querySelector('#across'); s.selectedIndex = s.options.length - 1;"
+        )
+        tab.read(choose + "s.dispatchEvent(new Event('change')); })()")
+        name = tab.read("document.querySelector('#across').selectedOptions[0].textContent")
+        assert name in tab.read("document.querySelector('#scatter svg').textContent")
+        assert ": " in tab.read("document.querySelector('#scatter .point title').textContent")
 
     def test_it_fits_a_phone(self, tab: browser.Browser) -> None:
         tab.resize(390, 844, mobile=True)

@@ -7,9 +7,11 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import simulate
 
-from harness.report import frames, ratings, records
+from harness.report import commands, frames, ratings, records
 from harness.report.ratings import Duels
 
 
@@ -43,3 +45,21 @@ def test_configurations_are_rated_over_seeds(demo_store: Path) -> None:
     found = ratings.ratings(results, "win_rate.win_rate")
     assert found == []  # the simulator keeps no samples of its win rate
     assert len(ratings.ratings(results, "lm_eval.recall", column="acc")) == 12
+
+
+def test_a_report_rates_what_was_judged_as_by_hand(tmp_path: Path) -> None:
+    """Three seeds of 40 duels: the mean of 400 log10((won + 1/2) / (lost + 1/2))."""
+    root = simulate.experiment(tmp_path / "s", factors={"peft": ["full", "lora"]}, items=40)
+    won: dict[str, list[float]] = {}
+    for record in records.read(root, "demo"):
+        assert record.folder is not None
+        rng = np.random.default_rng([record.seed, len(record.levels["peft"]), 3])
+        wins = rng.choice([0.0, 0.5, 1.0], size=40)
+        frame = pd.DataFrame({"doc_hash": [f"{i}" for i in range(40)], "win_rate": wins})
+        frame.to_parquet(record.folder / "samples" / "win_rate.win_rate.parquet", index=False)
+        won.setdefault(record.levels["peft"], []).append(float(wins.sum()))
+    text = (commands.report("demo", store=root, out=tmp_path / "out", quiet=True) / "README.md").read_text()
+    section = text[text.index("## Ratings from duels") :]
+    for level, points in won.items():
+        by_hand = np.mean([400 * math.log10((p + 0.5) / (40 - p + 0.5)) for p in points])
+        assert f"| {level} | {by_hand:+.0f} |" in section

@@ -14,6 +14,7 @@ import simulate
 
 from harness.errors import UnknownNameError
 from harness.report import commands, records, table, writers
+from harness.report.latex import latex
 from harness.report.layout import Layout, parse
 
 
@@ -183,7 +184,7 @@ def test_markdown_has_a_cell_for_every_heading(demo_store: Path) -> None:
 
 
 def test_latex_is_balanced_and_escaped(sharp: table.Table) -> None:
-    text = writers.latex(sharp)
+    text = latex(sharp)
     assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
     assert r"\multicolumn{5}{c}{16 bit}" in text
     assert r"\cmidrule(lr){3-7}" in text

@@ -29,7 +29,7 @@ def settings(**options: object) -> Settings:
         "batch_size": 8,
         "sequence_length": 12,
         "log_every": 4,
-        "checkpoint_every": 0,
+        "checkpoint_every": None,
     }
     return Settings(**{**base, **options})  # type: ignore[arg-type]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import harness
 from harness.commands.reference.examples import asked, example
-from harness.commands.reference.known import REPORTS, axes, compared, own, question, readers, stages
+from harness.commands.reference.known import REAL, REPORTS, axes, compared, own, question, readers, stages
 from harness.commands.reference.markdown import NOTICE, about, plain, row, table, text
 from harness.compose.describe import LABELS, describe, options, paragraph
 from harness.compose.schema import mounted_axes, stage_key
@@ -149,8 +149,12 @@ def _compared_lines(name: str) -> list[str]:
         return []
     lines = ["", "## Compared in", ""]
     for experiment in found:
-        report = REPORTS / experiment / "README.md"
-        link = f" ([report](../../reports/{experiment}/README.md))" if report.is_file() else ""
+        links = [
+            f"[{shown}](../../reports/{name}/README.md)"
+            for name, shown in ((experiment, "report"), (experiment + REAL, "of a released model"))
+            if (REPORTS / name / "README.md").is_file()
+        ]
+        link = f" ({', '.join(links)})" if links else ""
         lines.append(f"- `experiment={experiment}`: {question(experiment)}{link}")
     return lines
 

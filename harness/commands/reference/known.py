@@ -58,6 +58,11 @@ def _keys(node: Any) -> Iterator[str]:
             yield from _keys(value)
 
 
-def question(experiment: str) -> str:
-    text = (config_dir() / "experiment" / f"{experiment}.yaml").read_text(encoding="utf-8")
+REAL = "_real"
+"""How a sweep of an experiment at scale=real is called after it."""
+
+
+def question(report: str) -> str:
+    """What the experiment of a report asks, at whatever scale."""
+    text = (config_dir() / "experiment" / f"{report.removesuffix(REAL)}.yaml").read_text(encoding="utf-8")
     return str(yaml.safe_load(text).get("question", ""))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import harness
-from harness.commands.reference.known import REPORTS, question
+from harness.commands.reference.known import REAL, REPORTS, question
 from harness.commands.reference.markdown import NOTICE, text
 
 CALLED = ("harness.api", "harness.report", "harness.plan", "harness.run")
@@ -47,10 +47,12 @@ def gallery_page() -> str:
         "",
         "Each is one YAML in `conf/experiment`, run on two cores; its page opens the record behind every",
         "number, and works from a folder without a server. Models of 0.05 to 1 M parameters say what they",
-        "can: where a claim of a paper does not show at this size, the report says so.",
+        "can: where a claim of a paper does not show at this size, the report says so. Beside some stands",
+        "the same question asked of a released model ([what toy models cannot show](real.md)).",
     ]
     for folder in sorted(path.parent for path in REPORTS.glob("*/records.json.gz")):
-        name, title = folder.name, folder.name.replace("_", " ").capitalize()
+        name, title = folder.name, folder.name.removesuffix(REAL).replace("_", " ").capitalize()
+        title += ", a released model" if name.endswith(REAL) else ""
         lines += ["", f"## {title}", "", f"{question(name)} [Open the report](../reports/{name}/README.md)"]
         figure = folder / "figures" / "marginal_effects.svg"
         if figure.is_file():

@@ -27,12 +27,13 @@ class Phi3(Llama):
 
     def write_config(self, spec: ModelSpec, methods: Methods) -> dict[str, Any]:
         config = super().write_config(spec, methods)
-        self.expect("rope_parameters" not in config, f"position={methods['position']['method']}")
+        position = methods["position"]
+        kind = position["method"]
+        self.expect(kind in ("rope", "rope_longrope"), f"position={kind}")
         self.expect(spec.head_dim * spec.num_heads == spec.dim, "heads narrower or wider than the model")
-        fraction = methods["position"].get("fraction", 1.0)
         return config | {
-            "partial_rotary_factor": fraction,
-            "original_max_position_embeddings": spec.max_length,
+            "partial_rotary_factor": position.get("fraction", 1.0),
+            "original_max_position_embeddings": position.get("original_length", spec.max_length),
         }
 
     def projection_rules(self, here: str, spec: ModelSpec, methods: Methods) -> Iterator[Rule]:

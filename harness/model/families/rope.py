@@ -25,8 +25,17 @@ _OPTIONS: dict[str, dict[str, str]] = {
         "attention_factor": "attention_factor",
         "truncate": "whole_pairs",
     },
+    "longrope": {
+        "factor": "factor",
+        "original_max_position_embeddings": "original_length",
+        "short_factor": "short",
+        "long_factor": "long",
+        "attention_factor": "attention_factor",
+    },
 }
 """rope_type -> {its option: the option of position=rope_<type>}."""
+_OLD_NAMES = {"su": "longrope"}
+"""What early configs called a rope_type."""
 METHODS = ("rope", *(f"rope_{kind}" for kind in _OPTIONS))
 """Position methods that a rotary family can express."""
 _BASE = ("rope_type", "type", "rope_theta", "partial_rotary_factor", "mscale", "mscale_all_dim")
@@ -38,7 +47,8 @@ def rope_of(config: Mapping[str, Any], family: Family) -> dict[str, Any]:
     Raises: IncompatibleError for a kind of scaling, or an option of one, that we do not have
     """
     parameters = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
-    kind = parameters.get("rope_type", parameters.get("type", "default"))
+    kind = str(parameters.get("rope_type") or parameters.get("type") or "default")
+    kind = _OLD_NAMES.get(kind, kind)
     base = (
         parameters.get("rope_theta") or config.get("rope_theta") or config.get("rotary_emb_base") or 10000.0
     )
@@ -49,10 +59,16 @@ def rope_of(config: Mapping[str, Any], family: Family) -> dict[str, Any]:
         return {"method": "rope", **plain}
     if kind not in _OPTIONS:
         raise family.refuse(f"rope_type={kind} (known: {', '.join(_OPTIONS)})")
-    if kind in ("llama3", "yarn"):
-        parameters.setdefault("original_max_position_embeddings", config["max_position_embeddings"])
+    if kind in ("llama3", "yarn", "longrope"):
+        longest, original = config["max_position_embeddings"], "original_max_position_embeddings"
+        # What a config says beside its rotary options counts before what it says among them, as in Phi-3.
+        parameters[original] = config.get(original) or parameters.get(original) or longest
+        if kind == "longrope" and parameters.get("factor") is None:
+            parameters["factor"] = max(1.0, longest / parameters[original])
     if kind == "dynamic":  # transformers stretches from max_position_embeddings, whatever this says
         parameters.pop("original_max_position_embeddings", None)
+    if kind == "longrope" and not {"short_factor", "long_factor"} <= set(parameters):
+        raise family.refuse("rope_type=longrope without long_factor and short_factor")
     unknown = set(parameters) - set(_OPTIONS[kind]) - set(_BASE)
     if unknown:
         raise family.refuse(f"rope_type={kind} and {', '.join(sorted(unknown))}")

@@ -1,5 +1,6 @@
 """Basis truncation: slow rotations are stopped or held at a floor."""
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,30 +21,36 @@ class BasisTruncation(Context):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Context.Config):
-        low: float = 0.0
-        """Frequencies below this become 0; 0 = 2 pi / (8 x trained length)."""
-        high: float = 0.0
-        """Frequencies of at least this are kept; 0 = 2 pi / (trained length)."""
-        floor: float = 0.0
-        """What frequencies in between become; 0 = 2 pi / (target length x 2)."""
+        low: float | None = None
+        """Frequencies below this become 0; null = 2 pi / (8 x trained length)."""
+        high: float | None = None
+        """Frequencies of at least this are kept; null = 2 pi / (trained length)."""
+        floor: float | None = None
+        """What frequencies in between become; null = 2 pi / (target length x 2)."""
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if min(self.low, self.high, self.floor) < 0 or (self.high and self.low > self.high):
+            stated = [value for value in (self.low, self.high, self.floor) if value is not None]
+            if any(value < 0 for value in stated) or (self.low or 0) > (self.high or math.inf):
                 raise ConfigError(
-                    f"context.low={self.low} and high={self.high} must be in order, none negative"
+                    f"context.low={self.low}, high={self.high} and floor={self.floor} must not be negative, "
+                    "and low at most high"
                 )
 
     config: Config
 
     def scale(self, rotary: Rotary, length: int) -> Rotary:
         turn = 2 * torch.pi
-        low = self.config.low or turn / (8 * rotary.max_length)
-        high = self.config.high or turn / rotary.max_length
-        floor = self.config.floor or turn / (2 * rotary.max_length * self.config.factor)
+        low = _or(self.config.low, turn / (8 * rotary.max_length))
+        high = _or(self.config.high, turn / rotary.max_length)
+        floor = _or(self.config.floor, turn / (2 * rotary.max_length * self.config.factor))
         kept = rotary.inv_freq
         held = torch.where(kept >= low, torch.full_like(kept, floor), torch.zeros_like(kept))
         return replace(rotary, inv_freq=torch.where(kept >= high, kept, held))
+
+
+def _or(stated: float | None, derived: float) -> float:
+    return derived if stated is None else stated
 
 
 @hookimpl

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness import ConfigError, Context, Heads, Method, hookimpl, trained_length
+from harness import ConfigError, Context, Heads, Method, check_limits, hookimpl, trained_length
 
 
 class ParallelContextWindows(Context):
@@ -24,15 +24,14 @@ class ParallelContextWindows(Context):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Context.Config):
-        task_length: int = 0
-        """Tokens at a prompt's end that read all windows; 0 = an eighth of the trained length."""
-        answer_length: int = 0
-        """Positions kept for the answer; 0 = an eighth of the trained length."""
+        task_length: int | None = None
+        """Tokens at a prompt's end that read all windows; null = an eighth of the trained length."""
+        answer_length: int | None = None
+        """Positions kept for the answer; null = an eighth of the trained length."""
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if self.task_length < 0 or self.answer_length < 0:
-                raise ConfigError("context.task_length and context.answer_length must not be negative")
+            check_limits(self, "context", "task_length", "answer_length")
 
     config: Config
 

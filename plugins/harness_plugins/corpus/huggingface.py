@@ -16,6 +16,7 @@ from harness import (
     Document,
     Method,
     Problem,
+    check_limits,
     hookimpl,
     path_ref,
 )
@@ -43,13 +44,12 @@ class HuggingFace(Corpus):
         """Column of the text."""
         domain: str = "huggingface"
         """Domain of all documents."""
-        max_documents: int = 0
-        """Rows to read; 0 reads all."""
+        max_documents: int | None = None
+        """Rows to read; null = all."""
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if self.max_documents < 0:
-                raise ConfigError(f"corpus.max_documents={self.max_documents} must be at least 0 (0 is all)")
+            check_limits(self, "corpus", "max_documents")
 
     config: Config
 
@@ -62,7 +62,7 @@ class HuggingFace(Corpus):
     def documents(self) -> Iterator[Document]:
         origin = Path(os.path.abspath(self.config.path)).name
         for number, row in enumerate(self._load()):
-            if self.config.max_documents and number == self.config.max_documents:
+            if number == self.config.max_documents:
                 return
             text = row.get(self.config.text_field)
             if not isinstance(text, str):
@@ -103,7 +103,7 @@ class HuggingFace(Corpus):
                 self.config.subset or None,
                 split=self.config.source_split,
                 revision=self.config.revision or None,
-                streaming=bool(self.config.max_documents) and not folder.is_dir(),
+                streaming=self.config.max_documents is not None and not folder.is_dir(),
             )
         except Exception as error:  # the library raises anything, from OSError to its own
             raise DataError(

@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import math
 import os
 import sysconfig
 import tokenize
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import ConfigError, Corpus, DataError, Document, Method, hookimpl
+from harness import ConfigError, Corpus, DataError, Document, Method, check_limits, hookimpl
 
 SKIPPED = frozenset(
     {"site-packages", "dist-packages", "test", "tests", "idle_test", "encodings", "pydoc_data", "__phello__"}
@@ -34,21 +35,20 @@ class Stdlib(Corpus):
     class Config(Corpus.Config):
         domains: list[str] = field(default_factory=lambda: list(DOMAINS))
         """Which of `code` and `docs` to read."""
-        max_bytes: int = 0
-        """UTF-8 bytes kept of each domain, a random choice of whole files; 0 keeps all."""
+        max_bytes: int | None = None
+        """UTF-8 bytes kept of each domain, a random choice of whole files; null = all."""
 
         def __post_init__(self) -> None:
             super().__post_init__()
             if not self.domains or not set(self.domains) <= set(DOMAINS):
                 raise ConfigError(f"corpus.domains={list(self.domains)} must name some of {list(DOMAINS)}")
-            if self.max_bytes < 0:
-                raise ConfigError(f"corpus.max_bytes={self.max_bytes} must be at least 0 (0 keeps all)")
+            check_limits(self, "corpus", "max_bytes")
 
     config: Config
 
     def documents(self) -> Iterator[Document]:
         for domain in sorted(set(self.config.domains)):
-            left = self.config.max_bytes or float("inf")
+            left = math.inf if self.config.max_bytes is None else self.config.max_bytes
             for module, text in _code() if domain == "code" else _docs():
                 left -= len(text.encode())
                 if left < 0:
@@ -56,7 +56,8 @@ class Stdlib(Corpus):
                 yield Document(id=f"{domain}/{module}", text=text, domain=domain, split=self.split(module))
 
     def most_bytes(self) -> int | None:
-        return self.config.max_bytes * len(set(self.config.domains)) or None
+        most = self.config.max_bytes
+        return None if most is None else most * len(set(self.config.domains))
 
     @classmethod
     def reads(cls, config: Any) -> dict[str, Path]:

@@ -5,7 +5,18 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from harness import ConfigError, Damage, DataError, Document, Method, Split, hookimpl, path_ref, read_lines
+from harness import (
+    ConfigError,
+    Damage,
+    DataError,
+    Document,
+    Method,
+    Split,
+    check_limits,
+    hookimpl,
+    path_ref,
+    read_lines,
+)
 from harness_plugins.corpus._files import FileCorpus
 
 SUFFIXES = (".txt", ".md", ".txt.gz", ".txt.zst")
@@ -37,8 +48,8 @@ class Text(FileCorpus):
         """Files whose documents are for validation; then none of `path` is."""
         test_path: str = path_ref(suffixes=SUFFIXES)
         """Files whose documents are for testing; then none of `path` is."""
-        document_bytes: int = 10_000
-        """Characters after which the next blank line ends a document; 0 makes each file one document."""
+        document_bytes: int | None = 10_000
+        """UTF-8 bytes after which the next blank line ends a document; null makes each file one document."""
         domain: str = "text"
         """Domain of all documents."""
         split_by: SplitBy = SplitBy.hash
@@ -46,8 +57,7 @@ class Text(FileCorpus):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if self.document_bytes < 0:
-                raise ConfigError(f"corpus.document_bytes={self.document_bytes} must be at least 0")
+            check_limits(self, "corpus", "document_bytes")
             if self.split_by is SplitBy.position and (self.validation_path or self.test_path):
                 raise ConfigError("corpus.split_by=position cuts `path`; drop validation_path and test_path")
 
@@ -103,14 +113,14 @@ class Text(FileCorpus):
             raise DataError(f"{file} is empty; give a file with text")
 
 
-def _cut(lines: Iterable[str], size: int) -> Iterator[str]:
-    """Pieces of at least `size` characters that end at blank lines; joined they are the text."""
+def _cut(lines: Iterable[str], size: int | None) -> Iterator[str]:
+    """Pieces of at least `size` bytes that end at blank lines; joined they are the text."""
     piece: list[str] = []
     length = 0
     for line in lines:
         piece.append(line)
-        length += len(line)
-        if size and line == "\n" and length - 2 >= size:
+        length += len(line.encode())
+        if size is not None and line == "\n" and length - 2 >= size:
             yield "".join(piece)
             piece, length = [], 0
     rest = "".join(piece)

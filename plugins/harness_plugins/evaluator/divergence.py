@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from harness import (
+    Choice,
     ConfigError,
     Evaluation,
     Evaluator,
@@ -23,6 +24,7 @@ from harness import (
     Problem,
     Subject,
     check_vocabulary,
+    held_out_documents,
     hookimpl,
     model_ref,
 )
@@ -63,6 +65,10 @@ class Divergence(Evaluator):
     def check(cls, config: Any, cell: Any, meta_model: nn.Module | None) -> Iterable[Problem]:
         if not config.reference:
             yield Problem(where="evaluator.divergence.reference", message=NO_REFERENCE)
+
+    @classmethod
+    def item_texts(cls, config: Any) -> Sequence[Choice]:
+        return (held_out_documents(),)
 
     @torch.inference_mode()
     def evaluate(self, task: str, subject: Subject) -> Evaluation:

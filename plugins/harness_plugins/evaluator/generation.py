@@ -10,6 +10,7 @@ from typing import Any
 
 from harness import (
     PROMPT_FILES,
+    Choice,
     ConfigError,
     Evaluation,
     Evaluator,
@@ -22,7 +23,9 @@ from harness import (
     Subject,
     answer,
     hardware,
+    held_out_documents,
     hookimpl,
+    item_files,
     path_ref,
     read_items,
     share_met,
@@ -34,8 +37,8 @@ BETTER = {
     "distinct_2": True,
     "distinct_2_per_text": True,
     "repetition_4": False,
-    "loss": False,
-    "length": True,
+    "loss": None,
+    "length": None,
 }
 UNITS = {"loss": "nats/token", "length": "tokens"}
 
@@ -83,6 +86,12 @@ class Generation(Evaluator):
     @classmethod
     def metrics(cls, config: Any, task: str) -> Sequence[str]:
         return (*BETTER, "distinct_1", "distinct_2", "speed")
+
+    @classmethod
+    def item_texts(cls, config: Any) -> Sequence[Choice]:
+        if config.prompts == "documents":
+            return (held_out_documents(),)
+        return (item_files(config.prompts),) if config.prompts.endswith(PROMPT_FILES) else ()
 
     def evaluate(self, task: str, subject: Subject) -> Evaluation:
         import pandas as pd

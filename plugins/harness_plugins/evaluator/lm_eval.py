@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from harness import (
+    Choice,
     ConfigError,
     Controls,
     Evaluation,
@@ -132,6 +133,25 @@ class LmEval(Evaluator):
         except DataError:  # `check` says so
             return None
         return min((count for count in known if count is not None), default=None)
+
+    @classmethod
+    def item_texts(cls, config: Any) -> Sequence[Choice]:
+        from harness import held_out_documents, own_origin, task_items
+
+        origins = {task: own_origin(task) for task in config.tasks if task not in config.data_files}
+        stored = sorted(task for task in set(config.tasks) if origins.get(task) is None)
+        documents = (held_out_documents(),) if "documents" in origins.values() else ()
+        if not stored:
+            return documents
+        return (
+            *documents,
+            task_items(
+                tasks=stored,
+                include_path=config.include_path,
+                data_files={task: files for task, files in config.data_files.items() if task in stored},
+                trust=config.trust,
+            ),
+        )
 
     def evaluate(self, task: str, subject: Subject) -> Evaluation:
         from harness import Source, drawing_from, load_task, quiet, run_tasks

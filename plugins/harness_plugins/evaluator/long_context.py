@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness import (
+    Choice,
     ConfigError,
     Evaluation,
     Evaluator,
@@ -21,6 +22,7 @@ from harness import (
     Metric,
     ScoreRequest,
     Subject,
+    held_out_documents,
     hookimpl,
 )
 
@@ -79,6 +81,10 @@ class LongContext(Evaluator):
     @classmethod
     def metrics(cls, config: Any, task: str) -> Sequence[str]:
         return ("loss", "bits_per_byte") if task == "loss" else ("acc", "exact_match")
+
+    @classmethod
+    def item_texts(cls, config: Any) -> Sequence[Choice]:
+        return (held_out_documents(),)
 
     def evaluate(self, task: str, subject: Subject) -> Evaluation:
         import pandas as pd

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from harness import (
+    Choice,
     ConfigError,
     Document,
     Evaluation,
@@ -18,6 +19,8 @@ from harness import (
     Method,
     Metric,
     Subject,
+    check_limits,
+    held_out_documents,
     hookimpl,
     rolling,
 )
@@ -26,23 +29,23 @@ from harness import (
 class Perplexity(Evaluator):
     """Bits per byte on the corpus's held-out documents, fair across tokenizers.
 
-    Units: bits per UTF-8 byte, 8 for each that an unknown token hides
-    (escape coding); loss in nats per token, which is not comparable across tokenizers
+    Units: bits per UTF-8 byte, 8 for each that an unknown token hides (escape coding); the same in nats per
+        Unicode character; loss in nats per token, which is not comparable across tokenizers
     Error: standard errors over documents (ratio estimator)
     """
 
     name = "perplexity"
     draws = False
-    on_validation = frozenset({"bits_per_byte", "loss"})
+    on_validation = frozenset({"bits_per_byte", "loss", "nats_per_character"})
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Evaluator.Config):
         split: str = "test"
         """Documents to score: `test`, or `validation` for tuning."""
-        max_documents: int = 64
-        """Documents scored, spread evenly over the split; 0 = all."""
-        max_bytes: int = 512
-        """Bytes of each document that are scored, from its start; 0 = all."""
+        max_documents: int | None = 64
+        """Documents scored, spread evenly over the split; null = all."""
+        max_bytes: int | None = 512
+        """Bytes of each document that are scored, from its start; null = all."""
         min_bytes: int = 0
         """Documents shorter than this are left out."""
         window: int | None = None
@@ -56,10 +59,7 @@ class Perplexity(Evaluator):
         def __post_init__(self) -> None:
             if self.split not in ("validation", "test"):
                 raise ConfigError(f"evaluator.perplexity.split={self.split} must be validation or test")
-            for key in ("window", "stride"):
-                value = getattr(self, key)
-                if value is not None and value < 1:
-                    raise ConfigError(f"evaluator.perplexity.{key}={value} must be at least 1, or null")
+            check_limits(self, "evaluator.perplexity", "max_documents", "max_bytes", "window", "stride")
             if self.stride is not None and self.window is not None and self.stride > self.window:
                 raise ConfigError(
                     f"evaluator.perplexity.stride={self.stride} must be at most window={self.window}"
@@ -69,11 +69,15 @@ class Perplexity(Evaluator):
 
     @classmethod
     def metrics(cls, config: Any, task: str) -> Sequence[str]:
-        return ("bits_per_byte", "loss")
+        return ("bits_per_byte", "loss", "nats_per_character")
 
     @classmethod
     def trial(cls) -> Any:
         return cls.Config(max_documents=8, max_bytes=128)
+
+    @classmethod
+    def item_texts(cls, config: Any) -> Sequence[Choice]:
+        return (held_out_documents(),)
 
     def evaluate(self, task: str, subject: Subject) -> Evaluation:
         import pandas as pd
@@ -99,6 +103,7 @@ class Perplexity(Evaluator):
         losses = np.array([-sum(next(scores).total for _ in row) for row in windows])
         sizes = np.array([len(text.encode()) for text in texts])
         counts = np.array([len(ids) for ids in tokens])
+        characters = np.array([len(text) for text in texts])
         bits = losses / math.log(2) + 8 * hidden
         samples = pd.DataFrame(
             {
@@ -107,6 +112,7 @@ class Perplexity(Evaluator):
                 "prompt": [document.id for document in documents],
                 "bits_per_byte": bits / sizes,
                 "loss": losses / counts,
+                "nats_per_character": bits * math.log(2) / characters,
                 "bytes": sizes,
                 "tokens": counts,
                 "hidden_bytes": hidden,
@@ -125,6 +131,7 @@ class Perplexity(Evaluator):
             for name, unit, total, weight in (
                 ("bits_per_byte", "bits/byte", bits, sizes),
                 ("loss", "nats/token", losses, counts),
+                ("nats_per_character", "nats/character", bits * math.log(2), characters),
             )
         ]
         facts: dict[str, Any] = {
@@ -156,7 +163,7 @@ class Perplexity(Evaluator):
     def head(self, text: str) -> str:
         """The first `max_bytes` bytes, cut between characters."""
         limit = self.config.max_bytes
-        return text.encode()[:limit].decode(errors="ignore") if limit else text
+        return text if limit is None else text.encode()[:limit].decode(errors="ignore")
 
 
 def hidden_bytes(tokenizer: Any, text: str, read: Mapping[str, Any]) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness import (
+    Choice,
     ConfigError,
     Evaluation,
     Evaluator,
@@ -15,6 +16,7 @@ from harness import (
     Metric,
     Subject,
     greedy_tokens,
+    held_out_documents,
     hookimpl,
 )
 from harness_plugins.evaluator._long_tasks import TASKS, Exercise
@@ -74,6 +76,10 @@ class Ruler(Evaluator):
     @classmethod
     def num_items(cls, config: Any, task: str) -> int | None:
         return len(config.lengths) * len(config.depths) * int(config.num_items)
+
+    @classmethod
+    def item_texts(cls, config: Any) -> Sequence[Choice]:
+        return (held_out_documents(),)
 
     def evaluate(self, task: str, subject: Subject) -> Evaluation:
         import pandas as pd

@@ -12,6 +12,7 @@ from torch import nn
 from harness import (
     PROMPT_FILES,
     CellView,
+    Choice,
     ConfigError,
     DataError,
     Duel,
@@ -26,6 +27,7 @@ from harness import (
     Subject,
     answer,
     hookimpl,
+    item_files,
     length_controlled,
     model_ref,
     path_ref,
@@ -98,6 +100,10 @@ class WinRate(Evaluator):
                 f"{config.answers or config.prompts} has any, so that every duel would be a draw; use "
                 "judge=reward_model or openai, or prompts with checks",
             )
+
+    @classmethod
+    def item_texts(cls, config: Any) -> Sequence[Choice]:
+        return (item_files(config.prompts),) if config.prompts.endswith(PROMPT_FILES) else ()
 
     def evaluate(self, task: str, subject: Subject) -> Evaluation:
         import pandas as pd

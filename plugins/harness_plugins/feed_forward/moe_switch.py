@@ -40,14 +40,18 @@ class MoeSwitch(FeedForward):
     class Config(FeedForward.Config):
         num_experts: int = 4
         """Experts (E); parameters grow with them, computation does not."""
-        capacity_factor: float = 0.0
-        """Tokens an expert takes in training, as a multiple of tokens / E; later ones pass. 0 = none."""
+        capacity_factor: float | None = None
+        """Tokens an expert takes in training, as a multiple of tokens / E; later ones pass. null = all."""
         balance_weight: float = 0.01
         """Weight of the load-balancing loss (alpha of eq. 4)."""
 
         def __post_init__(self) -> None:
             if self.num_experts < 2:
                 raise ConfigError(f"feed_forward.num_experts={self.num_experts} must be at least 2")
+            if self.capacity_factor is not None and not self.capacity_factor > 0:
+                raise ConfigError(
+                    f"feed_forward.capacity_factor={self.capacity_factor} must be positive, or null for all"
+                )
 
     config: Config
 
@@ -66,7 +70,7 @@ class MoeSwitch(FeedForward):
         y_MD = torch.zeros_like(x_MD)
         for index, expert in enumerate(self.experts):
             rows = (choice_M == index).nonzero()[:, 0]
-            if self.training and self.config.capacity_factor:
+            if self.training and self.config.capacity_factor is not None:
                 rows = rows[: math.ceil(self.config.capacity_factor * len(x_MD) / self.config.num_experts)]
             out = expert(x_MD[rows]) * weight_M[rows, None].to(x_MD.dtype)
             y_MD = y_MD.index_add(0, rows, out.to(y_MD.dtype))

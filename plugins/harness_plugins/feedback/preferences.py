@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from harness import (
     Preference,
     Split,
     as_text,
+    check_limits,
     hookimpl,
     listed,
     path_ref,
@@ -46,12 +48,13 @@ class Preferences(Feedback):
         """Files whose preferences are for validation; then none of `path` is."""
         validation_share: float = 0.05
         """Share of prompts held out for validation (0 to 1)."""
-        max_preferences: int = 0
-        """Training preferences to read; 0 reads all."""
+        max_preferences: int | None = None
+        """Training preferences to read; null = all."""
 
         def __post_init__(self) -> None:
             if not 0 <= self.validation_share < 1:
                 raise ConfigError(f"feedback.validation_share={self.validation_share} must lie in [0, 1)")
+            check_limits(self, "feedback", "max_preferences")
 
     config: Config
 
@@ -67,7 +70,7 @@ class Preferences(Feedback):
         return cls.Config(path=str(file), validation_share=0.0)
 
     def preferences(self, conversations: Sequence[Conversation], seed: int) -> Iterator[Preference]:
-        left = self.config.max_preferences or float("inf")
+        left = math.inf if self.config.max_preferences is None else self.config.max_preferences
         for preference in self._read(self.config.path, "path", None):
             if preference.split is Split.train:
                 left -= 1

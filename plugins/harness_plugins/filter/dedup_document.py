@@ -1,6 +1,5 @@
 """Document-level deduplication: near copies are found by MinHash and dropped."""
 
-import re
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator
@@ -9,14 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from harness import ConfigError, Document, Filter, Method, Split, hookimpl
+from harness import ConfigError, Document, Filter, Method, Split, hookimpl, words
 
 PRIME = (1 << 31) - 1
-UNSPACED = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
-WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
-"""A word, or one character of a script that puts no spaces between words."""
-
-
 IN_BAND = 32
 """Earlier documents that are compared because they share one band, at most."""
 
@@ -99,9 +93,9 @@ class DedupDocument(Filter):
 
     def signature(self, text: str) -> np.ndarray:
         """Least hash of the document's shingles under each of the H permutations."""
-        words = WORD.findall(text.lower()) or text.split() or [text]
-        size = min(self.config.ngram, max(1, len(words)))
-        shingles = {" ".join(words[i : i + size]) for i in range(max(1, len(words) - size + 1))}
+        units = words(text) or text.split() or [text]
+        size = min(self.config.ngram, max(1, len(units)))
+        shingles = {" ".join(units[i : i + size]) for i in range(max(1, len(units) - size + 1))}
         codes_S = np.array([zlib.crc32(shingle.encode()) for shingle in shingles], dtype=np.uint64) % PRIME
         lowest_H = np.full(len(self.factors_H), PRIME, dtype=np.uint64)
         for start in range(0, len(codes_S), 4096):

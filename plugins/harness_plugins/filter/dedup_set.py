@@ -1,19 +1,17 @@
 """Set-level deduplication: training documents that hold evaluation text are dropped."""
 
-import hashlib
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from harness import ConfigError, Document, Filter, Method, Split, hookimpl, path_ref, read_rows, read_text
+from harness import ConfigError, Document, Filter, Method, Overlap, Split, file_texts, hookimpl, path_ref
 
 
 class DedupSet(Filter):
     """Drops a training document that shares word n-grams with held-out documents or with given files.
 
     Paper: Brown et al. 2020, arXiv:2005.14165, appendix C (13-grams)
+    Differs: a text of 8 words or more that has no n-gram is looked for as a whole
     State: hashes of the held-out n-grams; the whole stream is held in memory
     """
 
@@ -47,48 +45,21 @@ class DedupSet(Filter):
 
     def apply(self, documents: Iterator[Document]) -> Iterator[Document]:
         found = list(documents)
-        self.held_out: set[bytes] = set()
-        for document in found:
-            if document.split is not Split.train:
-                self.held_out.update(self.ngrams(document.text))
-        for file in self.files(self.config, "files"):
-            for text in texts(file):
-                self.held_out.update(self.ngrams(text))
+        self.held_out = Overlap(self.texts(found), ngram=self.config.ngram)
         yield from super().apply(iter(found))
+
+    def texts(self, documents: Iterable[Document]) -> Iterator[str]:
+        """What training documents are compared with."""
+        for document in documents:
+            if document.split is not Split.train:
+                yield document.text
+        for file in self.files(self.config, "files"):
+            yield from file_texts(file)
 
     def judge(self, document: Document) -> Document | str:
         if document.split is not Split.train:
             return document
-        own = list(self.ngrams(document.text))
-        hits = sum(ngram in self.held_out for ngram in own)
-        return "held-out text" if own and hits / len(own) > self.config.max_share else document
-
-    def ngrams(self, text: str) -> Iterator[bytes]:
-        """Hashes of a text's word n-grams; shorter texts have none."""
-        words = re.findall(r"\w+", text.lower())
-        for start in range(len(words) - self.config.ngram + 1):
-            joined = " ".join(words[start : start + self.config.ngram])
-            yield hashlib.blake2b(joined.encode(), digest_size=8).digest()
-
-
-def texts(file: Path) -> Iterator[str]:
-    """Texts of a benchmark's file: every string in rows (JSON, JSON Lines, Parquet, Arrow), else all."""
-    if not re.search(r"\.(json|jsonl|parquet|arrow)(\.gz|\.zst)?$", file.name):
-        yield read_text(file)
-        return
-    for row in read_rows(file):
-        yield from _strings(row)
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for inner in value.values():
-            yield from _strings(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _strings(inner)
+        return "held-out text" if self.held_out.share(document.text) > self.config.max_share else document
 
 
 @hookimpl

@@ -103,7 +103,10 @@ def _address(text: str) -> bool:
 
 
 def _telephone(text: str) -> bool:
-    """A number that its country's plan has; without a country, one of the United States."""
+    """A number that its country's plan has; without a country, one of the United States, in groups.
+
+    Ten digits in a row are more often a number of something else.
+    """
     import phonenumbers
 
     try:
@@ -117,23 +120,34 @@ def _always(text: str) -> bool:
     return True
 
 
+PARTS = ("section", "version", "chapter")
+NUMBERED = "".join(
+    f"(?<![{word[0].upper()}{word[0]}]{word[1:]} )" for word in ("section", "version", "chapter")
+)
+"""Not behind a word that numbers parts with dots."""
 RULES: dict[str, tuple[re.Pattern[str], Callable[[str], bool]]] = {
     "email": (
-        re.compile(r"\b[A-Za-z0-9][A-Za-z0-9._%+-]*@(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,}\b"),
+        re.compile(r"\b[A-Za-z0-9][\w.'%+-]*@(?:[\w-]+\.)+[^\W\d_]{2,}\b"),
         _address,
     ),
     "iban": (re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b"), _iban),
-    "card": (re.compile(r"(?<![\d.-])\d{4}(?:[ -]?\d{4}){2}[ -]?\d{1,7}(?![\d-])"), _luhn),
+    "card": (
+        re.compile(r"(?<![\d.-])(?:\d{4}(?:[ -]?\d{4}){2}[ -]?\d{1,7}|\d{4}[ -]\d{6}[ -]\d{4,5})(?![\d-])"),
+        _luhn,
+    ),
     "ssn": (re.compile(r"(?<![\d-])(?!000|666|9)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\d-])"), _always),
     "ip": (
         re.compile(
-            r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}(?!\.?[\w:])"
+            rf"(?<![\w.:]){NUMBERED}(?:\d{{1,3}}(?:\.\d{{1,3}}){{3}}(?!\.?\w|:\D|:\d+:)"
             r"|(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:]))"
         ),
         _public,
     ),
     "phone": (
-        re.compile(r"(?<![\w.+-])(?:\+\d|\(?[2-9]\d{2}\)?[ .-]?[2-9])[\d ().-]{5,18}\d(?![\w-])"),
+        re.compile(
+            r"(?<![\w.+-])(?:\+\d[\d ().-]{6,22}\d"
+            r"|(?:1[ .-])?(?:\([2-9]\d{2}\) ?|[2-9]\d{2}[ .-])[2-9]\d{2}[ .-]\d{4})(?![\w-])"
+        ),
         _telephone,
     ),
 }

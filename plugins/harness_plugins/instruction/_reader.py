@@ -17,6 +17,7 @@ from harness import (
     Role,
     Split,
     Turn,
+    check_limits,
     listed,
     path_ref,
     read_rows,
@@ -53,8 +54,8 @@ class Reader(Instruction):
         """Share of prompts held out for validation (0 to 1)."""
         test_share: float = 0.05
         """Share of prompts held out for test (0 to 1)."""
-        max_conversations: int = 0
-        """Conversations to read; 0 reads all."""
+        max_conversations: int | None = None
+        """Conversations to read; null = all."""
 
         def __post_init__(self) -> None:
             if (
@@ -62,6 +63,7 @@ class Reader(Instruction):
                 or self.validation_share + self.test_share >= 1
             ):
                 raise ConfigError("instruction.validation_share and test_share must be >= 0 and sum below 1")
+            check_limits(self, "instruction", "max_conversations")
 
     config: Config
 
@@ -81,8 +83,7 @@ class Reader(Instruction):
 
     def conversations(self, documents: Sequence[Document], seed: int) -> Iterator[Conversation]:
         held_out = {Split.validation: self.config.validation_path, Split.test: self.config.test_path}
-        limit = self.config.max_conversations or None
-        yield from islice(self._read("path", None), limit)
+        yield from islice(self._read("path", None), self.config.max_conversations)
         for split, path in held_out.items():
             if path:
                 yield from self._read(f"{split}_path", split)

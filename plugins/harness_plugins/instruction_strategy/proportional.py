@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness import ConfigError, Conversation, InstructionStrategy, Method, hookimpl
+from harness import Conversation, InstructionStrategy, Method, check_limits, hookimpl
 
 
 class Proportional(InstructionStrategy):
@@ -18,12 +18,11 @@ class Proportional(InstructionStrategy):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(InstructionStrategy.Config):
-        cap: int = 0
-        """Conversations of one source in an epoch, a new random choice each time; 0 sets no limit."""
+        cap: int | None = None
+        """Conversations of one source in an epoch, a new random choice each time; null sets no limit."""
 
         def __post_init__(self) -> None:
-            if self.cap < 0:
-                raise ConfigError(f"instruction_strategy.cap={self.cap} must be at least 0 (0 sets no limit)")
+            check_limits(self, "instruction_strategy", "cap")
 
     config: Config
 

@@ -77,10 +77,10 @@ class OpenAi(Judge):
         """Longest answer of the judge, in tokens; one that reasons first needs hundreds."""
         request: dict[str, Any] = field(default_factory=dict)
         """Further keys of every request, e.g. {reasoning_effort: low}; null drops one."""
-        price_in: float = 0.0
-        """Price of a million tokens read, in any currency; with `price_out` the cost is reported."""
-        price_out: float = 0.0
-        """Price of a million tokens written."""
+        price_in: float | None = None
+        """Price of a million tokens read, in any currency; null = not stated. Both give the cost."""
+        price_out: float | None = None
+        """Price of a million tokens written; null = not stated."""
 
         def __post_init__(self) -> None:
             if not self.url.startswith(("http://", "https://")):
@@ -120,14 +120,17 @@ class OpenAi(Judge):
 
     def facts(self) -> dict[str, Any]:
         usage = self.endpoint.usage
-        spent = usage["prompt_tokens"] * self.config.price_in
-        spent += usage["completion_tokens"] * self.config.price_out
         return {
             "judge_model": self.config.model,
             "judge_usage": dict(usage),
-            "judge_cost": spent / 1e6 if self.config.price_in or self.config.price_out else None,
+            "judge_cost": self._cost(usage["prompt_tokens"], usage["completion_tokens"]),
             "verdicts": dict(self.counts),
         }
+
+    def _cost(self, read: int, written: int) -> float | None:
+        """What so many tokens cost; None where a price is not stated."""
+        into, out = self.config.price_in, self.config.price_out
+        return None if into is None or out is None else (read * into + written * out) / 1e6
 
     def _prefer(self, duel: Duel, known: dict[str, float], reasons: list[str]) -> float:
         key = self._key(duel)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness import ConfigError, Method, Mixture, hookimpl
+from harness import Method, Mixture, check_limits, hookimpl
 
 
 class Proportional(Mixture):
@@ -16,12 +16,11 @@ class Proportional(Mixture):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Mixture.Config):
-        cap: int = 0
-        """Tokens above which a domain counts as no larger; 0 sets no limit."""
+        cap: int | None = None
+        """Tokens above which a domain counts as no larger; null sets no limit."""
 
         def __post_init__(self) -> None:
-            if self.cap < 0:
-                raise ConfigError(f"mixture.cap={self.cap} must be at least 0 (0 sets no limit)")
+            check_limits(self, "mixture", "cap")
 
     config: Config
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness import ConfigError, Method, Mixture, hookimpl
+from harness import ConfigError, Method, Mixture, check_limits, hookimpl
 
 
 class Temperature(Mixture):
@@ -18,14 +18,13 @@ class Temperature(Mixture):
     class Config(Mixture.Config):
         temperature: float = 2.0
         """T, at least 1."""
-        cap: int = 0
-        """Tokens above which a domain counts as no larger; 0 sets no limit."""
+        cap: int | None = None
+        """Tokens above which a domain counts as no larger; null sets no limit."""
 
         def __post_init__(self) -> None:
             if self.temperature < 1:
                 raise ConfigError(f"mixture.temperature={self.temperature} must be at least 1")
-            if self.cap < 0:
-                raise ConfigError(f"mixture.cap={self.cap} must be at least 0 (0 sets no limit)")
+            check_limits(self, "mixture", "cap")
 
     config: Config
 

@@ -69,8 +69,7 @@ class AdaLoRA(LowRank):
             deltaT=self.config.prune_every,
             total_step=1,  # known as the stage runs
             orth_reg_weight=self.config.orthogonality,
-            target_modules=self.targets(model),
-            task_type="CAUSAL_LM",
+            **self.scope(model),
         )
 
     def on_gradients(self, model: nn.Module, step: int) -> dict[str, float | Tensor]:
@@ -160,9 +159,9 @@ class AdaLoRA(LowRank):
                 terms.append((gram - torch.eye(len(gram), device=gram.device)).norm())
         return torch.stack(terms).mean()
 
-    def trainable_parameters(self, model: nn.Module) -> int:
-        """LoRA's, and r singular values for each layer."""
-        return super().trainable_parameters(model) + self.config.rank * len(self.layers(model))
+    def layer_parameters(self, name: str, layer: nn.Module) -> int:
+        """LoRA's, and r singular values."""
+        return super().layer_parameters(name, layer) + self.config.rank
 
 
 @hookimpl

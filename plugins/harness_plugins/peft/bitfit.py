@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from harness import Kept, Method, PackedLinear, hookimpl, linear_layers
 
-from ._library import layer_size
 from ._own import OwnPeft
+from ._scope import layer_size
 
 
 class BitFit(OwnPeft):

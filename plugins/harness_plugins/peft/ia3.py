@@ -9,17 +9,17 @@ from torch import nn
 
 from harness import ConfigError, Method, hookimpl, match_modules
 
-from ._library import LibraryPeft, LinearConfig, layer_size, linear_targets
+from ._library import LinearPeft
+from ._scope import LinearConfig, layer_size
 
 
-class IA3(LibraryPeft):
+class IA3(LinearPeft):
     """Learned factors, 1 at the start, on keys, values and the inputs of the last feed-forward layer.
 
     Paper: Liu et al. 2022, arXiv:2205.05638, section 3.3
     """
 
     name = "ia3"
-    mergeable = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(LinearConfig):
@@ -29,6 +29,7 @@ class IA3(LibraryPeft):
         """Those of target_modules whose inputs are scaled."""
 
         def __post_init__(self) -> None:
+            super().__post_init__()
             if not self.target_modules:
                 raise ConfigError("peft.target_modules is empty; name the layers that ia3 scales")
             if not set(self.feedforward_modules) <= set(self.target_modules):
@@ -43,24 +44,16 @@ class IA3(LibraryPeft):
         from peft import IA3Config
 
         inputs = self.config.feedforward_modules
+        scaled = match_modules(model, inputs, where="peft.feedforward_modules") if inputs else []
+        targets = self.targets(model)
         return IA3Config(
-            target_modules=self.targets(model),
-            feedforward_modules=match_modules(model, inputs, where="peft.feedforward_modules")
-            if inputs
-            else [],
-            task_type="CAUSAL_LM",
+            feedforward_modules=[name for name in scaled if name in targets], **self.scope(model)
         )
 
-    def targets(self, model: nn.Module) -> list[str]:
-        return list(linear_targets(model, self.config))
-
-    def trainable_parameters(self, model: nn.Module) -> int:
+    def layer_parameters(self, name: str, layer: nn.Module) -> int:
         """One factor for each scaled activation."""
         inputs = self.config.feedforward_modules
-        return sum(
-            layer_size(layer)[0 if name in inputs or name.rpartition(".")[2] in inputs else 1]
-            for name, layer in linear_targets(model, self.config).items()
-        )
+        return layer_size(layer)[0 if name in inputs or name.rpartition(".")[2] in inputs else 1]
 
 
 @hookimpl

@@ -21,8 +21,8 @@ from harness import (
     replace_module,
 )
 
-from ._library import layer_size
 from ._own import OwnPeft, Wrapper
+from ._scope import layer_size
 
 
 class PromptedAttention(Wrapper):

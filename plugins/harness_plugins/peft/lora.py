@@ -9,10 +9,10 @@ from torch import nn
 
 from harness import Method, hookimpl
 
-from ._library import LowRank, LowRankConfig
+from ._lora import LoRAConfig, LoRAFamily
 
 
-class LoRA(LowRank):
+class LoRA(LoRAFamily):
     """Low-rank adaptation, W + (alpha / r) B A with B = 0 at the start.
 
     Paper: Hu et al. 2021, arXiv:2106.09685
@@ -22,19 +22,11 @@ class LoRA(LowRank):
     adapts_embeddings = True
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(LowRankConfig):
+    class Config(LoRAConfig):
         """Rank, scale, dropout and targets."""
 
     def library_config(self, model: nn.Module) -> Any:
-        from peft import LoraConfig
-
-        return LoraConfig(
-            r=self.config.rank,
-            lora_alpha=self.config.alpha,
-            lora_dropout=self.config.dropout,
-            target_modules=self.targets(model),
-            task_type="CAUSAL_LM",
-        )
+        return self.lora_config(model)
 
 
 @hookimpl

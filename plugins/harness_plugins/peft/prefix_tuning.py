@@ -8,7 +8,7 @@ from torch import nn
 
 from harness import Method, hookimpl
 
-from ._library import LinearConfig, layer_size, linear_targets
+from ._scope import LinearConfig, layer_size, linear_targets
 from ._virtual import EncodedConfig, VirtualTokens
 
 

@@ -70,6 +70,29 @@ class RotaryPosition(Position):
         return rotate_pairs(x_BNTH, self._last[1], self._last[2])
 
 
+class FollowingRotary(RotaryPosition):
+    """Rotary positions whose frequencies follow how long each row is, neighbours of other lengths apart.
+
+    Differs: cached keys keep the rotation of the step that made them, as in transformers' forward pass
+    """
+
+    follows_length = True
+
+    def frequencies_of(self, length_B: Tensor) -> Tensor:
+        """Inverse frequencies of rows of so many tokens.
+
+        Shapes: -> B R/2
+        """
+        raise NotImplementedError
+
+    def rotate(self, x_BNTH: Tensor, position_BT: Tensor, *, is_key: bool) -> Tensor:
+        if self._last is None or self._last[0] is not position_BT or self._last[1].dtype != x_BNTH.dtype:
+            inv_freq_B11F = self.frequencies_of(position_BT.amax(dim=1) + 1)[:, None, None]
+            factor, dtype = self.attention_factor, x_BNTH.dtype
+            self._last = (position_BT, *cos_sin(inv_freq_B11F, position_BT, dtype=dtype, factor=factor))
+        return rotate_pairs(x_BNTH, self._last[1], self._last[2])
+
+
 def check_factor(factor: float) -> None:
     """Refuse to shorten a context."""
     if not 1 <= factor < float("inf"):

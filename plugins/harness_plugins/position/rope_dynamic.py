@@ -2,24 +2,25 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from harness import ConfigError, Method, hookimpl, inverse_frequencies, known
-from harness_plugins.position._rotary import RotaryPosition, check_factor
+from harness import ConfigError, Method, hookimpl
+from harness_plugins.position._rotary import FollowingRotary, check_factor
 
 
-class RopeDynamic(RotaryPosition):
-    """NTK-aware scaling by the length of each call; sequences up to the original length are read as trained.
+class RopeDynamic(FollowingRotary):
+    """NTK-aware scaling by the length of each row; sequences up to the original length are read as trained.
 
     Paper: emozilla 2023, in Peng et al. 2023, arXiv:2309.00071, appendix B.2
-    Differs: cached keys keep the rotation of the step that made them, as in transformers
+    Differs: rows of a batch each follow their own length, where transformers takes the longest one's
     Raises: ConfigError for an odd rotated width or one of 2, or a factor below 1
     """
 
     name = "rope_dynamic"
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(RotaryPosition.Config):
+    class Config(FollowingRotary.Config):
         factor: float = 2.0
         """How much faster than the length the stretch grows."""
         original_length: int | None = None
@@ -36,24 +37,14 @@ class RopeDynamic(RotaryPosition):
             raise ConfigError(
                 "position=rope_dynamic needs more than one pair to rotate; raise model.head_dim"
             )
-        self._length = self._original()
         return super().frequencies()
 
-    def rotate(self, x_BNTH: Tensor, position_BT: Tensor, *, is_key: bool) -> Tensor:
-        if self._last is None or self._last[0] is not position_BT:
-            length = max(known(position_BT.max() + 1, otherwise=0), self._original())
-            if length != self._length:
-                self._length, self._last = length, None
-                self.inv_freq = inverse_frequencies(self.width, self._base(length), position_BT.device)
-        return super().rotate(x_BNTH, position_BT, is_key=is_key)
-
-    def _original(self) -> int:
-        return self.config.original_length or self.spec.max_length
-
-    def _base(self, length: int) -> float:
-        factor = self.config.factor
-        stretch = factor * length / self._original() - (factor - 1)
-        return float(self.config.base * stretch ** (self.width / (self.width - 2)))
+    def frequencies_of(self, length_B: Tensor) -> Tensor:
+        original, factor = self.config.original_length or self.spec.max_length, self.config.factor
+        stretch_B = factor * length_B.clamp(min=original).double() / original - (factor - 1)
+        base_B = self.config.base * stretch_B ** (self.width / (self.width - 2))
+        exponent = torch.arange(0, self.width, 2, device=length_B.device).double() / self.width
+        return (base_B[:, None] ** -exponent).float()
 
 
 @hookimpl

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from harness import (
     Calibration,
     ConfigError,
+    PackedLayout,
     PackedLinear,
     Quantizer,
     pack_codes,
@@ -176,6 +177,22 @@ class CodebookQuantizer(Quantizer):
 
     def empty_layer(self, layer: nn.Module) -> CodebookLinear:
         return CodebookLinear(*self.fitting(layer), self.config, self.name, self.levels)
+
+    def layouts(self) -> Sequence[str]:
+        return ("bitsandbytes",)
+
+    def lay_out(
+        self, layers: Mapping[str, PackedLinear], layout: str, *, skipped: Sequence[str]
+    ) -> PackedLayout:
+        from ._bitsandbytes import four_bit, four_bit_config, four_bit_weight
+
+        for layer in layers.values():
+            assert isinstance(layer, CodebookLinear)
+        return PackedLayout(
+            config=four_bit_config(self.config, self.name, skipped),
+            tensors={name: four_bit(name, layer) for name, layer in layers.items()},  # type: ignore[arg-type]
+            weight_of=four_bit_weight,
+        )
 
     def bits_per_weight(self, in_features: int, out_features: int) -> float:
         weights = in_features * out_features

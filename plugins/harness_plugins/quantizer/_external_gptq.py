@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,6 +18,8 @@ from harness import (
     ConfigError,
     EffectError,
     IncompatibleError,
+    PackedLayout,
+    PackedLinear,
     Problem,
     Quantizer,
     path_ref,
@@ -152,6 +154,23 @@ class ExternalGPTQ(Quantizer):
             return packed.to(device)
 
         return self.swap(model, read)
+
+    def layouts(self) -> Sequence[str]:
+        return ("gptq",)
+
+    def lay_out(
+        self, layers: Mapping[str, PackedLinear], layout: str, *, skipped: Sequence[str]
+    ) -> PackedLayout:
+        said = {"quant_method": "gptq", "bits": self.config.bits, "group_size": self.config.group_size}
+        said |= {
+            "desc_act": self.config.act_order,
+            "lm_head": False,
+            "checkpoint_format": "gptq",
+            "pack_dtype": "int32",
+        }
+        said["sym"] = self.config.symmetric
+        tensors = {name: dict(layer.named_buffers(recurse=False)) for name, layer in layers.items()}
+        return PackedLayout(config=said, tensors=tensors)
 
     def empty_layer(self, layer: nn.Module) -> GPTQFormatLinear:
         in_features, out_features, bias = self.fitting(layer)

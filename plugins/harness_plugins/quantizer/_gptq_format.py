@@ -27,6 +27,24 @@ def unpack_words(words: Tensor, bits: int) -> Tensor:
     return torch.stack(codes, dim=1).flatten(0, 1)
 
 
+def pack_words(codes: Tensor, bits: int) -> Tensor:
+    """The little-endian bit stream that `unpack_words` reads, along the first dimension.
+
+    Shapes: (n, m) integers -> (ceil(n / 32) * bits, m) int32
+    """
+    wide = torch.nn.functional.pad(codes.long(), (0, 0, 0, -len(codes) % WORD)).unflatten(0, (-1, WORD))
+    words = wide.new_zeros(
+        len(wide), bits + 1, wide.shape[-1]
+    )  # one more, for what is shifted out of the last
+    for place in range(WORD):
+        word, shift = divmod(place * bits, WORD)
+        value = wide[:, place] << shift
+        words[:, word] |= value & 0xFFFFFFFF
+        words[:, word + 1] |= value >> WORD
+    signed = torch.where(words >= 2 ** (WORD - 1), words - 2**WORD, words)
+    return signed[:, :bits].flatten(0, 1).int().contiguous()
+
+
 class GPTQFormatLinear(PackedLinear):
     """A layer of a GPTQ checkpoint; zeros are stored less one.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from harness import (
     CellView,
+    PackedLayout,
     PackedLinear,
     Problem,
     Quantizer,
@@ -133,6 +134,16 @@ class UniformQuantizer(Quantizer):
 
     def empty_layer(self, layer: nn.Module) -> UniformLinear:
         return UniformLinear(*self.fitting(layer), self.config)
+
+    def layouts(self) -> Sequence[str]:
+        return ("gptq", "awq", "compressed-tensors")
+
+    def lay_out(
+        self, layers: Mapping[str, PackedLinear], layout: str, *, skipped: Sequence[str]
+    ) -> PackedLayout:
+        from ._layouts import lay_out
+
+        return lay_out(layers, self.config, layout, skipped=skipped)
 
     def bits_per_weight(self, in_features: int, out_features: int) -> float:
         return self.config.bits_per_weight(in_features, out_features)

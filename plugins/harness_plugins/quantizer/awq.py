@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from harness import Calibration, ConfigError, Method, PackedLinear, hookimpl, weight_matrix
+from harness import Calibration, ConfigError, Method, PackedLinear, check_limits, hookimpl, weight_matrix
 
 from ._awq import clipped_grid, input_factors, squared_error
 from ._grid import Grid, UniformConfig, make_grid
@@ -70,15 +70,14 @@ class AWQ(UniformQuantizer):
     class Config(UniformConfig):
         grid_points: int = 20
         """Values of alpha tried between 0 (plain rounding) and 1."""
-        clip_points: int = 10
-        """Shrunken ranges tried for each group of weights, down to half; 0 keeps the full range."""
+        clip_points: int | None = 10
+        """Shrunken ranges tried for each group of weights, down to half; null keeps the full range."""
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if self.grid_points < 1 or self.clip_points < 0:
-                raise ConfigError(
-                    "quantizer.grid_points must be positive, quantizer.clip_points not negative"
-                )
+            if self.grid_points < 1:
+                raise ConfigError(f"quantizer.grid_points={self.grid_points} must be at least 1")
+            check_limits(self, "quantizer", "clip_points")
 
     config: Config
 
@@ -137,7 +136,7 @@ class AWQ(UniformQuantizer):
         factors = input_factors(mean, alpha)
         scaled = weight * factors
         found = [Candidate(alpha, factors, make_grid(scaled, self.config), clipped=False)]
-        if self.config.clip_points:
+        if self.config.clip_points is not None:
             inside = moments / factors / factors[:, None]
             grid = clipped_grid(scaled, inside, self.config, self.config.clip_points)
             found.append(Candidate(alpha, factors, grid, clipped=True))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness import ConfigError, Method, hookimpl
+from harness import ConfigError, Method, PackedLayout, PackedLinear, hookimpl
 
 from ._int8 import Int8Config, Int8Quantizer
 
@@ -31,6 +32,21 @@ class LLMInt8(Int8Quantizer):
 
     def threshold(self) -> float:
         return self.config.outlier_threshold
+
+    def layouts(self) -> Sequence[str]:
+        return ("bitsandbytes",)
+
+    def lay_out(
+        self, layers: Mapping[str, PackedLinear], layout: str, *, skipped: Sequence[str]
+    ) -> PackedLayout:
+        from ._bitsandbytes import common, eight_bit, eight_bit_weight
+
+        threshold = self.config.outlier_threshold
+        return PackedLayout(
+            config=common(skipped) | {"load_in_8bit": True, "llm_int8_threshold": threshold},
+            tensors={name: eight_bit(layer) for name, layer in layers.items()},  # type: ignore[arg-type]
+            weight_of=eight_bit_weight,
+        )
 
 
 @hookimpl

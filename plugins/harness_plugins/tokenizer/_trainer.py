@@ -27,11 +27,17 @@ def alphabet() -> list[str]:
     return sorted(pre_tokenizers.ByteLevel.alphabet())
 
 
-def frequent_characters(texts: list[str], number: int) -> list[str]:
-    """The most frequent characters but spaces, ties by code point: the library would break them by chance."""
-    counts = Counter("".join(texts))
-    kept = sorted(counts, key=lambda c: (-counts[c], c))
-    return [c for c in kept if c != " "][:number]
+def ranked_characters(texts: Iterable[str]) -> list[str]:
+    """All characters by frequency, ties by code point: the library would break them by chance."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(text)
+    return sorted(counts, key=lambda c: (-counts[c], c))
+
+
+def frequent_characters(texts: Iterable[str], number: int) -> list[str]:
+    """The most frequent characters but spaces."""
+    return [c for c in ranked_characters(texts) if c != " "][:number]
 
 
 def learn(tokenizer: Any, trainer: Any, texts: Iterable[str]) -> Any:

@@ -541,6 +541,30 @@ def test_documents_reset_a_state_and_time_stays_linear(name):
     torch.testing.assert_close(*gradients)
 
 
+@pytest.mark.parametrize("name", ["full", "grouped_query", "sliding_window"])
+def test_softmax_over_documents_equals_a_dense_mask_with_its_gradients(name):
+    """Long and short documents, one token among them, alone or together in a block."""
+    window = 70 if name == "sliding_window" else 400
+    options = {"sliding_window": {"window": window}, "grouped_query": {"num_kv_heads": 2}}.get(name, {})
+    layer, x = attention_layer(name, **options), _x(400).requires_grad_()
+    documents = torch.zeros(2, 400, dtype=torch.long)
+    for row, cuts in enumerate(((1, 6, 150, 290), (128, 129, 140))):
+        for cut in cuts:
+            documents[row, cut:] += 1
+    q, k = _offsets(400)
+    same = (documents[:, :, None] == documents[:, None])[:, None]
+    allowed = same & (k <= q) & (q - k < window)
+    packed = layer(x, dataclasses.replace(causal_view(400), document_BS=documents))
+    dense = _dense(layer, x, allowed)
+    torch.testing.assert_close(packed, dense)
+    weights = torch.randn(packed.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    inputs = [x, *layer.parameters()]
+    for found, expected in zip(
+        *(torch.autograd.grad((out * weights).sum(), inputs) for out in (packed, dense)), strict=True
+    ):
+        torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize("position", ["rope", "xpos"])
 @pytest.mark.parametrize("name", ["linear", "retention", "gated_linear", "mamba2"])
 @torch.no_grad()

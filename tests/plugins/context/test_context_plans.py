@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from composed import tiny
 
 from harness.compose import Experiment, compose, publish
-from harness.errors import ConfigError
+from harness.errors import ConfigError, IncompatibleError
 from harness.plan.costs import Costs, memory_bound
 from harness.plan.graph import Graph, Node
 from harness.plan.plan import Plan
@@ -32,6 +33,19 @@ def test_every_method_goes_with_rope(name: str) -> None:
 def test_rotary_methods_are_refused_without_rotary_positions() -> None:
     assert "requires 'rotary'" in found("context=yarn", "position=alibi")[0]
     assert found("context=direct_finetune", "position=alibi") == []
+
+
+@pytest.mark.parametrize("position", ["rope_dynamic", "rope_longrope"])
+def test_positions_that_follow_the_length_would_undo_a_rotary_method(position: str) -> None:
+    """The plan says so, and a model that was not planned refuses the method too."""
+    assert any(
+        "follow the length by themselves" in problem
+        for problem in found("context=yarn", f"position={position}")
+    )
+    assert found("context=direct_finetune", f"position={position}") == []
+    method = registry().get("context", "yarn")
+    with pytest.raises(IncompatibleError, match="follow the length by themselves"):
+        method(method.Config()).apply(tiny(position=position))  # type: ignore[attr-defined]
 
 
 def test_methods_that_choose_scores_need_an_attention_that_has_them() -> None:

@@ -13,6 +13,8 @@ from decoding_models import NEW_TOKENS, PROMPTS, tiny_llama
 SETTINGS = {
     "greedy": {"do_sample": False},
     "beam": {"do_sample": False, "num_beams": 4, "length_penalty": 1.0},
+    "beam_long": {"do_sample": False, "num_beams": 3, "length_penalty": 2.0, "early_stopping": True},
+    "beam_short": {"do_sample": False, "num_beams": 5, "length_penalty": -1.0},
     "contrastive_search": {"penalty_alpha": 0.6, "top_k": 4},
     "contrastive_search_weak": {"penalty_alpha": 0.2, "top_k": 6},
     "diverse_beam": {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.5},
@@ -21,6 +23,19 @@ SETTINGS = {
         "num_beam_groups": 3,
         "diversity_penalty": 1.0,
         "length_penalty": 0.0,
+    },
+    "diverse_beam_long": {
+        "num_beams": 6,
+        "num_beam_groups": 2,
+        "diversity_penalty": 0.3,
+        "length_penalty": 2.0,
+        "early_stopping": True,
+    },
+    "diverse_beam_alone": {
+        "num_beams": 3,
+        "num_beam_groups": 3,
+        "diversity_penalty": 2.0,
+        "length_penalty": -1.0,
     },
     "dola_high": {"dola_layers": "high", "repetition_penalty": 1.2},
     "dola_low": {"dola_layers": "low", "repetition_penalty": 1.2},

@@ -29,11 +29,19 @@ RECORDED = json.loads(Path(__file__).with_name("tokens_4_49.json").read_text())
 STRATEGIES: dict[str, Any] = {
     "greedy": Greedy(),
     "beam": Beam(),
+    "beam_long": Beam(Beam.Config(num_beams=3, length_penalty=2.0, early_stopping=True)),
+    "beam_short": Beam(Beam.Config(num_beams=5, length_penalty=-1.0)),
     "contrastive_search": ContrastiveSearch(),
     "contrastive_search_weak": ContrastiveSearch(ContrastiveSearch.Config(alpha=0.2, top_k=6)),
     "diverse_beam": DiverseBeam(),
     "diverse_beam_short": DiverseBeam(
         DiverseBeam.Config(num_beams=6, num_groups=3, diversity=1.0, length_penalty=0.0)
+    ),
+    "diverse_beam_long": DiverseBeam(
+        DiverseBeam.Config(num_beams=6, diversity=0.3, length_penalty=2.0, early_stopping=True)
+    ),
+    "diverse_beam_alone": DiverseBeam(
+        DiverseBeam.Config(num_beams=3, num_groups=3, diversity=2.0, length_penalty=-1.0)
     ),
     "dola_high": DoLa(DoLa.Config(divergence="authors_code")),
     "dola_low": DoLa(DoLa.Config(layers="low", divergence="authors_code")),

@@ -39,14 +39,16 @@ def values(found: Any) -> dict[str, float]:
 def test_bits_per_byte_is_loss_over_bytes() -> None:
     given = subject(model=model(seed=1))
     found = Perplexity(Perplexity.Config(max_documents=5, max_bytes=100)).evaluate("perplexity", given)
-    nats, size = 0.0, 0
+    nats, size, characters = 0.0, 0, 0
     for document in [documents("test")[index * 40 // 5] for index in range(5)]:
         text = document.text[:100]
         ids = torch.tensor([[given.tokenizer.eos_token_id, *given.tokenizer.encode(text)]])
         with torch.no_grad():
             nats += float(given.model(ids, labels=ids).loss) * (ids.shape[1] - 1)
         size += len(text.encode())
+        characters += len(text)
     assert values(found)["bits_per_byte"] == pytest.approx(nats / math.log(2) / size, rel=1e-5)
+    assert values(found)["nats_per_character"] == pytest.approx(nats / characters, rel=1e-5)
 
 
 def test_bits_per_byte_of_an_ignorant_model_is_log2_of_its_vocabulary() -> None:

@@ -2,6 +2,8 @@
 
 import json
 import random
+import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -153,6 +155,26 @@ def test_planted_personal_data_is_masked(capsys: pytest.CaptureFixture[str]) -> 
     precision, recall = scored(flagged, {d.id for d in documents if d.id.startswith("dirty")}, "pii", capsys)
     assert (precision, recall) == (1.0, 1.0), sorted(flagged)
     assert found["dirty/mail"].text == "Write to <EMAIL> today."
+
+
+def test_personal_data_in_200_labelled_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = (Path(__file__).parent / "pii_lines.txt").read_text(encoding="ascii").splitlines()
+    assert len(lines) == 200
+    right, wrong, missed = Counter[str](), Counter[str](), Counter[str]()
+    for line in lines:
+        label, _, escaped = line.partition("\t")
+        text = escaped.encode().decode("unicode_escape")
+        (found,) = Pii().apply(iter([make("a", text)]))
+        given = Counter(kind.lower() for kind in re.findall(r"<([A-Z]+)>", found.text))
+        wanted = Counter(label.split()) - Counter(["-"])
+        right, wrong, missed = right + (given & wanted), wrong + (given - wanted), missed + (wanted - given)
+    precision = right.total() / (right + wrong).total()
+    recall = right.total() / (right + missed).total()
+    with capsys.disabled():
+        print(f"\npii: precision {precision:.3f}, recall {recall:.3f} of {(right + missed).total()}")
+        print(f"missed: {dict(missed)}, wrong: {dict(wrong)}")
+    assert precision >= 0.99
+    assert recall >= 0.99
 
 
 def test_only_the_kinds_asked_for_are_masked() -> None:

@@ -135,6 +135,119 @@ def test_llama_cpp_splits_text_as_our_tokenizer(merges: int, tmp_path: Path) -> 
     assert torch.equal(runner.log_probabilities(text), runner.log_probabilities(ids))
 
 
+def family(name: str, **more: Any) -> Any:
+    """A small model of a Hugging Face family with weights and biases of usual size."""
+    import transformers
+
+    shape = {**tiny.SIZES, "vocab_size": tiny.VOCABULARY, "hidden_size": 64, "intermediate_size": 128}
+    shape |= {"head_dim": 16, "max_position_embeddings": 256, "bos_token_id": 1, "eos_token_id": 2}
+    config = getattr(transformers, f"{name}Config")(**{**shape, **more})
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for parameter_name, parameter in model.named_parameters():
+            if "norm" in parameter_name:
+                parameter.uniform_(0.5, 1.5)
+            else:
+                parameter.normal_(0, 0.1)
+    return model
+
+
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+LLAMA3 |= {"original_max_position_embeddings": 32, "rope_theta": 10000.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("Llama", {"attention_bias": True, "mlp_bias": True}),
+        ("Llama", {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}}),
+        ("Llama", {"rope_parameters": LLAMA3}),
+        ("Qwen2", {"tie_word_embeddings": True}),
+        ("Qwen3", {}),
+    ],
+)
+def test_llama_cpp_computes_other_families_biases_and_scalings(
+    name: str, more: dict[str, Any], tmp_path: Path, tokenizer: Any
+) -> None:
+    method = tiny.choose("quantizer", "gguf", format="q8_0").build()
+    file = method.write_file(family(name, **more), tokenizer, tmp_path)
+    packed = method.quantize(family(name, **more), None)
+    assert distance(LlamaCpp(file), packed) < 0.03  # llama.cpp rounds the inputs of each product to 8 bits
+
+
+def test_the_chat_template_lies_in_the_file(tmp_path: Path) -> None:
+    from gguf import GGUFReader
+    from transformers import AutoTokenizer
+
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=264, special_tokens=list(SPECIAL_TOKENS), initial_alphabet=ByteLevel.alphabet()
+    )
+    trained.train_from_iterator(["def f(x): return x"] * 9, trainer)
+    save_tokenizer(trained, tmp_path / "tokenizer")
+    tokenizer = load_tokenizer(tmp_path / "tokenizer")
+    tokenizer.chat_template = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{% endfor %}"
+    file, _, _ = written(tmp_path, tokenizer, "q8_0")
+    field = GGUFReader(file).get_field("tokenizer.chat_template")
+    assert field is not None
+    assert field.contents() == tokenizer.chat_template
+    again = AutoTokenizer.from_pretrained(tmp_path, gguf_file=file.name)
+    turns = [{"role": "user", "content": "hi"}]
+    assert again.apply_chat_template(turns, tokenize=False) == "<|user|>hi"
+
+
+def splitting(kind: str) -> Any:
+    """How a known model splits text before it merges."""
+    from tokenizers import Regex, pre_tokenizers
+
+    bytes_alone = ByteLevel(add_prefix_space=False, use_regex=False)
+    if kind == "smollm":
+        digits = pre_tokenizers.Digits(individual_digits=True)
+        return pre_tokenizers.Sequence([digits, ByteLevel(add_prefix_space=False)])
+    pattern = {name: pattern for pattern, name in _gguf_file.SPLITS.items()}[kind]
+    return pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(pattern), "isolated"), bytes_alone])
+
+
+@pytest.mark.parametrize("kind", ["smollm", "llama-bpe", "qwen2"])
+def test_llama_cpp_splits_text_as_each_known_tokenizer(kind: str, tmp_path: Path) -> None:
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer = splitting(kind)
+    trainer = trainers.BpeTrainer(
+        vocab_size=264, special_tokens=list(SPECIAL_TOKENS), initial_alphabet=ByteLevel.alphabet()
+    )
+    trained.train_from_iterator(["1234 1234 12345!! HE'S (1234)"] * 9, trainer)
+    save_tokenizer(trained, tmp_path / "tokenizer")
+    tokenizer = load_tokenizer(tmp_path / "tokenizer")
+    file, _, _ = written(tmp_path, tokenizer, "q8_0")
+    text = "He'll pay 12345, not 1234567!!\n\n  HE'S 12"
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    runner = LlamaCpp(file)
+    assert runner.complete(text, 1)["usage"]["prompt_tokens"] == len(ids)
+    assert torch.equal(runner.log_probabilities(text), runner.log_probabilities(ids))
+
+
+def test_text_that_llama_cpp_would_split_otherwise_is_left_to_token_ids(tmp_path: Path) -> None:
+    from gguf import GGUFReader
+    from tokenizers import pre_tokenizers
+
+    trained = Tokenizer(models.BPE())
+    words = pre_tokenizers.Split(" ", "merged_with_next")
+    trained.pre_tokenizer = pre_tokenizers.Sequence(
+        [words, ByteLevel(use_regex=False, add_prefix_space=False)]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=264, special_tokens=list(SPECIAL_TOKENS), initial_alphabet=ByteLevel.alphabet()
+    )
+    trained.train_from_iterator(["1234 1234"], trainer)
+    save_tokenizer(trained, tmp_path / "tokenizer")
+    file, _, _ = written(tmp_path, load_tokenizer(tmp_path / "tokenizer"), "q8_0")
+    field = GGUFReader(file).get_field("tokenizer.ggml.model")
+    assert field is not None
+    assert field.contents() == "none"
+
+
 def test_bytes_survive_unpacking_and_packing_again() -> None:
     for kind in KINDS:
         method = tiny.choose("quantizer", "gguf", format=kind).build()
@@ -148,8 +261,8 @@ def test_what_the_file_cannot_say_is_refused(tmp_path: Path, tokenizer: Any) -> 
     from transformers import GPT2Config, GPT2LMHeadModel
 
     model = tiny.llama()
-    model.config.rope_parameters = {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}
-    with pytest.raises(IncompatibleError, match="without rotary scaling, and this has linear"):
+    model.config.rope_parameters = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    with pytest.raises(IncompatibleError, match="linear or llama3 rotary scaling, and this has dynamic"):
         write_gguf(model, tokenizer, tmp_path / "a.gguf", kind="q4_0")
     other = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=32, n_layer=1, n_head=2, n_positions=32))
     with pytest.raises(IncompatibleError, match="and this is gpt2"):

@@ -7,6 +7,7 @@ import sentencepiece
 from harness_plugins.tokenizer import _sentencepiece
 from harness_plugins.tokenizer.byte import Byte
 from harness_plugins.tokenizer.byte_bpe import ByteBpe
+from harness_plugins.tokenizer.character import Character
 from harness_plugins.tokenizer.pretrained import Pretrained
 from harness_plugins.tokenizer.wordpiece import WordPiece
 from tokenizers import Tokenizer as RustTokenizer
@@ -28,6 +29,20 @@ def test_bytes_are_one_token_each() -> None:
     text = "na\u00efve \U0001f600"
     assert len(tokenizer.encode(text, add_special_tokens=False).ids) == len(text.encode())
     assert tokenizer.get_vocab_size() == len(SPECIAL_TOKENS) + 256
+
+
+def test_characters_are_one_token_each_and_unseen_ones_unknown() -> None:
+    tokenizer = Character().train(iter(["na\u00efve \U0001f600\n", "text\r\n"]))
+    text = "\U0001f600 \r\nvexna\u00ef"
+    assert tokenizer.encode(text, add_special_tokens=False).tokens == list(text)
+    assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False).ids) == text
+    assert tokenizer.encode("tZt", add_special_tokens=False).tokens == ["t", "<|unk|>", "t"]
+    assert tokenizer.get_vocab_size() == len(SPECIAL_TOKENS) + len(set("na\u00efve \U0001f600\ntext\r\n"))
+
+
+def test_only_the_most_frequent_characters_have_room() -> None:
+    tokenizer = Character(Character.Config(vocab_size=len(SPECIAL_TOKENS) + 2)).train(iter(["abcbcc"]))
+    assert tokenizer.encode("abc", add_special_tokens=False).tokens == ["<|unk|>", "b", "c"]
 
 
 def test_byte_bpe_equals_the_library_given_the_same_splits() -> None:

@@ -1,0 +1,321 @@
+"""Facts that drifted: what was measured differs although the config does not, and is footnoted.
+
+A factor is bound to move some facts; those are free to differ between its levels, and only there.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from harness.report.levels import Settings, level_settings
+from harness.report.records import Record, flatten, label
+from harness.report.runs import measuring
+
+COUNTS = frozenset(
+    {
+        "tokens",
+        "bytes",
+        "steps",
+        "sequences",
+        "epochs",
+        "documents",
+        "num_tokens",
+        "num_bytes",
+        "num_documents",
+    }
+)  # fmt: skip
+"""Facts that count what a stage saw; 1 % apart is the same (documents end where they end)."""
+EXACT = frozenset(
+    {
+        "batch_size",
+        "effective_batch",
+        "sequence_length",
+        "max_length",
+        "dtype",
+        "device",
+        "judge",
+        "against",
+        "num_fewshot",
+        "task_versions",
+        "template",
+        "prompt_tokens",
+        "new_tokens",
+        "hardware",
+        "threads",
+        "limit",
+        "requests",
+        "vocab_size",
+    }
+)  # fmt: skip
+"""Facts that must agree exactly."""
+EXACT_ENDINGS = ("sha256", "_hash", "version", "truncated", "truncated_contexts")
+HASHES = ("sha256", "_hash")
+TOLERANCE = 0.01
+VERSIONS = {
+    **dict.fromkeys(("versions", "git", "harness", "python", "platform"), "versions"),
+    "hardware": "machines",
+}
+"""Provenance that tells versions and machines apart; named for the whole table."""
+
+AXIS_FACTS: Mapping[str, frozenset[str]] = {
+    "corpus": COUNTS | {"sha256"},
+    "filter": COUNTS | {"sha256"},
+    "tokenizer": COUNTS - {"bytes"} | {"vocab_size"},
+    "mixture": COUNTS,
+    "curriculum": COUNTS | {"sequence_length"},
+    "objective": COUNTS,
+    "instruction": COUNTS | {"template"},
+    "instruction_strategy": COUNTS,
+    "alignment": COUNTS,
+    "quantizer": frozenset({"calibration_sha256"}),
+    "batch_schedule": COUNTS | {"effective_batch"},
+    "precision": frozenset({"dtype"}),
+    "context": frozenset({"max_length", "sequence_length", "truncated", "truncated_contexts"}),
+    "judge": frozenset({"judge"}),
+}
+"""Facts that choosing another method of an axis is bound to move; its methods' `changes` count too."""
+OPTION_FACTS: Mapping[str, frozenset[str]] = {
+    "budget": COUNTS,
+    "batch_size": COUNTS | {"batch_size", "effective_batch"},
+    "sequence_length": COUNTS | {"sequence_length"},
+    "max_length": frozenset({"max_length"}),
+    "import": frozenset(),
+    "threads": frozenset({"threads"}),
+}
+"""Facts that a stage's option is bound to move."""
+
+
+def is_controlled(path: str) -> bool:
+    """Whether comparability rests on a fact; counts by split and versions by task are controlled too."""
+    parts = path.split(".")[1:]
+    return bool(parts) and (not (COUNTS | EXACT).isdisjoint(parts) or parts[-1].endswith(EXACT_ENDINGS))
+
+
+def drifted_facts(records: Sequence[Record]) -> tuple[list[str], dict[str, list[str]]]:
+    """Footnotes on the cells whose measured facts differ from most others', and notes on code versions."""
+    notes: list[str] = []
+    marks: dict[str, list[str]] = {}
+    if not records:
+        return notes, marks
+    columns: dict[str, dict[str, Any]] = {}
+    for record in records:
+        for name, value in record_facts(record):
+            columns.setdefault(name, {})[record.cell] = value
+    by_cell = {r.cell: r for r in records}
+    settings_of = level_settings(records[-1].experiment)
+    moves = movers(settings_of)
+    for name, values in columns.items():
+        odd: dict[str, tuple[str, str]] = {}
+        for group in groups_of(name, values, by_cell, settings_of, moves):
+            if not agree(name, list(group.values())):
+                odd |= outliers(name, group, notes)
+        footnote(name, odd, marks)
+    for cell, text in other_runs(records).items():
+        marks.setdefault(cell, []).append(text)
+    return notes, marks
+
+
+def outliers(name: str, values: Mapping[str, Any], notes: list[str]) -> dict[str, tuple[str, str]]:
+    """Cell -> its value and most others'; where most differ there is a note on the whole table instead."""
+    texts = {cell: text_of(value) for cell, value in values.items()}
+    counts = Counter(texts.values())
+    common, n = counts.most_common(1)[0]
+    if name.partition(".")[0] in VERSIONS:
+        listed = ", ".join(f"{text} (records: {count})" for text, count in counts.most_common(4))
+        notes.append(f"Records of different {VERSIONS[name.partition('.')[0]]}: {name} is {listed}.")
+        return {}
+    if n == 1 or len(counts) > 4:
+        numbers = [v for v in values.values() if isinstance(v, int | float)]
+        span = f" from {text_of(min(numbers))} to {text_of(max(numbers))}" if numbers else ""
+        notes.append(f"Measured {in_words(name)} varies{span} over {len(values)} records.")
+        return {}
+    return {cell: (text, common) for cell, text in texts.items() if text != common}
+
+
+def footnote(name: str, odd: Mapping[str, tuple[str, str]], marks: dict[str, list[str]]) -> None:
+    """One footnote for all cells in which a fact is another than elsewhere."""
+    if not odd:
+        return
+    if name.endswith(HASHES):
+        text = f"{in_words(name)} differs from the other rows'"
+    else:
+        own = " or ".join(dict.fromkeys(value for value, _ in odd.values()))
+        elsewhere = " or ".join(dict.fromkeys(common for _, common in odd.values()))
+        text = f"measured {in_words(name)} is {own}, elsewhere {elsewhere}"
+    for cell in odd:
+        marks.setdefault(cell, []).append(text)
+
+
+def in_words(name: str) -> str:
+    """`pretrain.effective_batch` -> `effective batch of pretrain`; a hash is what it stands for."""
+    stage, *middle, last = name.split(".") if "." in name else (name, name)
+    for ending in HASHES:
+        last = last.removesuffix(ending).rstrip("_") or "content"
+    task = " ".join(part.replace("_", " ") for part in dict.fromkeys(middle) if part != last)
+    inside = f"{stage} ({task})" if task else stage
+    return f"{last.replace('_', ' ')} of {inside}"
+
+
+def record_facts(record: Record) -> Iterator[tuple[str, Any]]:
+    """Controlled facts and provenance of a record as (dotted name, value)."""
+    for stage, found in record.data.get("facts", {}).items():
+        for path, value in flatten(found, stage):
+            if is_controlled(path):
+                yield path, value
+    for m in record.data["metrics"]:
+        name = f"{m['evaluator']}.{m['task']}.{m['metric']}"
+        for fact in ("n", "unit", "higher_is_better"):
+            if m.get(fact) is not None and m[fact] != "":
+                yield f"{name}.{fact}", m[fact]
+    for stage, number in threads_of(record).items():
+        yield f"{stage}.threads", number
+    provenance = record.data.get("provenance", {})
+    for kind in ("harness", "python", "platform"):
+        if provenance.get(kind):
+            yield f"{kind}.version", provenance[kind]
+    git = provenance.get("git") or {}
+    if git.get("commit"):
+        yield "git.commit", git["commit"][:12]
+    if "dirty" in git:
+        yield "git.uncommitted changes", git["dirty"]
+    for library, version in (provenance.get("versions") or {}).items():
+        yield f"versions.{library}", version
+    for path, value in flatten(provenance.get("hardware") or {}, "hardware"):
+        yield path, value
+
+
+def other_runs(records: Sequence[Record]) -> dict[str, str]:
+    """Cells whose run of a stage is another than its config alone explains: other code, data or libraries.
+
+    A factor touches a stage where the stage's key differs between most pairs of records that differ in this
+    factor alone. Under equal levels of those, and one seed of the stage, the run must be one.
+    """
+    marks: dict[str, str] = {}
+    names = dict.fromkeys(
+        str(s["stage"])
+        for r in records
+        for s in r.data.get("stages", ())
+        if s["stage"] not in measuring() and s.get("key")
+    )
+    for name in names:
+        runs = {
+            r.cell: (str(s["key"]), s.get("seed"))
+            for r in records
+            for s in r.data.get("stages", ())
+            if s["stage"] == name and s.get("key")
+        }
+        those = [r for r in records if r.cell in runs]
+        touching = [f for f in records[-1].levels if touches(f, those, runs)]
+        groups: dict[tuple[Any, ...], list[Record]] = {}
+        for r in those:
+            groups.setdefault((runs[r.cell][1], *(r.levels.get(f, "") for f in touching)), []).append(r)
+        for members in groups.values():
+            counts = Counter(runs[r.cell][0] for r in members)
+            common, n = counts.most_common(1)[0]
+            for r in members:
+                if n > len(members) / 2 and runs[r.cell][0] != common:
+                    marks.setdefault(
+                        r.cell, f"{name} is another run than its config explains: code or inputs differ"
+                    )
+    return marks
+
+
+def touches(factor: str, records: Sequence[Record], runs: Mapping[str, tuple[str, Any]]) -> bool:
+    """Whether the key of a stage differs between most levels of a factor, all else equal."""
+    others: dict[tuple[Any, ...], list[str]] = {}
+    for r in records:
+        rest = (r.seed, *(v for f, v in r.levels.items() if f != factor))
+        others.setdefault(rest, []).append(runs[r.cell][0])
+    same = sum(max(Counter(keys).values()) - 1 for keys in others.values())
+    return 2 * same < sum(len(keys) - 1 for keys in others.values())
+
+
+def threads_of(record: Record) -> dict[str, int]:
+    """Processor threads by stage; nothing of records that do not say."""
+    stages = record.data.get("stages") or ()
+    return {stage["stage"]: stage["threads"] for stage in stages if stage.get("threads")}
+
+
+def thread_notes(records: Sequence[Record]) -> list[str]:
+    """How many threads computed what: sums depend on how they are split."""
+    found: dict[int, dict[str, None]] = {}
+    for record in records:
+        for stage, number in threads_of(record).items():
+            found.setdefault(number, {})[stage] = None
+    parts = [
+        f"{number} thread{'s' * (number > 1)} ({', '.join(stages)})"
+        for number, stages in sorted(found.items())
+    ]
+    return [f"Computed with {' and '.join(parts)}."] if parts else []
+
+
+def text_of(value: Any) -> str:
+    if isinstance(value, str):
+        return value if len(value) <= 80 else value[:77] + "..."
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{value:,.6g}" if isinstance(value, float) else f"{value:,}"
+    return label(value)
+
+
+def agree(name: str, values: Sequence[Any]) -> bool:
+    """Whether all values are the same, counts within 1 %."""
+    counted = not COUNTS.isdisjoint(name.split(".")[1:])
+    if counted and all(isinstance(v, int | float) and math.isfinite(v) for v in values):
+        return bool(max(values) - min(values) <= TOLERANCE * max(abs(v) for v in values))
+    return len({json.dumps(v, sort_keys=True, default=str) for v in values}) <= 1
+
+
+def groups_of(
+    name: str,
+    values: Mapping[str, Any],
+    records: Mapping[str, Record],
+    settings_of: Settings,
+    moves: Mapping[tuple[str, str], Mapping[str, frozenset[str]]],
+) -> list[dict[str, Any]]:
+    """The values inside which a fact must agree: all, or what sets apart levels that are bound to move it.
+
+    Two levels are told apart only by the keys that move the fact: a level that removes the stage frees no
+    count of the others.
+    """
+    parts = name.split(".")[1:] or [name]
+    if agree(name, list(values.values())):
+        return []
+    groups: dict[tuple[str, ...], dict[str, Any]] = {}
+    for cell, value in values.items():
+        apart = []
+        for factor, level in records[cell].levels.items():
+            setting, bound = settings_of.get(factor, {}).get(level, {}), moves.get((factor, level), {})
+            moving = {k: v for k, v in setting.items() if not bound[k].isdisjoint(parts)}
+            apart.append(json.dumps(moving, sort_keys=True, default=str))
+        # What a seed draws (calibration texts, say) may differ between seeds, and be absent.
+        seed = str(records[cell].seed) if parts[-1].endswith(HASHES) else ""
+        if value or not seed:
+            groups.setdefault((seed, *apart), {})[cell] = value
+    return list(groups.values())
+
+
+def movers(settings_of: Settings) -> dict[tuple[str, str], dict[str, frozenset[str]]]:
+    """(factor, level) -> key it sets -> facts that the key is bound to move."""
+    from harness.registry import index as registry_index
+
+    changes: dict[str, frozenset[str]] = {}
+    for m in registry_index.read()["methods"]:  # the index: nothing is imported
+        changes[m["axis"]] = changes.get(m["axis"], frozenset()) | frozenset(m["changes"])
+    return {
+        (factor, level): {key: moved_by(key, changes) for key in setting}
+        for factor, levels in settings_of.items()
+        for level, setting in levels.items()
+    }
+
+
+def moved_by(key: str, changes: Mapping[str, frozenset[str]]) -> frozenset[str]:
+    """Facts that a factor's key is bound to move; `changes` is what an axis' methods say they change."""
+    head, *rest = key.partition("@")[0].split(".")
+    moved = AXIS_FACTS.get(head, frozenset())
+    for option in rest:
+        moved |= OPTION_FACTS.get(option, frozenset())
+    return moved | changes.get(head, frozenset())

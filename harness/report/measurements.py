@@ -1,0 +1,67 @@
+"""Records as one pandas frame: a row a cell and metric, with factors, facts and directions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.report.frames import arrange, facts
+from harness.report.records import read
+from harness.store.records import sweep_name
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def load(store: object, experiment: str, *, cells: Iterable[str] | None = None) -> pd.DataFrame:
+    """One row a cell and metric: factors, seed, outcome, value, unit, direction, error, items, and all facts.
+
+    `cells` keeps only those ids. Facts are columns `<stage>.<fact>`. Factors are ordered categories in the
+    experiment's order. A cell without numbers has one row that says why. A factor called like a column gets
+    `factor.` before it.
+    Raises: DataError if there are no records
+    """
+    import pandas as pd
+
+    found = read(store, experiment, cells=cells)
+    keys = ("evaluator", "task", "metric", "value", "unit", "stderr", "n", "higher_is_better")
+    rows = []
+    for record in found:
+        base: dict[str, Any] = {
+            "sweep": str(record.data.get("sweep", "")),
+            "cell": record.cell,
+            "seed": record.seed,
+            "outcome": record.status,
+            "reason": "" if record.status == "ok" else record.reason,
+        }
+        measured = [{key: m.get(key) for key in keys} for m in record.data["metrics"]]
+        empty = dict.fromkeys(keys, "") | {
+            "value": np.nan,
+            "stderr": np.nan,
+            "n": 0,
+            "higher_is_better": None,
+        }
+        levels = {column_of(f): level for f, level in record.levels.items()}
+        rows += [{**levels, **base, **m, **facts(record)} for m in measured or [empty]]
+    frame = pd.DataFrame(rows).astype({"value": float, "stderr": float})
+    order = arrange(found).factors
+    for factor, levels_of_factor in order.items():
+        column = column_of(factor)
+        if column in frame:
+            frame[column] = pd.Categorical(frame[column], categories=levels_of_factor, ordered=True)
+    frame.attrs["sweep"] = sweep_name(experiment)
+    return frame
+
+
+def column_of(factor: str) -> str:
+    """The column of a factor's levels."""
+    return f"factor.{factor}" if factor in COLUMNS else factor
+
+
+COLUMNS = (
+    *("sweep", "cell", "seed", "outcome", "reason", "evaluator", "task", "metric", "value", "unit", "stderr"),
+    *("n", "higher_is_better"),
+)
+"""Columns of the frame beside the factors."""

@@ -1,0 +1,90 @@
+"""The filters that datatrove runs: its own verdicts and texts, by its own defaults, on drawn pages."""
+
+import random
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from harness_plugins.filter.c4 import C4
+from harness_plugins.filter.fineweb import FineWeb
+from harness_plugins.filter.gopher_quality import GopherQuality
+from harness_plugins.filter.gopher_repetition import GopherRepetition
+
+from harness import Document, Filter, Split
+
+pytest.importorskip("spacy")
+filters = pytest.importorskip("datatrove.pipeline.filters")
+Theirs = pytest.importorskip("datatrove.data").Document
+PAIRS = [
+    (C4, filters.C4QualityFilter),
+    (FineWeb, filters.FineWebQualityFilter),
+    (GopherQuality, filters.GopherQualityFilter),
+    (GopherRepetition, filters.GopherRepetitionFilter),
+]
+TEXT = (
+    "the be to of and that have with keeper river house water number answer morning 42 1999 # ... {x} it's "
+    "incomprehensibilities a I javascript cookie"
+)
+WORDS = TEXT.split()
+
+
+def pages(number: int) -> Iterator[str]:
+    """Lines of drawn words, some repeated, some bullets, headings or unfinished."""
+    rng = random.Random(0)
+    for _ in range(number):
+        weights = [rng.random() ** 3 for _ in WORDS]
+        lines = []
+        for _ in range(rng.choice([2, 8, 20])):
+            line = " ".join(rng.choices(WORDS, weights, k=rng.choice([2, 5, 12])))
+            line = rng.choice(["", "", "- ", "\u2022 "]) + line + rng.choice([".", ".", ".", "", "...", "!"])
+            lines += [line] * rng.choice([1, 1, 1, 1, 3])
+        yield rng.choice(["\n", "\n\n"]).join(lines)
+
+
+def check(ours: type[Filter], theirs: type, number: int) -> Counter[str]:
+    """How often each reason was given; all as theirs."""
+    mine, other = ours(), theirs()
+    reasons: Counter[str] = Counter()
+    for text in pages(number):
+        given = Theirs(text=text, id="x")
+        verdict = other.filter(given)
+        found = mine.judge(Document(id="x", text=text, domain="d", split=Split.train))
+        if verdict is True:
+            assert isinstance(found, Document), (text, found)
+            assert found.text == given.text
+            reasons["kept"] += 1
+        else:
+            assert found == verdict[1].removeprefix("gopher_").replace("_", " ")
+            reasons[verdict[1]] += 1
+    return reasons
+
+
+@pytest.mark.parametrize(("ours", "theirs"), PAIRS)
+def test_verdicts_are_those_of_datatrove(ours: type[Filter], theirs: type) -> None:
+    reasons = check(ours, theirs, 300)
+    assert reasons["kept"]
+    assert len(reasons) > 2, "several rules were tried"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("ours", "theirs"), PAIRS)
+def test_verdicts_are_those_of_datatrove_on_5000_pages(ours: type[Filter], theirs: type) -> None:
+    assert check(ours, theirs, 5_000).total() == 5_000
+
+
+def test_an_empty_page_is_dropped_and_not_divided_by() -> None:
+    for ours, _ in PAIRS:
+        assert ours().judge(Document(id="x", text=" \n ", domain="d", split=Split.train)) == "empty"
+
+
+def test_options_reach_the_rules() -> None:
+    text = "Home | About\nThe keeper went down to the river.\n" * 2
+    page = Document(id="x", text=text, domain="d", split=Split.train)
+    assert C4().judge(page) == "too few sentences"
+    kept = C4(C4.Config(min_sentences=2)).judge(page)
+    assert isinstance(kept, Document)
+    assert kept.text == "The keeper went down to the river.\nThe keeper went down to the river."
+    assert FineWeb().judge(page) == "char dup ratio"
+    assert FineWeb(FineWeb.Config(max_repeated_share=1.0)).judge(page) is page
+    assert GopherRepetition(GopherRepetition.Config(max_line_share=0.1)).judge(page) == "dup line frac"
+    assert GopherQuality().judge(page) == "short doc"

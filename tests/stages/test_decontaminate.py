@@ -1,0 +1,191 @@
+"""Stage decontaminate: what it drops, what it leaves, what enters its key, and what is said of it."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from harness.axes.corpus import Document, Split
+from harness.axes.evaluator import Evaluator
+from harness.data import documents
+from harness.errors import DataError
+from harness.method import Choice
+from harness.plan.make import make_plan
+from harness.plan.plan import Plan
+from harness.registry.known import registry
+from harness.report.contamination import contamination_notes
+from harness.report.records import Record
+from harness.stage import Work
+from harness.stages.decontaminate import DROPPED, Decontaminate
+from harness.store import Store
+
+ITEM = "If Caf\u00e9 \u201cRoyal\u201d sells 48 cups in April and half as many in May, how many cups is that?"
+
+
+def evaluator(name: str, **options: Any) -> Choice:
+    method = registry().get("evaluator", name)
+    return Choice(axis="evaluator", method=method, config=method.Config(**options))
+
+
+def page(number: int, text: str = "", split: Split = Split.train) -> Document:
+    own = " ".join(f"p{number}w{n}" for n in range(20))
+    return Document(id=f"page/{number}", text=f"{own} {text} {own}", domain="web", split=split)
+
+
+def run(root: Path, found: list[Document], *evaluators: Choice, **options: Any) -> dict[str, Any]:
+    for name in ("in", "out"):
+        (root / name).mkdir()
+    facts = documents.write(root / "in", found)
+    work = Work(
+        stage="decontaminate",
+        part="",
+        config=Decontaminate.Config(**options),
+        choices=Decontaminate.narrow("", {"evaluator": evaluators}),
+        inputs={"documents": SimpleNamespace(path=root / "in", facts=facts)},  # type: ignore[dict-item]
+        seed=0,
+        device="cpu",
+        out=root / "out",
+        checkpoints=root,
+        cell=None,  # type: ignore[arg-type]
+        load=lambda key: pytest.fail("nothing to load"),
+    )
+    return Decontaminate().run(work)
+
+
+def benchmark(root: Path) -> Choice:
+    """A task on a file that JSON escapes: as bytes it shares nothing with a page."""
+    file = root / "items.jsonl"
+    file.write_text(json.dumps({"question": ITEM, "answer": "72"}) + "\n")
+    assert "\\u00e9" in file.read_text()
+    (root / "escaped.yaml").write_text(
+        "task: escaped\ndataset_path: json\n"
+        f"dataset_kwargs:\n  data_files:\n    test: {file}\n"
+        "test_split: test\noutput_type: generate_until\n"
+        'doc_to_text: "{{question}}"\ndoc_to_target: "{{answer}}"\n'
+        "metric_list:\n  - metric: exact_match\n"
+    )
+    return evaluator("lm_eval", tasks=["escaped"], include_path=str(root))
+
+
+def test_items_of_a_task_are_dropped_as_parsed_text_however_often_they_stand(tmp_path: Path) -> None:
+    leaks = [page(n, f"A puzzle: {ITEM.upper()}") for n in range(12)]
+    clean = [page(n) for n in range(12, 30)]
+    held_out = page(30, ITEM, Split.test)
+    facts = run(tmp_path, [*leaks, *clean, held_out], benchmark(tmp_path))
+    assert documents.read(tmp_path / "out") == [*clean, held_out]
+    assert facts["decontaminated"] == {
+        "seen": 30,
+        "dropped": 12,
+        "ngram": 13,
+        "by_source": {"task_items": 12},
+        "item_ngrams": {"task_items": 7},  # of 19 words
+    }
+    assert facts["num_documents"] == {"train": {"web": 18}, "test": {"web": 1}}
+    said = [json.loads(line) for line in (tmp_path / "out" / DROPPED).read_text().splitlines()]
+    assert [row["id"] for row in said] == [document.id for document in leaks]
+
+
+def test_phrases_that_many_documents_share_are_no_leak_of_held_out_text(tmp_path: Path) -> None:
+    licence = " ".join(f"licence{n}" for n in range(20))
+    secret = " ".join(f"secret{n}" for n in range(20))
+    found = [page(n, licence) for n in range(11)] + [page(20, secret), page(21)]
+    held_out = [page(30, f"{licence} {secret}", Split.test)]
+    facts = run(tmp_path, found + held_out, evaluator("perplexity"))
+    assert facts["decontaminated"]["dropped"] == 1
+    assert [d.id for d in documents.read(tmp_path / "out", "train")] == [
+        d.id for d in found if d.id != "page/20"
+    ]
+
+
+def test_where_nothing_is_dropped_the_documents_are_those_of_the_input(tmp_path: Path) -> None:
+    facts = run(tmp_path, [page(0), page(1, split=Split.test)], evaluator("perplexity"))
+    assert (tmp_path / "out" / documents.FILE).samefile(tmp_path / "in" / documents.FILE)
+    assert facts["sha256"]
+    assert facts["decontaminated"]["dropped"] == 0
+
+
+def test_nothing_left_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"drops all 1 training documents.*decontaminate\.enabled=false"):
+        run(tmp_path, [page(0, ITEM)], benchmark(tmp_path))
+
+
+def planned(root: Path, *overrides: str) -> dict[str, str]:
+    """Key by stage of the one cell."""
+    chain = "stages=[corpus,decontaminate,tokenizer,tokens,pretrain,evaluate]"
+    plan: Plan = make_plan([chain, "scale=smoke", *overrides], store=Store(root / "store"))
+    (cell,) = plan.cells
+    assert not cell.refused, cell.refused
+    return {plan.graph.nodes[key].stage: key for key in cell.keys}
+
+
+def test_how_items_are_measured_trains_no_other_model_and_what_they_are_does(tmp_path: Path) -> None:
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    benchmark(folder)
+
+    def asked(*more: str, evaluators: str = "perplexity,lm_eval", tasks: str = "escaped") -> dict[str, str]:
+        options = [f"evaluator=[{evaluators}]", f"evaluator.lm_eval.include_path={folder}"]
+        return planned(tmp_path, *options, f"evaluator.lm_eval.tasks=[{tasks}]", *more)
+
+    first = asked()
+    for same in (
+        asked("evaluator.lm_eval.limit=3", "evaluator.lm_eval.num_fewshot=0"),
+        asked("evaluator.perplexity.split=validation", "evaluator.perplexity.max_documents=3"),
+        asked(evaluators="lm_eval,long_context"),
+        asked(tasks="mqar,escaped"),
+    ):
+        assert same["pretrain"] == first["pretrain"]
+    (folder / "items.jsonl").write_text(json.dumps({"question": "another one", "answer": "1"}) + "\n")
+    changed = asked()
+    assert changed["corpus"] == first["corpus"]
+    assert changed["pretrain"] != first["pretrain"]
+
+
+@pytest.mark.parametrize(
+    "evaluators",
+    [
+        ["evaluator=[lm_eval]", "evaluator.lm_eval.tasks=[mqar,recall,copy,passkey,instruction_following]"],
+        ["evaluator=[generation,efficiency]"],
+        ["evaluator=[perplexity]", "decontaminate.enabled=false"],
+    ],
+)
+def test_cells_without_text_to_look_for_have_no_such_stage(evaluators: list[str], tmp_path: Path) -> None:
+    assert "decontaminate" not in planned(tmp_path, *evaluators)
+
+
+def test_evaluators_that_read_test_documents_say_so() -> None:
+    for name in ("perplexity", "divergence", "long_context", "ruler"):
+        method = registry().get("evaluator", name)
+        assert issubclass(method, Evaluator)
+        (source,) = method.item_texts(method.Config())
+        assert source.method.name == "held_out_documents", name
+
+
+def record(**data: Any) -> Record:
+    config = {"stages": ["corpus", "decontaminate"], "decontaminate": {"enabled": True}}
+    return SimpleNamespace(data={"config": config, **data})  # type: ignore[return-value]
+
+
+def test_a_report_says_how_many_were_dropped_or_that_nobody_looked() -> None:
+    counts = {
+        "seen": 3400,
+        "dropped": 12,
+        "ngram": 13,
+        "by_source": {"held_out_documents": 2, "task_items": 11},
+    }
+    found = record(facts={"decontaminate": {"decontaminated": counts}})
+    off = record(config={"stages": ["corpus", "decontaminate"], "decontaminate": {"enabled": False}})
+    absent = record(config={"stages": ["corpus"], "decontaminate": {"enabled": True}})
+    assert contamination_notes([found, found]) == [
+        "Decontaminated: 12 of 3,400 training documents shared 13-grams with test items and were dropped "
+        "(held out documents: 2, task items: 11)."
+    ]
+    assert contamination_notes([off]) == [
+        "Training text was not compared with test items: decontaminate.enabled=false."
+    ]
+    assert contamination_notes([absent]) == [
+        "Training text was not compared with test items: `stages` leaves out decontaminate."
+    ]
+    assert contamination_notes([record(config={"stages": ["corpus"]})]) == []  # from before there was one

@@ -7,7 +7,7 @@ TORCH_INDEX ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off -q -c constraints.txt
 TORCH := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
 .DEFAULT_GOAL := help
-.PHONY: help demo smollm2 test test-slow check lint bench docs site reports tables clean
+.PHONY: help demo smollm2 test test-slow check lint bench bench-gpu docs site reports tables clean
 .PHONY: auto-gptq-env gptqmodel-env test-auto-gptq test-gptqmodel
 
 help: ## this list
@@ -48,6 +48,9 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev ## measure speed against peers, as ratios in one run, and print the tables
 	$(BIN)/python -m pytest -s tests/benchmarks
+
+bench-gpu: $(VENV)/.dev ## eight minutes on a GPU: MFU, attention kernels, packed products, memory
+	PYTHON=$(BIN)/python tests/benchmarks/cuda.sh
 
 docs: $(VENV)/.core ## regenerate docs/ from the registry
 	$(BIN)/python -m harness.commands.docs

@@ -105,7 +105,7 @@ class Trainer:
         methods.optimizer.rates = methods.actors(self.model, "rate")
         self.optimizer = methods.parallelism.optimizer(methods.optimizer, self.model, settings.learning_rate)
         leave_overflow_to_scaler(self.optimizer)
-        self.peak_rates = [group["lr"] * group[RATE] for group in self.optimizer.param_groups]
+        self.peak_rates = [group["lr"] * group.get(RATE, 1.0) for group in self.optimizer.param_groups]
         self.scaler = methods.precision.scaler(self.device.type)
         self.gradients = Gradients(
             self.model,

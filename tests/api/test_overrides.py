@@ -71,7 +71,7 @@ def test_a_sweep_of_nothing_is_refused_before_anything_runs(tmp_path: Path) -> N
         harness.sweep([], store=tmp_path / "store")
     with pytest.raises(ConfigError, match="one value of attention"):
         harness.run("attention=full,flash", store=tmp_path / "store")
-    with pytest.raises(ConfigError, match="workers=-1 must be 0"):
+    with pytest.raises(ConfigError, match="workers=-1 must be positive"):
         harness.sweep("attention=full,flash", workers=-1, store=tmp_path / "store")
     assert not (tmp_path / "store" / "artifacts").exists()
 

@@ -43,7 +43,18 @@ def of_today(config: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {**lacking, **config, "model": {"fetch": None, **shape, **config["model"]}}
     if config["extend"]["sequence_length"] == 0:  # stood for the extended length
         found["extend"] = {**config["extend"], "sequence_length": None}
-    return found
+    return {key: _without_limits_of_0(value) for key, value in found.items()}
+
+
+def _without_limits_of_0(node: Any) -> Any:
+    """0 stood for no limit of these options."""
+    if not isinstance(node, dict):
+        return node
+    limits = ("cap", "max_bytes", "max_documents", "train_bytes")
+    return {
+        key: None if key in limits and value == 0 else _without_limits_of_0(value)
+        for key, value in node.items()
+    }
 
 
 def trainings(file: Path, store: Store) -> Iterator[tuple[str, Plan, Node, dict[str, Any]]]:

@@ -347,7 +347,7 @@ def test_threads_are_in_the_key_and_follow_from_nothing_but_the_options(store: S
     two = make_plan([*SMALL, "optimizer=lion", "pretrain.threads=2"], store=store)
     stages = [node.stage for node in map(plan.graph.nodes.get, plan.cells[1].keys) if node is not None]
     same = [a == b for a, b in zip(alone.cells[0].keys, two.cells[0].keys, strict=True)]
-    assert same == [stage in ("corpus", "tokenizer", "tokens") for stage in stages]
+    assert same == [stage in ("corpus", "decontaminate", "tokenizer", "tokens") for stage in stages]
     assert {node.threads for node in two.graph.nodes.values()} == {1, 2}
 
 

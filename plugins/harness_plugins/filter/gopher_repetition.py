@@ -38,11 +38,13 @@ class GopherRepetition(Datatrove):
     @classmethod
     def trial(cls, directory: Path) -> tuple[Config, Document, Document]:
         lines = [f"Line {number} speaks of subject {number * 7 % 31} alone." for number in range(20)]
+        good = (  # in a text of few words every n-gram fills a large share
+            "The ship left at noon with nine men, forty barrels of salt and a clock that nobody could wind. "
+            "Rain fell before dusk, so they anchored near an island whose harbour had no name on any map."
+        )
         return (
             cls.Config(),
-            Document(
-                id="good", text="The ship left at noon with nine men.", domain="docs", split=Split.train
-            ),
+            Document(id="good", text=good, domain="docs", split=Split.train),
             Document(id="twice", text="\n".join([*lines, *lines]), domain="docs", split=Split.train),
         )
 

@@ -207,8 +207,8 @@ def test_held_out_files_of_ones_own_are_the_only_held_out_documents(tmp_path: Pa
     )
 
 
-@pytest.mark.parametrize("document_bytes", [0, 40])
-def test_a_text_is_cut_by_position_at_the_very_character(document_bytes: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("document_bytes", [None, 40])
+def test_a_text_is_cut_by_position_at_the_very_character(document_bytes: int | None, tmp_path: Path) -> None:
     text = "".join(f"line {number}\n" + ("\n" if number % 3 == 0 else "") for number in range(100))
     (tmp_path / "book.txt").write_text(text)
     method = registry().get("corpus", "text")

@@ -41,7 +41,9 @@ def test_the_peft_library_reads_an_adapter_of_ours(name: str, tmp_path: Path) ->
 
     ours = saved(name, tmp_path)
     theirs = PeftModel.from_pretrained(causal_model(), str(tmp_path))
-    assert torch.allclose(last_logits(ours), last_logits(theirs), atol=1e-6)
+    # PiSSA rounds W - B A to the weights' format; theirs adds to W itself, which differs in the last place.
+    within = 1e-5 if name == "pissa" else 1e-6
+    assert torch.allclose(last_logits(ours), last_logits(theirs), atol=within)
     assert not torch.allclose(last_logits(theirs), last_logits(causal_model()), atol=1e-4)
 
 

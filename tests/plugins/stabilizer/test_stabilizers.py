@@ -130,5 +130,5 @@ def test_it_gives_up_after_max_rollbacks(tmp_path: Path) -> None:
 
 
 def test_it_needs_checkpoints(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="set checkpoint_every above 0"):
+    with pytest.raises(ConfigError, match="set checkpoint_every to some steps"):
         run(tmp_path, methods=methods(stabilizers=(build("spike_rollback"),)))

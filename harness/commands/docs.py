@@ -8,6 +8,8 @@ from __future__ import annotations
 import functools
 import re
 from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -18,18 +20,42 @@ from harness.compose import compose
 from harness.model.cards import cards_page
 
 ROOT = Path(__file__).parents[2]
-DEMO = ROOT / "reports" / "demo" / "table.csv"
-"""The committed one; `make demo` writes another below the store."""
-LEVELS = ["tuning", "alignment", "bits"]
-"""Factors of the demo."""
-METRICS = {
-    "perplexity.perplexity.bits_per_byte": ("bits/byte", 1, 3),
-    "lm_eval.instruction_following.followed": ("instructions %", 100, 1),
-    "lm_eval.recall.acc": ("recall %", 100, 1),
-    "win_rate.win_rate.win_rate": ("win rate %", 100, 1),
-    "efficiency.efficiency.weights_in_memory": ("weights MiB", 1, 2),
-}
-"""What the README shows of the demo: (column, scale, decimals)."""
+REPORTS = ROOT / "reports"
+"""The committed ones; `make demo` writes another below the store."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """What the README shows of a committed report."""
+
+    report: str
+    levels: tuple[str, ...]
+    """Factors."""
+    metrics: Mapping[str, tuple[str, float, int]]
+    """Metric -> column, scale, decimals."""
+
+
+SHOWN = (
+    Shown(
+        report="demo",
+        levels=("tuning", "alignment", "bits"),
+        metrics={
+            "perplexity.perplexity.bits_per_byte": ("bits/byte", 1, 3),
+            "lm_eval.instruction_following.followed": ("instructions %", 100, 1),
+            "lm_eval.recall.acc": ("recall %", 100, 1),
+            "win_rate.win_rate.win_rate": ("win rate %", 100, 1),
+            "efficiency.efficiency.weights_in_memory": ("weights MiB", 1, 2),
+        },
+    ),
+    Shown(
+        report="quantizers_real",
+        levels=("quantizer",),
+        metrics={
+            "perplexity.perplexity.bits_per_byte": ("bits/byte", 1, 3),
+            "divergence.divergence.kl": ("KL from 16 bit (nats)", 1, 3),
+        },
+    ),
+)
 
 
 def surface() -> str:
@@ -46,25 +72,33 @@ def surface() -> str:
 
 
 def readme() -> str:
-    """README.md with the committed demo's table: mean and half the interval."""
-    frame = pd.read_csv(DEMO)
-    frame = frame[frame["mean"].notna()]  # the untuned model is not quantized
-    titles = [*LEVELS, *(title for title, _, _ in METRICS.values())]
-    lines = ["| " + " | ".join(titles) + " |", "|---" * len(LEVELS) + "|---:" * len(METRICS) + "|"]
-    for levels, cells in frame.groupby(LEVELS, sort=False):
+    """README.md with tables of committed reports."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for shown in SHOWN:
+        begin = re.escape("| " + " | ".join(shown.levels) + " |")
+        found = re.findall(rf"^{begin}.*?(?=\n\n)", text, re.DOTALL | re.MULTILINE)
+        assert len(found) == 1, f"README.md has {len(found)} tables of {shown.report}"
+        text = text.replace(found[0], "\n".join(readme_table(shown)))
+    return text
+
+
+def readme_table(shown: Shown) -> list[str]:
+    """A report's table, cut down: mean and half the interval."""
+    frame = pd.read_csv(REPORTS / shown.report / "table.csv")
+    frame = frame[frame["mean"].notna()]  # e.g. the untuned model is not quantized
+    titles = [*shown.levels, *(title for title, _, _ in shown.metrics.values())]
+    rule = "|---" * len(shown.levels) + "|---:" * len(shown.metrics) + "|"
+    lines = ["| " + " | ".join(titles) + " |", rule]
+    for levels, cells in frame.groupby(list(shown.levels), sort=False):
         row = [str(level) for level in levels]
         by_metric = cells.set_index("metric")
-        for metric, (_, scale, decimals) in METRICS.items():
+        for metric, (_, scale, decimals) in shown.metrics.items():
             cell = by_metric.loc[metric]
             half = (cell["high"] - cell["low"]) / 2 * scale
             margin: str = "" if pd.isna(half) else f" ±{half:.{decimals}f}"
             row.append(f"{cell['mean'] * scale:.{decimals}f}{margin}")
         lines.append("| " + " | ".join(row) + " |")
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    begin = re.escape("| " + " | ".join(LEVELS))
-    found = re.findall(rf"^{begin}.*?(?=\n\n)", text, re.DOTALL | re.MULTILINE)
-    assert len(found) == 1, f"README.md has {len(found)} tables of the demo"
-    return text.replace(found[0], "\n".join(lines))
+    return lines
 
 
 def default_config() -> str:

@@ -19,11 +19,11 @@ def remarks(results: Results, metric: str, found: Estimate) -> list[str]:
     wanted = results.metrics[metric].higher_is_better is True
     if not wanted or not results.is_share(metric) or results.num_items(metric) < MIN_ITEMS:
         return []
-    # Less than one item a run away from the end.
-    step = 1 / results.num_items(metric)
-    if found.mean < step:
+    # Less than one item a run away from the end; items that are shares themselves, of tokens say, have none.
+    step = results.resolution(metric)
+    if step and found.mean < step:
         return ["at the floor: not one item right on average, so nothing worse could show"]
-    if found.mean > 1 - step:
+    if step and found.mean > 1 - step:
         return ["at the ceiling: not one item wrong on average, so nothing better could show"]
     k = choices(results, metric)
     if k is None or found.low is None or found.high is None or found.low > 1 / k:

@@ -18,6 +18,7 @@ from harness import (
     Problem,
     Subject,
     TaskError,
+    check_limits,
     hookimpl,
     path_ref,
 )
@@ -65,8 +66,7 @@ class LmEval(Evaluator):
         def __post_init__(self) -> None:
             if not self.tasks:
                 raise ConfigError("evaluator.lm_eval.tasks=[] names no task; e.g. [recall]")
-            if self.limit is not None and self.limit < 1:
-                raise ConfigError(f"evaluator.lm_eval.limit={self.limit} must be at least 1, or null for all")
+            check_limits(self, "evaluator.lm_eval", "limit")
             if self.answers not in ("lm_eval", "as_trained"):
                 raise ConfigError(f"evaluator.lm_eval.answers={self.answers} must be lm_eval or as_trained")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import time
 from dataclasses import dataclass
@@ -48,6 +49,15 @@ class Meeting:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
+    """A port that nothing listens on, below those that the kernel lends to connections (Linux: 32768 and up).
+
+    The listener binds it a moment later: a lent one may be taken by any connection made meanwhile.
+    """
+    for port in random.SystemRandom().sample(range(20_000, 32_768), 64):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+            return port
+    raise LostError("64 ports between 20,000 and 32,767 are all in use; nodes cannot meet here")

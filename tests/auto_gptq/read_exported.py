@@ -1,6 +1,7 @@
 """Runs under the interpreter of gptqmodel: opens exported directories as that library does, on a CPU.
 
-Its plain kernels dequantize and multiply in float16. usage: python read_exported.py IDS.pt OUT.pt DIRECTORY...
+Its plain kernels dequantize and multiply in float16.
+usage: python read_exported.py IDS.pt OUT.pt DIRECTORY...
 """
 
 from __future__ import annotations

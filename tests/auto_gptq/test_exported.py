@@ -34,7 +34,7 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
 
 @pytest.fixture(scope="module")
 def read(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """For each case what ours computes, what it is worth in float16, and what the library makes of the export."""
+    """For each case what ours computes, also in float16, and what the library makes of the export."""
     root, cases = tmp_path_factory.mktemp("exported"), []
     for index, (layout, name, options) in enumerate(CASES):
         choice = tiny.choose("quantizer", name, **GROUPED, **options)

@@ -162,7 +162,9 @@ def test_a_librarys_asymmetric_zeros_are_written_as_they_are(bits: int) -> None:
     layer.qzeros.copy_(pack_words((zeros.T - 1) % 2**bits, bits).T)
     layer.scales.copy_(torch.rand(2, 32, generator=generator) + 0.5)
     layer.g_idx.copy_(torch.arange(64) // 32)
-    choice = tiny.choose("quantizer", "gptqmodel", python="python3", bits=bits, group_size=32, symmetric=False)
+    choice = tiny.choose(
+        "quantizer", "gptqmodel", python="python3", bits=bits, group_size=32, symmetric=False
+    )
     laid_out = choice.build().lay_out({"layer": layer}, "gptq", skipped=())
     assert laid_out.config["checkpoint_format"] == "gptq_v2"
     tensors = {f"layer.{part}": tensor for part, tensor in laid_out.tensors["layer"].items()}

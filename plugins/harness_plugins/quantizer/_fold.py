@@ -1,4 +1,4 @@
-"""Which module before a layer can take over the factors of its inputs: tried on the model, not told by names."""
+"""Which module before a layer can take over the factors of its inputs: tried, not told by names."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Fold:
 
 @torch.no_grad()
 def find_folds(model: nn.Module, ids_BT: Tensor) -> list[Fold]:
-    """The linear layers by what they read, in the order of the computation, each with what can be folded into.
+    """The linear layers by what they read, in the order of the computation, and what can be folded into.
 
     Shapes: ids_BT some tokens the model knows; a candidate with which its logits change is none
     """

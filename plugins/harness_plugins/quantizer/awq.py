@@ -61,9 +61,9 @@ class AWQ(UniformQuantizer):
     Error: on held-out inputs (else on the calibration's) never above round-to-nearest at the same options
     Differs: s is kept with each layer, so that every layer has its own, unless `fold` has it folded into the
     norm or linear layer before, as llm-awq does and its file format wants; layers that read one input share s
-    then. The search minimises the output error of each layer on what the packed layers before it give, not of
-    its block; queries and keys are clipped like the others. A channel shares a scale by default, which fits any
-    width: the paper's results are for granularity=group and group_size=128
+    then. The search minimises the output error of each layer on what the packed layers before it give, not
+    of its block; queries and keys are clipped like the others. A channel shares a scale by default, which
+    fits any width: the paper's results are for granularity=group and group_size=128
     """
 
     name = "awq"
@@ -76,8 +76,8 @@ class AWQ(UniformQuantizer):
         clip_points: int | None = 10
         """Shrunken ranges tried for each group of weights, down to half; null keeps the full range."""
         fold: bool = False
-        """Whether s is folded into what lies before a layer, where the model then computes the same; else each
-        layer keeps its own. Only so does `harness export --layout gptq|awq|compressed-tensors` hold it."""
+        """Whether s is folded into what lies before a layer, where the model then computes the same; else
+        each layer keeps its own, which no layout of `harness export --layout` holds."""
 
         def __post_init__(self) -> None:
             super().__post_init__()

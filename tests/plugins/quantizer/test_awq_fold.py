@@ -1,4 +1,4 @@
-"""AWQ's factors folded into what lies before a layer: where that is found, and that the model stays what it is."""
+"""AWQ's factors folded into what lies before a layer: where, and that the model stays what it is."""
 
 from __future__ import annotations
 
@@ -107,8 +107,10 @@ def test_folded_layers_keep_no_factors_and_err_less_than_rounding(kv_heads: int)
     found = {}
     with torch.no_grad():
         exact = model()(input_ids=rows[20:]).logits
-        for name, options in {"rtn": {}, "awq": {"fold": True}}.items():
-            method = tiny.choose("quantizer", name, bits=3, granularity="group", group_size=16, **options).build()
+        cases: dict[str, dict[str, Any]] = {"rtn": {}, "awq": {"fold": True}}
+        for name, options in cases.items():
+            options |= {"bits": 3, "granularity": "group", "group_size": 16}
+            method = tiny.choose("quantizer", name, **options).build()
             packed = method.quantize(model(), calibration if method.needs_calibration else None)
             found[name] = float((packed(input_ids=rows[20:]).logits - exact).norm())
             layers = [m for m in packed.modules() if isinstance(m, PackedLinear)]

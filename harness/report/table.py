@@ -15,7 +15,7 @@ from harness.report.frames import MetricInfo, Results
 from harness.report.layout import Layout, MetricColumn, fit
 from harness.report.numbers import difference_text
 from harness.report.opponents import against_itself
-from harness.report.quantities import primary_by_default
+from harness.report.quantities import parts, primary_by_default
 from harness.report.records import label
 from harness.report.statistics import MIN_ITEMS, MIN_SEEDS, Estimate, Measured, estimate
 
@@ -480,12 +480,13 @@ def two_digits(value: float) -> str:
 
 
 def heading(column: Column) -> str:
-    """A metric's heading: its label, else task and metric without what they repeat."""
+    """A metric's heading: its label, else task and metric without what they repeat, and of which items."""
     if column.spec.label:
         return column.spec.label
-    *_, task, metric = column.info.name.split(".")
+    named = parts(column.info.name)
+    *_, task, metric = (part for part in named if "=" not in part)
     words = metric if task in (metric, "perplexity", "efficiency") else f"{task} {metric}"
-    return words.replace("_", " ")
+    return ", ".join([words, *(part for part in named if "=" in part)]).replace("_", " ")
 
 
 def differs(cell: TableCell, column: Column) -> str:

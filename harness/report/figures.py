@@ -115,8 +115,8 @@ def marginal_effects(table: Table, results: Results) -> Figure | None:
         ):
             labels = [f"{table.layout.text(e.factor)}: {table.layout.text(e.level)}" for e in effects]
             forest(axes, effects, labels, column)
-            aside = "higher" if column.higher_is_better else "lower"
-            title(axes, heading(column), f"{aside} is better")
+            better = {True: "higher is better", False: "lower is better", None: ""}
+            title(axes, heading(column), better[column.higher_is_better])
             if i % per_row:
                 axes.set_yticklabels([])
 
@@ -308,6 +308,8 @@ def sample_curves(results: Results, column: str) -> Iterator[Figure]:
         stated = [m.removeprefix(f"{name}.") for m in results.metrics if m.startswith(f"{name}.")]
         metrics = dict.fromkeys(m.partition(".")[0] for m in stated)
         if column in metrics:  # the length of what was generated is no length of a context
+            continue
+        if not any(record.has_column(name, column) for record in results.all_records()):
             continue
         for metric in metrics:
             if curves := views.by_column(results, name, column, metric):

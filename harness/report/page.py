@@ -349,7 +349,7 @@ def detail_data(record: Record) -> dict[str, Any]:
     return {
         "overrides": list(record.data.get("overrides", [])),
         "command": reproduce_command(record),
-        "config": dict(flatten(record.data["config"])),
+        "config": dict(record.leaves),
         "provenance": {path: str(v) for path, v in flatten(source) if path not in own},
         "started": source.get("started", ""),
         "finished": source.get("finished", ""),

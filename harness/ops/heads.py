@@ -1,4 +1,4 @@
-"""Attention on heads that a method reads as it likes, block by block, so that no score of a whole sequence is held.
+"""Attention on heads that a method reads as it likes, in blocks, so that no whole square of scores is held.
 
 Shapes: B batch, T queries, S keys, N heads, K key/value heads, H head dim
 """

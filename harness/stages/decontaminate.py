@@ -69,7 +69,7 @@ class Decontaminate(Stage):
 
     @classmethod
     def active(cls, cell: Cell) -> bool:
-        measures = any(stage.partition("@")[0] == "evaluate" for stage in cell.stages)
+        measures = any(cell.makes(stage) == "evaluation" for stage in cell.stages)
         return (
             measures and cell.stage_config(cls.name).enabled and bool(item_texts(cell.choices("evaluator")))
         )

@@ -393,7 +393,7 @@ def _metric(block: Tune, cell: Cell) -> str:
 
     Raises: UnknownNameError, ConfigError
     """
-    if "evaluate" not in {stage.partition("@")[0] for stage in cell.stages}:
+    if not any(cell.makes(stage) == "evaluation" for stage in cell.stages):
         raise ConfigError(f"tune.metric={block.metric} needs the stage evaluate; add it to `stages`")
     chosen = {choice.method.name: choice for choice in cell.choices("evaluator")}
     known: dict[str, str] = {}

@@ -15,12 +15,12 @@ from typing import Any, Protocol
 
 from harness.compose import Cell
 from harness.errors import StoreFullError
-from harness.plan.costs import memory_bound
 from harness.plan.files import flat
 from harness.plan.graph import Node
 from harness.plan.need import Need
 from harness.plan.order import coverage_first
 from harness.plan.plan import Plan, PlannedCell
+from harness.plan.trainings import memory_bound
 from harness.registry.known import registry
 from harness.run import machine, record
 from harness.run.crew import Crew

@@ -13,7 +13,7 @@ import pytest
 import simulate
 
 from harness.errors import UnknownNameError
-from harness.report import commands, records, table, writers
+from harness.report import commands, records, table, tabulate, writers
 from harness.report.frames import MetricInfo
 from harness.report.latex import latex
 from harness.report.layout import Layout, MetricColumn, parse
@@ -21,7 +21,7 @@ from harness.report.layout import Layout, MetricColumn, parse
 
 def built(store: Path, **options: object) -> table.Table:
     results = commands.results_of(records.read(store, "demo"))
-    return table.build(results, parse(options, where="x") if options else Layout())
+    return tabulate.build(results, parse(options, where="x") if options else Layout())
 
 
 def cell_at(found: table.Table, metric: str, **where: str) -> table.TableCell:

@@ -16,16 +16,17 @@ from typing import Any, Protocol
 from harness.compose import Cell
 from harness.errors import StoreFullError
 from harness.plan.files import flat
-from harness.plan.graph import Node
 from harness.plan.need import Need
+from harness.plan.node import Node
 from harness.plan.order import coverage_first
 from harness.plan.plan import Plan, PlannedCell
 from harness.plan.trainings import memory_bound
 from harness.registry.known import registry
 from harness.run import machine, record
+from harness.run.child import Limits
 from harness.run.crew import Crew
 from harness.run.execute import Task
-from harness.run.isolation import Child, Limits, Server
+from harness.run.isolation import Child, Server
 from harness.run.lifecycle import Session
 from harness.run.outcome import FULL, MAX_LOST, Outcome, Outcomes, is_final
 from harness.run.resources import Options, Resources, Share

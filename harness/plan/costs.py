@@ -12,8 +12,8 @@ from harness.compose import Cell
 from harness.errors import ConfigError, IncompatibleError
 from harness.method import Choice
 from harness.plan.estimate import Cost, Size
-from harness.plan.graph import Node
 from harness.plan.measured import Known, bytes_per_token, data_key, tokenizer_of
+from harness.plan.node import Node
 from harness.plan.plan import Plan
 from harness.plan.probe import probe_speed
 from harness.plan.problems import shapes_of

@@ -10,7 +10,7 @@ from harness.compose import Cell
 from harness.method import Choice
 from harness.model.pattern import every_choice
 from harness.plan.estimate import ALL, Cost, Scored, Size, training_cost
-from harness.plan.graph import Node
+from harness.plan.node import Node
 
 HALF = 0.5
 """Share of a window's positions that are its source, at most: sources and targets are both whole windows."""

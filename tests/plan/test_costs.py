@@ -16,9 +16,10 @@ from harness.compose import Cell, Experiment, compose
 from harness.compose.schema import model_options
 from harness.errors import ConfigError
 from harness.plan.costs import Costs
-from harness.plan.graph import Graph, Node
+from harness.plan.graph import Graph
 from harness.plan.make import make_plan
 from harness.plan.measured import BYTES_PER_TOKEN, Known, bytes_per_token, data_key, tokenizer_of
+from harness.plan.node import Node
 from harness.plan.plan import Plan
 from harness.plan.problems import shapes_of
 from harness.plan.trainings import longest_sequence, memory_bound

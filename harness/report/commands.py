@@ -24,7 +24,6 @@ from harness.report.layout import Layout, load_layout, shipped
 from harness.report.levels import rate_notes
 from harness.report.overall import over_tasks, profiles
 from harness.report.records import Record, read, store_root, write_compact
-from harness.report.samples import shown_items
 from harness.report.table import Table
 from harness.report.tabulate import build
 from harness.report.writers import FORMATS
@@ -126,8 +125,7 @@ def written(experiment: str, asked: Request) -> tuple[Report, Path]:
     write(made, folder, formats=asked.formats, images=asked.images)
     root = store_root(asked.store)
     if root != folder / "records.json.gz":
-        shown = shown_items(results.all_records())
-        write_compact(records, folder / "records.json.gz", shown=shown, root=root)
+        write_compact(records, folder / "records.json.gz", shown=results.shown, root=root)
     return made, folder
 
 

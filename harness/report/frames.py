@@ -15,6 +15,7 @@ from harness.errors import ConfigError, UnknownNameError
 from harness.report.items import item_matrix
 from harness.report.records import Record, flatten
 from harness.report.runs import replicated, training
+from harness.report.samples import shown_items
 from harness.report.statistics import MIN_SEEDS, Array, Measured
 
 NOT_IN_SWEEP = "not in the sweep"
@@ -240,6 +241,15 @@ class Results:
             return float("nan")
         return self._numbers[record.cell].get(metric, float("nan"))
 
+    def at(self, levels: Levels, seeds: Sequence[int], metric: str) -> Array:
+        """A configuration's numbers by seed; NaN where there is none."""
+        known = self._by_seed.setdefault((levels, metric), {})
+        if not known:
+            known.update({seed: self.value(levels, seed, metric) for seed in self.seeds})
+        return np.array([known[seed] for seed in seeds])
+
+    _by_seed: dict[tuple[Levels, str], dict[int, float]] = field(default_factory=dict)
+
     def diverged(self, chosen: Sequence[Levels]) -> list[int]:
         """Seeds at which any of these configurations diverged."""
         return sorted(
@@ -286,6 +296,11 @@ class Results:
     def num_items(self, metric: str) -> int:
         """The most items that a record averaged; 0 for a size or count."""
         return self._num_items.get(metric, 0)
+
+    @cached_property
+    def shown(self) -> dict[str, list[str]]:
+        """Task -> the items whose texts a report shows."""
+        return shown_items(self.all_records())
 
     @cached_property
     def requests(self) -> dict[str, set[int]]:

@@ -46,7 +46,7 @@ def refuses(method: type[Quantizer]) -> bool:
         return False
     with pytest.raises(HarnessError) as error:
         quantized(method)
-    assert reason in str(error.value)
+    assert reason in str(error.value), "the refusal does not say why it is unavailable"
     return True
 
 
@@ -54,7 +54,9 @@ def test_every_linear_layer_is_packed_and_nothing_else_changes(method: type[Quan
     if refuses(method):
         return
     _, model = quantized(method)
-    assert set(packed(model)) == set(linear_layers(base()))
+    assert set(packed(model)) == set(linear_layers(base())), (
+        "pack every linear layer but the head: see `swap`"
+    )
     reference = dict(base().named_parameters())
     for name, parameter in model.named_parameters():
         if name in reference:
@@ -88,12 +90,16 @@ def test_the_file_is_as_large_as_the_formula_says(method: type[Quantizer]) -> No
         save_file(tensors, file)
         header = 8 + int.from_bytes(file.read_bytes()[:8], "little")
         bits = 8 * (file.stat().st_size - header)
-        assert set(load_file(file)) == set(tensors)
+        assert set(load_file(file)) == set(tensors), (
+            "the packed tensors do not survive the file: register them as buffers"
+        )
     formula = sum(
         layer.num_weights() * chosen.bits_per_weight(layer.in_features, layer.out_features)
         for layer in packed(model).values()
     )
-    assert bits == pytest.approx(formula, rel=0.01)
+    assert bits == pytest.approx(formula, rel=0.01), (
+        f"the file takes {bits} bits, and bits_per_weight states {formula:.0f}"
+    )
 
 
 def test_a_stored_model_comes_back_bit_for_bit(method: type[Quantizer]) -> None:
@@ -104,14 +110,18 @@ def test_a_stored_model_comes_back_bit_for_bit(method: type[Quantizer]) -> None:
     again = type(chosen)(chosen.config).empty(base())
     again.load_state_dict(state, assign=True)
     again.tie_weights()  # type: ignore[operator]
-    assert torch.equal(logits(model, tokens()), logits(again, tokens()))
+    assert torch.equal(logits(model, tokens()), logits(again, tokens())), (
+        "a stored model comes back with other logits: all that `dequantize` reads must be in the state dict"
+    )
 
 
 def test_it_is_deterministic(method: type[Quantizer]) -> None:
     if refuses(method):
         return
     first, second = quantized(method)[1].state_dict(), quantized(method)[1].state_dict()
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert all(torch.equal(first[name], second[name]) for name in first), (
+        "two runs store other codes: round the same way each time"
+    )
 
 
 def test_the_weights_are_close(method: type[Quantizer]) -> None:

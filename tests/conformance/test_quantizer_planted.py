@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from told import told
 from torch import Tensor, nn
 
 from harness.axes.quantizer import Quantizer
@@ -212,6 +213,13 @@ def test_the_limits_are_those_of_the_best_scalar_quantizers() -> None:
     """Of the sign of normal weights, 1 - 2 / pi; of many, pi sqrt(3) / 2 N^-2 (Panter and Dite 1951)."""
     assert suite.least_error(1) == pytest.approx(1 - 2 / math.pi, abs=1e-4)
     assert suite.least_error(10) == pytest.approx(math.pi * 3**0.5 / 2 * 4.0**-10, rel=0.1)
+
+
+def test_bits_other_than_stated_are_named() -> None:
+    with told(r"stores 8\.\d+ bits a weight, and bits_per_weight states 4\.000"):
+        suite.test_it_stores_the_bits_it_states(Boastful)
+    with told("bits, and bits_per_weight states"):
+        suite.test_the_file_is_as_large_as_the_formula_says(Boastful)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from harness.report.drawing import (
     title,
 )
 from harness.report.frames import Results, name_of
-from harness.report.quantities import is_cost
+from harness.report.quantities import is_cost, last_name
 from harness.report.table import Column, Table, heading, metric_columns
 from harness.report.verdicts import verdict
 
@@ -134,8 +134,8 @@ def pareto_fronts(table: Table, results: Results) -> Figure | None:
     }
     scales = {c.info.name: c.spec.scale for c in columns}
     for name in results.metrics:
-        if name.rpartition(".")[2] == "trainable_parameters":
-            costs.setdefault(name, name.rpartition(".")[2].replace("_", " "))
+        if last_name(name) == "trainable_parameters":
+            costs.setdefault(name, "trainable parameters")
     if quality is None or not costs:
         return None
     found = [

@@ -309,13 +309,15 @@ class Results:
 
     def resolution(self, metric: str) -> float:
         """The step between neighbouring values of a share of n items; 0 where values are no such shares."""
-        n = self._num_items.get(metric, 0)
-        values = [
-            self.value(levels, seed, metric) for levels, by_seed in self.records.items() for seed in by_seed
-        ]
-        shares = [v * n for v in values if math.isfinite(v)]
-        whole = n > 0 and all(0 <= v <= n and abs(v - round(v)) < 1e-6 * max(1, n) for v in shares)
-        return 1 / n if whole else 0.0
+        if metric not in self._resolutions:
+            n = self._num_items.get(metric, 0)
+            values = [self.value(v, s, metric) for v, by_seed in self.records.items() for s in by_seed]
+            shares = [v * n for v in values if math.isfinite(v)]
+            whole = n > 0 and all(0 <= v <= n and abs(v - round(v)) < 1e-6 * max(1, n) for v in shares)
+            self._resolutions[metric] = 1 / n if whole else 0.0
+        return self._resolutions[metric]
+
+    _resolutions: dict[str, float] = field(default_factory=dict)
 
     @cached_property
     def _num_items(self) -> dict[str, int]:

@@ -133,7 +133,7 @@ def detail_data(record: Record) -> dict[str, Any]:
     return {
         "overrides": list(record.data.get("overrides", [])),
         "command": reproduce_command(record),
-        "config": dict(flatten(record.data["config"])),
+        "config": dict(record.leaves),
         "provenance": {path: str(v) for path, v in flatten(source) if path not in own},
         "started": source.get("started", ""),
         "finished": source.get("finished", ""),
@@ -177,6 +177,8 @@ def compact(value: Any) -> Any:
     """A fact short enough to read."""
     if isinstance(value, float):
         return finite(value)
+    if value is None or isinstance(value, int):
+        return value
     text = json.dumps(value, ensure_ascii=False, default=str)
     return value if len(text) <= 300 else text[:300] + "..."
 
@@ -185,14 +187,22 @@ def finite(value: Any) -> Any:
     return number(float(value)) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
+PLAIN = (str, int, float, bool)
+"""Types of options that are compared as they are."""
+
+
 def most_common(flats: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """For each config key that most records have, its most frequent value."""
-    values: dict[str, Counter[str]] = {}
+    values: dict[str, Counter[tuple[type | None, Any]]] = {}
     for flat in flats:
         for key, value in flat.items():
-            values.setdefault(key, Counter())[json.dumps(value, default=str)] += 1
+            # 1, 1.0 and True are equal and are not written alike.
+            plain = value is None or isinstance(value, PLAIN)
+            known = (type(value), value) if plain else (None, json.dumps(value, default=str))
+            values.setdefault(key, Counter())[known] += 1
     common = {}
     for key, counts in values.items():
         if 2 * sum(counts.values()) > len(flats):
-            common[key] = json.loads(counts.most_common(1)[0][0])
+            (kind, value), _ = counts.most_common(1)[0]
+            common[key] = json.loads(value) if kind is None else value
     return common

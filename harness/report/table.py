@@ -10,6 +10,7 @@ from harness.report.decisions import Decisions
 from harness.report.frames import MetricInfo
 from harness.report.layout import Layout, MetricColumn
 from harness.report.numbers import difference_text
+from harness.report.quantities import parts
 from harness.report.statistics import Estimate, Measured
 
 Verdict = Literal["baseline", "better", "worse", "tie", "undecided", "secondary", "untested", "missing"]
@@ -97,12 +98,13 @@ def decided_on(table: Table) -> list[str]:
 
 
 def heading(column: Column) -> str:
-    """A metric's heading: its label, else task and metric without what they repeat."""
+    """A metric's heading: its label, else task and metric without what they repeat, and of which items."""
     if column.spec.label:
         return column.spec.label
-    *_, task, metric = column.info.name.split(".")
+    named = parts(column.info.name)
+    *_, task, metric = (part for part in named if "=" not in part)
     words = metric if task in (metric, "perplexity", "efficiency") else f"{task} {metric}"
-    return words.replace("_", " ")
+    return ", ".join([words, *(part for part in named if "=" in part)]).replace("_", " ")
 
 
 def differs(cell: TableCell, column: Column) -> str:

@@ -63,11 +63,11 @@ def least_error(bits: float) -> float:
     beyond them falling with the square of the levels."""
     levels, known = 2.0**bits, sorted(BEST)
     if levels >= known[-1]:
-        return BEST[known[-1]] * (known[-1] / levels) ** 2
+        return float(BEST[known[-1]] * (known[-1] / levels) ** 2)
     left = max(count for count in known if count <= levels)
     right = known[known.index(left) + 1]
     slope = math.log(BEST[right] / BEST[left]) / math.log(right / left)
-    return BEST[left] * (levels / left) ** slope
+    return float(BEST[left] * (levels / left) ** slope)
 
 
 def refuses(method: type[Quantizer]) -> bool:

@@ -7,7 +7,8 @@ from harness.notices import drop_notices
 
 _PUBLIC = {
     **dict.fromkeys(
-        ("Method", "Choice", "CellView", "Problem", "LossTerm", "model_ref", "check_limits"), "harness.method"
+        ("Method", "Choice", "CellView", "Problem", "LossTerm", "model_ref", "check_counts", "check_limits"),
+        "harness.method",
     ),
     **dict.fromkeys(("path_ref", "files_at", "listed", "named"), "harness.paths"),
     **dict.fromkeys(("hookimpl", "hookspec"), "harness.hookspecs"),
@@ -49,7 +50,10 @@ _PUBLIC = {
     "rms_norm": "harness.ops.norms",
     "PagedCache": "harness.ops.paged_cache",
     "known": "harness.ops.view",
-    **dict.fromkeys(("inverse_frequencies", "cos_sin", "rotate_pairs"), "harness.ops.rotary"),
+    **dict.fromkeys(
+        ("inverse_frequencies", "cos_sin", "rotate_pairs", "rotation_factors", "check_rotation_factors"),
+        "harness.ops.rotary",
+    ),
     **dict.fromkeys(("parallel_linear", "chunked_linear"), "harness.ops.linear"),
     "Norm": "harness.axes.norm",
     "NormPosition": "harness.axes.norm_position",

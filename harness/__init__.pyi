@@ -151,6 +151,7 @@ from harness.method import Choice as Choice
 from harness.method import LossTerm as LossTerm
 from harness.method import Method as Method
 from harness.method import Problem as Problem
+from harness.method import check_counts as check_counts
 from harness.method import check_limits as check_limits
 from harness.method import model_ref as model_ref
 from harness.model.artifact import Delta as Delta
@@ -200,9 +201,11 @@ from harness.ops.packing import packed_width as packed_width
 from harness.ops.packing import unpack_codes as unpack_codes
 from harness.ops.packing import unpack_levels as unpack_levels
 from harness.ops.paged_cache import PagedCache as PagedCache
+from harness.ops.rotary import check_rotation_factors as check_rotation_factors
 from harness.ops.rotary import cos_sin as cos_sin
 from harness.ops.rotary import inverse_frequencies as inverse_frequencies
 from harness.ops.rotary import rotate_pairs as rotate_pairs
+from harness.ops.rotary import rotation_factors as rotation_factors
 from harness.ops.rotation import hadamard as hadamard
 from harness.ops.state_cache import StateCache as StateCache
 from harness.ops.view import known as known

@@ -21,7 +21,9 @@ from composed import tiny
 
 SOURCE = os.environ.get("TRANSFORMERS_SOURCE", "")
 if not SOURCE:
-    pytest.skip("TRANSFORMERS_SOURCE names no source of transformers: make test-transformers", allow_module_level=True)
+    pytest.skip(
+        "TRANSFORMERS_SOURCE names no source of transformers: make test-transformers", allow_module_level=True
+    )
 
 
 def suite(module: str, name: str) -> Any:
@@ -49,7 +51,8 @@ Modelling = suite("test_modeling_common", "ModelTesterMixin")
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "full": {},
     "grouped_query_qk_norm": {
-        "attention": ("grouped_query", {"num_kv_heads": 2}), "shape": {"qk_norm": True, "tie_embeddings": False}
+        "attention": ("grouped_query", {"num_kv_heads": 2}),
+        "shape": {"qk_norm": True, "tie_embeddings": False},
     },
     "gpt2": {"position": "learned", "norm": "layernorm", "feed_forward": "gelu", "shape": {"bias": True}},
     "bloom": {"position": "alibi", "norm": "layernorm", "shape": {"embedding_norm": True}},
@@ -65,8 +68,13 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "experts": {"feed_forward": "moe_top_k"},
     "pattern": {"shape": {"layer_pattern": [{"attention": {"method": "sliding_window", "window": 4}}, {}]}},
     "prefix_decoder": {"architecture": "prefix_decoder"},
-    "encoder_decoder": {"architecture": "encoder_decoder", "position": "relative_t5", "shape": {"num_encoder_layers": 2}},
+    "encoder_decoder": {
+        "architecture": "encoder_decoder",
+        "position": "relative_t5",
+        "shape": {"num_encoder_layers": 2},
+    },
 }
+
 
 class Inputs:
     """What the suite asks a model for: a small config and inputs that fit it."""

@@ -100,8 +100,9 @@ class Inputs:
 
 def as_family() -> tuple[type, ...]:
     """Our classes, under the tasks that the suite knows a family's classes by."""
-    from harness.model.hf import HarnessForCausalLM, HarnessForSequenceClassification, HarnessModel
     from transformers.models.auto import modeling_auto as auto
+
+    from harness.model.hf import HarnessForCausalLM, HarnessForSequenceClassification, HarnessModel
 
     auto.MODEL_MAPPING_NAMES["harness"] = "HarnessModel"
     auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["harness"] = "HarnessForCausalLM"

@@ -106,7 +106,7 @@ _PUBLIC = {
     "Parallelism": "harness.axes.parallelism",
     **dict.fromkeys(("Decoding", "check_vocabulary"), "harness.axes.decoding"),
     **dict.fromkeys(("Rule", "quantile", "rule_of", "special_ids", "uniforms"), "harness.ops.drawing"),
-    **dict.fromkeys(("new_cache", "next_logits"), "harness.ops.decode"),
+    **dict.fromkeys(("last_logits", "new_cache", "next_logits"), "harness.ops.decode"),
     "GrowingCache": "harness.ops.growing_cache",
     **dict.fromkeys(("Evaluator", "Evaluation", "Metric", "Subject"), "harness.axes.evaluator"),
     **dict.fromkeys(

@@ -172,6 +172,7 @@ from harness.ops.calibration import Calibration as Calibration
 from harness.ops.calibration import block_names as block_names
 from harness.ops.calibration import change_weights as change_weights
 from harness.ops.calibration import walk as walk
+from harness.ops.decode import last_logits as last_logits
 from harness.ops.decode import new_cache as new_cache
 from harness.ops.decode import next_logits as next_logits
 from harness.ops.drawing import Rule as Rule

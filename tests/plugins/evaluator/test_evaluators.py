@@ -301,6 +301,15 @@ def test_the_cache_of_a_recurrent_attention_does_not_grow() -> None:
     assert sizes[0] == sizes[1] > 0
 
 
+def test_a_prompt_costs_the_logits_of_its_last_token_alone() -> None:
+    given, positions = subject(), []
+    given.model.lm_head.register_forward_hook(
+        lambda module, inputs, out: positions.append(inputs[0].shape[1])
+    )
+    Efficiency(Efficiency.Config(prompt_tokens=32, new_tokens=2, repeats=1)).evaluate("efficiency", given)
+    assert set(positions) == {1}
+
+
 def test_speeds_are_keyed_with_the_hardware() -> None:
     assert Efficiency.surroundings(Efficiency.Config())["processors"]
     assert Perplexity.surroundings(Perplexity.Config()) == {}

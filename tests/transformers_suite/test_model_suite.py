@@ -1,4 +1,4 @@
-"""transformers' own suite for models, over configurations of ours; `make test-transformers` brings its source.
+"""transformers' own suite for models, over configurations of ours; `make test-transformers` brings it.
 
 Their wheel leaves the tests out: TRANSFORMERS_SOURCE names an unpacked source distribution of the installed
 version. That distribution holds the suite for models and not the one for generation; of a clone of the

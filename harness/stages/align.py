@@ -46,6 +46,7 @@ class Align(Stage):
     needs = ("model",)
     may_need = ("documents", "reward")
     produces = "model"
+    scores_answers = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(TrainingConfig):

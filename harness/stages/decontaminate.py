@@ -19,9 +19,10 @@ from harness.axes.evaluator import Evaluator
 from harness.data import documents
 from harness.data.item_texts import ItemTexts
 from harness.data.overlap import Overlap
-from harness.errors import ConfigError, DataError
+from harness.errors import DataError
 from harness.hookspecs import hookimpl
-from harness.method import Choice
+from harness.method import Choice, check_counts
+from harness.registry.known import registry
 from harness.stage import Choices, Stage, Work
 
 if TYPE_CHECKING:
@@ -63,13 +64,11 @@ class Decontaminate(Stage):
         as a common phrase, which is no leak."""
 
         def __post_init__(self) -> None:
-            for key in ("ngram", "max_documents"):
-                if getattr(self, key) < 1:
-                    raise ConfigError(f"decontaminate.{key}={getattr(self, key)} must be at least 1")
+            check_counts(self, "decontaminate", "ngram", "max_documents")
 
     @classmethod
     def active(cls, cell: Cell) -> bool:
-        measures = any(stage.partition("@")[0] == "evaluate" for stage in cell.stages)
+        measures = any(registry().stage(stage).produces == "evaluation" for stage in cell.stages)
         return (
             measures and cell.stage_config(cls.name).enabled and bool(item_texts(cell.choices("evaluator")))
         )

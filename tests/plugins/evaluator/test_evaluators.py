@@ -301,6 +301,15 @@ def test_the_cache_of_a_recurrent_attention_does_not_grow() -> None:
     assert sizes[0] == sizes[1] > 0
 
 
+def test_a_prompt_costs_the_logits_of_its_last_token_alone() -> None:
+    given, positions = subject(), []
+    given.model.lm_head.register_forward_hook(
+        lambda module, inputs, out: positions.append(inputs[0].shape[1])
+    )
+    Efficiency(Efficiency.Config(prompt_tokens=32, new_tokens=2, repeats=1)).evaluate("efficiency", given)
+    assert set(positions) == {1}
+
+
 def test_speeds_are_keyed_with_the_hardware() -> None:
     assert Efficiency.surroundings(Efficiency.Config())["processors"]
     assert Perplexity.surroundings(Perplexity.Config()) == {}
@@ -358,7 +367,7 @@ def test_a_model_does_not_diverge_from_itself() -> None:
 def test_windows_with_a_stride_are_those_of_lm_eval() -> None:
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-    from harness.evaluation.scoring import rolling
+    from harness.evaluation.requests import rolling
 
     for length, window, stride in ((30, 8, 3), (31, 8, 8), (7, 8, 2), (100, 16, 1)):
         tokens = list(range(1, length + 1))

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.axes.alignment import Alignment, Rollouts
+from harness.axes.alignment import Alignment, LogProbs, Rollouts
 from harness.axes.corpus import Split
 from harness.data.template import IGNORED, Template
 from harness.errors import ConfigError

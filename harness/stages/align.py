@@ -99,8 +99,10 @@ class Align(Stage):
         adapted = adapt(loaded, work.one("peft"))
         reference = reference_of(work, adapted) if method.needs_reference else None
         if method.needs is Needs.preferences:
+            from harness.stages._held_out_pairs import HeldOutPairs
             from harness.stages._preferences import preference_loss, preference_source
 
+            held_out = HeldOutPairs(work, adapted.loaded.tokenizer, adapted.model)
             source: Any = preference_source(work, adapted.loaded.tokenizer, method)
             loss = preference_loss(method, reference)
             facts: dict[str, Any] = source.facts()
@@ -120,6 +122,8 @@ class Align(Stage):
             facts |= run_training(work, adapted.model, source, loss, settings)
             if method.needs is Needs.rollouts:
                 facts |= source.finish(seconds=facts["seconds"])
+            else:
+                facts |= held_out.facts(adapted.model)
         facts["effects"] = adapted.trained()
         facts["reference"] = "none" if reference is None else "the start, frozen"
         applied = [

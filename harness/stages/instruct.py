@@ -20,6 +20,7 @@ from harness.stage import Stage, Work
 from harness.stages._conversations import ConversationSource, MixedSource, encode_all
 from harness.stages._references import referenced
 from harness.stages._training import TrainingConfig, run_training
+from harness.stages._written import keep_written
 from harness.training.settings import Budget, Unit
 
 if TYPE_CHECKING:
@@ -99,7 +100,8 @@ class Instruct(Stage):
         strategy = work.one("instruction_strategy").build()
         strategy.models = referenced(work, "instruction_strategy")
         length, seed = work.config.sequence_length, work.stream(Purpose.data_order)
-        conversations = strategy.select(conversations, np.random.default_rng(work.stream(Purpose.sampling)))
+        given = conversations
+        conversations = strategy.select(given, np.random.default_rng(work.stream(Purpose.sampling)))
         encoded = encode_all(conversations, Template(loaded.tokenizer), length=length)  # type: ignore[arg-type]
         learned = [c for c in conversations if c.id in encoded.by_id]
         num_tokens = sum(len(ids) for ids, _ in encoded.by_id.values())
@@ -127,6 +129,7 @@ class Instruct(Stage):
             "num_instructions_by_source": dict(Counter(c.source for c in learned)),
             "lexical_diversity": lexical_diversity(learned),
             **strategy.facts,
+            **keep_written(conversations, given, work.out),
         }
         if strategy.packs():
             facts["padding_share"] = source.padding_share()

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from harness.axes.corpus import Document
+from harness.axes.corpus import Document, Split
 from harness.method import Method
 
 
@@ -36,6 +36,8 @@ class Filter(Method):
     class Config(Method.Config):
         domains: list[str] = field(default_factory=list)
         """Domains it looks at, the others pass untouched; empty for all."""
+        splits: list[Split] = field(default_factory=list)
+        """Splits it looks at; empty for all. With [train] all filters are measured on the same documents."""
 
     config: Config
     models: Mapping[str, tuple[Any, Any]] = MappingProxyType({})
@@ -60,7 +62,7 @@ class Filter(Method):
     def apply(self, documents: Iterator[Document]) -> Iterator[Document]:
         """The documents that stay, in their order."""
         for document in documents:
-            if self.config.domains and document.domain not in self.config.domains:
+            if not self.sees(document):
                 yield document
                 continue
             self.report.seen += 1
@@ -70,6 +72,11 @@ class Filter(Method):
                 continue
             self.report.rewritten += verdict.text != document.text
             yield verdict
+
+    def sees(self, document: Document) -> bool:
+        """Whether the filter looks at a document; the others pass."""
+        limits = (self.config.domains, document.domain), (self.config.splits, document.split)
+        return all(not chosen or own in chosen for chosen, own in limits)
 
     def drop(self, reason: str) -> None:
         """Note that a document was dropped."""

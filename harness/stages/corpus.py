@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from harness.axes.corpus import Corpus, Split
+from harness.axes.corpus import Corpus, Document, Split
 from harness.axes.filter import Filter
 from harness.data import documents
 from harness.errors import DataError
@@ -26,7 +28,8 @@ class CorpusStage(Stage):
 
     def run(self, work: Work) -> dict[str, Any]:
         corpus: Corpus = work.one("corpus").build()
-        stream = corpus.documents()
+        read: Counter[tuple[str, str]] = Counter()
+        stream = counted(corpus.documents(), read)
         filters: list[Filter] = [choice.build() for choice in work.several("filter")]
         for method in filters:
             method.models = referenced(work, f"filter.{method.name}")
@@ -34,6 +37,7 @@ class CorpusStage(Stage):
         facts = documents.write(work.out, stream)
         if corpus.damage.count:
             facts["damaged"] = vars(corpus.damage)
+        facts["kept"] = kept(read, facts["num_documents"])
         facts["filters"] = [{"filter": method.name, **vars(method.report)} for method in filters]
         facts["effects"] = {
             f"filter.{method.name}": {
@@ -50,6 +54,23 @@ class CorpusStage(Stage):
                 "check its path, its filters and corpus.{validation_share,test_share}"
             )
         return facts
+
+
+def counted(stream: Iterator[Document], read: Counter[tuple[str, str]]) -> Iterator[Document]:
+    """The documents of a stream, counted by split and domain."""
+    for document in stream:
+        read[document.split.value, document.domain] += 1
+        yield document
+
+
+def kept(
+    read: Mapping[tuple[str, str], int], num_documents: Mapping[str, Mapping[str, int]]
+) -> dict[str, dict[str, float]]:
+    """Share of the documents read that the filters left, by split and domain."""
+    shares: dict[str, dict[str, float]] = {}
+    for (split, domain), count in read.items():
+        shares.setdefault(split, {})[domain] = num_documents.get(split, {}).get(domain, 0) / count
+    return shares
 
 
 @hookimpl

@@ -19,6 +19,7 @@ from harness.errors import ConfigError, IncompatibleError
 from harness.evaluation.sampling import end_ids, plain_sampling
 from harness.model.conditioning import conditioned
 from harness.rng import Purpose
+from harness.stages._leaks import without_test_items
 from harness.stages._preferences import Reference, pad_rows, per_token_log_probs
 from harness.stages._prompts import Asked, asked_of, training_prompts
 from harness.training.contract import Batch, LossSum
@@ -70,7 +71,7 @@ class RolloutSource:
         self.end_ids = end_ids(adapted.model, self.template)
         self.samples_per_prompt = method.samples_per_prompt()
         self.reward, self.scorer = rewarder(work)
-        found, _ = read_conversations(work)
+        found, self.cleared = without_test_items(work, read_conversations(work)[0])
         self.prompts, self.left_out = training_prompts(self._asked(of_split(found, Split.train, work)))
         held_out = [c for c in found if c.split is Split.validation][:HELD_OUT_PROMPTS]
         self.held_out, _ = self._asked(held_out)

@@ -9,7 +9,7 @@ import pytest
 
 from harness.axes.corpus import Document, Split
 from harness.axes.evaluator import Evaluator
-from harness.data import documents
+from harness.data import documents, lineage
 from harness.errors import DataError
 from harness.method import Choice
 from harness.plan.make import make_plan
@@ -18,7 +18,7 @@ from harness.registry.known import registry
 from harness.report.contamination import contamination_notes
 from harness.report.records import Record
 from harness.stage import Work
-from harness.stages.decontaminate import DROPPED, Decontaminate
+from harness.stages.decontaminate import Decontaminate
 from harness.store import Store
 
 ITEM = "If Caf\u00e9 \u201cRoyal\u201d sells 48 cups in April and half as many in May, how many cups is that?"
@@ -83,7 +83,7 @@ def test_items_of_a_task_are_dropped_as_parsed_text_however_often_they_stand(tmp
         "item_ngrams": {"task_items": 7},  # of 19 words
     }
     assert facts["num_documents"] == {"train": {"web": 18}, "test": {"web": 1}}
-    said = [json.loads(line) for line in (tmp_path / "out" / DROPPED).read_text().splitlines()]
+    said = list(lineage.rows(tmp_path / "out"))
     assert [row["id"] for row in said] == [document.id for document in leaks]
 
 

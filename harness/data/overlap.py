@@ -10,7 +10,10 @@ import numpy as np
 
 SHORTEST = 8
 """Words of the shortest text that is looked for; fewer are found by chance."""
-UNSPACED = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
+UNSPACED = (
+    r"\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Tibetan, Burmese, Khmer
+    r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"  # Japanese, Chinese, Korean
+)
 WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
 """A word, or one character of a script that puts no spaces between words."""
 FACTOR = 0x9E3779B97F4A7C15

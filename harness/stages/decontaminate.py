@@ -14,6 +14,7 @@ from harness.data import documents
 from harness.data.lineage import Lineage
 from harness.errors import ConfigError, DataError
 from harness.hookspecs import hookimpl
+from harness.registry.known import registry
 from harness.stage import Choices, Stage, Work
 from harness.stages._leaks import (
     MOST,
@@ -68,7 +69,7 @@ class Decontaminate(Stage):
 
     @classmethod
     def active(cls, cell: Cell) -> bool:
-        measures = any(stage.partition("@")[0] == "evaluate" for stage in cell.stages)
+        measures = any(registry().stage(stage).produces == "evaluation" for stage in cell.stages)
         return (
             measures and cell.stage_config(cls.name).enabled and bool(item_texts(cell.choices("evaluator")))
         )

@@ -1,8 +1,15 @@
 """Filters on several cores: what comes out is what one process gives, in its order."""
 
+import contextlib
+import os
 import random
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -108,3 +115,46 @@ def test_the_source_is_read_no_further_than_the_workers_can_take(monkeypatch: py
 def test_little_text_starts_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(filtering, "ProcessPoolExecutor", lambda *_, **__: pytest.fail("not worth it"))
     assert len(list(filtered(iter(pages(20)), [Pii()], workers=4))) == 20
+
+
+ENDLESS = """
+import itertools, sys
+from harness import Document, Split
+from harness.data import filtering
+from harness_plugins.filter.pii import Pii
+
+filtering.DOCUMENTS_PER_BATCH = 4
+pages = (Document(id=str(n), text="plain words", domain="d", split=Split.train) for n in itertools.count())
+for page in filtering.filtered(pages, [Pii()], workers=2):
+    if page.id == "100":
+        print("running", flush=True)
+"""
+
+
+def test_workers_end_with_the_process_that_was_killed() -> None:
+    def group() -> set[str]:
+        """Processes of the killed one's group that are not ended."""
+        found = set()
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                state, _, number = stat.read_text().rpartition(")")[2].split()[:3]
+                if int(number) == process.pid and state != "Z":
+                    found.add(stat.parent.name)
+        return found
+
+    command = [sys.executable, "-c", ENDLESS]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True, text=True)
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "running\n"
+        assert len(group()) == 3, "the process and its two workers"
+        process.kill()
+        process.wait()
+        until = time.monotonic() + 10
+        while group() and time.monotonic() < until:
+            time.sleep(0.05)
+        assert group() == set()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.stdout.close()

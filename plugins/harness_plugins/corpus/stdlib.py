@@ -4,6 +4,8 @@ import ast
 import hashlib
 import math
 import os
+import random
+import string
 import sysconfig
 import tokenize
 from collections.abc import Iterable, Iterator
@@ -11,12 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import ConfigError, Corpus, DataError, Document, Method, check_limits, hookimpl
+from harness import ConfigError, Corpus, DataError, Document, Method, Split, check_limits, hookimpl
 
 SKIPPED = frozenset(
     {"site-packages", "dist-packages", "test", "tests", "idle_test", "encodings", "pydoc_data", "__phello__"}
 )
 DOMAINS = ("code", "docs")
+NOISE, NOISE_BYTES = "noise", 2000
+"""The domain of random characters, and what one of its documents has."""
 TOPICS = "pydoc_data/topics.py"
 """The language reference."""
 Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
@@ -37,12 +41,15 @@ class Stdlib(Corpus):
         """Which of `code` and `docs` to read."""
         max_bytes: int | None = None
         """UTF-8 bytes kept of each domain, a random choice of whole files; null = all."""
+        noise_bytes: int | None = None
+        """Bytes of random characters that training gets as a third domain, `noise`: bad data that a curriculum
+        may put in one place; null = none."""
 
         def __post_init__(self) -> None:
             super().__post_init__()
             if not self.domains or not set(self.domains) <= set(DOMAINS):
                 raise ConfigError(f"corpus.domains={list(self.domains)} must name some of {list(DOMAINS)}")
-            check_limits(self, "corpus", "max_bytes")
+            check_limits(self, "corpus", "max_bytes", "noise_bytes")
 
     config: Config
 
@@ -54,14 +61,24 @@ class Stdlib(Corpus):
                 if left < 0:
                     break
                 yield Document(id=f"{domain}/{module}", text=text, domain=domain, split=self.split(module))
+        yield from _noise(self.config.noise_bytes or 0)
 
     def most_bytes(self) -> int | None:
         most = self.config.max_bytes
-        return None if most is None else most * len(set(self.config.domains))
+        return None if most is None else most * len(set(self.config.domains)) + (self.config.noise_bytes or 0)
 
     @classmethod
     def reads(cls, config: Any) -> dict[str, Path]:
         return {**_modules(), TOPICS: _root() / TOPICS}
+
+
+def _noise(num_bytes: int) -> Iterator[Document]:
+    """Printable characters, each drawn from all of them."""
+    drawn = random.Random(0)
+    for start in range(0, num_bytes, NOISE_BYTES):
+        text = "".join(drawn.choices(string.printable, k=min(NOISE_BYTES, num_bytes - start)))
+        name = f"{NOISE}/{start // NOISE_BYTES}"
+        yield Document(id=name, text=text.replace("\r", "\n"), domain=NOISE, split=Split.train)
 
 
 def _root() -> Path:

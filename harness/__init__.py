@@ -57,6 +57,7 @@ _PUBLIC = {
     **dict.fromkeys(("Objective", "Example"), "harness.axes.objective"),
     **dict.fromkeys(("Context", "Heads", "Reach", "Rotary"), "harness.axes.context"),
     "clip_gradients": "harness.ops.gradients",
+    "StoredWeights": "harness.ops.stored_weights",
     **dict.fromkeys(("rescale_dynamically", "set_length", "trained_length"), "harness.ops.extension"),
     **dict.fromkeys(
         ("Instruction", "Conversation", "Turn", "Role", "Prompt", "as_text", "as_turns"),

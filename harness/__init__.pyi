@@ -182,6 +182,7 @@ from harness.ops.extension import rescale_dynamically as rescale_dynamically
 from harness.ops.extension import set_length as set_length
 from harness.ops.extension import trained_length as trained_length
 from harness.ops.gradients import clip_gradients as clip_gradients
+from harness.ops.stored_weights import StoredWeights as StoredWeights
 from harness.ops.growing_cache import GrowingCache as GrowingCache
 from harness.ops.linear import chunked_linear as chunked_linear
 from harness.ops.linear import parallel_linear as parallel_linear

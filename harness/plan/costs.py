@@ -203,6 +203,7 @@ class Costs:
             state_bytes=_state_bytes(node, model, adapters),
             packed_bits=_packed_bits(node, size),
             mixed=_method(node, "precision") not in ("", "fp32"),
+            held=_held(node),
             flash=not _keeps_scores(node),
         )
         windows = node.stage.partition("@")[0] in WINDOWS and not _splits_windows(node)
@@ -310,6 +311,7 @@ def _training_cost(
     state_bytes: float | None = None,
     packed_bits: float | None = None,
     mixed: bool = False,
+    held: int = 4,
     flash: bool = True,
 ) -> Cost:
     """What `training_cost` says of a node's settings and methods.
@@ -338,9 +340,17 @@ def _training_cost(
         reference=_needs_reference(node) and adapters is None,
         packed_bits=packed_bits,
         mixed=mixed,
+        held=held,
         recompute=settings.recompute,
         flash=flash,
     )
+
+
+def _held(node: Node) -> int:
+    """Bytes of a trained weight between steps."""
+    choice = node.choices.get("precision")
+    precision: Any = choice.build() if isinstance(choice, Choice) else None
+    return 4 if precision is None else int(precision.bytes_per_weight())
 
 
 def bytes_per_token(vocab_size: int) -> float:

@@ -201,6 +201,7 @@ def training_cost(
     reference: bool = False,
     packed_bits: float | None = None,
     mixed: bool = False,
+    held: int = 4,
     recompute: bool = False,
     flash: bool = True,
 ) -> Cost:
@@ -210,7 +211,8 @@ def training_cost(
     `scored`, and `source_tokens` beside them for an encoder; where a step `accumulates` several, gradients
     stand beside all activations, else they take their place. `adapters` are the only weights trained, None
     where all are; the optimizer keeps `state_bytes`, two moments where None; `reference` says whether a
-    frozen copy of the model is held too; linear layers take `packed_bits` a weight where they are quantized
+    frozen copy of the model is held too; linear layers take `packed_bits` a weight where they are quantized;
+    a trained weight takes `held` bytes between steps
     """
     element = 2 if mixed else 4
     trained = size.parameters if adapters is None else adapters
@@ -223,11 +225,12 @@ def training_cost(
         activations += source_tokens * size.source_activations(
             sequence_length, element=element, flash=flash, recompute=recompute, kept=kept
         )
+    states = 8.0 * trained if state_bytes is None else state_bytes
     gradients = 4.0 * trained
     working = activations + gradients if accumulates else max(activations, gradients)
     return Cost(
         flops=tokens * size.flops_per_token(sequence_length, adapters=adapters),
-        memory=4 * weights - saved + (8.0 * trained if state_bytes is None else state_bytes) + working,
+        memory=4 * weights + (held - 4) * trained - saved + states + working,
         disk=4.0 * trained,
     )
 

@@ -42,8 +42,8 @@ class Stdlib(Corpus):
         max_bytes: int | None = None
         """UTF-8 bytes kept of each domain, a random choice of whole files; null = all."""
         noise_bytes: int | None = None
-        """Bytes of random characters that training gets as a third domain, `noise`: bad data that a curriculum
-        may put in one place; null = none."""
+        """Bytes of random characters that training gets as a third domain, `noise`: bad data that a
+        curriculum may put in one place; null = none."""
 
         def __post_init__(self) -> None:
             super().__post_init__()

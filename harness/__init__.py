@@ -111,7 +111,8 @@ _PUBLIC = {
     ),
     **dict.fromkeys(("Overlap", "words"), "harness.data.overlap"),
     "task_items": "harness.evaluation.task_items",
-    **dict.fromkeys(("LikelihoodScorer", "ScoreRequest", "rolling"), "harness.evaluation.scoring"),
+    "LikelihoodScorer": "harness.evaluation.scoring",
+    **dict.fromkeys(("ScoreRequest", "rolling"), "harness.evaluation.requests"),
     **dict.fromkeys(
         (
             "count_items",

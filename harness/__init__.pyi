@@ -139,9 +139,9 @@ from harness.evaluation.lm_tasks import task_files as task_files
 from harness.evaluation.lm_tasks import without_data as without_data
 from harness.evaluation.prompts import PROMPT_FILES as PROMPT_FILES
 from harness.evaluation.prompts import read_items as read_items
+from harness.evaluation.requests import ScoreRequest as ScoreRequest
+from harness.evaluation.requests import rolling as rolling
 from harness.evaluation.scoring import LikelihoodScorer as LikelihoodScorer
-from harness.evaluation.scoring import ScoreRequest as ScoreRequest
-from harness.evaluation.scoring import rolling as rolling
 from harness.evaluation.task_items import task_items as task_items
 from harness.evaluation.writer import Writer as Writer
 from harness.hookspecs import hookimpl as hookimpl

@@ -245,6 +245,14 @@ class CellView:
         """What is chosen on a list axis, in order, as `stage` sees it."""
         raise NotImplementedError
 
+    def reads(self, stage: str) -> tuple[str, ...]:
+        """The axes that a stage of the cell reads; nothing where the cell's choices leave it out."""
+        raise NotImplementedError
+
+    def makes(self, stage: str) -> str:
+        """The kind of artifact that a stage of the cell makes; empty where the choices leave it out."""
+        raise NotImplementedError
+
     def spec(self) -> ModelSpec | None:
         """The model's shape after every method's `modify_spec`; None for `model=pretrained`."""
         raise NotImplementedError

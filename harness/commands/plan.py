@@ -25,7 +25,7 @@ from harness.run.machine import available_memory
 from harness.store import Store
 
 if TYPE_CHECKING:
-    from harness.plan.tune import Tuning
+    from harness.plan.trials import Tuning
 
 HELP = """usage: harness plan KEY=VALUE[,VALUE...] ... [--json] [--probe]
        harness plan --table8

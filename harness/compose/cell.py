@@ -101,6 +101,15 @@ class Cell(CellView):
                 raise UnknownNameError(what=f"chosen {axis} (in {stage}.{axis}s)", name=name, known=chosen)
         return tuple(chosen[name] for name in picked)
 
+    def reads(self, stage: str) -> tuple[str, ...]:
+        """The axes that a stage of the cell reads; nothing where the cell's choices leave it out."""
+        return stage_axes(stage) if registry().stage(stage).active(self) else ()
+
+    def makes(self, stage: str) -> str:
+        """The kind of artifact that a stage of the cell makes; empty where the choices leave it out."""
+        kind = registry().stage(stage)
+        return kind.produces if kind.active(self) else ""
+
     def choices_of(self, stage: str) -> dict[str, Choice | tuple[Choice, ...]]:
         """The choices on a stage's axes; axes without a choice are left out."""
         found: dict[str, Choice | tuple[Choice, ...]] = {}

@@ -31,9 +31,10 @@ from transformers.modeling_outputs import (
 
 from harness.axes.attention import CacheKind
 from harness.method import Choice
+from harness.model.blocks import Block, Stack
 from harness.model.choices import from_plain
 from harness.model.generation import PromptedGeneration
-from harness.model.transformer import Block, Stack, Transformer
+from harness.model.transformer import Transformer
 from harness.ops.cache_layer import CacheLayer
 from harness.ops.paged_cache import PagedCache, paged_layers
 from harness.spec import ModelSpec

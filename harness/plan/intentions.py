@@ -9,8 +9,8 @@ from typing import Any
 from harness.axes.evaluator import Evaluator
 from harness.compose import Cell, Experiment
 from harness.errors import UnknownNameError
-from harness.plan.cells import Factor, factors, request
 from harness.plan.claims import parse, stated
+from harness.plan.factors import Factor, factors, request
 from harness.plan.grammar import label_text
 from harness.registry.known import registry
 

@@ -7,7 +7,8 @@ from dataclasses import fields
 
 from harness.errors import ConfigError, UnknownNameError
 from harness.plan.assemble import belongs_to, is_axis
-from harness.plan.cells import CellPlan, Factor
+from harness.plan.cells import CellPlan
+from harness.plan.factors import Factor
 from harness.plan.grammar import parse
 from harness.registry.known import registry
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import HarnessError
 from harness.plan.claims import Claim, parse, stated
-from harness.report.decisions import Comparison, Contrast, Decisions
+from harness.report.contrasts import Comparison, Contrast
+from harness.report.decisions import Decisions
 from harness.report.frames import Results
 from harness.report.numbers import difference_text
 

@@ -12,20 +12,23 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import ConfigError, DataError, HarnessError, StoreFullError, UnknownNameError
 from harness.report import freshness, published, reference
 from harness.report.aggregates import Aggregates
+from harness.report.arrange import arrange
 from harness.report.claims import answer_all, ask_all, in_units
 from harness.report.comparability import comparable
 from harness.report.decisions import Decisions
 from harness.report.document import Report, show, write
+from harness.report.draw_scaling import scaling_curves
 from harness.report.drawing import IMAGES, Figure
-from harness.report.figures import figures, scaling_curves
-from harness.report.frames import Results, arrange
+from harness.report.figures import figures
+from harness.report.frames import Results
 from harness.report.layout import Layout, load_layout, shipped
 from harness.report.levels import rate_notes
 from harness.report.overall import over_tasks, profiles
 from harness.report.records import Record, read, store_root, write_compact
 from harness.report.samples import shown_items
 from harness.report.scaling import Fitted, scaling
-from harness.report.table import Table, build
+from harness.report.table import Table
+from harness.report.tabulate import build
 from harness.report.writers import FORMATS
 from harness.store.records import sweep_name
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import ConfigError, UnknownNameError
+from harness.report.quantities import last_name
 
 if TYPE_CHECKING:
     from harness.report.frames import Results
@@ -181,7 +182,7 @@ def default_metrics(results: Results) -> tuple[MetricColumn, ...]:
         names = [
             name
             for name in names
-            if (kept := HEADLINES.get(name.partition(".")[0])) is None or name.rpartition(".")[2] in kept
+            if (kept := HEADLINES.get(name.partition(".")[0])) is None or last_name(name) in kept
         ]
     return tuple(MetricColumn(metric=name) for name in names)
 

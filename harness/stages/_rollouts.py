@@ -1,10 +1,10 @@
-"""Samples of the policy as training batches, and the loss of an alignment method on them."""
+"""Samples of the policy as training batches."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,20 +12,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.axes.alignment import Alignment, LogProbs, Rollouts
+from harness.axes.alignment import Alignment, Rollouts
 from harness.axes.corpus import Split
 from harness.data.template import IGNORED, Template
-from harness.errors import ConfigError, IncompatibleError
+from harness.errors import ConfigError
 from harness.evaluation.sampling import end_ids, plain_sampling
-from harness.model.conditioning import conditioned
 from harness.rng import Purpose
-from harness.stages._preferences import Reference, pad_rows, per_token_log_probs
+from harness.stages._preferences import Reference, pad_rows
 from harness.stages._prompts import Asked, asked_of, training_prompts
-from harness.training.contract import Batch, LossSum
+from harness.stages._rewarder import rewarder
+from harness.stages._rollout_loss import forward
+from harness.training.contract import Batch
 
 if TYPE_CHECKING:
     from harness.axes.instruction import Conversation
-    from harness.axes.reward import AnswerScorer, Reward
     from harness.stage import Work
     from harness.stages._adaptation import Adapted
 
@@ -280,81 +280,3 @@ class RolloutSource:
             values_BT=values_BT,
             extras={},
         )
-
-
-def forward(
-    model: nn.Module, batch: Batch, *, values: bool, temperature: float
-) -> tuple[LogProbs, Tensor | None]:
-    """Log-probabilities of the answers as they are sampled and, where asked for, the value head's output."""
-    read = {name: batch[name] for name in ("input_ids", "attention_mask", "labels_BT")}
-    inputs = conditioned(model, **read)
-    out = model(**inputs, use_cache=False, output_hidden_states=values)
-    found = per_token_log_probs(out.logits, batch["labels_BT"], temperature=temperature)
-    if not values:
-        return found, None
-    values_BT: Tensor = model.value_head(out.hidden_states[-1].float())[..., 0]  # type: ignore[operator]
-    return found, values_BT * found.mask_BT
-
-
-def rollout_loss(
-    method: Alignment, *, samples_per_prompt: int, temperature: float
-) -> Callable[[nn.Module, Batch], LossSum]:
-    """The training loop's loss for a method that learns from its own samples.
-
-    A loss of B items is averaged over samples, one of B x T over the answers' tokens.
-    """
-
-    def loss(model: nn.Module, batch: Batch) -> LossSum:
-        policy, values_BT = forward(model, batch, values=method.needs_values, temperature=temperature)
-        extras = {k.removeprefix("extra_"): v for k, v in batch.items() if k.startswith("extra_")}
-        rollouts = Rollouts(
-            policy=policy,
-            old_BT=batch["old_BT"],
-            reference_BT=batch["reference_BT"],
-            rewards_B=batch["rewards_B"],
-            samples_per_prompt=samples_per_prompt,
-            values_BT=values_BT,
-            extras=extras,
-        )
-        items, facts = method.rollout_loss(rollouts)
-        facts = {"reward": rollouts.rewards_B, **facts}
-        if items.ndim == 1:
-            count = torch.tensor(float(len(items)), device=items.device)
-            return LossSum(items.sum(), count, {name: f.detach().sum() for name, f in facts.items()})
-        tokens = policy.mask_BT.sum()
-        share = tokens / len(rollouts.rewards_B)  # facts are means over samples, the count is of tokens
-        return LossSum(
-            (items * policy.mask_BT).sum(), tokens, {n: f.detach().sum() * share for n, f in facts.items()}
-        )
-
-    return loss
-
-
-def rewarder(work: Work) -> tuple[Reward, AnswerScorer | None]:
-    """The chosen reward and the model it reads, if any.
-
-    Raises: IncompatibleError where none is chosen or a learned one was not trained
-    """
-    from harness.model.scorer import ModelScorer, load_scorer
-
-    choice = work.choices.get("reward")
-    if choice is None or isinstance(choice, tuple):
-        raise IncompatibleError(
-            "the alignment method learns from rewards; choose reward=rules, pairwise, ensemble or judge"
-        )
-    method: Reward = choice.build()
-    named = work.inputs.get("reward.model")
-    if named is not None:
-        label = getattr(method.config, "label", "")
-        return method, load_scorer(named, work.load, device=work.device, label=label)
-    if method.reads_language_model:
-        from harness.model.artifact import open_model
-
-        loaded = open_model(work)
-        loaded.model.requires_grad_(False)
-        return method, ModelScorer(loaded)
-    if not method.trains:
-        return method, None
-    if "reward" not in work.inputs:
-        raise IncompatibleError(f"reward={method.name} is trained: put the stage reward before align")
-    return method, load_scorer(work.inputs["reward"], work.load, device=work.device)

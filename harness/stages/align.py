@@ -46,6 +46,7 @@ class Align(Stage):
     needs = ("model",)
     may_need = ("documents", "reward")
     produces = "model"
+    scores_answers = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(TrainingConfig):
@@ -104,7 +105,8 @@ class Align(Stage):
             loss = preference_loss(method, reference)
             facts: dict[str, Any] = source.facts()
         else:
-            from harness.stages._rollouts import RolloutSource, rollout_loss
+            from harness.stages._rollout_loss import rollout_loss
+            from harness.stages._rollouts import RolloutSource
 
             source = RolloutSource(work, adapted, method, reference)
             loss = rollout_loss(

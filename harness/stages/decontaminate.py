@@ -22,6 +22,7 @@ from harness.data.overlap import Overlap
 from harness.errors import ConfigError, DataError
 from harness.hookspecs import hookimpl
 from harness.method import Choice
+from harness.registry.known import registry
 from harness.stage import Choices, Stage, Work
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Decontaminate(Stage):
 
     @classmethod
     def active(cls, cell: Cell) -> bool:
-        measures = any(stage.partition("@")[0] == "evaluate" for stage in cell.stages)
+        measures = any(registry().stage(stage).produces == "evaluation" for stage in cell.stages)
         return (
             measures and cell.stage_config(cls.name).enabled and bool(item_texts(cell.choices("evaluator")))
         )

@@ -38,6 +38,7 @@ class Reward(Stage):
     needs = ("model",)
     may_need = ("documents",)
     produces = "reward"
+    scores_answers = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(TrainingConfig):

@@ -25,7 +25,7 @@ from harness.compose.schema import stage_axes
 from harness.conformance.test_methods import undeclared
 from harness.errors import ConfigError
 from harness.paths import path_ref
-from harness.plan.cells import factors, request
+from harness.plan.factors import factors, request
 from harness.plan.problems import problems
 from harness.registry.known import registry
 

@@ -4,7 +4,8 @@ import pytest
 
 from harness.compose import Experiment
 from harness.errors import ConfigError, UnknownNameError
-from harness.plan.cells import CellPlan, cells, chosen_labels, factors, first_stage, request
+from harness.plan.cells import CellPlan, cells, first_stage
+from harness.plan.factors import chosen_labels, factors, request
 from harness.plan.grammar import label_text, parse, split_overrides, value_text
 from harness.plan.order import coverage_first
 from harness.plan.plan import PlannedCell

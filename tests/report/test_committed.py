@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from harness.errors import DataError
+from harness.report.arrange import arrange
 from harness.report.commands import main, report
 from harness.report.committed import rebuild
-from harness.report.frames import arrange
 from harness.report.layout import read_yaml
 from harness.report.records import read_compact, write_compact
 from harness.report.samples import shown_items

@@ -14,7 +14,7 @@ from harness.report.drawing import MAX_CURVES, PALETTE, draw, legend, legend_hei
 from harness.report.figures import figures
 from harness.report.layout import parse
 from harness.report.runs import measuring, training
-from harness.report.table import build
+from harness.report.tabulate import build
 
 DEUTERANOPE = np.array(
     [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]

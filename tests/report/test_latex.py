@@ -11,7 +11,7 @@ import simulate
 from harness.report import commands, records
 from harness.report.latex import ROWS, escape, latex
 from harness.report.layout import Layout
-from harness.report.table import build
+from harness.report.tabulate import build
 
 LABELS = (
     "[]",

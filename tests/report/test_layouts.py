@@ -10,7 +10,18 @@ import pytest
 import simulate
 
 from harness.errors import ConfigError, UnknownNameError
-from harness.report import claims, commands, frames, layout, published, records, reference, table, writers
+from harness.report import (
+    arrange,
+    claims,
+    commands,
+    layout,
+    published,
+    records,
+    reference,
+    table,
+    tabulate,
+    writers,
+)
 
 T10 = {
     "size": {"small": {"model": "tiny"}, "large": {"model": "mini"}},
@@ -65,18 +76,18 @@ def test_a_wrong_layout_says_what_would_work(raw: dict[str, object], message: st
 
 
 def test_unknown_layouts_factors_and_metrics_are_named(demo_store: Path) -> None:
-    results = frames.arrange(records.read(demo_store, "demo"))
+    results = arrange.arrange(records.read(demo_store, "demo"))
     with pytest.raises(UnknownNameError, match="Did you mean 'quantization'"):
         layout.load_layout("quantisation")
     with pytest.raises(UnknownNameError, match=r"asked for by table 'x'.*'pfet'.*Did you mean 'peft'"):
-        table.build(results, layout.parse({"name": "x", "rows": ["pfet"]}, where="x"))
+        tabulate.build(results, layout.parse({"name": "x", "rows": ["pfet"]}, where="x"))
     with pytest.raises(UnknownNameError, match="No metric is called 'mmlu"):
-        table.build(results, layout.parse({"metrics": ["mmlu.acc"]}, where="x"))
+        tabulate.build(results, layout.parse({"metrics": ["mmlu.acc"]}, where="x"))
 
 
 def test_table_ten_has_the_surveys_rows_and_nested_columns(quantization: Path) -> None:
-    results = frames.arrange(records.read(quantization, "t10"))
-    found = table.build(results, layout.load_layout("T10"))
+    results = arrange.arrange(records.read(quantization, "t10"))
+    found = tabulate.build(results, layout.load_layout("T10"))
     assert [tuple(row.values()) for row in found.rows] == [
         ("small", "task"),
         ("small", "synthetic"),
@@ -110,8 +121,8 @@ def test_table_eight_shows_for_each_work_what_it_has_and_plans_the_rest(tmp_path
             del record["facts"]["instruct"]
         record["metrics"].append(simulate.metric("efficiency", "efficiency", "decode", 100.0))
         path.write_text(json.dumps(record))
-    results = frames.arrange(records.read(root, "t8"))
-    found = table.build(results, layout.load_layout("T8"))
+    results = arrange.arrange(records.read(root, "t8"))
+    found = tabulate.build(results, layout.load_layout("T8"))
     shown = {
         work: [table.heading(c) for c in found.columns if c.where["work"] == work] for work in factors["work"]
     }
@@ -193,7 +204,7 @@ def test_the_other_tables_are_made_and_compared_in_every_format(alias: str, tmp_
 
 
 def test_a_published_value_of_the_same_setting_is_said_to_be(quantization: Path) -> None:
-    results = frames.arrange(records.read(quantization, "t10"))
+    results = arrange.arrange(records.read(quantization, "t10"))
     spec = {
         "source": "a paper",
         "settings": {"optimizer.method": "adamw", "model.*": "*"},
@@ -267,7 +278,7 @@ def test_published_rows_find_those_who_play_their_roles(tmp_path: Path) -> None:
         }
     }
     root = simulate.experiment(tmp_path, factors=spec, tasks=("mmlu",), items=12)
-    found = published.beside(layout.load_layout("T10"), frames.arrange(records.read(root, "demo")))
+    found = published.beside(layout.load_layout("T10"), arrange.arrange(records.read(root, "demo")))
     by_bits = {
         bits: {b.where["how"] for b in found if b.at.endswith(bits)} for bits in ("16 bit", "8 bit", "4 bit")
     }
@@ -278,7 +289,7 @@ def test_published_rows_find_those_who_play_their_roles(tmp_path: Path) -> None:
 def test_sizes_stand_beside_the_published_ones_in_their_order(tmp_path: Path) -> None:
     factors = {"model": {"tiny": {"model.dim": 64}, "mini": {"model.dim": 96}}, "work": ["16 bit", "8 bit"]}
     root = simulate.experiment(tmp_path, factors=factors, items=12)
-    found = published.beside(layout.load_layout("T8"), frames.arrange(records.read(root, "demo")))
+    found = published.beside(layout.load_layout("T8"), arrange.arrange(records.read(root, "demo")))
     assert {(b.at.split(" · ")[0], b.where["model"]) for b in found} == {
         ("LLaMA 7B", "tiny"),
         ("LLaMA 13B", "mini"),

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import simulate
 
-from harness.report import commands, frames, ratings, records
+from harness.report import arrange, commands, ratings, records
 from harness.report.ratings import Duels
 
 
@@ -41,7 +41,7 @@ def test_a_shut_out_has_a_finite_rating() -> None:
 
 
 def test_configurations_are_rated_over_seeds(demo_store: Path) -> None:
-    results = frames.arrange(records.read(demo_store, "demo"))
+    results = arrange.arrange(records.read(demo_store, "demo"))
     found = ratings.ratings(results, "win_rate.win_rate")
     assert found == []  # the simulator keeps no samples of its win rate
     assert len(ratings.ratings(results, "lm_eval.recall", column="acc")) == 12

@@ -12,7 +12,7 @@ import simulate
 from harness.report import claims, commands, levels, records
 from harness.report.layout import Layout, parse
 from harness.report.numbers import difference_text
-from harness.report.table import build
+from harness.report.tabulate import build
 from harness.report.writers import differences_markdown
 
 FACTORS: dict[str, Any] = {"peft": ["full", "lora"]}

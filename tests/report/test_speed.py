@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import simulate
 
-from harness.report import commands, records, table
+from harness.report import commands, records, tabulate
 from harness.report.layout import Layout
 
 
@@ -25,7 +25,7 @@ def test_a_thousand_records_of_a_thousand_items_are_tested_within_ten_seconds(tm
     )
     start = time.process_time()
     results = commands.results_of(records.read(tmp_path, "big"))
-    built = table.build(results, Layout())
+    built = tabulate.build(results, Layout())
     seconds = time.process_time() - start
     tested = sum(
         c.comparison is not None and c.comparison.test == "document bootstrap" for c in built.all_cells()

@@ -13,14 +13,15 @@ import pytest
 import simulate
 
 from harness.errors import UnknownNameError
-from harness.report import commands, records, table, writers
+from harness.report import commands, records, table, tabulate, writers
+from harness.report.frames import MetricInfo
 from harness.report.latex import latex
-from harness.report.layout import Layout, parse
+from harness.report.layout import Layout, MetricColumn, parse
 
 
 def built(store: Path, **options: object) -> table.Table:
     results = commands.results_of(records.read(store, "demo"))
-    return table.build(results, parse(options, where="x") if options else Layout())
+    return tabulate.build(results, parse(options, where="x") if options else Layout())
 
 
 def cell_at(found: table.Table, metric: str, **where: str) -> table.TableCell:
@@ -175,6 +176,21 @@ def test_rows_the_sweep_does_not_have_are_left_out_and_gaps_are_dashes(tmp_path:
     found = built(tmp_path)
     assert [tuple(r.values()) for r in found.rows] == [("full", "none"), ("full", "dpo"), ("lora", "none")]
     assert writers.why_missing(found.cells[2][4]) == "-"
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        ("lm_eval.recall.acc", "recall acc"),
+        ("perplexity.perplexity.bits_per_byte", "bits per byte"),
+        ("long_context.passkey.acc.length=64.depth=0.5", "passkey acc, length=64, depth=0.5"),
+        ("ruler.qa.score.depth=0", "qa score, depth=0"),
+        ("lm_eval.mmlu_v1.2.acc", "mmlu v1.2 acc"),
+    ],
+)
+def test_a_heading_says_task_metric_and_of_which_items(metric: str, said: str) -> None:
+    found = table.Column(where={}, spec=MetricColumn(metric=metric), info=MetricInfo(name=metric))
+    assert table.heading(found) == said
 
 
 def test_markdown_has_a_cell_for_every_heading(demo_store: Path) -> None:

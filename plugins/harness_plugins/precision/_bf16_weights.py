@@ -37,20 +37,15 @@ class Bf16Weights(StoredWeights):
 
     @contextmanager
     def whole(self) -> Iterator[None]:
-        gradients = [p.grad for p in self.parameters]
-        for p, beside, gradient in zip(self.parameters, self.beside, gradients, strict=True):
-            p.grad = None  # a gradient has its parameter's format
-            p.data = self._value(p.data, beside)
+        for place, p in enumerate(self.parameters):
+            gradient, p.grad = p.grad, None  # a gradient has its parameter's format
+            p.data = self._value(p.data, self.beside[place])
             p.grad = None if gradient is None else gradient.float()
+            self.beside[place] = None
         try:
             yield
         finally:
-            gradients = [p.grad for p in self.parameters]
-            for p in self.parameters:
-                p.grad = None
             self._store()
-            for p, gradient in zip(self.parameters, gradients, strict=True):
-                p.grad = None if gradient is None else gradient.to(torch.bfloat16)
 
     def release(self) -> None:
         for p, beside in zip(self.parameters, self.beside, strict=True):
@@ -69,8 +64,10 @@ class Bf16Weights(StoredWeights):
     def _store(self) -> None:
         self.beside = []
         for p in self.parameters:
-            value = p.data
+            value, gradient = p.data, p.grad
+            p.grad = None
             p.data = value.to(torch.bfloat16)
+            p.grad = None if gradient is None else gradient.to(torch.bfloat16)
             if self.kind is Weights.master:
                 self.beside.append(value)
             elif self.kind is Weights.kahan:

@@ -358,7 +358,7 @@ def test_a_model_does_not_diverge_from_itself() -> None:
 def test_windows_with_a_stride_are_those_of_lm_eval() -> None:
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-    from harness.evaluation.scoring import rolling
+    from harness.evaluation.requests import rolling
 
     for length, window, stride in ((30, 8, 3), (31, 8, 8), (7, 8, 2), (100, 16, 1)):
         tokens = list(range(1, length + 1))

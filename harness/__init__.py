@@ -100,7 +100,7 @@ _PUBLIC = {
     "BatchSchedule": "harness.axes.batch_schedule",
     **dict.fromkeys(("Stabilizer", "Verdict"), "harness.axes.stabilizer"),
     "Precision": "harness.axes.precision",
-    "Parallelism": "harness.axes.parallelism",
+    **dict.fromkeys(("Parallelism", "Spread"), "harness.axes.parallelism"),
     **dict.fromkeys(("Decoding", "check_vocabulary"), "harness.axes.decoding"),
     **dict.fromkeys(("Rule", "quantile", "rule_of", "special_ids", "uniforms"), "harness.ops.drawing"),
     **dict.fromkeys(("new_cache", "next_logits"), "harness.ops.decode"),

@@ -60,6 +60,7 @@ from harness.axes.objective import Objective as Objective
 from harness.axes.optimizer import Optimizer as Optimizer
 from harness.axes.optimizer import trained_parameters as trained_parameters
 from harness.axes.parallelism import Parallelism as Parallelism
+from harness.axes.parallelism import Spread as Spread
 from harness.axes.peft import Kept as Kept
 from harness.axes.peft import OnPacked as OnPacked
 from harness.axes.peft import Peft as Peft

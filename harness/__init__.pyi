@@ -60,6 +60,7 @@ from harness.axes.objective import Objective as Objective
 from harness.axes.optimizer import Optimizer as Optimizer
 from harness.axes.optimizer import trained_parameters as trained_parameters
 from harness.axes.parallelism import Parallelism as Parallelism
+from harness.axes.parallelism import Spread as Spread
 from harness.axes.peft import Kept as Kept
 from harness.axes.peft import OnPacked as OnPacked
 from harness.axes.peft import Peft as Peft
@@ -185,6 +186,7 @@ from harness.ops.extension import rescale_dynamically as rescale_dynamically
 from harness.ops.extension import set_length as set_length
 from harness.ops.extension import trained_length as trained_length
 from harness.ops.gradients import clip_gradients as clip_gradients
+from harness.ops.stored_weights import StoredWeights as StoredWeights
 from harness.ops.growing_cache import GrowingCache as GrowingCache
 from harness.ops.linear import chunked_linear as chunked_linear
 from harness.ops.linear import parallel_linear as parallel_linear

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import tracemalloc
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,17 @@ def test_docs_hold_no_code() -> None:
     found = list(Stdlib(Stdlib.Config(domains=["docs"], max_bytes=500_000)).documents())
     lines = [line for document in found for line in document.text.splitlines()]
     assert sum(line.startswith("def ") for line in lines) / len(lines) < 0.01
+
+
+def test_noise_is_as_much_as_was_asked_for_trains_alone_and_has_no_pattern() -> None:
+    found = list(Stdlib(Stdlib.Config(domains=["docs"], max_bytes=100_000, noise_bytes=31_000)).documents())
+    noise = [document for document in found if document.domain == "noise"]
+    assert sum(len(document.text.encode()) for document in noise) == 31_000
+    assert {document.split for document in noise} == {Split.train}
+    text = "".join(document.text for document in noise).encode()
+    assert len(zlib.compress(text, 9)) > 0.8 * len(text)  # ln 100 / ln 256 = 0.83
+    plain = list(Stdlib(Stdlib.Config(domains=["docs"], max_bytes=100_000)).documents())
+    assert [d for d in found if d.domain != "noise"] == plain
 
 
 def test_pieces_of_a_text_make_the_text_again(tmp_path: Path) -> None:

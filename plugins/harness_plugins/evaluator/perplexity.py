@@ -55,7 +55,7 @@ class Perplexity(Evaluator):
         stride: int | None = None
         """Tokens that each window after the first predicts; null = all that it reads. Fewer give every token
         more context and cost more."""
-        batch_tokens: int = 2048
+        batch_tokens: int = 1024
         """Padded tokens of one forward pass."""
 
         def __post_init__(self) -> None:

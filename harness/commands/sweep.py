@@ -21,7 +21,7 @@ from harness.plan.need import Need
 from harness.plan.plan import Plan
 from harness.run.crew import Crew, serve
 from harness.run.launch import WORKER, Hydra, launch, options, read_plan
-from harness.run.machine import cores
+from harness.run.machine import cores, one_thread_of_numpy
 from harness.run.outcome import STATUSES, Outcome
 from harness.run.progress import Lines, Live, view
 from harness.run.record import look_before
@@ -215,9 +215,7 @@ def prepare_environment(made: Plan) -> None:
     """Libraries' telemetry off; no network where the scale promises none. Set before anything is imported."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    os.environ["OPENBLAS_NUM_THREADS"] = (
-        "1"  # numpy's own: read once, when it is loaded, before stages share it
-    )
+    one_thread_of_numpy()
     if all(cell.cell.offline for cell in made.cells):
         for name in _OFFLINE:
             os.environ.setdefault(name, "1")

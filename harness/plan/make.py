@@ -120,8 +120,10 @@ def _name(experiment: Experiment, found: Sequence[Factor]) -> str:
 
 
 def _experiment(base: Sequence[str], load: Load) -> Experiment:
-    """The experiment that a command line names, before its levels are chosen."""
+    """The experiment that a command line names, before its levels are chosen; of one that names none, nothing."""
     own = tuple(text for text in base if text.partition("=")[0].lstrip("+") in KEPT)
+    if all(text.startswith("scale=") for text in own):
+        return Experiment()
     node, choices = load(own)
     return _from_node(node, choices.get("experiment"))
 

@@ -25,6 +25,7 @@ from types import ModuleType
 from typing import Any
 
 from harness.errors import HarnessError, LostError
+from harness.run.forking import forked, is_safe
 from harness.run.machine import control_groups, visible_gpus
 from harness.run.outcome import Outcome, from_exception
 from harness.run.scratch import new_scratch, remove_abandoned
@@ -57,6 +58,12 @@ class Server:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["harness.run.isolation", *preload])
         remove_abandoned()
+
+    def fork(self) -> None:
+        """Start the fork server now as a fork of this process, if that is safe; else the first child does."""
+        if is_safe():
+            with forked():
+                _start_server()
 
     def start(
         self,

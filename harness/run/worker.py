@@ -22,15 +22,18 @@ from harness.plan.need import Need
 from harness.plan.order import coverage_first
 from harness.plan.plan import Plan, PlannedCell
 from harness.registry.known import registry
-from harness.run import machine, record
+from harness.run import record
 from harness.run.crew import Crew
 from harness.run.execute import Task
 from harness.run.isolation import Child, Limits, Server
 from harness.run.lifecycle import Session
 from harness.run.outcome import FULL, MAX_LOST, Outcome, Outcomes, is_final
+from harness.run.presence import Presence
 from harness.run.resources import Options, Resources, Share
 from harness.store.claims import Claim
 
+TELL = 2.0
+"""Seconds for which a stage is kept out before it is said by whom."""
 ELSEWHERE = 0.5
 """Seconds between two looks at a stage that another process is making."""
 HEAVY = (
@@ -72,7 +75,7 @@ class Running:
     node: Node
     child: Child
     claim: Claim
-    presence: machine.Presence
+    presence: Presence
     share: Share
 
 
@@ -121,7 +124,9 @@ class Worker:
         self._full: Outcome | None = None
         self._started = time.time()
         self._resources = Resources(options, self._nodes.values())
-        self._alone: machine.Presence | None = None
+        self._refused: dict[bool, Presence] = {}
+        """Of stages that must be alone, and of others: what waits to be let onto this machine."""
+        self._told = ""
         self._crew = crew
 
     def run(self) -> Counter[str]:
@@ -135,6 +140,8 @@ class Worker:
         previous = {number: signal.signal(number, self._interrupt) for number in signals}
         try:
             self._look()
+            if self._begins():
+                self._serve()
             self._loop()
         finally:
             for entry in self._running.values():
@@ -142,8 +149,8 @@ class Worker:
                 self._drop(entry)
             for _, claim in self._sessions.values():
                 claim.release()
-            if self._alone is not None:
-                self._alone.leave()
+            for presence in self._refused.values():
+                presence.leave()
             for number, handler in previous.items():
                 signal.signal(number, handler)
         if self._full is not None:
@@ -273,12 +280,14 @@ class Worker:
         """Take a ready stage, unless somebody else has it or has finished it."""
         if node.alone and self._running:
             return False
-        presence = self._alone if node.alone and self._alone else machine.Presence(alone=node.alone)
+        # Whoever wants to be alone keeps newcomers out until the machine is free.
+        presence = self._refused.setdefault(
+            node.alone, Presence(alone=node.alone, patience=self.options.patience)
+        )
         if not presence.enter():
-            # Whoever wants to be alone keeps newcomers out until the machine is free.
-            self._alone = presence if node.alone else self._alone
+            self._tell(node, presence)
             return False
-        self._alone = None if node.alone else self._alone
+        del self._refused[node.alone]
         claim = self._store.claim(node.key)
         if claim is None or self._store.find(node.key) is not None:
             presence.leave()
@@ -294,6 +303,21 @@ class Worker:
             raise
         return True
 
+    def _tell(self, node: Node, presence: Presence) -> None:
+        """Say for whom a stage waits, once they have kept it out for a moment."""
+        if presence.waited < TELL:
+            return
+        whom = f"{node.title} waits for {presence.waits_for()}"
+        if whom == self._told:
+            return
+        self._told = whom
+        why = "to measure a speed alone" if node.alone else "which may be measuring a speed alone"
+        left = presence.left
+        then = (
+            "" if left is None else f"; in {left:.0f} s it goes on beside them, and what is measured says so"
+        )
+        self.view.say(f"{whom}, {why}{then} (hydra.sweeper.patience)")
+
     def _await(self, key: str) -> bool:
         """Look again in a while whether another process has made it; True if it has."""
         if self._store.find(key) is not None:
@@ -302,13 +326,25 @@ class Worker:
         self._later[key] = time.monotonic() + ELSEWHERE
         return False
 
-    def _launch(self, node: Node, share: Share, claim: Claim, presence: machine.Presence) -> None:
+    def _begins(self) -> bool:
+        """Whether there is a stage that this worker can take at once."""
+        ready = (key for _, key in self._ready if self._fits(key) and not self._store.claims.held(key))
+        known = map(self._kept.read, ready)
+        return any(outcome is None or not self._is_final(outcome) for outcome in known)
+
+    def _serve(self) -> None:
+        """Have what starts stages, with what several of them load."""
+        heavy = preload(self._nodes[key] for key in self._initially)
+        self._server = Server(heavy)
+        names = [name for name in heavy if not name.startswith("harness")]
+        if names:
+            self.view.say(f"loading {', '.join(names)} once for all stages")
+        self._server.fork()
+
+    def _launch(self, node: Node, share: Share, claim: Claim, presence: Presence) -> None:
         if self._server is None:
-            heavy = preload(self._nodes[key] for key in self._initially)
-            self._server = Server(heavy)
-            names = [name for name in heavy if not name.startswith("harness")]
-            if names:
-                self.view.say(f"loading {', '.join(names)} once for all stages")
+            self._serve()
+        assert self._server is not None
         self._open_session(self._owners[node.key])
         limits = Limits(
             threads=node.threads,
@@ -324,6 +360,7 @@ class Worker:
             externals=externals,
             device=share.device,
             meeting=meeting,
+            quiet=presence.quiet() if node.alone else None,
         )
         log = self._store.root / "logs" / f"{node.key}.log"
         try:

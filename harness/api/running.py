@@ -58,7 +58,8 @@ def sweep(
     that `harness.report` and `harness.records` take.
     Units: workers = stages at a time (None = as many as the cores or GPUs take); timeout in seconds a
     stage; memory in bytes of address space a stage, total_memory in bytes of stages beside each other; None =
-    no limit; patience in seconds that a measurement of speed waits to be alone on its machine (None = for ever).
+    no limit; patience in seconds that a measurement of speed waits to be alone on its machine (None = for
+    ever).
     `retry` names outcomes to try again, e.g. ["failed", "oom"], or "all"
     Raises: ConfigError, UnknownNameError or PluginError before anything runs; KeyboardInterrupt after Ctrl-C
     and StoreFullError on a full disk, both with everything finished kept in the store

@@ -120,7 +120,7 @@ def _name(experiment: Experiment, found: Sequence[Factor]) -> str:
 
 
 def _experiment(base: Sequence[str], load: Load) -> Experiment:
-    """The experiment that a command line names, before its levels are chosen; of one that names none, nothing."""
+    """The experiment that a command line names, before its levels are chosen; the empty one where it names none."""
     own = tuple(text for text in base if text.partition("=")[0].lstrip("+") in KEPT)
     if all(text.startswith("scale=") for text in own):
         return Experiment()

@@ -242,7 +242,7 @@ def beside_others(records: Sequence[Record]) -> Iterator[tuple[str, str]]:
             names = ", ".join(" ".join(filter(None, (s["stage"], s.get("part")))) for s in busy)
             yield (
                 record.cell,
-                f"{names}: measured beside other work on the machine, so its speeds are too low",
+                f"{names}: measured beside other work on the machine: its speeds are too low",
             )
 
 

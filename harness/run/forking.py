@@ -1,4 +1,4 @@
-"""The fork server as a fork of this process, where that is safe: what planning imported is not imported again."""
+"""The fork server as a fork of this process, where that is safe: nothing is imported twice."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import NoReturn
 from harness.run.machine import resident_bytes
 
 READ_ONCE = ("huggingface_hub", "transformers", "datasets", "lm_eval", "tokenizers")
-"""Libraries that read the environment when they are loaded (offline, quiet, threads): a plan sets it later."""
+"""Libraries that read the environment when they are loaded; a plan sets it later (offline, no telemetry)."""
 LARGEST = 512 * 1024**2
 """Bytes of a process that is forked: its memory counts in what its children are measured to take."""
 _THREADS = Path("/proc/self/task")

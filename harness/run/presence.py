@@ -31,9 +31,9 @@ class Quiet:
 class Presence:
     """A stage's presence on this machine; an exclusive one waits for the others and keeps them out.
 
-    Two locks: whoever wants to be alone takes `intent` first, so that no newcomer starts meanwhile. Whoever is
-    refused for longer than `patience` enters all the same, and says so in a third file: a measurement learns
-    from it that it was not alone. Others are patient twice as long as a measurement.
+    Two locks: whoever wants to be alone takes `intent` first, so that no newcomer starts meanwhile. Whoever
+    is refused for longer than `patience` enters all the same, and says so in a third file: a measurement
+    learns from it that it was not alone. Others are patient twice as long as a measurement.
 
     Units: `patience` in seconds; None for ever
     State: `alone` of one that has entered, whether nobody else was there

@@ -313,9 +313,7 @@ class Worker:
         self._told = whom
         why = "to measure a speed alone" if node.alone else "which may be measuring a speed alone"
         left = presence.left
-        then = (
-            "" if left is None else f"; in {left:.0f} s it goes on beside them, and what is measured says so"
-        )
+        then = "" if left is None else f"; in {left:.0f} s it goes on beside them, and the record says so"
         self.view.say(f"{whom}, {why}{then} (hydra.sweeper.patience)")
 
     def _await(self, key: str) -> bool:

@@ -53,7 +53,8 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A process that is on the machine and never goes, as one that is frozen."""
     code = HOLDER.format(alone=False, folder=str(tmp_path))
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None and process.stdout.readline() == "there\n"
+    assert process.stdout is not None
+    assert process.stdout.readline() == "there\n"
     yield process
     process.kill()
     process.wait()
@@ -61,7 +62,8 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 def test_who_is_first_measures_alone_and_knows_it(tmp_path: Path) -> None:
     quiet = entered(tmp_path, alone=True).quiet()
-    assert quiet.alone and quiet.held()
+    assert quiet.alone
+    assert quiet.held()
     assert not Presence(alone=False, folder=tmp_path).enter()
     assert not Presence(alone=True, folder=tmp_path).enter()
 
@@ -74,7 +76,8 @@ def test_a_measurement_keeps_newcomers_out_and_goes_on_beside_others_when_its_pa
     assert not waiting.enter()
     assert not Presence(alone=False, folder=tmp_path).enter(), "nobody starts while it waits"
     waited = enters_within(waiting, seconds=5)
-    assert waited is not None and waited >= 0.25
+    assert waited is not None
+    assert waited >= 0.25
     assert not waiting.quiet().held()
     assert Presence(alone=False, folder=tmp_path).enter(), "nor does it keep anybody out any more"
     there.leave()
@@ -85,7 +88,8 @@ def test_without_a_bound_it_waits_on(tmp_path: Path) -> None:
     waiting = Presence(alone=True, patience=None, folder=tmp_path)
     assert enters_within(waiting, seconds=0.3) is None
     there.leave()
-    assert waiting.enter() and waiting.quiet().held()
+    assert waiting.enter()
+    assert waiting.quiet().held()
 
 
 def test_others_are_patient_twice_as_long_and_a_measurement_learns_that_they_came(tmp_path: Path) -> None:
@@ -93,7 +97,8 @@ def test_others_are_patient_twice_as_long_and_a_measurement_learns_that_they_cam
     quiet = measuring.quiet()
     other = Presence(alone=False, patience=0.2, folder=tmp_path)
     waited = enters_within(other, seconds=5)
-    assert waited is not None and waited >= 0.35
+    assert waited is not None
+    assert waited >= 0.35
     assert not quiet.held()
     measuring.leave()
     other.leave()

@@ -13,10 +13,10 @@ from harness.compose.settle import typed_keys
 from harness.compose.typed import instance
 from harness.errors import ConfigError
 from harness.plan.assemble import Assembler, Load, belongs_to
-from harness.plan.cells import Factor, cells, chosen_labels, factors, request
+from harness.plan.cells import Factor, cells, chosen_labels, factors, refuse_repeated, request
 from harness.plan.grammar import resolved
 from harness.plan.graph import Graph
-from harness.plan.intentions import check_claims, settled_baseline
+from harness.plan.intentions import check_claims, refuse_unknown_factors, settled_baseline
 from harness.plan.options import refuse_options_without_method, swept_nodes
 from harness.plan.placing import place
 from harness.plan.plan import Plan, PlannedCell, counted
@@ -44,6 +44,7 @@ def make_plan(
         raise ConfigError(f"harness run takes one value of {keys}; use `harness sweep` to cross several")
     composed = functools.cache(load)  # often the experiment, the base and its cells are one composition
     declared = _experiment(asked.base, composed)
+    refuse_unknown_factors(declared, asked)
     labels = chosen_labels(declared, asked) if declared.factors else set()
     base = tuple(text for text in asked.base if text not in labels)
     swept = swept_nodes(factors(declared, asked))
@@ -55,7 +56,7 @@ def make_plan(
     if not planned:
         raise ConfigError("the sweep has no cells: `exclude` leaves out all of them")
     refuse_options_without_method(base, planned, choices)
-    experiment, notes = settled_baseline(experiment, found)
+    experiment, notes = settled_baseline(experiment, found, declared=declared)
     notes += _taken(found, seeds) if single else []
     planned = planned[:1] if single else planned
     assembler = Assembler(
@@ -86,7 +87,7 @@ def make_plan(
     elif made.tuning.settled:
         made.cells = made.tuning.cells()
     if experiment.claims:
-        notes += check_claims(experiment, found, (cell.cell for cell in made.first.cells))
+        notes += check_claims(experiment, found, (cell.cell for cell in made.first.cells), declared=declared)
     graph.save_caches()
     return made
 
@@ -120,7 +121,7 @@ def _name(experiment: Experiment, found: Sequence[Factor]) -> str:
 
 
 def _experiment(base: Sequence[str], load: Load) -> Experiment:
-    """The experiment that a command line names, before its levels are chosen; the empty one where it names none."""
+    """The experiment that a command line names, before its levels are chosen; an empty one where there is none."""
     own = tuple(text for text in base if text.partition("=")[0].lstrip("+") in KEPT)
     if all(text.startswith("scale=") for text in own):
         return Experiment()
@@ -140,6 +141,7 @@ def _from_node(node: Any, name: str | None) -> Experiment:
 def _seeds(experiment: Experiment, asked: Any, given: int) -> list[int]:
     for item in asked.swept:
         if item.key == "seed":
+            refuse_repeated(item)
             values = [resolved(value) for value in item.values]
             wrong = [value for value in values if not str(value).lstrip("-").isdigit()]
             if wrong:

@@ -52,7 +52,7 @@ def environment() -> dict[str, str]:
 
 
 def seconds(command: list[str], folder: Path) -> tuple[float, float]:
-    """Processor seconds of a command and all its processes, and elapsed ones; the first hold when busy too."""
+    """Processor seconds of a command and all its processes, which hold on a busy machine; elapsed seconds."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     whole = [sys.executable, "-c", REAPER, *command]
     subprocess.run(whole, cwd=folder, env=environment(), check=True, capture_output=True)

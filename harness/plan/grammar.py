@@ -162,8 +162,8 @@ def _matching(override: Override, glob: Glob) -> tuple[str, ...]:
     found = tuple(glob.filter(known))
     if not known:
         raise ConfigError(
-            f"{override.input_line}: glob(...) matches the choices of a config group, and {group} is none; list "
-            f"what is meant, {group}=a,b"
+            f"{override.input_line}: glob(...) matches the choices of a config group, and {group} is none; "
+            f"list what is meant, {group}=a,b"
         )
     if not found:
         raise ConfigError(f"{override.input_line} matches none of {group}: {', '.join(known)}")

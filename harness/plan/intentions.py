@@ -9,14 +9,14 @@ from typing import Any
 from harness.axes.evaluator import Evaluator
 from harness.compose import Cell, Experiment, options_of
 from harness.errors import ConfigError, UnknownNameError
-from harness.plan.cells import Factor, Level, Request, factors, is_key, request
 from harness.plan import claims
+from harness.plan.cells import Factor, Level, Request, factors, is_key, request
 from harness.plan.grammar import label_text
 from harness.registry.known import registry
 
 
 def refuse_unknown_factors(declared: Experiment, asked: Request) -> None:
-    """Refuse a key that is neither a factor of a chosen experiment nor anything else, and say what that varies.
+    """Refuse a key that is neither a factor of a chosen experiment nor known otherwise; say what that varies.
 
     Raises: ConfigError
     """

@@ -121,7 +121,7 @@ def _name(experiment: Experiment, found: Sequence[Factor]) -> str:
 
 
 def _experiment(base: Sequence[str], load: Load) -> Experiment:
-    """The experiment that a command line names, before its levels are chosen; an empty one where there is none."""
+    """The experiment that a command line names, before its levels are chosen; else an empty one."""
     own = tuple(text for text in base if text.partition("=")[0].lstrip("+") in KEPT)
     if all(text.startswith("scale=") for text in own):
         return Experiment()

@@ -28,6 +28,7 @@ from harness.run.record import look_before
 from harness.run.resources import Options
 from harness.run.worker import Terminated, Worker, preload
 from harness.store import Store
+from harness.store.files import full_text, is_disk_full
 from harness.store.records import sweep_dir
 
 __all__ = ["Hydra", "multirun", "options", "run", "sweep"]
@@ -180,8 +181,10 @@ def _execute(
     code = 0
     try:
         worker.run()
-    except StoreFullError as error:
-        shown.say(f"paused: {error}")
+    except (StoreFullError, OSError) as error:
+        if not is_disk_full(error):
+            raise
+        shown.say(f"paused: {full_text(error)}")
         code = FULL_EXIT
     except KeyboardInterrupt:
         shown.say("stopped; the same command goes on from here")

@@ -480,7 +480,11 @@ class Worker:
         claim = self._store.claims.acquire(f"{self.plan.name}.{cell.cell.id}")
         if claim is None:
             return None
-        session = Session(self.plan, cell, started=time.time(), warn=self.view.say)
+        try:
+            session = Session(self.plan, cell, started=time.time(), warn=self.view.say)
+        except BaseException:
+            claim.release()
+            raise
         self._sessions[cell.cell.id] = (session, claim)
         return session
 

@@ -199,7 +199,7 @@ class Method:
         return {}
 
     def training_state(self) -> dict[str, Any]:
-        """What it gathered as it acted on training, for a checkpoint: tensors, numbers, dicts of them."""
+        """What it gathered as it acted on training, for a checkpoint: tensors, plain values, dicts."""
         return {}
 
     def load_training_state(self, state: dict[str, Any]) -> None:

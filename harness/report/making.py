@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import ConfigError, UnknownNameError
+from harness.errors import ConfigError, DataError, UnknownNameError
 from harness.report import published, reference
 from harness.report.aggregates import Aggregates
 from harness.report.arrange import arrange
@@ -15,6 +15,7 @@ from harness.report.claims import answer_all, ask_all, in_units
 from harness.report.comparability import comparable
 from harness.report.decisions import Decisions
 from harness.report.document import Report, show, write
+from harness.report.draw_scaling import scaling_curves
 from harness.report.drawing import IMAGES, Figure
 from harness.report.figures import figures
 from harness.report.frames import Results
@@ -22,6 +23,7 @@ from harness.report.layout import Layout, load_layout, shipped
 from harness.report.levels import rate_notes
 from harness.report.overall import over_tasks, profiles
 from harness.report.records import Record, read, store_root, write_compact
+from harness.report.scaling import Fitted, scaling
 from harness.report.table import Table
 from harness.report.tabulate import build
 from harness.report.writers import FORMATS
@@ -109,15 +111,17 @@ def written(experiment: str, asked: Request) -> tuple[Report, Path]:
         beside = None  # nobody asked, and none of its rows has a place here
     decisions = Decisions(results)
     claims = ask_all(decisions, [*(records[-1].experiment.get("claims") or ()), *layout.claims])
+    law = law_of(results, layout)
     built = build(results, layout, decisions)
     together = over_tasks(built, results)
     made = Report(
         table=built,
         results=results,
         claims=[in_units(claim, built) for claim in answer_all(decisions, claims)],
-        figures=drawn(built, results, together) if {"md", "html"} & set(asked.formats) else [],
+        figures=drawn(built, results, together, law) if {"md", "html"} & set(asked.formats) else [],
         beside=beside,
         over_tasks=together,
+        law=law,
     )
     folder = Path(asked.out) if asked.out is not None else default_folder(experiment, asked.store)
     write(made, folder, formats=asked.formats, images=asked.images)
@@ -127,10 +131,21 @@ def written(experiment: str, asked: Request) -> tuple[Report, Path]:
     return made, folder
 
 
-def drawn(table: Table, results: Results, together: Aggregates | None) -> list[Figure]:
+def law_of(results: Results, layout: Layout) -> Fitted | None:
+    """The scaling law that a layout asks for; a sweep that is too small for one says so in its notes."""
+    if not layout.scaling:
+        return None
+    try:
+        return scaling(results, layout.scaling)
+    except DataError as error:
+        results.notes.append(f"No scaling law: {error}.")
+        return None
+
+
+def drawn(table: Table, results: Results, together: Aggregates | None, law: Fitted | None) -> list[Figure]:
     """Every view that these records allow."""
-    curve = profiles(together, results)
-    return [*figures(table, results), *([curve] if curve else [])]
+    made = [*figures(table, results), profiles(together, results), scaling_curves(results, law)]
+    return [figure for figure in made if figure is not None]
 
 
 def results_of(records: Sequence[Record]) -> Results:

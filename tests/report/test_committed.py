@@ -20,7 +20,7 @@ from harness.report.samples import shown_items
 
 REPORTS = Path(__file__).parents[2] / "reports"
 COMMITTED = sorted(path.parent for path in REPORTS.glob("*/records.json.gz"))
-EMBEDDED = ("stdlib", "recall")
+EMBEDDED = ("stdlib", "planted", "recall")
 """Corpora whose text may stand in a committed report."""
 
 

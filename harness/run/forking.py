@@ -46,7 +46,7 @@ def forked() -> Iterator[None]:
     """
     resource_tracker.ensure_running()  # a process of its own, which is not to be a fork
     spawn = util.spawnv_passfds  # type: ignore[attr-defined]
-    util.spawnv_passfds = _fork  # type: ignore[attr-defined]
+    util.spawnv_passfds = _fork  # type: ignore[attr-defined,assignment]
     try:
         yield
     finally:

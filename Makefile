@@ -96,9 +96,9 @@ test-auto-gptq: $(VENV)/.dev ## the real auto_gptq against ours: all of it on a 
 	@test -x $(AUTO_GPTQ) || { echo "make auto-gptq-env first"; exit 1; }
 	AUTO_GPTQ_PYTHON=$(CURDIR)/$(AUTO_GPTQ) $(BIN)/python -m pytest tests/auto_gptq
 
-test-gptqmodel: $(VENV)/.dev ## the real gptqmodel quantizes a model, on a CPU or a GPU
+test-gptqmodel: $(VENV)/.dev ## the real gptqmodel quantizes a model and opens what `harness export` packs
 	@test -x $(GPTQMODEL) || { echo "make gptqmodel-env first"; exit 1; }
-	GPTQMODEL_PYTHON=$(CURDIR)/$(GPTQMODEL) $(BIN)/python -m pytest tests/auto_gptq/test_gptqmodel.py
+	GPTQMODEL_PYTHON=$(CURDIR)/$(GPTQMODEL) $(BIN)/python -m pytest tests/auto_gptq/test_gptqmodel.py tests/auto_gptq/test_exported.py
 
 TRANSFORMERS := $(shell sed -n 's/^transformers==//p' constraints.txt)
 build/transformers-$(TRANSFORMERS): $(VENV)/.dev

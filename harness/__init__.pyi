@@ -60,6 +60,7 @@ from harness.axes.objective import Objective as Objective
 from harness.axes.optimizer import Optimizer as Optimizer
 from harness.axes.optimizer import trained_parameters as trained_parameters
 from harness.axes.parallelism import Parallelism as Parallelism
+from harness.axes.parallelism import Spread as Spread
 from harness.axes.peft import Kept as Kept
 from harness.axes.peft import OnPacked as OnPacked
 from harness.axes.peft import Peft as Peft
@@ -92,6 +93,7 @@ from harness.data.item_texts import file_texts as file_texts
 from harness.data.item_texts import held_out_documents as held_out_documents
 from harness.data.item_texts import item_files as item_files
 from harness.data.overlap import Overlap as Overlap
+from harness.data.overlap import ngram_hashes as ngram_hashes
 from harness.data.overlap import words as words
 from harness.data.reading import numbered_rows as numbered_rows
 from harness.data.reading import plain_bytes as plain_bytes
@@ -151,6 +153,7 @@ from harness.method import Choice as Choice
 from harness.method import LossTerm as LossTerm
 from harness.method import Method as Method
 from harness.method import Problem as Problem
+from harness.method import check_counts as check_counts
 from harness.method import check_limits as check_limits
 from harness.method import model_ref as model_ref
 from harness.model.artifact import Delta as Delta
@@ -201,11 +204,14 @@ from harness.ops.packing import packed_width as packed_width
 from harness.ops.packing import unpack_codes as unpack_codes
 from harness.ops.packing import unpack_levels as unpack_levels
 from harness.ops.paged_cache import PagedCache as PagedCache
+from harness.ops.rotary import check_rotation_factors as check_rotation_factors
 from harness.ops.rotary import cos_sin as cos_sin
 from harness.ops.rotary import inverse_frequencies as inverse_frequencies
 from harness.ops.rotary import rotate_pairs as rotate_pairs
+from harness.ops.rotary import rotation_factors as rotation_factors
 from harness.ops.rotation import hadamard as hadamard
 from harness.ops.state_cache import StateCache as StateCache
+from harness.ops.stored_weights import StoredWeights as StoredWeights
 from harness.ops.view import known as known
 from harness.paths import files_at as files_at
 from harness.paths import listed as listed

@@ -114,7 +114,7 @@ def drifted_facts(records: Sequence[Record]) -> tuple[list[str], dict[str, list[
             if not agree(name, list(group.values())):
                 odd |= outliers(name, group, notes)
         footnote(name, odd, marks)
-    for cell, text in other_runs(records).items():
+    for cell, text in (*other_runs(records).items(), *beside_others(records)):
         marks.setdefault(cell, []).append(text)
     return notes, marks
 
@@ -241,6 +241,18 @@ def touches(factor: str, records: Sequence[Record], runs: Mapping[str, tuple[str
         others.setdefault(rest, []).append(runs[r.cell][0])
     same = sum(max(Counter(keys).values()) - 1 for keys in others.values())
     return 2 * same < sum(len(keys) - 1 for keys in others.values())
+
+
+def beside_others(records: Sequence[Record]) -> Iterator[tuple[str, str]]:
+    """(cell, footnote) of measurements of speed that waited for the machine to be quiet in vain."""
+    for record in records:
+        busy = [s for s in record.data.get("stages") or () if s.get("alone") is False]
+        if busy:
+            names = ", ".join(" ".join(filter(None, (s["stage"], s.get("part")))) for s in busy)
+            yield (
+                record.cell,
+                f"{names}: measured beside other work on the machine: its speeds are too low",
+            )
 
 
 def threads_of(record: Record) -> dict[str, int]:

@@ -132,6 +132,7 @@ def _changed(plan: Plan, before: Sequence[str], cell: PlannedCell) -> str:
 
 def _stage(plan: Plan, key: str, artifact: Artifact | None, reused: Mapping[str, bool]) -> dict[str, Any]:
     node = plan.graph.nodes[key]
+    measured = {} if artifact is None or "alone" not in artifact.meta else {"alone": artifact.meta["alone"]}
     return {
         "stage": node.stage,
         "part": node.part,
@@ -142,6 +143,7 @@ def _stage(plan: Plan, key: str, artifact: Artifact | None, reused: Mapping[str,
         "files": node.material.get("files", {}),
         "reused": reused.get(key, True) if artifact is not None else False,
         "seconds": artifact.meta.get("seconds") if artifact is not None else None,
+        **measured,
     }
 
 

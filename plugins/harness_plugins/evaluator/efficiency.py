@@ -19,6 +19,7 @@ from harness import (
     Metric,
     PeakTracker,
     Subject,
+    check_counts,
     flops_per_token,
     hardware,
     hookimpl,
@@ -63,9 +64,8 @@ class Efficiency(Evaluator):
         """Runs that are; their spread is reported."""
 
         def __post_init__(self) -> None:
-            for key in ("prompt_tokens", "new_tokens", "batch_size", "repeats"):
-                if getattr(self, key) < 1:
-                    raise ConfigError(f"evaluator.efficiency.{key}={getattr(self, key)} must be at least 1")
+            counts = ("prompt_tokens", "new_tokens", "batch_size", "repeats")
+            check_counts(self, "evaluator.efficiency", *counts)
 
     config: Config
 

@@ -8,8 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import ConfigError
-from harness.method import Method
+from harness.method import Method, check_counts
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -53,9 +52,7 @@ class Parallelism(Method):
         """Nodes of one cell, placed by a launcher (hydra/launcher=submitit_slurm)."""
 
         def __post_init__(self) -> None:
-            for name in ("num_processes", "num_nodes"):
-                if getattr(self, name) < 1:
-                    raise ConfigError(f"parallelism.{name}={getattr(self, name)} must be at least 1")
+            check_counts(self, "parallelism", "num_processes", "num_nodes")
 
         @property
         def world_size(self) -> int:

@@ -105,40 +105,52 @@ class Reader:
         return targets, {"encoder_input_ids": sources, "encoder_attention_mask": mask}
 
     def tree(self, groups: Sequence[Sequence[Row]]) -> Scores:
-        """Contexts, padded on the left, each with its continuations behind it in one row."""
-        context = max(group[0].shared + 1 for group in groups)
-        more = max(tree_size(group)[1] for group in groups)
-        ids_BT = torch.full((len(groups), context + more), self.pad_id)
+        """Contexts without their last tokens, padded on the right; then those and all continuations."""
+        lengths_B = torch.tensor([group[0].shared for group in groups])
+        _, cache = self._forward(
+            [group[0].ids[: group[0].shared] for group in groups], keep=1, use_cache=True
+        )
+        more = 1 + max(tree_size(group)[1] for group in groups)
+        ids_BT = torch.full((len(groups), more), self.pad_id)
         position_BT = torch.zeros_like(ids_BT)
         branch_BT = torch.full_like(ids_BT, -1)  # 0 the context, 1, 2, ... its continuations, -1 padding
         columns: list[tuple[int, Row, list[int]]] = []
         for place, group in enumerate(groups):
             length = group[0].shared + 1
-            ids_BT[place, context - length : context] = torch.tensor(group[0].ids[:length])
-            position_BT[place, context - length : context] = torch.arange(length)
-            branch_BT[place, context - length : context] = 0
-            at = context
+            ids_BT[place, 0], position_BT[place, 0], branch_BT[place, 0] = (
+                group[0].ids[length - 1],
+                length - 1,
+                0,
+            )
+            at = 1
             for branch, row in enumerate(group, start=1):
                 rest = row.ids[length:]
                 ids_BT[place, at : at + len(rest)] = torch.tensor(rest, dtype=torch.long)
                 position_BT[place, at : at + len(rest)] = torch.arange(length, length + len(rest))
                 branch_BT[place, at : at + len(rest)] = branch
-                columns.append((place, row, [context - 1, *range(at, at + len(rest))]))
+                columns.append((place, row, [0, *range(at, at + len(rest))]))
                 at += len(rest)
-        slot = torch.arange(context + more)
-        own = (branch_BT[:, None, :] == branch_BT[:, :, None]) | (branch_BT[:, None, :] == 0)
-        seen_BTT = own & (branch_BT[:, None, :] >= 0) & (slot[:, None] >= slot)
-        seen_BTT |= slot[:, None] == slot  # padding reads itself, so that no softmax is empty
-        mask = seen_BTT[:, None].to(self._device)
-        if self._attention == "eager":
-            low = torch.finfo(self.dtype).min
-            mask = torch.zeros(mask.shape, dtype=self.dtype, device=mask.device).masked_fill(~mask, low)
-        inputs = {"attention_mask": mask, "position_ids": position_BT}
-        logits_BTV, _ = self._forward(ids_BT.tolist(), keep=more + 1, inputs=inputs)
+        inputs = {"attention_mask": self._tree_mask(lengths_B, branch_BT), "position_ids": position_BT}
+        logits_BTV, _ = self._forward(ids_BT.tolist(), keep=more, cache=cache, inputs=inputs)
         wants = [(place, at, index, want) for place, row, at in columns for index, want in row.wants]
         lines = [place for place, _, _, want in wants for _ in want]
-        found = [column - (context - 1) for _, at, _, want in wants for column in at[len(at) - len(want) :]]
+        found = [column for _, at, _, want in wants for column in at[len(at) - len(want) :]]
         return _scores(logits_BTV, lines, found, [(index, want) for _, _, index, want in wants])
+
+    def _tree_mask(self, lengths_B: Tensor, branch_BT: Tensor) -> Tensor:
+        """Who reads whom: the cached context, and what stands before in the same branch.
+
+        Shapes: -> B1TS, the cache first; bool, or what eager attention adds to the scores
+        """
+        slot_T = torch.arange(branch_BT.shape[1])
+        own = (branch_BT[:, None, :] == branch_BT[:, :, None]) | (branch_BT[:, None, :] == 0)
+        own = own & (branch_BT[:, None, :] >= 0) & (slot_T[:, None] >= slot_T)
+        kept_BS = torch.arange(int(lengths_B.max())) < lengths_B[:, None]
+        mask = torch.cat((kept_BS[:, None, :].expand(-1, len(slot_T), -1), own), dim=2)[:, None]
+        if self._attention != "eager":
+            return mask
+        low = torch.finfo(self.dtype).min
+        return torch.zeros(mask.shape, dtype=self.dtype).masked_fill(~mask, low)
 
     def copies(self, groups: Sequence[Sequence[Row]]) -> Scores:
         """The leading tokens that all contexts have at least, then on copies of that cache what is left."""

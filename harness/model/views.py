@@ -49,20 +49,20 @@ def view_of(
             f"{num_queries} are new, so it needs {past + num_queries}"
         )
     document = None
-    if document_ids is not None:
+    if document_ids is not None:  # given on the host, they are read there, and nobody waits for a device
         if past:
             raise ConfigError("document_ids packs whole sequences; it cannot be combined with a cache")
         starts = document_starts(document_ids)
         if padding is not None:  # padding is a document of its own
-            starts, padding = starts | document_starts(padding), None
+            starts, padding = starts | document_starts(padding).to(starts.device), None
         document = starts.long().cumsum(1) if known(starts.any()) else None
     key_position = positions(
         past=past,
         num_queries=num_queries,
-        device=tokens.device,
+        device=tokens.device if document is None else document.device,
         padding_BS=padding,
         document_BT=document,
-    )
+    ).to(tokens.device)
     ordered, shifted = padding is None or not known(has_holes(padding), otherwise=True), False
     if document is None:  # documents decide their own positions
         key_position, even, shifted = given_positions(
@@ -88,7 +88,8 @@ def view_of(
         key_position_BS=key_position,
         past=past,
         visible=visible,
-        document_BS=document,
+        document_BS=None if document is None else document.to(tokens.device),
+        stated_document_BS=document,
         padding_BS=padding,
         prefix_B=prefix,
         ordered=ordered,

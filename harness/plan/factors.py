@@ -172,7 +172,10 @@ def chosen_labels(experiment: Experiment, asked: Request) -> set[str]:
 
 
 def _factor(name: str, value: Any) -> Factor:
-    """A factor from its YAML: values of the key `name`, {key: [values]}, or {label: {key: value}}."""
+    """A factor from its YAML: values of the key `name`, {key: [values]}, or {label: {key: value}}.
+
+    A label whose value is null is left out, as a scale's overlay says of one that cannot be there.
+    """
     if isinstance(value, Sequence) and not isinstance(value, str):
         _refuse_repeated(value, where=f"factors.{name}")
         return Factor(name, tuple(Level(label_text(v), (f"{name}={value_text(v)}",)) for v in value))
@@ -180,7 +183,7 @@ def _factor(name: str, value: Any) -> Factor:
         raise ConfigError(
             f"factors.{name}={value!r}: give [values], {{key: [values]}}, or {{label: {{key: value}}}}"
         )
-    items = list(value.items())
+    items = [(label, settings) for label, settings in value.items() if settings is not None]
     if len(items) == 1 and isinstance(items[0][1], Sequence) and not isinstance(items[0][1], str):
         key, values = items[0]
         _refuse_repeated(values, where=f"factors.{name}.{key}")

@@ -102,8 +102,9 @@ class Decisions:
 
     def _answer(self, contrast: Contrast, families: Sequence[str]) -> Comparison:
         seeds = contrast.seeds
+        terms = self._terms(contrast)
         per_seed_S = self._per_seed(contrast)
-        scale = max((abs(w * self._value(m, v, s)) for m, v, w in contrast.weights for s in seeds), default=0)
+        scale = max((float(np.abs(term_S).max(initial=0)) for term_S in terms), default=0)
         if np.abs(per_seed_S).max(initial=0) <= 1e-12 * max(scale, 1e-300):
             per_seed_S = np.zeros_like(per_seed_S)
         mean = float(per_seed_S.mean())
@@ -146,16 +147,14 @@ class Decisions:
         return float("inf")
 
     def _per_seed(self, contrast: Contrast) -> Array:
-        return np.array(
-            [
-                sum(w * self._value(metric, levels, seed) for metric, levels, w in contrast.weights)
-                for seed in contrast.seeds
-            ],
-            dtype=np.float64,
-        )
+        return np.asarray(sum(self._terms(contrast), start=np.zeros(len(contrast.seeds))))
 
-    def _value(self, metric: str, levels: Levels, seed: int) -> float:
-        return self.results.value(levels, seed, metric)
+    def _terms(self, contrast: Contrast) -> list[Array]:
+        """What each configuration adds to a contrast, by seed."""
+        seeds = contrast.seeds
+        return [
+            weight * self.results.at(levels, seeds, metric) for metric, levels, weight in contrast.weights
+        ]
 
     def _parts(self, contrast: Contrast) -> Parts:
         metrics = contrast.metrics
@@ -175,11 +174,9 @@ class Decisions:
     def model(self, metric: str) -> SeedModel:
         """The spread of a metric over all configurations that have it."""
         if metric not in self._models:
+            seeds = self.results.seeds
             values_CS = np.array(
-                [
-                    [self.results.value(levels, seed, metric) for seed in self.results.seeds]
-                    for levels in self.results.records
-                ]
+                [self.results.at(levels, seeds, metric) for levels in self.results.records]
             ).reshape(len(self.results.records), len(self.results.seeds))
             self._models[metric] = SeedModel(
                 values_CS,

@@ -70,7 +70,7 @@ def page(
         # No text of a record can end the script element or open another.
         "data": as_text(page_data(table, results)).replace("<", "\\u003c"),
         "details": packed(shared_parts(details)),
-        "samples": packed(shown_samples(records) if samples else {}),
+        "samples": packed(shown_samples(records, results.shown) if samples else {}),
     }
     return re.sub(r"\{\{ (\w+) \}\}", lambda found: parts[found[1]], asset("page.html"))
 

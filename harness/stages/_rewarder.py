@@ -1,4 +1,4 @@
-"""The reward that an alignment method is given, and the model that it reads."""
+"""The reward that samples are scored by, and the model it reads."""
 
 from __future__ import annotations
 

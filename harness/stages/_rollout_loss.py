@@ -1,9 +1,8 @@
-"""What an alignment method learns from its samples: log-probabilities as they are drawn, and the loss."""
+"""The loss of an alignment method on samples, and the log-probabilities it is made of."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +11,6 @@ from harness.axes.alignment import Alignment, LogProbs, Rollouts
 from harness.model.conditioning import conditioned
 from harness.stages._preferences import per_token_log_probs
 from harness.training.contract import Batch, LossSum
-
-if TYPE_CHECKING:
-    pass
 
 
 def forward(

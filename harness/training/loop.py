@@ -302,6 +302,7 @@ class Trainer:
             "rng": checkpoint.gathered(checkpoint.rng_state(self.device)),
             "scaler": self.scaler.state_dict() if self.scaler else None,
             "stabilizers": [stabilizer.state_dict() for stabilizer in self.methods.stabilizers],
+            "others": [method.training_state() for method in self.methods.others],
             "micro_batch_size": self.gradients.micro_batch_size,
             "peak_memory": self.peak_memory,
             "padded_tokens": self.padded_tokens,
@@ -330,6 +331,8 @@ class Trainer:
             self.scaler.load_state_dict(state["scaler"])
         for stabilizer, saved in zip(self.methods.stabilizers, state["stabilizers"], strict=True):
             stabilizer.load_state_dict(saved)
+        for method, saved in zip(self.methods.others, state["others"], strict=True):
+            method.load_training_state(saved)
         self.gradients.micro_batch_size = state["micro_batch_size"]
         self.peak_memory, self.padded_tokens = state["peak_memory"], state["padded_tokens"]
         self.source_tokens, self.scored_tokens = state["source_tokens"], state["scored_tokens"]

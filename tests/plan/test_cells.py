@@ -191,3 +191,9 @@ def test_every_prefix_of_the_order_is_balanced() -> None:
         assert max(counts) - min(counts) <= 1
     with pytest.raises(UnknownNameError):
         planned(Experiment(factors={"a": ["1"]}, exclude=[{"z": 1}]))
+
+
+def test_a_level_without_settings_is_left_out() -> None:
+    kinds = {"rope": {"context": "none"}, "alibi": None, "ntk": {"context": "ntk_aware"}}
+    (found,) = factors(Experiment(factors={"method": kinds}), request([]))
+    assert [level.label for level in found.levels] == ["rope", "ntk"]

@@ -100,7 +100,7 @@ def test_items_are_paired_on_their_hash_and_not_on_their_place(tmp_path: Path) -
     for path in tmp_path.glob("records/demo/*/samples/lm_eval.recall.parquet"):
         pd.read_parquet(path).sample(frac=1, random_state=hash(path.parent.parent.name) % 97).to_parquet(path)
     after = results_of(tmp_path)
-    columns = after._build_matrix("lm_eval.recall.acc")
+    columns = after._item_matrix("lm_eval.recall.acc")
     assert columns is not None
     assert before is not None
     assert before.items_SD is not None

@@ -186,7 +186,6 @@ from harness.ops.extension import rescale_dynamically as rescale_dynamically
 from harness.ops.extension import set_length as set_length
 from harness.ops.extension import trained_length as trained_length
 from harness.ops.gradients import clip_gradients as clip_gradients
-from harness.ops.stored_weights import StoredWeights as StoredWeights
 from harness.ops.growing_cache import GrowingCache as GrowingCache
 from harness.ops.linear import chunked_linear as chunked_linear
 from harness.ops.linear import parallel_linear as parallel_linear
@@ -212,6 +211,7 @@ from harness.ops.rotary import rotate_pairs as rotate_pairs
 from harness.ops.rotary import rotation_factors as rotation_factors
 from harness.ops.rotation import hadamard as hadamard
 from harness.ops.state_cache import StateCache as StateCache
+from harness.ops.stored_weights import StoredWeights as StoredWeights
 from harness.ops.view import known as known
 from harness.paths import files_at as files_at
 from harness.paths import listed as listed

@@ -26,7 +26,7 @@ def drawn_option(method: type[Method], draw: random.Random) -> tuple[str, str] |
 
 
 def other_values(field: Field[Any]) -> list[Any]:
-    """Values near the default of an option, and the ends of what it may be; none of a text, a list or a path."""
+    """Values near an option's default, and the ends of what it may be; none of a text, a list or a path."""
     default = field.default
     if field.metadata or default is MISSING or default is None:
         return []

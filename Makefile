@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar o
 TORCH := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
 .DEFAULT_GOAL := help
 .PHONY: help demo smollm2 test test-slow check lint bench bench-gpu docs site reports tables clean
-.PHONY: auto-gptq-env gptqmodel-env test-auto-gptq test-gptqmodel
+.PHONY: test-transformers auto-gptq-env gptqmodel-env test-auto-gptq test-gptqmodel
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -96,9 +96,19 @@ test-auto-gptq: $(VENV)/.dev ## the real auto_gptq against ours: all of it on a 
 	@test -x $(AUTO_GPTQ) || { echo "make auto-gptq-env first"; exit 1; }
 	AUTO_GPTQ_PYTHON=$(CURDIR)/$(AUTO_GPTQ) $(BIN)/python -m pytest tests/auto_gptq
 
-test-gptqmodel: $(VENV)/.dev ## the real gptqmodel quantizes a model, on a CPU or a GPU
+test-gptqmodel: $(VENV)/.dev ## the real gptqmodel quantizes a model and opens what `harness export` packs
 	@test -x $(GPTQMODEL) || { echo "make gptqmodel-env first"; exit 1; }
-	GPTQMODEL_PYTHON=$(CURDIR)/$(GPTQMODEL) $(BIN)/python -m pytest tests/auto_gptq/test_gptqmodel.py
+	GPTQMODEL_PYTHON=$(CURDIR)/$(GPTQMODEL) $(BIN)/python -m pytest tests/auto_gptq/test_gptqmodel.py tests/auto_gptq/test_exported.py
+
+TRANSFORMERS := $(shell sed -n 's/^transformers==//p' constraints.txt)
+build/transformers-$(TRANSFORMERS): $(VENV)/.dev
+	mkdir -p build
+	$(BIN)/python -m pip download -q --no-deps --no-build-isolation --no-binary transformers -d build transformers==$(TRANSFORMERS)
+	tar xzf $@.tar.gz -C build
+	$(PIP) --target build/suite --no-deps parameterized
+
+test-transformers: build/transformers-$(TRANSFORMERS) ## transformers' own suite for models over 17 configurations of ours
+	PYTHONPATH=build/suite TRANSFORMERS_SOURCE=$< OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/transformers_suite
 
 clean: ## remove the environment and caches; the store stays
 	rm -rf $(VENV) .venv-auto-gptq .venv-gptqmodel build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -7,7 +7,8 @@ from harness.notices import drop_notices
 
 _PUBLIC = {
     **dict.fromkeys(
-        ("Method", "Choice", "CellView", "Problem", "LossTerm", "model_ref", "check_limits"), "harness.method"
+        ("Method", "Choice", "CellView", "Problem", "LossTerm", "model_ref", "check_counts", "check_limits"),
+        "harness.method",
     ),
     **dict.fromkeys(("path_ref", "files_at", "listed", "named"), "harness.paths"),
     **dict.fromkeys(("hookimpl", "hookspec"), "harness.hookspecs"),
@@ -49,7 +50,10 @@ _PUBLIC = {
     "rms_norm": "harness.ops.norms",
     "PagedCache": "harness.ops.paged_cache",
     "known": "harness.ops.view",
-    **dict.fromkeys(("inverse_frequencies", "cos_sin", "rotate_pairs"), "harness.ops.rotary"),
+    **dict.fromkeys(
+        ("inverse_frequencies", "cos_sin", "rotate_pairs", "rotation_factors", "check_rotation_factors"),
+        "harness.ops.rotary",
+    ),
     **dict.fromkeys(("parallel_linear", "chunked_linear"), "harness.ops.linear"),
     "Norm": "harness.axes.norm",
     "NormPosition": "harness.axes.norm_position",
@@ -57,6 +61,7 @@ _PUBLIC = {
     **dict.fromkeys(("Objective", "Example"), "harness.axes.objective"),
     **dict.fromkeys(("Context", "Heads", "Reach", "Rotary"), "harness.axes.context"),
     "clip_gradients": "harness.ops.gradients",
+    "StoredWeights": "harness.ops.stored_weights",
     **dict.fromkeys(("rescale_dynamically", "set_length", "trained_length"), "harness.ops.extension"),
     **dict.fromkeys(
         ("Instruction", "Conversation", "Turn", "Role", "Prompt", "as_text", "as_turns"),
@@ -99,18 +104,19 @@ _PUBLIC = {
     "BatchSchedule": "harness.axes.batch_schedule",
     **dict.fromkeys(("Stabilizer", "Verdict"), "harness.axes.stabilizer"),
     "Precision": "harness.axes.precision",
-    "Parallelism": "harness.axes.parallelism",
+    **dict.fromkeys(("Parallelism", "Spread"), "harness.axes.parallelism"),
     **dict.fromkeys(("Decoding", "check_vocabulary"), "harness.axes.decoding"),
     **dict.fromkeys(("Rule", "quantile", "rule_of", "special_ids", "uniforms"), "harness.ops.drawing"),
-    **dict.fromkeys(("new_cache", "next_logits"), "harness.ops.decode"),
+    **dict.fromkeys(("last_logits", "new_cache", "next_logits"), "harness.ops.decode"),
     "GrowingCache": "harness.ops.growing_cache",
     **dict.fromkeys(("Evaluator", "Evaluation", "Metric", "Subject"), "harness.axes.evaluator"),
     **dict.fromkeys(
         ("ItemTexts", "file_texts", "held_out_documents", "item_files"), "harness.data.item_texts"
     ),
-    **dict.fromkeys(("Overlap", "words"), "harness.data.overlap"),
+    **dict.fromkeys(("Overlap", "ngram_hashes", "words"), "harness.data.overlap"),
     "task_items": "harness.evaluation.task_items",
-    **dict.fromkeys(("LikelihoodScorer", "ScoreRequest", "rolling"), "harness.evaluation.scoring"),
+    "LikelihoodScorer": "harness.evaluation.scoring",
+    **dict.fromkeys(("ScoreRequest", "rolling"), "harness.evaluation.requests"),
     **dict.fromkeys(
         (
             "count_items",

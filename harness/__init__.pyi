@@ -60,6 +60,7 @@ from harness.axes.objective import Objective as Objective
 from harness.axes.optimizer import Optimizer as Optimizer
 from harness.axes.optimizer import trained_parameters as trained_parameters
 from harness.axes.parallelism import Parallelism as Parallelism
+from harness.axes.parallelism import Spread as Spread
 from harness.axes.peft import Kept as Kept
 from harness.axes.peft import OnPacked as OnPacked
 from harness.axes.peft import Peft as Peft
@@ -92,6 +93,7 @@ from harness.data.item_texts import file_texts as file_texts
 from harness.data.item_texts import held_out_documents as held_out_documents
 from harness.data.item_texts import item_files as item_files
 from harness.data.overlap import Overlap as Overlap
+from harness.data.overlap import ngram_hashes as ngram_hashes
 from harness.data.overlap import words as words
 from harness.data.reading import numbered_rows as numbered_rows
 from harness.data.reading import plain_bytes as plain_bytes
@@ -139,9 +141,9 @@ from harness.evaluation.lm_tasks import task_files as task_files
 from harness.evaluation.lm_tasks import without_data as without_data
 from harness.evaluation.prompts import PROMPT_FILES as PROMPT_FILES
 from harness.evaluation.prompts import read_items as read_items
+from harness.evaluation.requests import ScoreRequest as ScoreRequest
+from harness.evaluation.requests import rolling as rolling
 from harness.evaluation.scoring import LikelihoodScorer as LikelihoodScorer
-from harness.evaluation.scoring import ScoreRequest as ScoreRequest
-from harness.evaluation.scoring import rolling as rolling
 from harness.evaluation.task_items import task_items as task_items
 from harness.evaluation.writer import Writer as Writer
 from harness.hookspecs import hookimpl as hookimpl
@@ -151,6 +153,7 @@ from harness.method import Choice as Choice
 from harness.method import LossTerm as LossTerm
 from harness.method import Method as Method
 from harness.method import Problem as Problem
+from harness.method import check_counts as check_counts
 from harness.method import check_limits as check_limits
 from harness.method import model_ref as model_ref
 from harness.model.artifact import Delta as Delta
@@ -171,6 +174,7 @@ from harness.ops.calibration import Calibration as Calibration
 from harness.ops.calibration import block_names as block_names
 from harness.ops.calibration import change_weights as change_weights
 from harness.ops.calibration import walk as walk
+from harness.ops.decode import last_logits as last_logits
 from harness.ops.decode import new_cache as new_cache
 from harness.ops.decode import next_logits as next_logits
 from harness.ops.drawing import Rule as Rule
@@ -200,11 +204,14 @@ from harness.ops.packing import packed_width as packed_width
 from harness.ops.packing import unpack_codes as unpack_codes
 from harness.ops.packing import unpack_levels as unpack_levels
 from harness.ops.paged_cache import PagedCache as PagedCache
+from harness.ops.rotary import check_rotation_factors as check_rotation_factors
 from harness.ops.rotary import cos_sin as cos_sin
 from harness.ops.rotary import inverse_frequencies as inverse_frequencies
 from harness.ops.rotary import rotate_pairs as rotate_pairs
+from harness.ops.rotary import rotation_factors as rotation_factors
 from harness.ops.rotation import hadamard as hadamard
 from harness.ops.state_cache import StateCache as StateCache
+from harness.ops.stored_weights import StoredWeights as StoredWeights
 from harness.ops.view import known as known
 from harness.paths import files_at as files_at
 from harness.paths import listed as listed

@@ -67,6 +67,17 @@ def check_limits(config: Any, where: str, *options: str) -> None:
             raise ConfigError(f"{where}.{option}={value} must be at least 1, or null for no limit")
 
 
+def check_counts(config: Any, where: str, *options: str) -> None:
+    """Refuse a count below 1; `where` is the config key that holds the options, e.g. `generate`.
+
+    Raises: ConfigError
+    """
+    for option in options:
+        value = getattr(config, option)
+        if value < 1:
+            raise ConfigError(f"{where}.{option}={value} must be at least 1")
+
+
 class Method:
     """A named choice on an axis.
 
@@ -187,6 +198,13 @@ class Method:
         """Act on the accumulated gradients before the optimizer's step; returns facts to log."""
         return {}
 
+    def training_state(self) -> dict[str, Any]:
+        """What it gathered as it acted on training, for a checkpoint: tensors, plain values, dicts."""
+        return {}
+
+    def load_training_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `training_state` gave."""
+
     def prompt(self, text: str) -> str:
         """The prompt, changed by this method (control tokens, prefixes)."""
         return text
@@ -243,6 +261,14 @@ class CellView:
 
     def choices(self, axis: str, *, stage: str | None = None) -> tuple[Choice, ...]:
         """What is chosen on a list axis, in order, as `stage` sees it."""
+        raise NotImplementedError
+
+    def reads(self, stage: str) -> tuple[str, ...]:
+        """The axes that a stage reads; nothing where it is not `active`, which itself may not ask this."""
+        raise NotImplementedError
+
+    def makes(self, stage: str) -> str:
+        """The kind of artifact that a stage of the cell makes; empty where the choices leave it out."""
         raise NotImplementedError
 
     def spec(self) -> ModelSpec | None:

@@ -44,6 +44,13 @@ class Stage:
     seeded: ClassVar[bool] = True
     """Whether the result depends on the seed; `draws` says it of a part where it follows from the methods."""
 
+    full_windows: ClassVar[bool] = False
+    """Whether it trains on whole windows of text, none of them padded; estimates read this and the next."""
+    splits_windows: ClassVar[bool] = False
+    """Whether its windows become sources and targets where the model has an encoder."""
+    scores_answers: ClassVar[bool] = False
+    """Whether its loss reads the logits of labelled positions alone, not those of all positions."""
+
     trial: ClassVar[tuple[str, ...]] = ()
     """Overrides with which conformance tries it on a small model, where it makes a model of a model."""
 

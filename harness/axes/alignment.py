@@ -99,7 +99,7 @@ class Alignment(Method):
                 where=f"alignment={cls.name}",
                 message="it learns from rewards and none is chosen; set reward=rules (or pairwise, judge)",
             )
-        elif reward.method.trains and "reward" not in cell.stages:  # type: ignore[attr-defined]
+        elif reward.method.trains and not any(cell.makes(stage) == "reward" for stage in cell.stages):  # type: ignore[attr-defined]
             yield Problem(
                 where=f"reward={reward.method.name}",
                 message="it is a trained model; put the stage reward before align in stages",

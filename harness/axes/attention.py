@@ -102,7 +102,8 @@ class Attention(nn.Module, Method):
     def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
         """Pairs with the position axis that cannot work, and a kernel that cannot train where this runs."""
         on_cpu = cell.device == "cpu" or (cell.device == "auto" and not torch.cuda.is_available())
-        if config.kernel is Kernel.flex and "pretrain" in cell.stages and on_cpu:
+        built = any(cls.axis in cell.reads(stage) for stage in cell.stages)
+        if config.kernel is Kernel.flex and built and on_cpu:
             yield Problem(
                 where="attention.kernel",
                 message="the flex kernel cannot train on a CPU; use attention.kernel=auto, which computes "

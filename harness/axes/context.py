@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import ConfigError, IncompatibleError
 from harness.method import CellView, Method, Problem
 from harness.ops.extension import Rotary, rescale, rotary_sets, set_length, trained_length
-from harness.ops.unrotated import Heads, Reach, install
+from harness.ops.heads import Heads, Reach
+from harness.ops.unrotated import install
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -8,8 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import ConfigError
-from harness.method import Method
+from harness.method import Method, check_counts
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -21,6 +20,19 @@ if TYPE_CHECKING:
 Batch = dict[str, "Tensor"]
 Compute = Callable[["nn.Module", Batch], "tuple[Tensor, dict[str, Tensor]]"]
 """(model, micro-batch) -> (loss to go backward from, sums to report)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """A grid of processes, and what is split along its data direction; the plan computes costs from it."""
+
+    data: int = 1
+    pipeline: int = 1
+    tensor: int = 1
+    splits: frozenset[str] = frozenset()
+    """Of `weights`, `gradients` and `states`, what each of those that share the batch keeps a part of."""
+    micro_batches: int = 1
+    """Pieces in which a batch passes a pipeline, for each micro-batch of the stage."""
 
 
 class Parallelism(Method):
@@ -40,9 +52,7 @@ class Parallelism(Method):
         """Nodes of one cell, placed by a launcher (hydra/launcher=submitit_slurm)."""
 
         def __post_init__(self) -> None:
-            for name in ("num_processes", "num_nodes"):
-                if getattr(self, name) < 1:
-                    raise ConfigError(f"parallelism.{name}={getattr(self, name)} must be at least 1")
+            check_counts(self, "parallelism", "num_processes", "num_nodes")
 
         @property
         def world_size(self) -> int:
@@ -70,6 +80,10 @@ class Parallelism(Method):
     def accumulating(self, model: nn.Module, *, last: bool) -> AbstractContextManager[Any]:
         """Context of one micro-batch's forward and backward; gradients are exchanged with the last."""
         return nullcontext()
+
+    def spread(self) -> Spread:
+        """The grid, without a process group: by default all processes share the batch."""
+        return Spread(data=self.config.world_size)
 
     def splits_batches(self) -> bool:
         """Whether `accumulate` calls `compute` several times for one micro-batch."""

@@ -122,8 +122,7 @@ def order_problems(cell: CellView) -> Iterable[Problem]:
     """Full tuning of packed weights, and an adapter after another that cannot be merged."""
     packed, adapter = False, None
     for stage in cell.stages:
-        base = stage.partition("@")[0]
-        if base == "quantize" and cell.choice("quantizer", stage=stage) is not None:
+        if "quantizer" in cell.reads(stage) and cell.choice("quantizer", stage=stage) is not None:
             if packed:
                 yield Problem(where=stage, message="the model is packed already; drop one quantize stage")
             packed = True
@@ -156,8 +155,7 @@ def order_problems(cell: CellView) -> Iterable[Problem]:
 
 def tuned_by(cell: CellView, stage: str) -> type[Peft] | None:
     """The method with which a stage tunes the model; None for a stage that does not."""
-    needed = {"instruct": "instruction", "align": "alignment"}.get(stage.partition("@")[0])
-    if needed is None or cell.choice(needed, stage=stage) is None:
+    if "peft" not in cell.reads(stage) or cell.makes(stage) != "model":
         return None
     choice = cell.choice("peft", stage=stage)
     assert choice is not None

@@ -76,7 +76,7 @@ def packed_before(cell: CellView, stage: str) -> str | None:
     packing = [
         name
         for name in before
-        if name.partition("@")[0] == "quantize" and cell.choice("quantizer", stage=name) is not None
+        if "quantizer" in cell.reads(name) and cell.choice("quantizer", stage=name) is not None
     ]
     return packing[-1] if packing else None
 

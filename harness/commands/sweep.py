@@ -23,10 +23,11 @@ from harness.run.crew import Crew, serve
 from harness.run.launch import WORKER, Hydra, launch, options, read_plan
 from harness.run.machine import cores, one_thread_of_numpy
 from harness.run.outcome import STATUSES, Outcome
+from harness.run.preload import preload
 from harness.run.progress import Lines, Live, view
 from harness.run.record import look_before
 from harness.run.resources import Options
-from harness.run.worker import Terminated, Worker, preload
+from harness.run.worker import Terminated, Worker
 from harness.store import Store
 from harness.store.files import full_text, is_disk_full
 from harness.store.records import sweep_dir

@@ -101,6 +101,15 @@ class Cell(CellView):
                 raise UnknownNameError(what=f"chosen {axis} (in {stage}.{axis}s)", name=name, known=chosen)
         return tuple(chosen[name] for name in picked)
 
+    def reads(self, stage: str) -> tuple[str, ...]:
+        """The axes that a stage of the cell reads; nothing where the cell's choices leave it out."""
+        return stage_axes(stage) if registry().stage(stage).active(self) else ()
+
+    def makes(self, stage: str) -> str:
+        """The kind of artifact that a stage of the cell makes; empty where the choices leave it out."""
+        kind = registry().stage(stage)
+        return kind.produces if kind.active(self) else ""
+
     def choices_of(self, stage: str) -> dict[str, Choice | tuple[Choice, ...]]:
         """The choices on a stage's axes; axes without a choice are left out."""
         found: dict[str, Choice | tuple[Choice, ...]] = {}
@@ -164,8 +173,9 @@ class Cell(CellView):
 
     @functools.cached_property
     def _spec(self) -> ModelSpec:
-        pretrain = self._raw.get(stage_key("pretrain"))
-        shaping = shared({key: self._raw.get(key) for key in (*registry().axes, "model")} | {"": pretrain})
+        builder = _builder()
+        own = None if builder is None else self._raw.get(stage_key(builder))
+        shaping = shared({key: self._raw.get(key) for key in (*registry().axes, "model")} | {"": own})
         return once(shaping, ("spec",), self._made_spec)
 
     def _made_spec(self) -> ModelSpec:
@@ -179,8 +189,9 @@ class Cell(CellView):
         options = {f.name: self._raw["model"][f.name] for f in fields(model_options())}
         options = plain(instance(model_options(), options, where="model"))
         spec = ModelSpec(vocab_size=int(tokenizer.config.vocab_size) + sentinels, **options)
+        builder = _builder()
         for axis in registry().axes:
-            stage = "pretrain" if axis in stage_axes("pretrain") else None
+            stage = builder if builder is not None and axis in stage_axes(builder) else None
             for choice in self.choices(axis, stage=stage):
                 spec = choice.method.modify_spec(choice.config, spec)
         return spec
@@ -314,6 +325,11 @@ class Cell(CellView):
             else:
                 content.setdefault(axis, None)
         return content
+
+
+def _builder() -> str | None:
+    """The stage that builds a model: it reads the axes that shape one."""
+    return next((name for name in registry().stages if MODEL_AXES[0] in stage_axes(name)), None)
 
 
 def _at(config: Any, key: str) -> Any:

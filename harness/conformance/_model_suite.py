@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from harness.conformance._compare import close
 from harness.conformance._models import LayeredCache, inputs_for, model_of, tokens
 from harness.method import Method
 
 
-def _close(left: Tensor, right: Tensor) -> None:
-    torch.testing.assert_close(left, right, rtol=1e-9, atol=1e-9)
+def _close(left: Tensor, right: Tensor, why: str) -> None:
+    close(left, right, why, rtol=1e-9, atol=1e-9)
 
 
 def test_future_tokens_do_not_leak(method: type[Method]) -> None:
@@ -20,8 +21,14 @@ def test_future_tokens_do_not_leak(method: type[Method]) -> None:
     changed[:, 10] = (changed[:, 10] + 1) % 32
     with torch.no_grad():
         before, after = model(ids, **inputs_for(model)), model(changed, **inputs_for(model))
-    _close(before[:, :10], after[:, :10])
-    assert not torch.equal(before[:, 10], after[:, 10])
+    _close(
+        before[:, :10],
+        after[:, :10],
+        "a later token changes the logits before it: a token reads what follows it",
+    )
+    assert not torch.equal(before[:, 10], after[:, 10]), (
+        "a token does not read itself: its logits stay when it changes"
+    )
 
 
 @torch.no_grad()
@@ -33,7 +40,11 @@ def test_cached_decoding_equals_the_full_forward(method: type[Method]) -> None:
     start = 0
     for end in (6, 9, 10, 11, 16):
         part = model(ids[:, start:end], past_key_values=cache, **inputs)
-        _close(part, whole[:, start:end])
+        _close(
+            part,
+            whole[:, start:end],
+            "decoding with a cache gives other logits than one pass over all tokens",
+        )
         start = end
 
 
@@ -58,8 +69,9 @@ def test_documents_do_not_see_each_other(method: type[Method]) -> None:
     inputs.pop("prefix_length", None)
     documents = torch.tensor([[0] * 5 + [1] * 11] * 2)
     packed = model(ids, document_ids=documents, **inputs)
-    _close(packed[:, :5], model(ids[:, :5], **inputs))
-    _close(packed[:, 5:], model(ids[:, 5:], **inputs))
+    apart = "a document's logits depend on its neighbours in the packed row: read view.document_BS"
+    _close(packed[:, :5], model(ids[:, :5], **inputs), apart)
+    _close(packed[:, 5:], model(ids[:, 5:], **inputs), apart)
 
 
 @torch.no_grad()
@@ -70,9 +82,9 @@ def test_padding_changes_nothing(method: type[Method]) -> None:
     zeros = torch.zeros(2, 3, dtype=torch.long)
     real = torch.ones_like(ids)
     left = model(torch.cat((zeros, ids), 1), attention_mask=torch.cat((zeros, real), 1), **inputs_for(model))
-    _close(left[:, 3:], alone)
+    _close(left[:, 3:], alone, "padding on the left changes the logits of real tokens")
     right = model(torch.cat((ids, zeros), 1), attention_mask=torch.cat((real, zeros), 1), **inputs_for(model))
-    _close(right[:, :16], alone)
+    _close(right[:, :16], alone, "padding on the right changes the logits of real tokens")
 
 
 @torch.no_grad()
@@ -81,7 +93,8 @@ def test_rows_of_a_batch_do_not_see_each_other(method: type[Method]) -> None:
     model, ids = model_of(method), tokens()
     inputs = inputs_for(model)
     both = model(ids, **inputs)
-    _close(both[:1], model(ids[:1], **{name: value[:1] for name, value in inputs.items()}))
+    first = {name: value[:1] for name, value in inputs.items()}
+    _close(both[:1], model(ids[:1], **first), "a row's logits depend on the other rows of its batch")
 
 
 @torch.no_grad()
@@ -89,8 +102,12 @@ def test_two_passes_are_equal(method: type[Method]) -> None:
     """The same weights and tokens give the same bits."""
     model, ids = model_of(method), tokens()
     first = model(ids, **inputs_for(model))
-    assert torch.equal(first, model(ids, **inputs_for(model)))
-    assert torch.equal(first, model_of(method)(ids, **inputs_for(model)))
+    assert torch.equal(first, model(ids, **inputs_for(model))), (
+        "one model gives other logits at a second pass: draw nothing in eval mode"
+    )
+    assert torch.equal(first, model_of(method)(ids, **inputs_for(model))), (
+        "building twice from one seed gives other weights: draw parameters from torch's global stream alone"
+    )
 
 
 @torch.no_grad()
@@ -101,7 +118,9 @@ def test_state_dict_round_trip(method: type[Method]) -> None:
     for parameter in other.parameters():
         parameter.add_(1.0)
     other.load_state_dict(model.state_dict(), strict=True)
-    assert torch.equal(model(ids, **inputs_for(model)), other(ids, **inputs_for(model)))
+    assert torch.equal(model(ids, **inputs_for(model)), other(ids, **inputs_for(model))), (
+        "a loaded model computes something else: register what it computes with as parameters or buffers"
+    )
 
 
 @torch.no_grad()
@@ -109,8 +128,12 @@ def test_float64_stays_float64(method: type[Method]) -> None:
     """Nothing inside falls back to single precision: a step of 1e-8 moves the logits half as far as two."""
     model, ids = model_of(method), tokens()
     exact = model(ids, **inputs_for(model))
-    assert exact.dtype == torch.float64
-    assert exact.shape == (2, 16, 32)
+    assert exact.dtype == torch.float64, (
+        "the model computes in float64 and this returns another dtype: cast to the input's, not to float32"
+    )
+    assert exact.shape == (2, 16, 32), (
+        f"logits of shape {tuple(exact.shape)}, where 2 sequences, 16 tokens and 32 words went in"
+    )
     step = 1e-8 * torch.randn(32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     model.model.embed_tokens.weight += step
     once = model(ids, **inputs_for(model)) - exact
@@ -118,7 +141,7 @@ def test_float64_stays_float64(method: type[Method]) -> None:
     twice = model(ids, **inputs_for(model)) - exact
     assert (twice - 2 * once).norm() < 1e-3 * once.norm(), "a step of 1e-8 is lost in rounding"
     single = model_of(method, dtype=torch.float32)(ids, **inputs_for(model))
-    assert single.dtype == torch.float32
+    assert single.dtype == torch.float32, "a float32 model returns another dtype: cast to the input's"
     error = (single.double() - exact).abs().max() / exact.abs().max()
     assert error < 1e-4, f"float32 is off by {error:.1e}"
 

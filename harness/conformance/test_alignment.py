@@ -59,9 +59,11 @@ def test_a_loss_for_each_item_and_facts_beside_it(method: type[Alignment]) -> No
     else:
         loss, facts = chosen.rollout_loss(rollouts(chosen))
         assert loss.shape in ((B,), (B, T)), "one loss for each sample or token"
-    assert torch.isfinite(loss).all()
-    assert loss.requires_grad
-    assert all(fact.shape == (B,) and torch.isfinite(fact).all() for fact in facts.values())
+    assert torch.isfinite(loss).all(), "a loss is not finite"
+    assert loss.requires_grad, "the loss has no gradient: compute it from the policy's per_token_BT"
+    assert all(fact.shape == (B,) and torch.isfinite(fact).all() for fact in facts.values()), (
+        "facts hold one finite number for each item (shape B)"
+    )
 
 
 def test_chosen_answers_become_likelier(method: type[Alignment]) -> None:
@@ -70,7 +72,7 @@ def test_chosen_answers_become_likelier(method: type[Alignment]) -> None:
         policy, reference = pairs(chosen)
         chosen.loss(policy, reference)[0].sum().backward()
         gradient = policy["chosen"].per_token_BT.grad
-        assert gradient is not None
+        assert gradient is not None, "the loss does not read the policy's chosen answers"
         assert (gradient.sum(-1) < 0).all(), "a likelier chosen answer must lower the loss"
 
 
@@ -80,11 +82,13 @@ def test_better_samples_become_likelier(method: type[Alignment]) -> None:
         found = rollouts(chosen)
         chosen.rollout_loss(found)[0].sum().backward()
         gradient = found.policy.per_token_BT.grad
-        assert gradient is not None
+        assert gradient is not None, "the loss does not read the policy's samples"
         push_B = -gradient.sum(-1) / found.policy.mask_BT.sum(-1)
         best = int(found.rewards_B.argmax())
         assert push_B[best] > 0, "the best sample must be made likelier"
-        assert torch.corrcoef(torch.stack([push_B, found.rewards_B]))[0, 1] > 0.3
+        assert torch.corrcoef(torch.stack([push_B, found.rewards_B]))[0, 1] > 0.3, (
+            "better samples are not pushed more: the loss hardly follows rewards_B"
+        )
 
 
 def test_what_lies_outside_the_answer_does_not_matter(method: type[Alignment]) -> None:
@@ -100,14 +104,18 @@ def test_what_lies_outside_the_answer_does_not_matter(method: type[Alignment]) -
         policy, reference = pairs(chosen)
         clean, _ = chosen.loss(policy, reference)
         dirty, _ = chosen.loss({part: noisy(found) for part, found in policy.items()}, reference)
-        assert torch.allclose(clean, dirty, atol=1e-5)
+        assert torch.allclose(clean, dirty, atol=1e-5), (
+            "the loss reads outside the answer: multiply by mask_BT"
+        )
     else:
         found = rollouts(chosen)
         clean, _ = chosen.rollout_loss(found)
         other = Rollouts(**{**vars(found), "policy": noisy(found.policy)})
         dirty, _ = chosen.rollout_loss(other)
         mask = found.policy.mask_BT if clean.ndim == 2 else torch.ones(B)
-        assert torch.allclose(clean * mask, dirty * mask, atol=1e-5)
+        assert torch.allclose(clean * mask, dirty * mask, atol=1e-5), (
+            "the loss reads outside the answer: multiply by mask_BT"
+        )
 
 
 def test_the_order_of_the_batch_does_not_matter(method: type[Alignment]) -> None:
@@ -125,7 +133,7 @@ def test_the_order_of_the_batch_does_not_matter(method: type[Alignment]) -> None
     policy, reference = pairs(chosen)
     plain, _ = chosen.loss(policy, reference)
     again, _ = chosen.loss(shuffled(policy), shuffled(reference))
-    assert torch.allclose(plain[order], again, atol=1e-6)
+    assert torch.allclose(plain[order], again, atol=1e-6), "an item's loss depends on its place in the batch"
 
 
 def test_a_reference_is_read_only_where_it_is_asked_for(method: type[Alignment]) -> None:
@@ -141,4 +149,4 @@ def test_a_reference_is_read_only_where_it_is_asked_for(method: type[Alignment])
 
 
 def test_the_prompt_keeps_the_question(method: type[Alignment]) -> None:
-    assert "copy this" in method().prompt("copy this")
+    assert "copy this" in method().prompt("copy this"), "prompt() dropped the question it was given"

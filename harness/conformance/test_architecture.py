@@ -18,7 +18,9 @@ def test_without_a_prefix_the_stack_is_causal(method: type[Method]) -> None:
     assert isinstance(architecture, Architecture)
     q, k = torch.arange(8)[:, None], torch.arange(8)[None]
     seen = torch.as_tensor(architecture.visible(q, k, torch.zeros(1, dtype=torch.long)))
-    assert torch.equal(seen.expand(8, 8), k <= q)
+    assert torch.equal(seen.expand(8, 8), k <= q), (
+        "with an empty prefix, `visible` must let each token read itself and those before it, no others"
+    )
 
 
 @torch.no_grad()

@@ -39,7 +39,9 @@ def test_a_token_reads_itself(method: type[Method]) -> None:
     """No row of the softmax is empty: position 0 sees itself."""
     at = torch.arange(20)[None, None, :, None]
     zero = torch.zeros_like(at)
-    assert torch.as_tensor(_layer(method).mask(zero, zero, at, at)).all()
+    assert torch.as_tensor(_layer(method).mask(zero, zero, at, at)).all(), (
+        "a token may not read itself: its row of the softmax may be empty; widen `mask` by one"
+    )
 
 
 @torch.no_grad()
@@ -49,17 +51,19 @@ def test_the_cache_holds_the_stated_number_of_heads(method: type[Method]) -> Non
     attention, cache = _layer(method), LayeredCache(model)
     model(tokens(), past_key_values=cache)
     heads = attention.num_kv_heads(attention.config, SPEC.num_heads)
-    assert SPEC.num_heads % heads == 0
+    assert SPEC.num_heads % heads == 0, (
+        f"num_kv_heads={heads} does not divide the {SPEC.num_heads} query heads"
+    )
     layer = cache.layers[0]
     if isinstance(layer, StateCache):
-        assert layer.state is not None
-        assert layer.state.shape[:2] == (2, SPEC.num_heads)
+        assert layer.state is not None, "nothing was stored in the cache"
+        assert layer.state.shape[:2] == (2, SPEC.num_heads), "the state has a row for each sequence and head"
         return
     if isinstance(layer, PagedCache):
-        assert layer.keys is not None
-        assert layer.keys.shape[0] <= heads
+        assert layer.keys is not None, "nothing was stored in the cache"
+        assert layer.keys.shape[0] <= heads, f"the cache holds more heads than num_kv_heads={heads}"
         return
-    assert layer.keys.shape[1] <= heads
+    assert layer.keys.shape[1] <= heads, f"the cache holds more heads than num_kv_heads={heads}"
 
 
 def test_projections_have_uniform_names(method: type[Method]) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.axes.context import Context
+from harness.conformance._compare import close
 from harness.ops.extension import rotary_modules, trained_length
 
 AXIS = "context"
@@ -103,7 +104,9 @@ def test_the_config_states_the_longer_context(method: type[Context], kind: str) 
 @both
 def test_long_sequences_give_finite_logits(method: type[Context], kind: str) -> None:
     model = method().apply(model_of(kind))
-    assert bool(logits(model, ids(2 * LENGTH, batch=2)).isfinite().all())
+    assert bool(logits(model, ids(2 * LENGTH, batch=2)).isfinite().all()), (
+        "logits beyond the trained length are not finite"
+    )
 
 
 @both
@@ -112,9 +115,8 @@ def test_future_tokens_do_not_leak(method: type[Context], kind: str) -> None:
     left = ids(2 * LENGTH)
     right = left.clone()
     right[:, LENGTH:] = (right[:, LENGTH:] + 1) % VOCAB
-    torch.testing.assert_close(
-        logits(model, left)[:, :LENGTH], logits(model, right)[:, :LENGTH], rtol=1e-4, atol=1e-5
-    )
+    before, after = logits(model, left)[:, :LENGTH], logits(model, right)[:, :LENGTH]
+    close(before, after, "a later token changes the logits before it", rtol=1e-4, atol=1e-5)
 
 
 @both
@@ -125,7 +127,7 @@ def test_padding_on_the_left_changes_nothing(method: type[Context], kind: str) -
     mask = torch.cat([torch.zeros(1, 5, dtype=torch.long), torch.ones_like(row)], dim=1)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     found = logits(model, padded, attention_mask=mask, position_ids=positions)[:, 5:]
-    torch.testing.assert_close(found, logits(model, row), rtol=1e-3, atol=1e-4)
+    close(found, logits(model, row), "padding changes the logits of real tokens", rtol=1e-3, atol=1e-4)
 
 
 @both
@@ -139,7 +141,8 @@ def test_decoding_with_a_cache_equals_reading_at_once(method: type[Context], kin
             column = row[:, -i : row.shape[1] - i + 1]
             out = model(input_ids=column, past_key_values=cache, use_cache=True)
             steps, cache = [*steps, out.logits], out.past_key_values
-    torch.testing.assert_close(torch.cat(steps, dim=1), logits(model, row), rtol=1e-3, atol=1e-4)
+    why = "decoding with a cache gives other logits than one pass over all tokens"
+    close(torch.cat(steps, dim=1), logits(model, row), why, rtol=1e-3, atol=1e-4)
 
 
 @both
@@ -148,10 +151,11 @@ def test_a_copy_behaves_alike_and_stands_alone(method: type[Context], kind: str)
     row = ids(2 * LENGTH)
     copied = copy.deepcopy(model)
     expected = logits(model, row)
-    torch.testing.assert_close(logits(copied, row), expected)
+    close(logits(copied, row), expected, "a copy of the model computes something else")
     for module in rotary_modules(copied):
         module.inv_freq.zero_()  # type: ignore[operator]
-    torch.testing.assert_close(logits(model, row), expected)
+    why = "a copy shares its frequencies with the model: bind no method of the original"
+    close(logits(model, row), expected, why)
 
 
 @both
@@ -164,5 +168,12 @@ def test_it_is_the_same_after_a_reload(method: type[Context], kind: str) -> None
         model.save_pretrained(folder)  # type: ignore[operator]
         loaded = AutoModelForCausalLM.from_pretrained(folder).eval()
     reloaded = method().apply(loaded)
-    torch.testing.assert_close(logits(reloaded, row), logits(model, row), rtol=1e-4, atol=1e-5)
-    assert reloaded.config.max_position_embeddings == model.config.max_position_embeddings  # type: ignore[union-attr]
+    close(
+        logits(reloaded, row),
+        logits(model, row),
+        "saved, loaded and applied again, it differs",
+        rtol=1e-4,
+        atol=1e-5,
+    )
+    kept = [one.config.max_position_embeddings for one in (reloaded, model)]  # type: ignore[union-attr]
+    assert kept[0] == kept[1], "the stated max_position_embeddings is lost on a reload: use set_length"

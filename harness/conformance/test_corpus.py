@@ -36,11 +36,13 @@ def test_it_yields_documents_with_text(method: type[Corpus], tmp_path: Path) -> 
 
 def test_ids_are_unique(method: type[Corpus], tmp_path: Path) -> None:
     ids = Counter(document.id for document in documents(method, tmp_path))
-    assert not [name for name, number in ids.items() if number > 1]
+    assert not [name for name, number in ids.items() if number > 1], "two documents have one id"
 
 
 def test_the_same_options_yield_the_same_documents(method: type[Corpus], tmp_path: Path) -> None:
-    assert documents(method, tmp_path) == documents(method, tmp_path)
+    assert documents(method, tmp_path) == documents(method, tmp_path), (
+        "a second reading with the same options yields other documents: draw from Config.seed alone"
+    )
 
 
 def test_the_split_does_not_depend_on_the_number_of_documents(method: type[Corpus], tmp_path: Path) -> None:
@@ -51,7 +53,9 @@ def test_the_split_does_not_depend_on_the_number_of_documents(method: type[Corpu
         again[document.id] = document.split
         if len(again) == max(1, len(first) // 2):
             break
-    assert all(first[name] is split for name, split in again.items())
+    assert all(first[name] is split for name, split in again.items()), (
+        "a document's split depends on how many are read: take self.split(id)"
+    )
 
 
 def test_holding_nothing_out_leaves_only_training_documents(method: type[Corpus], tmp_path: Path) -> None:

@@ -30,24 +30,28 @@ def drawn() -> np.ndarray:
 
 def test_every_drawn_sample_is_met_as_often_as_drawn(method: type[Curriculum]) -> None:
     order_R = drawn()
-    assert sorted(ordered(method, order_R).tolist()) == sorted(order_R.tolist())
+    assert sorted(ordered(method, order_R).tolist()) == sorted(order_R.tolist()), (
+        "a drawn sample is lost or met more often than drawn: permute order_R, no more"
+    )
 
 
 def test_the_order_is_the_same_each_time(method: type[Curriculum]) -> None:
-    assert np.array_equal(ordered(method, drawn()), ordered(method, drawn()))
+    assert np.array_equal(ordered(method, drawn()), ordered(method, drawn())), (
+        "the same draw is ordered otherwise at a second call: draw nothing outside the generator given"
+    )
 
 
 def test_the_draw_is_left_as_it_was(method: type[Curriculum]) -> None:
     order_R = drawn()
     ordered(method, order_R)
-    assert np.array_equal(order_R, drawn())
+    assert np.array_equal(order_R, drawn()), "the draw was changed in place: order a copy"
 
 
 def test_the_end_of_a_run_sees_whole_windows(method: type[Curriculum]) -> None:
-    assert method(method.trial()).visible(128, 1.0) == 128
+    assert method(method.trial()).visible(128, 1.0) == 128, "visible(length, 1.0) must be the whole length"
 
 
 def test_a_window_never_shrinks_during_a_run(method: type[Curriculum]) -> None:
     lengths = [method(method.trial()).visible(128, step / 20) for step in range(21)]
-    assert lengths == sorted(lengths)
-    assert lengths[0] >= 1
+    assert lengths == sorted(lengths), f"the visible window shrinks within a run: {lengths}"
+    assert lengths[0] >= 1, "a window of no token"

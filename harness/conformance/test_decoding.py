@@ -62,8 +62,8 @@ def test_only_new_tokens_come_back(method: type[Decoding]) -> None:
     new_BS = draw(method)
     assert new_BS.shape[0] == len(PROMPTS), "one row a prompt"
     assert 1 <= new_BS.shape[1] <= NEW, f"at most max_new_tokens={NEW} tokens, without the prompt"
-    assert int(new_BS.min()) >= 0
-    assert int(new_BS.max()) < model().config.vocab_size
+    assert int(new_BS.min()) >= 0, "a negative token id"
+    assert int(new_BS.max()) < model().config.vocab_size, "a token beyond the model's vocabulary"
 
 
 def test_one_seed_draws_the_same_tokens_again(method: type[Decoding]) -> None:
@@ -75,15 +75,19 @@ def test_one_seed_draws_the_same_tokens_again(method: type[Decoding]) -> None:
 def test_the_global_random_state_is_left_as_it_was(method: type[Decoding]) -> None:
     before = torch.get_rng_state()
     draw(method)
-    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(before, torch.get_rng_state()), (
+        "torch's global random state moved: draw from generators made of `seeds` alone"
+    )
 
 
 def test_the_model_is_left_as_it_was(method: type[Decoding]) -> None:
     language = model()
     before = {name: value.clone() for name, value in language.state_dict().items()}
     draw(method, language=language)
-    assert all(torch.equal(value, before[name]) for name, value in language.state_dict().items())
-    assert not language.training
+    assert all(torch.equal(value, before[name]) for name, value in language.state_dict().items()), (
+        "weights or buffers of the model changed"
+    )
+    assert not language.training, "the model was left in training mode"
 
 
 def test_padding_on_the_left_changes_nothing(method: type[Decoding]) -> None:
@@ -113,7 +117,9 @@ def test_a_checkpoint_contributes_nothing_but_its_stops(method: type[Decoding]) 
     said = language.generation_config
     language.generation_config = GenerationConfig.from_dict({**said.to_dict(), **LEAKS})
     try:
-        assert torch.equal(draw(method, language=language), plain)
+        assert torch.equal(draw(method, language=language), plain), (
+            "the checkpoint's own generation config changes what is decoded: pass every option"
+        )
     finally:
         language.generation_config = said
 
@@ -129,7 +135,9 @@ def test_every_end_token_ends(method: type[Decoding]) -> None:
     finally:
         language.generation_config = said
     if free[0][2] in row:
-        assert set(row[row.index(free[0][2]) + 1 :]) <= {PAD}
+        assert set(row[row.index(free[0][2]) + 1 :]) <= {PAD}, (
+            "tokens follow an end token: every id of eos_token_id ends, and padding follows"
+        )
 
 
 def test_nothing_but_padding_follows_the_end(method: type[Decoding]) -> None:

@@ -55,8 +55,8 @@ def measure(method: type[Evaluator]) -> Measured:
 def test_every_task_has_a_name_of_its_own(method: type[Evaluator]) -> None:
     tasks = list(method.tasks(method.trial()))
     assert tasks, "at least one task"
-    assert len(set(tasks)) == len(tasks)
-    assert all(isinstance(task, str) and task for task in tasks)
+    assert len(set(tasks)) == len(tasks), f"two tasks have one name: {tasks}"
+    assert all(isinstance(task, str) and task for task in tasks), "a task's name is text and not empty"
 
 
 def test_one_task_depends_on_no_other(method: type[Evaluator]) -> None:
@@ -80,7 +80,7 @@ def test_metrics_can_be_printed_and_tested(method: type[Evaluator]) -> None:
 def test_samples_are_kept_by_document(method: type[Evaluator]) -> None:
     samples = measured(method).first.samples
     assert {"task", "doc_hash"} <= set(samples.columns), "columns `task` and `doc_hash`"
-    assert len(samples) > 0
+    assert len(samples) > 0, "no sample was kept: one row for each document"
     assert samples["doc_hash"].map(lambda value: isinstance(value, str)).all(), "`doc_hash` is text"
 
 
@@ -98,7 +98,7 @@ def test_the_same_model_gets_the_same_numbers(method: type[Evaluator]) -> None:
         {(m.task, m.metric): m.value for m in e.metrics}
         for e in (measured(method).first, measured(method).second)
     )
-    assert first == second
+    assert first == second, "the same model gets other numbers at a second call: draw from subject.seed alone"
 
 
 def test_the_model_is_left_as_it_was(method: type[Evaluator]) -> None:

@@ -32,7 +32,7 @@ def preferences(method: type[Feedback], seed: int = 0) -> list[Preference]:
 
 
 def test_it_finds_preferences(method: type[Feedback]) -> None:
-    assert preferences(method)
+    assert preferences(method), "no preference came of conversations that have some"
 
 
 def test_the_two_answers_differ(method: type[Feedback]) -> None:
@@ -45,16 +45,20 @@ def test_prompts_are_those_of_the_conversations(method: type[Feedback]) -> None:
     if not method.reads_conversations:
         return
     known = {conversation.turns[0].text for conversation in conversations()}
-    assert {preference.prompt for preference in preferences(method)} <= known
+    assert {preference.prompt for preference in preferences(method)} <= known, (
+        "a prompt is none of the conversations'"
+    )
 
 
 def test_ids_are_unique(method: type[Feedback]) -> None:
     ids = Counter(preference.id for preference in preferences(method))
-    assert not [name for name, number in ids.items() if number > 1]
+    assert not [name for name, number in ids.items() if number > 1], "two preferences have one id"
 
 
 def test_one_seed_gives_one_result(method: type[Feedback]) -> None:
-    assert preferences(method, 4) == preferences(method, 4)
+    assert preferences(method, 4) == preferences(method, 4), (
+        "one seed gives two results: draw from the seed alone"
+    )
 
 
 def test_the_better_answer_meets_more_checks(method: type[Feedback]) -> None:

@@ -18,43 +18,57 @@ def run(method: type[Filter], directory: Path, documents: list[Document]) -> tup
 def test_it_keeps_what_it_should_keep(method: type[Filter], tmp_path: Path) -> None:
     _, clean, _ = method.trial(tmp_path)
     kept, instance = run(method, tmp_path, [clean])
-    assert kept == [clean]
-    assert instance.report.dropped == instance.report.rewritten == 0
+    assert kept == [clean], "the clean document of `trial` was dropped or changed"
+    assert instance.report.dropped == instance.report.rewritten == 0, (
+        "the report counts something dropped or rewritten where all was kept"
+    )
 
 
 def test_it_acts_on_what_it_should_not_keep(method: type[Filter], tmp_path: Path) -> None:
     _, clean, dirty = method.trial(tmp_path)
     kept, instance = run(method, tmp_path, [clean, dirty])
-    assert kept[:1] == [clean]
-    assert dirty not in kept
-    assert instance.report.dropped + instance.report.rewritten == 1
+    assert kept[:1] == [clean], "the clean document of `trial` was dropped or changed"
+    assert dirty not in kept, "the dirty document of `trial` came through as it was"
+    assert instance.report.dropped + instance.report.rewritten == 1, (
+        "report.dropped + report.rewritten must count the one document acted on"
+    )
 
 
 def test_its_report_adds_up(method: type[Filter], tmp_path: Path) -> None:
     _, clean, dirty = method.trial(tmp_path)
     kept, instance = run(method, tmp_path, [clean, dirty])
-    assert instance.report.seen == 2
-    assert instance.report.seen - instance.report.dropped == len(kept)
-    assert sum(instance.report.reasons.values()) == instance.report.dropped
+    assert instance.report.seen == 2, "report.seen must count every document that came in"
+    assert instance.report.seen - instance.report.dropped == len(kept), (
+        "seen - dropped is not what came out: count every document that is dropped"
+    )
+    assert sum(instance.report.reasons.values()) == instance.report.dropped, (
+        "report.reasons must sum to report.dropped: give a reason for each"
+    )
 
 
 def test_it_keeps_ids_domains_splits_and_order(method: type[Filter], tmp_path: Path) -> None:
     _, clean, dirty = method.trial(tmp_path)
     kept, _ = run(method, tmp_path, [clean, dirty])
     ids = [document.id for document in kept]
-    assert ids == [name for name in (clean.id, dirty.id) if name in ids]
+    assert ids == [name for name in (clean.id, dirty.id) if name in ids], (
+        "documents changed their ids or their order"
+    )
     known = {document.id: (document.domain, document.split) for document in (clean, dirty)}
-    assert all(known[document.id] == (document.domain, document.split) for document in kept)
+    assert all(known[document.id] == (document.domain, document.split) for document in kept), (
+        "a document changed its domain or split"
+    )
 
 
 def test_an_empty_stream_stays_empty(method: type[Filter], tmp_path: Path) -> None:
     kept, instance = run(method, tmp_path, [])
-    assert kept == []
-    assert instance.report.seen == 0
+    assert kept == [], "documents came from an empty stream"
+    assert instance.report.seen == 0, "report.seen counts documents that were not there"
 
 
 def test_two_instances_share_nothing(method: type[Filter], tmp_path: Path) -> None:
     _, clean, dirty = method.trial(tmp_path)
     run(method, tmp_path, [clean, dirty])
     _, instance = run(method, tmp_path, [clean])
-    assert (instance.report.seen, instance.report.dropped) == (1, 0)
+    assert (instance.report.seen, instance.report.dropped) == (1, 0), (
+        "a second instance counts what the first one saw: keep state on self, made in __init__"
+    )

@@ -47,11 +47,13 @@ def test_user_and_assistant_take_turns(method: type[Instruction], tmp_path: Path
 
 def test_ids_are_unique(method: type[Instruction], tmp_path: Path) -> None:
     ids = Counter(conversation.id for conversation in conversations(method, tmp_path))
-    assert not [name for name, number in ids.items() if number > 1]
+    assert not [name for name, number in ids.items() if number > 1], "two conversations have one id"
 
 
 def test_one_seed_gives_one_result(method: type[Instruction], tmp_path: Path) -> None:
-    assert conversations(method, tmp_path, 3) == conversations(method, tmp_path, 3)
+    assert conversations(method, tmp_path, 3) == conversations(method, tmp_path, 3), (
+        "one seed gives two results: draw from the seed alone"
+    )
 
 
 def test_answers_meet_their_own_checks(method: type[Instruction], tmp_path: Path) -> None:
@@ -65,5 +67,7 @@ def test_no_prompt_is_both_trained_on_and_tested(method: type[Instruction], tmp_
     prompts: dict[Split, set[tuple[str, ...]]] = {split: set() for split in Split}
     for conversation in instance.conversations(DOCUMENTS, 0):
         prompts[conversation.split].add(tuple(turn.text for turn in conversation.turns[:-1]))
-    assert not prompts[Split.train] & prompts[Split.test]
-    assert not prompts[Split.train] & prompts[Split.validation]
+    assert not prompts[Split.train] & prompts[Split.test], "a prompt is both trained on and tested"
+    assert not prompts[Split.train] & prompts[Split.validation], (
+        "a prompt is both trained on and validated on"
+    )

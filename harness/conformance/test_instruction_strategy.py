@@ -34,7 +34,7 @@ def schedule(method: type[InstructionStrategy], seed: int = 0) -> list[Conversat
 def test_it_meets_something(method: type[InstructionStrategy]) -> None:
     if method.writes:
         return
-    assert schedule(method)
+    assert schedule(method), "no conversation is met"
 
 
 def test_learned_conversations_come_from_the_source(method: type[InstructionStrategy]) -> None:
@@ -49,13 +49,17 @@ def test_learned_conversations_come_from_the_source(method: type[InstructionStra
 def test_one_seed_gives_one_order(method: type[InstructionStrategy]) -> None:
     if method.writes:
         return
-    assert schedule(method, 5) == schedule(method, 5)
+    assert schedule(method, 5) == schedule(method, 5), (
+        "one seed gives two orders: draw from the generator given"
+    )
 
 
 def test_another_seed_gives_another_order(method: type[InstructionStrategy]) -> None:
     if method.writes:
         return
-    assert schedule(method, 1) != schedule(method, 2)
+    assert schedule(method, 1) != schedule(method, 2), (
+        "another seed gives the same order: the generator given is not read"
+    )
 
 
 def test_the_input_is_left_as_it_was(method: type[InstructionStrategy]) -> None:
@@ -64,18 +68,22 @@ def test_the_input_is_left_as_it_was(method: type[InstructionStrategy]) -> None:
     given = conversations()
     instance = method(method.trial(["flan", "chat", "self"]))
     instance.schedule(instance.select(given, np.random.default_rng(0)), np.random.default_rng(0))
-    assert given == conversations()
+    assert given == conversations(), "the conversations given were changed in place"
 
 
 def test_the_share_of_pretraining_data_is_a_share(method: type[InstructionStrategy]) -> None:
     if method.writes:
         return
-    assert 0 <= method(method.trial(["flan", "chat", "self"])).pretraining_share() < 1
+    assert 0 <= method(method.trial(["flan", "chat", "self"])).pretraining_share() < 1, (
+        "pretraining_share must be at least 0 and below 1"
+    )
 
 
 def test_answers_stay_answers(method: type[InstructionStrategy]) -> None:
     if method.writes:
         return
     for conversation in schedule(method):
-        assert conversation.turns[-1].role is Role.assistant
-        assert conversation.turns[-1].text.strip()
+        assert conversation.turns[-1].role is Role.assistant, (
+            "a conversation does not end with the assistant's turn"
+        )
+        assert conversation.turns[-1].text.strip(), "an answer is empty"

@@ -52,7 +52,7 @@ def test_equal_answers_draw(method: type[Judge]) -> None:
     if method.online:
         return
     duels = [duel for duel in DUELS if duel.first == duel.second]
-    assert made(method).prefer(duels) == [0.5] * len(duels)
+    assert made(method).prefer(duels) == [0.5] * len(duels), "two equal answers must draw: 0.5"
 
 
 def test_swapped_answers_swap_the_verdict(method: type[Judge]) -> None:
@@ -60,7 +60,9 @@ def test_swapped_answers_swap_the_verdict(method: type[Judge]) -> None:
         return
     swapped = [dataclasses.replace(duel, first=duel.second, second=duel.first) for duel in DUELS]
     judge = made(method)
-    assert judge.prefer(DUELS) == [1 - verdict for verdict in judge.prefer(swapped)]
+    assert judge.prefer(DUELS) == [1 - verdict for verdict in judge.prefer(swapped)], (
+        "the verdict depends on which answer stands first: prefer(a, b) must be 1 - prefer(b, a)"
+    )
 
 
 def test_it_tells_answers_apart(method: type[Judge]) -> None:
@@ -70,4 +72,4 @@ def test_it_tells_answers_apart(method: type[Judge]) -> None:
 
 
 def test_no_duel_is_no_error(method: type[Judge]) -> None:
-    assert made(method).prefer([]) == []
+    assert made(method).prefer([]) == [], "no duel must give no verdict: []"

@@ -27,7 +27,9 @@ HEAVY = ("transformers", "peft", "lm_eval", "wandb", "datasets", "trl", "datatro
 
 
 def test_the_config_is_frozen(method: type[Method]) -> None:
-    assert dataclasses.is_dataclass(method.Config)
+    assert dataclasses.is_dataclass(method.Config), (
+        "Config is no dataclass: decorate it with @dataclass(frozen=True, kw_only=True)"
+    )
     assert vars(method.Config)["__dataclass_params__"].frozen, (
         "decorate it with @dataclass(frozen=True, kw_only=True)"
     )
@@ -53,9 +55,13 @@ def test_a_config_round_trips_through_hydra(method: type[Method]) -> None:
     chosen = f"{method.axis}=[{method.name}]" if method.many else f"{method.axis}={method.name}"
     cell = compose([chosen])
     choice = cell.choices(method.axis)[-1]
-    assert choice.method is method
-    assert choice.config == method.Config()
-    assert instance(method.Config, plain(choice.config), where=method.axis) == choice.config
+    assert choice.method is method, f"{chosen} gives another class"
+    assert choice.config == method.Config(), (
+        "the composed options are not the Config's defaults: options are plain values of stated types"
+    )
+    assert instance(method.Config, plain(choice.config), where=method.axis) == choice.config, (
+        "the options do not survive being written and read: use str, int, float, bool, enums and lists"
+    )
 
 
 def test_its_defaults_are_plain_values(method: type[Method]) -> None:

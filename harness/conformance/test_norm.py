@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from harness.axes.norm import Norm
+from harness.conformance._compare import close
 from harness.conformance._model_suite import *  # noqa: F403
 from harness.conformance._models import SPEC
 from harness.method import Method
@@ -23,11 +24,14 @@ def test_the_size_of_the_input_does_not_matter(method: type[Method]) -> None:
     """Norm(1000 x) = Norm(x), up to the epsilon; the last dimension only is normalised."""
     norm = _norm(method)
     x_BTD = torch.randn(2, 5, SPEC.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 100
-    torch.testing.assert_close(norm(x_BTD), norm(1000 * x_BTD), rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(norm(x_BTD)[:, 2:3], norm(x_BTD[:, 2:3]))
-    assert norm(x_BTD).shape == x_BTD.shape
+    close(norm(x_BTD), norm(1000 * x_BTD), "Norm(1000 x) is not Norm(x)", rtol=1e-6, atol=1e-6)
+    why = "a token's norm depends on the other tokens: normalise the last dimension alone"
+    close(norm(x_BTD)[:, 2:3], norm(x_BTD[:, 2:3]), why)
+    assert norm(x_BTD).shape == x_BTD.shape, "the norm changes the shape of what it is given"
 
 
 def test_parameters_are_called_weight_and_bias(method: type[Method]) -> None:
     """Importers and bitfit rely on the names."""
-    assert set(dict(_norm(method).named_parameters())) <= {"weight", "bias"}
+    assert set(dict(_norm(method).named_parameters())) <= {"weight", "bias"}, (
+        "parameters of a norm are called `weight` and `bias`, and there are no others"
+    )

@@ -28,7 +28,9 @@ def test_every_norm_is_used_once(method: type[Method]) -> None:
     assert isinstance(arrange, NormPosition)
     norms = nn.ModuleList(_Counting() for _ in range(arrange.num_norms()))
     arrange(torch.ones(1, 2, 3), lambda x: x, norms, 1.0)
-    assert [norm.calls for norm in norms] == [1] * arrange.num_norms()  # type: ignore[union-attr]
+    assert [norm.calls for norm in norms] == [1] * arrange.num_norms(), (
+        "each of the `num_norms` norms must be applied exactly once"
+    )  # type: ignore[union-attr]
 
 
 def test_the_residual_path_is_kept_and_scaled(method: type[Method]) -> None:
@@ -37,5 +39,9 @@ def test_the_residual_path_is_kept_and_scaled(method: type[Method]) -> None:
     assert isinstance(arrange, NormPosition)
     norms = nn.ModuleList(nn.Identity() for _ in range(arrange.num_norms()))
     x_BTD = torch.arange(6.0).view(1, 2, 3)
-    assert torch.equal(arrange(x_BTD, torch.zeros_like, norms, 1.0), x_BTD)
-    assert torch.equal(arrange(x_BTD, torch.zeros_like, norms, 3.0), 3 * x_BTD)
+    assert torch.equal(arrange(x_BTD, torch.zeros_like, norms, 1.0), x_BTD), (
+        "the residual is lost: with a sublayer of zeros, x itself must come back"
+    )
+    assert torch.equal(arrange(x_BTD, torch.zeros_like, norms, 3.0), 3 * x_BTD), (
+        "the residual is not multiplied by `scale`"
+    )

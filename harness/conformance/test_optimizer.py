@@ -89,8 +89,12 @@ def test_frozen_parameters_do_not_move(method: type[Optimizer]) -> None:
     before = weights(model)
     Stepper(method, model).step(3)
     after = weights(model)
-    assert torch.equal(before["hidden.weight"], after["hidden.weight"])
-    assert not torch.equal(before["out.weight"], after["out.weight"])
+    assert torch.equal(before["hidden.weight"], after["hidden.weight"]), (
+        "a frozen parameter moved: take trained_parameters(model)"
+    )
+    assert not torch.equal(before["out.weight"], after["out.weight"]), (
+        "a parameter that is trained did not move"
+    )
 
 
 def test_a_resumed_optimizer_continues_bit_for_bit(method: type[Optimizer]) -> None:
@@ -141,14 +145,18 @@ def test_an_overflow_under_a_loss_scaler_changes_nothing(method: type[Optimizer]
     scaler.step(stepper.optimizer)
     for name, value in weights(stepper.model).items():
         assert torch.equal(value, before[name]), f"{name} moved by a gradient that overflowed"
-    torch.testing.assert_close(stepper.optimizer.state_dict()["state"], state, rtol=0, atol=0)
+    now = stepper.optimizer.state_dict()["state"]
+    why = "the state moved by a gradient that overflowed"
+    torch.testing.assert_close(now, state, rtol=0, atol=0, msg=lambda found: f"{why}\n{found}")
 
 
 def test_finishing_leaves_finite_weights(method: type[Optimizer]) -> None:
     stepper = Stepper(method, TinyModel())
     stepper.step(4)
     stepper.method.finish(stepper.optimizer)
-    assert all(bool(value.isfinite().all()) for value in weights(stepper.model).values())
+    assert all(bool(value.isfinite().all()) for value in weights(stepper.model).values()), (
+        "finish() leaves weights that are not finite"
+    )
 
 
 def test_its_state_takes_the_bytes_it_declares(method: type[Optimizer]) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from harness.axes import MODEL_AXES
+from harness.conformance._compare import close
 from harness.conformance._models import LayeredCache, inputs_for, pair_of, tokens
 from harness.errors import HarnessError
 from harness.method import Method
@@ -68,8 +69,8 @@ def _tokens() -> Tensor:
     return tokens(2, T)
 
 
-def _close(left: Tensor, right: Tensor) -> None:
-    torch.testing.assert_close(left, right, rtol=1e-8, atol=1e-8)
+def _close(left: Tensor, right: Tensor, why: str) -> None:
+    close(left, right, f"{why} changes the logits of this pair", rtol=1e-8, atol=1e-8)
 
 
 @torch.no_grad()
@@ -78,7 +79,7 @@ def test_a_pair_computes_the_same_however_it_is_run(pair: Pair) -> None:
     model = model_or_skip(pair)
     ids, inputs = _tokens(), inputs_for(model)
     whole = model(ids, **inputs)
-    assert whole.isfinite().all()
+    assert whole.isfinite().all(), "logits are not finite"
     for check in (_cached, _padded_left, _padded_right, _packed, _at_own_positions):
         check(model, ids, inputs, whole)
 
@@ -86,7 +87,11 @@ def test_a_pair_computes_the_same_however_it_is_run(pair: Pair) -> None:
 def _cached(model: Any, ids: Tensor, inputs: dict[str, Tensor], whole: Tensor) -> None:
     kept, start = LayeredCache(model), 0
     for end in (6, 8, 9, T):
-        _close(model(ids[:, start:end], past_key_values=kept, **inputs), whole[:, start:end])
+        _close(
+            model(ids[:, start:end], past_key_values=kept, **inputs),
+            whole[:, start:end],
+            "decoding with a cache",
+        )
         start = end
 
 
@@ -96,14 +101,14 @@ def _padded_left(model: Any, ids: Tensor, inputs: dict[str, Tensor], whole: Tens
     mask = torch.ones_like(ids)
     mask[0, :3] = 0
     at_once = model(ids, attention_mask=mask, **inputs)
-    _close(at_once[:1, 3:], short)
-    _close(at_once[1:], whole[1:])
+    _close(at_once[:1, 3:], short, "padding on the left")
+    _close(at_once[1:], whole[1:], "padding on the left")
     kept, start = LayeredCache(model), 0
     for end in (9, 10, T):
         part = model(ids[:, start:end], attention_mask=mask[:, :end], past_key_values=kept, **inputs)
         seen = max(start, 3)
-        _close(part[0, seen - start :], short[0, seen - 3 : end - 3])
-        _close(part[1], whole[1, start:end])
+        _close(part[0, seen - start :], short[0, seen - 3 : end - 3], "padding on the left")
+        _close(part[1], whole[1, start:end], "padding on the left")
         start = end
 
 
@@ -112,12 +117,14 @@ def _padded_right(model: Any, ids: Tensor, inputs: dict[str, Tensor], whole: Ten
     mask = torch.ones_like(ids)
     mask[0, 7:9] = 0
     row = {name: value[:1] for name, value in inputs.items()}
-    _close(model(ids[:, :9], attention_mask=mask[:, :9], **inputs)[0, :7], whole[0, :7])
+    _close(
+        model(ids[:, :9], attention_mask=mask[:, :9], **inputs)[0, :7], whole[0, :7], "padding on the right"
+    )
     kept = LayeredCache(model)
     model(ids[:, :9], attention_mask=mask[:, :9], past_key_values=kept, **inputs)
     after = model(ids[:, 9:], attention_mask=mask, past_key_values=kept, **inputs)
     joined = torch.cat((ids[:1, :7], ids[:1, 9:]), dim=1)
-    _close(after[:1], model(joined, **row)[:, 7:])
+    _close(after[:1], model(joined, **row)[:, 7:], "padding on the right")
 
 
 def _packed(model: Any, ids: Tensor, inputs: dict[str, Tensor], whole: Tensor) -> None:
@@ -128,7 +135,11 @@ def _packed(model: Any, ids: Tensor, inputs: dict[str, Tensor], whole: Tensor) -
     for row, cuts in enumerate(((0, 5, 6, T), (0, 8, T))):
         own = {name: value[row : row + 1] for name, value in free.items()}
         for start, end in pairwise(cuts):
-            _close(packed[row : row + 1, start:end], model(ids[row : row + 1, start:end], **own))
+            _close(
+                packed[row : row + 1, start:end],
+                model(ids[row : row + 1, start:end], **own),
+                "a neighbour in the packed row",
+            )
 
 
 def _at_own_positions(model: Any, ids: Tensor, inputs: dict[str, Tensor], whole: Tensor) -> None:
@@ -136,13 +147,13 @@ def _at_own_positions(model: Any, ids: Tensor, inputs: dict[str, Tensor], whole:
     at = torch.arange(7, 7 + T).expand(2, -1)
     shifted = model(ids, position_ids=at, **inputs)
     if model.model.position.name not in ("learned", "sinusoidal"):
-        _close(shifted, whole)
+        _close(shifted, whole, "giving positions that only shift")
     for told in (True, False):  # a call that gives none counts on
         kept, start = LayeredCache(model), 0
         for end in (6, 8, T):
             given = {"position_ids": at[:, start:end]} if told or start == 0 else {}
             part = model(ids[:, start:end], past_key_values=kept, **given, **inputs)
-            _close(part, shifted[:, start:end])
+            _close(part, shifted[:, start:end], "giving positions that only shift")
             start = end
 
 
@@ -163,9 +174,11 @@ def test_a_pair_generates_what_repeated_full_passes_choose(pair: Pair) -> None:
     }
     found = model.generate(ids, attention_mask=mask, **options)
     again = model.generate(ids, attention_mask=mask, **options, use_cache=False)
-    assert torch.equal(found, again)
+    assert torch.equal(found, again), "generation with a cache and without one chooses other tokens"
     for row, start in ((0, 2), (1, 0)):
         alone = model.generate(
             ids[row : row + 1, start:], attention_mask=mask[row : row + 1, start:], **options
         )
-        assert torch.equal(found[row, 7:], alone[0, 7 - start :])
+        assert torch.equal(found[row, 7:], alone[0, 7 - start :]), (
+            "a row is continued otherwise alone than in its batch"
+        )

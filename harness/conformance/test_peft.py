@@ -60,7 +60,9 @@ def test_it_trains_something(method: type[Peft]) -> None:
 
 def test_logits_have_a_row_for_each_token(method: type[Peft]) -> None:
     _, model = put_on(method)
-    assert logits(model, tokens()).shape[:2] == tokens().shape
+    assert logits(model, tokens()).shape[:2] == tokens().shape, (
+        "logits have other positions than the tokens: drop virtual ones"
+    )
 
 
 def test_nothing_else_moves(method: type[Peft]) -> None:
@@ -78,8 +80,12 @@ def test_switched_off_it_is_the_base(method: type[Peft]) -> None:
     chosen, model = put_on(method)
     train_a_little(model)
     with chosen.disabled(model):
-        assert torch.allclose(logits(model, tokens()), logits(base(method), tokens()), atol=TOLERANCE)
-    assert not torch.allclose(logits(model, tokens()), logits(base(method), tokens()), atol=1e-4)
+        assert torch.allclose(logits(model, tokens()), logits(base(method), tokens()), atol=TOLERANCE), (
+            "within `disabled` the model is not what it was before `apply`; else state reversible = False"
+        )
+    assert not torch.allclose(logits(model, tokens()), logits(base(method), tokens()), atol=1e-4), (
+        "after `disabled` the adapter is gone"
+    )
 
 
 def test_a_saved_adapter_comes_back(method: type[Peft]) -> None:
@@ -90,7 +96,9 @@ def test_a_saved_adapter_comes_back(method: type[Peft]) -> None:
     with TemporaryDirectory() as directory:
         chosen.save(model, Path(directory))
         again = chosen.load(base(method), Path(directory), trainable=True)
-    assert torch.allclose(logits(model, tokens()), logits(again, tokens()), atol=TOLERANCE)
+    assert torch.allclose(logits(model, tokens()), logits(again, tokens()), atol=TOLERANCE), (
+        "a saved and loaded adapter computes something else: save all that was trained"
+    )
     assert set(trainable(again)) == set(trainable(model)), "a loaded adapter trains on as it did before"
 
 
@@ -103,7 +111,9 @@ def test_merged_equals_unmerged(method: type[Peft]) -> None:
             chosen.merge(model)
         return
     merged = chosen.merge(model)
-    assert torch.allclose(before, logits(merged, tokens()), atol=TOLERANCE)
+    assert torch.allclose(before, logits(merged, tokens()), atol=TOLERANCE), (
+        "merging changes the logits; else state mergeable = False"
+    )
     base = {name: p.shape for name, p in causal_model().named_parameters()}
     kept = {n: p.shape for n, p in merged.named_parameters() if n in base}
     assert kept == base, "a merged model is the plain model again"
@@ -114,7 +124,9 @@ def test_the_parameter_count_is_the_formula(method: type[Peft]) -> None:
     expected = chosen.trainable_parameters(base(method))
     if expected is not None:
         _, model = put_on(method)
-        assert sum(p.numel() for p in trainable(model).values()) == expected
+        assert sum(p.numel() for p in trainable(model).values()) == expected, (
+            "trainable_parameters is not what `apply` trains: the plan counts on it"
+        )
 
 
 def test_a_sequence_is_longer_by_the_virtual_tokens(method: type[Peft]) -> None:
@@ -123,7 +135,9 @@ def test_a_sequence_is_longer_by_the_virtual_tokens(method: type[Peft]) -> None:
     widths: list[int] = []
     first.register_forward_pre_hook(lambda module, args: widths.append(args[0].shape[1]))
     logits(model, tokens())
-    assert widths == [tokens().shape[1] + chosen.virtual_tokens()]
+    assert widths == [tokens().shape[1] + chosen.virtual_tokens()], (
+        "sequences are not longer by virtual_tokens(): the plan counts on it"
+    )
 
 
 def test_it_generates(method: type[Peft]) -> None:
@@ -146,7 +160,9 @@ def test_it_works_on_our_transformer(method: type[Peft]) -> None:
         with TemporaryDirectory() as directory:
             chosen.save(model, Path(directory))
             again = chosen.load(base(method, own_model), Path(directory), trainable=False)
-        assert torch.allclose(moved, logits(again, tokens()), atol=TOLERANCE)
+        assert torch.allclose(moved, logits(again, tokens()), atol=TOLERANCE), (
+            "on the composable transformer a saved and loaded adapter computes something else"
+        )
     ids_BT = tokens(batch=2, length=5)
     out = model.eval().generate(  # type: ignore[operator]
         input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT), max_new_tokens=2, do_sample=False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from harness.axes.position import Position
+from harness.conformance._compare import close
 from harness.conformance._model_suite import *  # noqa: F403
 from harness.conformance._models import SPEC, model_of, tokens
 from harness.method import Method
@@ -16,7 +17,9 @@ AXIS = "position"
 def test_explicit_positions_equal_the_default(method: type[Method]) -> None:
     """`position_ids` 0..T-1 change nothing."""
     model, ids = model_of(method), tokens()
-    assert torch.equal(model(ids), model(ids, position_ids=torch.arange(16)[None].expand(2, -1)))
+    assert torch.equal(model(ids), model(ids, position_ids=torch.arange(16)[None].expand(2, -1))), (
+        "positions 0..T-1 given by hand change the logits"
+    )
 
 
 def test_buffers_can_be_computed_anew(method: type[Method]) -> None:
@@ -42,4 +45,5 @@ def test_the_bias_is_what_it_says(method: type[Method]) -> None:
     q, k = torch.arange(6)[None, None, :, None], torch.arange(9)[None, None, None, :]
     whole = position.bias(h, q, k).expand(1, SPEC.num_heads, 6, 9)
     one = position.bias(h[:, 2:3], q[:, :, 4:5], k[..., 3:4])
-    torch.testing.assert_close(whole[:, 2, 4, 3], one.reshape(1))
+    why = "bias(h, q, k) of one pair is not what it is among others: broadcast over all three"
+    close(whole[:, 2, 4, 3], one.reshape(1), why)

@@ -23,13 +23,17 @@ def trained(precision: Precision) -> tuple[torch.nn.Module, dict[str, float]]:
 
 def test_weights_stay_in_fp32(method: type[Precision]) -> None:
     model, _ = trained(method())
-    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert {p.dtype for p in model.parameters()} == {torch.float32}, (
+        "trained weights must stay in float32; only products are computed in another format"
+    )
 
 
 def test_the_loss_is_near_that_of_fp32(method: type[Precision]) -> None:
     _, exact = trained(registry().get("precision", "fp32")())  # type: ignore[arg-type]
     _, found = trained(method())
-    assert abs(found["final_loss"] - exact["final_loss"]) < 0.05 * exact["final_loss"]
+    assert abs(found["final_loss"] - exact["final_loss"]) < 0.05 * exact["final_loss"], (
+        "the final loss differs from fp32's by more than 5 %"
+    )
 
 
 def test_products_run_in_the_stated_format(method: type[Precision]) -> None:

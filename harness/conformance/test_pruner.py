@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.axes.pruner import Pruner
+from harness.conformance._compare import close
 from harness.conformance.causal import causal_model, logits, tokens
 from harness.errors import EffectError
 from harness.ops.calibration import Calibration
@@ -62,7 +63,9 @@ def test_every_layer_is_as_sparse_as_asked(method: type[Pruner], options: dict[s
     asked = {"2:4": 0.5, "4:8": 0.5, "1:4": 0.75}.get(
         options.get("pattern", ""), options.get("sparsity", 0.5)
     )
-    assert set(facts["layer_sparsity"]) == set(linear_layers(base()))
+    assert set(facts["layer_sparsity"]) == set(linear_layers(base())), (
+        "prune every linear layer but the head, and no other"
+    )
     for name, share in facts["layer_sparsity"].items():
         assert share == pytest.approx(asked, abs=0.5 / DIM), f"layer {name} lost {share:.4f}, asked {asked}"
 
@@ -78,7 +81,7 @@ def test_nothing_else_changes(method: type[Pruner]) -> None:
     before = dict(base().named_parameters())
     layers = {f"{name}.weight" for name in linear_layers(base())}
     after = dict(pruned(method).named_parameters())
-    assert set(after) == set(before)
+    assert set(after) == set(before), "a parameter came or went: set weights to zero, in place"
     for name, parameter in after.items():
         assert torch.isfinite(parameter).all(), f"{name} is not finite"
         assert name in layers or torch.equal(parameter, before[name]), f"{name} changed"
@@ -86,7 +89,9 @@ def test_nothing_else_changes(method: type[Pruner]) -> None:
 
 def test_it_is_deterministic(method: type[Pruner]) -> None:
     first, second = pruned(method).state_dict(), pruned(method).state_dict()
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert all(torch.equal(first[name], second[name]) for name in first), (
+        "two prunings of one model differ: draw nothing"
+    )
 
 
 def test_it_loses_less_than_removing_at_random(method: type[Pruner]) -> None:
@@ -98,7 +103,9 @@ def test_it_loses_less_than_removing_at_random(method: type[Pruner]) -> None:
     ids = tokens(0, batch=4, length=48)
     expected = logits(base(), ids)
     lost = (logits(pruned(method, sparsity=0.3), ids) - expected).norm()
-    assert lost < 0.9 * (logits(model, ids) - expected).norm()
+    assert lost < 0.9 * (logits(model, ids) - expected).norm(), (
+        "it loses more than removing weights at random"
+    )
 
 
 def test_a_block_is_pruned_on_what_the_pruned_ones_before_give(method: type[Pruner]) -> None:
@@ -111,7 +118,8 @@ def test_a_block_is_pruned_on_what_the_pruned_ones_before_give(method: type[Prun
     inputs = method.gathers(x.shape[1], x.device)
     inputs.add(x.float())
     expected = chosen(method).prune_layer(base().get_submodule(second).weight.detach().clone(), inputs)
-    torch.testing.assert_close(found.get_submodule(second).weight.detach(), expected, rtol=1e-3, atol=1e-4)
+    why = "a later layer was not pruned by what reaches it through the layers pruned before: see `walk`"
+    close(found.get_submodule(second).weight.detach(), expected, why, rtol=1e-3, atol=1e-4)
 
 
 def test_pruning_again_changes_no_zero(method: type[Pruner]) -> None:

@@ -41,18 +41,22 @@ def score(method: type[Reward], places: Sequence[int]) -> Tensor:
 
 def test_one_number_for_each_answer(method: type[Reward]) -> None:
     found = score(method, range(4))
-    assert found.shape == (4,)
-    assert torch.isfinite(found).all()
+    assert found.shape == (4,), (
+        f"rewards of shape {tuple(found.shape)}, where 4 answers were given: one number each"
+    )
+    assert torch.isfinite(found).all(), "a reward is not finite"
 
 
 def test_an_answer_counts_the_same_alone_and_in_company(method: type[Reward]) -> None:
     together = score(method, range(4))
     alone = torch.cat([score(method, [i]) for i in range(4)])
-    assert torch.allclose(together, alone)
+    assert torch.allclose(together, alone), "an answer's reward depends on the other answers"
 
 
 def test_the_order_of_answers_does_not_matter(method: type[Reward]) -> None:
-    assert torch.allclose(score(method, [3, 1, 0, 2]), score(method, range(4))[[3, 1, 0, 2]])
+    assert torch.allclose(score(method, [3, 1, 0, 2]), score(method, range(4))[[3, 1, 0, 2]]), (
+        "an answer's reward depends on its place among the others"
+    )
 
 
 def test_a_better_answer_earns_more(method: type[Reward]) -> None:
@@ -66,10 +70,10 @@ def test_a_learned_reward_learns_the_preference(method: type[Reward]) -> None:
     chosen_B = torch.zeros(5, requires_grad=True)
     rejected_B = torch.zeros(5, requires_grad=True)
     loss_B, facts = method().loss(chosen_B, rejected_B, torch.ones(5))
-    assert loss_B.shape == (5,)
+    assert loss_B.shape == (5,), "one loss for each pair"
     loss_B.sum().backward()
-    assert chosen_B.grad is not None
-    assert rejected_B.grad is not None
+    assert chosen_B.grad is not None, "the loss does not read the chosen answer's score"
+    assert rejected_B.grad is not None, "the loss does not read the rejected answer's score"
     assert (chosen_B.grad < 0).all(), "a higher score of the chosen answer must lower the loss"
     assert (rejected_B.grad > 0).all(), "a higher score of the rejected answer must raise it"
-    assert all(fact.shape == (5,) for fact in facts.values())
+    assert all(fact.shape == (5,) for fact in facts.values()), "facts hold one number for each pair"

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from harness.axes.stabilizer import Stabilizer, Verdict
+from harness.conformance._compare import close
 from harness.conformance.tiny import TinyModel, TinySource, methods, run
 from harness.spec import ModelSpec
 from harness.training.gradients import Gradients
@@ -37,15 +38,17 @@ def test_training_with_it_stays_finite_and_learns(method: type[Stabilizer]) -> N
         model, facts = run(
             Path(folder), methods=methods(stabilizers=(method(),)), steps=60, checkpoint_every=20
         )
-    assert facts["final_loss"] < 0.9 * facts["first_loss"]
-    assert all(bool(p.isfinite().all()) for p in model.parameters())
+    assert facts["final_loss"] < 0.9 * facts["first_loss"], "training with it does not learn"
+    assert all(bool(p.isfinite().all()) for p in model.parameters()), (
+        "training with it ends in weights that are not finite"
+    )
 
 
 def test_a_calm_run_is_left_alone(method: type[Stabilizer]) -> None:
     stabilizer = method()
     for step in range(300):
         loss = 5.0 * math.exp(-step / 100) + 0.1 * math.sin(step)
-        assert stabilizer.verdict(step, loss) is Verdict.proceed
+        assert stabilizer.verdict(step, loss) is Verdict.proceed, f"a calm run was stopped at step {step}"
 
 
 def test_its_state_survives_as_json(method: type[Stabilizer]) -> None:
@@ -55,11 +58,11 @@ def test_its_state_survives_as_json(method: type[Stabilizer]) -> None:
     state = json.loads(json.dumps(stabilizer.state_dict()))
     other = method()
     other.load_state_dict(state)
-    assert other.state_dict() == stabilizer.state_dict()
+    assert other.state_dict() == stabilizer.state_dict(), "state_dict is not what load_state_dict read"
     losses = [4.0, 3.0, 4.0, 300.0]
     assert [stabilizer.verdict(i, v) for i, v in enumerate(losses)] == [
         other.verdict(i, v) for i, v in enumerate(losses)
-    ]
+    ], "a loaded stabilizer judges otherwise: state is missing from state_dict()"
 
 
 def test_its_terms_do_not_depend_on_the_accumulation(method: type[Stabilizer]) -> None:
@@ -79,17 +82,18 @@ def test_its_terms_do_not_depend_on_the_accumulation(method: type[Stabilizer]) -
         batch.pop("num_bytes")
         gradients.compute(batch, 8)
         facts = chosen.stabilizers[0].on_gradients(model, 0)
-        assert all(math.isfinite(float(value)) for value in facts.values())
+        assert all(math.isfinite(float(value)) for value in facts.values()), "a fact is not finite"
         found.append([p.grad for p in model.parameters()])
     for left, right in zip(*found, strict=True):
         # A term in float32 carries its rounding into the sum.
-        torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-7)
+        why = "a loss term depends on how the batch is cut: average over the items that the loop counts"
+        close(left, right, why, rtol=1e-4, atol=1e-7)
 
 
 def test_a_changed_spec_is_still_a_spec(method: type[Stabilizer]) -> None:
     spec = ModelSpec(vocab_size=10)
     changed = method.modify_spec(method.Config(), spec)
-    assert isinstance(changed, ModelSpec)
+    assert isinstance(changed, ModelSpec), "modify_spec must return a ModelSpec: use dataclasses.replace"
     if acts(method, "verdict", "loss_terms", "on_gradients"):
         return
     assert changed != spec, "it acts through modify_spec and changes nothing"

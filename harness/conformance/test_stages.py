@@ -66,8 +66,12 @@ def test_it_imports_heavy_libraries_only_when_used(stage: type[Stage]) -> None:
 def test_it_stands_where_it_says(stage: type[Stage]) -> None:
     order = list(registry().stages)
     place = order.index(stage.name)
-    assert all(order.index(name) < place for name in stage.after if name in order)
-    assert all(order.index(name) > place for name in stage.before if name in order)
+    assert all(order.index(name) < place for name in stage.after if name in order), (
+        "a stage of `after` stands behind it"
+    )
+    assert all(order.index(name) > place for name in stage.before if name in order), (
+        "a stage of `before` stands before it"
+    )
     made = {earlier.produces for earlier in (registry().stages[name] for name in order[:place])}
     assert set(stage.needs) <= made, f"no stage before it makes {set(stage.needs) - made}"
 
@@ -82,8 +86,10 @@ def test_none_on_its_optional_axes_leaves_it_out(stage: type[Stage]) -> None:
 
 def test_its_defaults_compose(stage: type[Stage]) -> None:
     config = compose().stage_config(stage.name)
-    assert isinstance(config, stage.Config)
-    assert dataclasses.replace(config, threads=None) == stage.Config()
+    assert isinstance(config, stage.Config), "the composed options are of another class than Config"
+    assert dataclasses.replace(config, threads=None) == stage.Config(), (
+        "the composed options are not the Config's defaults"
+    )
 
 
 def test_it_makes_a_model_of_a_model(stage: type[Stage]) -> None:

@@ -37,20 +37,24 @@ def trains(method: type[Tokenizer], directory: Path) -> bool:
 def test_special_tokens_come_first(method: type[Tokenizer], tmp_path: Path) -> None:
     if trains(method, tmp_path):
         tokenizer = trained(method, tmp_path)
-        assert [tokenizer.id_to_token(i) for i in range(len(SPECIAL_TOKENS))] == list(SPECIAL_TOKENS)
+        assert [tokenizer.id_to_token(i) for i in range(len(SPECIAL_TOKENS))] == list(SPECIAL_TOKENS), (
+            "special tokens must have the first ids, in their order"
+        )
 
 
 def test_the_vocabulary_is_no_larger_than_asked(method: type[Tokenizer], tmp_path: Path) -> None:
     if trains(method, tmp_path):
         config = method.trial(tmp_path)
-        assert trained(method, tmp_path).get_vocab_size() <= max(config.vocab_size, method.min_vocab_size())
+        assert trained(method, tmp_path).get_vocab_size() <= max(
+            config.vocab_size, method.min_vocab_size()
+        ), "the vocabulary is larger than vocab_size"
 
 
 def test_ids_lie_within_the_vocabulary(method: type[Tokenizer], tmp_path: Path) -> None:
     tokenizer = trained(method, tmp_path)
     ids = tokenizer.encode(TEXT, add_special_tokens=False).ids
-    assert ids
-    assert max(ids) < tokenizer.get_vocab_size()
+    assert ids, "text gives no token"
+    assert max(ids) < tokenizer.get_vocab_size(), "an id lies beyond the vocabulary"
 
 
 def test_training_twice_gives_the_same_tokens(method: type[Tokenizer], tmp_path: Path) -> None:
@@ -58,16 +62,18 @@ def test_training_twice_gives_the_same_tokens(method: type[Tokenizer], tmp_path:
         first = trained(method, tmp_path).get_vocab()
         again = method(method.trial(tmp_path)).train(iter([TEXT] * 50)).get_vocab()
         if method.reproducible:
-            assert again == first
+            assert again == first, "two trainings give other vocabularies; else state reproducible = False"
         else:
-            assert len(set(again) ^ set(first)) <= 0.1 * len(first)
+            assert len(set(again) ^ set(first)) <= 0.1 * len(first), (
+                "two trainings differ by more than 10 % of the vocabulary"
+            )
 
 
 def test_text_it_learned_from_survives(method: type[Tokenizer], tmp_path: Path) -> None:
     tokenizer = trained(method, tmp_path)
     decoded = tokenizer.decode(tokenizer.encode(TEXT, add_special_tokens=False).ids)
     if method.lossless:
-        assert decoded == TEXT
+        assert decoded == TEXT, "text does not survive encoding and decoding; else state lossless = False"
     else:
         letters = "".join(decoded.split()).lower()
         assert letters == "".join(TEXT.split()).lower(), "a lossy tokenizer keeps the characters it knows"
@@ -87,7 +93,9 @@ def test_any_unicode_survives_where_lossless(method: type[Tokenizer], tmp_path: 
         for token in (*SPECIAL_TOKENS, *method.lossy_characters):
             text = text.replace(token, "")
         ids = tokenizer.encode(text, add_special_tokens=False).ids
-        assert tokenizer.decode(ids, skip_special_tokens=False) == text
+        assert tokenizer.decode(ids, skip_special_tokens=False) == text, (
+            "text does not survive encoding and decoding: name the characters in lossy_characters"
+        )
 
     survives()
 
@@ -97,7 +105,7 @@ def test_special_tokens_are_never_split_nor_merged(method: type[Tokenizer], tmp_
         tokenizer = trained(method, tmp_path)
         user = SPECIAL_TOKENS.index("<|user|>")
         ids = tokenizer.encode("a<|user|>b", add_special_tokens=False).ids
-        assert ids.count(user) == 1
+        assert ids.count(user) == 1, "a special token was split, or merged with its neighbours"
 
 
 def test_saved_and_loaded_it_is_the_same(method: type[Tokenizer], tmp_path: Path) -> None:
@@ -108,11 +116,11 @@ def test_saved_and_loaded_it_is_the_same(method: type[Tokenizer], tmp_path: Path
     loaded = load_tokenizer(tmp_path / "saved")
     assert loaded(TEXT, add_special_tokens=False)["input_ids"] == (
         tokenizer.encode(TEXT, add_special_tokens=False).ids
-    )
+    ), "saved and loaded, the tokenizer gives other ids"
     assert (loaded.pad_token_id, loaded.bos_token_id, loaded.eos_token_id, loaded.unk_token_id) == (
         0,
         1,
         2,
         3,
-    )
-    assert loaded.chat_template
+    ), "special tokens lost their ids on the way to a file"
+    assert loaded.chat_template, "the chat template is lost on the way to a file"

@@ -111,7 +111,9 @@ def test_a_report_stays_as_it_was(method: type[Tracker]) -> None:
             method().report_written(dict(sweep), str(report))
         finally:
             os.chdir(before)
-        assert [path.name for path in report.iterdir()] == ["index.html"]
+        assert [path.name for path in report.iterdir()] == ["index.html"], (
+            "a file of the report was changed, added or removed"
+        )
         assert not list(here.iterdir()), "write below sweep['directory'], not into the working directory"
 
 

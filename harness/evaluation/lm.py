@@ -18,7 +18,8 @@ from harness.data.tokenization import prefix_token
 from harness.errors import TaskError
 from harness.evaluation.answers import prepare
 from harness.evaluation.generation import StopAt, StopStrings, in_batches
-from harness.evaluation.scoring import LikelihoodScorer, ScoreRequest, rolling
+from harness.evaluation.requests import ScoreRequest, rolling
+from harness.evaluation.scoring import LikelihoodScorer
 from harness.ops.decode import Job, decode
 from harness.ops.drawing import SAMPLING, rule_of, special_ids
 from harness.ops.searching import generate, reads_tokens_alone
@@ -45,7 +46,7 @@ class SubjectLM(TemplateLM):  # type: ignore[misc]
     """
 
     def __init__(
-        self, subject: Subject, *, batch_tokens: int = 2048, batch_size: int = 64, as_trained: bool = False
+        self, subject: Subject, *, batch_tokens: int = 1024, batch_size: int = 64, as_trained: bool = False
     ) -> None:
         super().__init__()
         self.subject, self.as_trained = subject, as_trained

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
+from harness.data.item_texts import strings
 from harness.errors import DataError, TaskError
 from harness.evaluation.items import ITEMS
 from harness.paths import listed
@@ -142,7 +143,7 @@ def task_files(name: str, *, include_path: str = "") -> dict[str, Path]:
             if isinstance(named, str):
                 waiting.append(find_task(named, include_path=include_path))
         options = stated.get("dataset_kwargs") or {}
-        for value in (*_texts(options.get("data_files")), *_texts(options.get("data_dir"))):
+        for value in strings([options.get("data_files"), options.get("data_dir")]):
             if "://" not in value:
                 found |= listed(value, option=f"data_files in {path}")
         source = stated.get("dataset_path")
@@ -156,15 +157,6 @@ class _Tolerant(yaml.SafeLoader):
 
 
 _Tolerant.add_multi_constructor("!", lambda loader, suffix, node: None)
-
-
-def _texts(value: Any) -> list[str]:
-    """The strings of a path, a list of paths, or a mapping whose values are those."""
-    if isinstance(value, Mapping):
-        return [text for item in value.values() for text in _texts(item)]
-    if isinstance(value, list):
-        return [text for item in value for text in _texts(item)]
-    return [] if value is None else [str(value)]
 
 
 def is_cached(data_set: str) -> bool:

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from harness.data.template import Template
@@ -44,3 +45,31 @@ def plain_sampling(
     finally:
         for module, config in kept:
             module.generation_config = config
+
+
+class LogProbRecorder:
+    """A logits processor for `generate` that keeps the log-probabilities of what is sampled at a temperature.
+
+    `generate` divides by the temperature after the processors that it is handed.
+    Shapes: scores B x V, one distribution at a time, so that memory does not grow with V times the answer
+    """
+
+    def __init__(self, temperature: float) -> None:
+        self._temperature = temperature
+        self._last_BV: Tensor | None = None
+        self._found: list[Tensor] = []
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        self._take(input_ids[:, -1])
+        self._last_BV = (scores.float() / self._temperature).log_softmax(-1)
+        return scores
+
+    def log_probs(self, last_B: Tensor) -> Tensor:
+        """Of all sampled tokens (B x T), once the last ones are known."""
+        self._take(last_B)
+        return torch.stack(self._found, dim=1)
+
+    def _take(self, tokens_B: Tensor) -> None:
+        if self._last_BV is not None:
+            self._found.append(self._last_BV.gather(1, tokens_B[:, None])[:, 0])
+            self._last_BV = None

@@ -122,7 +122,7 @@ def text_problems(
 ) -> Iterator[Problem]:
     """Text that a method reads and that no stage brings, or that is known to be too short for it."""
     chosen = f"{method.axis}={method.name}"
-    if not any(name.partition("@")[0] == "corpus" for name in cell.stages[: cell.stages.index(stage)]):
+    if not any(cell.makes(name) == "documents" for name in cell.stages[: cell.stages.index(stage)]):
         yield Problem(
             where=f"{stage}: {chosen}",
             message=f"it reads text, and no stage before {stage} brings any; put corpus before it in stages",

@@ -61,7 +61,9 @@ def conditioned(
         "encoder_attention_mask": prompt_BT,
     }
     if document_ids is not None:
-        inputs["document_ids"] = torch.where(answer_BT.bool(), document_ids, PROMPT_DOCUMENT)
+        inputs["document_ids"] = torch.where(
+            answer_BT.bool(), document_ids.to(answer_BT.device), PROMPT_DOCUMENT
+        )
     return inputs
 
 

@@ -31,12 +31,24 @@ from transformers.modeling_outputs import (
 
 from harness.axes.attention import CacheKind
 from harness.method import Choice
+from harness.model.blocks import Block, Stack
 from harness.model.choices import from_plain
 from harness.model.generation import PromptedGeneration
-from harness.model.transformer import Block, Stack, Transformer
+from harness.model.transformer import Transformer
 from harness.ops.cache_layer import CacheLayer
 from harness.ops.paged_cache import PagedCache, paged_layers
 from harness.spec import ModelSpec
+
+SHAPE = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "dim",
+    "num_hidden_layers": "num_layers",
+    "num_attention_heads": "num_heads",
+    "head_dim": "head_dim",
+    "intermediate_size": "ffn_dim",
+    "tie_word_embeddings": "tie_embeddings",
+}
+"""Names that PEFT, generation and other tools of the Hugging Face world ask for -> fields of a spec."""
 
 
 class HarnessConfig(PreTrainedConfig):  # type: ignore[misc]
@@ -54,17 +66,10 @@ class HarnessConfig(PreTrainedConfig):  # type: ignore[misc]
         shape = ModelSpec(**(spec or {"vocab_size": 1}))
         self.spec = dataclasses.asdict(shape)
         self.methods = {axis: dict(node) for axis, node in (methods or {}).items()}
-        # Names that PEFT, generation and other tools of the Hugging Face world ask for.
-        derived = {
-            "vocab_size": shape.vocab_size,
-            "hidden_size": shape.dim,
-            "num_hidden_layers": shape.num_layers,
-            "num_attention_heads": shape.num_heads,
+        derived = {name: getattr(shape, own) for name, own in SHAPE.items()}
+        derived |= {
             "num_key_value_heads": kv_heads(self.methods, shape),
-            "head_dim": shape.head_dim,
-            "intermediate_size": shape.ffn_dim,
             "max_position_embeddings": shape.max_length,
-            "tie_word_embeddings": shape.tie_embeddings,
         }
         for name, value in derived.items():
             kwargs.pop(name, None)
@@ -79,8 +84,10 @@ class HarnessConfig(PreTrainedConfig):  # type: ignore[misc]
         return cls(spec=dataclasses.asdict(spec), methods=methods, **kwargs)
 
     def model_spec(self) -> ModelSpec:
-        """The typed shape."""
-        return ModelSpec(**self.spec)
+        """The typed shape, as the names that other tools may have set say it."""
+        spec = ModelSpec(**{**self.spec, **{own: getattr(self, name) for name, own in SHAPE.items()}})
+        self.spec = dataclasses.asdict(spec)
+        return spec
 
 
 def kv_heads(methods: Mapping[str, Mapping[str, Any]], spec: ModelSpec) -> int:

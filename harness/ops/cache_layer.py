@@ -58,6 +58,24 @@ class CacheLayer:
         raise NotImplementedError
 
 
+class KeyValueCache(CacheLayer):
+    """Keys and values of one layer, in a cache that Hugging Face's models ask for the size of their masks.
+
+    Shapes: keys, values BKSH
+    """
+
+    keys: Tensor | None = None
+    values: Tensor | None = None
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """(keys that queries see, where the first of them stands), for masks over columns."""
+        return self.get_seq_length() + query_length, 0
+
+    @property
+    def is_initialized(self) -> bool:
+        return self.keys is not None
+
+
 class MemoryCache(CacheLayer):
     """Keys and values of an encoder's output, made once for all decoding steps.
 

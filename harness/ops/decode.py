@@ -217,10 +217,14 @@ def next_logits(model: Any, ids_BT: Tensor, mask_BS: Tensor, cache: Any, *, keep
     if "position_ids" in takes:
         positions_BS = (mask_BS.cumsum(-1) - 1).clamp_(min=0)
         inputs["position_ids"] = positions_BS[:, mask_BS.shape[1] - ids_BT.shape[1] :]
-    if "logits_to_keep" in takes:
-        inputs["logits_to_keep"] = keep
-    logits: Tensor = model(**inputs).logits[:, -keep:]
+    logits: Tensor = model(**inputs, **last_logits(model, keep)).logits[:, -keep:]
     return logits[:, 0] if keep == 1 else logits
+
+
+def last_logits(model: Any, keep: int = 1) -> dict[str, int]:
+    """What a model's call is given so that it makes logits of the last tokens alone, where it can."""
+    takes = inspect.signature(_inner(model).forward).parameters
+    return {"logits_to_keep": keep} if "logits_to_keep" in takes else {}
 
 
 def new_cache(model: Any, *, bits: int = UNPACKED) -> Any:

@@ -1,7 +1,6 @@
 """A key/value cache with room to grow, so that a step copies its own token and not all before it.
 
-Shapes: B batch, K key/value heads, H head dim, T new tokens, S tokens kept. The class has the methods of
-Hugging Face's cache layers and needs no import of it.
+Shapes: B batch, K key/value heads, H head dim, T new tokens, S tokens kept
 """
 
 from __future__ import annotations
@@ -9,23 +8,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from harness.ops.cache_layer import KeyValueCache
+
 ROOM = 64
 """Tokens that there is room for beyond those asked for."""
 
 
-class GrowingCache:
+class GrowingCache(KeyValueCache):
     """Keys and values of one layer, appended in place.
 
     State: `keys`, `values` BKSH are the filled part of buffers that are twice as long at most
     """
 
-    is_compileable = False
-    is_sliding = False
-    is_croppable = True
-
     def __init__(self) -> None:
-        self.keys: Tensor | None = None
-        self.values: Tensor | None = None
         self.lengths_B: Tensor | None = None
         """What a context method remembers of each row: its length when it was first read."""
         self._buffers: tuple[Tensor, Tensor] | None = None
@@ -56,31 +51,6 @@ class GrowingCache:
 
     def get_seq_length(self) -> int:
         return 0 if self.keys is None else self.keys.shape[2]
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """(keys that queries see, where the first of them stands)."""
-        return self.get_seq_length() + query_length, 0
-
-    @property
-    def is_initialized(self) -> bool:
-        return self.keys is not None
-
-    def get_max_length(self) -> int:
-        return -1
-
-    def reorder_cache(self, beam_idx: Tensor) -> None:
-        self.batch_select_indices(beam_idx)
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        if self.keys is not None and self.values is not None:
-            indices = indices.to(self.keys.device)
-            self.keys, self.values = self.keys[indices], self.values[indices]
-            self.lengths_B = None if self.lengths_B is None else self.lengths_B[indices]
-
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        if self.keys is not None:
-            rows = torch.arange(len(self.keys), device=self.keys.device)
-            self.batch_select_indices(rows.repeat_interleave(repeats))
 
     def crop(self, tokens_to_remove: int) -> None:
         """Forget the last tokens of every sequence (their number, of either sign)."""

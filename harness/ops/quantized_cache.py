@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from harness.errors import ConfigError
+from harness.ops.cache_layer import KeyValueCache
 from harness.ops.packing import pack_codes, unpack_codes
 
 UNPACKED = 16
@@ -57,17 +58,13 @@ class Packed:
         return sum(t.numel() * t.element_size() for t in (self.codes, self.scale, self.low))
 
 
-class QuantizedCache:
+class QuantizedCache(KeyValueCache):
     """Keys and values of one layer, in groups of G tokens that are packed once `residual` newer ones follow.
 
     A pass reads its own new tokens as they are.
     Paper: Liu et al. 2024, KIVI, arXiv:2402.02750, section 3 (keys by channel, values by token, a residual)
     State: `packed` holds groups, oldest first; `keys` and `values` the tokens after them
     """
-
-    is_compileable = False
-    is_sliding = False
-    is_croppable = True
 
     def __init__(self, *, bits: int, residual: int = GROUP) -> None:
         if not 2 <= bits <= 8:
@@ -78,8 +75,7 @@ class QuantizedCache:
     def reset(self) -> None:
         """Forget everything."""
         self.packed: list[tuple[Packed, Packed]] = []
-        self.keys: Tensor | None = None
-        self.values: Tensor | None = None
+        self.keys = self.values = None
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
@@ -121,27 +117,12 @@ class QuantizedCache:
         tail = 0 if self.keys is None else self.keys.shape[-2]
         return GROUP * len(self.packed) + tail
 
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Length and offset of what a pass of so many tokens reads."""
-        return self.get_seq_length() + query_length, 0
-
-    @property
-    def is_initialized(self) -> bool:
-        return self.keys is not None
-
-    def get_max_length(self) -> int:
-        return -1
-
-    def reorder_cache(self, beam_idx: Tensor) -> None:
-        self.batch_select_indices(beam_idx)
-
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep these sequences."""
-        if self.keys is None or self.values is None:
-            return
-        index = indices.to(self.keys.device)
-        self.keys, self.values = self.keys[index], self.values[index]
-        self.packed = [(k.rows(index), v.rows(index)) for k, v in self.packed]
+        super().batch_select_indices(indices)
+        if self.keys is not None:
+            index = indices.to(self.keys.device)
+            self.packed = [(k.rows(index), v.rows(index)) for k, v in self.packed]
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         if self.keys is not None:

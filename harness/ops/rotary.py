@@ -3,8 +3,12 @@
 Shapes: H head dim, R rotated share of H (even), T tokens, B batch, N heads
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+
+from harness.errors import ConfigError
 
 
 def inverse_frequencies(rotary_dim: int, base: float, device: torch.device | None = None) -> Tensor:
@@ -44,3 +48,24 @@ def rotate_pairs(x_BNTH: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second = turned.chunk(2, dim=-1)
     turned = turned * cos + torch.cat((-second, first), dim=-1) * sin
     return torch.cat((turned, kept), dim=-1) if kept.shape[-1] else turned
+
+
+def check_rotation_factors(factors: Sequence[float], *, where: str) -> None:
+    """Refuse divisors of frequencies that are not above 0; `where` is the option's key.
+
+    Raises: ConfigError
+    """
+    if any(not factor > 0 for factor in factors):
+        raise ConfigError(f"{where}={list(factors)} must all be above 0")
+
+
+def rotation_factors(stated: Sequence[float], *, pairs: int, ntk: float = 1.0, where: str) -> Tensor:
+    """What each frequency is divided by: as stated, else NTK's s^(i / (pairs - 1)); `where` is the key.
+
+    Shapes: -> R/2, as many as `pairs`
+    Raises: ConfigError where not as many are stated
+    """
+    factors = list(stated) or [ntk ** (i / max(1, pairs - 1)) for i in range(pairs)]
+    if len(factors) != pairs:
+        raise ConfigError(f"{where} has {len(factors)} factors, but the model has {pairs} rotations a head")
+    return torch.tensor(factors)

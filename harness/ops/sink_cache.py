@@ -1,7 +1,6 @@
 """A cache of each sequence's first tokens and its last ones, for attention that reads no others.
 
-Shapes: B batch, K key/value heads, H head dim, T new tokens, S tokens kept. The class has the methods of
-Hugging Face's cache layers and needs no import of it.
+Shapes: B batch, K key/value heads, H head dim, T new tokens, S tokens kept
 """
 
 from __future__ import annotations
@@ -10,13 +9,14 @@ import torch
 from torch import Tensor
 
 from harness.errors import IncompatibleError
+from harness.ops.cache_layer import KeyValueCache
 
 SPARE = 64
 """Tokens kept beyond the window, so that as many can be taken back; twice as many come together before any
 is freed, so that few steps copy."""
 
 
-class SinkCache:
+class SinkCache(KeyValueCache):
     """Keys and values of one layer: `sinks` first tokens of every row and at least the last `window`.
 
     Paper: Xiao et al. 2023, arXiv:2309.17453, section 3.2
@@ -24,17 +24,12 @@ class SinkCache:
     Raises: IncompatibleError when more is taken back than was kept
     """
 
-    is_compileable = False
-    is_sliding = False
-    is_croppable = True
-
     def __init__(self, sinks: int, window: int) -> None:
         self.sinks, self.window = sinks, window
         self.reset()
 
     def reset(self) -> None:
-        self.keys: Tensor | None = None
-        self.values: Tensor | None = None
+        self.keys = self.values = None
         self.starts_B: Tensor | None = None
         self.seen = 0
         self.held = 0
@@ -88,34 +83,6 @@ class SinkCache:
         self.keys = self.keys.transpose(1, 2)[rows, column_BS].transpose(1, 2)
         self.values = self.values.transpose(1, 2)[rows, column_BS].transpose(1, 2)
         self.held = self.sinks
-
-    def get_seq_length(self) -> int:
-        return self.seen
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """(keys that queries see, where the first of them stands), for masks over columns; padding alone."""
-        return self.seen + query_length, 0
-
-    @property
-    def is_initialized(self) -> bool:
-        return self.keys is not None
-
-    def get_max_length(self) -> int:
-        return -1
-
-    def reorder_cache(self, beam_idx: Tensor) -> None:
-        self.batch_select_indices(beam_idx)
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        if self.keys is not None and self.values is not None:
-            indices = indices.to(self.keys.device)
-            self.keys, self.values = self.keys[indices], self.values[indices]
-            self.starts_B = None if self.starts_B is None else self.starts_B[indices]
-
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        if self.keys is not None:
-            batch = torch.arange(len(self.keys), device=self.keys.device)
-            self.batch_select_indices(batch.repeat_interleave(repeats))
 
     def crop(self, tokens_to_remove: int) -> None:
         """Forget the last tokens of every sequence (their number, of either sign)."""

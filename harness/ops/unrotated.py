@@ -1,14 +1,13 @@
 """Attention on unrotated queries and keys: lets a method choose every pair's distance, on any model.
 
-The model's rotary module is made the identity, so that its cache holds unrotated keys; the attention
-function rotates them as the method says, block by block, so that no score of a whole sequence is ever held.
+The model's rotary module is made the identity, so that its cache holds unrotated keys, which the attention
+function rotates as the method says.
 Shapes: B batch, T queries, S keys, N heads, K key/value heads, H head dim
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import MethodType
 from typing import Any
@@ -19,91 +18,12 @@ from torch import Tensor, nn
 from harness.errors import IncompatibleError
 from harness.ops.extension import RotarySet, rotary_sets
 from harness.ops.growing_cache import GrowingCache
-from harness.ops.rotary import cos_sin, rotate_pairs
+from harness.ops.heads import Attend, Reach, Rotate, State, causal, in_blocks, kept_positions, plain
+from harness.ops.rotary import rotate_pairs
 from harness.ops.sink_cache import SinkCache
 
 NAME = "harness_context"
 """Of the attention function registered with Hugging Face."""
-SCORES = 1 << 23
-"""Scores of one block at most; blocks are smaller where there are more keys."""
-ROWS = 256
-"""Queries of one block at most."""
-
-Rotate = Callable[[Tensor, Tensor, bool], Tensor]
-"""(queries or keys BNTH, positions BT, whether they are keys) -> rotated as the model rotates them."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Heads:
-    """What one attention layer is given: some queries, and all keys that any of them may read.
-
-    Shapes: q_BNTH, k_BNSH, v_BNSH; query_position_BT, key_position_BS (B may be 1); visible_BNTS bool,
-    broadcastable: what the model lets each query read
-    """
-
-    q_BNTH: Tensor
-    k_BNSH: Tensor
-    v_BNSH: Tensor
-    query_position_BT: Tensor
-    key_position_BS: Tensor
-    visible_BNTS: Tensor
-    scale: float
-    inv_freq: Tensor
-    attention_factor: float
-    rotate: Rotate | None = None
-    """How the model rotates; None is Llama's way, by `inv_freq`."""
-    length_B: Tensor | None = None
-    """Tokens that each sequence had when it was first read; None = the last key's position says it."""
-
-    def rotated(self, x_BNTH: Tensor, position_BT: Tensor, *, is_key: bool = False) -> Tensor:
-        """Queries or keys at positions, which may be fractions."""
-        if self.rotate is not None:
-            return self.rotate(x_BNTH, position_BT, is_key)
-        cos, sin = cos_sin(self.inv_freq, position_BT, dtype=x_BNTH.dtype, factor=self.attention_factor)
-        return rotate_pairs(x_BNTH, cos, sin)
-
-    def scores(self, query_position_BT: Tensor, key_position_BS: Tensor) -> Tensor:
-        """Scores of all pairs with queries and keys at these positions (BNTS)."""
-        q_BNTH = self.rotated(self.q_BNTH, query_position_BT)
-        k_BNSH = self.rotated(self.k_BNSH, key_position_BS, is_key=True)
-        return q_BNTH @ k_BNSH.transpose(-1, -2) * self.scale
-
-    def plain_scores(self) -> Tensor:
-        """Scores as the unchanged model has them (BNTS)."""
-        return self.scores(self.query_position_BT, self.key_position_BS)
-
-    def distance(self) -> Tensor:
-        """Query position minus key position (B1TS)."""
-        return self.query_position_BT[:, None, :, None] - self.key_position_BS[:, None, None, :]
-
-    def lengths(self) -> Tensor:
-        """Tokens of each sequence when it was first read (B)."""
-        return self.key_position_BS.amax(dim=1) + 1 if self.length_B is None else self.length_B
-
-    def mix(self, scores_BNTS: Tensor, reads_BNTS: Tensor | bool = True) -> Tensor:
-        """Softmax over what is visible and read, then the values' average (BNTH)."""
-        allowed = self.visible_BNTS & reads_BNTS
-        scores_BNTS = scores_BNTS.masked_fill(~allowed, torch.finfo(scores_BNTS.dtype).min)
-        return scores_BNTS.float().softmax(-1).to(self.v_BNSH.dtype) @ self.v_BNSH
-
-
-Attend = Callable[[Heads], Tensor]
-Reach = tuple[int, int] | None
-"""(first tokens, last tokens) that a method reads at most; None where it may read any."""
-
-
-def plain(heads: Heads) -> Tensor:
-    """Rotary attention as it is."""
-    return heads.mix(heads.plain_scores())
-
-
-class State:
-    """What the layers of one model share: how attention reads, and the cache of the pass that runs."""
-
-    def __init__(self, attend: Attend, reach: Reach) -> None:
-        self.attend, self.reach = attend, reach
-        self.cache: Any = None
-        self.padding_BS: Tensor | None = None
 
 
 def install(model: nn.Module, attend: Attend, *, reach: Reach = None) -> None:
@@ -230,7 +150,7 @@ def _override(layer: Any, q: Tensor, k: Tensor, v: Tensor, view: Any) -> Tensor:
     rotary = layer.context_rotary[0]
     restricts = type(layer).mask is not _base(type(layer)).mask
     mask = layer.mask if restricts else None
-    key_position_BS, kept = view.key_position_BS, _kept(layer.context_attend, layer.layer)
+    key_position_BS, kept = view.key_position_BS, kept_positions(layer.context_attend, layer.layer)
     columns_S = torch.arange(k.shape[2], device=q.device)
     if kept is not None and kept.shape[1] < layer.context_attend.cache.layers[layer.layer].seen:
         key_position_BS = kept  # some keys are gone, and the view knows of the last ones only
@@ -242,11 +162,11 @@ def _override(layer: Any, q: Tensor, k: Tensor, v: Tensor, view: Any) -> Tensor:
 
     def visible(rows: slice, columns: slice | Tensor) -> Tensor:
         if key_position_BS is kept:
-            return _causal(view.query_position_BT[:, rows], kept[:, columns])
+            return causal(view.query_position_BT[:, rows], kept[:, columns])
         row_T = torch.arange(*rows.indices(q.shape[2]), device=q.device)
         return view.allowed(mask, q.shape[1], row_T, columns_S[columns])  # type: ignore[no-any-return]
 
-    return _in_blocks(
+    return in_blocks(
         layer.context_attend,
         q,
         k,
@@ -331,7 +251,7 @@ def _attention_function(
         return found
     each: RotarySet = module.context_rotary[0]
     position_BT: Tensor = each.module.position_BT
-    kept, padding_BS = _kept(state, module.layer_idx), state.padding_BS
+    kept, padding_BS = kept_positions(state, module.layer_idx), state.padding_BS
     if kept is not None:
         key_position_BS = kept
     elif padding_BS is not None and padding_BS.shape[1] == key.shape[2]:
@@ -343,13 +263,13 @@ def _attention_function(
         key_position_BS = position_BT[:, -1:] - back_S
 
     def visible(rows: slice, columns: slice | Tensor) -> Tensor:
-        seen = _causal(position_BT[:, rows], key_position_BS[:, columns])
+        seen = causal(position_BT[:, rows], key_position_BS[:, columns])
         if attention_mask is not None and attention_mask.dim() == 4 and kept is None:
             given = attention_mask[:, :, rows, columns]
             seen = seen & (given if given.dtype is torch.bool else given >= 0)
         return seen
 
-    mixed = _in_blocks(
+    mixed = in_blocks(
         state,
         query,
         key,
@@ -381,82 +301,3 @@ def _rotation_of(module: Any, each: RotarySet) -> Rotate:
         return rotate_pairs(x_BNTH, cos[:, None], sin[:, None])
 
     return rotate
-
-
-def _kept(state: State, layer: int) -> Tensor | None:
-    """Positions of the keys that a bounded cache returned to this layer; None for any other cache."""
-    layers = getattr(state.cache, "layers", ())
-    found = layers[layer] if layer < len(layers) else None
-    return found.places_BS if isinstance(found, SinkCache) else None
-
-
-def _causal(query_position_BT: Tensor, key_position_BS: Tensor) -> Tensor:
-    """Real keys that stand no later than the query (B1TS)."""
-    key = key_position_BS[:, None, None, :]
-    return (key <= query_position_BT[:, None, :, None]) & (key >= 0)
-
-
-def _in_blocks(
-    state: State,
-    q_BNTH: Tensor,
-    k_BKSH: Tensor,
-    v_BKSH: Tensor,
-    *,
-    query_position_BT: Tensor,
-    key_position_BS: Tensor,
-    visible: Callable[[slice, slice | Tensor], Tensor],
-    scale: float,
-    rotary: RotarySet,
-    rotate: Rotate,
-) -> Tensor:
-    """A method's attention, a block of queries and the keys that these may read at a time (BNTH)."""
-    (batch, num_heads, num_queries, _), num_keys = q_BNTH.shape, k_BKSH.shape[2]
-    groups, past = num_heads // k_BKSH.shape[1], num_keys - num_queries
-    width = num_keys if state.reach is None else min(num_keys, sum(state.reach) + ROWS)
-    size = max(8, min(ROWS, SCORES // (batch * num_heads * width)))
-    module = rotary.module
-    factor = getattr(module, "attention_factor", getattr(module, rotary.attribute("attention_scaling"), 1.0))
-    lengths_B = _first_lengths(state, key_position_BS, num_queries)
-    outputs = []
-    for start in range(0, num_queries, size):
-        rows = slice(start, min(start + size, num_queries))
-        columns = _columns(state.reach, key_position_BS, past + rows.start, past + rows.stop)
-        heads = Heads(
-            q_BNTH=q_BNTH[:, :, rows],
-            k_BNSH=k_BKSH[:, :, columns].repeat_interleave(groups, 1),
-            v_BNSH=v_BKSH[:, :, columns].repeat_interleave(groups, 1),
-            query_position_BT=query_position_BT[:, rows],
-            key_position_BS=key_position_BS[:, columns],
-            visible_BNTS=visible(rows, columns),
-            scale=scale,
-            inv_freq=rotary.inv_freq,
-            attention_factor=float(factor),
-            rotate=rotate,
-            length_B=lengths_B,
-        )
-        outputs.append(state.attend(heads))
-    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
-
-
-def _first_lengths(state: State, key_position_BS: Tensor, num_queries: int) -> Tensor:
-    """Tokens of each row when it was first read: its prompt's, once it is decoded token by token."""
-    now_B = key_position_BS.amax(dim=1) + 1
-    first = next(iter(getattr(state.cache, "layers", ())), None)
-    if not isinstance(first, GrowingCache):
-        return now_B
-    if num_queries == key_position_BS.shape[1] or first.lengths_B is None:
-        first.lengths_B = now_B
-    return first.lengths_B
-
-
-def _columns(reach: Reach, key_position_BS: Tensor, start: int, end: int) -> slice | Tensor:
-    """Key columns that the queries at columns start..end may read, a superset of what positions allow."""
-    if reach is None:
-        return slice(0, end)
-    sinks, window = reach
-    begin = max(0, start - window + 1)
-    early = key_position_BS[:, :begin]
-    first = ((early >= 0) & (early < sinks)).any(dim=0).nonzero()[:, 0]
-    if not len(first):
-        return slice(begin, end)
-    return torch.cat((first, torch.arange(begin, end, device=first.device)))

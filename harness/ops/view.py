@@ -50,6 +50,8 @@ class View:
     """Keys that stand before the first query."""
     visible: Visible
     document_BS: Tensor | None = None
+    stated_document_BS: Tensor | None = None
+    """The same where it was given, on the host or a device; null is as above."""
     padding_BS: Tensor | None = None
     prefix_B: Tensor | None = None
     """Slots from the left that see each other in both directions, padding included."""
@@ -156,18 +158,17 @@ class View:
         """Views of each row's documents, one after the other; None where documents do not cut a row.
 
         Documents shorter than JOINED tokens share a view with their neighbours. Where documents end is read
-        once a forward; within a compiled graph it cannot be.
+        once a forward, where they were stated; within a compiled graph it cannot be.
         """
         if self.document_BS is None or self.whole or not (self.is_causal or self.is_full):
             return None
-        if torch.compiler.is_compiling() or self.document_BS.device.type == "meta":
+        stated = self.document_BS if self.stated_document_BS is None else self.stated_document_BS
+        if torch.compiler.is_compiling() or stated.device.type == "meta":
             return None
-        found: list[list[View]] = self.remember("parts", self._parts)
+        found: list[list[View]] = self.remember("parts", lambda: self._parts(stated))
         return found
 
-    def _parts(self) -> list[list[View]]:
-        assert self.document_BS is not None
-        documents = self.document_BS
+    def _parts(self, documents: Tensor) -> list[list[View]]:
         changes = (documents[:, 1:] != documents[:, :-1]).tolist()
         found = []
         for row, starts in enumerate(changes):

@@ -12,84 +12,30 @@ from harness.axes import MODEL_AXES
 from harness.compose import schema
 from harness.compose.schema import stage_axes
 from harness.errors import ConfigError
-from harness.method import MODEL, Choice
+from harness.method import MODEL
 from harness.model.gguf import dequantized, is_gguf
-from harness.model.pattern import every_choice
 from harness.plan.files import CACHE, Files, flat, owner
+from harness.plan.node import (
+    Asked,
+    Node,
+    device_of,
+    identities,
+    layer_modules,
+    modules_of,
+    seed_of,
+    versions_of,
+)
 from harness.registry.known import registry
 from harness.store import Artifact, Store
 from harness.store.external import PATH, external
-from harness.store.fingerprint import Fingerprint, Fingerprints, python_version, versions
+from harness.store.fingerprint import Fingerprints
 from harness.store.keys import Plain, plain, stage_key
 
 if TYPE_CHECKING:
     from harness.compose import Cell
-    from harness.spec import ModelSpec
-    from harness.stage import Choices, Stage
+    from harness.stage import Choices
 
 CELL = "cell:"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Node:
-    """One artifact that some cell asks for: everything needed to make it."""
-
-    key: str
-    stage: str
-    """Name in the cell's order, suffix included."""
-    maker: type[Stage]
-    """The class that makes it."""
-    part: str
-    kind: str
-    inputs: dict[str, str]
-    """Keys by the name of the input: a kind, or `<axis>.<option>` of a model reference
-    (`<axis>.<method>.<option>` where the axis takes several)."""
-    seed: int | None
-    """None where it draws nothing, so that all seeds share it."""
-    config: Any
-    choices: Choices
-    cell: Cell
-    """The first cell that asked for it."""
-    device: str
-    material: dict[str, Any]
-    """What the key is the hash of."""
-    libraries: tuple[str, ...]
-    """Libraries its code imports, to be loaded beforehand."""
-    alone: bool
-    """Whether nothing else may run beside it, as for a measured speed."""
-
-    @property
-    def threads(self) -> int:
-        """Processor threads it computes with on a CPU, as its own options say."""
-        return int(getattr(self.config, "threads", None) or 1)
-
-    @property
-    def title(self) -> str:
-        """For people: `evaluate lm_eval.recall`."""
-        return f"{self.stage} {self.part}".strip()
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Asked:
-    """What a cell asks of a part of a stage, whatever its seed and inputs."""
-
-    stage: str
-    maker: type[Stage]
-    part: str
-    config: Any
-    read: Choices
-    """All that the stage reads, before `narrow`."""
-    choices: Choices
-    spec: ModelSpec | None
-    device: str
-    draws: bool
-    nodes: Plain
-    """Of the chosen methods and the model, as a key holds them; so are the next three."""
-    options: Plain
-    files: Plain
-    numerics: Plain
-    source: Fingerprint
-    alone: bool
 
 
 @dataclass
@@ -188,10 +134,10 @@ class Graph:
         found: dict[str, str] = {}
         current = Fingerprints(self._fingerprints.cache_file)  # a plan from elsewhere remembers its own
         for node in nodes:
-            source = current.of(_modules(node.maker, node.choices) | _layer_modules(node.cell, node.choices))
+            source = current.of(modules_of(node.maker, node.choices) | layer_modules(node.cell, node.choices))
             if source.sha256 != node.material["fingerprint"]:
                 found.setdefault("code", node.title)
-            planned, here = node.material["numerics"]["versions"], _versions(source)
+            planned, here = node.material["numerics"]["versions"], versions_of(source)
             for name in sorted({*planned, *here}):
                 if planned.get(name) != here.get(name):
                     found.setdefault(name, node.title)
@@ -289,10 +235,10 @@ class Graph:
         spec = cell.spec() if "architecture" in stage_axes(stage) else None
         device = device_of(cell)
         # By identity: equal nodes of cells are one object (compose.shared), and `Asked` keeps them alive.
-        place = (stage, part, device, id(config), id(spec), *_identities(read))
+        place = (stage, part, device, id(config), id(spec), *identities(read))
         if place not in self._asked_at:
             choices = kind.narrow(part, read)
-            source = self._fingerprints.of(_modules(kind, choices) | _layer_modules(cell, choices))
+            source = self._fingerprints.of(modules_of(kind, choices) | layer_modules(cell, choices))
             surroundings = kind.surroundings(part, choices)
             nodes: dict[str, Any] = {axis: value for axis, value in choices.items() if value}
             if "architecture" in stage_axes(stage):
@@ -310,7 +256,7 @@ class Graph:
                 nodes=Plain(plain(nodes)),
                 options=Plain(plain(config)),
                 files=Plain(plain(self._files.of(stage, config, choices))),
-                numerics=Plain(plain({"device": device, "versions": _versions(source), **surroundings})),
+                numerics=Plain(plain({"device": device, "versions": versions_of(source), **surroundings})),
                 source=source,
                 alone=bool(surroundings),
             )
@@ -345,48 +291,3 @@ class Graph:
 def _replaced(key: str, named: Collection[str]) -> bool:
     """Whether an override goes where others are named: one of them, or an option of what one replaces."""
     return any(key == name or key.startswith(f"{name}.") for name in named)
-
-
-def seed_of(cell: Cell, stage: str) -> int:
-    """The seed of a stage: `seed` from `seed_from` on, `base_seed` before."""
-    if cell.seed_from is None or cell.seed_from not in cell.stages:
-        return cell.seed
-    order = cell.stages.index
-    return cell.seed if order(stage) >= order(cell.seed_from) else cell.base_seed
-
-
-def device_of(cell: Cell) -> str:
-    """The device type of a cell: `cpu` or `cuda`; `auto` takes CUDA where there is one."""
-    if cell.device != "auto":
-        return cell.device
-    if not Path("/dev/nvidiactl").exists():
-        return "cpu"
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _identities(choices: Choices) -> Iterator[Any]:
-    for axis, value in choices.items():
-        yield axis
-        yield from map(id, value) if isinstance(value, tuple) else (id(value),)
-
-
-def _modules(maker: type[Stage], choices: Choices) -> set[str]:
-    """Where the code stands that makes a stage."""
-    chosen = [choice.method.code_of(choice.config) for choice in flat(choices)]
-    return {maker.__module__, *itertools.chain.from_iterable(chosen)}
-
-
-def _layer_modules(cell: Cell, choices: Choices) -> set[str]:
-    """Where the code stands of methods that single layers have, in a stage that builds a model."""
-    spec = cell.spec()
-    if spec is None or not spec.layer_pattern or "architecture" not in choices:
-        return set()
-    shape = {axis: choice for axis, choice in choices.items() if isinstance(choice, Choice)}
-    return {choice.method.__module__ for choice in every_choice(spec, shape)}
-
-
-def _versions(source: Fingerprint) -> dict[str, str]:
-    """Versions of the libraries that code imports, and of Python."""
-    return {"python": python_version(), **versions(source.libraries)}

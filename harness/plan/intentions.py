@@ -10,7 +10,7 @@ from harness.axes.evaluator import Evaluator
 from harness.compose import Cell, Experiment, options_of
 from harness.errors import ConfigError, UnknownNameError
 from harness.plan import claims
-from harness.plan.cells import Factor, Level, Request, factors, is_key, request
+from harness.plan.factors import Factor, Level, Request, factors, is_key, request
 from harness.plan.grammar import label_text
 from harness.registry.known import registry
 

@@ -14,7 +14,8 @@ from harness.compose.typed import instance
 from harness.errors import ConfigError
 from harness.nodes import contained
 from harness.plan.assemble import Assembler, Load, belongs_to
-from harness.plan.cells import Factor, cells, chosen_labels, factors, refuse_repeated, request
+from harness.plan.cells import cells
+from harness.plan.factors import Factor, chosen_labels, factors, refuse_repeated, request
 from harness.plan.grammar import resolved
 from harness.plan.graph import Graph
 from harness.plan.intentions import check_claims, refuse_unknown_factors, settled_baseline

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.method import Choice
-from harness.plan.graph import Node
+from harness.plan.node import Node
 
 
 @dataclass(frozen=True, order=True, kw_only=True)

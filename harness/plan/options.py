@@ -9,7 +9,8 @@ from harness.compose import Cell
 from harness.compose.schema import sections, stage_key
 from harness.errors import ConfigError, UnknownNameError
 from harness.plan.assemble import belongs_to, is_axis
-from harness.plan.cells import CellPlan, Factor, Request
+from harness.plan.cells import CellPlan
+from harness.plan.factors import Factor, Request
 from harness.plan.grammar import parse
 from harness.registry.known import registry
 

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 from harness.compose import Cell, Experiment
 from harness.method import Problem
 from harness.nodes import plain
-from harness.plan.cells import Factor, tuned_keys
+from harness.plan.cells import tuned_keys
+from harness.plan.factors import Factor
 from harness.plan.grammar import label_text
-from harness.plan.graph import Graph, Node
+from harness.plan.graph import Graph
+from harness.plan.node import Node
 from harness.store.records import record_dir
 
 if TYPE_CHECKING:
-    from harness.plan.tune import Tuning
+    from harness.plan.trials import Tuning
 
 
 @dataclass(frozen=True, kw_only=True)

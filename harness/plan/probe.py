@@ -6,7 +6,7 @@ import time
 from statistics import median
 
 from harness.axes import MODEL_AXES
-from harness.plan.graph import Node
+from harness.plan.node import Node
 
 SEQUENCES = 4
 """Sequences of one probed step at most; a training's own batch is larger, and a little faster a token."""

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import HarnessError
 from harness.plan.claims import Claim, parse, stated
-from harness.report.decisions import Comparison, Contrast, Decisions
+from harness.report.contrasts import Comparison, Contrast
+from harness.report.decisions import Decisions
 from harness.report.frames import Results
 from harness.report.numbers import difference_text
+from harness.report.starts import given_model, shared_models
 
 if TYPE_CHECKING:
     from harness.report.table import Table
@@ -121,7 +123,7 @@ def answer(decisions: Decisions, asked: Asked) -> Checked:
     if asked.contrast is None:
         return Checked(**base, verdict="undecided", reason=asked.reason)
     comparison = decisions.compare(asked.contrast)
-    found = judge(claim, comparison, given_model=decisions.results.given_model())
+    found = judge(claim, comparison, given_model=given_model(decisions.results))
     metric = min(asked.contrast.metrics)
     if len(asked.contrast.metrics) == 1:
         info = decisions.results.metrics[metric]
@@ -146,7 +148,7 @@ def limited(
             verdict = "undecided"
             reason += ", and what diverged is never better on the seeds that are left"
     if verdict != "undecided" and comparison.about == "methods" and comparison.test != "exact":
-        shared = results.shared_models()
+        shared = shared_models(results)
         reason += f"; given this {' and '.join(shared)} checkpoint" if shared else ""
     return {"verdict": verdict, "reason": reason}
 

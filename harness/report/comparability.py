@@ -18,7 +18,7 @@ from harness.axes import MODEL_AXES
 from harness.report.contamination import contamination_notes
 from harness.report.drift import drifted_facts, thread_notes
 from harness.report.levels import level_settings
-from harness.report.records import Record, flatten, label
+from harness.report.records import Record, label
 from harness.report.tuning import tuning_marks, tuning_notes
 
 NOT_CONTROLS = frozenset(
@@ -88,8 +88,13 @@ def free_roots(keys: set[str]) -> set[str]:
     return roots | (set(MODEL_AXES) if "model" in roots else set())
 
 
-def below(path: str, roots: Iterable[str]) -> bool:
-    return any(path == root or path.startswith(root + ".") for root in roots)
+def subtree(roots: Iterable[str]) -> tuple[str, ...]:
+    """What `below` asks for."""
+    return tuple(f"{root}." for root in roots)
+
+
+def below(path: str, roots: tuple[str, ...]) -> bool:
+    return f"{path}.".startswith(roots)
 
 
 def controls(record: Record) -> dict[str, Any]:
@@ -98,28 +103,28 @@ def controls(record: Record) -> dict[str, Any]:
     for keys in factor_keys(record.experiment).values():
         free |= free_roots(keys)
     free |= set((record.experiment.get("tune") or {}).get("options") or ())
-    return {path: value for path, value in settings(record) if not below(path, free)}
+    roots = subtree(free)
+    return {path: value for path, value in settings(record) if not below(path, roots)}
 
 
 def settings(record: Record) -> Iterator[tuple[str, Any]]:
     """The config's leaves that determine what is compared."""
-    for path, value in flatten(record.data["config"]):
+    for path, value in record.leaves:
         if path.partition(".")[0] not in NOT_CONTROLS:
             yield path, value
 
 
 def freed(record: Record) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
     """What a factor frees, by the levels inside which it must not vary all the same."""
-    own = dict(settings(record))
-    tuned = set((record.experiment.get("tune") or {}).get("options") or ())
-    roots = {name: free_roots(keys) for name, keys in factor_keys(record.experiment).items()}
+    tuned = subtree((record.experiment.get("tune") or {}).get("options") or ())
+    roots = {name: subtree(free_roots(keys)) for name, keys in factor_keys(record.experiment).items()}
+    levels = [(factor, level, roots.get(factor, ())) for factor, level in record.levels.items()]
     groups: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for path, value in own.items():
-        movers = [f for f in record.levels if below(path, roots.get(f, ()))]
-        if below(path, tuned):
-            movers = list(record.levels)
+    for path, value in settings(record):
+        every = below(path, tuned)
+        movers = tuple((factor, level) for factor, level, own in levels if every or below(path, own))
         if movers:
-            groups.setdefault(tuple((f, record.levels[f]) for f in movers), {})[path] = value
+            groups.setdefault(movers, {})[path] = value
     yield from groups.items()
 
 

@@ -6,18 +6,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from harness.errors import ConfigError, DataError, UnknownNameError
-from harness.report.records import WEIGHTS, Record, flatten, label
-from harness.report.runs import replicated, training
+from harness.errors import ConfigError, UnknownNameError
+from harness.report.items import item_matrix
+from harness.report.records import Record, flatten
+from harness.report.runs import replicated
+from harness.report.samples import shown_items
 from harness.report.statistics import MIN_SEEDS, Array, Measured
-
-if TYPE_CHECKING:
-    pass
 
 NOT_IN_SWEEP = "not in the sweep"
 Levels = tuple[str, ...]
@@ -242,6 +240,15 @@ class Results:
             return float("nan")
         return self._numbers[record.cell].get(metric, float("nan"))
 
+    def at(self, levels: Levels, seeds: Sequence[int], metric: str) -> Array:
+        """A configuration's numbers by seed; NaN where there is none."""
+        known = self._by_seed.setdefault((levels, metric), {})
+        if not known:
+            known.update({seed: self.value(levels, seed, metric) for seed in self.seeds})
+        return np.array([known[seed] for seed in seeds])
+
+    _by_seed: dict[tuple[Levels, str], dict[int, float]] = field(default_factory=dict)
+
     def diverged(self, chosen: Sequence[Levels]) -> list[int]:
         """Seeds at which any of these configurations diverged."""
         return sorted(
@@ -252,25 +259,6 @@ class Results:
                 if record.status == "diverged"
             }
         )
-
-    def shared_models(self) -> list[str]:
-        """Training stages that ran once for all seeds of some configuration, and were not all there is."""
-        found: dict[str, None] = {}
-        for levels, by_seed in self.records.items():
-            if len(by_seed) < 2 or not self.replicated(levels):
-                continue
-            runs: dict[str, set[str]] = {}
-            trained = {stage for record in by_seed.values() for stage in training(record.data)}
-            for record in by_seed.values():
-                for stage in record.data.get("stages", ()):
-                    runs.setdefault(str(stage["stage"]), set()).add(str(stage.get("key")))
-            found |= {stage: None for stage, keys in runs.items() if stage in trained and len(keys) == 1}
-        return list(found)
-
-    def given_model(self) -> str:
-        """Name of the checkpoint from outside that all began from; empty where a model was built here."""
-        paths = {str((r.data["config"].get("model") or {}).get("path") or "") for r in self.all_records()}
-        return Path(paths.pop()).name if len(paths) == 1 else ""
 
     def replicated(self, levels: Levels) -> bool:
         """Whether the seeds of a configuration are different runs."""
@@ -288,6 +276,11 @@ class Results:
     def num_items(self, metric: str) -> int:
         """The most items that a record averaged; 0 for a size or count."""
         return self._num_items.get(metric, 0)
+
+    @cached_property
+    def shown(self) -> dict[str, list[str]]:
+        """Task -> the items whose texts a report shows."""
+        return shown_items(self.all_records())
 
     @cached_property
     def requests(self) -> dict[str, set[int]]:
@@ -311,13 +304,15 @@ class Results:
 
     def resolution(self, metric: str) -> float:
         """The step between neighbouring values of a share of n items; 0 where values are no such shares."""
-        n = self._num_items.get(metric, 0)
-        values = [
-            self.value(levels, seed, metric) for levels, by_seed in self.records.items() for seed in by_seed
-        ]
-        shares = [v * n for v in values if math.isfinite(v)]
-        whole = n > 0 and all(0 <= v <= n and abs(v - round(v)) < 1e-6 * max(1, n) for v in shares)
-        return 1 / n if whole else 0.0
+        if metric not in self._resolutions:
+            n = self._num_items.get(metric, 0)
+            values = [self.value(v, s, metric) for v, by_seed in self.records.items() for s in by_seed]
+            shares = [v * n for v in values if math.isfinite(v)]
+            whole = n > 0 and all(0 <= v <= n and abs(v - round(v)) < 1e-6 * max(1, n) for v in shares)
+            self._resolutions[metric] = 1 / n if whole else 0.0
+        return self._resolutions[metric]
+
+    _resolutions: dict[str, float] = field(default_factory=dict)
 
     @cached_property
     def _num_items(self) -> dict[str, int]:
@@ -364,63 +359,12 @@ class Results:
         test speaks of another number than the one shown.
         """
         if metric not in self._matrices:
-            self._matrices[metric] = self._build_matrix(metric)
+            ended = [record for record in self.all_records() if record.status == "ok"]
+            printed = [(record, self._numbers[record.cell].get(metric, math.nan)) for record in ended]
+            self._matrices[metric] = item_matrix(printed, metric)
         return self._matrices[metric]
 
     _matrices: dict[str, tuple[Array, dict[str, int]] | None] = field(default_factory=dict)
-
-    def _build_matrix(self, metric: str) -> tuple[Array, dict[str, int]] | None:
-        sample_name, _, column = metric.rpartition(".")
-        found: list[tuple[str, Any, Array]] = []
-        for record in self.all_records():
-            columns = record.columns(sample_name, column) if record.status == "ok" else None
-            if columns is None:
-                continue
-            values_N = columns[column]
-            printed = self._numbers[record.cell].get(metric, float("nan"))
-            if (weighted := ratio_items(columns, values_N, printed)) is not None:
-                values_N = weighted
-            mean = float(np.nanmean(values_N)) if len(values_N) else math.nan
-            if not math.isclose(mean, printed, rel_tol=1e-3):
-                return None
-            found.append((record.cell, columns["doc_hash"], values_N))
-        if not found:
-            return None
-        index: dict[str, int] = {}
-        values_RD = np.full((len(found), 0), np.nan)
-        previous: Any = None
-        for row, (_, docs, values_N) in enumerate(found):
-            if previous is None or not np.array_equal(docs, previous):
-                for doc in docs:
-                    index.setdefault(doc, len(index))
-                places = np.fromiter((index[doc] for doc in docs), dtype=np.int64, count=len(docs))
-                wider = np.full((len(found), len(index) - values_RD.shape[1]), np.nan)
-                values_RD, previous = np.concatenate([values_RD, wider], axis=1), docs
-            counts = np.bincount(places, minlength=len(index))
-            if counts.max(initial=0) <= 1:
-                values_RD[row, places] = values_N
-            else:  # one document twice in a task: its mean, so that it weighs once
-                sums = np.bincount(places, weights=values_N, minlength=len(index))
-                values_RD[row] = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
-        return values_RD, {cell: row for row, (cell, _, _) in enumerate(found)}
-
-
-def ratio_items(columns: Mapping[str, Any], values_N: Array, printed: float) -> Array | None:
-    """Items of a ratio of sums (bits per byte), linearised so that their mean is the printed ratio.
-
-    Item i counts R + w_i / mean(w) (x_i - R): means, paired differences and their errors are then those of
-    the ratio. None where the plain mean is what was printed, or no weight explains it.
-    """
-    if np.isnan(values_N).any() or math.isclose(float(values_N.mean()), printed, rel_tol=1e-3):
-        return None
-    for column in WEIGHTS:
-        if column in columns:
-            weights_N = columns[column]
-            if weights_N.sum() > 0 and math.isclose(
-                float((weights_N * values_N).sum() / weights_N.sum()), printed, rel_tol=1e-3
-            ):
-                return np.asarray(printed + weights_N / weights_N.mean() * (values_N - printed))
-    return None
 
 
 def metric_name(m: Mapping[str, Any]) -> str:
@@ -434,60 +378,3 @@ def facts(record: Record) -> dict[str, float]:
         for path, value in flatten(record.data.get("facts", {}))
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
-
-
-def factor_levels(factors: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Factor -> labels of its levels, from an experiment's `factors:`."""
-    found = {}
-    for name, spec in factors.items():
-        if isinstance(spec, Mapping):
-            (_, first), *rest = spec.items()
-            values = first if not rest and isinstance(first, list | tuple) else list(spec)
-        else:
-            values = spec
-        found[str(name)] = [label(v) for v in values]
-    return found
-
-
-def arrange(records: Sequence[Record]) -> Results:
-    """Records by configuration and seed; duplicates give way to the newest, and a note says so.
-
-    Raises: DataError if there are no records
-    """
-    if not records:
-        raise DataError("There are no records to arrange; run the sweep first")
-    newest = records[-1]
-    factors = factor_levels(newest.experiment.get("factors") or {})
-    for record in records:
-        for factor, level in record.levels.items():
-            known = factors.setdefault(factor, [])
-            if level not in known:
-                known.append(level)
-    notes = []
-    arranged: dict[Levels, dict[int, Record]] = {}
-    for record in records:
-        levels = tuple(record.levels.get(f, "unset") for f in factors)
-        by_seed = arranged.setdefault(levels, {})
-        previous = by_seed.get(record.seed)
-        if previous is not None:
-            where = ", ".join(levels)
-            notes.append(
-                f"Two records of {where}, seed {record.seed}: {record.cell} is newer and is shown, "
-                f"{previous.cell} is not."
-            )
-        by_seed[record.seed] = record
-    for factor, levels_of_factor in factors.items():
-        place = list(factors).index(factor)
-        if any(levels[place] == "unset" for levels in arranged) and "unset" not in levels_of_factor:
-            levels_of_factor.append("unset")
-    order = {f: {level: i for i, level in enumerate(v)} for f, v in factors.items()}
-    ordered = sorted(arranged, key=lambda levels: [order[f][v] for f, v in zip(factors, levels, strict=True)])
-    baseline = {str(k): label(v) for k, v in (newest.experiment.get("baseline") or {}).items()}
-    return Results(
-        name=str(newest.experiment.get("name") or newest.data.get("sweep")),
-        factors=factors,
-        baseline={f: v for f, v in baseline.items() if v in factors.get(f, [])},
-        seeds=sorted({r.seed for r in records}),
-        records={levels: dict(sorted(arranged[levels].items())) for levels in ordered},
-        notes=notes,
-    )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import ConfigError, UnknownNameError
+from harness.report.quantities import last_name
 
 if TYPE_CHECKING:
     from harness.report.frames import Results
@@ -73,6 +74,9 @@ class Layout:
     """Claims of the literature that this table can settle, beside the experiment's own."""
     published: Mapping[str, Any] = field(default_factory=dict)
     """The survey's values and the settings under which they were had."""
+    scaling: Mapping[str, Any] = field(default_factory=dict)
+    """A scaling law to fit: `loss`, `size` and `data` name metrics or facts, `held_out` (factor -> level)
+    what to foretell."""
     planned: bool = False
     """Whether the planner's version of the survey's compute table follows."""
     reference: Mapping[str, Any] = field(default_factory=dict)
@@ -178,7 +182,7 @@ def default_metrics(results: Results) -> tuple[MetricColumn, ...]:
         names = [
             name
             for name in names
-            if (kept := HEADLINES.get(name.partition(".")[0])) is None or name.rpartition(".")[2] in kept
+            if (kept := HEADLINES.get(name.partition(".")[0])) is None or last_name(name) in kept
         ]
     return tuple(MetricColumn(metric=name) for name in names)
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.report.frames import arrange, facts
+from harness.report.arrange import arrange
+from harness.report.frames import facts
 from harness.report.records import read
 from harness.store.records import sweep_name
 

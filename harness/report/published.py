@@ -10,7 +10,7 @@ from typing import Any
 from harness.errors import ConfigError, HarnessError
 from harness.report.frames import Results
 from harness.report.layout import Layout
-from harness.report.records import Record, flatten, label
+from harness.report.records import Record, label
 from harness.report.statistics import Estimate, estimate
 from harness.report.writers import escape_markdown
 
@@ -154,7 +154,7 @@ def differences(
 
 def setting(record: Record, key: str) -> str:
     """A config value as text; `absent` where there is none."""
-    config = dict(flatten(record.data["config"]))
+    config = dict(record.leaves)
     value = config.get(key)
     if isinstance(value, list):
         return " ".join(map(label, value))

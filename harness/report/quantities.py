@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 COSTS = (
@@ -15,8 +16,13 @@ REPEATS = {"loss": "bits_per_byte", "perplexity": "bits_per_byte"}
 """A metric that is another one in other units, where one evaluator gives both."""
 
 
+def parts(metric: str) -> list[str]:
+    """`evaluator.task.metric` at its dots; the point of a number (`depth=0.5`) is none."""
+    return re.split(r"(?<!\d)\.|\.(?!\d)", metric)
+
+
 def last_name(metric: str) -> str:
-    return metric.rpartition(".")[2]
+    return parts(metric)[-1]
 
 
 def is_cost(metric: str) -> bool:

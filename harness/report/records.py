@@ -10,6 +10,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +56,7 @@ class Record:
     def cell(self) -> str:
         return str(self.data["cell"])
 
-    @property
+    @cached_property
     def levels(self) -> dict[str, str]:
         """Factor -> level, both as text."""
         return {str(k): label(v) for k, v in self.data["levels"].items()}
@@ -64,7 +65,7 @@ class Record:
     def seed(self) -> int:
         return int(self.data["seed"])
 
-    @property
+    @cached_property
     def status(self) -> str:
         return str(self.data["outcome"]["status"])
 
@@ -76,6 +77,11 @@ class Record:
         step = f" at step {outcome['step']}" if outcome.get("step") is not None else ""
         text = " ".join(str(outcome.get("reason") or "").split())
         return f"{self.status}{stage}{step}" + (f": {text}" if text else "")
+
+    @cached_property
+    def leaves(self) -> tuple[tuple[str, Any], ...]:
+        """The config as dotted paths and values."""
+        return tuple(flatten(self.data["config"]))
 
     @property
     def finished(self) -> str:
@@ -109,6 +115,14 @@ class Record:
             # One small file: threads and memory maps cost more than they bring.
             self._cache[name] = open_parquet(path).read(use_threads=False).to_pandas()
         return self._cache[name]
+
+    def has_column(self, name: str, column: str) -> bool:
+        """Whether the items of `<evaluator>.<task>` have a column; reads none of them."""
+        if self.folder is None or name in self._cache:
+            frame = self.samples(name)
+            return frame is not None and column in frame
+        path = self.folder / "samples" / f"{name}.parquet"
+        return path.exists() and column in open_parquet(path).schema_arrow.names
 
     def columns(self, name: str, column: str) -> dict[str, Any] | None:
         """`doc_hash`, a metric's column and any weights of it as arrays; None where they were not kept."""
@@ -166,11 +180,20 @@ def label(level: object) -> str:
 
 def flatten(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Leaves of a config as dotted paths; a list is a leaf."""
-    if isinstance(node, Mapping) and node:
-        for key, value in node.items():
-            yield from flatten(value, f"{path}.{key}" if path else str(key))
-    else:
+    if not (isinstance(node, dict) and node):
         yield path, node
+        return
+    # One generator for all levels: one a level hands every leaf up through all those above it.
+    open_nodes = [(f"{path}." if path else "", iter(node.items()))]
+    while open_nodes:
+        prefix, items = open_nodes[-1]
+        for key, value in items:
+            if isinstance(value, dict) and value:
+                open_nodes.append((f"{prefix}{key}.", iter(value.items())))
+                break
+            yield f"{prefix}{key}", value
+        else:
+            open_nodes.pop()
 
 
 def store_root(store: object = None) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,14 +36,25 @@ def chosen_items(frames: Sequence[pd.DataFrame], items: int) -> list[str]:
     columns = score_columns(first)
     spread: dict[str, float] = {}
     if columns:
-        rows = [dict(zip(f["doc_hash"], f[columns[0]].astype(float), strict=True)) for f in frames]
-        for doc in usable:
-            values = np.array([row.get(doc, np.nan) for row in rows])
-            spread[doc] = float(np.nanvar(values)) if not np.isnan(values).all() else 0.0
+        docs = first["doc_hash"].to_numpy()
+        values_RD = np.stack([values_at(docs, f, columns[0]) for f in frames])
+        known = ~np.isnan(values_RD).all(axis=0)
+        variances = np.zeros(len(docs))
+        variances[known] = np.nanvar(values_RD[:, known], axis=0)
+        spread = dict(zip(docs.tolist(), variances.tolist(), strict=True))
     order = {doc: i for i, doc in enumerate(usable)}
     divided = sorted(usable, key=lambda doc: (-spread.get(doc, 0.0), order[doc]))[: items // 2]
     rest = [doc for doc in usable if doc not in divided][: items - len(divided)]
     return sorted({*divided, *rest}, key=lambda doc: order[doc])
+
+
+def values_at(docs: np.ndarray[Any, Any], frame: pd.DataFrame, column: str) -> np.ndarray[Any, Any]:
+    """A column of numbers at some items; NaN for an item that the samples lack."""
+    own, values = frame["doc_hash"].to_numpy(), frame[column].to_numpy(dtype=float, na_value=np.nan)
+    if np.array_equal(own, docs):
+        return values
+    by_doc = dict(zip(own.tolist(), values.tolist(), strict=True))
+    return np.array([by_doc.get(doc, np.nan) for doc in docs.tolist()])
 
 
 def shown_items(records: Sequence[Record]) -> dict[str, list[str]]:
@@ -67,10 +78,10 @@ def with_texts(records: Sequence[Record], name: str) -> dict[int, pd.DataFrame]:
     return found
 
 
-def shown_samples(records: Sequence[Record]) -> dict[str, Any]:
+def shown_samples(records: Sequence[Record], items: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """Task -> items with prompt and target, and the answers and scores of each record by its index."""
     found: dict[str, Any] = {}
-    for name, docs in shown_items(records).items():
+    for name, docs in items.items():
         shown: list[dict[str, str]] = []
         by: dict[int, list[Any]] = {}
         for i, frame in with_texts(records, name).items():

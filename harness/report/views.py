@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.report.decisions import Comparison, Contrast, Decisions
+from harness.report.contrasts import Comparison, Contrast
+from harness.report.decisions import Decisions
 from harness.report.frames import Levels, Results, name_of
 from harness.report.statistics import Array, Measured, estimate
 

@@ -17,8 +17,9 @@ from typing import NoReturn
 from harness.errors import ConfigError, StoreError
 from harness.plan.need import Need
 from harness.plan.plan import Plan
+from harness.run.child import Limits
 from harness.run.execute import Task
-from harness.run.isolation import Child, Limits, Server
+from harness.run.isolation import Child, Server
 from harness.run.resources import Options
 from harness.store import Store
 from harness.store.files import read_json, write_json

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.plan.files import CACHE, Files, check_unchanged
-from harness.plan.graph import Node
-from harness.run.isolation import Report
+from harness.plan.node import Node
+from harness.run.child import Report
 from harness.run.presence import Quiet
 from harness.stage import Work
 from harness.store import Artifact, Store

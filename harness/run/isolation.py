@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import multiprocessing
 import multiprocessing.util
 import os
 import pickle
-import resource
 import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
@@ -25,30 +21,14 @@ from types import ModuleType
 from typing import Any
 
 from harness.errors import HarnessError, LostError
+from harness.run.child import Limits, Report, child_main
 from harness.run.forking import forked, is_safe
-from harness.run.machine import control_groups, visible_gpus
-from harness.run.outcome import Outcome, from_exception
+from harness.run.machine import control_groups
+from harness.run.outcome import Outcome
 from harness.run.scratch import new_scratch, remove_abandoned
 
-Report = Callable[[str, Any], None]
-"""Sends (what, value) to the parent while the call runs."""
 PAUSES = (0.05, 0.2, 0.5, 1.0, 2.0)
 """Seconds after each attempt to start a child whose fork server was gone."""
-_DEATH_SIGNAL = 1
-"""PR_SET_PDEATHSIG of prctl(2)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What a child may use."""
-
-    threads: int = 1
-    memory: int | None = None
-    """Bytes of address space; None for no limit."""
-    seconds: float | None = None
-    """Wall-clock time; None for no limit."""
-    gpus: tuple[int, ...] = ()
-    """The GPUs it sees, where it spreads over several by itself; empty for all."""
 
 
 class Server:
@@ -127,7 +107,7 @@ class Server:
         Raises: EOFError, ConnectionError, FileNotFoundError where the server is gone
         """
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_main, args=(theirs, *arguments), name=name)
+        process = self._context.Process(target=child_main, args=(theirs, *arguments), name=name)
         try:
             _start_server()
             with _without_script():
@@ -305,89 +285,3 @@ def tail(log: Path, *, lines: int = 30) -> str:
 def _oom_counters() -> list[Path]:
     names = ("memory.events", "memory.oom_control")
     return [*(folder / name for folder in control_groups() for name in names), Path("/proc/vmstat")]
-
-
-def _main(
-    connection: Connection,
-    call: Callable[[Report], Any],
-    stage: str,
-    log: str,
-    limits: Limits,
-    device: str,
-    scratch: str,
-) -> None:
-    """The child: limits, log, the call, its outcome. Never returns."""
-    os.setsid()
-    _die_with_parent()
-    os.environ["TMPDIR"] = tempfile.tempdir = scratch  # removed by the worker, however this process ends
-    try:
-        connection.recv()
-    except (EOFError, OSError):
-        os._exit(1)  # the worker is gone, and nobody knows of this child
-    code = 0
-    try:
-        _redirect(log)
-        _limit(limits, device)
-        connection.send(("result", call(lambda what, value: connection.send((what, value)))))
-    except BaseException as error:
-        code = 1
-        outcome = from_exception(error, stage=stage)
-        with contextlib.suppress(OSError):  # the log may be on the disk that is full
-            print(outcome.details, file=sys.stderr)
-        if outcome.status == "oom":
-            outcome = replace(outcome, memory=limits.memory)
-        _unlimit()
-        with contextlib.suppress(OSError):
-            connection.send(("error", outcome))
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):
-            stream.flush()
-    with contextlib.suppress(Exception):
-        multiprocessing.util._run_finalizers(0)  # type: ignore[attr-defined]  # locks of progress bars
-    # Threads that libraries left behind must not keep a finished stage alive.
-    os._exit(code)
-
-
-def _die_with_parent() -> None:
-    """End this process group when the worker, or the fork server, is gone."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os.killpg(os.getpgid(0), signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True, name="parent").start()
-
-
-def _redirect(log: str) -> None:
-    Path(log).parent.mkdir(parents=True, exist_ok=True)
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    os.close(file)
-
-
-def _limit(limits: Limits, device: str) -> None:
-    os.environ.update(
-        {name: str(limits.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")}
-        | {"MKL_DYNAMIC": "FALSE", "OMP_DYNAMIC": "FALSE"}  # as many as asked, on fewer cores too
-    )
-    if limits.gpus:
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible_gpus(limits.gpus)
-    if "torch" in sys.modules:
-        import torch
-
-        torch.set_num_threads(limits.threads)
-    if limits.memory is not None and device == "cpu":
-        resource.setrlimit(resource.RLIMIT_AS, (limits.memory, resource.getrlimit(resource.RLIMIT_AS)[1]))
-
-
-def _unlimit() -> None:
-    """Lift the limit, so that the outcome can be told."""
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_AS, (resource.getrlimit(resource.RLIMIT_AS)[1],) * 2)

@@ -7,8 +7,8 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, TextIO
 
-from harness.plan.graph import Node
 from harness.plan.manifest import stages_of
+from harness.plan.node import Node
 from harness.plan.plan import Plan, PlannedCell
 from harness.run.outcome import FULL, Outcome
 from harness.run.pace import Pace, left_text

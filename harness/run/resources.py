@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from harness.plan.graph import Node
 from harness.plan.need import Need
+from harness.plan.node import Node
 from harness.run import machine
 
 

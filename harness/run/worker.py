@@ -5,67 +5,33 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from bisect import insort
-from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections import Counter
 from dataclasses import dataclass, replace
-from enum import Enum
 from types import FrameType
-from typing import Any, Protocol
 
-from harness.compose import Cell
 from harness.errors import StoreFullError
-from harness.plan.costs import memory_bound
-from harness.plan.files import flat
-from harness.plan.graph import Node
 from harness.plan.need import Need
+from harness.plan.node import Node
 from harness.plan.order import coverage_first
-from harness.plan.plan import Plan, PlannedCell
-from harness.registry.known import registry
-from harness.run import record
+from harness.plan.plan import Plan
+from harness.plan.trainings import memory_bound
+from harness.run.agenda import Agenda, State
+from harness.run.child import Limits
+from harness.run.closing import Closing
 from harness.run.crew import Crew
 from harness.run.execute import Task
-from harness.run.isolation import Child, Limits, Server
-from harness.run.lifecycle import Session
+from harness.run.isolation import Child, Server
 from harness.run.outcome import FULL, MAX_LOST, Outcome, Outcomes, is_final
+from harness.run.preload import preload
 from harness.run.presence import Presence
 from harness.run.resources import Options, Resources, Share
+from harness.run.view import View
 from harness.store.claims import Claim
 
 TELL = 2.0
 """Seconds for which a stage is kept out before it is said by whom."""
 ELSEWHERE = 0.5
 """Seconds between two looks at a stage that another process is making."""
-HEAVY = (
-    *("torch", "transformers.modeling_utils", "transformers.models.auto.modeling_auto", "peft", "lm_eval"),
-    *("pandas", "datasets", "tokenizers", "pyarrow.parquet"),
-)
-"""Modules worth loading once in the fork server, where a stage to run imports their library: of one that
-loads its parts on demand, those that every model needs (they cost a stage 2.5 s)."""
-
-
-OF_MODELS = ("torch", "transformers", "peft", "lm_eval")
-"""Of these, what stages of text and tokens import by name alone, for code that they share."""
-
-
-class View(Protocol):
-    """Shows what a worker does."""
-
-    def started(self, node: Node) -> None: ...
-    def step(self, node: Node, step: int, facts: dict[str, float]) -> None: ...
-    def finished(self, node: Node, outcome: Outcome, seconds: float) -> None: ...
-    def cell_finished(self, cell: PlannedCell, outcome: Outcome, *, reused: bool) -> None: ...
-    def tick(self, *, waiting: int, elsewhere: int) -> None: ...
-    def say(self, text: str) -> None: ...
-
-
-class State(Enum):
-    """Where a stage stands, as this worker knows it."""
-
-    open = "open"
-    running = "running"
-    stored = "stored"
-    failed = "failed"
 
 
 @dataclass
@@ -102,27 +68,20 @@ class Worker:
         nothing that fits is ready or being made. None: it runs everything. `crew`: the nodes of a room of
         several, this one the first."""
         self.plan, self.options, self.view, self.room = plan, options, view, room
-        self.outcomes: dict[str, Outcome] = {}
+        self._closing = Closing(plan, view)
+        self.outcomes = self._closing.outcomes
         self.executed: list[str] = []
         """Keys of the stages this worker made."""
         self._store = plan.graph.store
         self._kept = Outcomes(self._store.root)
         self._cells = coverage_first(plan.cells)
         self._nodes = plan.graph.nodes
-        self._states: dict[str, State] = {}
-        self._ready: list[tuple[tuple[int, int], str]] = []
-        """Stages to start, inputs in the store, the most urgent first: (place, key), kept sorted."""
-        self._failed: dict[str, Outcome] = {}
-        self._later: dict[str, float] = {}
         self._bounds: dict[str, float] = {}
-        self._times: dict[str, float | None] = {}
         self._running: dict[str, Running] = {}
-        self._sessions: dict[str, tuple[Session, Claim]] = {}
         self._server: Server | None = None
         self._stopping = 0
         self._terminated = False
         self._full: Outcome | None = None
-        self._started = time.time()
         self._resources = Resources(options, self._nodes.values())
         self._refused: dict[bool, Presence] = {}
         """Of stages that must be alone, and of others: what waits to be let onto this machine."""
@@ -139,7 +98,8 @@ class Worker:
         signals = (signal.SIGINT, signal.SIGTERM) if listens else ()
         previous = {number: signal.signal(number, self._interrupt) for number in signals}
         try:
-            self._look()
+            self._agenda = Agenda(self.plan, self._cells)
+            self._needs = {key: Need.of(self._nodes[key]) for key in self._agenda.initially}
             if self._begins():
                 self._serve()
             self._loop()
@@ -147,8 +107,7 @@ class Worker:
             for entry in self._running.values():
                 entry.child.end()
                 self._drop(entry)
-            for _, claim in self._sessions.values():
-                claim.release()
+            self._closing.release()
             for presence in self._refused.values():
                 presence.leave()
             for number, handler in previous.items():
@@ -168,50 +127,9 @@ class Worker:
         own = {*self.plan.wanted(), *(f"{self.plan.name}.{cell.cell.id}" for cell in self._cells)}
         claims.release_dead(name for name in claims.names() if name in own)
 
-    def _look(self) -> None:
-        """What the store already holds."""
-        wanted = self.plan.wanted()
-        for key in wanted:
-            self._states[key] = State.stored if self._store.find(key) is not None else State.open
-        rank: dict[str, int] = {}
-        self._owners: dict[str, PlannedCell] = {}
-        for place, cell in enumerate(self._cells):
-            for key in cell.keys:
-                for needed in (*self.plan.graph.ancestors(key), key):
-                    rank.setdefault(needed, place)
-                    self._owners.setdefault(needed, cell)
-        order = {key: place for place, key in enumerate(wanted)}
-        opened = [key for key in wanted if self._states[key] is State.open]
-        self._needs = {key: Need.of(self._nodes[key]) for key in opened}
-        self._places = {key: (rank.get(key, 0), order[key]) for key in opened}
-        self._initially = set(opened)
-        self._count(opened)
-
-    def _count(self, opened: Iterable[str]) -> None:
-        """What each open stage and each cell waits for; whatever waits for nothing is ready, or ended."""
-        self._open = set(opened)
-        self._waits = {key: sum(k in self._open for k in self._inputs(key)) for key in self._open}
-        self._users: dict[str, list[str]] = defaultdict(list)
-        for key in self._open:
-            for needed in self._inputs(key):
-                self._users[needed].append(key)
-        self._pending = {cell.cell.id: cell for cell in self._cells}
-        self._cell_waits = {
-            name: 0 if cell.refused else len(self._open & {*cell.keys})
-            for name, cell in self._pending.items()
-        }
-        self._cells_of: dict[str, list[str]] = defaultdict(list)
-        for name, cell in self._pending.items():
-            for key in {*cell.keys} if not cell.refused else ():
-                self._cells_of[key].append(name)
-        self._ended_cells = [name for name, waits in self._cell_waits.items() if not waits]
-        for key in sorted(self._open, key=self._places.__getitem__):
-            if not self._waits[key]:
-                self._ready.append((self._places[key], key))
-
     def _loop(self) -> None:
         idle = 0.0
-        while self._pending and not (self._stopping and not self._running):
+        while self._agenda.pending and not (self._stopping and not self._running):
             progress = self._poll()
             if self._full is None and not self._stopping:
                 progress |= self._start_ready()
@@ -220,33 +138,30 @@ class Worker:
                 return
             if not progress and not self._running and not self._useful():
                 return
-            waiting = len(self._open) - len(self._running)
-            self.view.tick(waiting=waiting, elsewhere=len(self._later))
+            waiting = self._agenda.num_open - len(self._running)
+            self.view.tick(waiting=waiting, elsewhere=len(self._agenda.later))
             idle = 0.0 if progress else min(idle + 0.01, 0.1)
             time.sleep(idle)
 
     def _useful(self) -> bool:
         """Whether waiting can bring this worker something to do."""
-        return self.room is None or any(self._fits(key) for _, key in self._ready)
+        return self.room is None or any(map(self._fits, self._agenda.ready()))
 
     def _fits(self, key: str) -> bool:
         return self.room is None or self._needs[key].fits(self.room)
-
-    def _inputs(self, key: str) -> list[str]:
-        return [k for k in self._nodes[key].inputs.values() if k in self._nodes]
 
     # Stages
 
     def _start_ready(self) -> bool:
         progress = False
-        for _, key in list(self._ready):
+        for key in self._agenda.ready():
             if any(entry.node.alone for entry in self._running.values()):
                 break
-            if self._later.get(key, 0.0) > time.monotonic():
+            if self._agenda.later.get(key, 0.0) > time.monotonic():
                 continue
             known = self._kept.read(key)
             if known is not None and self._is_final(known):
-                self._settle(key, State.failed, known)
+                self._agenda.settle(key, State.failed, known)
                 progress = True
             elif self._needs[key].nodes > 1 and self._gathers():
                 continue
@@ -294,7 +209,7 @@ class Worker:
             if claim is not None:
                 claim.release()
             return self._await(node.key)
-        self._later.pop(node.key, None)
+        self._agenda.later.pop(node.key, None)
         try:
             self._launch(node, share, claim, presence)
         except BaseException:
@@ -319,20 +234,20 @@ class Worker:
     def _await(self, key: str) -> bool:
         """Look again in a while whether another process has made it; True if it has."""
         if self._store.find(key) is not None:
-            self._settle(key, State.stored)
+            self._agenda.settle(key, State.stored)
             return True
-        self._later[key] = time.monotonic() + ELSEWHERE
+        self._agenda.later[key] = time.monotonic() + ELSEWHERE
         return False
 
     def _begins(self) -> bool:
         """Whether there is a stage that this worker can take at once."""
-        ready = (key for _, key in self._ready if self._fits(key) and not self._store.claims.held(key))
-        known = map(self._kept.read, ready)
-        return any(outcome is None or not self._is_final(outcome) for outcome in known)
+        held = self._store.claims.held
+        ready = (key for key in self._agenda.ready() if self._fits(key) and not held(key))
+        return any(known is None or not self._is_final(known) for known in map(self._kept.read, ready))
 
     def _serve(self) -> None:
         """Have what starts stages, with what several of them load."""
-        heavy = preload(self._nodes[key] for key in self._initially)
+        heavy = preload(self._nodes[key] for key in self._agenda.initially)
         self._server = Server(heavy)
         names = [name for name in heavy if not name.startswith("harness")]
         if names:
@@ -343,7 +258,7 @@ class Worker:
         if self._server is None:
             self._serve()
         assert self._server is not None
-        self._open_session(self._owners[node.key])
+        self._closing.open(self._agenda.owners[node.key])
         limits = Limits(
             threads=node.threads,
             memory=self.options.memory,
@@ -373,8 +288,7 @@ class Worker:
             )
         except (EOFError, ConnectionError) as error:  # The signal that stops this process ended that one too.
             raise KeyboardInterrupt from error
-        self._states[node.key] = State.running
-        self._ready.remove((self._places[node.key], node.key))
+        self._agenda.start(node.key)
         self._running[node.key] = Running(node, child, claim, presence, share)
         self.view.started(node)
 
@@ -400,13 +314,13 @@ class Worker:
     def _ended(self, entry: Running, outcome: Outcome) -> None:
         key = entry.node.key
         if self._stopping > 1 and outcome.status != "ok":
-            self._states[key] = State.open
+            self._agenda.abandon(key)
             return
         self.view.finished(entry.node, outcome, entry.child.seconds)
         if outcome.status == "ok":
             self._kept.clear(key)
             self.executed.append(key)
-            self._settle(key, State.stored)
+            self._agenda.settle(key, State.stored)
         elif outcome.status == FULL:
             self._full = outcome
         else:
@@ -421,34 +335,9 @@ class Worker:
         self._kept.write(key, outcome)
         if outcome.status == "lost" and attempts < MAX_LOST:
             self.view.say(f"{entry.node.title} was lost ({outcome.reason}); attempt {attempts + 1} follows")
-            self._states[key] = State.open
-            self._places[key] = (-1, 0)
-            insort(self._ready, (self._places[key], key))
+            self._agenda.repeat(key)
         else:
-            self._settle(key, State.failed, outcome)
-
-    def _settle(self, key: str, state: State, outcome: Outcome | None = None) -> None:
-        """A stage has ended: what waited for it is ready, or has failed with it; so are cells."""
-        self._open.discard(key)
-        self._states[key] = state
-        if outcome is not None:
-            self._failed[key] = outcome
-        if (self._places[key], key) in self._ready:
-            self._ready.remove((self._places[key], key))
-        self._later.pop(key, None)
-        for name in self._cells_of[key]:
-            self._cell_waits[name] -= 1
-            if not self._cell_waits[name]:
-                self._ended_cells.append(name)
-        for user in self._users[key]:
-            if user not in self._open:
-                continue
-            if state is State.failed:
-                self._settle(user, State.failed, outcome)
-                continue
-            self._waits[user] -= 1
-            if not self._waits[user]:
-                insort(self._ready, (self._places[user], user))
+            self._agenda.settle(key, State.failed, outcome)
 
     def _drop(self, entry: Running) -> None:
         if self._crew is not None:
@@ -459,9 +348,7 @@ class Worker:
 
     def _on_step(self, node: Node, step: int, facts: dict[str, float]) -> None:
         self.view.step(node, step, facts)
-        opened = self._sessions.get(self._owners[node.key].cell.id)
-        if opened is not None:
-            opened[0].step(node.key, step, facts)
+        self._closing.step(self._agenda.owners[node.key], node.key, step, facts)
 
     def _is_final(self, outcome: Outcome) -> bool:
         return is_final(
@@ -473,67 +360,14 @@ class Worker:
 
     # Cells
 
-    def _open_session(self, cell: PlannedCell) -> Session | None:
-        """The observers of a cell; None while another process has them."""
-        if cell.cell.id in self._sessions:
-            return self._sessions[cell.cell.id][0]
-        claim = self._store.claims.acquire(f"{self.plan.name}.{cell.cell.id}")
-        if claim is None:
-            return None
-        try:
-            session = Session(self.plan, cell, started=time.time(), warn=self.view.say)
-        except BaseException:
-            claim.release()
-            raise
-        self._sessions[cell.cell.id] = (session, claim)
-        return session
-
     def _finish_cells(self) -> bool:
         progress = False
-        for name in list(self._ended_cells):
-            cell = self._pending[name]
-            if self._finish(cell, self._outcome(cell)):
-                self._ended_cells.remove(name)
-                del self._pending[name]
+        for name in list(self._agenda.ended):
+            cell = self._agenda.pending[name]
+            if self._closing.finish(cell, self._agenda.outcome(cell), made=self._agenda.initially):
+                self._agenda.close(name)
                 progress = True
         return progress
-
-    def _outcome(self, cell: PlannedCell) -> Outcome:
-        """How a cell ended, all of whose stages have."""
-        if cell.refused:
-            return Outcome(status="incompatible", reason=cell.refused)
-        first = next((key for key in cell.keys if self._states[key] is State.failed), None)
-        return Outcome(status="ok") if first is None else self._failed[first]
-
-    def _finish(self, cell: PlannedCell, outcome: Outcome) -> bool:
-        """Write the record, once over all processes; False while another process is at it."""
-        made_here = any(key in self._initially for key in cell.keys) and outcome.status == "ok"
-        if not made_here and record.finished(self.plan, cell, outcome, made=self._made):
-            self.outcomes[cell.cell.id] = outcome
-            self.view.cell_finished(cell, outcome, reused=True)
-            return True
-        session = self._open_session(cell)
-        if session is None:
-            return False
-        _, claim = self._sessions.pop(cell.cell.id)
-        with claim:
-            written = record.finished(self.plan, cell, outcome, made=self._made)
-            if written is None:
-                reused = {key: key not in self._initially for key in cell.keys}
-                arguments: dict[str, Any] = {"outcome": outcome, "reused": reused, "started": self._started}
-                written = record.write(self.plan, cell, notes=session.notes, **arguments)
-                session.finish(written)
-                if session.notes and written.get("notes") != session.notes:
-                    record.write(self.plan, cell, notes=session.notes, **arguments)
-        self.outcomes[cell.cell.id] = outcome
-        self.view.cell_finished(cell, outcome, reused=False)
-        return True
-
-    def _made(self, key: str) -> float | None:
-        """When an artifact was made, read once after it was stored."""
-        if key not in self._times and (artifact := self._store.find(key)) is not None:
-            self._times[key] = artifact.meta.get("created")
-        return self._times.get(key)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self._stopping += 1 if number == signal.SIGINT else 2
@@ -549,28 +383,3 @@ class Worker:
         else:
             for entry in self._running.values():
                 entry.child.kill()
-
-
-def preload(nodes: Iterable[Node]) -> list[str]:
-    """Modules for the fork server: the stages, their methods, and heavy libraries that several import.
-
-    What one stage alone needs it loads itself; libraries that work on models count for stages that have one.
-    """
-    nodes = list(nodes)
-    users = Counter(
-        library
-        for node in nodes
-        for library in node.libraries
-        if library not in OF_MODELS or _has_model(node)
-    )
-    heavy = [name for name in HEAVY if users[name.partition(".")[0]] > 1]
-    planned = [node for node in nodes if isinstance(node.cell, Cell)]
-    plugins = ["harness.run.loaded"] if planned else []
-    methods = sorted({choice.method.__module__ for node in planned for choice in flat(node.choices)})
-    quiet = [module for module in methods if module not in registry().printing]  # the server's output is ours
-    return ["harness.run.execute", "harness.plan.plan", *plugins, *quiet, *heavy]
-
-
-def _has_model(node: Node) -> bool:
-    """Whether a stage makes or reads a model."""
-    return "model" in node.inputs or node.kind in ("model", "reward")

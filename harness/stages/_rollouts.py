@@ -1,10 +1,10 @@
-"""Samples of the policy as training batches, and the loss of an alignment method on them."""
+"""Samples of the policy as training batches."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,17 +15,18 @@ from torch import Tensor, nn
 from harness.axes.alignment import Alignment, LogProbs, Rollouts
 from harness.axes.corpus import Split
 from harness.data.template import IGNORED, Template
-from harness.errors import ConfigError, IncompatibleError
-from harness.evaluation.sampling import end_ids, plain_sampling
-from harness.model.conditioning import conditioned
+from harness.errors import ConfigError
+from harness.evaluation.sampling import LogProbRecorder, end_ids, plain_sampling
 from harness.rng import Purpose
-from harness.stages._preferences import Reference, pad_rows, per_token_log_probs
+from harness.stages._leaks import without_test_items
+from harness.stages._preferences import Reference, pad_rows
 from harness.stages._prompts import Asked, asked_of, training_prompts
-from harness.training.contract import Batch, LossSum
+from harness.stages._rewarder import rewarder
+from harness.stages._rollout_loss import forward
+from harness.training.contract import Batch
 
 if TYPE_CHECKING:
     from harness.axes.instruction import Conversation
-    from harness.axes.reward import AnswerScorer, Reward
     from harness.stage import Work
     from harness.stages._adaptation import Adapted
 
@@ -35,10 +36,12 @@ HELD_OUT_PROMPTS = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Sampled:
-    """What the policy said: the tokens of each prompt and answer, texts, rewards."""
+    """What the policy said: the tokens of each prompt and answer, rewards."""
 
     prompt_ids: list[list[int]]
     answers: list[list[int]]
+    log_probs: list[Tensor]
+    """Of each answer's tokens, when they were sampled."""
     rewards_B: Tensor
     cut: int
     """Answers that reached max_new_tokens without their end."""
@@ -70,7 +73,7 @@ class RolloutSource:
         self.end_ids = end_ids(adapted.model, self.template)
         self.samples_per_prompt = method.samples_per_prompt()
         self.reward, self.scorer = rewarder(work)
-        found, _ = read_conversations(work)
+        found, self.cleared = without_test_items(work, read_conversations(work)[0])
         self.prompts, self.left_out = training_prompts(self._asked(of_split(found, Split.train, work)))
         held_out = [c for c in found if c.split is Split.validation][:HELD_OUT_PROMPTS]
         self.held_out, _ = self._asked(held_out)
@@ -148,7 +151,8 @@ class RolloutSource:
             return {}
         found = self._sample(self.held_out, seed=self.work.stream(Purpose.sampling), from_start=False)
         batch = self._batch(found.answers, found.prompt_ids)
-        measured = self._measure(batch, found.rewards_B.to(self.work.device), values=False)
+        rewards_B = found.rewards_B.to(self.work.device)
+        measured = self._measure(batch, rewards_B, values=False, drawn=found.log_probs)
         drift_BT = (measured.old_BT - measured.reference_BT) * measured.policy.mask_BT
         return {
             "held_out_reward": float(found.rewards_B.mean()),
@@ -162,10 +166,17 @@ class RolloutSource:
         items = [item for item in chosen for _ in range(self.samples_per_prompt)]
         seed = (self.work.stream(Purpose.sampling) + self.draws + 1) % 2**63
         began = time.perf_counter()
-        found = self._sample(items, seed=seed, from_start=self.method.samples_from_start())
+        from_start = self.method.samples_from_start()
+        found = self._sample(items, seed=seed, from_start=from_start)
         self.seconds += time.perf_counter() - began
-        batch, rewards_B = self._learned(found, items, seed=seed)
-        rollouts = self._measure(batch, rewards_B.to(self.work.device), values=self.method.needs_values)
+        batch, rewards_B, drawn = self._learned(found, items, seed=seed)
+        rollouts = self._measure(
+            batch,
+            rewards_B.to(self.work.device),
+            values=self.method.needs_values,
+            drawn=drawn,
+            from_start=from_start,
+        )
         batch |= {"old_BT": rollouts.old_BT, "reference_BT": rollouts.reference_BT}
         batch["rewards_B"] = rollouts.rewards_B
         batch |= {f"extra_{name}": value for name, value in self.method.prepare(rollouts).items()}
@@ -182,8 +193,13 @@ class RolloutSource:
         )
         return batch
 
-    def _learned(self, found: Sampled, items: Sequence[Asked], *, seed: int) -> tuple[Batch, Tensor]:
-        """The samples to learn from, under the prompts of their method, and their rewards."""
+    def _learned(
+        self, found: Sampled, items: Sequence[Asked], *, seed: int
+    ) -> tuple[Batch, Tensor, list[Tensor] | None]:
+        """The samples to learn from, under the prompts of their method, and their rewards.
+
+        Their log-probabilities too, where they are learned as they were sampled.
+        """
         pool = self.pool if type(self.method).replay is not Alignment.replay else []
         new = zip(items, found.answers, found.rewards_B.tolist(), strict=True)
         pool += [Drawn(item=item, answer=answer, reward=reward) for item, answer, reward in new]
@@ -192,7 +208,9 @@ class RolloutSource:
         picked = self.method.replay(rewards_P, len(items), torch.Generator().manual_seed(seed))
         places = range(len(pool)) if picked is None else picked.tolist()
         opened = [self.template.prompt_ids(pool[place].item.with_message(texts[place])) for place in places]
-        return self._batch([pool[place].answer for place in places], opened), rewards_P[list(places)]
+        batch = self._batch([pool[place].answer for place in places], opened)
+        as_sampled = picked is None and opened == found.prompt_ids
+        return batch, rewards_P[list(places)], found.log_probs if as_sampled else None
 
     def _batch(self, answers: Sequence[list[int]], opened: Sequence[list[int]]) -> Batch:
         rows = []
@@ -222,9 +240,9 @@ class RolloutSource:
             torch.manual_seed(seed)
             if from_start and self.reference is not None:
                 with self.reference() as start:
-                    out = self._generate(start, ids_BT, mask_BT)
+                    out, log_probs_BT = self._generate(start, ids_BT, mask_BT)
             else:
-                out = self._generate(self.adapted.model, ids_BT, mask_BT)
+                out, log_probs_BT = self._generate(self.adapted.model, ids_BT, mask_BT)
         answers, cut = [], 0
         for row in out[:, width:].tolist():
             end = next((place for place, token in enumerate(row) if token in self.end_ids), None)
@@ -236,7 +254,8 @@ class RolloutSource:
             checks=[item.checks for item in items],
             scorer=self.scorer,
         ).float()
-        return Sampled(prompt_ids=rows, answers=answers, rewards_B=rewards_B, cut=cut)
+        log_probs = [found_T[: len(ids)] for ids, found_T in zip(answers, log_probs_BT, strict=True)]
+        return Sampled(prompt_ids=rows, answers=answers, log_probs=log_probs, rewards_B=rewards_B, cut=cut)
 
     def _asked(self, conversations: Sequence[Conversation]) -> tuple[list[Asked], Counter[str]]:
         needs_checks = self.reward.reads_checks(self.reward.config)
@@ -247,30 +266,54 @@ class RolloutSource:
         """The tokens that ask for an answer, as the method words the prompt."""
         return self.template.prompt_ids(item.with_message(self.method.prompt(item.turns[-1].text)))
 
-    def _generate(self, model: nn.Module, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
-        training = model.training
+    def _generate(self, model: nn.Module, ids_BT: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """Prompts with answers, and the log-probability of each token of an answer."""
+        pad, settings = self.tokenizer.pad_token_id, self.work.config
+        training, recorder = model.training, LogProbRecorder(settings.temperature)
         model.eval()
-        pad = self.tokenizer.pad_token_id
-        settings = self.work.config
         with plain_sampling(model, temperature=settings.temperature, end_ids=self.end_ids, pad_id=pad):
             out: Tensor = model.generate(  # type: ignore[operator]
-                input_ids=ids_BT, attention_mask=mask_BT, max_new_tokens=settings.max_new_tokens
+                input_ids=ids_BT,
+                attention_mask=mask_BT,
+                max_new_tokens=settings.max_new_tokens,
+                logits_processor=[recorder],
             )
         model.train(training)
-        return out
+        return out, recorder.log_probs(out[:, -1])
 
     @torch.no_grad()
-    def _measure(self, batch: Batch, rewards_B: Tensor, *, values: bool) -> Rollouts:
-        """Log-probabilities and values of the samples as they are drawn."""
+    def _measure(
+        self,
+        batch: Batch,
+        rewards_B: Tensor,
+        *,
+        values: bool,
+        drawn: Sequence[Tensor] | None,
+        from_start: bool = False,
+    ) -> Rollouts:
+        """Log-probabilities and values of the samples as they are drawn.
+
+        `drawn` are those of the model that sampled, the start or the policy, which then takes no pass here.
+        """
         temperature = self.work.config.temperature
-        training = self.adapted.model.training
-        self.adapted.model.eval()
-        policy, values_BT = forward(self.adapted.model, batch, values=values, temperature=temperature)
+        model, training = self.adapted.model, self.adapted.model.training
+        model.eval()
+        sampled = None if drawn is None else in_place(drawn, batch["labels_BT"])
+        values_BT = None
+        if sampled is not None and not values and not (from_start and self.reference is not None):
+            policy = sampled
+        else:
+            policy, values_BT = forward(model, batch, values=values, temperature=temperature)
         reference_BT = policy.per_token_BT
         if self.reference is not None:
-            with self.reference() as other:
-                reference_BT = forward(other, batch, values=False, temperature=temperature)[0].per_token_BT
-        self.adapted.model.train(training)
+            if sampled is not None and from_start:
+                reference_BT = sampled.per_token_BT
+            else:
+                with self.reference() as other:
+                    reference_BT = forward(other, batch, values=False, temperature=temperature)[
+                        0
+                    ].per_token_BT
+        model.train(training)
         return Rollouts(
             policy=policy,
             old_BT=policy.per_token_BT,
@@ -282,79 +325,9 @@ class RolloutSource:
         )
 
 
-def forward(
-    model: nn.Module, batch: Batch, *, values: bool, temperature: float
-) -> tuple[LogProbs, Tensor | None]:
-    """Log-probabilities of the answers as they are sampled and, where asked for, the value head's output."""
-    read = {name: batch[name] for name in ("input_ids", "attention_mask", "labels_BT")}
-    inputs = conditioned(model, **read)
-    out = model(**inputs, use_cache=False, output_hidden_states=values)
-    found = per_token_log_probs(out.logits, batch["labels_BT"], temperature=temperature)
-    if not values:
-        return found, None
-    values_BT: Tensor = model.value_head(out.hidden_states[-1].float())[..., 0]  # type: ignore[operator]
-    return found, values_BT * found.mask_BT
-
-
-def rollout_loss(
-    method: Alignment, *, samples_per_prompt: int, temperature: float
-) -> Callable[[nn.Module, Batch], LossSum]:
-    """The training loop's loss for a method that learns from its own samples.
-
-    A loss of B items is averaged over samples, one of B x T over the answers' tokens.
-    """
-
-    def loss(model: nn.Module, batch: Batch) -> LossSum:
-        policy, values_BT = forward(model, batch, values=method.needs_values, temperature=temperature)
-        extras = {k.removeprefix("extra_"): v for k, v in batch.items() if k.startswith("extra_")}
-        rollouts = Rollouts(
-            policy=policy,
-            old_BT=batch["old_BT"],
-            reference_BT=batch["reference_BT"],
-            rewards_B=batch["rewards_B"],
-            samples_per_prompt=samples_per_prompt,
-            values_BT=values_BT,
-            extras=extras,
-        )
-        items, facts = method.rollout_loss(rollouts)
-        facts = {"reward": rollouts.rewards_B, **facts}
-        if items.ndim == 1:
-            count = torch.tensor(float(len(items)), device=items.device)
-            return LossSum(items.sum(), count, {name: f.detach().sum() for name, f in facts.items()})
-        tokens = policy.mask_BT.sum()
-        share = tokens / len(rollouts.rewards_B)  # facts are means over samples, the count is of tokens
-        return LossSum(
-            (items * policy.mask_BT).sum(), tokens, {n: f.detach().sum() * share for n, f in facts.items()}
-        )
-
-    return loss
-
-
-def rewarder(work: Work) -> tuple[Reward, AnswerScorer | None]:
-    """The chosen reward and the model it reads, if any.
-
-    Raises: IncompatibleError where none is chosen or a learned one was not trained
-    """
-    from harness.model.scorer import ModelScorer, load_scorer
-
-    choice = work.choices.get("reward")
-    if choice is None or isinstance(choice, tuple):
-        raise IncompatibleError(
-            "the alignment method learns from rewards; choose reward=rules, pairwise, ensemble or judge"
-        )
-    method: Reward = choice.build()
-    named = work.inputs.get("reward.model")
-    if named is not None:
-        label = getattr(method.config, "label", "")
-        return method, load_scorer(named, work.load, device=work.device, label=label)
-    if method.reads_language_model:
-        from harness.model.artifact import open_model
-
-        loaded = open_model(work)
-        loaded.model.requires_grad_(False)
-        return method, ModelScorer(loaded)
-    if not method.trains:
-        return method, None
-    if "reward" not in work.inputs:
-        raise IncompatibleError(f"reward={method.name} is trained: put the stage reward before align")
-    return method, load_scorer(work.inputs["reward"], work.load, device=work.device)
+def in_place(log_probs: Sequence[Tensor], labels_BT: Tensor) -> LogProbs:
+    """Log-probabilities of answers where a batch has their tokens."""
+    kept_BT = labels_BT != IGNORED
+    per_token_BT = torch.zeros(labels_BT.shape, device=labels_BT.device)
+    found_N = torch.cat(list(log_probs)).to(per_token_BT)
+    return LogProbs(per_token_BT=per_token_BT.masked_scatter(kept_BT, found_N), mask_BT=kept_BT.float())

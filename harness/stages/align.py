@@ -16,8 +16,9 @@ from harness.hookspecs import hookimpl
 from harness.method import Choice, Problem
 from harness.model.reach import beyond_table
 from harness.stage import Choices, Stage, Work
+from harness.stages._leaks import with_item_texts
 from harness.stages._narrowing import without_conversations
-from harness.stages._training import TrainingConfig, run_training
+from harness.stages._training import TuningConfig, run_training
 from harness.training.settings import Budget, Unit
 
 if TYPE_CHECKING:
@@ -41,14 +42,16 @@ class Align(Stage):
         "reward",
         "feedback",
         "alignment",
+        "evaluator",
         *TRAINING_AXES,
     )
     needs = ("model",)
     may_need = ("documents", "reward")
     produces = "model"
+    scores_answers = True
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(TrainingConfig):
+    class Config(TuningConfig):
         learning_rate: float = 5e-4
         """Peak learning rate; the schedule multiplies it."""
         budget: Budget = Budget(unit=Unit.epochs, amount=1.0)  # noqa: RUF009 - frozen
@@ -87,7 +90,8 @@ class Align(Stage):
             "feedback": method.needs is not Needs.preferences,
             "reward": not method.needs_reward,
         }
-        return without_conversations({a: choice for a, choice in choices.items() if not unused.get(a)})
+        used = {axis: choice for axis, choice in choices.items() if not unused.get(axis)}
+        return with_item_texts(without_conversations(used))
 
     def run(self, work: Work) -> dict[str, Any]:
         from harness.model.artifact import describe, open_model
@@ -98,19 +102,22 @@ class Align(Stage):
         adapted = adapt(loaded, work.one("peft"))
         reference = reference_of(work, adapted) if method.needs_reference else None
         if method.needs is Needs.preferences:
+            from harness.stages._held_out_pairs import HeldOutPairs
             from harness.stages._preferences import preference_loss, preference_source
 
+            held_out = HeldOutPairs(work, adapted.loaded.tokenizer, adapted.model)
             source: Any = preference_source(work, adapted.loaded.tokenizer, method)
             loss = preference_loss(method, reference)
             facts: dict[str, Any] = source.facts()
         else:
-            from harness.stages._rollouts import RolloutSource, rollout_loss
+            from harness.stages._rollout_loss import rollout_loss
+            from harness.stages._rollouts import RolloutSource
 
             source = RolloutSource(work, adapted, method, reference)
             loss = rollout_loss(
                 method, samples_per_prompt=source.samples_per_prompt, temperature=work.config.temperature
             )
-            facts = {}
+            facts = dict(source.cleared)
         settings = work.config
         if method.needs is Needs.rollouts:  # a policy gradient's loss hovers around zero: only NaN is a spike
             settings = replace(settings, spike_factor=None)
@@ -118,6 +125,8 @@ class Align(Stage):
             facts |= run_training(work, adapted.model, source, loss, settings)
             if method.needs is Needs.rollouts:
                 facts |= source.finish(seconds=facts["seconds"])
+            else:
+                facts |= held_out.facts(adapted.model)
         facts["effects"] = adapted.trained()
         facts["reference"] = "none" if reference is None else "the start, frozen"
         applied = [

@@ -38,6 +38,7 @@ class Extend(Stage):
     needs = ("model",)
     may_need = ("tokens",)
     produces = "model"
+    full_windows = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(TrainingConfig):

@@ -6,9 +6,9 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from harness.errors import ConfigError
 from harness.evaluation.prompts import PROMPT_FILES
 from harness.hookspecs import hookimpl
+from harness.method import check_counts
 from harness.paths import path_ref
 from harness.stage import Stage, Work
 from harness.stages.evaluate import load_subject
@@ -39,9 +39,7 @@ class Generate(Stage):
         """Prompts answered at once."""
 
         def __post_init__(self) -> None:
-            for key in ("max_prompts", "max_new_tokens", "batch_size"):
-                if getattr(self, key) < 1:
-                    raise ConfigError(f"generate.{key}={getattr(self, key)} must be at least 1")
+            check_counts(self, "generate", "max_prompts", "max_new_tokens", "batch_size")
 
     def run(self, work: Work) -> dict[str, Any]:
         import pandas as pd

@@ -38,6 +38,7 @@ class Pretrain(Stage):
     axes = (*MODEL_AXES, "objective", "curriculum", *TRAINING_AXES)
     needs = ("tokens", "tokenizer")
     produces = "model"
+    full_windows = splits_windows = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(TrainingConfig):

@@ -16,6 +16,9 @@ from harness.training.contract import LEARNED, Batch, Loss
 from harness.training.losses import ON_LEARNED, labels_of, learned_positions
 from harness.training.methods import Methods
 
+ON_HOST = ("document_ids",)
+"""What a model reads where it lies, as it decides which kernels run; on a device each forward would wait."""
+
 
 class BatchLoss(NamedTuple):
     """What the global batch gave; tensors stay on the device.
@@ -126,7 +129,9 @@ class Gradients:
         if self.loss in ON_LEARNED and not self.methods.parallelism.splits_batches():
             learned_M = learned_positions(part["labels_BT"])
             part |= {} if learned_M is None else {LEARNED: learned_M}
-        return {name: to_device(value, self.device) for name, value in part.items()}
+        return {
+            name: value if name in ON_HOST else to_device(value, self.device) for name, value in part.items()
+        }
 
     def one(self, model: nn.Module, part: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss to go backward from, and the sums, of one micro-batch."""

@@ -126,25 +126,21 @@ def by_definition(tensors: dict[str, Tensor], name: str, bits: int, *, less_one:
 def test_gptq_tensors_are_what_the_format_says(bits: int, options: dict[str, Any], tmp_path: Path) -> None:
     layers, _, _ = exported("rtn", "gptq", tmp_path, bits=bits, **options)
     tensors, said = load_file(tmp_path / "out" / "model.safetensors"), stated(tmp_path)
-    grouped = options is GROUPED
+    grouped, symmetric = options is GROUPED, options.get("symmetric", False)
     assert (said["bits"], said["group_size"]) == (bits, 32 if grouped else -1)
-    assert said["checkpoint_format"] in ("gptq", "gptq_v2")
+    assert said["checkpoint_format"] == ("gptq" if symmetric else "gptq_v2")
     name = "model.layers.1.self_attn.k_proj"
-    found = by_definition(tensors, name, bits, less_one=said["checkpoint_format"] == "gptq")
+    found = by_definition(tensors, name, bits, less_one=symmetric)
     assert torch.allclose(found, layers[name], atol=1e-6)
     assert f"{name}.weight" not in tensors
     assert tensors[f"{name}.qweight"].shape == (64 // 32 * bits, 64)
     assert "lm_head.weight" in tensors or "model.embed_tokens.weight" in tensors
 
 
-@pytest.mark.parametrize("symmetric", [True, False])
-def test_our_reader_of_gptqmodels_files_reads_it(symmetric: bool, tmp_path: Path) -> None:
+def test_our_reader_of_gptqmodels_files_reads_it(tmp_path: Path) -> None:
     from harness_plugins.quantizer._gptq_format import GPTQFormatLinear
 
-    layers, _, _ = exported("rtn", "gptq", tmp_path, bits=3, symmetric=symmetric, **GROUPED)
-    if stated(tmp_path)["checkpoint_format"] != "gptq":
-        assert not symmetric, "a symmetric grid has no zero point of zero"
-        return
+    layers, _, _ = exported("rtn", "gptq", tmp_path, bits=3, symmetric=True, **GROUPED)
     tensors = load_file(tmp_path / "out" / "model.safetensors")
     for name, weight in layers.items():
         out_features, in_features = weight.shape
@@ -152,6 +148,27 @@ def test_our_reader_of_gptqmodels_files_reads_it(symmetric: bool, tmp_path: Path
         for part, buffer in layer.named_buffers(recurse=False):
             buffer.copy_(tensors[f"{name}.{part}"])
         assert torch.allclose(layer.dequantize(), weight, atol=1e-6)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_a_librarys_asymmetric_zeros_are_written_as_they_are(bits: int) -> None:
+    """gptqmodel refuses the first format, zeros less one, for asymmetric grids that others made."""
+    from harness_plugins.quantizer._gptq_format import GPTQFormatLinear, pack_words
+
+    generator = torch.Generator().manual_seed(0)
+    zeros, codes = (torch.randint(0, 2**bits, shape, generator=generator) for shape in ((2, 32), (64, 32)))
+    layer = GPTQFormatLinear(64, 32, None, bits=bits, group_size=32)
+    layer.qweight.copy_(pack_words(codes, bits))
+    layer.qzeros.copy_(pack_words((zeros.T - 1) % 2**bits, bits).T)
+    layer.scales.copy_(torch.rand(2, 32, generator=generator) + 0.5)
+    layer.g_idx.copy_(torch.arange(64) // 32)
+    choice = tiny.choose(
+        "quantizer", "gptqmodel", python="python3", bits=bits, group_size=32, symmetric=False
+    )
+    laid_out = choice.build().lay_out({"layer": layer}, "gptq", skipped=())
+    assert laid_out.config["checkpoint_format"] == "gptq_v2"
+    tensors = {f"layer.{part}": tensor for part, tensor in laid_out.tensors["layer"].items()}
+    assert torch.allclose(by_definition(tensors, "layer", bits, less_one=False), layer.dequantize())
 
 
 def test_awq_tensors_are_what_the_format_says(tmp_path: Path) -> None:
@@ -167,6 +184,25 @@ def test_awq_tensors_are_what_the_format_says(tmp_path: Path) -> None:
     zeros, scales = (x.repeat_interleave(32, dim=0) for x in (unpack(z), s.float()))
     assert torch.allclose(((unpack(q) - zeros) * scales).T, layers[name], atol=1e-6)
     assert stated(tmp_path)["modules_to_not_convert"] == ["lm_head"]
+
+
+@pytest.mark.parametrize("layout", ["awq", "gptq", "compressed-tensors"])
+def test_awq_with_folded_factors_goes_out_packed(layout: str, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    layers, logits, said = exported("awq", layout, tmp_path, fold=True, **GROUPED)
+    assert f"packed as {layout} does" in said
+    tensors = load_file(tmp_path / "out" / "model.safetensors")
+    norm = tensors["model.layers.0.input_layernorm.weight"]
+    assert not torch.equal(norm, llama().model.layers[0].input_layernorm.weight), "it holds the factors"
+    if layout == "compressed-tensors":
+        pytest.importorskip("compressed_tensors")
+        with torch.no_grad():
+            again = AutoModelForCausalLM.from_pretrained(tmp_path / "out")(input_ids=IDS).logits
+        assert torch.allclose(again, logits, atol=1e-5)
+    elif layout == "gptq":
+        name = "model.layers.1.mlp.up_proj"
+        assert torch.allclose(by_definition(tensors, name, 4, less_one=False), layers[name], atol=1e-6)
 
 
 def own() -> Any:
@@ -194,6 +230,7 @@ def test_our_own_transformer_is_packed_under_the_names_of_its_family(tmp_path: P
         ("nf4", "gptq", llama, {}, "it has bitsandbytes"),
         ("zeroquant", "gptq", llama, {}, "no library's layout holds what it stores"),
         ("hqq", "gptq", llama, {}, "whole zero points, and these lie between codes"),
+        ("awq", "awq", llama, GROUPED, "quantizer.fold=true, which folds them into what lies before"),
         ("rtn", "gptq", llama, {"bits": 5}, "2 or 3 or 4 or 8 bits, and this has 5"),
         ("rtn", "awq", llama, {"bits": 8}, "4 bits, and this has 8"),
         ("rtn", "compressed-tensors", gpt2, {}, "stores .* in another form"),

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from told import told
 from torch import Tensor
 
 from harness.axes.alignment import Alignment, LogProbs, Needs, Rollouts
@@ -112,7 +113,7 @@ class Chatty(DPO):  # type: ignore[misc]
 )
 def test_the_alignment_suite_catches_it(broken: type[Alignment], test: Callable[[Any], None]) -> None:
     assert broken.needs in Needs
-    with pytest.raises(AssertionError):
+    with told():
         test(broken)
 
 
@@ -184,5 +185,5 @@ class Contrary(Pairwise):  # type: ignore[misc]
     ],
 )
 def test_the_reward_suite_catches_it(broken: type[Reward], test: Callable[[Any], None]) -> None:
-    with pytest.raises(AssertionError):
+    with told():
         test(broken)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from told import told
 from torch import Tensor, nn
 
 from harness.axes.quantizer import Quantizer
@@ -147,12 +149,77 @@ class Inconsistent(Int8):
         return OtherWeightLinear(layer).fill(weight_matrix(layer))
 
 
+class TernaryLinear(PackedLinear):
+    """-1, 0 or 1 times one scale: five codes in a byte (3^5 = 243), 1.6 bits a weight."""
+
+    codes: Tensor
+    scale: Tensor
+
+    def __init__(self, layer: nn.Module) -> None:
+        weight = weight_matrix(layer)
+        super().__init__(weight.shape[1], weight.shape[0])
+        width = -(-weight.shape[1] // 5)
+        self.register_buffer("codes", torch.zeros(weight.shape[0], width, dtype=torch.uint8))
+        self.register_buffer("scale", torch.zeros(()))
+
+    def dequantize(self) -> Tensor:
+        digits = self.codes[..., None].int() // 3 ** torch.arange(5) % 3
+        return (digits.flatten(-2)[:, : self.in_features].float() - 1) * self.scale
+
+    def fill(self, weight: Tensor) -> TernaryLinear:
+        self.scale.copy_(weight.abs().mean())
+        digits = (weight / self.scale).round().clamp(-1, 1).int() + 1
+        digits = torch.nn.functional.pad(digits, (0, -digits.shape[1] % 5)).unflatten(1, (-1, 5))
+        self.codes.copy_((digits * 3 ** torch.arange(5)).sum(-1))
+        return self
+
+
+class Ternary(Int8):
+    """A correct quantizer of few bits, as BitNet b1.58 rounds (arXiv:2402.17764, eqs. 1 to 3)."""
+
+    name = "ternary"
+
+    def layer(self, name: str, layer: nn.Module) -> PackedLinear:
+        return TernaryLinear(layer).fill(weight_matrix(layer))
+
+    def empty(self, model: nn.Module) -> nn.Module:
+        return self.swap(model, lambda name, layer: TernaryLinear(layer))
+
+    def bits_per_weight(self, in_features: int, out_features: int) -> float:
+        return (8 * -(-in_features // 5) * out_features + 32) / (in_features * out_features)
+
+
+class Flipped(Ternary):
+    """Of few bits and wrong: the rows' codes in another order."""
+
+    name = "flipped"
+
+    def layer(self, name: str, layer: nn.Module) -> PackedLinear:
+        packed = TernaryLinear(layer).fill(weight_matrix(layer))
+        packed.codes.copy_(packed.codes.flip(0))
+        return packed
+
+
 TESTS = [value for name, value in vars(suite).items() if name.startswith("test_")]
 
 
+@pytest.mark.parametrize("correct", [Int8, Ternary])
 @pytest.mark.parametrize("test", TESTS, ids=lambda t: t.__name__)
-def test_a_correct_quantizer_passes(test: Callable[[Any], None]) -> None:
-    test(Int8)
+def test_a_correct_quantizer_passes(test: Callable[[Any], None], correct: type[Quantizer]) -> None:
+    test(correct)
+
+
+def test_the_limits_are_those_of_the_best_scalar_quantizers() -> None:
+    """Of the sign of normal weights, 1 - 2 / pi; of many, pi sqrt(3) / 2 N^-2 (Panter and Dite 1951)."""
+    assert suite.least_error(1) == pytest.approx(1 - 2 / math.pi, abs=1e-4)
+    assert suite.least_error(10) == pytest.approx(math.pi * 3**0.5 / 2 * 4.0**-10, rel=0.1)
+
+
+def test_bits_other_than_stated_are_named() -> None:
+    with told(r"stores 8\.\d+ bits a weight, and bits_per_weight states 4\.000"):
+        suite.test_it_stores_the_bits_it_states(Boastful)
+    with told("bits, and bits_per_weight states"):
+        suite.test_the_file_is_as_large_as_the_formula_says(Boastful)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +229,8 @@ def test_a_correct_quantizer_passes(test: Callable[[Any], None]) -> None:
         (Boastful, suite.test_the_file_is_as_large_as_the_formula_says),
         (Fake, suite.test_a_stored_model_comes_back_bit_for_bit),
         (Random, suite.test_it_is_deterministic),
-        (Careless, suite.test_the_weights_are_close),
+        (Flipped, suite.test_the_weights_are_as_close_as_its_bits_allow),
+        (Careless, suite.test_the_weights_are_as_close_as_its_bits_allow),
         (Lazy, suite.test_every_linear_layer_is_packed_and_nothing_else_changes),
         (Opaque, suite.test_gradients_pass_through_to_what_lies_below),
         (Inconsistent, suite.test_the_forward_pass_uses_the_stored_weight),

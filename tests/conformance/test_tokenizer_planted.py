@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers
+from told import told
 
 from harness import SPECIAL_TOKENS, Tokenizer
 from harness.conformance import test_tokenizer as suite
@@ -105,5 +106,5 @@ def test_a_right_tokenizer_passes(tmp_path: Path) -> None:
     ],
 )
 def test_a_planted_bug_is_caught(method: type[Tokenizer], test: object, tmp_path: Path) -> None:
-    with pytest.raises(AssertionError):
+    with told():
         test(method, tmp_path)  # type: ignore[operator]

@@ -13,7 +13,8 @@ from lm_eval.models.huggingface import HFLM
 from harness.conformance._language import model, subject, tokenizer
 from harness.errors import TaskError
 from harness.evaluation.lm import SubjectLM
-from harness.evaluation.scoring import LikelihoodScorer, ScoreRequest, rolling
+from harness.evaluation.requests import ScoreRequest, rolling
+from harness.evaluation.scoring import LikelihoodScorer
 
 TEXT = "the parser reads every option from a file and returns the value of each name in order, twice if asked"
 

@@ -6,7 +6,8 @@ from composed import tiny
 
 import harness.model.hf as hf
 from harness.evaluation.generation import in_batches
-from harness.evaluation.scoring import LikelihoodScorer, ScoreRequest
+from harness.evaluation.requests import ScoreRequest
+from harness.evaluation.scoring import LikelihoodScorer
 from harness.registry.known import registry
 
 

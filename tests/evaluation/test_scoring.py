@@ -9,9 +9,10 @@ import torch
 from composed import tiny
 from decoding_models import tiny_llama
 
-import harness.evaluation.scoring as scoring
+import harness.evaluation.reading as reading
 from harness.conformance.test_context import LENGTH, model_of
-from harness.evaluation.scoring import LikelihoodScorer, ScoreRequest
+from harness.evaluation.requests import ScoreRequest
+from harness.evaluation.scoring import LikelihoodScorer
 from harness.registry.known import registry
 
 
@@ -124,8 +125,8 @@ def test_rows_that_their_neighbours_change_are_read_one_by_one() -> None:
 
 @pytest.mark.parametrize("name", [None, "streaming"])
 def test_long_rows_are_read_in_parts(name: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scoring, "LOGITS", 48 * 64)
-    monkeypatch.setattr(scoring, "SLICE", 64)
+    monkeypatch.setattr(reading, "LOGITS", 48 * 64)
+    monkeypatch.setattr(reading, "SLICE", 64)
     model = model_of("theirs")
     if name is not None:
         method = registry().get("context", name)
@@ -164,7 +165,7 @@ FORGETTING = {
 def test_a_model_that_forgets_is_read_in_parts_whatever_its_vocabulary(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scoring, "PART", 64)
+    monkeypatch.setattr(reading, "PART", 64)
     widest = 0
     model = FORGETTING[name]()
     plain = model.forward
@@ -210,13 +211,13 @@ def test_groups_with_many_choices_are_cut() -> None:
     requests = [ScoreRequest(tokens(40, 1), tokens(4, seed)) for seed in range(300)]
     scorer = LikelihoodScorer(model=model, max_length=128, batch_tokens=256)
     widths = []
-    plain = scorer._forward
+    plain = scorer._reader._forward
 
     def noted(sequences: Any, **options: Any) -> Any:
         widths.append(len(sequences) * max(map(len, sequences)))
         return plain(sequences, **options)
 
-    scorer._forward = noted  # type: ignore[method-assign]
+    scorer._reader._forward = noted  # type: ignore[method-assign]
     scorer.score(requests)
     assert max(widths) <= 2 * 256
     scorer._refused["tree"] = "tried"

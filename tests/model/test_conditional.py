@@ -6,10 +6,11 @@ from composed import tiny
 
 from harness.data.template import IGNORED
 from harness.errors import IncompatibleError
-from harness.evaluation.scoring import LikelihoodScorer, ScoreRequest
+from harness.evaluation.requests import ScoreRequest
+from harness.evaluation.scoring import LikelihoodScorer
 from harness.model.conditioning import conditioned
 from harness.stages._preferences import answers_log_probs
-from harness.stages._rollouts import forward
+from harness.stages._rollout_loss import forward
 from harness.training.losses import conversation_loss
 
 CONDITIONAL = pytest.mark.parametrize(("name", "layers"), [("prefix_decoder", 0), ("encoder_decoder", 2)])

@@ -160,7 +160,7 @@ def test_outputs_that_are_asked_for_are_given_by_the_call_or_by_the_config():
     x = model.model.layers[0].attn_norms[0](out.hidden_states[0])
     values = layer.project_keys(x)[1].repeat_interleave(2, 1)
     mixed = layer.o_proj((out.attentions[0] @ values).transpose(1, 2).flatten(2))
-    attended = model.model.layers[0].self_attn(x, model.model.view(ids), position=model.model.position)
+    attended = model.model.layers[0].self_attn(x, model.model._view(ids), position=model.model.position)
     torch.testing.assert_close(mixed, attended, rtol=1e-4, atol=1e-5)
     assert model(ids).attentions is None
     model.config.output_hidden_states = True

@@ -175,3 +175,15 @@ def test_a_model_is_exported_with_a_mask_for_batches_of_any_size(name):
     for length in (9, 31):
         longer = _inputs(model, length)
         torch.testing.assert_close(program.module()(*longer.values()), model(**longer).logits)
+
+
+def test_a_shape_set_by_its_common_name_is_built_and_saved(tmp_path):
+    config = tiny().config
+    config.num_hidden_layers, config.vocab_size = 1, 10
+    model = type(tiny())(config)
+    assert len(model.model.layers) == 1
+    assert model.lm_head.weight.shape[0] == 10
+    model.save_pretrained(tmp_path)
+    assert AutoModelForCausalLM.from_pretrained(tmp_path).config.spec == model.config.spec
+    with pytest.raises(RuntimeError, match="size"):
+        AutoModelForCausalLM.from_pretrained(tmp_path, vocab_size=11)

@@ -4,7 +4,8 @@ import pytest
 
 from harness.compose import Experiment
 from harness.errors import ConfigError, UnknownNameError
-from harness.plan.cells import CellPlan, cells, chosen_labels, factors, first_stage, request
+from harness.plan.cells import CellPlan, cells, first_stage
+from harness.plan.factors import chosen_labels, factors, request
 from harness.plan.grammar import label_text, parse, split_overrides, value_text
 from harness.plan.order import coverage_first
 from harness.plan.plan import PlannedCell
@@ -242,3 +243,9 @@ def test_every_prefix_of_the_order_is_balanced() -> None:
         assert max(counts) - min(counts) <= 1
     with pytest.raises(UnknownNameError):
         planned(Experiment(factors={"a": ["1"]}, exclude=[{"z": 1}]))
+
+
+def test_a_level_without_settings_is_left_out() -> None:
+    kinds = {"rope": {"context": "none"}, "alibi": None, "ntk": {"context": "ntk_aware"}}
+    (found,) = factors(Experiment(factors={"method": kinds}), request([]))
+    assert [level.label for level in found.levels] == ["rope", "ntk"]

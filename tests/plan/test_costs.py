@@ -15,20 +15,14 @@ from harness.commands.sweep import sweep
 from harness.compose import Cell, Experiment, compose
 from harness.compose.schema import model_options
 from harness.errors import ConfigError
-from harness.plan.costs import (
-    BYTES_PER_TOKEN,
-    Costs,
-    Known,
-    bytes_per_token,
-    data_key,
-    longest_sequence,
-    memory_bound,
-    tokenizer_of,
-)
-from harness.plan.graph import Graph, Node
+from harness.plan.costs import Costs
+from harness.plan.graph import Graph
 from harness.plan.make import make_plan
+from harness.plan.measured import BYTES_PER_TOKEN, Known, bytes_per_token, data_key, tokenizer_of
+from harness.plan.node import Node
 from harness.plan.plan import Plan
 from harness.plan.problems import shapes_of
+from harness.plan.trainings import longest_sequence, memory_bound
 from harness.run.resources import Options
 from harness.store import Artifact, Store
 

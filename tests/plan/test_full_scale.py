@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,9 @@ pytestmark = pytest.mark.slow
 ROWS = {
     "alpaca_data.json": '[{"instruction": "Say yes.", "input": "", "output": "yes"}]',
     "flan_v2.jsonl": '{"inputs": "Say yes.", "targets": "yes", "task": "say"}\n',
+    "wizardlm_70k.json": '[{"instruction": "Say yes twice.", "input": "", "output": "yes yes"}]',
+    "moss.jsonl": '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n',
+    "alpaca_farm_eval.json": '[{"instruction": "Say no.", "input": "", "output": "no"}]',
     "sharegpt.json": '[{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}]',
 }
 """The data sets that the overlays expect in the folder `data`, with one row each."""
@@ -27,6 +32,9 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "data").mkdir()
     for name, text in ROWS.items():
         (tmp_path / "data" / name).write_text(text)
+    pair = {side: f"\n\nHuman: a\n\nAssistant: {side}" for side in ("chosen", "rejected")}
+    (tmp_path / "data" / "hh_train.jsonl.gz").write_bytes(gzip.compress(json.dumps(pair).encode()))
+    monkeypatch.setenv("OPENAI_API_KEY", "a key")
     monkeypatch.chdir(tmp_path)
 
 
@@ -36,6 +44,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("quantizers", "quantizer='16 bit','gptq 4','nf4'", 3),
         ("peft", "peft=untuned,full,lora,'prefix tuning'", 4),
         ("peft_x_quantizer", "quantizer='16 bit','nf4'", 6),
+        ("alignment", "alignment=none,dpo,kto,ppo,grpo", 5),
     ],
 )
 def test_an_experiment_plans_on_a_llama_by_path(
@@ -48,6 +57,13 @@ def test_an_experiment_plans_on_a_llama_by_path(
     assert len(made.cells) == cells
     assert [cell.refused for cell in made.cells] == [""] * cells
     assert {cell.cell.model_path() for cell in made.cells} == {str(path)}
+
+
+def test_table_nine_plans_on_two_llamas(tmp_path: Path) -> None:
+    small, large = tiny.pretrained(tmp_path / "7b"), tiny.pretrained(tmp_path / "13b", seed=1)
+    sizes = f"factors.size={{small: {{model.path: {small}}}, large: {{model.path: {large}}}}}"
+    made = make_plan(["experiment=instruction_tuning", *SCALE, sizes], store=Store(tmp_path / "store"))
+    assert [cell.refused for cell in made.cells] == [""] * 18
 
 
 def test_the_compute_table_plans_the_shapes_of_llama(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from harness.compose import Experiment
 from harness.errors import ConfigError
-from harness.plan.cells import factors, request
+from harness.plan.factors import factors, request
 from harness.plan.intentions import check_claims, refuse_unknown_factors, settled_baseline
 
 VARIES = {"attention": ["full", "linear"], "optimizer": ["adamw", "lion"]}

@@ -16,8 +16,9 @@ from harness.compose import compose, load
 from harness.errors import ConfigError
 from harness.plan import assemble
 from harness.plan.assemble import Assembler
-from harness.plan.costs import Costs, Known
+from harness.plan.costs import Costs
 from harness.plan.make import make_plan
+from harness.plan.measured import Known
 from harness.store import Store
 
 SMALL = ("scale=smoke", "corpus.max_bytes=300000")

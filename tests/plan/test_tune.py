@@ -17,11 +17,13 @@ from harness.commands.plan import tuning_lines
 from harness.compose import Experiment
 from harness.errors import ConfigError
 from harness.plan.assemble import Assembler
-from harness.plan.cells import cells, factors, request
+from harness.plan.cells import cells
+from harness.plan.factors import factors, request
 from harness.plan.graph import Graph
 from harness.plan.make import make_plan
 from harness.plan.plan import Plan
-from harness.plan.tune import Trial, Tuning, make_tuning
+from harness.plan.trials import Trial, Tuning
+from harness.plan.tune import make_tuning
 from harness.store import Store
 from harness.store.records import TRIALS, write_record
 

@@ -9,7 +9,7 @@ import pytest
 import simulate
 
 from harness.errors import ConfigError, UnknownNameError
-from harness.report import claims, frames, records
+from harness.report import arrange, claims, frames, records
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def strong(tmp_path_factory: pytest.TempPathFactory) -> frames.Results:
         effects={"alignment.dpo": 1.0, "quantizer.4 bit": -1.0},
         seed_sd=0.02,
     )
-    return frames.arrange(records.read(root, "demo"))
+    return arrange.arrange(records.read(root, "demo"))
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_an_answer_is_a_sentence(strong: frames.Results) -> None:
 
 def test_two_seeds_decide_nothing_about_methods_but_say_what_the_checkpoints_do(tmp_path: Path) -> None:
     simulate.experiment(tmp_path, seeds=(0, 1), items=300, tasks=("recall",), effects={"alignment.dpo": 2.0})
-    results = frames.arrange(records.read(tmp_path, "demo"))
+    results = arrange.arrange(records.read(tmp_path, "demo"))
     found = claims.check(results, "recall.acc[alignment=dpo] > recall.acc[alignment=none]")
     assert found.verdict == "undecided"
     assert "3 are needed" in found.reason
@@ -121,7 +121,7 @@ def test_a_failed_cell_makes_the_claim_undecided_with_its_reason(tmp_path: Path)
         if '"4 bit", "alignment"' in path.read_text() or '"quantizer": "4 bit"' in path.read_text():
             outcome = {"status": "oom", "reason": "needs 9 GiB", "stage": "quantize", "step": None}
             simulate.edit(tmp_path, "demo", i, outcome=outcome, metrics=[])
-    results = frames.arrange(records.read(tmp_path, "demo"))
+    results = arrange.arrange(records.read(tmp_path, "demo"))
     found = claims.check(results, "bits_per_byte[quantizer=4 bit] < bits_per_byte[quantizer=16 bit]")
     assert found.verdict == "undecided"
     assert "oom in quantize: needs 9 GiB" in found.reason
@@ -134,7 +134,7 @@ def one_run_each(root: Path, path: str) -> frames.Results:
         record = json.loads(file.read_text())
         stages = [{"stage": "quantize", "key": json.dumps(record["levels"], sort_keys=True)}]
         simulate.edit(root, "demo", i, stages=stages, config={**record["config"], "model": {"path": path}})
-    return frames.arrange(records.read(root, "demo"))
+    return arrange.arrange(records.read(root, "demo"))
 
 
 def test_what_draws_nothing_is_decided_for_a_checkpoint_from_outside_over_documents(tmp_path: Path) -> None:

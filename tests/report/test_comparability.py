@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import simulate
 
-from harness.report import comparability, frames, records, table
+from harness.report import arrange, comparability, records, tabulate
 from harness.report.layout import Layout
 
 Change = Callable[[dict[str, Any]], None]
@@ -60,8 +60,8 @@ def test_config_drift_is_refused_and_the_key_is_named(tmp_path: Path, change: Ch
     assert len(refused) == 1
     assert refused[0].reason == f"refused: {message}"
     assert any(message in note for note in found.notes)
-    results = frames.arrange(found.records)
-    built = table.build(results, Layout())
+    results = arrange.arrange(found.records)
+    built = tabulate.build(results, Layout())
     lacking = [c for c in built.all_cells() if c.missing]
     assert lacking
     assert all(message in line for c in lacking for line in c.missing)
@@ -98,9 +98,9 @@ def test_fact_drift_is_footnoted_on_the_cells_it_touches(
     assert all(r.status == "ok" for r in found.records), "facts never refuse"
     assert len(found.marks) == 1
     assert message in next(iter(found.marks.values()))[0]
-    results = frames.arrange(found.records)
+    results = arrange.arrange(found.records)
     results.marks = found.marks
-    built = table.build(results, Layout())
+    built = tabulate.build(results, Layout())
     marked = [c for c in built.all_cells() if c.notes]
     assert {tuple(c.where.items()) for c in marked} == {tuple(built_where(found).items())}
     assert message in built.footnotes[marked[0].notes[0]]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import simulate
 
-from harness.report import claims, frames, table, views
+from harness.report import arrange, claims, frames, tabulate, verdicts, views
 from harness.report.decisions import Decisions
 from harness.report.layout import parse
 from harness.report.records import Record
@@ -29,7 +29,7 @@ def results_of(value: Value, *, factors: Mapping[str, Any], seeds: int = 3, **ex
             )
             record["metrics"].append(simulate.metric("lm_eval", "t", "acc", value(levels, seed), **extra))
             found.append(Record(data=record))
-    return frames.arrange(found)
+    return arrange.arrange(found)
 
 
 def random_results(rng: np.random.Generator) -> tuple[frames.Results, list[str]]:
@@ -64,7 +64,7 @@ def test_random_reports_never_contradict_themselves() -> None:
         results, texts = random_results(rng)
         decisions = Decisions(results)
         asked = claims.ask_all(decisions, texts)
-        built = table.build(results, parse({"rows": list(results.factors)}, where="x"), decisions)
+        built = tabulate.build(results, parse({"rows": list(results.factors)}, where="x"), decisions)
         checked = claims.answer_all(decisions, asked)
         effects = views.marginal_effects(decisions, "lm_eval.t.acc")
         answers = {}
@@ -76,7 +76,7 @@ def test_random_reports_never_contradict_themselves() -> None:
             answers[contrast.key] = c
             marked = cell.verdict in ("better", "worse")
             assert marked == c.significant == (c.p is not None and c.p <= 0.05)
-            assert cell.verdict == table.verdict(c, column)
+            assert cell.verdict == verdicts.verdict(c, column)
             met["marked"] += marked
         for a, found in zip(asked, checked, strict=True):
             if not isinstance(a, claims.Asked) or a.contrast is None or found.low is None:
@@ -183,7 +183,7 @@ def test_what_diverged_at_two_of_five_seeds_is_not_better_and_the_report_says_ho
     assert found.verdict == "undecided"
     assert "the left side diverged at 2 of 5 seeds, the right at 0" in found.reason
     assert claims.check(results, "acc[x=c] < acc[x=a]").verdict == "confirmed"
-    built = table.build(results, parse({"rows": ["x"]}, where="x"))
+    built = tabulate.build(results, parse({"rows": ["x"]}, where="x"))
     assert [c.verdict for c in built.all_cells()] == ["baseline", "undecided", "worse"]
     assert any("diverged at 2 of 5 seeds, the baseline at 0" in note for note in built.footnotes)
 
@@ -194,7 +194,7 @@ def test_one_shared_pretraining_limits_what_is_said() -> None:
     found = claims.check(results, "acc[x=b] > acc[x=a]")
     assert found.verdict == "confirmed"
     assert found.reason.endswith("given this pretrain checkpoint")
-    caption = table.build(results, parse({"rows": ["x"]}, where="x")).caption
+    caption = tabulate.build(results, parse({"rows": ["x"]}, where="x")).caption
     assert any("holds given this checkpoint" in line for line in caption)
     for record in results.all_records():
         record.data["stages"][1]["key"] = f"pretrain {record.seed}"

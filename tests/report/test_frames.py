@@ -8,12 +8,12 @@ import pytest
 import simulate
 
 from harness.errors import ConfigError, DataError, UnknownNameError
-from harness.report import frames, measurements, records
+from harness.report import arrange, frames, measurements, records
 from harness.report.samples import shown_items
 
 
 def results_of(store: Path) -> frames.Results:
-    return frames.arrange(records.read(store, "demo"))
+    return arrange.arrange(records.read(store, "demo"))
 
 
 def test_a_frame_has_one_row_a_cell_and_metric(demo_store: Path) -> None:
@@ -100,7 +100,7 @@ def test_items_are_paired_on_their_hash_and_not_on_their_place(tmp_path: Path) -
     for path in tmp_path.glob("records/demo/*/samples/lm_eval.recall.parquet"):
         pd.read_parquet(path).sample(frac=1, random_state=hash(path.parent.parent.name) % 97).to_parquet(path)
     after = results_of(tmp_path)
-    columns = after._build_matrix("lm_eval.recall.acc")
+    columns = after._item_matrix("lm_eval.recall.acc")
     assert columns is not None
     assert before is not None
     assert before.items_SD is not None
@@ -140,7 +140,7 @@ def test_a_compact_file_gives_the_same_results_as_the_folder(demo_store: Path, t
     compact = records.read(tmp_path / "records.json.gz", "demo")
     records.write_compact(compact, tmp_path / "records.json.gz", shown=shown_items(compact))
     assert (tmp_path / "records.json.gz").read_bytes() == first, "the compact form must be a fixed point"
-    a, b = frames.arrange(folder), frames.arrange(compact)
+    a, b = arrange.arrange(folder), arrange.arrange(compact)
     for where in ({"peft": "lora"}, {"quantizer": "4 bit", "alignment": "dpo"}):
         x, y = (r.measured(where, "lm_eval.recall.acc") for r in (a, b))
         assert x is not None

@@ -10,7 +10,19 @@ import pytest
 import simulate
 
 from harness.errors import ConfigError, UnknownNameError
-from harness.report import claims, commands, frames, layout, published, records, reference, table, writers
+from harness.report import (
+    arrange,
+    claims,
+    commands,
+    layout,
+    making,
+    published,
+    records,
+    reference,
+    table,
+    tabulate,
+    writers,
+)
 
 T10 = {
     "size": {"small": {"model": "tiny"}, "large": {"model": "mini"}},
@@ -65,18 +77,18 @@ def test_a_wrong_layout_says_what_would_work(raw: dict[str, object], message: st
 
 
 def test_unknown_layouts_factors_and_metrics_are_named(demo_store: Path) -> None:
-    results = frames.arrange(records.read(demo_store, "demo"))
+    results = arrange.arrange(records.read(demo_store, "demo"))
     with pytest.raises(UnknownNameError, match="Did you mean 'quantization'"):
         layout.load_layout("quantisation")
     with pytest.raises(UnknownNameError, match=r"asked for by table 'x'.*'pfet'.*Did you mean 'peft'"):
-        table.build(results, layout.parse({"name": "x", "rows": ["pfet"]}, where="x"))
+        tabulate.build(results, layout.parse({"name": "x", "rows": ["pfet"]}, where="x"))
     with pytest.raises(UnknownNameError, match="No metric is called 'mmlu"):
-        table.build(results, layout.parse({"metrics": ["mmlu.acc"]}, where="x"))
+        tabulate.build(results, layout.parse({"metrics": ["mmlu.acc"]}, where="x"))
 
 
 def test_table_ten_has_the_surveys_rows_and_nested_columns(quantization: Path) -> None:
-    results = frames.arrange(records.read(quantization, "t10"))
-    found = table.build(results, layout.load_layout("T10"))
+    results = arrange.arrange(records.read(quantization, "t10"))
+    found = tabulate.build(results, layout.load_layout("T10"))
     assert [tuple(row.values()) for row in found.rows] == [
         ("small", "task"),
         ("small", "synthetic"),
@@ -110,8 +122,8 @@ def test_table_eight_shows_for_each_work_what_it_has_and_plans_the_rest(tmp_path
             del record["facts"]["instruct"]
         record["metrics"].append(simulate.metric("efficiency", "efficiency", "decode", 100.0))
         path.write_text(json.dumps(record))
-    results = frames.arrange(records.read(root, "t8"))
-    found = table.build(results, layout.load_layout("T8"))
+    results = arrange.arrange(records.read(root, "t8"))
+    found = tabulate.build(results, layout.load_layout("T8"))
     shown = {
         work: [table.heading(c) for c in found.columns if c.where["work"] == work] for work in factors["work"]
     }
@@ -119,7 +131,7 @@ def test_table_eight_shows_for_each_work_what_it_has_and_plans_the_rest(tmp_path
     _, lines = writers.unfolded(found)
     blank = {tuple(labels): [cell is None for cell in cells] for labels, cells in lines}
     assert blank["0.2 M", "16 bit"] == [True, True, True, False], "decoding stands under its own heading"
-    out = commands.report("t8", table="T8", store=root, out=tmp_path / "t8", quiet=True)
+    out = making.report("t8", table="T8", store=root, out=tmp_path / "t8", quiet=True)
     for file in ("README.md", "index.html"):
         text = (out / file).read_text(encoding="utf-8")
         assert "Planned for LLaMA 7B to 65B" in text
@@ -127,9 +139,7 @@ def test_table_eight_shows_for_each_work_what_it_has_and_plans_the_rest(tmp_path
 
 
 def test_published_values_stand_beside_ours_and_say_what_differs(quantization: Path, tmp_path: Path) -> None:
-    out = commands.report(
-        "t10", table="T10", store=quantization, out=tmp_path, compare="published", quiet=True
-    )
+    out = making.report("t10", table="T10", store=quantization, out=tmp_path, compare="published", quiet=True)
     rows = json.loads((out / "published.json").read_text())
     assert len(rows) == 2 * 2 * 3 * 4
     first = next(r for r in rows if r["metric"] == "lm_eval.mmlu.acc")
@@ -193,7 +203,7 @@ def test_the_other_tables_are_made_and_compared_in_every_format(alias: str, tmp_
 
 
 def test_a_published_value_of_the_same_setting_is_said_to_be(quantization: Path) -> None:
-    results = frames.arrange(records.read(quantization, "t10"))
+    results = arrange.arrange(records.read(quantization, "t10"))
     spec = {
         "source": "a paper",
         "settings": {"optimizer.method": "adamw", "model.*": "*"},
@@ -209,7 +219,7 @@ def test_a_published_value_of_the_same_setting_is_said_to_be(quantization: Path)
 
 def test_comparing_a_table_without_published_values_is_an_error(demo_store: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="has no published values; quantization"):
-        commands.report("demo", store=demo_store, out=tmp_path, compare="published", quiet=True)
+        making.report("demo", store=demo_store, out=tmp_path, compare="published", quiet=True)
 
 
 def test_published_values_are_the_surveys() -> None:
@@ -229,7 +239,7 @@ def test_published_values_are_the_surveys() -> None:
 
 @pytest.mark.parametrize("name", ["T5", "T6", "T7"])
 def test_reference_tables_need_no_records(name: str, tmp_path: Path) -> None:
-    out = commands.report(None, table=name, out=tmp_path, quiet=True)
+    out = making.report(None, table=name, out=tmp_path, quiet=True)
     assert {p.suffix for p in out.iterdir()} == {".md", ".tex", ".csv", ".json", ".html"}
     heads, rows = reference.table(layout.load_layout(name))
     assert heads[-1] == "harness"
@@ -252,7 +262,7 @@ def test_a_method_that_is_not_installed_is_marked() -> None:
 
 def test_an_experiment_without_a_name_or_table_is_an_error() -> None:
     with pytest.raises(ConfigError, match="needs an experiment"):
-        commands.report(None)
+        making.report(None)
 
 
 def test_published_rows_find_those_who_play_their_roles(tmp_path: Path) -> None:
@@ -267,7 +277,7 @@ def test_published_rows_find_those_who_play_their_roles(tmp_path: Path) -> None:
         }
     }
     root = simulate.experiment(tmp_path, factors=spec, tasks=("mmlu",), items=12)
-    found = published.beside(layout.load_layout("T10"), frames.arrange(records.read(root, "demo")))
+    found = published.beside(layout.load_layout("T10"), arrange.arrange(records.read(root, "demo")))
     by_bits = {
         bits: {b.where["how"] for b in found if b.at.endswith(bits)} for bits in ("16 bit", "8 bit", "4 bit")
     }
@@ -278,7 +288,7 @@ def test_published_rows_find_those_who_play_their_roles(tmp_path: Path) -> None:
 def test_sizes_stand_beside_the_published_ones_in_their_order(tmp_path: Path) -> None:
     factors = {"model": {"tiny": {"model.dim": 64}, "mini": {"model.dim": 96}}, "work": ["16 bit", "8 bit"]}
     root = simulate.experiment(tmp_path, factors=factors, items=12)
-    found = published.beside(layout.load_layout("T8"), frames.arrange(records.read(root, "demo")))
+    found = published.beside(layout.load_layout("T8"), arrange.arrange(records.read(root, "demo")))
     assert {(b.at.split(" · ")[0], b.where["model"]) for b in found} == {
         ("LLaMA 7B", "tiny"),
         ("LLaMA 13B", "mini"),
@@ -291,6 +301,6 @@ def test_published_values_of_a_layout_stand_in_its_reports_unasked(tmp_path: Pat
     root = simulate.experiment(
         tmp_path / "s", factors=factors, tasks=("mmlu",), items=12, report="quantization"
     )
-    text = (commands.report("demo", store=root, out=tmp_path / "o", quiet=True) / "README.md").read_text()
+    text = (making.report("demo", store=root, out=tmp_path / "o", quiet=True) / "README.md").read_text()
     assert "## Beside the published values" in text
     assert "0.4734" in text

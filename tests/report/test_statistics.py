@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from harness.report import statistics
-from harness.report.decisions import interval
 from harness.report.documents import max_t_bootstrap
+from harness.report.intervals import interval
 from harness.report.model import SeedModel, own_parts
 from harness.report.runs import replicated, tree
 from harness.report.simultaneous import CANDIDATES, MaxT

@@ -13,14 +13,15 @@ import pytest
 import simulate
 
 from harness.errors import UnknownNameError
-from harness.report import commands, records, table, writers
+from harness.report import making, records, table, tabulate, writers
+from harness.report.frames import MetricInfo
 from harness.report.latex import latex
-from harness.report.layout import Layout, parse
+from harness.report.layout import Layout, MetricColumn, parse
 
 
 def built(store: Path, **options: object) -> table.Table:
-    results = commands.results_of(records.read(store, "demo"))
-    return table.build(results, parse(options, where="x") if options else Layout())
+    results = making.results_of(records.read(store, "demo"))
+    return tabulate.build(results, parse(options, where="x") if options else Layout())
 
 
 def cell_at(found: table.Table, metric: str, **where: str) -> table.TableCell:
@@ -177,6 +178,21 @@ def test_rows_the_sweep_does_not_have_are_left_out_and_gaps_are_dashes(tmp_path:
     assert writers.why_missing(found.cells[2][4]) == "-"
 
 
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        ("lm_eval.recall.acc", "recall acc"),
+        ("perplexity.perplexity.bits_per_byte", "bits per byte"),
+        ("long_context.passkey.acc.length=64.depth=0.5", "passkey acc, length=64, depth=0.5"),
+        ("ruler.qa.score.depth=0", "qa score, depth=0"),
+        ("lm_eval.mmlu_v1.2.acc", "mmlu v1.2 acc"),
+    ],
+)
+def test_a_heading_says_task_metric_and_of_which_items(metric: str, said: str) -> None:
+    found = table.Column(where={}, spec=MetricColumn(metric=metric), info=MetricInfo(name=metric))
+    assert table.heading(found) == said
+
+
 def test_markdown_has_a_cell_for_every_heading(demo_store: Path) -> None:
     lines = writers.markdown(built(demo_store)).splitlines()
     assert len({line.count("|") for line in lines}) == 1
@@ -204,21 +220,21 @@ def test_csv_and_json_hold_every_cell_with_its_test(sharp: table.Table) -> None:
 
 def test_an_unknown_format_is_named(demo_store: Path, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'latex'"):
-        commands.report("demo", store=demo_store, out=tmp_path, formats=["latx"])
+        making.report("demo", store=demo_store, out=tmp_path, formats=["latx"])
 
 
 def test_a_report_stays_below_the_store_unless_it_is_told_where_to_go(
     demo_store: Path, own_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    folder = commands.report("demo", store=demo_store, formats=["csv"], quiet=True)
+    folder = making.report("demo", store=demo_store, formats=["csv"], quiet=True)
     assert folder == demo_store / "reports" / "demo"
     committed = folder / "records.json.gz"
     for asked, layout, store, name in (
         ("demo", None, committed, "demo"),
         (None, "T5", None, "reference"),
     ):
-        made = commands.report(asked, table=layout, store=store, formats=["csv"], quiet=True)
+        made = making.report(asked, table=layout, store=store, formats=["csv"], quiet=True)
         assert made == own_store / "reports" / name
     assert not Path("reports").exists()
 
@@ -228,7 +244,7 @@ def test_the_report_imports_neither_torch_nor_transformers(demo_store: Path, tmp
     import sys
 
     code = (
-        "import sys; from harness.report.commands import report\n"
+        "import sys; from harness.report.making import report\n"
         f"report('demo', store={str(demo_store)!r}, out={str(tmp_path)!r}, quiet=True)\n"
         "print([m for m in ('torch', 'transformers', 'peft', 'lm_eval', 'statsmodels') if m in sys.modules])"
     )

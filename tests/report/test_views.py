@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import simulate
 
-from harness.report import figures, frames, table, views
+from harness.report import arrange, figures, frames, tabulate, views
 from harness.report.decisions import Decisions
 from harness.report.layout import Layout
 from harness.report.records import Record
@@ -39,7 +39,7 @@ def results_of(
             record["metrics"].append(simulate.metric("lm_eval", "t", "acc", value(levels, seed)))
             samples = also(record, levels, seed) if also else None
             found.append(Record(data=record, embedded=samples or {}))
-    return frames.arrange(found)
+    return arrange.arrange(found)
 
 
 def noise(levels: Mapping[str, str], seed: int) -> float:
@@ -170,7 +170,7 @@ def test_every_view_that_the_records_allow_becomes_a_figure() -> None:
         return long_context(record, levels, seed)
 
     results = results_of(lambda v, s: 0.1 * s + noise(v, s) * 3, also=also)
-    made = figures.figures(table.build(results, Layout(metrics=())), results)
+    made = figures.figures(tabulate.build(results, Layout(metrics=())), results)
     assert [figure.name for figure in made] == [
         "marginal_effects",
         "interactions",
@@ -196,7 +196,7 @@ def test_average_ranks_follow_friedman_and_nemenyi() -> None:
             simulate.metric("lm_eval", f"t{j}", "acc", float(s)) for j, s in enumerate(scores_BK[:, i])
         ]
         found.append(Record(data=record))
-    results = frames.arrange(found)
+    results = arrange.arrange(found)
     ranks = views.average_ranks(results, [f"lm_eval.t{j}.acc" for j in range(14)])
     assert ranks is not None
     assert ranks.names == names
@@ -226,7 +226,7 @@ def ranked(values_KTS: np.ndarray, metrics: list[str], *, diverged: tuple[int, i
             if (i, seed) == diverged:
                 record["outcome"]["status"], record["metrics"] = "diverged", []
             found.append(Record(data=record))
-    return views.average_ranks(frames.arrange(found), [f"lm_eval.{name}" for name in metrics])
+    return views.average_ranks(arrange.arrange(found), [f"lm_eval.{name}" for name in metrics])
 
 
 def test_a_block_is_a_task_seeds_are_averaged_and_repeated_metrics_count_once() -> None:

@@ -17,7 +17,8 @@ from multiprocessing import forkserver
 from pathlib import Path
 sys.path[:0] = {path!r}
 from harness.run import forking
-from harness.run.isolation import Limits, Server
+from harness.run.child import Limits
+from harness.run.isolation import Server
 from loads import Loads
 {before}
 print(forking.is_safe(), flush=True)

@@ -19,7 +19,8 @@ import pytest
 
 from harness.errors import LostError
 from harness.run import isolation
-from harness.run.isolation import Child, Limits, Server
+from harness.run.child import Limits
+from harness.run.isolation import Child, Server
 from harness.run.scratch import new_scratch
 from harness.store.claims import _alive, _start_time
 

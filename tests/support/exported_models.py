@@ -10,6 +10,7 @@ import torch
 
 from harness.method import Choice
 from harness.model.artifact import Loaded, describe
+from harness.ops.calibration import Calibration
 
 IDS = torch.arange(7, 27)[None]
 
@@ -27,7 +28,10 @@ def packed(model: Any, choice: Choice, directory: Path) -> tuple[Loaded, torch.T
     from harness.data.tokenization import load_tokenizer
 
     tiny.byte_tokenizer(directory)
-    model = choice.build().quantize(model, None)
+    method: Any = choice.build()
+    rows = torch.randint(3, tiny.VOCABULARY, (8, 64), generator=torch.Generator().manual_seed(0))
+    calibration = Calibration(batches_BT=[rows], sha256="") if method.needs_calibration else None
+    model = method.quantize(model, calibration)
     with torch.no_grad():
         logits = model(input_ids=IDS).logits
     loaded = Loaded(model=model, tokenizer=load_tokenizer(directory), base={}, applied=[describe(choice)])

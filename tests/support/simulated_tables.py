@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from harness.report.decisions import interval
+from harness.report.intervals import interval
 from harness.report.model import SeedModel
 from harness.report.simultaneous import MaxT
 

@@ -7,7 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness import Attention, ConfigError, Method, ModelSpec, Position, View, hookimpl, rms_norm
+from harness import (
+    Attention,
+    ConfigError,
+    Method,
+    ModelSpec,
+    Position,
+    View,
+    check_counts,
+    hookimpl,
+    rms_norm,
+)
 
 
 class MultiHeadLatent(Attention):
@@ -30,8 +40,7 @@ class MultiHeadLatent(Attention):
         """Components of each head that carry positions (d_h^R)."""
 
         def __post_init__(self) -> None:
-            if self.latent_dim < 1 or self.rope_dim < 1:
-                raise ConfigError("attention.latent_dim and attention.rope_dim must be at least 1")
+            check_counts(self, "attention", "latent_dim", "rope_dim")
 
     config: Config
     q_rope_norm: nn.RMSNorm

@@ -4,10 +4,18 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from harness import ConfigError, Context, Method, Rotary, hookimpl, rescale_dynamically, set_length
+from harness import (
+    Context,
+    Method,
+    Rotary,
+    check_rotation_factors,
+    hookimpl,
+    rescale_dynamically,
+    rotation_factors,
+    set_length,
+)
 
 
 class LongRope(Context):
@@ -31,8 +39,8 @@ class LongRope(Context):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if any(not value > 0 for value in (*self.long, *self.short)):
-                raise ConfigError("context.long and context.short must all be above 0")
+            for name in ("long", "short"):
+                check_rotation_factors(getattr(self, name), where=f"context.{name}")
 
     config: Config
 
@@ -52,15 +60,9 @@ class LongRope(Context):
 
     def factors(self, rotary: Rotary) -> tuple[Tensor, Tensor]:
         """(short, long) factors of all rotations."""
-        pairs = rotary.head_dim // 2
-        ntk = [self.config.factor ** (2 * i / max(1, rotary.head_dim - 2)) for i in range(pairs)]
-        found = (self.config.short or [1.0] * pairs, self.config.long or ntk)
-        for name, values in zip(("short", "long"), found, strict=True):
-            if len(values) != pairs:
-                raise ConfigError(
-                    f"context.{name} has {len(values)} factors, but the model has {pairs} rotations a head"
-                )
-        return torch.tensor(found[0]), torch.tensor(found[1])
+        config, pairs = self.config, rotary.head_dim // 2
+        short = rotation_factors(config.short, pairs=pairs, where="context.short")
+        return short, rotation_factors(config.long, pairs=pairs, ntk=config.factor, where="context.long")
 
     def temperature(self, rotary: Rotary) -> float:
         """What cos and sin are multiplied by, at any length (section 3.3)."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from harness import ConfigError, Corpus, Document, Method, Split, hookimpl, skill_items
+from harness import Corpus, Document, Method, Split, check_counts, hookimpl, skill_items
 
 
 class Recall(Corpus):
@@ -28,8 +28,7 @@ class Recall(Corpus):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if min(self.num_documents, self.items_per_document) < 1:
-                raise ConfigError("corpus.num_documents and corpus.items_per_document must be at least 1")
+            check_counts(self, "corpus", "num_documents", "items_per_document")
 
     config: Config
 

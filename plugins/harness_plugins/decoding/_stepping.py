@@ -1,13 +1,12 @@
 """A model run token by token with its cache, for strategies that transformers' generate does not have."""
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from harness import IncompatibleError
+from harness import IncompatibleError, last_logits
 
 
 class Stepper:
@@ -43,8 +42,6 @@ class Stepper:
 
     def _run(self, input_BT: Tensor, positions_BT: Tensor) -> None:
         # Only the last token's logits are needed; those of a prompt would fill the memory.
-        base: Any = getattr(self.model, "get_base_model", lambda: self.model)()
-        keeps = "logits_to_keep" in inspect.signature(base.forward).parameters
         out = self.model(
             input_ids=input_BT,
             attention_mask=self.mask_BT,
@@ -52,7 +49,7 @@ class Stepper:
             past_key_values=self.cache,
             use_cache=True,
             output_hidden_states=self.hidden,
-            **({"logits_to_keep": 1} if keeps else {}),
+            **last_logits(self.model),
         )
         self.cache, self.logits_BV = out.past_key_values, out.logits[:, -1].float()
         self.layers = tuple(out.hidden_states) if self.hidden else ()

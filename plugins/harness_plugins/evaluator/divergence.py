@@ -23,6 +23,7 @@ from harness import (
     Metric,
     Problem,
     Subject,
+    check_counts,
     check_vocabulary,
     held_out_documents,
     hookimpl,
@@ -52,8 +53,7 @@ class Divergence(Evaluator):
         """Tokens of each document that are predicted, from its start."""
 
         def __post_init__(self) -> None:
-            if self.max_documents < 1 or self.max_tokens < 1:
-                raise ConfigError("evaluator.divergence.max_documents and max_tokens must be at least 1")
+            check_counts(self, "evaluator.divergence", "max_documents", "max_tokens")
 
     config: Config
 

@@ -19,9 +19,11 @@ from harness import (
     Metric,
     PeakTracker,
     Subject,
+    check_counts,
     flops_per_token,
     hardware,
     hookimpl,
+    last_logits,
     matmul_weights,
     peak_flops,
 )
@@ -37,6 +39,8 @@ NAMES = (
 
 class Efficiency(Evaluator):
     """Prefill and decode speed, time to first token, memory, size and FLOPs.
+
+    A prompt is read as decoding reads it: logits of its last token alone.
 
     State: `surroundings` puts the hardware into the key and keeps other cells off the machine meanwhile
     Units: tokens/s, seconds, MiB, FLOP per token; speeds are medians of the repeats
@@ -60,9 +64,8 @@ class Efficiency(Evaluator):
         """Runs that are; their spread is reported."""
 
         def __post_init__(self) -> None:
-            for key in ("prompt_tokens", "new_tokens", "batch_size", "repeats"):
-                if getattr(self, key) < 1:
-                    raise ConfigError(f"evaluator.efficiency.{key}={getattr(self, key)} must be at least 1")
+            counts = ("prompt_tokens", "new_tokens", "batch_size", "repeats")
+            check_counts(self, "evaluator.efficiency", *counts)
 
     config: Config
 
@@ -103,6 +106,7 @@ class Efficiency(Evaluator):
         weights, trained = matmul_weights(model)
         # Forward FLOPs: a third of what training every weight would cost.
         flops = (flops_per_token(model, length) + 2 * (weights - trained)) / 3
+        head = 2 * model.get_output_embeddings().weight.numel() if last_logits(model) else 0
         ceiling, source = peak_flops(prompt_BT.device, _dtype(model))
         prefill = statistics.median(runs["prefill"])
         stored = subject.stored_bytes
@@ -115,7 +119,7 @@ class Efficiency(Evaluator):
             fixed(task, "weights_in_memory", weight_bytes(model) / MIB, "MiB"),
             *([fixed(task, "size_on_disk", stored / MIB, "MiB")] if stored is not None else []),
             fixed(task, "flops_per_token", flops, "FLOP"),
-            fixed(task, "mfu", prefill * flops / ceiling, "", better=True),
+            fixed(task, "mfu", prefill * (flops - head * (1 - 1 / length)) / ceiling, "", better=True),
         ]
         facts = {
             "hardware": hardware(),
@@ -153,7 +157,7 @@ class Efficiency(Evaluator):
         self, model: nn.Module, prompt_BT: Tensor, *, after_prompt: Callable[[], None] = lambda: None
     ) -> Any:
         """What the model returns for the last of `new_tokens` tokens after a prompt."""
-        out = model(input_ids=prompt_BT, use_cache=True)
+        out = model(input_ids=prompt_BT, use_cache=True, **last_logits(model))
         next_B1 = out.logits[:, -1:].argmax(-1)
         after_prompt()
         for _ in range(self.config.new_tokens):

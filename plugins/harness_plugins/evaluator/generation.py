@@ -11,7 +11,6 @@ from typing import Any
 from harness import (
     PROMPT_FILES,
     Choice,
-    ConfigError,
     Evaluation,
     Evaluator,
     IncompatibleError,
@@ -22,6 +21,7 @@ from harness import (
     ScoreRequest,
     Subject,
     answer,
+    check_counts,
     hardware,
     held_out_documents,
     hookimpl,
@@ -69,9 +69,8 @@ class Generation(Evaluator):
         """Prompts continued at once."""
 
         def __post_init__(self) -> None:
-            for key in ("max_prompts", "max_new_tokens", "prompt_bytes", "batch_size"):
-                if getattr(self, key) < 1:
-                    raise ConfigError(f"evaluator.generation.{key}={getattr(self, key)} must be at least 1")
+            counts = ("max_prompts", "max_new_tokens", "prompt_bytes", "batch_size")
+            check_counts(self, "evaluator.generation", *counts)
 
     config: Config
 

@@ -15,6 +15,7 @@ from harness import (
     Method,
     Metric,
     Subject,
+    check_counts,
     greedy_tokens,
     held_out_documents,
     hookimpl,
@@ -56,8 +57,7 @@ class Ruler(Evaluator):
                 raise ConfigError(f"evaluator.ruler.lengths={self.lengths} must all be at least 64")
             if not self.depths or not all(0 <= depth <= 1 for depth in self.depths):
                 raise ConfigError(f"evaluator.ruler.depths={self.depths} must lie between 0 and 1")
-            if self.num_items < 1 or self.max_new_tokens < 1:
-                raise ConfigError("evaluator.ruler.num_items and max_new_tokens must be at least 1")
+            check_counts(self, "evaluator.ruler", "num_items", "max_new_tokens")
 
     config: Config
 

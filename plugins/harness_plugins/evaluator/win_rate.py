@@ -26,6 +26,7 @@ from harness import (
     Problem,
     Subject,
     answer,
+    check_counts,
     hookimpl,
     item_files,
     length_controlled,
@@ -65,8 +66,7 @@ class WinRate(Evaluator):
         """Longest answer, in tokens."""
 
         def __post_init__(self) -> None:
-            if self.max_prompts < 1 or self.max_new_tokens < 1:
-                raise ConfigError("evaluator.win_rate.max_prompts and max_new_tokens must be at least 1")
+            check_counts(self, "evaluator.win_rate", "max_prompts", "max_new_tokens")
             if self.baseline and self.baseline_answers:
                 raise ConfigError("evaluator.win_rate: give baseline or baseline_answers, not both")
 

@@ -23,6 +23,10 @@ ROLES = {
 }
 """Names of roles in use; `developer` is what newer endpoints call the system."""
 
+REASONING = ("reasoning_content", "reasoning", "thinking")
+"""Where endpoints put what the assistant thought before its answer."""
+UNTOLD = "whose reasoning beside the answer is not learned"
+
 
 def turns_of(messages: Any, where: str) -> list[Turn]:
     """The turns of a list of messages.
@@ -43,6 +47,8 @@ def _turn(message: Any, where: str) -> Turn:
     calls = message.get("tool_calls") or ()
     if not calls and message.get("function_call"):
         calls = ({"type": "function", "function": message["function_call"]},)
+    if not isinstance(calls, Sequence) or not all(isinstance(call, Mapping) for call in calls):
+        raise DataError(f"{where}: tool_calls must be a list of {{id, type, function: {{name, arguments}}}}")
     return Turn(
         role=role,
         text=text_of_content(message.get("content"), where),
@@ -101,7 +107,10 @@ class MessagesReader(Reader):
                 roles = ("user", "assistant")
                 messages = [{"role": roles[i % 2], "content": text} for i, text in enumerate(messages)]
             source = row.get("source") or row["#"].rpartition("/")[2].partition(".")[0]
-            yield str(source), turns_of(messages, row["#"]), _tools(row.get("tools"), row["#"])
+            turns = turns_of(messages, row["#"])
+            if any(message.get(name) for message in messages for name in REASONING):
+                self._count(UNTOLD)
+            yield str(source), turns, _tools(row.get("tools"), row["#"])
 
 
 def _tools(given: Any, where: str) -> list[Mapping[str, Any]]:

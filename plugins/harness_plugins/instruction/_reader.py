@@ -137,7 +137,8 @@ def answered(turns: Sequence[Turn]) -> list[Turn]:
             kept.append(turn)
             continue
         last = kept[-1] if kept and kept[-1].role is not Role.system else None
-        if turn.role not in _next(last) or not (turn.text.strip() or turn.tool_calls):
+        speaks = turn.text.strip() or turn.tool_calls or turn.role is Role.tool  # a tool may return nothing
+        if turn.role not in _next(last) or not speaks:
             if last is not None:
                 break
             continue

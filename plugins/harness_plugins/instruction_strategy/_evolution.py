@@ -1,6 +1,6 @@
 """Evol-Instruct's operators, as requests to a writer, and what it eliminates."""
 
-import re
+from harness import words
 
 OPERATORS = {
     "constraints": "add one more constraint or requirement to it",
@@ -31,16 +31,12 @@ def eliminated(before: str, after: str, answer: str) -> str:
     Nothing gained; an answer that is sorry in under 80 words; an answer of stop words and punctuation; or
     words of the request in the instruction.
     """
-    if _words(before) == _words(after) or not _words(after):
+    if words(before) == words(after) or not words(after):
         return "nothing gained"
     if "sorry" in answer.lower() and len(answer.split()) < MAX_SORRY_WORDS:
         return "hard to answer"
-    if not [word for word in _words(answer) if len(word) > 3 or word.isdigit()]:
+    if not [word for word in words(answer) if len(word) > 3 or word.isdigit()]:
         return "empty answer"
     if any(leak in after.lower() and leak not in before.lower() for leak in LEAKED):
         return "copied from the request"
     return ""
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.lower())

@@ -1,6 +1,5 @@
 """Self-Instruct: a writer makes new instructions and answers from those at hand."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,7 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from harness import ConfigError, Conversation, InstructionStrategy, Method, Problem, hookimpl, rouge_l
+from harness import (
+    ConfigError,
+    Conversation,
+    InstructionStrategy,
+    Method,
+    Problem,
+    check_counts,
+    hookimpl,
+    rouge_l,
+    words,
+)
 from harness_plugins.instruction_strategy._writer import (
     WriterConfig,
     cleaned,
@@ -48,8 +57,7 @@ class SelfInstruct(InstructionStrategy):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if self.number < 1 or self.max_requests < 1:
-                raise ConfigError("instruction_strategy.number and max_requests must be at least 1")
+            check_counts(self, "instruction_strategy", "number", "max_requests")
 
     config: Config
 
@@ -61,7 +69,7 @@ class SelfInstruct(InstructionStrategy):
         seeds, writer, facts = single(conversations), writer_of(self.config, self.models), Counter[str]()
         if not seeds:
             raise ConfigError("instruction_strategy=self_instruct needs seeds of one question and one answer")
-        pool = [_words(seed.turns[0].text) for seed in seeds]
+        pool = [words(seed.turns[0].text) for seed in seeds]
         new: list[Conversation] = []
         left = self.config.max_requests
         while len(new) < self.config.number and left:
@@ -76,11 +84,11 @@ class SelfInstruct(InstructionStrategy):
                 reason = unfit(proposal, pool)
                 facts[f"left out: {reason}" if reason else "kept"] += 1
                 if not reason:
-                    pool.append(_words(proposal))
+                    pool.append(words(proposal))
                     kept.append(proposal)
             answers = writer.write(kept, seed=int(rng.integers(2**62))) if kept else []
             for question, answer in zip(kept, answers, strict=True):
-                if not answer.strip() or _words(answer) == _words(question):
+                if not answer.strip() or words(answer) == words(question):
                     facts["left out: no answer"] += 1
                     continue
                 origin = seeds[int(rng.integers(len(seeds)))]
@@ -104,14 +112,14 @@ class SelfInstruct(InstructionStrategy):
 
 def unfit(proposal: str, pool: Sequence[Sequence[str]]) -> str:
     """Why a proposed instruction is left out; empty where it is kept."""
-    words = _words(proposal)
-    if not MIN_WORDS <= len(words) <= MAX_WORDS:
+    said = words(proposal)
+    if not MIN_WORDS <= len(said) <= MAX_WORDS:
         return "length"
-    if FORBIDDEN & set(words):
+    if FORBIDDEN & set(said):
         return "not for a language model"
     if not proposal[0].isascii() or not proposal[0].isalnum():
         return "begins with no letter"
-    return "alike" if any(_alike(words, other) for other in pool) else ""
+    return "alike" if any(_alike(said, other) for other in pool) else ""
 
 
 def _alike(first: Sequence[str], second: Sequence[str]) -> bool:
@@ -119,10 +127,6 @@ def _alike(first: Sequence[str], second: Sequence[str]) -> bool:
     if 2 * shared / max(1, len(first) + len(second)) < MAX_ROUGE:
         return False
     return rouge_l(first, second) >= MAX_ROUGE
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.lower())
 
 
 @hookimpl

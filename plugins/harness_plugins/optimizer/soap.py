@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness import ConfigError, Method, Optimizer, hookimpl, trained_parameters
+from harness import Method, Optimizer, check_counts, hookimpl, trained_parameters
 
 
 class Soap(Optimizer):
@@ -38,8 +38,7 @@ class Soap(Optimizer):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if self.every < 1 or self.max_dim < 1:
-                raise ConfigError("optimizer.every and optimizer.max_dim must be at least 1")
+            check_counts(self, "optimizer", "every", "max_dim")
 
     config: Config
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from harness import ConfigError, Method, Problem, hookimpl
+from harness import ConfigError, Method, Problem, check_counts, hookimpl
 from harness_plugins.parallelism._mesh import Grid, Order
 
 
@@ -32,8 +32,7 @@ class Mesh(Grid):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if min(self.tensor, self.pipeline, self.num_micro_batches) < 1:
-                raise ConfigError("parallelism.tensor, pipeline and num_micro_batches must be at least 1")
+            check_counts(self, "parallelism", "tensor", "pipeline", "num_micro_batches")
             if self.world_size % (self.tensor * self.pipeline):
                 raise ConfigError(
                     f"parallelism: {self.world_size} processes must be a multiple of "

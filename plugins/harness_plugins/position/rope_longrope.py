@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from harness import ConfigError, Method, hookimpl
+from harness import ConfigError, Method, check_rotation_factors, hookimpl, rotation_factors
 from harness_plugins.position._rotary import FollowingRotary, check_factor
 
 
@@ -39,8 +39,8 @@ class RopeLongrope(FollowingRotary):
             check_factor(self.factor)
             if self.original_length < 2:
                 raise ConfigError(f"position.original_length={self.original_length} must be at least 2")
-            if any(not value > 0 for value in (*self.long, *self.short)):
-                raise ConfigError("position.long and position.short must all be above 0")
+            for name in ("long", "short"):
+                check_rotation_factors(getattr(self, name), where=f"position.{name}")
 
     config: Config
 
@@ -59,14 +59,12 @@ class RopeLongrope(FollowingRotary):
 
     def _factors(self, name: str) -> Tensor:
         """The short or the long factor of every rotation."""
-        pairs = self.width // 2
-        ntk = self.config.factor if name == "long" else 1.0
-        factors = getattr(self.config, name) or [ntk ** (i / max(1, pairs - 1)) for i in range(pairs)]
-        if len(factors) != pairs:
-            raise ConfigError(
-                f"position.{name} has {len(factors)} factors, but the model has {pairs} rotations a head"
-            )
-        return torch.tensor(factors)
+        return rotation_factors(
+            getattr(self.config, name),
+            pairs=self.width // 2,
+            ntk=self.config.factor if name == "long" else 1.0,
+            where=f"position.{name}",
+        )
 
 
 @hookimpl

@@ -25,7 +25,7 @@ from harness import (
     path_ref,
 )
 
-from ._gptq_format import WORD, GPTQFormatLinear
+from ._gptq_format import WORD, GPTQFormatLinear, pack_words
 from ._interpreter import call, packages, probe
 
 ROTATED = (
@@ -161,15 +161,15 @@ class ExternalGPTQ(Quantizer):
     def lay_out(
         self, layers: Mapping[str, PackedLinear], layout: str, *, skipped: Sequence[str]
     ) -> PackedLayout:
+        symmetric = self.config.symmetric
         said = {"quant_method": "gptq", "bits": self.config.bits, "group_size": self.config.group_size}
-        said |= {
-            "desc_act": self.config.act_order,
-            "lm_head": False,
-            "checkpoint_format": "gptq",
-            "pack_dtype": "int32",
-        }
-        said["sym"] = self.config.symmetric
+        said |= {"desc_act": self.config.act_order, "sym": symmetric, "lm_head": False, "pack_dtype": "int32"}
+        said["checkpoint_format"] = "gptq" if symmetric else "gptq_v2"
         tensors = {name: dict(layer.named_buffers(recurse=False)) for name, layer in layers.items()}
+        for name, layer in layers.items():
+            assert isinstance(layer, GPTQFormatLinear)
+            if not symmetric:
+                tensors[name]["qzeros"] = pack_words(layer.zeros().T, layer.bits).T.contiguous()
         return PackedLayout(config=said, tensors=tensors)
 
     def empty_layer(self, layer: nn.Module) -> GPTQFormatLinear:

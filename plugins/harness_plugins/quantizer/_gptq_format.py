@@ -70,10 +70,14 @@ class GPTQFormatLinear(PackedLinear):
         self.register_buffer("scales", torch.zeros(groups, out_features, dtype=torch.float16))
         self.register_buffer("g_idx", torch.zeros(in_features, dtype=torch.int32))
 
+    def zeros(self) -> Tensor:
+        """The code that stands for zero (groups x out, int64)."""
+        stored = unpack_words(self.qzeros.T, self.bits).T
+        return (stored + 1) & ((1 << self.bits) - 1)
+
     def dequantize(self) -> Tensor:
         """(code - zero) * scale of each input's group, float32."""
-        codes = unpack_words(self.qweight, self.bits)
-        zeros = (unpack_words(self.qzeros.T, self.bits).T + 1) & (2**self.bits - 1)
+        codes, zeros = unpack_words(self.qweight, self.bits), self.zeros()
         group = self.g_idx.long()
         weight: Tensor = ((codes - zeros[group]).float() * self.scales.float()[group]).T
         return weight

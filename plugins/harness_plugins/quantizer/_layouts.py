@@ -36,8 +36,9 @@ def lay_out(
         said = {"quant_method": AWQ, "version": "gemm", "bits": 4, "group_size": size, "zero_point": True}
         said["modules_to_not_convert"] = list(skipped)
         return PackedLayout(config=said, tensors={n: awq(c) for n, c in found.items()})
-    # The first format stores zeros less one, which zero itself does not survive in every reader.
-    less_one = all(bool((codes.zeros > 0).all()) for codes in found.values())
+    # The first format stores zeros less one, which zero itself does not survive in every reader: gptqmodel
+    # opens it for symmetric grids alone.
+    less_one = config.symmetric
     said = {"quant_method": GPTQ, "bits": config.bits, "group_size": size, "desc_act": False}
     said |= {"sym": config.symmetric, "lm_head": False, "pack_dtype": "int32"}
     said["checkpoint_format"] = "gptq" if less_one else "gptq_v2"
@@ -57,7 +58,8 @@ class Codes:
         factors = getattr(layer, "input_scale", None)
         if factors is not None and not bool((factors == 1).all()):
             raise self.refusal(
-                "has no place for the factors of inputs that AWQ keeps with each layer; export it unpacked"
+                "has no place for the factors of inputs that AWQ keeps with each layer; quantize with "
+                "quantizer.fold=true, which folds them into what lies before, or export it unpacked"
             )
         rows = (layer.out_features, layer.scale.shape[-1])
         self.bits = layer.bits

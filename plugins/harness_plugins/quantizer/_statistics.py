@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,13 @@ class Inputs:
         """Mean absolute value of each input."""
         return self.total / max(1, self.rows)
 
+    def divide(self, factors: Tensor) -> None:
+        """Make them those of the inputs divided by a factor each; rows kept as they are stay so."""
+        self.largest, self.total = self.largest / factors, self.total / factors
+        for moments in (self.moments, self.held_out):
+            if moments is not None:
+                moments.sum /= factors.outer(factors)
+
 
 def quantize_with_inputs(
     model: nn.Module,
@@ -48,11 +55,12 @@ def quantize_with_inputs(
     *,
     moments: bool = False,
     keep: bool = False,
+    prepare: Callable[[Mapping[str, Inputs]], None] | None = None,
 ) -> None:
     """Replace each linear layer by `pack(name, layer, inputs)`, in the order of the computation.
 
     `moments` has second moments gathered, held-out ones too; `keep` has the inputs themselves handed on,
-    about KEPT rows of them
+    about KEPT rows of them; `prepare` is called with the inputs of a block's layers before they are packed
     """
     assert calibration is not None
     fitted = len(calibration.batches_BT)
@@ -74,6 +82,9 @@ def quantize_with_inputs(
                 raise ConfigError(
                     f"layer {name} saw no calibration token; raise quantize.calibration_sequences"
                 )
+        if prepare is not None:
+            prepare(seen)
+        for name in names:
             replace_module(model, name, pack(name, model.get_submodule(name), seen.pop(name)))
 
     held_out_BT = calibration.held_out_BT if moments else ()

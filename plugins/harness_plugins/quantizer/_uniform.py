@@ -22,7 +22,7 @@ from harness import (
 )
 
 from ._grid import Granularity, Grid, UniformConfig, make_grid
-from ._products import TILE_ROWS, Tiles, make_tiles, plane_product
+from ._products import FEW_ROWS, Bytes, Tiles, make_bytes, make_tiles, plane_product
 
 
 class UniformLinear(PackedLinear):
@@ -47,13 +47,13 @@ class UniformLinear(PackedLinear):
         self.register_buffer("codes", codes)
         self.register_buffer("scale", torch.zeros(shape, dtype=config.dtype()))
         self.register_buffer("zero", None if config.symmetric else torch.zeros(shape, dtype=torch.uint8))
-        self._tiles: tuple[Tensor, Tiles | None] | None = None
+        self._laid_out: tuple[Tensor, Tiles | Bytes | None] | None = None
         self.register_buffer("exponent", torch.zeros((), dtype=torch.int8))
 
     def fill(self, codes: Tensor, grid: Grid) -> UniformLinear:
         """Store codes (out x in) and their grid."""
         self.to(codes.device)
-        self._tiles = None
+        self._laid_out = None
         self.codes.copy_(pack_codes(codes, self.bits))
         self.exponent.copy_(grid.exponent)
         self.scale.copy_(torch.ldexp(grid.scale, -grid.exponent))
@@ -90,26 +90,31 @@ class UniformLinear(PackedLinear):
 
     def packed_product(self, x: Tensor) -> Tensor | None:
         """x W^T (rows x in) from the codes as they lie; None where a dense weight is as fast."""
-        if x.dtype is torch.bfloat16 and len(x) <= TILE_ROWS:
-            tiles = self.tiles()
-            return None if tiles is None else tiles.product(x)
+        if x.dtype is torch.bfloat16 and len(x) <= FEW_ROWS:
+            laid_out = self.for_few_rows()
+            return None if laid_out is None else laid_out.product(x)
         whole = self.in_features // self.scale.shape[-1] % (8 // self.bits) == 0
         if x.dtype is torch.float32 and self.bits in (2, 4, 8) and whole:
             return plane_product(self.codes, x, self.scales(), self.zeros(), bits=self.bits)
         return None
 
-    def tiles(self) -> Tiles | None:
-        """The codes laid out for the kernel of few rows, made when first asked for."""
-        if self.bits > 4:
+    def for_few_rows(self) -> Tiles | Bytes | None:
+        """The codes laid out for a kernel of few rows, made when first asked for; None without one."""
+        if 4 < self.bits < 8:
             return None
-        if self._tiles is None or self._tiles[0] is not self.codes:
-            codes = unpack_codes(self.codes, self.bits, self.in_features)
-            self._tiles = (self.codes, make_tiles(codes, self.scales(), self.zeros(), bits=self.bits))
-        return self._tiles[1]
+        if self._laid_out is None or self._laid_out[0] is not self.codes:
+            scales = self.scales()
+            middle = (2 ** (self.bits - 1) - self.zeros()) * scales
+            if self.bits == 8:
+                self._laid_out = (self.codes, make_bytes(self.codes, scales, middle))
+            else:
+                codes = unpack_codes(self.codes, self.bits, self.in_features)
+                self._laid_out = (self.codes, make_tiles(codes, scales, middle, bits=self.bits))
+        return self._laid_out[1]
 
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)
-        self._tiles = None
+        self._laid_out = None
 
     def extra_repr(self) -> str:
         """What is stored."""

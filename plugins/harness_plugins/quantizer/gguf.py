@@ -20,6 +20,7 @@ from harness import (
 )
 
 from ._gguf_file import write_gguf
+from ._products import FEW_ROWS, Tiles, make_tiles
 
 BLOCK = 32
 """Weights in one block of every format here."""
@@ -52,6 +53,7 @@ class GGUFLinear(PackedLinear):
         self.kind = kind
         width = in_features // BLOCK * BYTES[kind]
         self.register_buffer("blocks", torch.zeros(out_features, width, dtype=torch.uint8))
+        self._tiles: tuple[Tensor, Tiles | None] | None = None
 
     def dequantize(self) -> Tensor:
         """The weight these bytes stand for, as llama.cpp computes it."""
@@ -68,12 +70,42 @@ class GGUFLinear(PackedLinear):
             lanes = torch.arange(8, dtype=torch.uint8, device=blocks.device)
             high = ((blocks[..., at : at + 4, None] >> lanes) & 1).flatten(-2) << 4
             at += 4
-        nibbles = blocks[..., at:]
-        codes = (torch.cat([nibbles & 15, nibbles >> 4], dim=-1) | high).float()
+        values = (nibbles_of(blocks[..., at:]) | high).float()
         if minimum is None:
-            codes = codes - (8 if self.kind is Format.q4_0 else 16)
-        values: Tensor = codes * scale if minimum is None else codes * scale + minimum
-        return values.flatten(-2)
+            return values.sub_(8 if self.kind is Format.q4_0 else 16).mul_(scale).flatten(-2)
+        return values.mul_(scale).add_(minimum).flatten(-2)
+
+    def product(self, x: Tensor) -> Tensor:
+        rows = x.reshape(-1, self.in_features)
+        if x.device.type == "cpu" and x.dtype is torch.bfloat16 and len(rows) <= FEW_ROWS:
+            tiles = self.tiles()
+            if tiles is not None:
+                return tiles.product(rows).view(*x.shape[:-1], self.out_features)
+        return super().product(x)
+
+    def tiles(self) -> Tiles | None:
+        """The codes laid out for the kernel of few rows, made when first asked for; None without one."""
+        if self.kind not in (Format.q4_0, Format.q4_1):
+            return None
+        if self._tiles is None or self._tiles[0] is not self.blocks:
+            blocks = self.blocks.unflatten(-1, (-1, BYTES[self.kind]))
+            numbers = blocks[..., : BYTES[self.kind] - BLOCK // 2].contiguous().view(torch.float16).float()
+            scale, middle = numbers[..., 0], torch.zeros(())
+            if self.kind is Format.q4_1:
+                middle = 8 * scale + numbers[..., 1]
+            codes = nibbles_of(blocks[..., -BLOCK // 2 :]).flatten(-2)
+            tiles = make_tiles(codes, scale, middle.expand_as(scale), bits=4)
+            self._tiles = (self.blocks, tiles)
+        return self._tiles[1]
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self._tiles = None
+
+
+def nibbles_of(packed: Tensor) -> Tensor:
+    """The codes of a block: the low halves of its bytes, then the high ones (... x 16 -> ... x 32, uint8)."""
+    return torch.cat([packed & 15, packed >> 4], dim=-1)
 
 
 class GGUF(Quantizer):

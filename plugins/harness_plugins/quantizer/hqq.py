@@ -41,8 +41,10 @@ class HQQ(UniformQuantizer):
 
     Paper: Badri and Shaji 2023, Half-Quadratic Quantization of Large Machine Learning Models,
     https://mobiusml.github.io/hqq_blog, eq. 3 to 5
-    Differs: scales and zeros are rounded to float16 before the weights are, not after; a channel shares a
-    scale by default, which fits any width: the library's default is granularity=group and group_size=64
+    Differs: the zeros kept are those of least error, as in the library's optimize_weights_proximal_v2; its
+    default keeps those of the step after, and starts 4 bits from whole ones. Scales and zeros are rounded to
+    float16 before the weights are, not after; a channel shares a scale by default, which fits any width: the
+    library's default is granularity=group and group_size=64
     """
 
     name = "hqq"

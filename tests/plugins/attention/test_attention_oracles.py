@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from composed import attention_layer, causal_view, choose, tiny
 
 from harness import ConfigError, IncompatibleError, Kernel, PagedCache
+from harness.model.views import view_of
 from harness.ops.view import View, everything
 
 
@@ -588,3 +589,12 @@ def test_rotated_linear_attention_equals_roformer():
     bottom = (q @ k.transpose(-1, -2)).tril().sum(-1, keepdim=True)
     wanted = layer.o_proj((top / bottom).transpose(1, 2).flatten(2))
     torch.testing.assert_close(layer(x, causal_view(30), position=rope), wanted)
+
+
+def test_documents_given_on_the_host_are_found_without_reading_the_device():
+    model = tiny(shape={"max_length": 400}).to("meta")
+    ids, documents = torch.zeros(1, 400, dtype=torch.long, device="meta"), (torch.arange(400) // 150)[None]
+    view = view_of(ids, architecture=model.model.architecture, num_layers=2, document_ids=documents)
+    parts = view.parts()
+    assert [[part.num_queries for part in row] for row in parts] == [[150, 150, 100]]
+    assert model(ids, document_ids=documents).logits.shape == (1, 400, 64)

@@ -147,7 +147,7 @@ OPTIONS = {
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_every_pair_is_compared_at_the_papers_distance(name: str) -> None:
-    from harness.ops.unrotated import Heads
+    from harness.ops.heads import Heads
 
     T = 54 if name == "parallel_context_windows" else 14
     method = build(name, **OPTIONS[name])

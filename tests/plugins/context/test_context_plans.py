@@ -9,10 +9,12 @@ from composed import tiny
 
 from harness.compose import Experiment, compose, publish
 from harness.errors import ConfigError, IncompatibleError
-from harness.plan.costs import Costs, memory_bound
-from harness.plan.graph import Graph, Node
+from harness.plan.costs import Costs
+from harness.plan.graph import Graph
+from harness.plan.node import Node
 from harness.plan.plan import Plan
 from harness.plan.problems import problems
+from harness.plan.trainings import memory_bound
 from harness.registry.known import registry
 from harness.store import Store
 

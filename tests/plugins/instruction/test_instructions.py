@@ -10,6 +10,7 @@ import pytest
 from harness_plugins.instruction.chat import Chat
 from harness_plugins.instruction.flan import Flan
 from harness_plugins.instruction.hh import Hh
+from harness_plugins.instruction.messages import Messages
 from harness_plugins.instruction.oasst import Oasst
 from harness_plugins.instruction.self_instruct import SelfInstruct
 from harness_plugins.instruction.sharegpt import ShareGpt
@@ -178,3 +179,23 @@ def test_real_files_are_read(shared_data: Path) -> None:
     for conversation in (*seeds, *tasks, *dialogues):
         assert conversation.turns[-1].role is Role.assistant
         assert not re.search(r"\n\n(Human|Assistant):", conversation.turns[-1].text)
+
+
+def test_what_endpoints_write_beside_the_answer(tmp_path: Path) -> None:
+    """A tool that returns nothing stays a turn, reasoning is counted, a call without a shape is refused."""
+    call = {"id": "c", "type": "function", "function": {"name": "save", "arguments": "{}"}}
+    asked = [
+        {"role": "user", "content": "Save it."},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "", "tool_call_id": "c"},
+        {"role": "assistant", "content": "Saved.", "reasoning_content": "It worked."},
+    ]
+    path = tmp_path / "chat.jsonl"
+    path.write_text(json.dumps({"messages": asked}) + "\n")
+    reader = Messages(Messages.Config(path=str(path)))
+    assert texts(list(reader.conversations((), 0))) == [["Save it.", "", "", "Saved."]]
+    assert reader.left_out == {"whose reasoning beside the answer is not learned": 1}
+    asked[1]["tool_calls"] = ["save()"]
+    path.write_text(json.dumps({"messages": asked}) + "\n")
+    with pytest.raises(DataError, match="entry 0, message 1: tool_calls must be a list"):
+        list(Messages(Messages.Config(path=str(path))).conversations((), 0))

@@ -267,3 +267,21 @@ def test_what_the_file_cannot_say_is_refused(tmp_path: Path, tokenizer: Any) -> 
     other = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=32, n_layer=1, n_head=2, n_positions=32))
     with pytest.raises(IncompatibleError, match="and this is gpt2"):
         write_gguf(other, tokenizer, tmp_path / "b.gguf", kind="q4_0")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("inputs", [32, 96])
+def test_products_are_those_of_the_stored_weight(kind: str, dtype: torch.dtype, inputs: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    layer = torch.nn.Linear(inputs, 48, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.randn(48, inputs, generator=generator) + 0.5)
+        layer.weight[3] = 0.0  # a block without a scale
+    packed = tiny.choose("quantizer", "gguf", format=kind).build().pack(layer)
+    weight = packed.dequantize().double()
+    for rows in (1, 5, 40):
+        x = torch.randn(rows, inputs, generator=generator).to(dtype)
+        exact = x.double() @ weight.T
+        allowed = 2 * float((x @ weight.to(dtype).T - exact).norm())
+        assert float((packed(x) - exact).norm()) <= allowed, f"{rows} rows"

@@ -1,0 +1,272 @@
+"""What varies in a sweep: the factors of its experiment, as the command line replaces and narrows them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from harness.compose import Experiment
+from harness.errors import ConfigError, UnknownNameError
+from harness.plan.grammar import Assignment, label_text, parse, python_value, resolved, value_text
+from harness.registry.known import registry
+
+
+@dataclass(frozen=True)
+class Level:
+    """One value of a factor: its name in tables, and the overrides that set it."""
+
+    label: str
+    overrides: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Factor:
+    """Something that varies between the cells of a sweep."""
+
+    name: str
+    levels: tuple[Level, ...]
+
+    def sets(self) -> set[str]:
+        """Config keys that any level sets."""
+        return {key for level in self.levels for key in (_key(text) for text in level.overrides)}
+
+    def level(self, label: Any) -> Level:
+        """The level of a label.
+
+        Raises: UnknownNameError
+        """
+        for level in self.levels:
+            if level.label == label_text(label):
+                return level
+        raise UnknownNameError(
+            what=f"level of factor {self.name}", name=label_text(label), known=[v.label for v in self.levels]
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A sweep's command line, taken apart."""
+
+    base: tuple[str, ...]
+    """Overrides that all cells share."""
+    swept: tuple[Assignment, ...]
+    """Overrides with several values, in order."""
+    plain: tuple[Assignment, ...]
+    """All others: each may replace a factor's levels."""
+
+
+def request(arguments: Sequence[str]) -> Request:
+    """Take a command line apart.
+
+    Raises: ConfigError where it sweeps what cannot be swept, or says one thing twice
+    """
+    found = parse(arguments)
+    swept = tuple(item for item in found if item.sweeps)
+    for item in swept:
+        if item.key.lstrip("+") == "experiment":
+            raise ConfigError(
+                f"experiment={','.join(item.values)}: one sweep answers one question; start a sweep for each"
+            )
+    for item in found:
+        others = [other for other in found if other.key == item.key and other.values != item.values]
+        if others:
+            raise ConfigError(
+                f"{item.key} is given twice, as {','.join(item.values)} and as {','.join(others[0].values)}; "
+                "drop one of them"
+            )
+    plain = tuple(item for item in found if not item.sweeps)
+    return Request(base=tuple(text for item in plain for text in item.overrides()), swept=swept, plain=plain)
+
+
+def refuse_repeated(item: Assignment) -> None:
+    """Refuse a value that a sweep names twice.
+
+    Raises: ConfigError
+    """
+    text = f"{item.key}={','.join(item.values)}"
+    _refuse_repeated([python_value(value) for value in item.values], where=text)
+
+
+def _refuse_repeated(values: Sequence[Any], *, where: str) -> None:
+    for i, value in enumerate(values):
+        if value in values[:i]:
+            raise ConfigError(
+                f"{where} names {label_text(value)} twice; each value stands once: a cell is never run again"
+            )
+
+
+def factors(experiment: Experiment, asked: Request) -> list[Factor]:
+    """The factors of a sweep: the experiment's, with levels replaced or chosen by the command line.
+
+    Raises: ConfigError for a level that does not exist, or an option that only some levels can take
+    """
+    found = {name: _factor(name, value) for name, value in experiment.factors.items()}
+    changes = [item for item in asked.swept if item.key != "seed"]
+    changes += [item for item in asked.plain if item.key in found or _sets_factor(item, found.values())]
+    for item in changes:
+        factor = found.get(item.key)
+        if factor is not None:
+            chosen = _named(item, factor) or _levels(item, factor)
+            if chosen is not None:
+                _refuse_repeated(
+                    [level.label for level in chosen], where=f"{item.key}={','.join(item.values)}"
+                )
+                found[item.key] = replace(factor, levels=chosen)
+                continue
+        refuse_repeated(item)
+        name = next((f.name for f in found.values() if item.key in f.sets()), item.key)
+        found[name] = _changed(found.get(name), name, item)
+    return list(found.values())
+
+
+def is_key(name: str) -> bool:
+    """Whether a name can be a config key, as far as its first part says."""
+    from harness.compose.schema import root_node
+
+    head = name.lstrip("+~").partition("@")[0].partition(".")[0].partition("/")[0]
+    return head in registry().axes or head in root_node()
+
+
+def _changed(factor: Factor | None, name: str, item: Assignment) -> Factor:
+    """A factor whose key the command line sets.
+
+    What the factor varies is replaced. A choice that all levels share, or that some leave out (`none`), and
+    an option beside what it varies, hold in all levels that have it: the key is taken out of the levels, so
+    that the value of the command line stays.
+    Raises: ConfigError where levels differ by this option alone
+    """
+    own = Factor(name, tuple(Level(_label(v), (f"{item.key}={v}",)) for v in item.values))
+    if factor is None or item.sweeps:
+        return own
+    without = tuple(replace(level, overrides=_without(level, item.key)) for level in factor.levels)
+    values = [_value_of(level, item.key) for level in factor.levels]
+    if "." in item.key:
+        if factor.sets() == {item.key}:
+            return own
+        if len({level.overrides for level in without}) == len(without):
+            return replace(factor, levels=without)
+        raise ConfigError(
+            f"{item.key}={item.values[0]}: levels of factor {name} differ by it alone "
+            f"({', '.join(level.label for level in factor.levels)}); choose among them with {name}=..., or "
+            f"choose the method itself, {item.key.partition('.')[0]}=..."
+        )
+    present = [i for i, value in enumerate(values) if value != "none"]
+    if all(values[i] is None for i in present):
+        return factor
+    if len(values) > 1 and len(set(values)) == 1:
+        return replace(factor, levels=without)
+    if len(values) > len(present) == 1 and factor.levels[present[0]].label != values[present[0]]:
+        levels = [without[i] if i in present else level for i, level in enumerate(factor.levels)]
+        return replace(factor, levels=tuple(levels))
+    return own
+
+
+def _without(level: Level, key: str) -> tuple[str, ...]:
+    """A level's overrides without a key and, where it is a choice, without the options of what it chose."""
+    return tuple(
+        text for text in level.overrides if _key(text) != key and not _key(text).startswith(f"{key}.")
+    )
+
+
+def _value_of(level: Level, key: str) -> str | None:
+    return next((text.partition("=")[2] for text in level.overrides if _key(text) == key), None)
+
+
+def chosen_labels(experiment: Experiment, asked: Request) -> set[str]:
+    """Overrides that choose a factor's levels by its name and are no config keys themselves."""
+    found = {name: _factor(name, value) for name, value in experiment.factors.items()}
+    return {
+        text for item in (*asked.plain, *asked.swept) if _chooses(item, found) for text in item.overrides()
+    }
+
+
+def _factor(name: str, value: Any) -> Factor:
+    """A factor from its YAML: values of the key `name`, {key: [values]}, or {label: {key: value}}.
+
+    A label whose value is null is left out, as a scale's overlay says of one that cannot be there.
+    """
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        _refuse_repeated(value, where=f"factors.{name}")
+        return Factor(name, tuple(Level(label_text(v), (f"{name}={value_text(v)}",)) for v in value))
+    if not isinstance(value, Mapping) or not value:
+        raise ConfigError(
+            f"factors.{name}={value!r}: give [values], {{key: [values]}}, or {{label: {{key: value}}}}"
+        )
+    items = [(label, settings) for label, settings in value.items() if settings is not None]
+    if len(items) == 1 and isinstance(items[0][1], Sequence) and not isinstance(items[0][1], str):
+        key, values = items[0]
+        _refuse_repeated(values, where=f"factors.{name}.{key}")
+        return Factor(name, tuple(Level(label_text(v), (f"{key}={value_text(v)}",)) for v in values))
+    levels = []
+    for label, settings in items:
+        if not isinstance(settings, Mapping):
+            raise ConfigError(f"factors.{name}.{label}={settings!r}: a label stands for {{key: value, ...}}")
+        texts = tuple(f"{key}={value_text(v)}" for key, v in settings.items())
+        levels.append(Level(label_text(label), texts))
+    return Factor(name, tuple(levels))
+
+
+def _chooses(item: Assignment, found: Mapping[str, Factor]) -> bool:
+    """Whether an override names a factor and levels of it."""
+    factor = found.get(item.key)
+    return factor is not None and (_named(item, factor) or _levels(item, factor)) is not None
+
+
+def _named(item: Assignment, factor: Factor) -> tuple[Level, ...] | None:
+    """The levels of a factor that an override names, all of them by their labels; else None.
+
+    The command line takes a label with commas apart; here it is put together again.
+    """
+    said = [_unquoted(value) for value in item.values]
+    by_label = {level.label: level for level in factor.levels}
+    labels = said if by_label.keys() >= {*said} else _joined(said, list(by_label))
+    return None if labels is None else tuple(by_label[label] for label in labels)
+
+
+def _joined(said: Sequence[str], known: Sequence[str]) -> list[str] | None:
+    """Labels of which these are the parts between commas, in order; None where they are not."""
+    if not said:
+        return []
+    for end in range(len(said), 0, -1):
+        for label in known:
+            parts = [part.strip() for part in label.split(",")]
+            if list(said[:end]) in (parts, [label]):
+                rest = _joined(said[end:], known)
+                if rest is not None:
+                    return [label, *rest]
+    return None
+
+
+def _levels(item: Assignment, factor: Factor) -> tuple[Level, ...] | None:
+    """Levels of a sweep of which some are the factor's, by label, and others values of its key; else None.
+
+    Raises: UnknownNameError for what is no level, where the factor's name is no key
+    """
+    by_label = {level.label: level for level in factor.levels}
+    said = [_unquoted(value) for value in item.values]
+    if not is_key(item.key):
+        return tuple(factor.level(label) for label in said)
+    if not item.sweeps or by_label.keys().isdisjoint(said):
+        return None
+    own = (Level(_label(value), (f"{item.key}={value}",)) for value in item.values)
+    return tuple(by_label.get(label, level) for label, level in zip(said, own, strict=True))
+
+
+def _sets_factor(item: Assignment, found: Iterable[Factor]) -> bool:
+    return any(item.key in factor.sets() for factor in found)
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0]
+
+
+def _label(text: str) -> str:
+    """The name of a level that the command line states; a variable of the environment by its value."""
+    return label_text(resolved(text)) if "oc.env" in text else _unquoted(text)
+
+
+def _unquoted(text: str) -> str:
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    return text[1:-1] if quoted else re.sub(r"\\(.)", r"\1", text)

@@ -1,0 +1,69 @@
+"""The values of single items behind a metric, so that comparisons can be paired by document."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from harness.report.records import WEIGHTS, Record
+from harness.report.statistics import Array
+
+
+def item_matrix(printed: Iterable[tuple[Record, float]], metric: str) -> tuple[Array, dict[str, int]] | None:
+    """Per-item values of records: rows x items (NaN where not scored), and the row of each cell.
+
+    None where nothing was kept, or where their mean is not the value that a record prints
+    """
+    sample_name, _, column = metric.rpartition(".")
+    found: list[tuple[str, Any, Array]] = []
+    for record, value in printed:
+        columns = record.columns(sample_name, column)
+        if columns is None:
+            continue
+        values_N = columns[column]
+        if (weighted := ratio_items(columns, values_N, value)) is not None:
+            values_N = weighted
+        mean = float(np.nanmean(values_N)) if len(values_N) else math.nan
+        if not math.isclose(mean, value, rel_tol=1e-3):
+            return None
+        found.append((record.cell, columns["doc_hash"], values_N))
+    if not found:
+        return None
+    index: dict[str, int] = {}
+    values_RD = np.full((len(found), 0), np.nan)
+    previous: Any = None
+    for row, (_, docs, values_N) in enumerate(found):
+        if previous is None or not np.array_equal(docs, previous):
+            for doc in docs:
+                index.setdefault(doc, len(index))
+            places = np.fromiter((index[doc] for doc in docs), dtype=np.int64, count=len(docs))
+            wider = np.full((len(found), len(index) - values_RD.shape[1]), np.nan)
+            values_RD, previous = np.concatenate([values_RD, wider], axis=1), docs
+        counts = np.bincount(places, minlength=len(index))
+        if counts.max(initial=0) <= 1:
+            values_RD[row, places] = values_N
+        else:  # one document twice in a task: its mean, so that it weighs once
+            sums = np.bincount(places, weights=values_N, minlength=len(index))
+            values_RD[row] = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+    return values_RD, {cell: row for row, (cell, _, _) in enumerate(found)}
+
+
+def ratio_items(columns: Mapping[str, Any], values_N: Array, printed: float) -> Array | None:
+    """Items of a ratio of sums (bits per byte), linearised so that their mean is the printed ratio.
+
+    Item i counts R + w_i / mean(w) (x_i - R): means, paired differences and their errors are then those of
+    the ratio. None where the plain mean is what was printed, or no weight explains it.
+    """
+    if np.isnan(values_N).any() or math.isclose(float(values_N.mean()), printed, rel_tol=1e-3):
+        return None
+    for column in WEIGHTS:
+        if column in columns:
+            weights_N = columns[column]
+            if weights_N.sum() > 0 and math.isclose(
+                float((weights_N * values_N).sum() / weights_N.sum()), printed, rel_tol=1e-3
+            ):
+                return np.asarray(printed + weights_N / weights_N.mean() * (values_N - printed))
+    return None

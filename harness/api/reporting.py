@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from harness.errors import ConfigError
-from harness.report.commands import Request, written
 from harness.report.document import Report
+from harness.report.making import Request, written
 from harness.report.measurements import load
 from harness.report.writers import FORMATS, as_html, flat
 

@@ -46,6 +46,7 @@ def sweep(
     timeout: float | None = None,
     memory: int | None = None,
     total_memory: int | None = None,
+    patience: float | None = 600.0,
     retry: str | Iterable[str] = (),
     store: Store | Path | str | None = None,
 ) -> pd.DataFrame:
@@ -57,12 +58,20 @@ def sweep(
     that `harness.report` and `harness.records` take.
     Units: workers = stages at a time (None = as many as the cores or GPUs take); timeout in seconds a
     stage; memory in bytes of address space a stage, total_memory in bytes of stages beside each other; None =
-    no limit.
+    no limit; patience in seconds that a measurement of speed waits to be alone on its machine (None = for
+    ever).
     `retry` names outcomes to try again, e.g. ["failed", "oom"], or "all"
     Raises: ConfigError, UnknownNameError or PluginError before anything runs; KeyboardInterrupt after Ctrl-C
     and StoreFullError on a full disk, both with everything finished kept in the store
     """
-    chosen = _options(workers=workers, timeout=timeout, memory=memory, total_memory=total_memory, retry=retry)
+    chosen = _options(
+        workers=workers,
+        timeout=timeout,
+        memory=memory,
+        total_memory=total_memory,
+        patience=patience,
+        retry=retry,
+    )
     return _work(written(overrides), chosen, store=opened(store), single=False)
 
 

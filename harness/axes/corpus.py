@@ -2,7 +2,7 @@
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -43,8 +43,12 @@ class Damage:
     first: list[str] = field(default_factory=list)
     """What was wrong with the first ones, with file and line."""
 
+    tell: Callable[[str], None] = field(default=lambda message: None, repr=False)
+    """Is told of every one."""
+
     def add(self, message: str) -> None:
         """Note one."""
+        self.tell(message)
         self.count += 1
         if len(self.first) < NAMED:
             self.first.append(message)

@@ -1,12 +1,12 @@
 """Filter: keeps, drops or rewrites documents; filters run in the order given."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from harness.axes.corpus import Document
+from harness.axes.corpus import Document, Split
 from harness.method import Method
 
 
@@ -24,7 +24,8 @@ class Filter(Method):
     """A pass over documents. A filter of single documents implements `judge`; one that needs the
     whole stream (deduplication) overrides `apply`.
 
-    State: one instance per corpus stage; `report` accumulates; `models` holds (model, tokenizer) of what
+    State: one instance per corpus stage; `report` accumulates; `tell` is called with every document that is
+        dropped or rewritten, which of both, and why; `models` holds (model, tokenizer) of what
         its ModelRef options name, by option
     """
 
@@ -36,6 +37,8 @@ class Filter(Method):
     class Config(Method.Config):
         domains: list[str] = field(default_factory=list)
         """Domains it looks at, the others pass untouched; empty for all."""
+        splits: list[Split] = field(default_factory=list)
+        """Splits it looks at; empty for all. With [train] all filters are measured on the same documents."""
 
     config: Config
     models: Mapping[str, tuple[Any, Any]] = MappingProxyType({})
@@ -43,6 +46,7 @@ class Filter(Method):
     def __init__(self, config: Method.Config | None = None) -> None:
         super().__init__(config)
         self.report = FilterReport()
+        self.tell: Callable[[Document, str, str], None] = lambda document, did, why: None
 
     @classmethod
     def trial(cls, directory: Path) -> tuple[Config, Document, Document]:
@@ -53,25 +57,39 @@ class Filter(Method):
         """
         raise NotImplementedError
 
+    def judges_alone(self) -> bool:
+        """Whether a verdict rests on the document alone, so that processes may share the documents."""
+        return type(self).apply is Filter.apply and not self.models
+
+    def prepare(self) -> None:
+        """Make what verdicts rest on, before the first of them."""
+
     def judge(self, document: Document) -> Document | str:
         """The document (rewritten or not), or the reason for dropping it."""
         raise NotImplementedError
 
     def apply(self, documents: Iterator[Document]) -> Iterator[Document]:
         """The documents that stay, in their order."""
+        self.prepare()
         for document in documents:
-            if self.config.domains and document.domain not in self.config.domains:
-                yield document
-                continue
-            self.report.seen += 1
-            verdict = self.judge(document)
-            if isinstance(verdict, str):
-                self.drop(verdict)
-                continue
-            self.report.rewritten += verdict.text != document.text
-            yield verdict
+            kept = self.settle(document, self.judge(document)) if self.sees(document) else document
+            if kept is not None:
+                yield kept
 
-    def drop(self, reason: str) -> None:
-        """Note that a document was dropped."""
-        self.report.dropped += 1
-        self.report.reasons[reason] = self.report.reasons.get(reason, 0) + 1
+    def sees(self, document: Document) -> bool:
+        """Whether the filter looks at a document; the others pass."""
+        limits = (self.config.domains, document.domain), (self.config.splits, document.split)
+        return all(not chosen or own in chosen for chosen, own in limits)
+
+    def settle(self, document: Document, verdict: Document | str) -> Document | None:
+        """Count and tell a verdict; the document that stays."""
+        self.report.seen += 1
+        if isinstance(verdict, str):
+            self.report.dropped += 1
+            self.report.reasons[verdict] = self.report.reasons.get(verdict, 0) + 1
+            self.tell(document, "dropped", verdict)
+            return None
+        if verdict.text != document.text:
+            self.report.rewritten += 1
+            self.tell(document, "rewritten", "")
+        return verdict

@@ -22,6 +22,19 @@ Compute = Callable[["nn.Module", Batch], "tuple[Tensor, dict[str, Tensor]]"]
 """(model, micro-batch) -> (loss to go backward from, sums to report)."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """A grid of processes, and what is split along its data direction; the plan computes costs from it."""
+
+    data: int = 1
+    pipeline: int = 1
+    tensor: int = 1
+    splits: frozenset[str] = frozenset()
+    """Of `weights`, `gradients` and `states`, what each of those that share the batch keeps a part of."""
+    micro_batches: int = 1
+    """Pieces in which a batch passes a pipeline, for each micro-batch of the stage."""
+
+
 class Parallelism(Method):
     """Wraps a model for several processes, started by torch's elastic launcher.
 
@@ -67,6 +80,10 @@ class Parallelism(Method):
     def accumulating(self, model: nn.Module, *, last: bool) -> AbstractContextManager[Any]:
         """Context of one micro-batch's forward and backward; gradients are exchanged with the last."""
         return nullcontext()
+
+    def spread(self) -> Spread:
+        """The grid, without a process group: by default all processes share the batch."""
+        return Spread(data=self.config.world_size)
 
     def splits_batches(self) -> bool:
         """Whether `accumulate` calls `compute` several times for one micro-batch."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,9 @@ from harness.method import Method
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
+
+    from harness.ops.stored_weights import StoredWeights
 
 
 class Precision(Method):
@@ -32,3 +36,13 @@ class Precision(Method):
     def scaler(self, device_type: str) -> torch.amp.GradScaler | None:
         """Loss scaler where the format needs one."""
         return None
+
+    def stored(self, parameters: Sequence[nn.Parameter]) -> StoredWeights:
+        """How these trained weights are kept between steps; as they are unless the method says otherwise."""
+        from harness.ops.stored_weights import StoredWeights
+
+        return StoredWeights()
+
+    def bytes_per_weight(self) -> int:
+        """Bytes of a trained weight, and of what is kept beside it, between steps."""
+        return 4

@@ -11,6 +11,7 @@ from typing import Any
 from harness.compose import compose, config_dir, explain, publish
 from harness.compose.arguments import SEARCH, job_overrides, publish_file, standing
 from harness.compose.hydra import CONFIG_NAME
+from harness.run.machine import one_thread_of_numpy
 
 RUN_HELP = """usage: harness run KEY=VALUE ...
 
@@ -32,8 +33,9 @@ Equal to `python -m harness -m ...`; Hydra's flags and launchers work (hydra/lau
 
 How it runs, which changes no result: hydra.sweeper.workers=2 (stages at a time),
 .timeout=600 (seconds of each), .memory=8000000000 (bytes of address space of each),
-.total_memory=16000000000 (bytes that stages beside each other may take), .retry=failed (run again what
-ended so; oom, timeout, lost, all)."""
+.total_memory=16000000000 (bytes that stages beside each other may take), .patience=600 (seconds that a
+measurement of speed waits to be alone on its machine, null = for ever; then it goes on beside the others,
+and its record says so), .retry=failed (run again what ended so; oom, timeout, lost, all)."""
 
 MULTIRUN = "hydra.mode=MULTIRUN"
 _SHOWS_ONLY = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--shell-completion", "-sc")
@@ -62,6 +64,7 @@ def through_hydra(arguments: Sequence[str]) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    one_thread_of_numpy()
     publish()
     arguments = standing(arguments)
     for text in arguments:
@@ -69,6 +72,8 @@ def through_hydra(arguments: Sequence[str]) -> int:
     flags = [text for text in arguments if text.startswith("-")]
     overrides = [text for text in arguments if not text.startswith("-")]
     multirun = "-m" in flags or "--multirun" in flags or MULTIRUN in overrides
+    if not flags and all(map(_is_plain, overrides)):
+        return _run(overrides)
     if not multirun and not any(flag.partition("=")[0] in _SHOWS_ONLY for flag in flags):
         compose(job_overrides(_without_values_of_flags(arguments)))  # refuses before Hydra does, and says why
     if any(flag.partition("=")[0] in ("--cfg", "-c") for flag in flags):
@@ -88,6 +93,19 @@ def through_hydra(arguments: Sequence[str]) -> int:
     finally:
         sys.argv = before
     return max(codes, default=0)
+
+
+def _is_plain(override: str) -> bool:
+    """Whether an override has nothing to do with Hydra itself, which a file of the user's may."""
+    key, _, value = override.partition("=")
+    return "hydra" not in override and not (key == "experiment" and value.endswith((".yaml", ".yml")))
+
+
+def _run(overrides: Sequence[str]) -> int:
+    """One cell, composed by its plan alone."""
+    from harness.commands.sweep import run as run_cell
+
+    return int(run_cell(overrides) or 0)
 
 
 def _as_it_runs(arguments: Sequence[str]) -> list[str]:
@@ -111,11 +129,9 @@ def _task(config: Any) -> int:
     """What Hydra runs: one cell, or one worker of a sweep that was planned before."""
     from hydra.core.hydra_config import HydraConfig
 
-    from harness.commands.sweep import run as run_cell
-
     given = HydraConfig.get().overrides
     search = [text for text in given.hydra if text.startswith(SEARCH)]
-    return int(run_cell([*given.task, *search]) or 0)
+    return _run([*given.task, *search])
 
 
 def _without_values_of_flags(arguments: Sequence[str]) -> list[str]:

@@ -71,6 +71,8 @@ def main(arguments: Sequence[str]) -> int:
         console.print(line, highlight=False, markup=False)
     console.print(stage_table(made.first, costs), highlight=False)
     console.print(LEGEND, style="dim", highlight=False)
+    for line in spread_lines(made.first, costs):
+        console.print(line, highlight=False, markup=False)
     for line in item_lines(made.first):
         console.print(line, highlight=False, markup=False)
     for line in problem_lines(made.first):
@@ -110,6 +112,7 @@ def describe(made: Plan, costs: Costs) -> dict[str, Any]:
                 "seed": made.graph.nodes[key].seed,
                 "stored": key not in missing,
                 "estimate": asdict(costs.of(made.graph.nodes[key])),
+                "each_process": asdict(each) if (each := costs.share(made.graph.nodes[key])) else None,
             }
             for key in made.wanted()
         ],
@@ -161,6 +164,24 @@ def item_lines(made: Plan) -> list[str]:
     if open_ended:
         lines.append(f"All items of: {', '.join(open_ended)} (evaluator.lm_eval.limit bounds them).")
     return lines
+
+
+def spread_lines(made: Plan, costs: Costs) -> list[str]:
+    """What each of several processes takes, once for all trainings of which it is the same."""
+    lines: dict[str, None] = {}
+    for key in made.wanted():
+        node = made.graph.nodes[key]
+        each = costs.share(node)
+        if each is None:
+            continue
+        sent = {"data": each.along_data, "tensor": each.along_tensor, "pipeline": each.along_pipeline}
+        said = ", ".join(f"{size_text(count)} along {way}" for way, count in sent.items() if count)
+        waits = f"; a pipeline waits {each.bubble:.1%} of the time it works" if each.bubble else ""
+        lines[
+            f"{node.stage}, each of {each.processes} processes ({each.grid}): at most "
+            f"{size_text(each.memory)}, sends {said or 'nothing'} in a step{waits}"
+        ] = None
+    return list(lines)
 
 
 def _cost_texts(found: Sequence[Cost]) -> tuple[str, str, str, str]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.data.lineage import rows
 from harness.errors import StoreError
 from harness.plan.manifest import find_record
 from harness.report.committed import RECORDS
 from harness.report.records import Record, label, read_compact
+from harness.store import Store
 
 
 def find(root: Path, name: str) -> dict[str, Any]:
@@ -59,6 +61,29 @@ def show(root: Path, name: str, *, as_json: bool) -> str:
         return json.dumps([r.data for r in found], indent=1) if as_json else "\n".join(map(line, found))
     record = find(root, name)
     return json.dumps(record, indent=1) if as_json else page(record)
+
+
+def lineage(root: Path, name: str, *, as_json: bool) -> Iterator[str]:
+    """Of every stage of a record that drops or rewrites documents, a line for each of them.
+
+    Raises: StoreError where no record answers, or its artifacts are not in the store
+    """
+    store, record, found = Store(root), find(root, name), 0
+    for stage in record.get("stages", ()):
+        for row in rows(store.path(stage["key"])):
+            found += 1
+            yield json.dumps({"stage": stage["stage"], **row}, ensure_ascii=False) if as_json else _told(row)
+    if not found:
+        raise StoreError(
+            f"{name}: no document was dropped or rewritten, or the artifacts that say so are not in {root}"
+        )
+
+
+def _told(row: Mapping[str, Any]) -> str:
+    where = ", ".join(row[key] for key in ("domain", "split") if row.get(key))
+    return f"{row['id']}{where and f' ({where})'} {row['did']} by {row['by']}" + (
+        f": {row['why']}" if row["why"] else ""
+    )
 
 
 def page(record: Mapping[str, Any]) -> str:

@@ -21,12 +21,22 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("axis", help="or a record: SWEEP/CELL, a folder, REPORT/records.json.gz[/CELL]")
     parser.add_argument("method", nargs="?", help="without it, the axis with its methods")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument(
+        "--lineage",
+        action="store_true",
+        help="of a record: the documents that were dropped or rewritten",
+    )
     asked = parser.parse_args(list(arguments))
     if "/" in asked.axis and asked.method is None:
         from harness.commands import records
         from harness.store import Store
 
-        print(records.show(Store().root, asked.axis, as_json=asked.json))
+        root = Store().root
+        if asked.lineage:
+            for line in records.lineage(root, asked.axis, as_json=asked.json):
+                print(line)
+        else:
+            print(records.show(root, asked.axis, as_json=asked.json))
         return 0
     index = registry_index.read()
     if asked.axis not in index["axes"]:

@@ -21,7 +21,7 @@ from harness.plan.need import Need
 from harness.plan.plan import Plan
 from harness.run.crew import Crew, serve
 from harness.run.launch import WORKER, Hydra, launch, options, read_plan
-from harness.run.machine import cores
+from harness.run.machine import cores, one_thread_of_numpy
 from harness.run.outcome import STATUSES, Outcome
 from harness.run.preload import preload
 from harness.run.progress import Lines, Live, view
@@ -29,6 +29,7 @@ from harness.run.record import look_before
 from harness.run.resources import Options
 from harness.run.worker import Terminated, Worker
 from harness.store import Store
+from harness.store.files import full_text, is_disk_full
 from harness.store.records import sweep_dir
 
 __all__ = ["Hydra", "multirun", "options", "run", "sweep"]
@@ -181,8 +182,10 @@ def _execute(
     code = 0
     try:
         worker.run()
-    except StoreFullError as error:
-        shown.say(f"paused: {error}")
+    except (StoreFullError, OSError) as error:
+        if not is_disk_full(error):
+            raise
+        shown.say(f"paused: {full_text(error)}")
         code = FULL_EXIT
     except KeyboardInterrupt:
         shown.say("stopped; the same command goes on from here")
@@ -216,9 +219,7 @@ def prepare_environment(made: Plan) -> None:
     """Libraries' telemetry off; no network where the scale promises none. Set before anything is imported."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    os.environ["OPENBLAS_NUM_THREADS"] = (
-        "1"  # numpy's own: read once, when it is loaded, before stages share it
-    )
+    one_thread_of_numpy()
     if all(cell.cell.offline for cell in made.cells):
         for name in _OFFLINE:
             os.environ.setdefault(name, "1")

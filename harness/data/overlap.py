@@ -10,7 +10,10 @@ import numpy as np
 
 SHORTEST = 8
 """Words of the shortest text that is looked for; fewer are found by chance."""
-UNSPACED = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
+UNSPACED = (
+    r"\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Tibetan, Burmese, Khmer
+    r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"  # Japanese, Chinese, Korean
+)
 WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
 """A word, or one character of a script that puts no spaces between words."""
 FACTOR = 0x9E3779B97F4A7C15
@@ -40,7 +43,7 @@ class Overlap:
             size = min(ngram, len(own))
             if size >= min(ngram, SHORTEST):
                 codes = [self.codes.setdefault(word, 0) or self._learn(word) for word in own]
-                found.setdefault(size, []).append(_hashes(np.array(codes, dtype=np.uint64), size))
+                found.setdefault(size, []).append(ngram_hashes(np.array(codes, dtype=np.uint64), size))
         self.known = {size: np.unique(np.concatenate(hashes)) for size, hashes in sorted(found.items())}
         """Sorted hashes of n-grams, by their number of words."""
 
@@ -68,7 +71,7 @@ class Overlap:
             fits = strange[size:] == strange[:-size]
             if not fits.any():
                 continue
-            own = _hashes(codes, size)[fits]
+            own = ngram_hashes(codes, size)[fits]
             places = np.minimum(np.searchsorted(known, own), len(known) - 1)
             hits.append(places[known[places] == own] + first - len(known))
         return np.concatenate(hits)
@@ -79,8 +82,8 @@ class Overlap:
         return self.codes[word]
 
 
-def _hashes(codes: np.ndarray, size: int) -> np.ndarray:
-    """A hash of every `size` consecutive words: a polynomial of their codes, modulo 2**64."""
+def ngram_hashes(codes: np.ndarray, size: int) -> np.ndarray:
+    """A hash of every `size` consecutive words: a polynomial of their codes (uint64), modulo 2**64."""
     count = len(codes) - size + 1
     total = np.zeros(count, dtype=np.uint64)
     for place in range(size):

@@ -27,9 +27,11 @@ LONGEST_NAME = 120
 
 
 def safe_name(name: str) -> str:
-    """A file name for any domain: letters, digits, `-_.~` and %XX; long ones end in a hash."""
+    """A file name for any domain: letters, digits, `-_.~` and %XX; long ones end in a hash, and those with
+    capitals, which some file systems take for small letters.
+    """
     quoted = quote(name, safe="")
-    if len(quoted) <= LONGEST_NAME:
+    if len(quoted) <= LONGEST_NAME and name == name.lower():
         return quoted
     return f"{quoted[:LONGEST_NAME]}.{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 

@@ -18,6 +18,6 @@ class Controls:
     fewshot_as_multiturn: bool = True
     gen_kwargs: Mapping[str, Any] = field(default_factory=dict)
     fewshot_seed: int = 1234
-    batch_tokens: int = 2048
+    batch_tokens: int = 1024
     as_trained: bool = False
     """Whether choices after a chat template are encoded as training encodes answers, not as lm-eval does."""

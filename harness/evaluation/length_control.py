@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import expit
 
 STEPS, RIDGE = 100, 1e-8
 
@@ -18,6 +17,8 @@ def length_controlled(wins_R: np.ndarray, longer_R: np.ndarray) -> tuple[float, 
     Shapes: wins (0 to 1, draws one half) and differences of lengths of R duels
     Differs: no term for how hard an instruction is, which needs the answers of many models
     """
+    from scipy.special import expit  # 0.3 s to load, and a plan needs none of it
+
     spread = longer_R.std(ddof=1) if len(longer_R) > 1 else 0.0
     length_R = np.tanh(longer_R / spread) if spread > 0 else np.zeros(len(longer_R))
     design_RP = np.stack([np.ones(len(wins_R)), length_R], axis=1)

@@ -46,7 +46,7 @@ class SubjectLM(TemplateLM):  # type: ignore[misc]
     """
 
     def __init__(
-        self, subject: Subject, *, batch_tokens: int = 2048, batch_size: int = 64, as_trained: bool = False
+        self, subject: Subject, *, batch_tokens: int = 1024, batch_size: int = 64, as_trained: bool = False
     ) -> None:
         super().__init__()
         self.subject, self.as_trained = subject, as_trained

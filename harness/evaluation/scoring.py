@@ -42,7 +42,7 @@ class LikelihoodScorer:
 
     model: nn.Module
     max_length: int
-    batch_tokens: int = 2048
+    batch_tokens: int = 1024
     pad_id: int = 0
     share_prefix: bool = True
     facts: dict[str, Any] = field(

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.compose import Experiment
 from harness.errors import ConfigError, UnknownNameError
-from harness.plan.factors import Factor, Level
+from harness.plan.factors import Factor, Level, factors, request
 from harness.plan.grammar import label_text, parse, value_text
 from harness.registry.known import registry
 
@@ -166,9 +166,9 @@ def _check_names(names: Iterable[str], found: Sequence[Factor], *, where: str) -
 
 def _check_levels(excluded: Mapping[str, Any], experiment: Experiment, found: Sequence[Factor]) -> None:
     """Refuse a level that no factor has, neither as the experiment states it nor as it was narrowed since."""
+    stated = {factor.name: factor.levels for factor in factors(experiment, request([]))}
     for factor in found:
-        stated = [label_text(value) for value in experiment.factors.get(factor.name) or ()]
-        known = dict.fromkeys([*stated, *(level.label for level in factor.levels)])
+        known = dict.fromkeys(level.label for level in (*stated.get(factor.name, ()), *factor.levels))
         labels = excluded.get(factor.name, [])
         for label in labels if isinstance(labels, list) else [labels]:
             if label_text(label) not in known:

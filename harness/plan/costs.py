@@ -17,15 +17,18 @@ from harness.plan.node import Node
 from harness.plan.plan import Plan
 from harness.plan.probe import probe_speed
 from harness.plan.problems import shapes_of
+from harness.plan.spread import Share, share
 from harness.plan.trainings import (
     HALF,
     MARGIN,
     computes_in_half,
+    held,
     is_gated,
     keeps_scores,
     longest_sequence,
     node_cost,
     packed_bits,
+    scored,
     sequences_at_once,
     splits_windows,
     state_bytes,
@@ -105,13 +108,41 @@ class Costs:
             state_bytes=state_bytes(node, model, adapters),
             packed_bits=packed_bits(node, size),
             mixed=computes_in_half(node),
+            held=held(node),
             flash=not keeps_scores(node),
         )
+        each = self.share(node)
+        if each is not None:
+            cost = replace(cost, memory=each.memory)
         windows = node.maker.full_windows and not splits_windows(node)
         at_most = None in (fill, width, source, answers) and not windows
         if (keeps_scores(node) or source is None) and cost.memory is not None:
             return replace(cost, memory=MARGIN * cost.memory, at_most=True)
         return replace(cost, at_most=at_most)
+
+    def share(self, node: Node) -> Share | None:
+        """What each of several processes of a training takes; None where there is one, or no formula."""
+        choice = node.choices.get("parallelism")
+        built = self._built(node.cell) if isinstance(choice, Choice) and trains(node) else None
+        spec = node.cell.spec()
+        if built is None or spec is None or choice.config.world_size == 1:  # type: ignore[union-attr]
+            return None
+        model, counted = built
+        settings, parallelism = node.config, choice.build()  # type: ignore[union-attr]
+        if self._adapters(node, model) is not None:
+            return None
+        return share(
+            Size.of(spec, gated=is_gated(node), counted=counted),
+            parallelism.spread(),
+            batch_size=settings.batch_size,
+            micro_batch_size=settings.micro_batch_size,
+            sequence_length=longest_sequence(node),
+            mixed=computes_in_half(node),
+            recompute=settings.recompute,
+            flash=not keeps_scores(node),
+            state_bytes=state_bytes(node, model, None),
+            scored=scored(node, share=1.0),
+        )
 
     def _tokens(self, node: Node, flops_per_token: float, fill: float) -> float | None:
         """Tokens that a budget buys; None where it does not say (seconds, epochs)."""
@@ -131,9 +162,13 @@ class Costs:
 
     def _answers(self, node: Node) -> float | None:
         """Share of positions whose logits the loss reads; None where it is a part that nobody measured."""
-        if not node.maker.scores_answers:
-            return 1.0
-        return self._learned(self._known.scored, node)
+        measured = self._learned(self._known.scored, node)
+        if node.maker.scores_answers:
+            return measured
+        architecture: Any = node.choices.get("architecture") or node.cell.choice("architecture")
+        encodes = isinstance(architecture, Choice) and architecture.method.has_encoder()  # type: ignore[attr-defined]
+        # Where something encodes, positions were counted together with those of sources.
+        return 1.0 if measured is None or encodes else measured
 
     def _tokenizer(self, node: Node) -> str:
         nodes = self._made.graph.nodes

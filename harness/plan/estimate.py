@@ -31,6 +31,8 @@ class Scored:
     """Share of positions that it reads."""
     picked: bool = False
     """Whether it learns from some of all, as an alignment does: their gradient is then put among zeros."""
+    chunked: bool = False
+    """Whether the loss keeps no log-softmax: beside the logits that it reads stands their gradient alone."""
     reference: bool = False
     """Whether a reference reads the same answers while what the policy keeps of them stands."""
 
@@ -116,27 +118,31 @@ class Size:
         return 4 * multiplied + 2 * trained + 12 * self.num_layers * self.width * sequence_length
 
     def layer_activations(
-        self, sequence_length: int, *, element: int, flash: bool, kept: Kept = ALL
+        self, sequence_length: int, *, element: int, flash: bool, kept: Kept = ALL, autocast: bool = False
     ) -> float:
         """Bytes that one block keeps for the backward pass, per token.
 
         Two norms (input and normalised), q k v, rotated q k, attention's output, the residual sum, and the
-        feed-forward's hidden values; without flash also scores and probabilities over T keys (one in fp32)
+        feed-forward's hidden values; without flash also scores and probabilities over T keys (one in fp32).
+        Under autocast residual sums and norms stay in fp32, beside copies in 16 bits
         """
         matrices = 2 if self.gated else 1
         unread = 0 if kept.inputs else 2 * self.dim + self.ffn_dim
         outputs = kept.outputs * (2 * self.dim + 3 * self.width + matrices * self.ffn_dim)
         hidden = 2 * matrices * self.ffn_dim
         scores = 0 if flash else (2 * element + 4) * self.num_heads * sequence_length
-        return element * (6 * self.dim + 4 * self.width + hidden - unread + outputs) + scores
+        wide = 16 * self.dim if autocast else 0
+        return element * (6 * self.dim + 4 * self.width + hidden - unread + outputs) + wide + scores
 
     def logits(self, *, element: int, scored: Scored = EVERY) -> float:
         """Bytes of logits per token: themselves, and in fp32 the log-softmax of those scored and its
-        gradient.
+        gradient; a chunked loss has a gradient in their own format, and none of the others.
 
         A reference's log-softmax stands beside the policy's; where some are picked, backward holds zeros,
         their sum with the gradient, and the gradient
         """
+        if scored.chunked:
+            return 2 * element * scored.share * self.vocab_size
         read = element + 8 * scored.share + (4 * scored.share if scored.reference else 0)
         spread = element * (2 + scored.share) if scored.picked else 0
         return max(read, spread) * self.vocab_size
@@ -150,12 +156,15 @@ class Size:
         recompute: bool,
         scored: Scored = EVERY,
         kept: Kept = ALL,
+        autocast: bool = False,
     ) -> float:
         """Bytes kept per token; with recomputation each block's input, and one block whole.
 
         Where it reads a source, a block keeps a norm (input and normalised), the sum, q and the output too
         """
-        block = self.layer_activations(sequence_length, element=element, flash=flash, kept=kept)
+        block = self.layer_activations(
+            sequence_length, element=element, flash=flash, kept=kept, autocast=autocast
+        )
         if self.num_encoder_layers:
             block += element * (3 * self.dim + 2 * self.width)
         blocks = block * max(1, self.num_layers - kept.skipped)
@@ -201,6 +210,7 @@ def training_cost(
     reference: bool = False,
     packed_bits: float | None = None,
     mixed: bool = False,
+    held: int = 4,
     recompute: bool = False,
     flash: bool = True,
 ) -> Cost:
@@ -210,24 +220,33 @@ def training_cost(
     `scored`, and `source_tokens` beside them for an encoder; where a step `accumulates` several, gradients
     stand beside all activations, else they take their place. `adapters` are the only weights trained, None
     where all are; the optimizer keeps `state_bytes`, two moments where None; `reference` says whether a
-    frozen copy of the model is held too; linear layers take `packed_bits` a weight where they are quantized
+    frozen copy of the model is held too; linear layers take `packed_bits` a weight where they are quantized;
+    a trained weight takes `held` bytes between steps
     """
     element = 2 if mixed else 4
     trained = size.parameters if adapters is None else adapters
     weights = size.parameters * (2 if reference else 1) + (adapters or 0)
     saved = 0.0 if packed_bits is None else size.linear_weights * (4 - packed_bits / 8)
     activations = padded_tokens * size.activations(
-        sequence_length, element=element, flash=flash, recompute=recompute, scored=scored, kept=kept
+        sequence_length,
+        element=element,
+        flash=flash,
+        recompute=recompute,
+        scored=scored,
+        kept=kept,
+        autocast=mixed,
     )
     if source_tokens:
         activations += source_tokens * size.source_activations(
             sequence_length, element=element, flash=flash, recompute=recompute, kept=kept
         )
-    gradients = 4.0 * trained
-    working = activations + gradients if accumulates else max(activations, gradients)
+    states = 8.0 * trained if state_bytes is None else state_bytes
+    gradients, beside = 4.0 * trained, (held - 4.0) * trained
+    # Weights are whole, and gradients in fp32, while the optimizer steps; activations are gone by then.
+    working = max(activations + beside + (gradients if accumulates else 0.0), gradients)
     return Cost(
         flops=tokens * size.flops_per_token(sequence_length, adapters=adapters),
-        memory=4 * weights - saved + (8.0 * trained if state_bytes is None else state_bytes) + working,
+        memory=4 * weights - saved + states + working,
         disk=4.0 * trained,
     )
 

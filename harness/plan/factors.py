@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -68,8 +69,6 @@ def request(arguments: Sequence[str]) -> Request:
             raise ConfigError(
                 f"experiment={','.join(item.values)}: one sweep answers one question; start a sweep for each"
             )
-        text = f"{item.key}={','.join(item.values)}"
-        _refuse_repeated([python_value(value) for value in item.values], where=text)
     for item in found:
         others = [other for other in found if other.key == item.key and other.values != item.values]
         if others:
@@ -79,6 +78,15 @@ def request(arguments: Sequence[str]) -> Request:
             )
     plain = tuple(item for item in found if not item.sweeps)
     return Request(base=tuple(text for item in plain for text in item.overrides()), swept=swept, plain=plain)
+
+
+def refuse_repeated(item: Assignment) -> None:
+    """Refuse a value that a sweep names twice.
+
+    Raises: ConfigError
+    """
+    text = f"{item.key}={','.join(item.values)}"
+    _refuse_repeated([python_value(value) for value in item.values], where=text)
 
 
 def _refuse_repeated(values: Sequence[Any], *, where: str) -> None:
@@ -98,13 +106,16 @@ def factors(experiment: Experiment, asked: Request) -> list[Factor]:
     changes = [item for item in asked.swept if item.key != "seed"]
     changes += [item for item in asked.plain if item.key in found or _sets_factor(item, found.values())]
     for item in changes:
-        if _chooses(item, found):
-            factor = found[item.key]
-            chosen = tuple(factor.level(_unquoted(v)) for v in item.values)
-            found[item.key] = replace(factor, levels=chosen)
-            continue
-        if item.key in found and not is_key(item.key):
-            found[item.key].level(_unquoted(item.values[0]))  # raises: it names no level
+        factor = found.get(item.key)
+        if factor is not None:
+            chosen = _named(item, factor) or _levels(item, factor)
+            if chosen is not None:
+                _refuse_repeated(
+                    [level.label for level in chosen], where=f"{item.key}={','.join(item.values)}"
+                )
+                found[item.key] = replace(factor, levels=chosen)
+                continue
+        refuse_repeated(item)
         name = next((f.name for f in found.values() if item.key in f.sets()), item.key)
         found[name] = _changed(found.get(name), name, item)
     return list(found.values())
@@ -200,7 +211,47 @@ def _factor(name: str, value: Any) -> Factor:
 def _chooses(item: Assignment, found: Mapping[str, Factor]) -> bool:
     """Whether an override names a factor and levels of it."""
     factor = found.get(item.key)
-    return factor is not None and {_unquoted(v) for v in item.values} <= {v.label for v in factor.levels}
+    return factor is not None and (_named(item, factor) or _levels(item, factor)) is not None
+
+
+def _named(item: Assignment, factor: Factor) -> tuple[Level, ...] | None:
+    """The levels of a factor that an override names, all of them by their labels; else None.
+
+    The command line takes a label with commas apart; here it is put together again.
+    """
+    said = [_unquoted(value) for value in item.values]
+    by_label = {level.label: level for level in factor.levels}
+    labels = said if by_label.keys() >= {*said} else _joined(said, list(by_label))
+    return None if labels is None else tuple(by_label[label] for label in labels)
+
+
+def _joined(said: Sequence[str], known: Sequence[str]) -> list[str] | None:
+    """Labels of which these are the parts between commas, in order; None where they are not."""
+    if not said:
+        return []
+    for end in range(len(said), 0, -1):
+        for label in known:
+            parts = [part.strip() for part in label.split(",")]
+            if list(said[:end]) in (parts, [label]):
+                rest = _joined(said[end:], known)
+                if rest is not None:
+                    return [label, *rest]
+    return None
+
+
+def _levels(item: Assignment, factor: Factor) -> tuple[Level, ...] | None:
+    """Levels of a sweep of which some are the factor's, by label, and others values of its key; else None.
+
+    Raises: UnknownNameError for what is no level, where the factor's name is no key
+    """
+    by_label = {level.label: level for level in factor.levels}
+    said = [_unquoted(value) for value in item.values]
+    if not is_key(item.key):
+        return tuple(factor.level(label) for label in said)
+    if not item.sweeps or by_label.keys().isdisjoint(said):
+        return None
+    own = (Level(_label(value), (f"{item.key}={value}",)) for value in item.values)
+    return tuple(by_label.get(label, level) for label, level in zip(said, own, strict=True))
 
 
 def _sets_factor(item: Assignment, found: Iterable[Factor]) -> bool:
@@ -218,4 +269,4 @@ def _label(text: str) -> str:
 
 def _unquoted(text: str) -> str:
     quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
-    return text[1:-1] if quoted else text
+    return text[1:-1] if quoted else re.sub(r"\\(.)", r"\1", text)

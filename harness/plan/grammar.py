@@ -160,8 +160,13 @@ def _matching(override: Override, glob: Glob) -> tuple[str, ...]:
     group = override.key_or_group
     known = options_of(group)
     found = tuple(glob.filter(known))
+    if not known:
+        raise ConfigError(
+            f"{override.input_line}: glob(...) matches the choices of a config group, and {group} is none; "
+            f"list what is meant, {group}=a,b"
+        )
     if not found:
-        raise ConfigError(f"{override.input_line} matches none of {group}: {', '.join(known) or 'no group'}")
+        raise ConfigError(f"{override.input_line} matches none of {group}: {', '.join(known)}")
     return found
 
 

@@ -7,21 +7,54 @@ from dataclasses import replace
 from typing import Any
 
 from harness.axes.evaluator import Evaluator
-from harness.compose import Cell, Experiment
-from harness.errors import UnknownNameError
-from harness.plan.claims import parse, stated
-from harness.plan.factors import Factor, factors, request
+from harness.compose import Cell, Experiment, options_of
+from harness.errors import ConfigError, UnknownNameError
+from harness.plan import claims
+from harness.plan.factors import Factor, Level, Request, factors, is_key, request
 from harness.plan.grammar import label_text
 from harness.registry.known import registry
 
 
-def settled_baseline(experiment: Experiment, found: Sequence[Factor]) -> tuple[Experiment, list[str]]:
+def refuse_unknown_factors(declared: Experiment, asked: Request) -> None:
+    """Refuse a key that is neither a factor of a chosen experiment nor known otherwise; say what that varies.
+
+    Raises: ConfigError
+    """
+    found = factors(declared, request([]))
+    for item in (*asked.plain, *asked.swept):
+        plain = item.key[0] not in "+~" and "." not in item.key
+        known = not plain or item.key in declared.factors or is_key(item.key)
+        if found and not known and not options_of(item.key):
+            raise ConfigError(
+                f"No factor and no config key is called '{item.key}'. experiment={declared.name} varies "
+                f"{'; '.join(map(_in_words, found))}. Choose levels by name, e.g. {_example(found[0])}"
+            )
+
+
+def _in_words(factor: Factor) -> str:
+    return f"{factor.name} ({', '.join(map(_label, factor.levels))})"
+
+
+def _label(level: Level) -> str:
+    return f"'{level.label}'" if "," in level.label else level.label
+
+
+def _example(factor: Factor) -> str:
+    """How two levels of a factor are chosen on a command line."""
+    text = f"{factor.name}={','.join(map(_label, factor.levels[:2]))}"
+    return f'"{text}"' if " " in text else text
+
+
+def settled_baseline(
+    experiment: Experiment, found: Sequence[Factor], *, declared: Experiment
+) -> tuple[Experiment, list[str]]:
     """The experiment with a baseline among the levels that are asked for, and notes on what was left out.
 
-    A level that the command line left out is no mistake: of a factor with one level left, that one stands in.
+    A level that the command line left out of those `declared` is no mistake: of a factor with one level left,
+    that one stands in.
     Raises: UnknownNameError for a factor or level that the experiment does not have
     """
-    known = _levels(experiment, found)
+    known = _levels((declared, experiment), found)
     notes, baseline = [], {}
     for name, level in experiment.baseline.items():
         label = label_text(level)
@@ -39,17 +72,19 @@ def settled_baseline(experiment: Experiment, found: Sequence[Factor]) -> tuple[E
     return replace(experiment, baseline=baseline), notes
 
 
-def check_claims(experiment: Experiment, found: Sequence[Factor], cells: Iterable[Cell]) -> list[str]:
+def check_claims(
+    experiment: Experiment, found: Sequence[Factor], cells: Iterable[Cell], *, declared: Experiment
+) -> list[str]:
     """Notes on claims about what these cells do not measure.
 
     Raises: ConfigError for a claim that does not parse; UnknownNameError for a factor, level or metric that
         nothing has
     """
-    known = _levels(experiment, found)
+    known = _levels((declared, experiment), found)
     chosen = {choice.method.name: choice.config for cell in cells for choice in cell.choices("evaluator")}
     notes = []
     for raw in experiment.claims:
-        claim = parse(str(stated(raw)["says"]))
+        claim = claims.parse(str(claims.stated(raw)["says"]))
         for _, term in claim.terms():
             _refuse_unknown(term.where, known, where=f"claim '{claim}'")
             if _is_fact(term.metric) or _measured(term.metric, chosen):
@@ -62,10 +97,10 @@ def check_claims(experiment: Experiment, found: Sequence[Factor], cells: Iterabl
     return list(dict.fromkeys(notes))
 
 
-def _levels(experiment: Experiment, found: Sequence[Factor]) -> dict[str, set[str]]:
-    """Levels by factor: those the experiment states, and those the command line asks for."""
+def _levels(stated: Iterable[Experiment], found: Sequence[Factor]) -> dict[str, set[str]]:
+    """Levels by factor: those that are stated, and those the command line asks for."""
     known: dict[str, set[str]] = {}
-    for factor in (*factors(experiment, request([])), *found):
+    for factor in (*(f for experiment in stated for f in factors(experiment, request([]))), *found):
         known.setdefault(factor.name, set()).update(level.label for level in factor.levels)
     return known
 

@@ -12,13 +12,14 @@ from harness.compose.schema import EXPERIMENT_KEYS
 from harness.compose.settle import typed_keys
 from harness.compose.typed import instance
 from harness.errors import ConfigError
+from harness.nodes import contained
 from harness.plan.assemble import Assembler, Load, belongs_to
 from harness.plan.cells import cells
-from harness.plan.factors import Factor, chosen_labels, factors, request
+from harness.plan.factors import Factor, chosen_labels, factors, refuse_repeated, request
 from harness.plan.grammar import resolved
 from harness.plan.graph import Graph
-from harness.plan.intentions import check_claims, settled_baseline
-from harness.plan.options import refuse_options_without_method, swept_nodes
+from harness.plan.intentions import check_claims, refuse_unknown_factors, settled_baseline
+from harness.plan.options import idle_options, refuse_options_without_method, swept_nodes
 from harness.plan.placing import place
 from harness.plan.plan import Plan, PlannedCell, counted
 from harness.plan.tune import make_tuning
@@ -45,6 +46,7 @@ def make_plan(
         raise ConfigError(f"harness run takes one value of {keys}; use `harness sweep` to cross several")
     composed = functools.cache(load)  # often the experiment, the base and its cells are one composition
     declared = _experiment(asked.base, composed)
+    refuse_unknown_factors(declared, asked)
     labels = chosen_labels(declared, asked) if declared.factors else set()
     base = tuple(text for text in asked.base if text not in labels)
     swept = swept_nodes(factors(declared, asked))
@@ -56,7 +58,7 @@ def make_plan(
     if not planned:
         raise ConfigError("the sweep has no cells: `exclude` leaves out all of them")
     refuse_options_without_method(base, planned, choices)
-    experiment, notes = settled_baseline(experiment, found)
+    experiment, notes = settled_baseline(experiment, found, declared=declared)
     notes += _taken(found, seeds) if single else []
     planned = planned[:1] if single else planned
     assembler = Assembler(
@@ -86,8 +88,9 @@ def make_plan(
             notes.append(f"{counted(duplicates, 'cell')} the same as another, left out")
     elif made.tuning.settled:
         made.cells = made.tuning.cells()
+    notes += idle_options(asked, [cell.cell for cell in made.first.cells if cell.keys])
     if experiment.claims:
-        notes += check_claims(experiment, found, (cell.cell for cell in made.first.cells))
+        notes += check_claims(experiment, found, (cell.cell for cell in made.first.cells), declared=declared)
     graph.save_caches()
     return made
 
@@ -121,16 +124,16 @@ def _name(experiment: Experiment, found: Sequence[Factor]) -> str:
 
 
 def _experiment(base: Sequence[str], load: Load) -> Experiment:
-    """The experiment that a command line names, before its levels are chosen."""
+    """The experiment that a command line names, before its levels are chosen; else an empty one."""
     own = tuple(text for text in base if text.partition("=")[0].lstrip("+") in KEPT)
+    if all(text.startswith("scale=") for text in own):
+        return Experiment()
     node, choices = load(own)
     return _from_node(node, choices.get("experiment"))
 
 
 def _from_node(node: Any, name: str | None) -> Experiment:
-    from omegaconf import OmegaConf
-
-    raw = OmegaConf.to_container(node, resolve=True)
+    raw = contained(node)
     assert isinstance(raw, dict)
     raw["name"] = raw["name"] or experiment_name(name)
     return instance(Experiment, {key: raw[key] for key in EXPERIMENT_KEYS}, where="experiment")
@@ -139,6 +142,7 @@ def _from_node(node: Any, name: str | None) -> Experiment:
 def _seeds(experiment: Experiment, asked: Any, given: int) -> list[int]:
     for item in asked.swept:
         if item.key == "seed":
+            refuse_repeated(item)
             values = [resolved(value) for value in item.values]
             wrong = [value for value in values if not str(value).lstrip("-").isdigit()]
             if wrong:

@@ -50,6 +50,7 @@ def node_cost(
     state_bytes: float | None = None,
     packed_bits: float | None = None,
     mixed: bool = False,
+    held: int = 4,
     flash: bool = True,
 ) -> Cost:
     """What `training_cost` says of a node's settings and methods.
@@ -78,6 +79,7 @@ def node_cost(
         reference=needs_reference(node) and adapters is None,
         packed_bits=packed_bits,
         mixed=mixed,
+        held=held,
         recompute=settings.recompute,
         flash=flash,
     )
@@ -119,6 +121,13 @@ def computes_in_half(node: Node) -> bool:
 
     choice = node.choices.get("precision") or node.cell.choice("precision")
     return isinstance(choice, Choice) and choice.build().compute_dtype() != float32
+
+
+def held(node: Node) -> int:
+    """Bytes of a trained weight between steps."""
+    choice = node.choices.get("precision") or node.cell.choice("precision")
+    precision: Any = choice.build() if isinstance(choice, Choice) else None
+    return 4 if precision is None else int(precision.bytes_per_weight())
 
 
 def packed_bits(node: Node, size: Size) -> float | None:
@@ -175,6 +184,7 @@ def scored(node: Node, *, share: float) -> Scored:
     pairs = isinstance(choice, Choice) and getattr(choice.method, "needs", None) is Needs.preferences
     return Scored(
         share=share,
+        chunked=not node.maker.scores_answers,
         picked=isinstance(choice, Choice),
         reference=pairs and needs_reference(node),
     )

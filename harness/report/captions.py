@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from harness.report.frames import Results
+from harness.report.starts import shared_models
 from harness.report.table import Table, heading
 
 
@@ -21,7 +22,7 @@ def caption(results: Results, table: Table) -> list[str]:
         f"{len(results.records)} configurations, seed{'s' * many} {seeds}"
         + (f"; a seed varies {start} and all after it, earlier stages are shared." if start and many else ".")
     )
-    if many and (shared := results.shared_models()):
+    if many and (shared := shared_models(results)):
         lines.append(
             f"All seeds start from one {' and one '.join(shared)}: what is decided holds given this "
             "checkpoint; `reseed: all` would vary it."

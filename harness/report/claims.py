@@ -15,6 +15,7 @@ from harness.report.contrasts import Comparison, Contrast
 from harness.report.decisions import Decisions
 from harness.report.frames import Results
 from harness.report.numbers import difference_text
+from harness.report.starts import given_model, shared_models
 
 if TYPE_CHECKING:
     from harness.report.table import Table
@@ -122,7 +123,7 @@ def answer(decisions: Decisions, asked: Asked) -> Checked:
     if asked.contrast is None:
         return Checked(**base, verdict="undecided", reason=asked.reason)
     comparison = decisions.compare(asked.contrast)
-    found = judge(claim, comparison, given_model=decisions.results.given_model())
+    found = judge(claim, comparison, given_model=given_model(decisions.results))
     metric = min(asked.contrast.metrics)
     if len(asked.contrast.metrics) == 1:
         info = decisions.results.metrics[metric]
@@ -147,7 +148,7 @@ def limited(
             verdict = "undecided"
             reason += ", and what diverged is never better on the seeds that are left"
     if verdict != "undecided" and comparison.about == "methods" and comparison.test != "exact":
-        shared = results.shared_models()
+        shared = shared_models(results)
         reason += f"; given this {' and '.join(shared)} checkpoint" if shared else ""
     return {"verdict": verdict, "reason": reason}
 

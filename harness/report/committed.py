@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harness.errors import DataError
-from harness.report.commands import PUBLISHED, report
+from harness.report.making import PUBLISHED, report
 from harness.report.writers import FORMATS
 
 RECORDS = "records.json.gz"

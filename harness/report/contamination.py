@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from harness.report.records import Record
 
@@ -10,22 +10,32 @@ STAGE = "decontaminate"
 
 
 def contamination_notes(records: Sequence[Record]) -> list[str]:
-    """How many training documents were dropped because they hold test items, or that nobody looked."""
+    """How many training documents, conversations or preferences were dropped because they hold test items, or
+    that nobody looked.
+    """
     return list(dict.fromkeys(note for record in records for note in _notes(record)))
 
 
 def _notes(record: Record) -> Iterator[str]:
-    found = record.data.get("facts", {}).get(STAGE, {}).get("decontaminated")
-    config = record.data["config"]
-    if found is not None:
-        sources = sorted(found["by_source"].items())
-        by_source = ", ".join(f"{name.replace('_', ' ')}: {count:,}" for name, count in sources)
+    facts, config = record.data.get("facts", {}), record.data["config"]
+    for stage, own in facts.items():
+        found = own.get("decontaminated") if isinstance(own, Mapping) else None
+        if found is None:
+            continue
+        entries = "documents" if stage == STAGE else f"entries of {stage}"
+        by_source = ", ".join(
+            f"{name.replace('_', ' ')}: {count:,}" for name, count in sorted(found["by_source"].items())
+        )
         yield (
-            f"Decontaminated: {found['dropped']:,} of {found['seen']:,} training documents shared "
+            f"Decontaminated: {found['dropped']:,} of {found['seen']:,} training {entries} shared "
             f"{found['ngram']}-grams with test items and were dropped{by_source and f' ({by_source})'}."
         )
-    elif STAGE in config and "corpus" in config.get("stages", ()):
+    if STAGE in config and STAGE not in facts and "corpus" in config.get("stages", ()):
         if STAGE not in config["stages"]:
             yield f"Training text was not compared with test items: `stages` leaves out {STAGE}."
         elif not config[STAGE]["enabled"]:
             yield f"Training text was not compared with test items: {STAGE}.enabled=false."
+    for stage in config.get("stages", ()):
+        options = config.get(stage) or config.get(f"{stage}_stage") or {}
+        if isinstance(options, Mapping) and options.get("decontaminate") is False:
+            yield f"What {stage} learns was not compared with test items: {stage}.decontaminate=false."

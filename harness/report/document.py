@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.plan.table8 import planned
-from harness.report import levels, overall, published, ratings
+from harness.report import levels, overall, published, ratings, scaling
 from harness.report.aggregates import Aggregates
 from harness.report.claims import Checked, sentence
 from harness.report.drawing import IMAGES, Figure
@@ -52,6 +52,8 @@ class Report:
     """Published values beside ours, where they were asked for."""
     over_tasks: Aggregates | None = None
     """All tasks together, where there are several."""
+    law: scaling.Fitted | None = None
+    """The scaling law, where the layout asks for one."""
 
 
 def write(made: Report, folder: Path, *, formats: Sequence[str], images: Sequence[str] = ()) -> None:
@@ -82,6 +84,7 @@ def write(made: Report, folder: Path, *, formats: Sequence[str], images: Sequenc
             figures=made.figures,
             beside=made.beside,
             over_tasks=made.over_tasks,
+            law=made.law,
         )
         (folder / "index.html").write_text(text, encoding="utf-8")
 
@@ -103,6 +106,8 @@ def document(made: Report) -> str:
         parts += ["## Claims\n", claims_markdown(made.claims)]
     if (sets := levels.as_text(made.results, table.layout)) is not None:
         parts += [f"## {levels.TITLE}\n", texts_markdown(*sets, numbers=3)]
+    if made.law is not None:
+        parts += [f"## {scaling.TITLE}\n", texts_markdown(*scaling.as_text(made.law), numbers=1)]
     if made.over_tasks is not None:
         texts = overall.as_text(made.over_tasks, table, made.results)
         parts += [f"## {overall.TITLE}\n", texts_markdown(*texts, numbers=len(made.results.factors))]

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy as np
 from harness.errors import ConfigError, UnknownNameError
 from harness.report.items import item_matrix
 from harness.report.records import Record, flatten
-from harness.report.runs import replicated, training
+from harness.report.runs import replicated
 from harness.report.samples import shown_items
 from harness.report.statistics import MIN_SEEDS, Array, Measured
 
@@ -260,25 +259,6 @@ class Results:
                 if record.status == "diverged"
             }
         )
-
-    def shared_models(self) -> list[str]:
-        """Training stages that ran once for all seeds of some configuration, and were not all there is."""
-        found: dict[str, None] = {}
-        for levels, by_seed in self.records.items():
-            if len(by_seed) < 2 or not self.replicated(levels):
-                continue
-            runs: dict[str, set[str]] = {}
-            trained = {stage for record in by_seed.values() for stage in training(record.data)}
-            for record in by_seed.values():
-                for stage in record.data.get("stages", ()):
-                    runs.setdefault(str(stage["stage"]), set()).add(str(stage.get("key")))
-            found |= {stage: None for stage, keys in runs.items() if stage in trained and len(keys) == 1}
-        return list(found)
-
-    def given_model(self) -> str:
-        """Name of the checkpoint from outside that all began from; empty where a model was built here."""
-        paths = {str((r.data["config"].get("model") or {}).get("path") or "") for r in self.all_records()}
-        return Path(paths.pop()).name if len(paths) == 1 else ""
 
     def replicated(self, levels: Levels) -> bool:
         """Whether the seeds of a configuration are different runs."""

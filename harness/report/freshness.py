@@ -26,7 +26,7 @@ def inputs(records: Sequence[Record], root: Path) -> str:
         [file.name, sha256_file(file)] for file in sorted((Path(__file__).parent / "assets").iterdir())
     ]
     fingerprints = Fingerprints(root / "cache" / "fingerprints.json")
-    code = fingerprints.of(["harness.report.commands"])
+    code = fingerprints.of(["harness.report.making"])
     fingerprints.save()
     made_of += [code.sha256, versions(code.libraries)]
     return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()

@@ -74,6 +74,9 @@ class Layout:
     """Claims of the literature that this table can settle, beside the experiment's own."""
     published: Mapping[str, Any] = field(default_factory=dict)
     """The survey's values and the settings under which they were had."""
+    scaling: Mapping[str, Any] = field(default_factory=dict)
+    """A scaling law to fit: `loss`, `size` and `data` name metrics or facts, `held_out` (factor -> level)
+    what to foretell."""
     planned: bool = False
     """Whether the planner's version of the survey's compute table follows."""
     reference: Mapping[str, Any] = field(default_factory=dict)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.plan.table8 import planned
-from harness.report import levels, ratings
+from harness.report import levels, ratings, scaling
 from harness.report.aggregates import Aggregates
 from harness.report.claims import Checked, sentence
 from harness.report.drawing import Figure
@@ -40,6 +40,7 @@ def page(
     figures: Sequence[Figure] = (),
     beside: Sequence[Beside] | None = None,
     over_tasks: Aggregates | None = None,
+    law: scaling.Fitted | None = None,
     samples: bool = True,
 ) -> str:
     """The report as one HTML file; the same records give the same bytes."""
@@ -57,6 +58,7 @@ def page(
         "notes": notes(table),
         "claims": claims_section(claims),
         "figures": figures_section(figures),
+        "law": "" if law is None else texts_section(scaling.TITLE, *scaling.as_text(law)),
         "ratings": ratings_section(results),
         "published": published_section(beside, table) if beside is not None else "",
         "levels": levels_section(results, table),

@@ -55,26 +55,28 @@ def child_main(
     os.setsid()
     _die_with_parent()
     os.environ["TMPDIR"] = tempfile.tempdir = scratch  # removed by the worker, however this process ends
-    _redirect(log)
     try:
         connection.recv()
     except (EOFError, OSError):
         os._exit(1)  # the worker is gone, and nobody knows of this child
     code = 0
     try:
+        _redirect(log)
         _limit(limits, device)
         connection.send(("result", call(lambda what, value: connection.send((what, value)))))
     except BaseException as error:
         code = 1
         outcome = from_exception(error, stage=stage)
-        print(outcome.details, file=sys.stderr)
+        with contextlib.suppress(OSError):  # the log may be on the disk that is full
+            print(outcome.details, file=sys.stderr)
         if outcome.status == "oom":
             outcome = replace(outcome, memory=limits.memory)
         _unlimit()
         with contextlib.suppress(OSError):
             connection.send(("error", outcome))
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
     with contextlib.suppress(Exception):
         multiprocessing.util._run_finalizers(0)  # type: ignore[attr-defined]  # locks of progress bars
     # Threads that libraries left behind must not keep a finished stage alive.

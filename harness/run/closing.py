@@ -34,7 +34,11 @@ class Closing:
         claim = self._plan.graph.store.claims.acquire(f"{self._plan.name}.{cell.cell.id}")
         if claim is None:
             return None
-        session = Session(self._plan, cell, started=time.time(), warn=self._view.say)
+        try:
+            session = Session(self._plan, cell, started=time.time(), warn=self._view.say)
+        except BaseException:
+            claim.release()
+            raise
         self._sessions[cell.cell.id] = (session, claim)
         return session
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from harness.plan.files import CACHE, Files, check_unchanged
 from harness.plan.node import Node
 from harness.run.child import Report
+from harness.run.presence import Quiet
 from harness.stage import Work
 from harness.store import Artifact, Store
 from harness.store.external import external
@@ -38,6 +39,8 @@ class Task:
     """Where the nodes of this stage meet, if there are several."""
     out: Path | None = None
     """Where a node that only trains along puts what is thrown away; None for the one that stores."""
+    quiet: Quiet | None = None
+    """Of a stage that measures a speed: whether it is alone on its machine."""
 
     def __call__(self, report: Report) -> dict[str, Any]:
         store = Store(self.store)
@@ -68,6 +71,8 @@ class Task:
             meta["facts"] = jsonable(node.maker().run(work))
             meta["seconds"] = time.monotonic() - started
             self._check_files(store)
+            if self.quiet is not None:
+                meta["alone"] = self.quiet.held()
             steps.finish(out / STEPS)
         return meta["facts"]  # type: ignore[no-any-return]
 

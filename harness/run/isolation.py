@@ -22,6 +22,7 @@ from typing import Any
 
 from harness.errors import HarnessError, LostError
 from harness.run.child import Limits, Report, child_main
+from harness.run.forking import forked, is_safe
 from harness.run.machine import control_groups
 from harness.run.outcome import Outcome
 from harness.run.scratch import new_scratch, remove_abandoned
@@ -37,6 +38,12 @@ class Server:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["harness.run.isolation", *preload])
         remove_abandoned()
+
+    def fork(self) -> None:
+        """Start the fork server now as a fork of this process, if that is safe; else the first child does."""
+        if is_safe():
+            with forked():
+                _start_server()
 
     def start(
         self,

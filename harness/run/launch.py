@@ -32,6 +32,7 @@ MEANING_OF_NULL = {
     "timeout": "no limit",
     "memory": "no limit",
     "total_memory": "what is free",
+    "patience": "for ever",
 }
 LOOK = 1.0
 """Seconds between two looks at what the workers have done."""

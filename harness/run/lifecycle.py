@@ -1,4 +1,7 @@
-"""Lifecycle hooks of a cell: observers of plugins and the cell's trackers; a failing one is noted."""
+"""Lifecycle hooks of a cell: observers of plugins and the cell's trackers; a failing one is noted.
+
+One that finds a disk full pauses the sweep, as everything does that does.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.axes.tracker import Tracker
+from harness.errors import StoreFullError
 from harness.method import Choice
 from harness.plan.plan import Plan, PlannedCell, directory
 from harness.registry.known import registry
 from harness.run.execute import STEPS, read_steps
 from harness.run.provenance import provenance
+from harness.store.files import full_text, is_disk_full
 from harness.store.records import sweep_dir
 
 
@@ -85,6 +90,8 @@ class Session:
         try:
             call()
         except (Exception, SystemExit) as error:  # a client that gives up may end its process
+            if is_disk_full(error):
+                raise StoreFullError(f"tracker {name}: {full_text(error)}") from error
             self._trackers.pop(name, None)
             if name not in self.notes:
                 self.notes[name] = f"{type(error).__name__}: {error}"
@@ -103,4 +110,6 @@ def tell_report(plan: Plan, folder: Path, *, warn: Callable[[str], None]) -> Non
             try:
                 choice.build().report_written(dict(sweep), str(folder))
             except (Exception, SystemExit) as error:
+                if is_disk_full(error):
+                    raise StoreFullError(f"tracker {choice.method.name}: {full_text(error)}") from error
                 warn(f"tracker {choice.method.name} did not take the report: {error}")

@@ -1,11 +1,9 @@
-"""What this machine has, and the lock under which a measured speed runs alone on it."""
+"""What this machine has, and how much of it is free."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -79,6 +77,16 @@ def usage(group: int) -> tuple[int, float] | None:
     return (resident, ticks / tick) if found else None
 
 
+def one_thread_of_numpy() -> None:
+    """Keep numpy's own products to one thread: read once, when it is loaded, before stages share it."""
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
+
+def resident_bytes(pid: int) -> int:
+    """Bytes of a process of this machine that are in memory."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def gpus() -> tuple[int, ...]:
     """Indices of the visible NVIDIA GPUs, without importing torch."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -92,48 +100,3 @@ def visible_gpus(indices: Iterable[int]) -> str:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = [name.strip() for name in visible.split(",")] if visible else None
     return ",".join(names[index] if names else str(index) for index in indices)
-
-
-class Presence:
-    """A stage's presence on this machine; an exclusive one waits for the others and keeps them out.
-
-    Two locks: whoever wants to be alone takes `intent` first, so that no newcomer starts meanwhile.
-    """
-
-    def __init__(self, *, alone: bool, folder: Path | None = None) -> None:
-        self._folder = folder or Path(tempfile.gettempdir())
-        self._alone = alone
-        self._held: dict[str, int] = {}
-
-    def enter(self) -> bool:
-        """Try to be there; False means: try again later."""
-        if self._alone:
-            return self._lock("intent", fcntl.LOCK_EX) and self._lock("present", fcntl.LOCK_EX)
-        if not self._lock("intent", fcntl.LOCK_SH):
-            return False
-        entered = self._lock("present", fcntl.LOCK_SH)
-        self._release("intent")
-        return entered
-
-    def leave(self) -> None:
-        """Be gone."""
-        for name in tuple(self._held):
-            self._release(name)
-
-    def _lock(self, name: str, kind: int) -> bool:
-        if name in self._held:
-            return True
-        path = self._folder / f"harness-{name}.lock"
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(file, kind | fcntl.LOCK_NB)
-        except OSError:
-            os.close(file)
-            return False
-        self._held[name] = file
-        return True
-
-    def _release(self, name: str) -> None:
-        file = self._held.pop(name, None)
-        if file is not None:
-            os.close(file)

@@ -118,7 +118,6 @@ class Live(Lines):
         self._shown, self._looks = "", 0.0
         """What was last read off the store, and when it is read again."""
         self._live = RichLive(console=self._console, refresh_per_second=4, transient=True)
-        self._live.start()
 
     def close(self) -> None:
         """Leave the terminal as it was."""
@@ -128,6 +127,7 @@ class Live(Lines):
         if time.monotonic() - self._last < 0.25:
             return
         self._last = time.monotonic()
+        self._live.start()  # not before there is something to show: its thread would forbid a fork
         self._live.update(self._table(waiting, elsewhere))
 
     def say(self, text: str) -> None:

@@ -132,6 +132,7 @@ def _changed(plan: Plan, before: Sequence[str], cell: PlannedCell) -> str:
 
 def _stage(plan: Plan, key: str, artifact: Artifact | None, reused: Mapping[str, bool]) -> dict[str, Any]:
     node = plan.graph.nodes[key]
+    measured = {} if artifact is None or "alone" not in artifact.meta else {"alone": artifact.meta["alone"]}
     return {
         "stage": node.stage,
         "part": node.part,
@@ -142,6 +143,7 @@ def _stage(plan: Plan, key: str, artifact: Artifact | None, reused: Mapping[str,
         "files": node.material.get("files", {}),
         "reused": reused.get(key, True) if artifact is not None else False,
         "seconds": artifact.meta.get("seconds") if artifact is not None else None,
+        **measured,
     }
 
 
@@ -159,7 +161,9 @@ def _metrics(artifacts: Mapping[str, Artifact]) -> list[dict[str, Any]]:
         file = artifact.path / "metrics.json"
         if artifact.kind == "evaluation" and file.is_file():
             evaluator = str(artifact.meta.get("part", "")).partition(".")[0]
-            found += [{"evaluator": evaluator, **metric} for metric in json.loads(file.read_text())]
+            # What is no number (an error of one item, of duels that all end alike) is null in a record.
+            metrics = json.loads(file.read_text(), parse_constant=lambda _: None)
+            found += [{"evaluator": evaluator, **metric} for metric in metrics]
     return found
 
 

@@ -23,6 +23,9 @@ class Options:
     """Bytes of address space a stage may take on the CPU; null = no limit."""
     total_memory: int | None = None
     """Bytes of main memory that stages beside each other may take by their bounds; null = what is free."""
+    patience: float | None = 600.0
+    """Seconds that a measurement of speed waits to be alone on its machine, and half of what others wait for
+    it; then they go on, and the record says so; null = for ever."""
     retry: frozenset[str] = frozenset()
     """Final outcomes to try again all the same: failed, oom, timeout, ... or all."""
 

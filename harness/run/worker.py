@@ -15,7 +15,6 @@ from harness.plan.node import Node
 from harness.plan.order import coverage_first
 from harness.plan.plan import Plan
 from harness.plan.trainings import memory_bound
-from harness.run import machine
 from harness.run.agenda import Agenda, State
 from harness.run.child import Limits
 from harness.run.closing import Closing
@@ -24,10 +23,13 @@ from harness.run.execute import Task
 from harness.run.isolation import Child, Server
 from harness.run.outcome import FULL, MAX_LOST, Outcome, Outcomes, is_final
 from harness.run.preload import preload
+from harness.run.presence import Presence
 from harness.run.resources import Options, Resources, Share
 from harness.run.view import View
 from harness.store.claims import Claim
 
+TELL = 2.0
+"""Seconds for which a stage is kept out before it is said by whom."""
 ELSEWHERE = 0.5
 """Seconds between two looks at a stage that another process is making."""
 
@@ -39,7 +41,7 @@ class Running:
     node: Node
     child: Child
     claim: Claim
-    presence: machine.Presence
+    presence: Presence
     share: Share
 
 
@@ -81,7 +83,9 @@ class Worker:
         self._terminated = False
         self._full: Outcome | None = None
         self._resources = Resources(options, self._nodes.values())
-        self._alone: machine.Presence | None = None
+        self._refused: dict[bool, Presence] = {}
+        """Of stages that must be alone, and of others: what waits to be let onto this machine."""
+        self._told = ""
         self._crew = crew
 
     def run(self) -> Counter[str]:
@@ -96,14 +100,16 @@ class Worker:
         try:
             self._agenda = Agenda(self.plan, self._cells)
             self._needs = {key: Need.of(self._nodes[key]) for key in self._agenda.initially}
+            if self._begins():
+                self._serve()
             self._loop()
         finally:
             for entry in self._running.values():
                 entry.child.end()
                 self._drop(entry)
             self._closing.release()
-            if self._alone is not None:
-                self._alone.leave()
+            for presence in self._refused.values():
+                presence.leave()
             for number, handler in previous.items():
                 signal.signal(number, handler)
         if self._full is not None:
@@ -189,12 +195,14 @@ class Worker:
         """Take a ready stage, unless somebody else has it or has finished it."""
         if node.alone and self._running:
             return False
-        presence = self._alone if node.alone and self._alone else machine.Presence(alone=node.alone)
+        # Whoever wants to be alone keeps newcomers out until the machine is free.
+        presence = self._refused.setdefault(
+            node.alone, Presence(alone=node.alone, patience=self.options.patience)
+        )
         if not presence.enter():
-            # Whoever wants to be alone keeps newcomers out until the machine is free.
-            self._alone = presence if node.alone else self._alone
+            self._tell(node, presence)
             return False
-        self._alone = None if node.alone else self._alone
+        del self._refused[node.alone]
         claim = self._store.claim(node.key)
         if claim is None or self._store.find(node.key) is not None:
             presence.leave()
@@ -210,6 +218,19 @@ class Worker:
             raise
         return True
 
+    def _tell(self, node: Node, presence: Presence) -> None:
+        """Say for whom a stage waits, once they have kept it out for a moment."""
+        if presence.waited < TELL:
+            return
+        whom = f"{node.title} waits for {presence.waits_for()}"
+        if whom == self._told:
+            return
+        self._told = whom
+        why = "to measure a speed alone" if node.alone else "which may be measuring a speed alone"
+        left = presence.left
+        then = "" if left is None else f"; in {left:.0f} s it goes on beside them, and the record says so"
+        self.view.say(f"{whom}, {why}{then} (hydra.sweeper.patience)")
+
     def _await(self, key: str) -> bool:
         """Look again in a while whether another process has made it; True if it has."""
         if self._store.find(key) is not None:
@@ -218,13 +239,25 @@ class Worker:
         self._agenda.later[key] = time.monotonic() + ELSEWHERE
         return False
 
-    def _launch(self, node: Node, share: Share, claim: Claim, presence: machine.Presence) -> None:
+    def _begins(self) -> bool:
+        """Whether there is a stage that this worker can take at once."""
+        held = self._store.claims.held
+        ready = (key for key in self._agenda.ready() if self._fits(key) and not held(key))
+        return any(known is None or not self._is_final(known) for known in map(self._kept.read, ready))
+
+    def _serve(self) -> None:
+        """Have what starts stages, with what several of them load."""
+        heavy = preload(self._nodes[key] for key in self._agenda.initially)
+        self._server = Server(heavy)
+        names = [name for name in heavy if not name.startswith("harness")]
+        if names:
+            self.view.say(f"loading {', '.join(names)} once for all stages")
+        self._server.fork()
+
+    def _launch(self, node: Node, share: Share, claim: Claim, presence: Presence) -> None:
         if self._server is None:
-            heavy = preload(self._nodes[key] for key in self._agenda.initially)
-            self._server = Server(heavy)
-            names = [name for name in heavy if not name.startswith("harness")]
-            if names:
-                self.view.say(f"loading {', '.join(names)} once for all stages")
+            self._serve()
+        assert self._server is not None
         self._closing.open(self._agenda.owners[node.key])
         limits = Limits(
             threads=node.threads,
@@ -240,6 +273,7 @@ class Worker:
             externals=externals,
             device=share.device,
             meeting=meeting,
+            quiet=presence.quiet() if node.alone else None,
         )
         log = self._store.root / "logs" / f"{node.key}.log"
         try:

@@ -20,6 +20,7 @@ from harness.data.template import IGNORED, Template
 from harness.errors import DataError
 from harness.model.conditioning import conditioned
 from harness.rng import Purpose
+from harness.stages._leaks import without_test_items
 from harness.training.contract import Batch, LossSum
 
 if TYPE_CHECKING:
@@ -97,6 +98,8 @@ class PreferenceSource:
         self.seed, self.length, self.pad_id, self.whole = seed, length, pad_id, whole
         self.pairs: list[tuple[Preference, dict[str, Row]]] = []
         self.left_out: Counter[str] = Counter()
+        self.cleared: dict[str, Any] = {}
+        """What was dropped as it shares text with test items."""
         self.cut = num_bytes = num_tokens = 0
         for preference in preferences:
             found = self._encoded(preference)
@@ -129,6 +132,7 @@ class PreferenceSource:
             "preferences_dropped": sum(self.left_out.values()),
             "preferences_dropped_by_reason": dict(self.left_out),
             "preferences_cut": self.cut,
+            **self.cleared,
         }
 
     def next(self, size: int) -> Batch:
@@ -269,6 +273,7 @@ def preference_source(
     if not found:
         name = work.one("feedback").method.name
         raise DataError(f"feedback={name} gave no training preference from what it read")
+    found, cleared = without_test_items(work, found)
     source = PreferenceSource(
         found,
         method,
@@ -279,6 +284,7 @@ def preference_source(
         whole=whole,
     )
     source.left_out.update(unread)
+    source.cleared = cleared
     return source
 
 

@@ -18,6 +18,7 @@ from harness.data.template import IGNORED, Template
 from harness.errors import ConfigError
 from harness.evaluation.sampling import LogProbRecorder, end_ids, plain_sampling
 from harness.rng import Purpose
+from harness.stages._leaks import without_test_items
 from harness.stages._preferences import Reference, pad_rows
 from harness.stages._prompts import Asked, asked_of, training_prompts
 from harness.stages._rewarder import rewarder
@@ -72,7 +73,7 @@ class RolloutSource:
         self.end_ids = end_ids(adapted.model, self.template)
         self.samples_per_prompt = method.samples_per_prompt()
         self.reward, self.scorer = rewarder(work)
-        found, _ = read_conversations(work)
+        found, self.cleared = without_test_items(work, read_conversations(work)[0])
         self.prompts, self.left_out = training_prompts(self._asked(of_split(found, Split.train, work)))
         held_out = [c for c in found if c.split is Split.validation][:HELD_OUT_PROMPTS]
         self.held_out, _ = self._asked(held_out)

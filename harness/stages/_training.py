@@ -22,6 +22,14 @@ class TrainingConfig(Settings, Stage.Config):
     """Which of the chosen stabilizers act in this stage, by name; null = all."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class TuningConfig(TrainingConfig):
+    """Options of a stage that learns from conversations or preferences."""
+
+    decontaminate: bool = True
+    """Whether training entries that share 13-grams with test items of the cell's evaluators are dropped."""
+
+
 def run_training(
     work: Work, model: nn.Module, source: BatchSource, loss: Loss, settings: TrainingConfig | None = None
 ) -> dict[str, Any]:
@@ -29,4 +37,4 @@ def run_training(
     return train(model, source, loss, work=work, settings=settings or work.config)
 
 
-__all__ = ["TRAINING_AXES", "TrainingConfig", "run_training"]
+__all__ = ["TRAINING_AXES", "TrainingConfig", "TuningConfig", "run_training"]

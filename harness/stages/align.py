@@ -16,8 +16,9 @@ from harness.hookspecs import hookimpl
 from harness.method import Choice, Problem
 from harness.model.reach import beyond_table
 from harness.stage import Choices, Stage, Work
+from harness.stages._leaks import with_item_texts
 from harness.stages._narrowing import without_conversations
-from harness.stages._training import TrainingConfig, run_training
+from harness.stages._training import TuningConfig, run_training
 from harness.training.settings import Budget, Unit
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Align(Stage):
         "reward",
         "feedback",
         "alignment",
+        "evaluator",
         *TRAINING_AXES,
     )
     needs = ("model",)
@@ -49,7 +51,7 @@ class Align(Stage):
     scores_answers = True
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(TrainingConfig):
+    class Config(TuningConfig):
         learning_rate: float = 5e-4
         """Peak learning rate; the schedule multiplies it."""
         budget: Budget = Budget(unit=Unit.epochs, amount=1.0)  # noqa: RUF009 - frozen
@@ -88,7 +90,8 @@ class Align(Stage):
             "feedback": method.needs is not Needs.preferences,
             "reward": not method.needs_reward,
         }
-        return without_conversations({a: choice for a, choice in choices.items() if not unused.get(a)})
+        used = {axis: choice for axis, choice in choices.items() if not unused.get(axis)}
+        return with_item_texts(without_conversations(used))
 
     def run(self, work: Work) -> dict[str, Any]:
         from harness.model.artifact import describe, open_model
@@ -114,7 +117,7 @@ class Align(Stage):
             loss = rollout_loss(
                 method, samples_per_prompt=source.samples_per_prompt, temperature=work.config.temperature
             )
-            facts = {}
+            facts = dict(source.cleared)
         settings = work.config
         if method.needs is Needs.rollouts:  # a policy gradient's loss hovers around zero: only NaN is a spike
             settings = replace(settings, spike_factor=None)

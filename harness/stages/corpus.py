@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
-from harness.axes.corpus import Corpus, Split
+from harness.axes.corpus import Corpus, Document, Split
 from harness.axes.filter import Filter
 from harness.data import documents
+from harness.data.filtering import filtered
+from harness.data.lineage import Lineage
 from harness.errors import DataError
 from harness.hookspecs import hookimpl
 from harness.stage import Stage, Work
@@ -14,8 +19,9 @@ from harness.stages._references import referenced
 
 
 class CorpusStage(Stage):
-    """Reads the corpus, applies the filters in order, writes Parquet.
+    """Reads the corpus, applies the filters in order and on all cores, writes Parquet.
 
+    What was dropped or rewritten, by which filter and why, stands in lineage.jsonl.
     Raises: DataError if nothing is left to train on
     """
 
@@ -26,14 +32,18 @@ class CorpusStage(Stage):
 
     def run(self, work: Work) -> dict[str, Any]:
         corpus: Corpus = work.one("corpus").build()
-        stream = corpus.documents()
+        read: Counter[tuple[str, str]] = Counter()
         filters: list[Filter] = [choice.build() for choice in work.several("filter")]
-        for method in filters:
-            method.models = referenced(work, f"filter.{method.name}")
-            stream = method.apply(stream)
-        facts = documents.write(work.out, stream)
+        with Lineage(work.out) as lineage:
+            corpus.damage.tell = lambda what: lineage.add("", did="left out", by="corpus", why=what)
+            for method in filters:
+                method.models = referenced(work, f"filter.{method.name}")
+                method.tell = partial(_told, lineage, method.name)
+            stream = filtered(counted(corpus.documents(), read), filters)
+            facts = documents.write(work.out, stream)
         if corpus.damage.count:
-            facts["damaged"] = vars(corpus.damage)
+            facts["damaged"] = {"count": corpus.damage.count, "first": corpus.damage.first}
+        facts["kept"] = kept(read, facts["num_documents"])
         facts["filters"] = [{"filter": method.name, **vars(method.report)} for method in filters]
         facts["effects"] = {
             f"filter.{method.name}": {
@@ -50,6 +60,28 @@ class CorpusStage(Stage):
                 "check its path, its filters and corpus.{validation_share,test_share}"
             )
         return facts
+
+
+def _told(lineage: Lineage, name: str, document: Document, did: str, why: str) -> None:
+    where = {"domain": document.domain, "split": document.split.value}
+    lineage.add(document.id, did=did, by=f"filter.{name}", why=why, **where)
+
+
+def counted(stream: Iterator[Document], read: Counter[tuple[str, str]]) -> Iterator[Document]:
+    """The documents of a stream, counted by split and domain."""
+    for document in stream:
+        read[document.split.value, document.domain] += 1
+        yield document
+
+
+def kept(
+    read: Mapping[tuple[str, str], int], num_documents: Mapping[str, Mapping[str, int]]
+) -> dict[str, dict[str, float]]:
+    """Share of the documents read that the filters left, by split and domain."""
+    shares: dict[str, dict[str, float]] = {}
+    for (split, domain), count in read.items():
+        shares.setdefault(split, {})[domain] = num_documents.get(split, {}).get(domain, 0) / count
+    return shares
 
 
 @hookimpl

@@ -16,10 +16,11 @@ from harness.hookspecs import hookimpl
 from harness.method import Problem
 from harness.model.reach import beyond_table
 from harness.rng import Purpose
-from harness.stage import Stage, Work
+from harness.stage import Choices, Stage, Work
 from harness.stages._conversations import ConversationSource, MixedSource, encode_all
+from harness.stages._leaks import with_item_texts, without_test_items
 from harness.stages._references import referenced
-from harness.stages._training import TrainingConfig, run_training
+from harness.stages._training import TuningConfig, run_training
 from harness.stages._written import keep_written
 from harness.training.settings import Budget, Unit
 
@@ -37,13 +38,19 @@ class Instruct(Stage):
 
     name = "instruct"
     after = ("extend",)
-    axes: ClassVar[tuple[str, ...]] = ("instruction", "instruction_strategy", "peft", *TRAINING_AXES)
+    axes: ClassVar[tuple[str, ...]] = (
+        "instruction",
+        "instruction_strategy",
+        "peft",
+        "evaluator",
+        *TRAINING_AXES,
+    )
     needs = ("model",)
     may_need = ("documents", "tokens")
     produces = "model"
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(TrainingConfig):
+    class Config(TuningConfig):
         learning_rate: float = 1e-3
         """Peak learning rate; the schedule multiplies it."""
         budget: Budget = Budget(unit=Unit.epochs, amount=1.0)  # noqa: RUF009 - frozen
@@ -52,6 +59,10 @@ class Instruct(Stage):
     @classmethod
     def active(cls, cell: Cell) -> bool:
         return cell.choice("instruction", stage=cls.name) is not None
+
+    @classmethod
+    def narrow(cls, part: str, choices: Choices) -> Choices:
+        return with_item_texts(choices)
 
     @classmethod
     def check(cls, cell: Cell, stage: str, meta_model: nn.Module | None) -> Iterable[Problem]:
@@ -77,10 +88,11 @@ class Instruct(Stage):
         from harness.training.losses import conversation_loss
 
         conversations, unread = read_conversations(work)
+        conversations, cleared = without_test_items(work, conversations)
         loaded = open_model(work, trainable=True)
         source, facts = self.source(work, loaded, of_split(conversations, Split.train, work))
         adapted = adapt(loaded, work.one("peft"))
-        facts |= {"entries_left_out": unread}
+        facts |= {"entries_left_out": unread, **cleared}
         facts |= run_training(work, adapted.model, source, conversation_loss)
         if isinstance(source, MixedSource):
             facts |= source.facts()

@@ -17,8 +17,9 @@ from harness.method import Problem
 from harness.model.reach import beyond_table
 from harness.rng import Purpose
 from harness.stage import Choices, Stage, Work
+from harness.stages._leaks import with_item_texts
 from harness.stages._narrowing import without_conversations
-from harness.stages._training import TrainingConfig, run_training
+from harness.stages._training import TuningConfig, run_training
 from harness.training.contract import Batch, LossSum
 from harness.training.settings import Budget, Unit
 
@@ -34,14 +35,21 @@ class Reward(Stage):
 
     name = "reward"
     after = ("instruct",)
-    axes: ClassVar[tuple[str, ...]] = ("instruction", "peft", "reward", "feedback", *TRAINING_AXES)
+    axes: ClassVar[tuple[str, ...]] = (
+        "instruction",
+        "peft",
+        "reward",
+        "feedback",
+        "evaluator",
+        *TRAINING_AXES,
+    )
     needs = ("model",)
     may_need = ("documents",)
     produces = "reward"
     scores_answers = True
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(TrainingConfig):
+    class Config(TuningConfig):
         learning_rate: float = 1e-3
         """Peak learning rate; the schedule multiplies it."""
         budget: Budget = Budget(unit=Unit.epochs, amount=1.0)  # noqa: RUF009 - frozen
@@ -60,7 +68,7 @@ class Reward(Stage):
 
     @classmethod
     def narrow(cls, part: str, choices: Choices) -> Choices:
-        return without_conversations(choices)
+        return with_item_texts(without_conversations(choices))
 
     def run(self, work: Work) -> dict[str, Any]:
         from harness.model.artifact import open_model

@@ -17,6 +17,7 @@ from harness.errors import StoreError, StoreFullError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FULL_WORDS = ("no space left on device", "os error 28", "disk quota exceeded", "os error 122")
+_ROOM = 64 * 1024
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -123,6 +124,19 @@ def is_disk_full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def full_text(error: BaseException) -> str:
+    """What a full disk means for people, whoever noticed it."""
+    if isinstance(error, StoreFullError):
+        return str(error)
+    return f"a disk is full ({error}); free space and run the same command again"
+
+
+def has_no_room(folder: Path) -> bool:
+    """Whether a folder's disk is full: what could not even write its error there can say nothing else."""
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize < _ROOM
 
 
 @contextlib.contextmanager

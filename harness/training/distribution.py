@@ -7,13 +7,14 @@ one group, and each takes over the weights. A process that torchrun started join
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ import torch
 import torch.distributed as dist
 
 from harness import errors
-from harness.errors import ConfigError, HarnessError, IncompatibleError, LostError
+from harness.errors import ConfigError, HarnessError, IncompatibleError, LostError, StoreFullError
+from harness.store.files import has_no_room
 from harness.training.meeting import JOIN_SECONDS, Meeting
 
 OnStep = Callable[[int, dict[str, float]], None]
@@ -88,7 +90,7 @@ def launch(
         try:
             elastic_launch(config, _process)(main, device, folder, os.getpid(), events.writer)
         except ChildFailedError as error:
-            raise _first_error(folder) or _killed(error) from error
+            raise _first_error(folder) or _speechless(error, folder) from error
         except dist.DistError as error:
             raise LostError(f"not all nodes came to train, or stayed: {error}") from error
         finally:
@@ -150,7 +152,8 @@ def _process(main: Main, device: str, folder: Path, parent: int, writer: int) ->
         dist.barrier()
         dist.destroy_process_group()
     except Exception as error:
-        (folder / f"error-{rank}.json").write_text(json.dumps(described(error)), encoding="utf-8")
+        with contextlib.suppress(OSError):  # of a full disk the launcher learns in another way
+            (folder / f"error-{rank}.json").write_text(json.dumps(described(error)), encoding="utf-8")
         raise
 
 
@@ -185,7 +188,7 @@ def _first_error(folder: Path) -> Exception | None:
     RuntimeErrors that name its source file.
     """
     files = sorted(folder.glob("error-*.json"), key=lambda path: path.stat().st_mtime_ns)
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in files]
+    found = list(_readable(files))
     raised = [remade(one) for one in found]
     meant = [error for error in raised if isinstance(error, HarnessError | torch.OutOfMemoryError)]
     if not meant and raised and found[0]["connection"]:
@@ -193,8 +196,17 @@ def _first_error(folder: Path) -> Exception | None:
     return (meant or raised or [None])[0]  # type: ignore[list-item]
 
 
-def _killed(error: Any) -> Exception:
-    """What the end of processes that left no word means: a SIGKILL, or a fault of theirs."""
+def _readable(files: Iterable[Path]) -> Iterator[dict[str, Any]]:
+    """What processes told, without what a full disk has cut."""
+    for path in files:
+        with contextlib.suppress(ValueError):
+            yield json.loads(path.read_text(encoding="utf-8"))
+
+
+def _speechless(error: Any, folder: Path) -> Exception:
+    """What the end of processes that left no word means: a full disk, a SIGKILL, or a fault of theirs."""
+    if has_no_room(folder):
+        return StoreFullError(f"The disk under {folder} is full; free space and run the same command again")
     if any(failure.exitcode == -signal.SIGKILL for failure in error.failures.values()):
         return LostError("a process that trained along was killed")
     return error  # type: ignore[no-any-return]

@@ -115,6 +115,7 @@ class Trainer:
             micro_batch_size=settings.micro_batch_size,
             scaler=self.scaler,
         )
+        self.weights = methods.precision.stored(self.gradients.parameters)
         self.on_steps = methods.actors(self.model, "on_step")
         self.on_gradients = methods.actors(self.model, "on_gradients")
         self.meter = Meter.of(source, settings.budget, flops_per_token=flops)
@@ -145,8 +146,11 @@ class Trainer:
             if looks and self._look(step) and saves and self.meter.spent() < 1:
                 self._save(step)
         self._refuse_collapse()
-        self.methods.optimizer.finish(self.optimizer)
-        return self._facts()
+        with self.weights.whole():
+            self.methods.optimizer.finish(self.optimizer)
+        facts = self._facts()
+        self.weights.release()
+        return facts
 
     def _step(self) -> None:
         """One update from one global batch, of which this process has its share."""
@@ -171,17 +175,18 @@ class Trainer:
     def _update(self, batch: Batch, size: int, facts: dict[str, Any]) -> None:
         """Gradients of a global batch and the optimizer's step."""
         result = self.gradients.compute(batch, size)
-        if self.scaler:
-            self.scaler.unscale_(self.optimizer)
         facts |= result.facts
-        for method in self.on_gradients:
-            facts |= method.on_gradients(self.model, int(self.meter.counts["steps"]) - 1)
-        if self.scaler:
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-        else:
-            self.optimizer.step()
-        self.gradients.zero()
+        with self.weights.whole():
+            if self.scaler:
+                self.scaler.unscale_(self.optimizer)
+            for method in self.on_gradients:
+                facts |= method.on_gradients(self.model, int(self.meter.counts["steps"]) - 1)
+            if self.scaler:
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
+            else:
+                self.optimizer.step()
+            self.gradients.zero()
         self.curve.add(result.loss, facts)
 
     def _micro(self, size: int) -> int:
@@ -285,7 +290,11 @@ class Trainer:
         self.on_step(before[-1], {"rollback_from_step": step, "skipped_sequences": skipped})
 
     def _save(self, step: int) -> None:
-        state = self.methods.parallelism.state(self.model, self.optimizer)
+        with self.weights.whole():
+            state = self.methods.parallelism.state(self.model, self.optimizer)
+            self._write(step, state)
+
+    def _write(self, step: int, state: dict[str, Any]) -> None:
         state |= {
             "source": self.source.state_dict(),
             "meter": self.meter.state_dict(),
@@ -293,6 +302,7 @@ class Trainer:
             "rng": checkpoint.gathered(checkpoint.rng_state(self.device)),
             "scaler": self.scaler.state_dict() if self.scaler else None,
             "stabilizers": [stabilizer.state_dict() for stabilizer in self.methods.stabilizers],
+            "others": [method.training_state() for method in self.methods.others],
             "micro_batch_size": self.gradients.micro_batch_size,
             "peak_memory": self.peak_memory,
             "padded_tokens": self.padded_tokens,
@@ -311,7 +321,8 @@ class Trainer:
             self._restore(checkpoint.read(self.work.checkpoints, written[-1]))
 
     def _restore(self, state: dict[str, Any]) -> None:
-        self.methods.parallelism.load_state(self.model, self.optimizer, state)
+        with self.weights.whole():
+            self.methods.parallelism.load_state(self.model, self.optimizer, state)
         self.source.load_state_dict(state["source"])
         self.meter.load_state_dict(state["meter"])
         self.curve.load_state_dict(state["curve"])
@@ -320,13 +331,20 @@ class Trainer:
             self.scaler.load_state_dict(state["scaler"])
         for stabilizer, saved in zip(self.methods.stabilizers, state["stabilizers"], strict=True):
             stabilizer.load_state_dict(saved)
+        for method, saved in zip(self.methods.others, state["others"], strict=True):
+            method.load_training_state(saved)
         self.gradients.micro_batch_size = state["micro_batch_size"]
         self.peak_memory, self.padded_tokens = state["peak_memory"], state["padded_tokens"]
         self.source_tokens, self.scored_tokens = state["source_tokens"], state["scored_tokens"]
         self.rollbacks = state["rollbacks"]
 
     def _tensors(self) -> list[Any]:
-        return [*self.model.parameters(), *self.model.buffers(), *self._states()]
+        return [
+            *self.model.parameters(),
+            *self.model.buffers(),
+            *self._states(),
+            *self.weights.tensors(),
+        ]
 
     def _states(self) -> list[Any]:
         """What the optimizer keeps in this process; ZeRO-1 knows of the other processes' states by None."""

@@ -20,6 +20,7 @@ class HarnessSweeperConf:
     timeout: float | None = None
     memory: int | None = None
     total_memory: int | None = None
+    patience: float | None = 600.0
     retry: str = ""
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import tiny_models as tiny
 import torch
-from bench import processor_seconds, show
+from bench import in_turn, show
 
 from harness.data.tokenization import load_tokenizer
 from harness.model.gguf import dequantized
@@ -74,12 +74,7 @@ def test_a_packed_model_decodes_no_slower_than_in_16_bits(request, tmp_path):
             file = method.write_file(_load(directory).float(), load_tokenizer(directory), tmp_path)
             actions["llama.cpp, gguf q4_0"] = _llama_cpp(file)
         actions[name] = _ours(method.quantize(_load(directory), None))
-    for action in actions.values():
-        action()
-    found = {name: [] for name in actions}
-    for _ in range(ROUNDS):
-        for name, action in actions.items():
-            found[name].append(processor_seconds(action))
+    found = in_turn(actions, rounds=ROUNDS)
     rate = {name: NEW / statistics.median(seconds) for name, seconds in found.items()}
     rows = [(name, value, value / rate["16 bit"]) for name, value in rate.items()]
     show("Decoding one sequence, one thread", ("weights", "tokens/s", "of 16 bit"), rows)

@@ -20,7 +20,7 @@ DETAILS = 150
 REPORT = """
 import json, resource, sys, time
 from pathlib import Path
-from harness.report.commands import report
+from harness.report.making import report
 folder = report("big", store=Path(sys.argv[1]), out=Path(sys.argv[2]), quiet=True)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 size = (folder / "index.html").stat().st_size

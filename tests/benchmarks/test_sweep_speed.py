@@ -11,8 +11,20 @@ from pathlib import Path
 import pytest
 from third_party import ROOT
 
+REAPER = """
+import ctypes, os, subprocess, sys
+ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: what a command leaves behind comes to this process
+code = subprocess.call(sys.argv[1:])
+try:
+    while True:
+        os.wait()
+except ChildProcessError:
+    sys.exit(code)
+"""
+"""Runs a command, and waits for the processes that outlive it: the one that starts stages, and stages."""
 AXES = ["attention=full,grouped_query,sliding_window,multi_query", "optimizer=adamw,lion,adafactor,sgd,adam"]
-NOTHING = ["stages=[]", "scale=smoke", *AXES]
+NOTHING = ["stages=[corpus]", "scale=smoke"]
+"""Cells that share one small stage."""
 BASIC = """
 import sys
 import hydra
@@ -28,7 +40,7 @@ SMALL = {
     "run corpus": ["run", "scale=smoke", "stages=[corpus]"],
     "run corpus to pretrain": ["run", "scale=smoke", "stages=[corpus,tokenizer,tokens,pretrain]"],
 }
-"""Runs of few small stages; the stages' own work and the processes that start them included."""
+"""Runs of few small stages; the stages' own work, and the process that starts them, are included."""
 
 
 def environment() -> dict[str, str]:
@@ -40,9 +52,10 @@ def environment() -> dict[str, str]:
 
 
 def seconds(command: list[str], folder: Path) -> tuple[float, float]:
-    """Processor seconds and elapsed seconds of a command; the first are the same on a busy machine."""
+    """Processor seconds of a command and all its processes, which hold on a busy machine; elapsed seconds."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    subprocess.run(command, cwd=folder, env=environment(), check=True, capture_output=True)
+    whole = [sys.executable, "-c", REAPER, *command]
+    subprocess.run(whole, cwd=folder, env=environment(), check=True, capture_output=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return used, time.monotonic() - began
@@ -50,13 +63,14 @@ def seconds(command: list[str], folder: Path) -> tuple[float, float]:
 
 @pytest.mark.slow
 def test_500_cells_that_do_nothing_take_at_most_30_seconds(tmp_path: Path, own_store: Path) -> None:
-    seeds = ",".join(map(str, range(25)))
+    seeds = ",".join(map(str, range(500)))
     used, elapsed = seconds(
         [sys.executable, "-m", "harness", "sweep", *NOTHING, f"seed={seeds}"], folder=tmp_path
     )
     assert len(list(own_store.glob("records/*/*/record.json"))) == 500
-    one, _ = seconds([sys.executable, "-c", BASIC, *NOTHING[:2]], folder=tmp_path)
-    twenty, _ = seconds([sys.executable, "-c", BASIC, *NOTHING], folder=tmp_path)
+    few = f"seed={','.join(map(str, range(20)))}"
+    one, _ = seconds([sys.executable, "-c", BASIC, *NOTHING], folder=tmp_path)
+    twenty, _ = seconds([sys.executable, "-c", BASIC, *NOTHING, few], folder=tmp_path)
     theirs = one + (twenty - one) / 19 * 499
     print(
         f"\n500 cells: {used:.1f} processor seconds ({elapsed:.1f} elapsed); BasicSweeper {theirs:.0f}, ",
@@ -105,20 +119,24 @@ def test_the_first_line_comes_within_a_second(command: str, tmp_path: Path, own_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SMALL)
-def test_a_run_of_small_stages_takes_seconds(name: str, tmp_path: Path, own_store: Path) -> None:
+@pytest.mark.parametrize(("name", "limit"), [("run corpus", 4), ("run corpus to pretrain", 8)])
+def test_a_run_of_small_stages_takes_seconds(
+    name: str, limit: float, tmp_path: Path, own_store: Path
+) -> None:
     seconds([*HARNESS, "plan", *SMALL[name][1:]], tmp_path)
     used, elapsed = seconds([*HARNESS, *SMALL[name]], tmp_path)
     again, _ = seconds([*HARNESS, *SMALL[name]], tmp_path)
-    print(f"\n{name}: {used:.1f} processor seconds ({elapsed:.1f} elapsed) of the command, again {again:.1f}")
-    assert again < 4
+    print(f"\n{name}: {used:.1f} processor seconds ({elapsed:.1f} elapsed), again {again:.1f}")
+    assert used < limit
 
 
 @pytest.mark.slow
 def test_the_cost_of_a_plan_is_linear_in_its_cells(tmp_path: Path, own_store: Path) -> None:
     demo = [*HARNESS, "plan", "experiment=demo"]
     seconds(demo, tmp_path)
-    print(f"\nplan of the demo: {seconds(demo, tmp_path)[0]:.1f} processor seconds")
+    of_demo = seconds(demo, tmp_path)[0]
+    print(f"\nplan of the demo: {of_demo:.1f} processor seconds")
+    assert of_demo < 3
     used: dict[int, float] = {}
     for cells in (20, 1000, 10_000):
         asked = [*HARNESS, "plan", *AXES, f"seed={','.join(map(str, range(cells // 20)))}"]

@@ -235,3 +235,23 @@ def test_a_source_that_builds_all_rows_is_cut_and_counted_as_a_whole() -> None:
     part = next_rows(Plain(), 4, slice(2, 4))
     assert part["input_ids"].tolist() == [[8, 9, 10, 11], [12, 13, 14, 15]]
     assert int(part["num_tokens"].sum()) == 14
+
+
+NAMES = [
+    *("wiki/en", "Wiki/en", "wiki%2Fen", "..", ".", "-", "a b%2Fc", "n\n"),
+    *("\u6587" * 300, "\u6587" * 301, "x" * 500),
+]
+
+
+def test_any_name_of_a_domain_is_a_file_of_its_own(tmp_path: Path) -> None:
+    writer = TokenWriter(tmp_path, vocab_size=300, bos_id=BOS, eos_id=EOS)
+    for place, name in enumerate(NAMES):
+        writer.add("train", name, [10 + place], num_bytes=1)
+    writer.finish(Split.train)
+    writer.write_index(dict.fromkeys(NAMES, 1 / len(NAMES)))
+    found = TokenFiles(tmp_path)
+    assert found.domains("train") == sorted(NAMES)
+    for place, name in enumerate(NAMES):
+        assert found.tokens("train", name).tolist() == [BOS, 10 + place, EOS]
+    files_made = [path.name for path in tmp_path.iterdir()]
+    assert len({name.lower() for name in files_made}) == len(files_made), "some file systems ignore case"

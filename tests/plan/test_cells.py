@@ -119,6 +119,58 @@ def test_an_override_of_a_factors_key_replaces_its_levels_and_its_name_chooses_t
     assert chosen_labels(experiment, asked) == {"bits='4 bit'", "bits='8 bit'", "peft=lora"}
 
 
+@pytest.mark.parametrize(
+    ("typed", "labels"),
+    [
+        ("bits=4 bit,8 bit", ["4 bit", "8 bit"]),  # a shell took the quotes away
+        ("bits=4 bit", ["4 bit"]),
+        ("order=tune, quantize", ["tune, quantize"]),
+        ("order=quantize, tune,tune", ["quantize, tune", "tune"]),
+        ("order=quantize, tune, 'tune, quantize'", ["quantize, tune", "tune, quantize"]),
+        ("peft=lora,full", ["lora", "full"]),
+    ],
+)
+def test_levels_are_chosen_by_their_labels_whatever_a_shell_left_of_quotes(
+    typed: str, labels: list[str]
+) -> None:
+    order = {
+        "tune, quantize": {"stages": ["instruct", "quantize"]},
+        "quantize, tune": {"stages": ["quantize", "instruct"]},
+        "tune": {"stages": ["instruct"]},
+    }
+    experiment = Experiment(factors={"bits": BITS, "order": order, "peft": ["full", "lora"]})
+    name = typed.partition("=")[0]
+    (factor,) = (f for f in factors(experiment, request([typed])) if f.name == name)
+    assert [level.label for level in factor.levels] == labels
+    stated = {f.name: f for f in factors(experiment, request([]))}[name]
+    assert factor.levels == tuple(stated.level(label) for label in labels)
+
+
+def test_a_named_level_keeps_what_it_sets_beside_values_that_are_no_levels() -> None:
+    experiment = Experiment(
+        factors={"peft": {"lora": {"peft": "lora", "peft.rank": 16}, "full": {"peft": "full"}}}
+    )
+    (factor,) = factors(experiment, request(["peft=lora,vera"]))
+    assert [(level.label, level.overrides) for level in factor.levels] == [
+        ("lora", ("peft=lora", "peft.rank=16")),
+        ("vera", ("peft=vera",)),
+    ]
+
+
+def test_a_misspelt_level_is_named_wherever_it_stands_in_the_list() -> None:
+    experiment = Experiment(factors={"bits": BITS})
+    with pytest.raises(ConfigError, match=r"No level of factor bits is called '5 bit'.*Known: 16 bit, 4 bit"):
+        factors(experiment, request(["bits=4 bit,5 bit"]))
+
+
+def test_excluded_levels_may_have_been_replaced() -> None:
+    experiment = Experiment(
+        factors={"peft": ["full", "lora"], "alignment": {"alignment": ["none", "dpo"]}},
+        exclude=[{"peft": "full", "alignment": "dpo"}],
+    )
+    assert len(planned(experiment, "alignment=ppo,none")) == 4
+
+
 def test_an_experiment_cannot_be_swept() -> None:
     with pytest.raises(ConfigError, match="one sweep answers one question"):
         request(["experiment=a,b"])

@@ -2,8 +2,9 @@
 
 Conformance tries each method against the defaults; users cross them. Rows of a covering array over the
 registry are drawn with a seed that changes by the week (`HARNESS_PAIRS_SEED` fixes it). What the plan refuses
-is taken back, one choice at a time, until it accepts the row. The pairs that ran, and those refused with
-their reason, are kept in pytest's cache (`.pytest_cache/d/harness/pairs`).
+is taken back, one choice at a time, until it accepts the row. Triples are drawn likewise: three methods, each
+with an option that is not its default, everything else as it is. The pairs and triples that ran, and what was
+refused with its reason, are kept in pytest's cache (`.pytest_cache/d/harness/pairs`).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from harness.run.resources import Options
 from harness.store import Store
 from harness.store.records import read_record
 
+from options import drawn_option  # isort: skip
 from pairs import Pair, every_pair, next_row, pairs_of  # isort: skip
 
 TOY = (
@@ -74,10 +76,10 @@ def fits(key: str, row: dict[str, str]) -> bool:
     return option in registry().get(axis, str(name)).Config.__dataclass_fields__
 
 
-def refusal(row: dict[str, str], store: Store) -> tuple[Plan | None, str]:
-    """The plan of a row, or why it is refused; anything but a reason is a defect."""
+def refusal(given: list[str], store: Store) -> tuple[Plan | None, str]:
+    """The plan of a command line, or why it is refused; anything but a reason is a defect."""
     try:
-        made = make_plan(overrides(row), store=store, single=True)
+        made = make_plan(given, store=store, single=True)
     except HarnessError as error:
         return None, str(error)
     (cell,) = made.cells
@@ -95,7 +97,7 @@ def blamed(reason: str, row: dict[str, str]) -> str:
 def accepted(row: dict[str, str], store: Store, refused: dict[str, str]) -> tuple[dict[str, str], Plan]:
     """The row with what the plan refuses taken back, reason by reason."""
     while True:
-        made, reason = refusal(row, store)
+        made, reason = refusal(overrides(row), store)
         if made is not None:
             return row, made
         assert row, f"the defaults are refused: {reason}"
@@ -105,12 +107,18 @@ def accepted(row: dict[str, str], store: Store, refused: dict[str, str]) -> tupl
         row = {key: name for key, name in row.items() if key != axis}
 
 
-def prove(row: dict[str, str], made: Plan, store: Store) -> None:
-    """Run a row; its cell must be ok and prove what its methods changed."""
-    code = run(overrides(row), Options(timeout=ROW_SECONDS), store=store)
+def prove(row: dict[str, str], given: list[str], made: Plan, store: Store) -> None:
+    """Run a command line that chooses a row; its cell must be ok and prove what its methods changed.
+
+    A training may diverge, and an option leave nothing to do: where the harness says so, that is an answer.
+    """
+    code = run(given, Options(timeout=ROW_SECONDS), store=store)
     record = read_record(directory(made, made.cells[0]))
     outcome = record["outcome"]
-    command = "harness run " + " ".join(overrides(row))
+    command = "harness run " + " ".join(given)
+    if given != overrides(row) and outcome["status"] in ("diverged", "incompatible"):
+        assert outcome["reason"], command
+        return
     assert (code, outcome["status"]) == (0, "ok"), f"{outcome['stage']}: {outcome['reason']}\n{command}"
     proofs = {name for stage in record["effects"].values() for name in stage}
     stages = {made.graph.nodes[key].stage for key in made.cells[0].keys}
@@ -146,11 +154,46 @@ def cross(request: Any, root: Path, *, seconds: float, runs: bool) -> None:
     for wanted in rows(seed(), ran):
         row, made = accepted(wanted, store, refused)
         if runs:
-            prove(row, made, store)
+            prove(row, overrides(row), made, store)
             ran |= pairs_of(row)
-        cache.set("harness/pairs", {"ran": sorted(ran), "refused": refused})
+        cache.set("harness/pairs", {**kept, "ran": sorted(ran), "refused": refused})
         if time.monotonic() > end:
             return
+
+
+def triple(every: dict[str, list[str]], draw: random.Random) -> tuple[dict[str, str], list[str]]:
+    """Three methods of three axes, and an option of each that has one."""
+    row = {axis: draw.choice(every[axis]) for axis in draw.sample([a for a in every if every[a]], 3)}
+    typed = []
+    for axis, name in row.items():
+        option = drawn_option(registry().get(axis, name), draw)
+        if option is not None:
+            place = f"{axis}.{name}" if registry().axes[axis].many else axis
+            typed.append(f"{place}.{option[0]}={option[1]}")
+    return row, typed
+
+
+def cross_triples(request: Any, root: Path, *, seconds: float, runs: bool) -> None:
+    """Plan triples, and run them where asked, until the time is over; keeps what was seen."""
+    cache = request.config.cache
+    kept: dict[str, Any] = {"ran": [], "refused": {}, "triples": [], **(cache.get("harness/pairs", {}) or {})}
+    draw, every = random.Random(seed()), levels()
+    store, end = Store(root), time.monotonic() + seconds
+    while time.monotonic() < end:
+        row, typed = triple(every, draw)
+        keys = {text.partition("=")[0] for text in typed}
+        toy = [text for text in overrides(row) if text.partition("=")[0] not in keys]
+        words = " ".join(f"{axis}={name}" for axis, name in row.items()) + " " + " ".join(typed)
+        if words in kept["triples"]:
+            continue
+        made, reason = refusal([*toy, *typed], store)
+        if made is None:
+            assert reason.strip(), f"{words} is refused without a reason"
+            kept["refused"][words] = reason
+        elif runs:
+            prove(row, [*toy, *typed], made, store)
+            kept["triples"].append(words)
+        cache.set("harness/pairs", kept)
 
 
 def test_rows_cover_every_pair() -> None:
@@ -172,6 +215,15 @@ def test_rows_of_methods_are_planned_or_refused_with_a_reason(request: Any, tmp_
 @pytest.mark.slow
 def test_rows_that_the_plan_accepts_run_and_prove_their_effects(request: Any, tmp_path: Path) -> None:
     cross(request, tmp_path, seconds=SLOW_SECONDS, runs=True)
+
+
+def test_triples_with_options_are_planned_or_refused_with_a_reason(request: Any, tmp_path: Path) -> None:
+    cross_triples(request, tmp_path, seconds=FAST_SECONDS, runs=False)
+
+
+@pytest.mark.slow
+def test_triples_that_the_plan_accepts_run_and_prove_their_effects(request: Any, tmp_path: Path) -> None:
+    cross_triples(request, tmp_path, seconds=SLOW_SECONDS, runs=True)
 
 
 CROSSED = [

@@ -10,7 +10,7 @@ import pytest
 import simulate
 
 from harness.report.aggregates import draws, improvement, iqm, profile, ranged, win_rates
-from harness.report.commands import report
+from harness.report.making import report
 
 
 def test_the_interquartile_mean_cuts_a_quarter_at_each_end() -> None:

@@ -11,15 +11,16 @@ import pytest
 
 from harness.errors import DataError
 from harness.report.arrange import arrange
-from harness.report.commands import main, report
+from harness.report.commands import main
 from harness.report.committed import rebuild
 from harness.report.layout import read_yaml
+from harness.report.making import report
 from harness.report.records import read_compact, write_compact
 from harness.report.samples import shown_items
 
 REPORTS = Path(__file__).parents[2] / "reports"
 COMMITTED = sorted(path.parent for path in REPORTS.glob("*/records.json.gz"))
-EMBEDDED = ("stdlib", "recall")
+EMBEDDED = ("stdlib", "planted", "recall")
 """Corpora whose text may stand in a committed report."""
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import simulate
 
-from harness.report import commands, records
+from harness.report import making, records
 from harness.report.drawing import MAX_CURVES, PALETTE, draw, legend, legend_height, look
 from harness.report.figures import figures
 from harness.report.layout import parse
@@ -75,7 +75,7 @@ def test_a_legend_covers_no_panel() -> None:
 
 
 def test_points_of_a_front_say_their_name_and_effects_have_the_unit_of_their_column(demo_store: Path) -> None:
-    results = commands.results_of(records.read(demo_store, "demo"))
+    results = making.results_of(records.read(demo_store, "demo"))
     layout = parse(
         {"metrics": [{"metric": "recall.acc", "scale": 100, "unit": "%"}, {"metric": "memory"}]}, where="x"
     )
@@ -95,7 +95,7 @@ def test_a_loss_has_a_figure_whatever_its_stage_is_called(tmp_path: Path) -> Non
             facts=lambda facts: facts | {"distil": {**facts["instruct"], "steps": 80}},
             stages=lambda stages: [*stages, {**stages[2], "stage": "distil", "key": "k" + stages[2]["key"]}],
         )
-    results = commands.results_of(records.read(root, "demo"))
+    results = making.results_of(records.read(root, "demo"))
     assert "distil" in training(results.all_records()[0].data)
     assert "loss_distil" in {figure.name for figure in figures(build(results, parse({}, where="x")), results)}
 

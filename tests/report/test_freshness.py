@@ -12,7 +12,7 @@ import simulate
 
 from harness.axes.tracker import Tracker
 from harness.method import Choice
-from harness.report import commands, freshness, records
+from harness.report import commands, freshness, making, records
 
 
 class Observer(Tracker):
@@ -52,7 +52,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the reports that were really made; quickly, without figures and page."""
     found: list[str] = []
-    whole = commands.report
+    whole = making.report
 
     def counted(name: str, **options: Any) -> Path:
         found.append(name)

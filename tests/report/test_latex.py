@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import simulate
 
-from harness.report import commands, records
+from harness.report import making, records
 from harness.report.latex import ROWS, escape, latex
 from harness.report.layout import Layout
 from harness.report.tabulate import build
@@ -52,7 +52,7 @@ def test_every_line_has_its_cells_and_braces_and_no_row_begins_with_a_bracket(tm
     levels = {text: {"optimizer.x": i} for i, text in enumerate(LABELS)}
     factors = {"[f]": levels, "bits": {"[]": {"optimizer.y": 1}, "8_bit": {"optimizer.y": 2}}}
     root = simulate.experiment(tmp_path, factors=factors, items=12)
-    text = latex(build(commands.results_of(records.read(root, "demo")), Layout()))
+    text = latex(build(making.results_of(records.read(root, "demo")), Layout()))
     specification = re.search(r"\\begin\{tabular\}\{(\w+)\}", text)
     assert specification
     for line in lines_of(text):
@@ -69,7 +69,7 @@ def test_every_line_has_its_cells_and_braces_and_no_row_begins_with_a_bracket(tm
 def test_a_long_table_is_cut_into_floats_that_fit_a_page(tmp_path: Path) -> None:
     factors = {"f": {f"l{i}": {"optimizer.x": i} for i in range(2 * ROWS + 3)}}
     root = simulate.experiment(tmp_path, factors=factors, seeds=(0,), items=12)
-    text = latex(build(commands.results_of(records.read(root, "demo")), Layout()))
+    text = latex(build(making.results_of(records.read(root, "demo")), Layout()))
     parts = text.split("\\begin{table}")[1:]
     assert [len(lines_of(part)) - 1 for part in parts] == [ROWS, ROWS, 3]
     assert all("\\caption{" in part for part in parts)

@@ -15,6 +15,7 @@ from harness.report import (
     claims,
     commands,
     layout,
+    making,
     published,
     records,
     reference,
@@ -130,7 +131,7 @@ def test_table_eight_shows_for_each_work_what_it_has_and_plans_the_rest(tmp_path
     _, lines = writers.unfolded(found)
     blank = {tuple(labels): [cell is None for cell in cells] for labels, cells in lines}
     assert blank["0.2 M", "16 bit"] == [True, True, True, False], "decoding stands under its own heading"
-    out = commands.report("t8", table="T8", store=root, out=tmp_path / "t8", quiet=True)
+    out = making.report("t8", table="T8", store=root, out=tmp_path / "t8", quiet=True)
     for file in ("README.md", "index.html"):
         text = (out / file).read_text(encoding="utf-8")
         assert "Planned for LLaMA 7B to 65B" in text
@@ -138,9 +139,7 @@ def test_table_eight_shows_for_each_work_what_it_has_and_plans_the_rest(tmp_path
 
 
 def test_published_values_stand_beside_ours_and_say_what_differs(quantization: Path, tmp_path: Path) -> None:
-    out = commands.report(
-        "t10", table="T10", store=quantization, out=tmp_path, compare="published", quiet=True
-    )
+    out = making.report("t10", table="T10", store=quantization, out=tmp_path, compare="published", quiet=True)
     rows = json.loads((out / "published.json").read_text())
     assert len(rows) == 2 * 2 * 3 * 4
     first = next(r for r in rows if r["metric"] == "lm_eval.mmlu.acc")
@@ -220,7 +219,7 @@ def test_a_published_value_of_the_same_setting_is_said_to_be(quantization: Path)
 
 def test_comparing_a_table_without_published_values_is_an_error(demo_store: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="has no published values; quantization"):
-        commands.report("demo", store=demo_store, out=tmp_path, compare="published", quiet=True)
+        making.report("demo", store=demo_store, out=tmp_path, compare="published", quiet=True)
 
 
 def test_published_values_are_the_surveys() -> None:
@@ -240,7 +239,7 @@ def test_published_values_are_the_surveys() -> None:
 
 @pytest.mark.parametrize("name", ["T5", "T6", "T7"])
 def test_reference_tables_need_no_records(name: str, tmp_path: Path) -> None:
-    out = commands.report(None, table=name, out=tmp_path, quiet=True)
+    out = making.report(None, table=name, out=tmp_path, quiet=True)
     assert {p.suffix for p in out.iterdir()} == {".md", ".tex", ".csv", ".json", ".html"}
     heads, rows = reference.table(layout.load_layout(name))
     assert heads[-1] == "harness"
@@ -263,7 +262,7 @@ def test_a_method_that_is_not_installed_is_marked() -> None:
 
 def test_an_experiment_without_a_name_or_table_is_an_error() -> None:
     with pytest.raises(ConfigError, match="needs an experiment"):
-        commands.report(None)
+        making.report(None)
 
 
 def test_published_rows_find_those_who_play_their_roles(tmp_path: Path) -> None:
@@ -302,6 +301,6 @@ def test_published_values_of_a_layout_stand_in_its_reports_unasked(tmp_path: Pat
     root = simulate.experiment(
         tmp_path / "s", factors=factors, tasks=("mmlu",), items=12, report="quantization"
     )
-    text = (commands.report("demo", store=root, out=tmp_path / "o", quiet=True) / "README.md").read_text()
+    text = (making.report("demo", store=root, out=tmp_path / "o", quiet=True) / "README.md").read_text()
     assert "## Beside the published values" in text
     assert "0.4734" in text

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import simulate
 
-from harness.report.commands import report
+from harness.report.making import report
 from harness.report.writers import code_markdown, escape_markdown, escape_tags
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>"

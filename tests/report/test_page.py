@@ -11,7 +11,7 @@ import pytest
 import simulate
 
 from harness.errors import UnknownNameError
-from harness.report.commands import report
+from harness.report.making import report
 from harness.report.samples import readable
 
 browser = pytest.importorskip("browser", reason="the browser's protocol needs aiohttp")

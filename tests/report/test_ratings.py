@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import simulate
 
-from harness.report import arrange, commands, ratings, records
+from harness.report import arrange, making, ratings, records
 from harness.report.ratings import Duels
 
 
@@ -58,7 +58,7 @@ def test_a_report_rates_what_was_judged_as_by_hand(tmp_path: Path) -> None:
         frame = pd.DataFrame({"doc_hash": [f"{i}" for i in range(40)], "win_rate": wins})
         frame.to_parquet(record.folder / "samples" / "win_rate.win_rate.parquet", index=False)
         won.setdefault(record.levels["peft"], []).append(float(wins.sum()))
-    text = (commands.report("demo", store=root, out=tmp_path / "out", quiet=True) / "README.md").read_text()
+    text = (making.report("demo", store=root, out=tmp_path / "out", quiet=True) / "README.md").read_text()
     section = text[text.index("## Ratings from duels") :]
     for level, points in won.items():
         by_hand = np.mean([400 * math.log10((p + 0.5) / (40 - p + 0.5)) for p in points])

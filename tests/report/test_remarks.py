@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import simulate
 
-from harness.report import claims, commands, levels, records
+from harness.report import claims, levels, making, records
 from harness.report.layout import Layout, parse
 from harness.report.numbers import difference_text
 from harness.report.tabulate import build
@@ -53,7 +53,7 @@ def set_value(metric: str, value: float) -> Any:
 )
 def test_a_number_at_its_bound_says_so(tmp_path: Path, metric: str, value: float, said: str) -> None:
     root = store(tmp_path / "s", set_value(metric, value))
-    table = build(commands.results_of(records.read(root, "demo")), Layout())
+    table = build(making.results_of(records.read(root, "demo")), Layout())
     cells = [cell for cell in table.all_cells() if cell.metric.endswith(metric)]
     assert cells
     for cell in cells:
@@ -73,7 +73,7 @@ def test_chance_is_one_of_as_many_choices_as_were_asked(tmp_path: Path) -> None:
                 m | ({"value": 0.25 + rng.normal(0, 0.01)} if m["metric"] == "acc" else {}) for m in metrics
             ],
         )
-    table = build(commands.results_of(records.read(root, "demo")), Layout())
+    table = build(making.results_of(records.read(root, "demo")), Layout())
     cells = [cell for cell in table.all_cells() if cell.metric.endswith("recall.acc")]
     texts = {table.footnotes[note] for cell in cells for note in cell.notes}
     assert texts == {"not distinguishable from chance (1 of 4 choices)"}
@@ -83,7 +83,7 @@ def test_intervals_of_shares_and_of_their_differences_are_shares_and_differences
     root = simulate.experiment(
         tmp_path / "s", factors=FACTORS, items=40, effects={"peft.full": 4.0, "peft.lora": -4.0}, seed_sd=3.0
     )
-    table = build(commands.results_of(records.read(root, "demo")), Layout())
+    table = build(making.results_of(records.read(root, "demo")), Layout())
     shares = [c for c in table.all_cells() if c.metric.endswith((".acc", "win_rate")) and c.estimate]
     assert all(0 <= c.estimate.low <= c.estimate.mean <= c.estimate.high <= 1 for c in shares)  # type: ignore[union-attr, operator]
     compared = [c.comparison for c in shares if c.comparison]
@@ -106,16 +106,16 @@ def test_rates_that_no_search_chose_are_said_to_be_set_by_hand(tmp_path: Path) -
 def test_a_report_prints_what_a_level_sets_where_its_name_does_not_say_it(tmp_path: Path) -> None:
     spec = {"bits": {"8 bit": {"quantizer": "rtn", "quantizer.bits": 8}, "16 bit": {"quantizer": "none"}}}
     root = simulate.experiment(tmp_path / "s", factors=spec)
-    folder = commands.report("demo", store=root, out=tmp_path / "out", quiet=True)
+    folder = making.report("demo", store=root, out=tmp_path / "out", quiet=True)
     assert "| bits | 8 bit | quantizer = rtn, quantizer.bits = 8 |" in (folder / "README.md").read_text()
     assert levels.TITLE in (folder / "index.html").read_text()
     plain = simulate.experiment(tmp_path / "p", factors=FACTORS)
-    results = commands.results_of(records.read(plain, "demo"))
+    results = making.results_of(records.read(plain, "demo"))
     assert levels.as_text(results, Layout()) is None
 
 
 def test_a_tolerance_is_weighed_against_what_configurations_differ_by(demo_store: Path) -> None:
-    results = commands.results_of(records.read(demo_store, "demo"))
+    results = making.results_of(records.read(demo_store, "demo"))
     means = [
         m.mean
         for v in results.records
@@ -128,7 +128,7 @@ def test_a_tolerance_is_weighed_against_what_configurations_differ_by(demo_store
 
 
 def test_a_claim_has_the_unit_and_scale_of_its_column(demo_store: Path) -> None:
-    results = commands.results_of(records.read(demo_store, "demo"))
+    results = making.results_of(records.read(demo_store, "demo"))
     layout = parse({"metrics": [{"metric": "recall.acc", "scale": 100, "unit": "%"}]}, where="x")
     table = build(results, layout)
     found = claims.check(results, "recall.acc[peft=full] > recall.acc[peft=lora]")
@@ -145,7 +145,7 @@ def test_divergence_that_costs_a_combination_its_place_counts(tmp_path: Path) ->
     spec = {"peft": ["full", "lora"], "bits": ["8", "16"]}
     root = simulate.experiment(tmp_path / "s", factors=spec, effects={"peft.lora": 3.0}, seed_sd=0.01)
     says = "recall.acc[peft=lora] > recall.acc[peft=full]"
-    assert claims.check(commands.results_of(records.read(root, "demo")), says).verdict == "confirmed"
+    assert claims.check(making.results_of(records.read(root, "demo")), says).verdict == "confirmed"
     wanted = {"peft": "lora", "bits": "8"}
     for i, path in enumerate(sorted((root / "records" / "demo").glob("*/record.json"))):
         record = records.read(root, "demo", cells=[path.parent.name])[0]
@@ -153,7 +153,7 @@ def test_divergence_that_costs_a_combination_its_place_counts(tmp_path: Path) ->
             simulate.edit(
                 root, "demo", i, outcome={"status": "diverged", "stage": "pretrain", "step": 9}, metrics=[]
             )
-    found = claims.check(commands.results_of(records.read(root, "demo")), says)
+    found = claims.check(making.results_of(records.read(root, "demo")), says)
     assert found.verdict == "undecided"
     assert "the left side diverged at 2 of 3 seeds, the right at 0" in found.reason
 
@@ -183,14 +183,14 @@ def test_a_configuration_against_itself_is_a_dash(tmp_path: Path) -> None:
             i,
             config=lambda config: config | {"evaluator": {"win_rate": {"baseline": "cell:alignment=none"}}},
         )
-    table = build(commands.results_of(records.read(root, "demo")), Layout())
+    table = build(making.results_of(records.read(root, "demo")), Layout())
     shown = {c.where["alignment"]: c.value for c in table.all_cells() if c.metric.endswith("win_rate")}
     assert shown["none"] == "-"
     assert float(shown["dpo"]) > 0
 
 
 def test_the_paired_view_shows_differences_and_a_dash_for_the_baseline(demo_store: Path) -> None:
-    table = build(commands.results_of(records.read(demo_store, "demo")), Layout())
+    table = build(making.results_of(records.read(demo_store, "demo")), Layout())
     rows = [line.split(" | ") for line in differences_markdown(table).splitlines()[2:]]
     for cells, texts in zip(table.cells, rows, strict=True):
         for cell, text in zip(cells, texts[-len(cells) :], strict=True):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import simulate
 
-from harness.report import commands, records, tabulate
+from harness.report import making, records, tabulate
 from harness.report.layout import Layout
 
 
@@ -24,7 +24,7 @@ def test_a_thousand_records_of_a_thousand_items_are_tested_within_ten_seconds(tm
         tmp_path, name="big", factors=factors(10, 10, 10), seeds=(0,), items=1000, tasks=("recall",)
     )
     start = time.process_time()
-    results = commands.results_of(records.read(tmp_path, "big"))
+    results = making.results_of(records.read(tmp_path, "big"))
     built = tabulate.build(results, Layout())
     seconds = time.process_time() - start
     tested = sum(
@@ -37,5 +37,5 @@ def test_a_thousand_records_of_a_thousand_items_are_tested_within_ten_seconds(tm
 @pytest.mark.slow
 def test_a_page_of_two_hundred_cells_stays_below_three_megabytes(tmp_path: Path) -> None:
     root = simulate.experiment(tmp_path / "s", name="many", factors=factors(10, 20), seeds=(0,), items=100)
-    out = commands.report("many", store=root, out=tmp_path / "out", quiet=True)
+    out = making.report("many", store=root, out=tmp_path / "out", quiet=True)
     assert (out / "index.html").stat().st_size < 3_000_000

@@ -13,14 +13,14 @@ import pytest
 import simulate
 
 from harness.errors import UnknownNameError
-from harness.report import commands, records, table, tabulate, writers
+from harness.report import making, records, table, tabulate, writers
 from harness.report.frames import MetricInfo
 from harness.report.latex import latex
 from harness.report.layout import Layout, MetricColumn, parse
 
 
 def built(store: Path, **options: object) -> table.Table:
-    results = commands.results_of(records.read(store, "demo"))
+    results = making.results_of(records.read(store, "demo"))
     return tabulate.build(results, parse(options, where="x") if options else Layout())
 
 
@@ -220,21 +220,21 @@ def test_csv_and_json_hold_every_cell_with_its_test(sharp: table.Table) -> None:
 
 def test_an_unknown_format_is_named(demo_store: Path, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'latex'"):
-        commands.report("demo", store=demo_store, out=tmp_path, formats=["latx"])
+        making.report("demo", store=demo_store, out=tmp_path, formats=["latx"])
 
 
 def test_a_report_stays_below_the_store_unless_it_is_told_where_to_go(
     demo_store: Path, own_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    folder = commands.report("demo", store=demo_store, formats=["csv"], quiet=True)
+    folder = making.report("demo", store=demo_store, formats=["csv"], quiet=True)
     assert folder == demo_store / "reports" / "demo"
     committed = folder / "records.json.gz"
     for asked, layout, store, name in (
         ("demo", None, committed, "demo"),
         (None, "T5", None, "reference"),
     ):
-        made = commands.report(asked, table=layout, store=store, formats=["csv"], quiet=True)
+        made = making.report(asked, table=layout, store=store, formats=["csv"], quiet=True)
         assert made == own_store / "reports" / name
     assert not Path("reports").exists()
 
@@ -244,7 +244,7 @@ def test_the_report_imports_neither_torch_nor_transformers(demo_store: Path, tmp
     import sys
 
     code = (
-        "import sys; from harness.report.commands import report\n"
+        "import sys; from harness.report.making import report\n"
         f"report('demo', store={str(demo_store)!r}, out={str(tmp_path)!r}, quiet=True)\n"
         "print([m for m in ('torch', 'transformers', 'peft', 'lm_eval', 'statsmodels') if m in sys.modules])"
     )

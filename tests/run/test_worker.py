@@ -27,25 +27,7 @@ from harness.run.resources import Options
 from harness.run.worker import Worker
 from harness.store.records import read_record, write_record
 
-from toy import ToyCell, executions, grid, toy_plan  # isort: skip
-
-
-class Silent:
-    """A view that remembers what was said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.steps = 0
-
-    def started(self, node: Any) -> None: ...
-    def step(self, node: Any, step: int, facts: dict[str, float]) -> None:
-        self.steps += 1
-
-    def finished(self, node: Any, outcome: Any, seconds: float) -> None: ...
-    def cell_finished(self, cell: Any, outcome: Any, *, reused: bool) -> None: ...
-    def tick(self, *, waiting: int, elsewhere: int) -> None: ...
-    def say(self, text: str) -> None:
-        self.said.append(text)
+from toy import Silent, ToyCell, executions, grid, toy_plan  # isort: skip
 
 
 def work(plan: Plan, **options: Any) -> Worker:
@@ -446,7 +428,7 @@ def test_a_sweep_shows_progress_as_plain_lines_without_a_terminal(tmp_path: Path
 
 def test_the_options_of_a_worker_say_nothing_about_results() -> None:
     assert json.dumps(sorted(Options.__dataclass_fields__)) == json.dumps(
-        ["memory", "retry", "timeout", "total_memory", "workers"]
+        ["memory", "patience", "retry", "timeout", "total_memory", "workers"]
     )
     assert os.environ["HF_HUB_OFFLINE"] == "1"
 

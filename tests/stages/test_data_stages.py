@@ -10,7 +10,8 @@ import pytest
 
 from harness import SPECIAL_TOKENS, ConfigError, DataError, Mixture, PluginError, Tokenizer
 from harness.axes.corpus import Document, Split
-from harness.data import documents
+from harness.compose.typed import instance
+from harness.data import documents, lineage
 from harness.data.token_files import TokenFiles
 from harness.method import Choice, Method
 from harness.registry.known import registry
@@ -90,6 +91,25 @@ def test_filters_run_in_order_and_report(tmp_path: Path, book: Path) -> None:
     assert facts["filters"][0]["dropped"] == 0
     assert facts["filters"][0]["seen"] == facts["filters"][1]["seen"]
     json.dumps(facts)
+
+
+def test_a_dropped_document_is_named_with_its_filter_and_reason(tmp_path: Path) -> None:
+    texts = ["mail me at jane@example.org please", "short words here", "forbidden text stands here", "left"]
+    (tmp_path / "rows.jsonl").write_text(
+        "".join(json.dumps({"text": text}) + "\n" for text in texts) + '{"text": null}\n'
+    )
+    options = {"on_error": "skip", "validation_share": 0.0, "test_share": 0.0}
+    method = registry().get("corpus", "jsonl")
+    config = instance(method.Config, {"path": str(tmp_path / "rows.jsonl"), **options}, where="corpus")
+    chosen = choice("filter", "pii"), choice("filter", "keyword", words=["forbidden"], patterns=[])
+    source = Choice(axis="corpus", method=method, config=config)
+    facts = run("corpus", tmp_path, {"corpus": source, "filter": chosen}, {})
+    masked, dropped, unread = sorted(lineage.rows(tmp_path / "corpus"), key=lambda row: row["id"] or "z")
+    assert (masked["id"], masked["did"], masked["by"]) == ("rows.jsonl/0", "rewritten", "filter.pii")
+    assert (dropped["id"], dropped["did"], dropped["by"]) == ("rows.jsonl/2", "dropped", "filter.keyword")
+    assert facts["filters"][1]["reasons"] == {dropped["why"]: 1}
+    assert "object 4 has no text under 'text'" in unread["why"]
+    assert facts["kept"] == {"train": {"rows": 3 / 4}}
 
 
 def test_two_documents_of_one_id_are_refused(tmp_path: Path) -> None:

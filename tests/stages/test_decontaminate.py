@@ -9,7 +9,9 @@ import pytest
 
 from harness.axes.corpus import Document, Split
 from harness.axes.evaluator import Evaluator
-from harness.data import documents
+from harness.axes.instruction import Conversation, Role, Turn
+from harness.axes.reward import Preference
+from harness.data import documents, lineage
 from harness.errors import DataError
 from harness.method import Choice
 from harness.plan.make import make_plan
@@ -18,8 +20,11 @@ from harness.registry.known import registry
 from harness.report.contamination import contamination_notes
 from harness.report.records import Record
 from harness.stage import Work
-from harness.stages.decontaminate import DROPPED, Decontaminate
+from harness.stages._leaks import with_item_texts, without_test_items
+from harness.stages._training import TuningConfig
+from harness.stages.decontaminate import Decontaminate
 from harness.store import Store
+from harness.training.settings import Budget, Unit
 
 ITEM = "If Caf\u00e9 \u201cRoyal\u201d sells 48 cups in April and half as many in May, how many cups is that?"
 
@@ -83,7 +88,7 @@ def test_items_of_a_task_are_dropped_as_parsed_text_however_often_they_stand(tmp
         "item_ngrams": {"task_items": 7},  # of 19 words
     }
     assert facts["num_documents"] == {"train": {"web": 18}, "test": {"web": 1}}
-    said = [json.loads(line) for line in (tmp_path / "out" / DROPPED).read_text().splitlines()]
+    said = list(lineage.rows(tmp_path / "out"))
     assert [row["id"] for row in said] == [document.id for document in leaks]
 
 
@@ -111,9 +116,11 @@ def test_nothing_left_is_said(tmp_path: Path) -> None:
         run(tmp_path, [page(0, ITEM)], benchmark(tmp_path))
 
 
-def planned(root: Path, *overrides: str) -> dict[str, str]:
+CHAIN = "stages=[corpus,decontaminate,tokenizer,tokens,pretrain,evaluate]"
+
+
+def planned(root: Path, *overrides: str, chain: str = CHAIN) -> dict[str, str]:
     """Key by stage of the one cell."""
-    chain = "stages=[corpus,decontaminate,tokenizer,tokens,pretrain,evaluate]"
     plan: Plan = make_plan([chain, "scale=smoke", *overrides], store=Store(root / "store"))
     (cell,) = plan.cells
     assert not cell.refused, cell.refused
@@ -189,3 +196,98 @@ def test_a_report_says_how_many_were_dropped_or_that_nobody_looked() -> None:
         "Training text was not compared with test items: `stages` leaves out decontaminate."
     ]
     assert contamination_notes([record(config={"stages": ["corpus"]})]) == []  # from before there was one
+
+
+def tuning(root: Path, *evaluators: Choice, corpus: Path | None = None, **options: Any) -> Work:
+    """What a stage that learns from conversations is handed."""
+    (root / "tuned").mkdir()
+    return Work(
+        stage="instruct",
+        part="",
+        config=TuningConfig(learning_rate=1e-3, budget=Budget(unit=Unit.steps, amount=1), **options),
+        choices=with_item_texts({"evaluator": evaluators}),
+        inputs={} if corpus is None else {"documents": SimpleNamespace(path=corpus)},  # type: ignore[dict-item]
+        seed=0,
+        device="cpu",
+        out=root / "tuned",
+        checkpoints=root,
+        cell=None,  # type: ignore[arg-type]
+        load=lambda key: pytest.fail("nothing to load"),
+    )
+
+
+def asked(name: str, question: str, answer: str, split: Split = Split.train) -> Conversation:
+    turns = Turn(role=Role.user, text=question), Turn(role=Role.assistant, text=answer)
+    return Conversation(id=name, turns=turns, source="web", split=split)
+
+
+def test_conversations_that_hold_test_items_are_not_learned(tmp_path: Path) -> None:
+    first, second = ITEM[: len(ITEM) // 2], ITEM[len(ITEM) // 2 :]
+    found = [
+        asked("question", f"Please solve this. {ITEM}", "72"),
+        asked("answer", "Repeat the riddle.", ITEM.lower()),
+        asked("halves", first, second),  # what no turn holds alone
+        asked("clean", "How many cups are there?", "Nobody knows."),
+        asked("held out", ITEM, "72", Split.validation),
+    ]
+    work = tuning(tmp_path, benchmark(tmp_path), evaluator("perplexity"))
+    kept, facts = without_test_items(work, found)
+    assert [conversation.id for conversation in kept] == ["clean", "held out"]
+    assert facts["decontaminated"]["seen"] == 4
+    assert facts["decontaminated"]["dropped"] == 3
+    assert [row["id"] for row in lineage.rows(work.out)] == ["question", "answer", "halves"]
+    note = contamination_notes([record(facts={"instruct": facts})])
+    assert note[0].startswith("Decontaminated: 3 of 4 training entries of instruct shared 13-grams")
+
+
+def test_preferences_are_compared_with_both_answers(tmp_path: Path) -> None:
+    found = [
+        Preference(id="prompt", prompt=ITEM, chosen="72", rejected="71"),
+        Preference(id="rejected", prompt="Say it.", chosen="No.", rejected=ITEM),
+        Preference(id="clean", prompt="Say it.", chosen="No.", rejected="Yes."),
+    ]
+    kept, facts = without_test_items(tuning(tmp_path, benchmark(tmp_path)), found)
+    assert [preference.id for preference in kept] == ["clean"]
+    assert facts["decontaminated"]["by_source"] == {"task_items": 2}
+
+
+def test_conversations_are_compared_with_held_out_documents_where_there_is_a_corpus(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    documents.write(tmp_path / "in", [page(1, split=Split.test)])
+    leak = asked("leak", "What does the page say?", " ".join(f"p1w{n}" for n in range(20)))
+    clean = asked("clean", "What?", "Nothing.")
+    work = tuning(tmp_path, evaluator("perplexity"), corpus=tmp_path / "in")
+    assert without_test_items(work, [leak, clean])[0] == [clean]
+    (tmp_path / "without").mkdir()
+    assert without_test_items(tuning(tmp_path / "without", evaluator("perplexity")), [leak]) == ([leak], {})
+
+
+def test_conversations_are_left_alone_where_that_is_asked_for(tmp_path: Path) -> None:
+    leak = asked("leak", ITEM, "72")
+    work = tuning(tmp_path, benchmark(tmp_path), decontaminate=False)
+    assert without_test_items(work, [leak]) == ([leak], {})
+    config = {"stages": ["instruct"], "instruct": {"decontaminate": False}}
+    assert contamination_notes([record(config=config)]) == [
+        "What instruct learns was not compared with test items: instruct.decontaminate=false."
+    ]
+
+
+def test_nothing_left_to_tune_on_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"all 1 training entries of instruct.*instruct\.decontaminate=false"):
+        without_test_items(tuning(tmp_path, benchmark(tmp_path)), [asked("leak", ITEM, "72")])
+
+
+def test_items_enter_the_key_of_tuning_and_how_they_are_measured_does_not(tmp_path: Path) -> None:
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    benchmark(folder)
+    chain = "stages=[corpus,tokenizer,tokens,pretrain,instruct,align,evaluate]"
+    place = f"evaluator.lm_eval.include_path={folder}"
+    task = [place, "evaluator=[lm_eval]", "evaluator.lm_eval.tasks=[escaped]"]
+    first = planned(tmp_path, "alignment=dpo", *task, chain=chain)
+    same = planned(tmp_path, "alignment=dpo", *task, "evaluator.lm_eval.limit=3", chain=chain)
+    other = planned(tmp_path, "alignment=dpo", "evaluator=[perplexity]", chain=chain)
+    for stage in ("instruct", "align"):
+        assert first[stage] == same[stage]
+        assert first[stage] != other[stage]
+    assert first["pretrain"] == other["pretrain"]

@@ -51,7 +51,7 @@ class Chain:
             stage=stage,
             part="",
             config=cell.stage_config(stage),
-            choices=choices,
+            choices=kind.narrow("", choices),
             inputs={name: self.artifacts[name] for name in self.artifacts},
             seed=seed,
             device="cpu",

@@ -100,3 +100,21 @@ def executions(root: Path, event: str = "finished") -> list[str]:
     file = root / "executions.log"
     lines = file.read_text().splitlines() if file.exists() else []
     return [line.split()[3] for line in lines if line.split()[0] == event]
+
+
+class Silent:
+    """A view that remembers what was said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.steps = 0
+
+    def started(self, node: Any) -> None: ...
+    def step(self, node: Any, step: int, facts: dict[str, float]) -> None:
+        self.steps += 1
+
+    def finished(self, node: Any, outcome: Any, seconds: float) -> None: ...
+    def cell_finished(self, cell: Any, outcome: Any, *, reused: bool) -> None: ...
+    def tick(self, *, waiting: int, elsewhere: int) -> None: ...
+    def say(self, text: str) -> None:
+        self.said.append(text)

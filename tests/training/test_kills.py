@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from harness_plugins.precision._bf16_weights import Weights
 
 from harness.axes.corpus import Split
 from harness.conformance.tiny import VOCAB, FakeRun, TinyModel, TinySource, methods
@@ -36,6 +37,8 @@ CASES = [
     ("mixture", "weights"),
     ("precision", "fp16"),
     ("precision", "bf16"),
+    ("precision", "bf16 master"),
+    ("precision", "bf16 kahan"),
     ("batch_schedule", "ramp"),
     ("stabilizer", "spike_rollback"),
 ]
@@ -100,7 +103,9 @@ def attempt(axis: str, name: str, folder: Path, number: int) -> None:
             work.at = number + 1
     replaced: dict[str, Any] = {}
     if axis in ("optimizer", "precision", "batch_schedule"):
-        replaced[axis] = registry().get(axis, name)()
+        method, _, weights = name.partition(" ")
+        chosen: Any = registry().get(axis, method)
+        replaced[axis] = chosen(chosen.Config(weights=Weights[weights])) if weights else chosen()
     names = ("clip_norm", name) if axis == "stabilizer" else ("clip_norm",)
     replaced["stabilizers"] = tuple(registry().get("stabilizer", each)() for each in names)
     model = TinyModel(dropout=0.2)

@@ -1,4 +1,4 @@
-"""transformers' own suite for models, over configurations of ours; `make test-transformers` brings its source.
+"""The suite of transformers for models, over configurations of ours; `make test-transformers` fetches it.
 
 Their wheel leaves the tests out: TRANSFORMERS_SOURCE names an unpacked source distribution of the installed
 version. That distribution holds the suite for models and not the one for generation; of a clone of the
@@ -94,7 +94,9 @@ class Inputs:
         ids = torch.randint(3, self.vocab_size, (self.batch_size, self.seq_length))
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         if self.config.spec["num_encoder_layers"]:
-            inputs |= {"encoder_input_ids": ids.flip(1), "encoder_attention_mask": torch.ones_like(ids)}
+            # The suite shrinks the vocabulary by 15 tokens, and bounds `input_ids` alone by it.
+            source = ids.flip(1).clamp(max=self.vocab_size - 16)
+            inputs |= {"encoder_input_ids": source, "encoder_attention_mask": torch.ones_like(ids)}
         return deepcopy(self.config), inputs
 
 
@@ -110,13 +112,34 @@ def as_family() -> tuple[type, ...]:
     return HarnessModel, HarnessForCausalLM, HarnessForSequenceClassification
 
 
+WITHOUT_SCORES = ("linear", "gated_linear", "mamba2")
+"""Configurations whose attention has no weights to show."""
+EXPLAINED = {
+    "test_retain_grad_hidden_states_attentions": "weights are shown beside the fused kernel that mixes the "
+    "values, so that no gradient flows through what is shown",
+}
+"""Tests of the suite that fail, and why they may."""
+
+
+def failing(name: str) -> Any:
+    """A test of the suite that must fail."""
+
+    @pytest.mark.xfail(strict=True, reason=EXPLAINED[name])
+    def test(self: Any) -> None:
+        getattr(Modelling, name)(self)
+
+    return test
+
+
 def case(name: str) -> type:
     """The suite's tests of one configuration."""
 
     def set_up(self: Any) -> None:
         self.model_tester = Inputs(name)
 
-    members = {"all_model_classes": as_family(), "setUp": set_up}
+    shows = name not in WITHOUT_SCORES
+    members = {"all_model_classes": as_family(), "setUp": set_up, "has_attentions": shows}
+    members |= {test: failing(test) for test in EXPLAINED if shows}
     return type(f"Test_{name}", (Modelling, Generating, unittest.TestCase), members)
 
 

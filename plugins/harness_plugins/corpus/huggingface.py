@@ -16,6 +16,7 @@ from harness import (
     Document,
     Method,
     Problem,
+    Split,
     check_limits,
     hookimpl,
     path_ref,
@@ -23,7 +24,8 @@ from harness import (
 
 
 class HuggingFace(Corpus):
-    """Rows of a `datasets` data set; the split is ours, by a hash of the row's number.
+    """Rows of a `datasets` data set; the split is ours, by a hash of the row's number, but for splits of the
+    data set's own that are named (`corpus.validation_split=validation corpus.test_split=test` for WikiText).
 
     Raises: DataError with the library's reason where the data cannot be had (offline, unknown, no column)
     """
@@ -40,6 +42,10 @@ class HuggingFace(Corpus):
         """Commit or tag on the hub; state one, or the result is not reproducible."""
         source_split: str = "train"
         """Split to read."""
+        validation_split: str = ""
+        """Its split for validation; then none of `source_split` is. Empty holds out by a hash."""
+        test_split: str = ""
+        """Its split for testing; then none of `source_split` is. Empty holds out by a hash."""
         text_field: str = "text"
         """Column of the text."""
         domain: str = "huggingface"
@@ -60,8 +66,22 @@ class HuggingFace(Corpus):
         return cls.Config(path=str(directory))
 
     def documents(self) -> Iterator[Document]:
+        stated = {Split.validation: self.config.validation_split, Split.test: self.config.test_split}
+        own = [split for split, name in stated.items() if name]
+        for number, text in self._texts(self.config.source_split):
+            split = self.split(str(number))
+            yield self._document(f"{number}", text, Split.train if split in own else split)
+        for split in own:
+            for number, text in self._texts(stated[split]):
+                yield self._document(f"{split.value}/{number}", text, split)
+
+    def _document(self, name: str, text: str, split: Split) -> Document:
         origin = Path(os.path.abspath(self.config.path)).name
-        for number, row in enumerate(self._load()):
+        return Document(id=f"{origin}/{name}", text=text, domain=self.config.domain, split=split)
+
+    def _texts(self, source_split: str) -> Iterator[tuple[int, str]]:
+        """The number and text of each row that has some."""
+        for number, row in enumerate(self._load(source_split)):
             if number == self.config.max_documents:
                 return
             text = row.get(self.config.text_field)
@@ -71,12 +91,7 @@ class HuggingFace(Corpus):
                     f"'{self.config.text_field}'; set corpus.text_field to one of {sorted(row)}"
                 )
             if text.strip():
-                yield Document(
-                    id=f"{origin}/{number}",
-                    text=text.replace("\r\n", "\n"),
-                    domain=self.config.domain,
-                    split=self.split(str(number)),
-                )
+                yield number, text.replace("\r\n", "\n")
 
     @classmethod
     def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
@@ -87,7 +102,7 @@ class HuggingFace(Corpus):
                 fatal=False,
             )
 
-    def _load(self) -> Any:
+    def _load(self, source_split: str) -> Any:
         import datasets
 
         if not self.config.path:
@@ -97,18 +112,18 @@ class HuggingFace(Corpus):
         try:
             if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
                 found = datasets.load_from_disk(str(folder))
-                return found[self.config.source_split] if isinstance(found, dict) else found
+                return found[source_split] if isinstance(found, dict) else found
             return datasets.load_dataset(
                 source,
                 self.config.subset or None,
-                split=self.config.source_split,
+                split=source_split,
                 revision=self.config.revision or None,
                 streaming=self.config.max_documents is not None and not folder.is_dir(),
             )
         except Exception as error:  # the library raises anything, from OSError to its own
             raise DataError(
                 f"corpus=huggingface cannot load '{self.config.path}' "
-                f"(split '{self.config.source_split}'): {type(error).__name__}: {error}; "
+                f"(split '{source_split}'): {type(error).__name__}: {error}; "
                 "offline it must be a folder or lie in the cache of `datasets`"
             ) from error
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from harness import (
     ConfigError,
-    Damage,
     DataError,
     Document,
     Method,
@@ -82,8 +81,8 @@ class Text(FileCorpus):
     def _by_position(self) -> Iterator[Document]:
         """Documents in their order, those that lie across a border cut there."""
         files = [(name, file) for name, file, _ in self.named_files()]
-        total = sum(len(line) for _, file in files for line in read_lines(file, damaged=self.damaged()))
-        self.damage = Damage()  # the files are read once more
+        silent = self.damaged() and (lambda what: None)  # the files are read once more, and it is told then
+        total = sum(len(line) for _, file in files for line in read_lines(file, damaged=silent))
         test = round(total * (1 - self.config.test_share))
         borders = [round(total * (1 - self.config.test_share - self.config.validation_share)), test, total]
         done = 0

@@ -60,7 +60,7 @@ class LmEval(Evaluator):
         """Task -> {split: local JSON or JSON lines file}, in place of the task's data set."""
         trust: bool = False
         """Whether YAML in include_path may run Python code of its own."""
-        batch_tokens: int = 2048
+        batch_tokens: int = 1024
         """Padded tokens of one forward pass."""
 
         def __post_init__(self) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,8 @@ class Perplexity(Evaluator):
     class Config(Evaluator.Config):
         split: str = "test"
         """Documents to score: `test`, or `validation` for tuning."""
+        domains: list[str] = field(default_factory=list)
+        """Domains that are also measured one by one, each a task of its name."""
         max_documents: int | None = 64
         """Documents scored, spread evenly over the split; null = all."""
         max_bytes: int | None = 512
@@ -53,7 +55,7 @@ class Perplexity(Evaluator):
         stride: int | None = None
         """Tokens that each window after the first predicts; null = all that it reads. Fewer give every token
         more context and cost more."""
-        batch_tokens: int = 2048
+        batch_tokens: int = 1024
         """Padded tokens of one forward pass."""
 
         def __post_init__(self) -> None:
@@ -66,6 +68,14 @@ class Perplexity(Evaluator):
                 )
 
     config: Config
+
+    @classmethod
+    def tasks(cls, config: Any) -> Sequence[str]:
+        return (cls.name, *dict.fromkeys(config.domains))
+
+    @classmethod
+    def only(cls, config: Any, task: str) -> Any:
+        return replace(config, domains=[name for name in config.domains if name == task][:1])
 
     @classmethod
     def metrics(cls, config: Any, task: str) -> Sequence[str]:
@@ -82,7 +92,7 @@ class Perplexity(Evaluator):
     def evaluate(self, task: str, subject: Subject) -> Evaluation:
         import pandas as pd
 
-        documents = self.documents(subject)
+        documents = self.documents(subject, "" if task == self.name else task)
         texts = [self.head(document.text) for document in documents]
         window = self.config.window or subject.max_length
         stride = None if self.config.stride is None else min(self.config.stride, window)
@@ -142,16 +152,24 @@ class Perplexity(Evaluator):
         }
         return Evaluation(metrics=metrics, samples=samples, facts=facts)
 
-    def documents(self, subject: Subject) -> list[Document]:
-        """Non-empty documents of the split, spread evenly over it."""
+    def documents(self, subject: Subject, domain: str = "") -> list[Document]:
+        """Non-empty documents of the split, of one domain or of all, spread evenly over it."""
         if subject.documents is None:
             raise IncompatibleError("evaluator.perplexity needs documents; add the stage corpus to `stages`")
         least = max(1, self.config.min_bytes)
+        known = subject.documents(self.config.split)
         found = [
             document
-            for document in subject.documents(self.config.split)
-            if document.text.strip() and len(document.text.encode()) >= least
+            for document in known
+            if domain in ("", document.domain)
+            and document.text.strip()
+            and len(document.text.encode()) >= least
         ]
+        if domain and not found:
+            raise IncompatibleError(
+                f"evaluator.perplexity.domains: no {self.config.split} document of {least} bytes is of the "
+                f"domain '{domain}'; the corpus has {sorted({document.domain for document in known})}"
+            )
         if not found:
             raise IncompatibleError(
                 f"evaluator.perplexity: the corpus has no {self.config.split} documents of {least} bytes; "

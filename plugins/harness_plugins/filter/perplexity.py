@@ -1,6 +1,5 @@
 """Perplexity filter: drops text that a language model finds too surprising, or not at all."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,15 +60,15 @@ class Perplexity(Filter):
             Document(id="noise", text=noise, domain="docs", split=Split.train),
         )
 
-    def apply(self, documents: Iterator[Document]) -> Iterator[Document]:
-        if not self.config.model:
-            if self.config.reference:
-                self.ngram = ByteNgram(read_text(path) for path in self.files(self.config, "reference"))
-            else:
-                from pydoc_data.topics import topics
+    def prepare(self) -> None:
+        if self.config.model:
+            return
+        if self.config.reference:
+            self.ngram = ByteNgram(read_text(path) for path in self.files(self.config, "reference"))
+        else:
+            from pydoc_data.topics import topics
 
-                self.ngram = ByteNgram(topics.values())
-        yield from super().apply(documents)
+            self.ngram = ByteNgram(topics.values())
 
     def judge(self, document: Document) -> Document | str:
         text = document.text[: self.config.max_characters]

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer as TorchOptimizer
 
-from harness import IncompatibleError, Optimizer, Parallelism, Problem
+from harness import IncompatibleError, Optimizer, Parallelism, Problem, Spread
 
 from ._split import split_layers, unsplittable
 
@@ -35,6 +35,16 @@ class Grid(Parallelism):
     def order(self) -> tuple[Order, int]:
         """The pipeline's order and number of micro-batches."""
         return Order.gpipe, 1
+
+    def spread(self) -> Spread:
+        data, pipeline, tensor = self.sizes()
+        return Spread(
+            data=data,
+            pipeline=pipeline,
+            tensor=tensor,
+            splits=frozenset({"weights", "gradients", "states"}),
+            micro_batches=self.order()[1] if pipeline > 1 else 1,
+        )
 
     @classmethod
     def problems(

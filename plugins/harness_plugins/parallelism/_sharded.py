@@ -7,6 +7,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.optim import Optimizer as TorchOptimizer
 
+from harness import Spread
 from harness_plugins.parallelism._processes import DataParallel
 
 
@@ -27,6 +28,10 @@ class Sharded(DataParallel):
             fully_shard(block, mesh=mesh, reshard_after_forward=self.reshard)
         fully_shard(model, mesh=mesh, reshard_after_forward=self.reshard)
         return model
+
+    def spread(self) -> Spread:
+        splits = {"gradients", "states", *(("weights",) if self.reshard else ())}
+        return Spread(data=self.config.world_size, splits=frozenset(splits))
 
     def accumulating(self, model: nn.Module, *, last: bool) -> AbstractContextManager[Any]:
         model.set_requires_gradient_sync(last)  # type: ignore[operator]

@@ -7,7 +7,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.optim import Optimizer as TorchOptimizer
 
-from harness import Method, Optimizer, hookimpl
+from harness import Method, Optimizer, Spread, hookimpl
 from harness_plugins.parallelism._processes import Replicated
 
 
@@ -33,6 +33,9 @@ class Zero1(Replicated):
         groups = [dict(group) for group in plain.param_groups]
         # The learning rate is an argument of its own there, and every other option stands in the groups.
         return ZeroRedundancyOptimizer(groups, optimizer_class=type(plain), **options)
+
+    def spread(self) -> Spread:
+        return Spread(data=self.config.world_size, splits=frozenset({"states"}))
 
     def state(self, model: nn.Module, optimizer: TorchOptimizer) -> dict[str, Any]:
         optimizer.consolidate_state_dict(to=0)  # type: ignore[attr-defined]

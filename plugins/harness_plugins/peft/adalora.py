@@ -22,7 +22,7 @@ class AdaLoRA(LowRank):
 
     Paper: Zhang et al. 2023, arXiv:2303.10512, algorithm 1
     Differs: a pruned lambda stays pruned
-    State: importance scores live in the model and restart with a resumed run; which lambda are left
+    State: averages of importance and of its uncertainty, for each weight; which lambda are left
     """
 
     name = "adalora"
@@ -57,6 +57,7 @@ class AdaLoRA(LowRank):
     def __init__(self, config: Method.Config | None = None) -> None:
         super().__init__(config)
         self.total_steps, self.alive = 1, dict[str, Tensor]()
+        self.scores: dict[str, dict[str, Tensor]] = {}
 
     def library_config(self, model: nn.Module) -> Any:
         from peft import AdaLoraConfig
@@ -90,9 +91,15 @@ class AdaLoRA(LowRank):
         """Keep the most important lambda, as many as the schedule leaves after this step (eq. 12)."""
         allocator = model.base_model.rankallocator
         start, end = int(self.config.warmup_share * self.total_steps), self.last_pruning()
-        if step > start and not allocator.exp_avg_ipt:  # resumed: the weights tell what was pruned
-            self.keep(model, {name: values != 0 for name, values in self.singular_values(model).items()})
+        if not allocator.exp_avg_ipt and self.scores:  # resumed
+            for name, parameter in model.base_model.model.named_parameters():
+                if name in self.scores["exp_avg_ipt"]:
+                    allocator.ipt[name] = torch.zeros_like(parameter)
+                    for kind, values in self.scores.items():
+                        getattr(allocator, kind)[name] = like(values[name], parameter)
+            self.keep(model, self.alive)
         allocator.update_ipt(model.base_model.model)
+        self.scores = {kind: getattr(allocator, kind) for kind in ("exp_avg_ipt", "exp_avg_unc")}
         full, target = allocator.init_bgt, allocator.target_bgt
         to_go = 0.0 if step >= end else min(1.0, (end - step) / max(1, end - start))
         budget = target + int((full - target) * to_go**3)
@@ -100,6 +107,15 @@ class AdaLoRA(LowRank):
         if budget < left and (step >= end or step % self.config.prune_every == 0):
             self.keep(model, self.most_important(model, budget))
         self.mask(model)
+
+    def training_state(self) -> dict[str, Any]:
+        return {
+            "alive": dict(self.alive),
+            "scores": {kind: {n: whole(v) for n, v in of.items()} for kind, of in self.scores.items()},
+        }
+
+    def load_training_state(self, state: dict[str, Any]) -> None:
+        self.alive, self.scores = state["alive"], state["scores"]
 
     def last_pruning(self) -> int:
         """The step after which only what is left is tuned."""
@@ -162,6 +178,22 @@ class AdaLoRA(LowRank):
     def layer_parameters(self, name: str, layer: nn.Module) -> int:
         """LoRA's, and r singular values."""
         return super().layer_parameters(name, layer) + self.config.rank
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor, put together where it is sharded."""
+    full: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return full
+
+
+def like(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """A tensor on the device of a parameter, sharded as it is."""
+    mesh = getattr(parameter, "device_mesh", None)
+    if mesh is None:
+        return tensor.to(parameter.device)
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(tensor.to(parameter.device), mesh, parameter.placements)  # type: ignore[attr-defined]
 
 
 @hookimpl

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import nn
 
-from harness import ConfigError, Method, Problem, hookimpl
+from harness import ConfigError, Method, hookimpl
 
-from ._library import LinearPeft
-from ._scope import AdapterConfig, layer_size
+from ._blocks import BlockConfig, Blocks
+from ._scope import layer_size
 
 
-class OFT(LinearPeft):
+class OFT(Blocks):
     """Orthogonal finetuning, W R with R block-diagonal and orthogonal: R_i = (I - Q_i)(I + Q_i)^-1, Q_i skew.
 
     Paper: Qiu et al. 2023, arXiv:2306.07280, eq. 4 and section 3.3 (Cayley transform, blocks, sharing)
@@ -25,54 +24,21 @@ class OFT(LinearPeft):
     name = "oft"
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(AdapterConfig):
+    class Config(BlockConfig):
         only: ClassVar[str] = "oft_only"
 
-        block_size: int = 32
-        """Inputs that are rotated together; must divide every adapted layer's."""
         block_share: bool = False
         """Whether all blocks of a layer are rotated alike."""
-        dropout: float = 0.0
-        """Share of a layer's blocks that are left as they are in a training step."""
         neumann_terms: int | None = None
         """Terms of the Neumann series that stands for the inverse, as in OFTv2: sooner, and R is orthogonal
         only nearly; null inverts."""
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if self.block_size < 2:
-                raise ConfigError(f"peft.block_size={self.block_size} must be at least 2")
-            if not 0 <= self.dropout < 1:
-                raise ConfigError(f"peft.dropout={self.dropout} must be in [0, 1)")
             if self.neumann_terms is not None and self.neumann_terms < 2:
                 raise ConfigError(f"peft.neumann_terms={self.neumann_terms} must be null, or at least 2")
 
     config: Config
-
-    @classmethod
-    def check(cls, config: Any, cell: Any, meta_model: nn.Module | None) -> Iterable[Problem]:
-        found = list(super().check(config, cell, meta_model))
-        yield from found
-        message = None if meta_model is None or found else cls(config).block_problem(meta_model)
-        if message is not None:
-            yield Problem(where="peft.block_size", message=message)
-
-    def block_problem(self, model: nn.Module) -> str | None:
-        """The first layer that the blocks do not divide."""
-        layers, size = self.layers(model), self.config.block_size
-        for name, layer in layers.items():
-            if layer_size(layer)[0] % size:
-                widths = {layer_size(each)[0] for each in layers.values()}
-                fits = [n for n in range(2, min(widths) + 1) if not any(width % n for width in widths)]
-                return (
-                    f"{size} must divide the {layer_size(layer)[0]} inputs of layer {name}; use one of {fits}"
-                )
-        return None
-
-    def apply(self, model: nn.Module) -> nn.Module:
-        if (message := self.block_problem(model)) is not None:
-            raise ConfigError(f"peft.block_size: {message}")
-        return super().apply(model)
 
     def library_config(self, model: nn.Module) -> Any:
         from peft import OFTConfig

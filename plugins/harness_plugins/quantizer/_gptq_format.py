@@ -73,7 +73,7 @@ class GPTQFormatLinear(PackedLinear):
     def zeros(self) -> Tensor:
         """The code that stands for zero (groups x out, int64)."""
         stored = unpack_words(self.qzeros.T, self.bits).T
-        return (stored + 1) & (2**self.bits - 1)
+        return (stored + 1) & ((1 << self.bits) - 1)
 
     def dequantize(self) -> Tensor:
         """(code - zero) * scale of each input's group, float32."""

@@ -55,7 +55,7 @@ class Tiles:
 def make_tiles(codes: Tensor, scale: Tensor, middle: Tensor, *, bits: int) -> Tiles | None:
     """The same weight in the kernel's layout; None where it has none for these sizes.
 
-    Codes move so that the middle one, 2^(bits - 1), meets the kernel's, 8: what bfloat16 rounds is small there.
+    Codes move so that the middle one, 2^(bits - 1), meets the kernel's, 8: what bfloat16 rounds is small.
     Shapes: codes out x in integers below 2^bits, at most 4 bits; scale, middle (the value of the middle code)
     out x groups or 1 x 1, float32
     """

@@ -1,6 +1,7 @@
 """Vocabularies learned by the sentencepiece library, written out as `tokenizers.Tokenizer`."""
 
 import io
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,8 @@ from harness import SPECIAL_TOKENS, ConfigError, MissingExtraError
 LONGEST = 2**30
 """Bytes of a line; the library drops longer ones without a word, at 4,192 by default."""
 SPACE = "\u2581"
+OPENING = f"<(?={'|'.join(re.escape(token[1:]) for token in SPECIAL_TOKENS)}|0x[0-9A-F]{{2}}>)"
+"""The `<` of a special token or of a byte's piece that stands in a text."""
 
 
 def learn(texts: Iterator[str], *, model_type: str, vocab_size: int) -> Any:
@@ -50,10 +53,12 @@ def learn(texts: Iterator[str], *, model_type: str, vocab_size: int) -> Any:
 
 def wrap(model: Any) -> Any:
     """A tokenizer around a model whose vocabulary came from sentencepiece: spaces, bytes, special tokens."""
+    from tokenizers import Regex, decoders, normalizers, pre_tokenizers
     from tokenizers import Tokenizer as RustTokenizer
-    from tokenizers import decoders, normalizers
 
     tokenizer = RustTokenizer(model)
+    # The library's unigram model finds every entry in a text, those that stand for something else as well.
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(OPENING), "isolated")
     tokenizer.normalizer = normalizers.Replace(" ", SPACE)
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]

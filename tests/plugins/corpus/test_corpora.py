@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import tracemalloc
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from harness_plugins.corpus.huggingface import HuggingFace
 from harness_plugins.corpus.jsonl import Jsonl
+from harness_plugins.corpus.planted import KINDS, Planted
 from harness_plugins.corpus.recall import Recall
 from harness_plugins.corpus.stdlib import Stdlib
 from harness_plugins.corpus.text import Text
@@ -47,6 +49,17 @@ def test_docs_hold_no_code() -> None:
     found = list(Stdlib(Stdlib.Config(domains=["docs"], max_bytes=500_000)).documents())
     lines = [line for document in found for line in document.text.splitlines()]
     assert sum(line.startswith("def ") for line in lines) / len(lines) < 0.01
+
+
+def test_noise_is_as_much_as_was_asked_for_trains_alone_and_has_no_pattern() -> None:
+    found = list(Stdlib(Stdlib.Config(domains=["docs"], max_bytes=100_000, noise_bytes=31_000)).documents())
+    noise = [document for document in found if document.domain == "noise"]
+    assert sum(len(document.text.encode()) for document in noise) == 31_000
+    assert {document.split for document in noise} == {Split.train}
+    text = "".join(document.text for document in noise).encode()
+    assert len(zlib.compress(text, 9)) > 0.8 * len(text)  # ln 100 / ln 256 = 0.83
+    plain = list(Stdlib(Stdlib.Config(domains=["docs"], max_bytes=100_000)).documents())
+    assert [d for d in found if d.domain != "noise"] == plain
 
 
 def test_pieces_of_a_text_make_the_text_again(tmp_path: Path) -> None:
@@ -232,3 +245,122 @@ def test_a_large_file_is_not_read_whole(tmp_path: Path) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2_000_000 < file.stat().st_size / 10
+
+
+HALVES = {
+    "a low half": (rb'{"text": "x \udc00 y"}', "half a surrogate pair"),
+    "a pair the wrong way round": (rb'{"text": "\uDE00\uD83D"}', "half a surrogate pair"),
+    "a half in a key": (rb'{"text": "fine", "\ud800": 1}', "half a surrogate pair"),
+    "a half deep inside": (rb'{"text": "fine", "meta": {"tags": ["\uD834"]}}', "half a surrogate pair"),
+    "a bad byte in a key": (b'{"text": "fine", "na\xefve": 1}', "is not UTF-8: byte 0xef"),
+    "a number for a text": (b'{"text": 7}', "has no text under 'text'"),
+    "a bare word": (b"nothing", "not JSON"),
+}
+
+
+@pytest.mark.parametrize("kind", HALVES)
+def test_more_damage_is_named_with_its_line_and_the_rest_is_read(kind: str, tmp_path: Path) -> None:
+    line, reason = HALVES[kind]
+    lines = [b'{"text": "first"}', b"", line, rb'{"text": "a backslash: \\ud83d"}']
+    file = written(tmp_path, "f.jsonl", lines)
+    with pytest.raises(DataError, match=reason):
+        list(jsonl(file).documents())
+    corpus = jsonl(file, on_error="skip")
+    assert [document.text for document in corpus.documents()] == ["first", r"a backslash: \ud83d"]
+    assert (corpus.damage.count, len(corpus.damage.first)) == (1, 1)
+    assert reason in corpus.damage.first[0]
+
+
+def test_rows_without_text_in_a_table_are_left_out_and_counted(tmp_path: Path) -> None:
+    table = pa.table({"text": ["one", None, "three", None], "n": [1, 2, 3, 4]})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    with pa.ipc.new_file(tmp_path / "rows.arrow", table.schema) as writer:
+        writer.write_table(table)
+    for name in ("rows.parquet", "rows.arrow"):
+        with pytest.raises(DataError, match=rf"{name}: object 1 has no text under 'text'"):
+            list(jsonl(tmp_path / name).documents())
+        corpus = jsonl(tmp_path / name, on_error="skip")
+        assert [document.text for document in corpus.documents()] == ["one", "three"]
+        assert corpus.damage.count == 2
+
+
+def test_a_pattern_reads_what_it_says_in_the_order_of_names(tmp_path: Path) -> None:
+    for name in ("b/2.jsonl", "a/1.jsonl", "a/deep/3.jsonl", "a/1.txt"):
+        written(tmp_path, name, [b'{"text": "%s"}' % name.encode()])
+    (tmp_path / "b" / "4.jsonl.zst").write_bytes(
+        pa.Codec("zstd").compress(b'{"text": "b/4"}\n', asbytes=True)
+    )
+    for pattern, texts in {
+        "*/*.jsonl": ["a/1.jsonl", "b/2.jsonl"],
+        "**/*.jsonl": ["a/1.jsonl", "a/deep/3.jsonl", "b/2.jsonl"],
+        "b/*": ["b/2.jsonl", "b/4"],
+    }.items():
+        found = list(jsonl(tmp_path / pattern).documents())
+        assert sorted(document.text for document in found) == texts, pattern
+        assert len({document.id for document in found}) == len(found)
+    with pytest.raises(DataError, match="nothing"):
+        list(jsonl(tmp_path / "nothing*.jsonl").documents())
+
+
+def test_texts_may_be_packed_by_zstd_and_a_cut_one_is_named(tmp_path: Path) -> None:
+    packed = pa.Codec("zstd").compress(("A line of text.\n\n" * 2000).encode(), asbytes=True)
+    (tmp_path / "book.txt.zst").write_bytes(packed)
+    found = list(Text(Text.Config(path=str(tmp_path / "book.txt.zst"))).documents())
+    assert "".join(document.text for document in found) == "A line of text.\n\n" * 2000
+    (tmp_path / "book.txt.zst").write_bytes(packed[:-5])
+    with pytest.raises(DataError, match=r"book\.txt\.zst is not a whole zstd file"):
+        list(Text(Text.Config(path=str(tmp_path / "book.txt.zst"))).documents())
+
+
+def test_a_data_sets_own_splits_are_the_held_out_documents(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    rows = {"train": [f"t{n}" for n in range(200)], "validation": ["v"], "test": ["e", " ", "f"]}
+    made = {name: datasets.Dataset.from_dict({"text": texts}) for name, texts in rows.items()}
+    datasets.DatasetDict(made).save_to_disk(str(tmp_path / "wiki"))
+    both = HuggingFace.Config(path=str(tmp_path / "wiki"), validation_split="validation", test_split="test")
+    found = list(HuggingFace(both).documents())
+    texts = {split: [d.text for d in found if d.split is split] for split in Split}
+    assert texts == {Split.train: rows["train"], Split.validation: ["v"], Split.test: ["e", "f"]}
+    assert len({document.id for document in found}) == len(found)
+    one = HuggingFace.Config(path=str(tmp_path / "wiki"), test_split="test")
+    held_out = [d.text for d in HuggingFace(one).documents() if d.split is Split.validation]
+    assert held_out
+    assert set(held_out) < set(rows["train"])
+
+
+def test_planted_faults_are_what_they_are_called() -> None:
+    found = list(Planted(Planted.Config(max_bytes=400_000)).documents())
+    train = [document for document in found if document.split is Split.train]
+    size = {kind: sum(len(d.text.encode()) for d in train if d.domain == kind) for kind in ("docs", *KINDS)}
+    assert sum(size[kind] for kind in KINDS) / sum(size.values()) == pytest.approx(0.5, abs=0.1)
+    tests = {d.text for d in found if d.split is Split.test and d.domain == "docs"}
+    assert {d.text for d in train if d.domain == "contamination"} <= tests
+    assert not tests & {d.text for d in train if d.domain == "docs"}
+    planted = "".join(d.text for d in train if d.domain == "pii")
+    assert all(d.text in planted for d in found if d.domain == "records_planted")
+    assert not any(d.text in planted for d in found if d.domain == "records_fresh")
+    for document in (d for d in train if d.domain == "duplicates"):
+        words = document.text.split(" ")
+        originals = [d.text.split(" ") for d in train if d.domain == "docs"]
+        same = [sum(a == b for a, b in zip(words, o, strict=True)) for o in originals if len(o) == len(words)]
+        assert max(same) > 0.9 * len(words)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "least"),
+    [("noise", "perplexity", 1.0), ("duplicates", "dedup_document", 0.7), ("pii", "pii", 1.0)],
+)
+def test_filters_find_what_is_planted(kind: str, name: str, least: float) -> None:
+    found = list(Planted(Planted.Config(kinds=[kind], max_bytes=400_000)).documents())
+    method = registry().get("filter", name)()
+    kept = {d.id: d for d in method.apply(iter(found))}  # type: ignore[attr-defined]
+    planted = [d for d in found if d.domain == kind]
+    assert sum(kept.get(d.id) != d for d in planted) >= least * len(planted)
+
+
+def test_without_faults_the_test_documents_are_the_same() -> None:
+    def held_out(**options: Any) -> list[str]:
+        found = Planted(Planted.Config(max_bytes=300_000, **options)).documents()
+        return [document.id for document in found if document.split is not Split.train]
+
+    assert held_out(kinds=[]) == held_out() == held_out(kinds=["noise"], share=0.9)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from harness_plugins.decoding.greedy import Greedy
 from harness_plugins.evaluator._long_tasks import TASKS
 from harness_plugins.evaluator.divergence import Divergence
 from harness_plugins.evaluator.efficiency import Efficiency
+from harness_plugins.evaluator.fertility import Fertility
 from harness_plugins.evaluator.generation import Generation, distinct, distinct_over_all, repetition
 from harness_plugins.evaluator.lm_eval import LmEval
 from harness_plugins.evaluator.long_context import LongContext
@@ -25,6 +27,7 @@ from harness_plugins.evaluator.win_rate import WinRate
 from harness_plugins.judge.reward_model import RewardModel
 from harness_plugins.judge.rules import Rules
 
+from harness.axes.corpus import Document, Split
 from harness.axes.evaluator import Subject
 from harness.axes.judge import Judge
 from harness.conformance._language import WINDOW, documents, model, subject, tokenizer
@@ -439,6 +442,59 @@ def test_bytes_that_the_unknown_token_hides_cost_eight_bits_each() -> None:
     read = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     assert hidden_bytes(tokenizer, text, read) == len("\u4e2d\u6587".encode()) + len("na\u00efve".encode())
     assert hidden_bytes(tokenizer, "known words", tokenizer("known words", return_offsets_mapping=True)) == 0
+
+
+def test_a_vocabulary_without_a_script_is_not_paid_for_its_ignorance() -> None:
+    """A random model whose tokenizer calls all Chinese unknown needs at least the bits that are hidden."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    rust = Tokenizer(models.WordLevel({"[UNK]": 0, "[EOS]": 1, "a": 2}, unk_token="[UNK]"))
+    rust.pre_tokenizer = pre_tokenizers.Whitespace()
+    ignorant = PreTrainedTokenizerFast(tokenizer_object=rust, unk_token="[UNK]", eos_token="[EOS]")
+    text = "\u4f60\u597d\u4e16\u754c " * 20
+    given = subject(tokenizer=ignorant)
+    given.documents = lambda split: [Document(id="zh", text=text, domain="zh", split=Split(split))]
+    found = Perplexity(Perplexity.Config(max_bytes=None)).evaluate("perplexity", given)
+    hidden = found.samples["hidden_bytes"].item()
+    assert hidden == len(text.replace(" ", "").encode())
+    assert values(found)["bits_per_byte"] >= 8 * hidden / len(text.encode())
+
+
+def test_domains_are_tasks_of_their_own() -> None:
+    found = [replace(document, domain="ab"[n % 2]) for n, document in enumerate(documents("test"))]
+    given = subject()
+    given.documents = lambda split: found
+    config = Perplexity.Config(domains=["a", "b"], max_documents=None)
+    assert Perplexity.tasks(config) == ("perplexity", "a", "b")
+    assert Perplexity.only(config, "a") == replace(config, domains=["a"])
+    assert Perplexity.only(config, "perplexity") == replace(config, domains=[])
+    samples = {task: Perplexity(config).evaluate(task, given).samples for task in Perplexity.tasks(config)}
+    assert sorted([*samples["a"]["prompt"], *samples["b"]["prompt"]]) == sorted(
+        samples["perplexity"]["prompt"]
+    )
+    assert set(samples["a"]["prompt"]) == {document.id for document in found if document.domain == "a"}
+    with pytest.raises(IncompatibleError, match=r"of the domain 'c'; the corpus has \['a', 'b'\]"):
+        Perplexity(config).evaluate("c", given)
+
+
+def test_fertility_is_tokens_over_words(tmp_path: Path) -> None:
+    (tmp_path / "en.txt").write_text("two words\n\nand three more\n")
+    (tmp_path / "ja.txt").write_text("\u65e5\u672c\u8a9e\n")
+    config = Fertility.Config(languages=["en", "ja"], path=str(tmp_path))
+    english = values(Fertility(config).evaluate("en", subject()))
+    assert english == {"tokens_per_word": (9 + 14) / 5, "bytes_per_token": 1.0}
+    assert values(Fertility(config).evaluate("ja", subject())) == {"bytes_per_token": 1.0}
+    with pytest.raises(DataError, match=r"de\.txt does not exist"):
+        Fertility(config).evaluate("de", subject())
+
+
+def test_fertility_has_sentences_of_its_own() -> None:
+    pytest.importorskip("spacy")
+    hindi = values(Fertility().evaluate("hi", subject()))
+    assert hindi["tokens_per_word"] > values(Fertility().evaluate("en", subject()))["tokens_per_word"]
+    with pytest.raises(ConfigError, match=r"no sentences of 'qq'"):
+        Fertility().evaluate("qq", subject())
 
 
 def test_a_plan_knows_how_many_items_it_will_measure(tmp_path: Path) -> None:

@@ -231,10 +231,11 @@ def adalora_run(steps: int, *, resume_at: int | None = None, **options: Any) -> 
     method, model = apply("adalora", rank=4, target_rank=2, **options)
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     for step in range(steps):
-        if step == resume_at:  # the process is new: weights are all that it has
-            state = model.state_dict()
+        if step == resume_at:  # the process is new: it has what a checkpoint holds
+            weights, kept = model.state_dict(), method.training_state()
             method, model = apply("adalora", rank=4, target_rank=2, **options)
-            model.load_state_dict(state)
+            model.load_state_dict(weights)
+            method.load_training_state(kept)
             optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-2)
         ids = tokens(step)
         out = model(input_ids=ids, use_cache=False).logits

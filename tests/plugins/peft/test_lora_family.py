@@ -64,6 +64,12 @@ PAIRS: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
         {"oft_block_size": BLOCK, "block_share": True, "num_cayley_neumann_terms": 4},
     ),
     (
+        "boft",
+        {"block_size": 4, "butterfly_factors": 3},
+        "BOFT",
+        {"boft_block_size": 4, "boft_n_butterfly_factor": 3},
+    ),
+    (
         "lora",
         {
             "rank": 4,
@@ -297,11 +303,12 @@ def test_oft_rotates_by_orthogonal_cayley_blocks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "only"), [("lora", "lora_only"), ("vera", "vera_only"), ("oft", "oft_only")]
+    ("name", "only"),
+    [("lora", "lora_only"), ("vera", "vera_only"), ("oft", "oft_only"), ("boft", "boft_only")],
 )
 @pytest.mark.parametrize("all_of_them", [True, False])
 def test_biases_train_save_and_merge(name: str, only: str, all_of_them: bool, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"block_size": BLOCK} if name == "oft" else {"rank": 4}
+    options: dict[str, Any] = {"block_size": BLOCK} if name in ("oft", "boft") else {"rank": 4}
     options |= {"bias": "all" if all_of_them else only, "target_modules": ["q_proj", "up_proj"]}
     method, model = ours(name, biased(), **options)
     assert not method.reversible, "the library leaves trained biases in place when adapters are off"
@@ -318,7 +325,7 @@ def test_biases_train_save_and_merge(name: str, only: str, all_of_them: bool, tm
     assert torch.allclose(logits(method.merge(model), tokens()), moved, atol=2e-5)
 
 
-@pytest.mark.parametrize("name", ["lora", "dora", "adalora", "ia3", "vera", "oft", "pissa", "rslora"])
+@pytest.mark.parametrize("name", ["lora", "dora", "adalora", "ia3", "vera", "oft", "boft", "pissa", "rslora"])
 def test_modules_to_save_train_whole_save_and_merge(name: str, tmp_path: Path) -> None:
     options: dict[str, Any] = {"modules_to_save": ["lm_head", "embed_tokens", "norm"]}
     options |= {"block_size": BLOCK} if name == "oft" else {}
@@ -391,6 +398,60 @@ def test_modules_to_save_refuse_packed_and_shared_weights() -> None:
     tied.lm_head.weight = tied.model.embed_tokens.weight
     with pytest.raises(IncompatibleError, match=r"modules_to_save.*shares its weight"):
         ours("lora", tied, modules_to_save=["lm_head"])
+
+
+def rotation(model: Any) -> tuple[Tensor, Tensor]:
+    """R and the scales of the first layer's queries, by the definition of a butterfly, in float64.
+
+    Factor i turns inputs j and j + 2^i apart together: blocks of neighbours among those that agree in all but
+    some bits, here the library's permutations of them.
+    """
+    layer = model.base_model.model.model.layers[0].self_attn.q_proj
+    found = torch.eye(layer.in_features, dtype=torch.float64)
+    for blocks, order in zip(layer.boft_R["default"].double(), layer.boft_P.double(), strict=True):
+        eye = torch.eye(blocks.shape[-1], dtype=torch.float64)
+        skew = (blocks - blocks.mT) / 2
+        cayley = torch.stack([(eye - q) @ torch.linalg.inv(eye + q) for q in skew])
+        found = order @ torch.block_diag(*cayley) @ order.T @ found
+    return found, layer.boft_s["default"].double()
+
+
+def test_boft_is_a_product_of_permuted_rotations() -> None:
+    method, model = ours("boft", block_size=2, butterfly_factors=5)
+    train_a_little(model)
+    turn, scale = rotation(model)
+    assert torch.allclose(turn @ turn.T, torch.eye(32, dtype=torch.float64), atol=1e-12)
+    assert (turn.abs() > 1e-12).all(), "log2(32) factors of 2 x 2 blocks mix every input with every other"
+    weight = model.base_model.model.model.layers[0].self_attn.q_proj.base_layer.weight.double()
+    merged = method.merge(model).model.layers[0].self_attn.q_proj.weight.double()
+    assert torch.allclose(merged, scale * (weight @ turn.T), atol=1e-5)
+    assert not torch.allclose(merged, weight, atol=1e-3)
+
+
+def test_one_factor_of_boft_is_block_diagonal() -> None:
+    _, model = ours("boft", block_size=BLOCK, butterfly_factors=1)
+    train_a_little(model)
+    turn, _ = rotation(model)
+    blocks = torch.block_diag(*[torch.ones(BLOCK, BLOCK)] * 4).bool()
+    assert (turn[~blocks] == 0).all()
+
+
+def test_the_kernels_that_stand_in_for_pefts_extension_have_their_gradients() -> None:
+    from harness_plugins.peft.boft import provide_kernels
+    from peft.tuners.boft.layer import FastBlockDiag
+
+    provide_kernels()
+    blocks = torch.randn(3, 4, 2, 2, dtype=torch.float64, requires_grad=True)
+    made = FastBlockDiag.apply(blocks)
+    assert torch.equal(made[1], torch.block_diag(*blocks[1]))
+    assert torch.autograd.gradcheck(FastBlockDiag.apply, blocks)
+
+
+def test_blocks_of_a_butterfly_must_divide_every_layer() -> None:
+    with pytest.raises(
+        ConfigError, match=r"8 8 times must divide the 32 inputs of layer .*; use one of \[2, 4\]"
+    ):
+        ours("boft", block_size=8, butterfly_factors=4)
 
 
 def test_blocks_of_oft_must_divide_every_layer() -> None:

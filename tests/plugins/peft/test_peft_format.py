@@ -16,7 +16,7 @@ from harness.registry.known import registry
 
 LIBRARY = [
     *("lora", "dora", "adalora", "ia3", "prefix_tuning", "prompt_tuning", "p_tuning"),
-    *("llama_adapter", "rslora", "pissa", "lora_plus", "vera", "oft"),
+    *("llama_adapter", "rslora", "pissa", "lora_plus", "vera", "oft", "boft"),
 ]
 """Every method of ours that the library has."""
 

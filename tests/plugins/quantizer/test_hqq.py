@@ -64,8 +64,8 @@ AUTHORS = {
     8: ((0.0093005, 0.0074491), (103.03339, 163.48767, 121.88408), (0.0093005, 0.0074490)),
 }
 """What hqq 0.2.8 (mobiusml/hqq at e0b1d00, CPU, axis 1, groups of 64, float32) makes of heavy(64, 256), by
-bits: relative errors (absolute, squared) and the first zero points with optimize_weights_proximal_v2; then the
-errors with its default, which keeps the zeros of its last step and starts 4 bits from whole ones."""
+bits: relative errors (absolute, squared) and the first zero points with optimize_weights_proximal_v2; then
+the errors with its default, which keeps the zeros of its last step and starts 4 bits from whole ones."""
 
 
 def relative_errors(rounded: Tensor, weight: Tensor) -> tuple[float, float]:

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import models, pre_tokenizers, trainers
 
 from harness import SPECIAL_TOKENS, ConfigError, DataError
-from harness.data.tokenization import measure
+from harness.data.tokenization import encode, load_rust, measure, save_tokenizer, special_ids
 from harness.registry.known import registry
 
 TEXTS = [
@@ -120,3 +120,31 @@ def test_a_missing_pretrained_tokenizer_is_named(tmp_path: Path) -> None:
 def test_bytes_have_one_vocabulary() -> None:
     with pytest.raises(ConfigError, match="must be 263"):
         Byte.Config(vocab_size=300)
+
+
+@pytest.mark.parametrize("kind", ["sentencepiece_bpe", "sentencepiece_unigram"])
+def test_words_of_a_very_long_line_are_learned(kind: str) -> None:
+    """The library drops lines of more than 4,192 bytes in silence; here all text is one line of 60,000."""
+    method = registry().get("tokenizer", kind)
+    line = " ".join(f"zebrafish{number % 10} swims" for number in range(3000))
+    assert len(line) > 50_000
+    rust = method(method.Config(vocab_size=400)).train(iter([line]))  # type: ignore[attr-defined]
+    assert len(rust.encode("zebrafish", add_special_tokens=False).ids) <= 2
+
+
+TRAINED = ["byte", "byte_bpe", "bpe", "unigram", "sentencepiece_bpe", "sentencepiece_unigram", "character"]
+
+
+@pytest.mark.parametrize("kind", TRAINED)
+def test_a_special_token_in_a_document_is_text(kind: str, tmp_path: Path) -> None:
+    method = registry().get("tokenizer", kind)
+    texts = [*TEXTS, "a<|eos|>b <|user|> |<>assistantmaskpadbosunk0x41"]
+    trained = method(method.trial(tmp_path)).train(iter(texts))  # type: ignore[attr-defined]
+    save_tokenizer(trained, tmp_path / "saved")
+    rust, special = load_rust(tmp_path / "saved"), special_ids(tmp_path / "saved")
+    for token in (*SPECIAL_TOKENS, "<0x41>"):
+        text = f"a{token}b"
+        (ids,) = encode(rust, [text])
+        assert not set(ids) & {trained.token_to_id(name) for name in SPECIAL_TOKENS}, token
+        assert rust.decode(list(ids), skip_special_tokens=False) == text
+    assert special["eos"] == SPECIAL_TOKENS.index("<|eos|>")

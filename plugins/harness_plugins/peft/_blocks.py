@@ -1,0 +1,71 @@
+"""Shared by the methods that rotate a weight's inputs block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from harness import ConfigError, Problem
+
+from ._library import LinearPeft
+from ._scope import AdapterConfig, layer_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockConfig(AdapterConfig):
+    """Options of block-diagonal rotations."""
+
+    block_size: int = 32
+    """Inputs that are rotated together; must divide every adapted layer's."""
+    dropout: float = 0.0
+    """Share of a layer's blocks that are left as they are in a training step."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.block_size < 2:
+            raise ConfigError(f"peft.block_size={self.block_size} must be at least 2")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"peft.dropout={self.dropout} must be in [0, 1)")
+
+
+class Blocks(LinearPeft):
+    """Base of OFT and BOFT."""
+
+    Config = BlockConfig
+    config: BlockConfig
+
+    @classmethod
+    def check(cls, config: Any, cell: Any, meta_model: nn.Module | None) -> Iterable[Problem]:
+        found = list(super().check(config, cell, meta_model))
+        yield from found
+        message = None if meta_model is None or found else cls(config).block_problem(meta_model)
+        if message is not None:
+            yield Problem(where="peft.block_size", message=message)
+
+    def groups(self) -> int:
+        """Blocks whose number must be a divisor of a layer's."""
+        return 1
+
+    def block_problem(self, model: nn.Module) -> str | None:
+        """The first layer that the blocks do not divide."""
+        layers, size, groups = self.layers(model), self.config.block_size, self.groups()
+        for name, layer in layers.items():
+            if layer_size(layer)[0] % (size * groups):
+                widths = {layer_size(each)[0] for each in layers.values()}
+                fits = [
+                    n for n in range(2, min(widths) + 1) if not any(width % (n * groups) for width in widths)
+                ]
+                times = f" {groups} times" if groups > 1 else ""
+                return (
+                    f"{size}{times} must divide the {layer_size(layer)[0]} inputs of layer {name}; use one "
+                    f"of {fits}"
+                )
+        return None
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        if (message := self.block_problem(model)) is not None:
+            raise ConfigError(f"peft.block_size: {message}")
+        return super().apply(model)

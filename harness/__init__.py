@@ -85,6 +85,7 @@ _PUBLIC = {
         (
             "PackedLinear",
             "linear_layers",
+            "packed_shapes",
             "replace_module",
             "weight_matrix",
         ),

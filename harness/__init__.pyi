@@ -197,6 +197,7 @@ from harness.ops.moments import output_error as output_error
 from harness.ops.norms import rms_norm as rms_norm
 from harness.ops.packed_linear import PackedLinear as PackedLinear
 from harness.ops.packed_linear import linear_layers as linear_layers
+from harness.ops.packed_linear import packed_shapes as packed_shapes
 from harness.ops.packed_linear import replace_module as replace_module
 from harness.ops.packed_linear import weight_matrix as weight_matrix
 from harness.ops.packing import pack_codes as pack_codes

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from harness.errors import ConfigError
 from harness.method import Method
 
 
@@ -32,6 +34,17 @@ def writable(node: Any) -> Any:
             for key in node:
                 writable(node._get_node(key))
     return node
+
+
+def contained(node: Any) -> Any:
+    """A node's content in plain containers, its interpolations filled in.
+
+    Raises: ConfigError for one that names nothing, e.g. a variable that the environment does not have
+    """
+    try:
+        return OmegaConf.to_container(node, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key}: {' '.join(str(error.msg or error).split())}") from error
 
 
 def plain(value: Any) -> Any:

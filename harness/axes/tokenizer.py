@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from harness.errors import ConfigError
 from harness.method import CellView, Method, Problem, check_limits
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class Tokenizer(Method):
 
         def __post_init__(self) -> None:
             check_limits(self, "tokenizer", "train_bytes")
+            if self.vocab_size < 1:
+                raise ConfigError(f"tokenizer.vocab_size={self.vocab_size} must be at least 1")
 
     config: Config
 

@@ -22,7 +22,7 @@ from harness.compose.shared import identity, once, shared
 from harness.compose.typed import instance
 from harness.errors import ConfigError, ImpossibleValueError, UnknownNameError
 from harness.method import CellView, Choice, Problem
-from harness.nodes import plain
+from harness.nodes import contained, plain
 from harness.registry.known import registry
 from harness.spec import ModelSpec
 
@@ -52,7 +52,7 @@ class Cell(CellView):
         typed: Collection[str] = (),
         keep_faults: bool = False,
     ) -> None:
-        raw: Any = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+        raw: Any = contained(node) if OmegaConf.is_config(node) else node
         settle(raw, typed=typed, stated={*typed, *typed_keys(overrides)})
         self.faults: tuple[Problem, ...] = ()
         """Why the values of this cell cannot be, one reason a node."""
@@ -181,6 +181,9 @@ class Cell(CellView):
     def _made_spec(self) -> ModelSpec:
         tokenizer = self.choice("tokenizer")
         assert tokenizer is not None
+        if tokenizer.config.vocab_size < 1:
+            name = tokenizer.method.name
+            raise ConfigError(f"tokenizer={name} needs tokenizer.path=DIR and tokenizer.vocab_size=ENTRIES")
         objective = self.choice("objective")
         sentinels = 0 if objective is None else int(objective.build().num_sentinels())
         options = {f.name: self._raw["model"][f.name] for f in fields(model_options())}

@@ -13,6 +13,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
+from harness.compose.schema import sections
 from harness.errors import ConfigError, HarnessError, UnknownNameError
 from harness.registry.known import registry
 
@@ -50,6 +51,9 @@ def check(overrides: Sequence[str]) -> None:
             raise ConfigError(f"{text} has several values; one run takes one, `harness sweep` takes all")
         if key in registry().axes:
             _check_choice(override, str(text))
+        elif key in sections() and not isinstance(override.value(), dict):
+            option = next(f.name for f in fields(registry().stage(sections()[key]).Config))
+            raise ConfigError(f"{text}: {key} holds options; set one of them, e.g. {key}.{option}=...")
         elif key.endswith(".method"):
             axis = key.removesuffix(".method").rpartition(".")[2]
             raise ConfigError(
@@ -62,7 +66,8 @@ def _check_choice(override: Override, text: str) -> None:
     absent = f"{axis.axis}=[]" if axis.many else f"{axis.axis}=none"
     value = override.value()
     if override.is_delete() or (value is None and override.package is None):
-        ways = [absent] if axis.many or axis.optional else sorted(registry().methods(axis.axis))
+        default = f"{axis.axis}=[{','.join(axis.default)}]" if axis.many and axis.default else None
+        ways = [default or absent] if axis.many or axis.optional else sorted(registry().methods(axis.axis))
         raise ConfigError(f"{text} leaves {axis.axis} undefined; use {' or '.join(map(str, ways))}")
     if value is None:
         return

@@ -81,6 +81,11 @@ def mounted_axes(stage: str) -> tuple[str, ...]:
     return tuple(axis for axis in (*TRAINING_AXES, "peft") if trains and axis in axes)
 
 
+def sections() -> dict[str, str]:
+    """Stages by the config key under which their options stand."""
+    return {stage_key(name): name for name in registry().stages}
+
+
 def stage_key(stage: str) -> str:
     """The config key of a stage's options: its name, or `<name>_stage` where an axis has that name.
 

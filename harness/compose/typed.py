@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -63,9 +64,16 @@ def _convert(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     try:
         return typing.cast(T, _build(kind, checked))
     except HarnessError as error:
-        raise ImpossibleValueError(str(error)) from error
+        raise ImpossibleValueError(_placed(str(error), kind, where)) from error
     except (ValueError, TypeError) as error:
         raise ImpossibleValueError(f"{where}: {error}") from error
+
+
+def _placed(message: str, kind: type[Any], where: str) -> str:
+    """A message that begins with an option of a Config, which knows no owner, with the whole key."""
+    first = re.match(r"\w+", message)
+    own = first is not None and first[0] in {f.name for f in fields(kind)}
+    return f"{where}.{message}" if own else message
 
 
 def _build(hint: Any, value: Any) -> Any:

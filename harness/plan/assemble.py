@@ -14,6 +14,7 @@ from harness.compose.arguments import experiment_name
 from harness.compose.settle import put, typed_keys, value_at
 from harness.compose.shared import once, shared
 from harness.errors import HarnessError
+from harness.nodes import contained
 from harness.plan.grammar import Assignment, parse
 from harness.registry.known import registry
 
@@ -158,7 +159,7 @@ def _resolved(raw: dict[str, Any]) -> dict[str, Any]:
     """The config with its interpolations resolved; where there are none, a typed node would cost 30 ms."""
     if not _interpolates(raw):
         return raw
-    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(raw), resolve=True))
+    return cast(dict[str, Any], contained(OmegaConf.create(raw)))
 
 
 def _interpolates(value: Any) -> bool:

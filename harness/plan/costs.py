@@ -162,9 +162,13 @@ class Costs:
 
     def _answers(self, node: Node) -> float | None:
         """Share of positions whose logits the loss reads; None where it is a part that nobody measured."""
-        if not node.maker.scores_answers:
-            return 1.0
-        return self._learned(self._known.scored, node)
+        measured = self._learned(self._known.scored, node)
+        if node.maker.scores_answers:
+            return measured
+        architecture: Any = node.choices.get("architecture") or node.cell.choice("architecture")
+        encodes = isinstance(architecture, Choice) and architecture.method.has_encoder()  # type: ignore[attr-defined]
+        # Where something encodes, positions were counted together with those of sources.
+        return 1.0 if measured is None or encodes else measured
 
     def _tokenizer(self, node: Node) -> str:
         nodes = self._made.graph.nodes

@@ -12,13 +12,14 @@ from harness.compose.schema import EXPERIMENT_KEYS
 from harness.compose.settle import typed_keys
 from harness.compose.typed import instance
 from harness.errors import ConfigError
+from harness.nodes import contained
 from harness.plan.assemble import Assembler, Load, belongs_to
 from harness.plan.cells import cells
 from harness.plan.factors import Factor, chosen_labels, factors, refuse_repeated, request
 from harness.plan.grammar import resolved
 from harness.plan.graph import Graph
 from harness.plan.intentions import check_claims, refuse_unknown_factors, settled_baseline
-from harness.plan.options import refuse_options_without_method, swept_nodes
+from harness.plan.options import idle_options, refuse_options_without_method, swept_nodes
 from harness.plan.placing import place
 from harness.plan.plan import Plan, PlannedCell, counted
 from harness.plan.tune import make_tuning
@@ -87,6 +88,7 @@ def make_plan(
             notes.append(f"{counted(duplicates, 'cell')} the same as another, left out")
     elif made.tuning.settled:
         made.cells = made.tuning.cells()
+    notes += idle_options(asked, [cell.cell for cell in made.first.cells if cell.keys])
     if experiment.claims:
         notes += check_claims(experiment, found, (cell.cell for cell in made.first.cells), declared=declared)
     graph.save_caches()
@@ -131,9 +133,7 @@ def _experiment(base: Sequence[str], load: Load) -> Experiment:
 
 
 def _from_node(node: Any, name: str | None) -> Experiment:
-    from omegaconf import OmegaConf
-
-    raw = OmegaConf.to_container(node, resolve=True)
+    raw = contained(node)
     assert isinstance(raw, dict)
     raw["name"] = raw["name"] or experiment_name(name)
     return instance(Experiment, {key: raw[key] for key in EXPERIMENT_KEYS}, where="experiment")

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 
+from harness.compose import Cell
+from harness.compose.schema import sections, stage_key
 from harness.errors import ConfigError, UnknownNameError
 from harness.plan.assemble import belongs_to, is_axis
 from harness.plan.cells import CellPlan
-from harness.plan.factors import Factor
+from harness.plan.factors import Factor, Request
 from harness.plan.grammar import parse
 from harness.registry.known import registry
 
@@ -83,3 +85,21 @@ def _check(key: str, text: str, node: str, axis: str, methods: Sequence[str]) ->
 
 def _has(names: Sequence[str]) -> str:
     return "has" if len(names) == 1 else "have"
+
+
+def idle_options(asked: Request, cells: Iterable[Cell]) -> list[str]:
+    """Notes on typed options of stages that no cell runs."""
+    runs = {
+        stage_key(name)
+        for cell in cells
+        for stage in cell.stages
+        if registry().stage(stage).active(cell)
+        for name in (stage, stage.partition("@")[0])
+    }
+    notes = []
+    for item in (*asked.plain, *asked.swept):
+        section, _, option = (item.key.partition("@")[2] or item.key).lstrip("+").partition(".")
+        if option and section in sections() and section not in runs:
+            text = f"{item.key}={','.join(item.values)}"
+            notes.append(f"{text} changes nothing: no cell runs {sections()[section]}")
+    return notes

@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 
 def factor_levels(factors: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Factor -> labels of its levels, from an experiment's `factors:`."""
+    """Factor -> labels of its levels, from an experiment's `factors:`; one without settings is none."""
     found = {}
     for name, spec in factors.items():
         if isinstance(spec, Mapping):
+            spec = {level: settings for level, settings in spec.items() if settings is not None}
             (_, first), *rest = spec.items()
             values = first if not rest and isinstance(first, list | tuple) else list(spec)
         else:

@@ -192,9 +192,11 @@ def other_runs(records: Sequence[Record]) -> dict[str, str]:
     """Cells whose run of a stage is another than its config alone explains: other code, data or libraries.
 
     A factor touches a stage where the stage's key differs between most pairs of records that differ in this
-    factor alone. Under equal levels of those, and one seed of the stage, the run must be one.
+    factor alone. Under equal levels of those, and one seed of the stage, the run must be one; a level that
+    sets an axis which others leave alone (`position` among contexts) may have a run of its own.
     """
     marks: dict[str, str] = {}
+    settings_of = level_settings(records[-1].experiment)
     names = dict.fromkeys(
         str(s["stage"])
         for r in records
@@ -212,7 +214,8 @@ def other_runs(records: Sequence[Record]) -> dict[str, str]:
         touching = [f for f in records[-1].levels if touches(f, those, runs)]
         groups: dict[tuple[Any, ...], list[Record]] = {}
         for r in those:
-            groups.setdefault((runs[r.cell][1], *(r.levels.get(f, "") for f in touching)), []).append(r)
+            which = (runs[r.cell][1], axes_set(r, settings_of), *(r.levels.get(f, "") for f in touching))
+            groups.setdefault(which, []).append(r)
         for members in groups.values():
             counts = Counter(runs[r.cell][0] for r in members)
             common, n = counts.most_common(1)[0]
@@ -222,6 +225,12 @@ def other_runs(records: Sequence[Record]) -> dict[str, str]:
                         r.cell, f"{name} is another run than its config explains: code or inputs differ"
                     )
     return marks
+
+
+def axes_set(record: Record, settings_of: Settings) -> frozenset[str]:
+    """The axes and stages whose options the levels of a record set."""
+    sets = (settings_of.get(factor, {}).get(label(level), {}) for factor, level in record.levels.items())
+    return frozenset(key.partition(".")[0] for keys in sets for key in keys)
 
 
 def touches(factor: str, records: Sequence[Record], runs: Mapping[str, tuple[str, Any]]) -> bool:

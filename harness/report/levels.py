@@ -30,6 +30,7 @@ def level_settings(experiment: Mapping[str, Any]) -> dict[str, dict[str, dict[st
             found[name] = {
                 label(level): {plain_key(str(k)): v for k, v in overrides.items()}
                 for level, overrides in spec.items()
+                if overrides is not None
             }
     return found
 

@@ -46,7 +46,7 @@ def forked() -> Iterator[None]:
     """
     resource_tracker.ensure_running()  # a process of its own, which is not to be a fork
     spawn = util.spawnv_passfds  # type: ignore[attr-defined]
-    util.spawnv_passfds = _fork  # type: ignore[attr-defined]
+    util.spawnv_passfds = _fork  # type: ignore[attr-defined,assignment]
     try:
         yield
     finally:
@@ -70,6 +70,8 @@ def _serve(program: str, passed: Sequence[int]) -> NoReturn:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
         _close_other_ends(passed)
+        # Whoever shows this process's output (a test, a notebook) does not show that of its stages.
+        sys.stdin, sys.stdout, sys.stderr = (os.fdopen(n, "rw"[n > 0], closefd=False) for n in range(3))
         gc.freeze()  # a collection would copy every page
         exec(program, {"__name__": "__main__"})
         code = 0

@@ -151,6 +151,7 @@ def given(model_directory: Path) -> tuple[Tensor, Calibration, list[Tensor]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(0)  # of minutes on an idle machine, of hours beside other work
 @pytest.mark.parametrize("bits", [4, 3, 2])
 def test_quantizers_beside_the_fields(
     bits: int,

@@ -192,7 +192,7 @@ def compared(title: str, runs: dict[str, Run], tokens: int) -> dict[str, list[fl
         )
         for name, seconds in found.items()
     ]
-    show(title, ("training", "tokens/s", f"times {first}", "last loss"), rows)
+    show(title, ("training", "tokens/s", f"times {first}", "last loss"), rows, raw=found)
     for name, losses in curves.items():
         assert losses == pytest.approx(curves[first], rel=0.01), name
     return found
@@ -232,12 +232,12 @@ def models(shape: dict[str, int], folder: Path, length: int) -> tuple[Callable[[
 
 
 @pytest.mark.parametrize(
-    ("shape", "size", "length", "steps", "least"),
-    [(SMALL, 16, 256, 4, 1.0), (MEDIUM, 4, 1024, 2, 1.0)],
+    ("shape", "size", "length", "steps"),
+    [(SMALL, 16, 256, 4), (MEDIUM, 4, 1024, 2)],
     ids=["4M", "30M"],
 )
 def test_training_is_faster_than_the_trainer(
-    shape: dict[str, int], size: int, length: int, steps: int, least: float, tmp_path: Path
+    shape: dict[str, int], size: int, length: int, steps: int, tmp_path: Path
 ) -> None:
     mine, llama = models(shape, tmp_path / "llama", length)
     batches = windows(steps, size, length)
@@ -247,11 +247,13 @@ def test_training_is_faster_than_the_trainer(
         "Trainer bf16": lambda: theirs(llama, batches, scratch, precision="bf16"),
         "harness fp32": lambda: ours(mine, batches, scratch),
         "harness bf16": lambda: ours(mine, batches, scratch, precision="bf16"),
-        "harness bf16, compiled": lambda: ours(mine, batches, scratch, precision="bf16", compiled=True),
     }
+    if os.environ.get("HARNESS_BENCH_COMPILED", "1") == "1":  # minutes on a busy machine
+        compiled = partial(ours, mine, batches, scratch, precision="bf16", compiled=True)
+        runs["harness bf16, compiled"] = compiled
     found = compared(f"Training of {llama().num_parameters():,} weights, T {length}", runs, size * length)
     for precision in ("fp32", "bf16"):
-        assert median_ratio(found, f"Trainer {precision}", f"harness {precision}") > least
+        assert median_ratio(found, f"Trainer {precision}", f"harness {precision}") > 1.0
 
 
 def answers(vocabulary: int, steps: int) -> list[Batch]:

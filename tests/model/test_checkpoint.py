@@ -506,3 +506,27 @@ def test_low_precision_keeps_the_digits_of_positions(llama):
     for cast in (ours.to(torch.float16), ours.half(), ours.to(torch.bfloat16)):
         assert cast.model.position.inv_freq.dtype == torch.float32
     assert ours.double().model.position.inv_freq.dtype == torch.float64
+
+
+def test_gemma_3_bounds_no_scores_whatever_its_config_says(tmp_path):
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    from harness.model.checkpoint import import_checkpoint
+
+    torch.manual_seed(0)
+    shape = {
+        "vocab_size": 60,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "head_dim": 8,
+    }
+    config = Gemma3TextConfig(
+        **shape, num_attention_heads=4, attn_logit_softcapping=3.0, initializer_range=0.5
+    )
+    theirs = Gemma3ForCausalLM(config).eval()
+    theirs.save_pretrained(tmp_path)
+    ids = torch.arange(12)[None]
+    torch.testing.assert_close(
+        import_checkpoint(tmp_path)(ids).logits, theirs(ids).logits, rtol=1e-4, atol=1e-4
+    )

@@ -11,7 +11,7 @@ import pytest
 
 from harness import Filter, Method, files_at, path_ref
 from harness.axes.tokenizer import Tokenizer
-from harness.errors import ChangedError, DataError
+from harness.errors import ChangedError, ConfigError, DataError
 from harness.method import Choice
 from harness.paths import MARK, PathRef, named
 from harness.plan.files import Files, check_unchanged
@@ -252,6 +252,18 @@ def test_a_folder_without_a_tokenizer_is_refused_by_the_plan(store: Store, tmp_p
     (cell,) = make_plan(command, store=store).cells
     assert "holds no tokenizer_config.json" in cell.refused
     assert issubclass(registry().get("tokenizer", "pretrained"), Tokenizer)
+
+
+def test_a_tokenizer_s_entries_are_asked_for_with_their_number(store: Store, tmp_path: Path) -> None:
+    content = {"model": {"vocab": {"a": 0, "b": 1}}, "added_tokens": [{"id": 4}]}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    command = ["scale=smoke", "tokenizer=pretrained", f"tokenizer.path={tmp_path}"]
+    with pytest.raises(ConfigError, match=r"tokenizer.vocab_size=0: state how many .*, at least 5, those of"):
+        make_plan(command, store=store)
+    with pytest.raises(ConfigError, match=r"needs tokenizer\.path=DIR and tokenizer\.vocab_size"):
+        make_plan(command[:2], store=store)
+    with pytest.raises(ConfigError, match=r"tokenizer\.path=nowhere holds no tokenizer\.json"):
+        make_plan([*command[:2], "tokenizer.path=nowhere"], store=store)
 
 
 def test_data_that_a_task_s_yaml_names_enter_its_key(tmp_path: Path) -> None:

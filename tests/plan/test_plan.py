@@ -250,6 +250,14 @@ def test_what_is_typed_twice_is_refused_by_name(store: Store, repeated: str, mes
         make_plan([*SMALL, *repeated.split()], store=store)
 
 
+def test_a_typed_option_of_a_stage_that_no_cell_runs_is_told(store: Store) -> None:
+    typed = ["align.learning_rate=0.1", "optimizer@align.optimizer=lion", "pretrain.learning_rate=0.1"]
+    assert make_plan([*SMALL, *typed], store=store).notes == [
+        "align.learning_rate=0.1 changes nothing: no cell runs align",
+        "optimizer@align.optimizer=lion changes nothing: no cell runs align",
+    ]
+
+
 FIXED = [
     ("peft=lora,dora peft.rank=4", "peft", "rank", 4),
     ("quantizer=rtn,gptq quantizer.bits=3", "quantizer", "bits", 3),

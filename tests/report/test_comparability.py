@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import simulate
 
-from harness.report import arrange, comparability, records, tabulate
+from harness.report import arrange, comparability, drift, records, tabulate
 from harness.report.layout import Layout
 
 Change = Callable[[dict[str, Any]], None]
@@ -409,3 +409,8 @@ def test_equal_drift_of_several_cells_is_one_footnote(tmp_path: Path) -> None:
     assert len(marks) == 2
     assert len(texts) == 1
     assert "elsewhere 1,048,576" in texts.pop()
+
+
+def test_a_level_that_sets_an_axis_others_leave_alone_explains_a_run_of_its_own() -> None:
+    committed = Path(__file__).parents[2] / "reports/context_extension/records.json.gz"
+    assert drift.other_runs(list(records.read_compact(committed))) == {}  # alibi is trained on its own

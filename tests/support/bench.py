@@ -1,7 +1,13 @@
 """What benchmarks share: time that neighbours on the machine do not change, and a table on the terminal."""
 
+import json
+import os
 import statistics
 import time
+from pathlib import Path
+
+RAW = "HARNESS_BENCH_OUT"
+"""Names the file that gets one line of JSON for each table; `make performance` makes a report of it."""
 
 
 def processor_seconds(action):
@@ -27,8 +33,12 @@ def median_ratio(found, over, under):
     return statistics.median(a / b for a, b in zip(found[over], found[under], strict=True))
 
 
-def show(title, columns, rows):
-    """Print a table, numbers to the right."""
+def show(title, columns, rows, *, raw=None):
+    """Print a table, numbers to the right; `raw` is what its numbers come from."""
+    if os.environ.get(RAW):
+        told = {"title": title, "columns": columns, "rows": rows, "raw": raw or {}, "load": os.getloadavg()}
+        with Path(os.environ[RAW]).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(told) + "\n")
     cells = [[f"{value:,.3g}" if isinstance(value, float) else str(value) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
 

@@ -67,7 +67,8 @@ class Gemma(Family):
             out_bias=bias,
             tie_embeddings=bool(config.get("tie_word_embeddings", True)),
             attention_scale=config.get("query_pre_attn_scalar", 256) ** -0.5,
-            attention_cap=config.get("attn_logit_softcapping", 50.0 if second else None),
+            # Gemma 3 states a bound of its scores that its attention does not read.
+            attention_cap=config.get("attn_logit_softcapping", 50.0) if second else None,
             logit_cap=config.get("final_logit_softcapping", 30.0 if second else None),
             embedding_scale=config["hidden_size"] ** 0.5,
             norm_eps=config.get("rms_norm_eps", 1e-6),
@@ -119,6 +120,7 @@ class Gemma(Family):
         self.expect(spec.norm_offset, "norms whose weight does not count from 1")
         self.expect(abs(spec.embedding_scale - spec.dim**0.5) < 1e-6, "other embedding scales")
         self.expect(spec.qk_norm != second, f"qk_norm={spec.qk_norm}")
+        self.expect(second or spec.attention_cap is None, "bounded scores")
         self.expect(not spec.parallel_residual and not spec.embedding_norm and not spec.bias, "this layout")
         self.expect(spec.logit_scale == 1 and spec.qkv_bias == spec.out_bias, "these scales or biases")
         self.expect(methods["position"].get("fraction", 1.0) == 1, "partly rotated heads")

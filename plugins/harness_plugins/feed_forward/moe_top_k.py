@@ -1,14 +1,13 @@
 """Mixture of experts: each token goes through the few SwiGLU experts its router prefers."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness import ConfigError, FeedForward, LossTerm, Method, ModelSpec, hookimpl
+from harness import ConfigError, Method, ModelSpec, hookimpl
+from harness_plugins.feed_forward._experts import Experts
 
 
 class Expert(nn.Module):
@@ -24,29 +23,25 @@ class Expert(nn.Module):
         return self.down_proj(F.silu(self.gate_proj(x_MD)) * self.up_proj(x_MD))  # type: ignore[no-any-return]
 
 
-class MoeTopK(FeedForward):
+class MoeTopK(Experts):
     """sum over the k most probable experts i of p_i E_i(x), their probabilities scaled to sum to 1.
 
     Paper: Shazeer et al. 2017, arXiv:1701.06538, section 2.1; Jiang et al. 2024, arXiv:2401.04088, section 2
-    State: router probabilities of the last forward, for the load-balancing term
-    Raises: ConfigError for fewer than two experts, or more experts a token than there are
+    Raises: ConfigError for more experts a token than there are
     """
 
     name = "moe_top_k"
-    changes = frozenset({"loss"})
+    expert = Expert
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(FeedForward.Config):
-        num_experts: int = 4
-        """Experts (E); parameters grow with them, computation does not."""
+    class Config(Experts.Config):
         experts_per_token: int = 2
         """Experts that each token goes through (k)."""
         balance_weight: float = 0.001
         """Weight of the load-balancing loss."""
 
         def __post_init__(self) -> None:
-            if self.num_experts < 2:
-                raise ConfigError(f"feed_forward.num_experts={self.num_experts} must be at least 2")
+            super().__post_init__()
             if not 1 <= self.experts_per_token <= self.num_experts:
                 raise ConfigError(
                     f"feed_forward.experts_per_token={self.experts_per_token} must lie in [1, "
@@ -54,11 +49,6 @@ class MoeTopK(FeedForward):
                 )
 
     config: Config
-
-    def build(self, spec: ModelSpec) -> None:
-        self.router = nn.Linear(spec.dim, self.config.num_experts, bias=False)
-        self.experts = nn.ModuleList(Expert(spec) for _ in range(self.config.num_experts))
-        self._balance: Tensor | None = None
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         x_MD = x_BTD.flatten(0, -2)
@@ -75,18 +65,6 @@ class MoeTopK(FeedForward):
             out = expert(x_MD[rows]) * weight_MK[rows, places, None].to(x_MD.dtype)
             y_MD = y_MD.index_add(0, rows, out.to(y_MD.dtype))
         return y_MD.view_as(x_BTD)
-
-    def balance(self, probability_ME: Tensor, choice_MK: Tensor) -> Tensor:
-        """E sum_i f_i P_i: choices a token times mean probability; k when balanced."""
-        count_E = (
-            F.one_hot(choice_MK, self.config.num_experts).to(probability_ME.dtype).sum(dim=1).mean(dim=0)
-        )
-        return self.config.num_experts * (count_E * probability_ME.mean(dim=0)).sum()
-
-    def loss_terms(self, outputs: Mapping[str, Any], batch: Mapping[str, Any]) -> list[LossTerm]:
-        if self._balance is None:
-            return []
-        return [LossTerm(name=f"load_balance.{self.layer}", value=self.config.balance_weight * self._balance)]
 
 
 @hookimpl

@@ -16,6 +16,7 @@ from harness import (
     block_names,
     linear_layers,
     match_modules,
+    packed_shapes,
     weight_matrix,
 )
 
@@ -63,10 +64,19 @@ def linear_targets(
     trained whole.
 
     Raises: EffectError or ConfigError for every name and number that matches nothing to adapt, listing what
-        exists; IncompatibleError for a head or embeddings that share their weights
+        exists; IncompatibleError for a head or embeddings that share their weights, and where all linear
+        layers are asked for and the experts are none
     """
     packed = {n: m for n, m in model.named_modules() if isinstance(m, PackedLinear)}
     found, whole = {**linear_layers(model), **packed}, saved_modules(model, config)
+    fused = sorted(packed_shapes(model).keys() - found.keys())
+    if fused and not config.target_modules:
+        names = sorted({name.rpartition(".")[2] for name in found})
+        raise IncompatibleError(
+            "empty peft.target_modules stands for all linear layers; the experts of this model are none "
+            f"({fused[0]} holds those of a block) and would stay as they are. Name what to adapt, "
+            f"peft.target_modules=[{', '.join(names)}], or quantize before: packed experts are linear layers"
+        )
     if config.target_modules:
         found = _named(model, config, found, embeddings=embeddings)
         inside = [name for name in found if _lies_in(name, whole)]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness import AnswerScorer, IncompatibleError, Method, Problem, Prompt, Reward, hookimpl, model_ref
+from harness import Method, Problem, hookimpl, model_ref
+from harness_plugins.reward._scored import Scored
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 
-class Classifier(Reward):
+class Classifier(Scored):
     """The logit of a released reward model, or of one label of another classifier.
 
     Prompt and answer are written by the model's own chat template, else given as a pair of texts.
@@ -20,9 +21,10 @@ class Classifier(Reward):
     """
 
     name = "classifier"
+    without = "a model; name it by reward.model=path:DIR"
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(Reward.Config):
+    class Config(Scored.Config):
         model: str = model_ref()
         """The sequence-classification model (`path:DIR` or `hub:name@revision`); required."""
         label: str = ""
@@ -34,19 +36,6 @@ class Classifier(Reward):
     def check(cls, config: Any, cell: Any, meta_model: nn.Module | None) -> Iterable[Problem]:
         if not config.model:
             yield Problem(where="reward.model", message="name a sequence-classification model (path:DIR)")
-
-    def score(
-        self,
-        prompts: Sequence[Prompt],
-        answers: Sequence[str],
-        *,
-        checks: Sequence[Mapping[str, object]],
-        scorer: AnswerScorer | None = None,
-    ) -> Tensor:
-        if scorer is None:
-            raise IncompatibleError("reward=classifier scores with a model; name it by reward.model=path:DIR")
-        rewards_B: Tensor = scorer.score(prompts, answers)
-        return rewards_B
 
 
 @hookimpl

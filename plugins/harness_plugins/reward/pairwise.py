@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from torch import Tensor
 from torch.nn import functional as F
 
-from harness import AnswerScorer, ConfigError, IncompatibleError, Method, Prompt, Reward, hookimpl
+from harness import ConfigError, Method, hookimpl
+from harness_plugins.reward._scored import Scored
 
 
 class Start(StrEnum):
@@ -21,17 +21,18 @@ class Start(StrEnum):
     """Fresh weights of the policy's shape."""
 
 
-class Pairwise(Reward):
+class Pairwise(Scored):
     """-log sigmoid(r(chosen) - r(rejected)), optionally with a language-model regulariser.
 
     Paper: Ouyang et al. 2022, arXiv:2203.02155, eq. 1; Askell et al. 2021, arXiv:2112.00861 (regulariser)
     """
 
     name = "pairwise"
+    without = "a trained model; run the stage reward first"
     trains = True
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(Reward.Config):
+    class Config(Scored.Config):
         start: Start = Start.policy
         """What the reward model starts from: policy, or scratch (fresh weights of the same size)."""
         language_weight: float = 0.0
@@ -57,19 +58,6 @@ class Pairwise(Reward):
             loss_B = loss_B + self.config.language_weight * chosen_nll_B
         gap_B = chosen_B - rejected_B
         return loss_B, {"margin": gap_B, "accuracy": (gap_B > 0).float()}
-
-    def score(
-        self,
-        prompts: Sequence[Prompt],
-        answers: Sequence[str],
-        *,
-        checks: Sequence[Mapping[str, object]],
-        scorer: AnswerScorer | None = None,
-    ) -> Tensor:
-        if scorer is None:
-            raise IncompatibleError("reward=pairwise scores with a trained model; run the stage reward first")
-        rewards_B: Tensor = scorer.score(prompts, answers)
-        return rewards_B
 
 
 @hookimpl

@@ -1,5 +1,6 @@
 """A tokenizer as somebody else trained it."""
 
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,18 @@ class Pretrained(Tokenizer):
         path: str = path_ref(suffixes=(".json", ".jinja", ".txt", ".bpe"), folder=True, required=True)
         """Directory with tokenizer.json and tokenizer_config.json; required."""
         vocab_size: int = 0
-        """Entries of the embedding table; at least those of the tokenizer."""
+        """Entries of the embedding table, at least those of the tokenizer; must be given."""
+
+        def __post_init__(self) -> None:
+            if not self.path:
+                return  # what must be given is asked for by the plan
+            if self.vocab_size < 1:
+                file = Path(self.path).expanduser() / "tokenizer.json"
+                raise ConfigError(
+                    f"tokenizer.vocab_size={self.vocab_size}: state how many entries the embedding table "
+                    f"has, at least {entries(file)}, those of {file}"
+                )
+            super().__post_init__()
 
     config: Config
 
@@ -79,6 +91,22 @@ class Pretrained(Tokenizer):
 
     def train(self, texts: Iterator[str]) -> Any:
         raise NotImplementedError("a pretrained tokenizer is not trained")
+
+
+def entries(file: Path) -> int:
+    """Entries of a tokenizer.json, those added included.
+
+    Raises: ConfigError where it is not there, or is none
+    """
+    if not file.is_file():
+        raise ConfigError(f"tokenizer.path={file.parent} holds no {file.name}; give a Hugging Face directory")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        own = content["model"]["vocab"]
+        last = max((int(token["id"]) for token in content.get("added_tokens", ())), default=-1)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{file} is no tokenizer: {type(error).__name__}: {error}") from error
+    return max(len(own), last + 1)
 
 
 @hookimpl

@@ -73,9 +73,10 @@ def test_a_switch_layer_equals_transformers():
 def test_the_balance_term_is_one_when_balanced_and_e_when_collapsed():
     layer = _layer("moe_switch")
     even = torch.eye(4, dtype=torch.float64).repeat(8, 1)
-    assert layer.balance(torch.full((32, 4), 0.25).double(), even.argmax(1)).item() == pytest.approx(1)
+    alike = torch.full((32, 4), 0.25).double()
+    assert layer.balance(alike, even.argmax(1)[:, None]).item() == pytest.approx(1)
     collapsed = torch.tensor([[1.0, 0, 0, 0]]).double().repeat(32, 1)
-    assert layer.balance(collapsed, collapsed.argmax(1)).item() == pytest.approx(4)
+    assert layer.balance(collapsed, collapsed.argmax(1)[:, None]).item() == pytest.approx(4)
     layer.train()
     layer(torch.randn(2, 8, 32, dtype=torch.float64))
     (term,) = layer.loss_terms({}, {})

@@ -244,3 +244,90 @@ def test_sophias_estimate_is_the_gauss_newton_diagonal() -> None:
         sophia.on_gradients(net, 0)
         mean += optimizer.state[net.w]["hessian"] / 3000
     torch.testing.assert_close(mean, exact, rtol=0.12, atol=0.0)
+
+
+def warmed(net: nn.Module, optimizer: Any, *, steps: int = 40) -> list[Tensor]:
+    """Steps whose rate warms up over ten and then falls, on inputs of another scale each time."""
+    generator = torch.Generator().manual_seed(2)
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * min((step + 1) / 10, 1.5 - step / steps)
+        x = torch.randn(32, 12, generator=generator, dtype=torch.float64) * (1 + step % 3)
+        y = torch.randn(32, 6, generator=generator, dtype=torch.float64)
+        optimizer.zero_grad()
+        (net(x) - y).square().mean().backward()
+        optimizer.step()
+    return [p.detach() for p in net.parameters()]
+
+
+UNDER_A_SCHEDULE = {
+    "adam": (CASES["adam"], 1e-10),
+    "adamw": (CASES["adamw"], 1e-10),
+    "lion": (CASES["lion"], 1e-10),
+    "sgd": (CASES["sgd"], 1e-10),
+    # The oracle's QR steps are in float32; one side of a matrix is not preconditioned here.
+    "soap": (
+        (
+            {"weight_decay": 0.01, "every": 4, "max_dim": 12, "beta1": 0.9, "beta2": 0.98},
+            oracle("SOAP", betas=(0.9, 0.98), precondition_frequency=4, decay=0.01, max_precondition_dim=12),
+        ),
+        1e-5,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNDER_A_SCHEDULE)
+def test_forty_steps_under_a_schedule_equal_the_oracle(name: str) -> None:
+    (options, make), error = UNDER_A_SCHEDULE[name]
+    left, right = model(seed=3), model(seed=3)
+    found, expected = warmed(left, ours(name, left, **options)), warmed(right, make(right))
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=error, atol=error)
+
+
+def test_schedule_free_under_a_warm_up_equals_its_authors_package() -> None:
+    """Weights of the average are the squares of the largest rate so far, in both."""
+    import schedulefree
+
+    left, right = model(seed=3), model(seed=3)
+    theirs = schedulefree.AdamWScheduleFree(
+        groups(right, 0.1), lr=RATE, betas=(0.95, 0.99), eps=1e-8, foreach=False
+    )
+    theirs.train()
+    found = warmed(left, ours("schedule_free", left, weight_decay=0.1, beta1=0.95, beta2=0.99))
+    for a, b in zip(found, warmed(right, theirs), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", sorted(registry().methods("optimizer")))
+def test_one_infinite_gradient_in_a_run_is_as_if_its_batch_had_not_been(name: str) -> None:
+    """With moments already there: a number in one weight overflows in the fourth of six steps."""
+    from harness.training.gradients import leave_overflow_to_scaler
+
+    ends = []
+    for bad in (None, 3):
+        net = model().float()
+        optimizer: Any = ours(name, net)
+        leave_overflow_to_scaler(optimizer)
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        generator = torch.Generator().manual_seed(1)
+        for step in range(6):
+            x, y = (torch.randn(32, size, generator=generator) for size in (12, 6))
+            if bad is None and step == 3:
+                continue
+            optimizer.zero_grad()
+            scaler.scale((net(x) - y).square().mean()).backward()  # type: ignore[no-untyped-call]
+            if step == bad:
+                last = list(net.parameters())[-1]
+                assert last.grad is not None
+                last.grad[0] = torch.inf
+            scaler.unscale_(optimizer)
+            scaler.step(optimizer)
+            scaler.update()
+            if bad is None:
+                continue
+            assert scaler.get_scale() == (1024.0 if step < bad else 512.0)
+        ends.append([p.detach() for p in net.parameters()])
+    for a, b in zip(*ends, strict=True):
+        assert a.isfinite().all()
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)

@@ -161,7 +161,9 @@ def _metrics(artifacts: Mapping[str, Artifact]) -> list[dict[str, Any]]:
         file = artifact.path / "metrics.json"
         if artifact.kind == "evaluation" and file.is_file():
             evaluator = str(artifact.meta.get("part", "")).partition(".")[0]
-            found += [{"evaluator": evaluator, **metric} for metric in json.loads(file.read_text())]
+            # What is no number (an error of one item, of duels that all end alike) is null in a record.
+            metrics = json.loads(file.read_text(), parse_constant=lambda _: None)
+            found += [{"evaluator": evaluator, **metric} for metric in metrics]
     return found
 
 

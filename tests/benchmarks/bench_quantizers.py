@@ -30,7 +30,7 @@ MODEL, TEXT = os.environ.get("REAL_MODEL", ""), os.environ.get("REAL_TEXT", "")
 PYTHON = os.environ.get("GPTQMODEL_PYTHON", "")
 WINDOWS, LENGTH = 4, 512
 SEQUENCES, HELD_OUT, CALIBRATED = 32, 8, 128
-GROUPED = {"granularity": "group", "group_size": 64}
+GROUPED: dict[str, Any] = {"granularity": "group", "group_size": 64}
 MIB = 2**20
 Quantize = Callable[[Any, Calibration], Any]
 

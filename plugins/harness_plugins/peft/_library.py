@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from harness import ConfigError, IncompatibleError, Method, PackedLinear, Peft, Problem
+from harness import ConfigError, IncompatibleError, Method, PackedLinear, Peft, Problem, tuned_by
 
-from ._scope import AdapterConfig, LinearConfig, layer_size, linear_targets, saved_modules, trained_biases
+from ._scope import (
+    AdapterConfig,
+    LinearConfig,
+    experts_left_out,
+    layer_size,
+    linear_targets,
+    saved_modules,
+    trained_biases,
+)
 
 if TYPE_CHECKING:
     from harness import CellView
@@ -55,6 +63,20 @@ class LinearPeft(LibraryPeft):
         # Switching adapters off leaves trained biases in place.
         self.reversible = type(self).reversible and getattr(self.config, "bias", "none") == "none"
 
+    @classmethod
+    def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
+        yield from super().check(config, cell, meta_model)
+        if meta_model is None or packed_first(cell, cls):
+            return
+        message = experts_left_out(meta_model, config)
+        if message is not None:
+            yield Problem(where="peft.target_modules", message=message)
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        if (message := experts_left_out(model, self.config)) is not None:
+            raise IncompatibleError(message)
+        return super().apply(model)
+
     def layers(self, model: nn.Module) -> dict[str, nn.Module]:
         """What is adapted, by name."""
         return linear_targets(model, self.config, embeddings=self.adapts_embeddings)
@@ -85,6 +107,16 @@ class LinearPeft(LibraryPeft):
     def layer_parameters(self, name: str, layer: nn.Module) -> int:
         """Parameters that it trains for one layer."""
         raise NotImplementedError
+
+
+def packed_first(cell: CellView, method: type[Peft]) -> bool:
+    """Whether a stage packs the model before one tunes it with the method."""
+    for stage in cell.stages:
+        if tuned_by(cell, stage) is method:
+            return False
+        if stage.partition("@")[0] == "quantize" and cell.choice("quantizer", stage=stage) is not None:
+            return True
+    return False
 
 
 @dataclass(frozen=True, kw_only=True)

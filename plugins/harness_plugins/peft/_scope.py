@@ -64,19 +64,10 @@ def linear_targets(
     trained whole.
 
     Raises: EffectError or ConfigError for every name and number that matches nothing to adapt, listing what
-        exists; IncompatibleError for a head or embeddings that share their weights, and where all linear
-        layers are asked for and the experts are none
+        exists; IncompatibleError for a head or embeddings that share their weights
     """
     packed = {n: m for n, m in model.named_modules() if isinstance(m, PackedLinear)}
     found, whole = {**linear_layers(model), **packed}, saved_modules(model, config)
-    fused = sorted(packed_shapes(model).keys() - found.keys())
-    if fused and not config.target_modules:
-        names = sorted({name.rpartition(".")[2] for name in found})
-        raise IncompatibleError(
-            "empty peft.target_modules stands for all linear layers; the experts of this model are none "
-            f"({fused[0]} holds those of a block) and would stay as they are. Name what to adapt, "
-            f"peft.target_modules=[{', '.join(names)}], or quantize before: packed experts are linear layers"
-        )
     if config.target_modules:
         found = _named(model, config, found, embeddings=embeddings)
         inside = [name for name in found if _lies_in(name, whole)]
@@ -87,6 +78,20 @@ def linear_targets(
             )
     found = {name: layer for name, layer in found.items() if not _lies_in(name, whole)}
     return _of_blocks(model, config, found) if config.layers_to_transform else found
+
+
+def experts_left_out(model: nn.Module, config: LinearConfig) -> str | None:
+    """Why all linear layers are not what is asked for: experts of the model that are none; None without."""
+    layers = linear_layers(model)
+    fused = sorted(packed_shapes(model).keys() - layers.keys())
+    if not fused or config.target_modules:
+        return None
+    names = sorted({name.rpartition(".")[2] for name in layers})
+    return (
+        "empty peft.target_modules stands for all linear layers; the experts of this model are none "
+        f"({fused[0]} holds those of a block) and would stay as they are. Name what to adapt, "
+        f"peft.target_modules=[{', '.join(names)}], or quantize before: packed experts are linear layers"
+    )
 
 
 def _named(

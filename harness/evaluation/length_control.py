@@ -33,6 +33,6 @@ def length_controlled(wins_R: np.ndarray, longer_R: np.ndarray) -> tuple[float, 
     p_R = expit(design_RP @ beta_P)
     bread_PP = np.linalg.inv((design_RP * (p_R * (1 - p_R))[:, None]).T @ design_RP + RIDGE * np.eye(2))
     scores_RP = design_RP * (wins_R - p_R)[:, None]
-    theta_variance = (bread_PP @ (scores_RP.T @ scores_RP) @ bread_PP)[0, 0]
+    influence_R = scores_RP @ bread_PP[0]  # summed squares, so that rounding makes no variance negative
     rate = float(expit(beta_P[0]))
-    return rate, float(rate * (1 - rate) * theta_variance**0.5)
+    return rate, float(rate * (1 - rate) * np.linalg.norm(influence_R))

@@ -23,7 +23,8 @@ class DedupDocument(Filter):
     Differs: of the documents that share a band, only the first and the latest are compared, IN_BAND in all,
         so that pages from one template cost no more the more there are; a copy also shares bands with its
         original that the template does not fill
-    Error: the estimate of a similarity s has standard deviation sqrt(s (1 - s) / (bands * rows))
+    Error: the estimate of a similarity s has standard deviation sqrt(s (1 - s) / (bands * rows)); a pair is
+        compared with probability 1 - (1 - s ** rows) ** bands, 0.61 at 0.7 and 0.95 at 0.8 by default
     State: 4 bytes a hash and some 150 a band of each document kept (3 kB at the defaults); `compared` counts
         comparisons
     """

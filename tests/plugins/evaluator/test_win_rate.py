@@ -106,6 +106,16 @@ def test_a_shut_out_and_equal_lengths_stay_finite() -> None:
     assert found["win_rate"].stderr == 0
 
 
+def test_draws_wherever_answers_are_equally_long_leave_a_finite_error() -> None:
+    """All duels of equal length are draws, so that their residuals cancel up to rounding."""
+    wins, longer = np.full(64, 0.5), np.repeat([0.0, 1.0], [24, 40])
+    wins[24:28], wins[28:31] = 0.0, 1.0
+    for order in (np.random.default_rng(seed).permutation(64) for seed in range(50)):
+        rate, error = length_controlled(wins[order], longer[order])
+        assert rate == pytest.approx(0.5, abs=1e-6)
+        assert 0 <= error < 1e-6
+
+
 def test_the_plan_refuses_a_judge_that_sees_no_difference(tmp_path: Path) -> None:
     file = write(tmp_path / "prompts.json", ["a", "b"])
     cell = compose(["evaluator=[win_rate]", f"evaluator.win_rate.prompts={file}"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -276,6 +276,10 @@ class Results:
     def num_items(self, metric: str) -> int:
         """The most items that a record averaged; 0 for a size or count."""
         return self._num_items.get(metric, 0)
+
+    def declared(self, names: Iterable[str]) -> set[str]:
+        """Full names of the metrics that are named and known here."""
+        return {self.resolve(name) for name in names if self.knows(name)}
 
     @cached_property
     def shown(self) -> dict[str, list[str]]:

@@ -176,15 +176,21 @@ CHOICES: Mapping[tuple[Any, str], Sequence[Any]] = {
 
 
 def default_metrics(results: Results) -> tuple[MetricColumn, ...]:
-    """Every metric; where that is many, of efficiency and perplexity only what a reader asks first."""
+    """Every metric; where that is many, what the experiment decides on and what a reader asks first.
+
+    Numbers of groups of items (`acc.length=64`), which figures show, are not among these.
+    """
     names = [name for name, m in results.metrics.items() if m.measured]
     if len(names) > MANY:
-        names = [
-            name
-            for name in names
-            if (kept := HEADLINES.get(name.partition(".")[0])) is None or last_name(name) in kept
-        ]
+        decided = results.declared(results.all_records()[-1].experiment.get("primary") or ())
+        names = [name for name in names if name in decided or asked_first(name)]
     return tuple(MetricColumn(metric=name) for name in names)
+
+
+def asked_first(metric: str) -> bool:
+    """Whether a metric stands in a table of few columns."""
+    kept = HEADLINES.get(metric.partition(".")[0])
+    return "=" not in metric and (kept is None or last_name(metric) in kept)
 
 
 MANY = 8

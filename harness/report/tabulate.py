@@ -66,9 +66,9 @@ def build(results: Results, layout: Layout, decisions: Decisions | None = None) 
 
 def primary_metrics(results: Results, layout: Layout) -> set[str]:
     """Full names of the metrics to decide on: the layout's, the experiment's, else every measured quality."""
-    declared = layout.primary or tuple(results.all_records()[-1].experiment.get("primary") or ())
-    if declared:
-        return {results.resolve(name) for name in declared if results.knows(name)}
+    names = layout.primary or tuple(results.all_records()[-1].experiment.get("primary") or ())
+    if names:
+        return results.declared(names)
     return {
         m.name for m in results.metrics.values() if m.measured and primary_by_default(m.name, results.metrics)
     }

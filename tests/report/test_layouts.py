@@ -318,6 +318,6 @@ def test_a_wide_table_keeps_what_is_decided_on_and_leaves_groups_of_items_to_fig
             for name, value in {"acc": 0.5, **grouped}.items()
         )
     found[-1].data["experiment"]["primary"] = ["acc.length=2048"]
-    kept = [column.metric for column in layout.default_metrics(frames.arrange(found))]
+    kept = [column.metric for column in layout.default_metrics(arrange.arrange(found))]
     assert "long_context.passkey.acc" in kept
     assert [name for name in kept if "=" in name] == ["long_context.passkey.acc.length=2048"]

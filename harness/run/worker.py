@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 import time
@@ -104,12 +105,13 @@ class Worker:
                 self._serve()
             self._loop()
         finally:
-            for entry in self._running.values():
-                entry.child.end()
-                self._drop(entry)
-            self._closing.release()
-            for presence in self._refused.values():
-                presence.leave()
+            with contextlib.ExitStack() as held:
+                for presence in self._refused.values():
+                    held.callback(presence.leave)
+                held.callback(self._closing.release)
+                for entry in self._running.values():
+                    held.callback(self._drop, entry)
+                    held.callback(entry.child.end)
             for number, handler in previous.items():
                 signal.signal(number, handler)
         if self._full is not None:
@@ -340,11 +342,13 @@ class Worker:
             self._agenda.settle(key, State.failed, outcome)
 
     def _drop(self, entry: Running) -> None:
-        if self._crew is not None:
-            self._crew.dismiss()
-        self._store.clear(entry.node.key)
-        entry.claim.release()
-        entry.presence.leave()
+        """Give up all that a stage held, whatever of it cannot be given up (on a full disk, say)."""
+        with contextlib.ExitStack() as held:
+            held.callback(entry.presence.leave)
+            held.callback(entry.claim.release)
+            if self._crew is not None:
+                self._crew.dismiss()
+            self._store.clear(entry.node.key)
 
     def _on_step(self, node: Node, step: int, facts: dict[str, float]) -> None:
         self.view.step(node, step, facts)

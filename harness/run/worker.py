@@ -205,19 +205,16 @@ class Worker:
             self._tell(node, presence)
             return False
         del self._refused[node.alone]
-        claim = self._store.claim(node.key)
-        if claim is None or self._store.find(node.key) is not None:
-            presence.leave()
+        with contextlib.ExitStack() as held:
+            held.callback(presence.leave)
+            claim = self._store.claim(node.key)
             if claim is not None:
-                claim.release()
-            return self._await(node.key)
-        self._agenda.later.pop(node.key, None)
-        try:
+                held.callback(claim.release)
+            if claim is None or self._store.find(node.key) is not None:
+                return self._await(node.key)
+            self._agenda.later.pop(node.key, None)
             self._launch(node, share, claim, presence)
-        except BaseException:
-            presence.leave()
-            claim.release()
-            raise
+            held.pop_all()  # the running stage has them now
         return True
 
     def _tell(self, node: Node, presence: Presence) -> None:

@@ -164,8 +164,11 @@ def test_every_shipped_experiment_composes(experiment: str, scale: str) -> None:
     # At full scale, models of the hub and data sets in the folder `data`; the model of scale real is fetched.
     # One asks for a text of the user's own.
     to_be_had = ["hub", "data/", "OPENAI_API_KEY", "`harness fetch ", "is empty; give an existing file"]
-    if scale == "real":  # a pretrained model has its own, as it says
-        to_be_had.append("no stage reads it; add one of ['tokenizer']")
+    if scale == "real":  # it trains no tokenizer and pretrains no model, as it says
+        to_be_had += [
+            "no stage reads it; add one of ['tokenizer']",
+            "no stage reads it; add one of ['pretrain']",
+        ]
     assert [p for p in problems(cell) if p.fatal and not any(word in p.message for word in to_be_had)] == []
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from harness import cli
 from harness.commands import sweep
 from harness.plan.plan import Plan
 from harness.run import isolation, lifecycle, outcome, record
+from harness.run.presence import Presence
 from harness.run.resources import Options
 from harness.store import claims
 from harness.store.records import sweep_dir
@@ -109,11 +111,15 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
 
 
 def test_a_sweep_on_a_disk_that_grows_page_by_page_pauses_at_every_file_and_ends_well(
-    small_disk: Callable[[int], Path],
+    small_disk: Callable[[int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every file of a sweep is at some size the first that finds no room."""
+    folder = tmp_path / "locks"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
     codes = []
-    for pages in range(1, 120):
+    # Later ones by several pages: the log of each try, which says why it ended, takes one.
+    for pages in (*range(1, 24), *range(24, 400, 8)):
         root = small_disk(4 * pages) / "store"
         codes.append(code_of(toy_plan(root, [ToyCell({})])))
         if codes[-1] != FULL:
@@ -121,3 +127,6 @@ def test_a_sweep_on_a_disk_that_grows_page_by_page_pauses_at_every_file_and_ends
     assert codes[-1] == 0
     assert codes[:-1] == [FULL] * (len(codes) - 1)
     assert len(codes) > 10, "the disk was full at many different files"
+    mine = Presence(alone=True, folder=folder)
+    assert mine.enter(), "what was paused is not there any more"
+    mine.leave()

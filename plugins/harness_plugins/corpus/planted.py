@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import ConfigError, Corpus, Document, Method, Split, check_limits, hookimpl
-from harness_plugins.corpus import _library
+from harness_plugins.corpus._library import docs, files
 
 DOMAIN = "docs"
 PLANTED, FRESH = "records_planted", "records_fresh"
@@ -85,11 +85,11 @@ class Planted(Corpus):
 
     @classmethod
     def reads(cls, config: Any) -> dict[str, Path]:
-        return _library.files()
+        return files()
 
     def _clean(self) -> Iterator[Document]:
         left = self.config.max_bytes
-        for module, text in _library.docs():
+        for module, text in docs():
             if left is not None:
                 left -= len(text.encode())
                 if left < 0:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import ConfigError, Corpus, Document, Method, Split, check_limits, hookimpl
-from harness_plugins.corpus import _library
+from harness_plugins.corpus._library import code, docs, files
 
 DOMAINS = ("code", "docs")
 NOISE, NOISE_BYTES = "noise", 2000
@@ -46,7 +46,7 @@ class Stdlib(Corpus):
     def documents(self) -> Iterator[Document]:
         for domain in sorted(set(self.config.domains)):
             left = math.inf if self.config.max_bytes is None else self.config.max_bytes
-            for module, text in _library.code() if domain == "code" else _library.docs():
+            for module, text in code() if domain == "code" else docs():
                 left -= len(text.encode())
                 if left < 0:
                     break
@@ -59,7 +59,7 @@ class Stdlib(Corpus):
 
     @classmethod
     def reads(cls, config: Any) -> dict[str, Path]:
-        return _library.files()
+        return files()
 
 
 def _noise(num_bytes: int) -> Iterator[Document]:

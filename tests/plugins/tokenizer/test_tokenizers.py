@@ -112,7 +112,9 @@ def test_measures_are_those_of_their_definition() -> None:
 
 def test_a_missing_pretrained_tokenizer_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"holds no tokenizer\.json"):
-        Pretrained(Pretrained.Config(path=str(tmp_path))).directory()
+        Pretrained(Pretrained.Config(path=str(tmp_path), vocab_size=300)).directory()
+    with pytest.raises(ConfigError, match=r"holds no tokenizer\.json"):
+        Pretrained.Config(path=str(tmp_path))  # whose entries the message would state
     with pytest.raises(ConfigError, match=r"tokenizer\.path"):
         Pretrained().directory()
 

@@ -109,13 +109,16 @@ class RolloutSource:
 
     def state_dict(self) -> dict[str, Any]:
         """Position and current samples."""
-        names = ("epoch", "position", "draws", "uses", "buffer", "history", "seconds", "pool")
-        return {name: getattr(self, name) for name in names}
+        names = ("epoch", "position", "draws", "uses", "buffer", "history", "seconds")
+        places = {id(item): place for place, item in enumerate(self.prompts)}
+        pool = [[places[id(drawn.item)], drawn.answer, drawn.reward] for drawn in self.pool]
+        return {**{name: getattr(self, name) for name in names}, "pool": pool}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue with the same samples."""
         for name, value in state.items():
             setattr(self, name, value)
+        self.pool = [Drawn(item=self.prompts[i], answer=list(a), reward=r) for i, a, r in state["pool"]]
 
     def finish(self, *, seconds: float) -> dict[str, Any]:
         """Take the value head off again; facts about the samples met, and the policy on held-out prompts.

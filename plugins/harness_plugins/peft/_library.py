@@ -114,7 +114,7 @@ def packed_first(cell: CellView, method: type[Peft]) -> bool:
     for stage in cell.stages:
         if tuned_by(cell, stage) is method:
             return False
-        if stage.partition("@")[0] == "quantize" and cell.choice("quantizer", stage=stage) is not None:
+        if "quantizer" in cell.reads(stage) and cell.choice("quantizer", stage=stage) is not None:
             return True
     return False
 

@@ -70,6 +70,10 @@ class Parallelism(Method):
         """The optimizer over the wrapped model."""
         return method.build(model, learning_rate)
 
+    def states(self, optimizer: TorchOptimizer) -> list[dict[str, Any]]:
+        """What the optimizer keeps in this process, parameter by parameter; empty before its first step."""
+        return [state for state in optimizer.state.values() if state]
+
     def data_rank(self) -> tuple[int, int]:
         """This process's place among those that share the global batch: (rank, size).
 

@@ -57,3 +57,6 @@ def test_the_loss_curve_and_weights_equal_one_process(method: type[Parallelism],
     for (name, p), q in zip(model.named_parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-8, atol=1e-9, msg=name)
     assert found["tokens"] == facts["tokens"], "tokens are counted over all processes, once"
+    whole, own = facts["optimizer_memory"], found["optimizer_memory"]
+    split = "states" in built(method).spread().splits
+    assert (0 < own < whole) if split else own == whole, f"{own} bytes of states, {whole} in one process"

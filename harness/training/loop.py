@@ -204,7 +204,7 @@ class Trainer:
 
         Tracing every step would cost time; a CUDA allocator keeps its own books.
         """
-        if not self.optimizer.state or self._padded_tokens(batch, size) <= self.padded_tokens:
+        if not self._states() or self._padded_tokens(batch, size) <= self.padded_tokens:
             yield
             return
         if self.device.type == "cpu":
@@ -256,7 +256,7 @@ class Trainer:
             return
         raise DivergedError(
             int(self.meter.counts["steps"]),
-            f"the loss {self.curve.last:.4g} is that of a uniform guess among {size} tokens "
+            f"the loss {self.curve.end():.4g} is that of a uniform guess among {size} tokens "
             f"(ln {size} = {math.log(size):.4g}), after {self.curve.highest:.4g} in its worst step and "
             f"{self.curve.lowest:.4g} at its best; try a learning_rate below {self.settings.learning_rate:g}",
         )
@@ -347,8 +347,8 @@ class Trainer:
         ]
 
     def _states(self) -> list[Any]:
-        """What the optimizer keeps in this process; ZeRO-1 knows of the other processes' states by None."""
-        held = [state for state in self.optimizer.state.values() if state]
+        """Tensors of the optimizer that this process keeps."""
+        held = self.methods.parallelism.states(self.optimizer)
         return [value for state in held for value in state.values()]
 
     def _facts(self) -> dict[str, Any]:

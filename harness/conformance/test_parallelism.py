@@ -23,7 +23,7 @@ def built(method: type[Parallelism]) -> Parallelism:
     return method() if method.name == "single" else method(method.Config(num_processes=2))
 
 
-def transformer() -> nn.Module:
+def transformer(*, tied: bool = False) -> nn.Module:
     """A tiny transformer in float64."""
     import harness.model
     from harness.axes import MODEL_AXES
@@ -31,7 +31,7 @@ def transformer() -> nn.Module:
 
     publish()
     sizes = {"dim": 16, "num_layers": 2, "num_heads": 2, "head_dim": 8, "ffn_dim": 32, "max_length": 32}
-    cell = compose(["model.tie_embeddings=false", *(f"model.{k}={v}" for k, v in sizes.items())])
+    cell = compose([f"model.tie_embeddings={tied}", *(f"model.{k}={v}" for k, v in sizes.items())])
     spec = cell.spec()
     assert spec is not None
     choices = {axis: cell.choice(axis) for axis in MODEL_AXES}

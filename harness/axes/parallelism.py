@@ -72,9 +72,9 @@ class Parallelism(Method):
         """The optimizer over the wrapped model."""
         return method.build(model, learning_rate)
 
-    def states(self, optimizer: TorchOptimizer) -> list[dict[str, Any]]:
-        """What the optimizer keeps in this process, parameter by parameter; empty before its first step."""
-        return [state for state in optimizer.state.values() if state]
+    def own(self, optimizer: TorchOptimizer) -> TorchOptimizer:
+        """The optimizer that keeps this process's states."""
+        return optimizer
 
     def data_rank(self) -> tuple[int, int]:
         """This process's place among those that share the global batch: (rank, size).

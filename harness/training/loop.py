@@ -351,8 +351,8 @@ class Trainer:
 
     def _states(self) -> list[Any]:
         """Tensors of the optimizer that this process keeps."""
-        held = self.methods.parallelism.states(self.optimizer)
-        return [value for state in held for value in state.values()]
+        own = self.methods.parallelism.own(self.optimizer)
+        return [value for state in own.state.values() for value in state.values()]
 
     def _facts(self) -> dict[str, Any]:
         if self.device.type == "cuda":

@@ -44,7 +44,7 @@ def load_state(
     Raises: StoreError where processes that split the weights find a checkpoint that holds them whole
     """
     if "shards" in saved:
-        read(parallelism.named(model), optimizer, saved, folder=folder)
+        read(parallelism.named(model), parallelism.own(optimizer), saved, folder=folder)
     elif parallelism.writes_shards:
         raise StoreError(
             f"{folder} holds whole checkpoints, and parallelism={parallelism.name} reads those in parts; "
@@ -107,14 +107,17 @@ def read(model: nn.Module, optimizer: TorchOptimizer, saved: State, *, folder: P
             "of its step, and the stage goes on from the checkpoint before"
         ) from error
     set_model_state_dict(model, weights, options=_options())
+    groups = []
+    for named in _named_groups(model, optimizer):  # they may part parameters that were together
+        before = next(one for one in saved["groups"] if named["params"][0] in one["params"])
+        groups.append({**before, "params": named["params"]})
     if saved["begun"]:
-        found = {"state": moments["state"], GROUPS: saved["groups"]}
+        found = {"state": moments["state"], GROUPS: groups}
         set_optimizer_state_dict(model, optimizer, found, options=_options())
         return
     optimizer.state.clear()
-    for group, named in zip(optimizer.param_groups, _named_groups(model, optimizer), strict=True):
-        before = next(one for one in saved["groups"] if named["params"][0] in one["params"])
-        group.update({name: value for name, value in before.items() if name != "params"})
+    for group, values in zip(optimizer.param_groups, groups, strict=True):
+        group.update({name: value for name, value in values.items() if name != "params"})
 
 
 def _weights(model: nn.Module) -> State:

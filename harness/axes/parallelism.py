@@ -43,6 +43,8 @@ class Parallelism(Method):
 
     axis = "parallelism"
     default = "single"
+    writes_shards: bool = False
+    """Whether each process writes its own part of a checkpoint, where none has `state`."""
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):
@@ -69,6 +71,10 @@ class Parallelism(Method):
     def optimizer(self, method: Optimizer, model: nn.Module, learning_rate: float) -> TorchOptimizer:
         """The optimizer over the wrapped model."""
         return method.build(model, learning_rate)
+
+    def own(self, optimizer: TorchOptimizer) -> TorchOptimizer:
+        """The optimizer that keeps this process's states."""
+        return optimizer
 
     def data_rank(self) -> tuple[int, int]:
         """This process's place among those that share the global batch: (rank, size).
@@ -103,17 +109,22 @@ class Parallelism(Method):
             found.append(sums)
         return found
 
+    def named(self, model: nn.Module) -> nn.Module:
+        """Of a wrapped model the module whose parameters have the names that they have unwrapped."""
+        return model
+
     def full_state(self, model: nn.Module) -> dict[str, Any]:
         """The unsharded state dict on rank 0 (empty elsewhere)."""
-        return model.state_dict()
+        return self.named(model).state_dict()
 
     def state(self, model: nn.Module, optimizer: TorchOptimizer) -> dict[str, Any]:
         """Unsharded trained weights and optimizer state, for a checkpoint; every process calls it."""
+        model = self.named(model)
         frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
         weights = {name: value for name, value in model.state_dict().items() if name not in frozen}
         return {"model": weights, "optimizer": optimizer.state_dict()}
 
     def load_state(self, model: nn.Module, optimizer: TorchOptimizer, state: dict[str, Any]) -> None:
         """Restore what `state` gave."""
-        model.load_state_dict(state["model"], strict=False)
+        self.named(model).load_state_dict(state["model"], strict=False)
         optimizer.load_state_dict(state["optimizer"])

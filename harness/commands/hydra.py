@@ -80,6 +80,8 @@ def through_hydra(arguments: Sequence[str]) -> int:
         arguments = _as_it_runs(arguments)
     if "COMP_LINE" in os.environ:  # completing a word: Hydra knows no subcommands
         os.environ["COMP_LINE"] = re.sub(r"^(\S+) (?:run|sweep|plan) ", r"\1 ", os.environ["COMP_LINE"])
+    if multirun:
+        arguments = _levels_as_sweeps(arguments)
     codes: list[int] = []
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us instead of Hydra's own report
     before = sys.argv
@@ -106,6 +108,15 @@ def _run(overrides: Sequence[str]) -> int:
     from harness.commands.sweep import run as run_cell
 
     return int(run_cell(overrides) or 0)
+
+
+def _levels_as_sweeps(arguments: Sequence[str]) -> list[str]:
+    """The arguments, those that name a level as sweeps of one value, which Hydra hands on unread."""
+    from harness.plan.make import named_levels
+
+    named = named_levels(job_overrides(_without_values_of_flags(arguments)))
+    split = [(text, *text.partition("=")) for text in arguments]
+    return [f"{key}=choice({value})" if key in named else text for text, key, _, value in split]
 
 
 def _as_it_runs(arguments: Sequence[str]) -> list[str]:

@@ -23,7 +23,7 @@ def built(method: type[Parallelism]) -> Parallelism:
     return method() if method.name == "single" else method(method.Config(num_processes=2))
 
 
-def transformer() -> nn.Module:
+def transformer(*, tied: bool = False) -> nn.Module:
     """A tiny transformer in float64."""
     import harness.model
     from harness.axes import MODEL_AXES
@@ -31,7 +31,7 @@ def transformer() -> nn.Module:
 
     publish()
     sizes = {"dim": 16, "num_layers": 2, "num_heads": 2, "head_dim": 8, "ffn_dim": 32, "max_length": 32}
-    cell = compose(["model.tie_embeddings=false", *(f"model.{k}={v}" for k, v in sizes.items())])
+    cell = compose([f"model.tie_embeddings={tied}", *(f"model.{k}={v}" for k, v in sizes.items())])
     spec = cell.spec()
     assert spec is not None
     choices = {axis: cell.choice(axis) for axis in MODEL_AXES}
@@ -57,3 +57,6 @@ def test_the_loss_curve_and_weights_equal_one_process(method: type[Parallelism],
     for (name, p), q in zip(model.named_parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-8, atol=1e-9, msg=name)
     assert found["tokens"] == facts["tokens"], "tokens are counted over all processes, once"
+    whole, own = facts["optimizer_memory"], found["optimizer_memory"]
+    split = "states" in built(method).spread().splits
+    assert (0 < own < whole) if split else own == whole, f"{own} bytes of states, {whole} in one process"

@@ -174,12 +174,10 @@ def _value_of(level: Level, key: str) -> str | None:
     return next((text.partition("=")[2] for text in level.overrides if _key(text) == key), None)
 
 
-def chosen_labels(experiment: Experiment, asked: Request) -> set[str]:
-    """Overrides that choose a factor's levels by its name and are no config keys themselves."""
+def chosen(experiment: Experiment, asked: Request) -> list[Assignment]:
+    """What of a command line chooses a factor's levels by name, and is no config key itself."""
     found = {name: _factor(name, value) for name, value in experiment.factors.items()}
-    return {
-        text for item in (*asked.plain, *asked.swept) if _chooses(item, found) for text in item.overrides()
-    }
+    return [item for item in (*asked.plain, *asked.swept) if _chooses(item, found)]
 
 
 def _factor(name: str, value: Any) -> Factor:

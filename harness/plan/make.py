@@ -15,7 +15,7 @@ from harness.errors import ConfigError
 from harness.nodes import contained
 from harness.plan.assemble import Assembler, Load, belongs_to
 from harness.plan.cells import cells
-from harness.plan.factors import Factor, chosen_labels, factors, refuse_repeated, request
+from harness.plan.factors import Factor, chosen, factors, refuse_repeated, request
 from harness.plan.grammar import resolved
 from harness.plan.graph import Graph
 from harness.plan.intentions import check_claims, refuse_unknown_factors, settled_baseline
@@ -47,7 +47,7 @@ def make_plan(
     composed = functools.cache(load)  # often the experiment, the base and its cells are one composition
     declared = _experiment(asked.base, composed)
     refuse_unknown_factors(declared, asked)
-    labels = chosen_labels(declared, asked) if declared.factors else set()
+    labels = {text for item in chosen(declared, asked) for text in item.overrides()}
     base = tuple(text for text in asked.base if text not in labels)
     swept = swept_nodes(factors(declared, asked))
     node, choices = composed(tuple(text for text in base if not belongs_to(text, swept)))
@@ -79,7 +79,8 @@ def make_plan(
     )
     if experiment.tune:
         fixed = {item.key for item in asked.plain}
-        made.tuning = make_tuning(made, planned=planned, fixed=fixed, assembler=assembler)
+        own = factors(declared, request(()))
+        made.tuning = make_tuning(made, planned=planned, fixed=fixed, declared=own, assembler=assembler)
     if made.tuning is None:
         made.cells = list(place(assembler, graph, planned).values())
         _refuse_impossible(made.cells)
@@ -121,6 +122,12 @@ def _name(experiment: Experiment, found: Sequence[Factor]) -> str:
             f"name={name}: the records of a sweep's trials stand under such a name; use another"
         )
     return name
+
+
+def named_levels(arguments: Sequence[str]) -> set[str]:
+    """The factors of which a command line names one level, which Hydra alone cannot compose."""
+    asked = request(standing(arguments))
+    return {item.key for item in chosen(_experiment(asked.base, load), asked) if not item.sweeps}
 
 
 def _experiment(base: Sequence[str], load: Load) -> Experiment:

@@ -22,15 +22,22 @@ from harness.registry.known import registry
 
 
 def make_tuning(
-    sweep: Plan, *, planned: list[CellPlan], fixed: Collection[str], assembler: Assembler
+    sweep: Plan,
+    *,
+    planned: list[CellPlan],
+    fixed: Collection[str],
+    declared: Sequence[Factor],
+    assembler: Assembler,
 ) -> Tuning | None:
     """The tuning that a sweep's `tune:` block asks for; None where the command line fixes it all.
 
-    `planned` are the sweep's cells, `fixed` the options that the command line sets.
+    `planned` are the sweep's cells, `fixed` the options that the command line sets, `declared` the factors
+    as the experiment has them: a range of a level that was not chosen is left unread.
     Raises: ConfigError, UnknownNameError for a block that cannot work, before anything runs
     """
     experiment, factors = sweep.experiment, sweep.factors
     block = instance(Tune, experiment.tune, where="tune")
+    _check_levels(block, [*factors, *declared])
     methods = []
     for levels, base in _methods(block, experiment, factors, planned):
         spaces = _spaces(block, levels, factors)
@@ -91,12 +98,21 @@ def _spaces(block: Tune, levels: Mapping[str, str], factors: Sequence[Factor]) -
     spaces = dict(block.space)
     for factor in factors:
         for label, own in block.methods.get(factor.name, {}).items():
-            factor.level(label)  # refuses a level that does not exist
             if levels.get(factor.name) == label_text(label):
                 spaces |= own
     if not spaces:
         raise ConfigError("tune.space is empty; give e.g. {pretrain.learning_rate: {low: 1e-4, high: 1e-2}}")
     return {path: spec for path, spec in spaces.items() if spec is not None}
+
+
+def _check_levels(block: Tune, factors: Sequence[Factor]) -> None:
+    """Refuse a range for a level that does not exist, whichever levels were chosen."""
+    for name, ranges in block.methods.items():
+        alike = [factor for factor in factors if factor.name == name]
+        known = {level.label for factor in alike for level in factor.levels}
+        for label in ranges:
+            if label_text(label) not in known:
+                alike[0].level(label)
 
 
 def _refuse_factors(base: CellPlan, spaces: Mapping[str, Any]) -> None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+from omegaconf import OmegaConf
+
+from harness.compose import config_dir
 from harness.errors import DataError
 from harness.report.making import PUBLISHED, report
 from harness.report.writers import FORMATS
@@ -15,7 +19,8 @@ RECORDS = "records.json.gz"
 def rebuild(root: Path, *, only: str | None = None, formats: Sequence[str] = FORMATS) -> Iterator[Path]:
     """Folders of the reports below `root`, each after it was written again.
 
-    A report that showed published values shows them again. The records themselves stay as they are.
+    A report that showed published values shows them again. The records themselves stay as they are; claims
+    have the words of the shipped experiment where it makes them still.
     Raises: DataError where there is none to rebuild
     """
     files = sorted(root.glob(f"{only or '*'}/{RECORDS}"))
@@ -24,4 +29,15 @@ def rebuild(root: Path, *, only: str | None = None, formats: Sequence[str] = FOR
     for file in files:
         folder = file.parent
         compare = PUBLISHED if (folder / "published.json").exists() else None
-        yield report(folder.name, store=file, out=folder, formats=formats, compare=compare, quiet=True)
+        options: dict[str, Any] = {"store": file, "out": folder, "formats": formats, "compare": compare}
+        yield report(folder.name, **options, findings=findings(folder.name), quiet=True)
+
+
+def findings(experiment: str) -> dict[str, str]:
+    """What the shipped experiment of a name finds, by what its claims say; nothing where none is shipped."""
+    file = config_dir() / "experiment" / f"{experiment}.yaml"
+    if not file.exists():
+        return {}
+    claims = OmegaConf.to_container(OmegaConf.load(file)).get("claims") or ()  # type: ignore[union-attr]
+    stated = [claim for claim in claims if isinstance(claim, dict)]
+    return {claim["says"]: claim["finding"] for claim in stated if "finding" in claim}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +58,8 @@ class Request:
     compare: str | None = None
     """The survey's values stand beside ours where the layout has some at our places; `published` says so too
     where none has."""
+    findings: Mapping[str, str] = field(default_factory=dict)
+    """Words of claims by what they say in the grammar, in place of those that the records have."""
 
     def __post_init__(self) -> None:
         for name in self.formats:
@@ -110,7 +112,8 @@ def written(experiment: str, asked: Request) -> tuple[Report, Path]:
     if not asked.compare and not beside:
         beside = None  # nobody asked, and none of its rows has a place here
     decisions = Decisions(results)
-    claims = ask_all(decisions, [*(records[-1].experiment.get("claims") or ()), *layout.claims])
+    stated = [_worded(claim, asked.findings) for claim in records[-1].experiment.get("claims") or ()]
+    claims = ask_all(decisions, [*stated, *layout.claims])
     law = law_of(results, layout)
     built = build(results, layout, decisions)
     together = over_tasks(built, results)
@@ -129,6 +132,11 @@ def written(experiment: str, asked: Request) -> tuple[Report, Path]:
     if root != folder / "records.json.gz":
         write_compact(records, folder / "records.json.gz", shown=results.shown, root=root)
     return made, folder
+
+
+def _worded(claim: Mapping[str, Any], findings: Mapping[str, str]) -> dict[str, Any]:
+    """A claim in the words that are in use; what it asserts stays as the records have it."""
+    return {**claim, **({"finding": findings[claim["says"]]} if claim["says"] in findings else {})}
 
 
 def law_of(results: Results, layout: Layout) -> Fitted | None:

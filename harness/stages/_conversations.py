@@ -140,14 +140,19 @@ class ConversationSource:
 
     def next(self, size: int) -> Batch:
         """The next `size` sequences; the last of an epoch are followed by the first of the next."""
-        rows: list[list[Encoded]] = []
-        while len(rows) < size:
+        return self.next_rows(size, slice(0, size))
+
+    def next_rows(self, size: int, rows: slice) -> Batch:
+        """The next `size` sequences, of which these rows are built, as wide as the widest of all."""
+        drawn: list[list[Encoded]] = []
+        while len(drawn) < size:
             if self.position == len(self._rows):
                 self.epoch, self.position = self.epoch + 1, 0
                 self._rows = self._epoch_rows()
-            rows.append(self._rows[self.position])
+            drawn.append(self._rows[self.position])
             self.position += 1
-        return self._collate(rows)
+        tokens = [sum(len(ids) - 1 for ids, _ in items) for items in drawn]
+        return self._collate(drawn[rows], width=max(tokens)) | {"num_tokens": torch.tensor(tokens)}
 
     def learned_per_epoch(self) -> int:
         """Learned tokens of the current epoch."""
@@ -192,8 +197,7 @@ class ConversationSource:
             room -= width
         return rows
 
-    def _collate(self, rows: list[list[Encoded]]) -> Batch:
-        width = max(sum(len(ids) - 1 for ids, _ in row) for row in rows)
+    def _collate(self, rows: list[list[Encoded]], *, width: int) -> Batch:
         shape = (len(rows), width)
         ids_BT = np.full(shape, self.pad_id, dtype=np.int64)
         labels_BT = np.full(shape, IGNORED, dtype=np.int64)
@@ -273,11 +277,14 @@ class MixedSource:
         self.learned = dict(state["learned"])
 
     def _join(self, parts: list[Batch]) -> Batch:
+        from harness.training.contract import num_tokens
+
         width = max(part["input_ids"].shape[1] for part in parts)
         fills = {"input_ids": self.pad_id, "labels_BT": IGNORED, "attention_mask": 0}
         names = [n for n in fills if n != "attention_mask" or not self.conversations.packs]
         names += [n for n in ("document_ids", "position_ids") if any(n in part for part in parts)]
-        joined: dict[str, Tensor] = {}
+        counts = [part.get("num_tokens", torch.tensor([num_tokens(part)])) for part in parts]
+        joined: dict[str, Tensor] = {"num_tokens": torch.cat(counts)}
         for name in names:
             rows = []
             for part in parts:

@@ -61,9 +61,9 @@ def encode_turns(
     return Encoded(row=(ids_T[:-1][:length], labels_T[1:][:length]), cut=len(ids_T) - 1 > length)
 
 
-def pad_rows(rows: Sequence[Row], *, pad_id: int, prefix: str = "") -> Batch:
-    """Encoded answers as `input_ids`, `attention_mask` and `labels_BT`, padded right."""
-    width = max(len(ids) for ids, _ in rows)
+def pad_rows(rows: Sequence[Row], *, pad_id: int, prefix: str = "", width: int = 0) -> Batch:
+    """Encoded answers as `input_ids`, `attention_mask` and `labels_BT`, padded right to `width` at least."""
+    width = max([width, *(len(ids) for ids, _ in rows)])
     ids_BT = np.full((len(rows), width), pad_id, dtype=np.int64)
     labels_BT = np.full((len(rows), width), IGNORED, dtype=np.int64)
     mask_BT = np.zeros((len(rows), width), dtype=np.int64)
@@ -137,19 +137,26 @@ class PreferenceSource:
 
     def next(self, size: int) -> Batch:
         """The next `size` pairs."""
+        return self.next_rows(size, slice(0, size))
+
+    def next_rows(self, size: int, rows: slice) -> Batch:
+        """The next `size` pairs, of which these rows are built, each part as wide as its widest of all."""
         drawn: list[dict[str, Row]] = []
         for _ in range(size):
             if self.position == len(self.pairs):
                 self.epoch, self.position = self.epoch + 1, 0
                 self._order = self._permutation()
-            preference, rows = self.pairs[self._order[self.position]]
+            preference, found = self.pairs[self._order[self.position]]
             if "mismatched" in self.method.parts:
-                rows = rows | {"mismatched": self._mismatched(preference)}
-            drawn.append(rows)
+                found = found | {"mismatched": self._mismatched(preference)}
+            drawn.append(found)
             self.position += 1
-        batch: Batch = {}
+        tokens = [sum(len(found[part][0]) for part in self.method.parts) for found in drawn]
+        batch: Batch = {"num_tokens": torch.tensor(tokens)}
         for part in self.method.parts:
-            batch |= pad_rows([rows[part] for rows in drawn], pad_id=self.pad_id, prefix=f"{part}_")
+            width = max(len(found[part][0]) for found in drawn)
+            own = [found[part] for found in drawn[rows]]
+            batch |= pad_rows(own, pad_id=self.pad_id, prefix=f"{part}_", width=width)
         return batch
 
     def _encoded(self, preference: Preference) -> tuple[dict[str, Row], dict[str, tuple[Turn, ...]]] | None:

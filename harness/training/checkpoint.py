@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,21 @@ def write(folder: Path, step: int, state: dict[str, Any]) -> Path:
         (folder / f"step-{old:09d}.pt").unlink(missing_ok=True)
     for leftover in folder.glob(".step-*"):
         leftover.unlink(missing_ok=True)
+    _drop_shards(folder, path, state.get("shards"))
     return path
+
+
+def shards_name(step: int, version: str) -> str:
+    """The folder of what processes write each for itself; one of its own whenever a step is written."""
+    return f"step-{step:09d}.{version}.shards"
+
+
+def _drop_shards(folder: Path, written: Path, named: str | None) -> None:
+    """Delete the shards of checkpoints that are no more, and of this one all but what it names."""
+    for shards in folder.glob("step-*.shards"):
+        owner = folder / f"{shards.name.partition('.')[0]}.pt"
+        if not owner.exists() or (owner == written and shards.name != named):
+            shutil.rmtree(shards, ignore_errors=True)
 
 
 def steps(folder: Path) -> list[int]:
@@ -74,6 +89,11 @@ def read(folder: Path, step: int) -> dict[str, Any]:
 def rank() -> int:
     """This process's number among those that train together."""
     return dist.get_rank() if dist.is_initialized() else 0
+
+
+def num_processes() -> int:
+    """How many train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def is_first() -> bool:

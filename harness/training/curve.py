@@ -13,6 +13,8 @@ NO_BETTER, LEARNED, EXPLODED = 0.98, 0.9, 1.5
 larger, by which `has_collapsed` tells a training that lost what it knew."""
 MAX_POINTS = 200
 """Points a record keeps."""
+TAIL = 0.1
+"""Share of a training, at its end, that tells where it ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,7 @@ class Curve:
     """
 
     def __init__(self, *, log_every: int, device: torch.device) -> None:
+        self.log_every = log_every
         self.pending = torch.zeros(log_every, device=device)
         self.filled = 0
         self.facts: dict[str, float | Tensor] = {}
@@ -65,21 +68,40 @@ class Curve:
             self.means = [_join(self.means[i : i + 2]) for i in range(0, len(self.means), 2)]
         return Interval(losses=losses, mean=mean, facts=facts)
 
+    def recent(self, num_steps: int) -> float:
+        """Mean loss of the last logging intervals that hold so many steps, or of all there are.
+
+        An interval cut short, by a checkpoint or by the end, may hold one step, which at a small batch says
+        more of one text than of the model.
+        """
+        losses, steps = 0.0, 0
+        for _, mean, count in reversed(self.means):
+            losses, steps = losses + mean * count, steps + count
+            if steps >= num_steps:
+                break
+        return losses / max(steps, 1)
+
+    def end(self) -> float:
+        """Mean loss where the training stands: of its last tenth, and at least of a logging interval."""
+        return self.recent(max(self.log_every, round(TAIL * self.means[-1][0]))) if self.means else 0.0
+
     def has_diverged(self, factor: float) -> bool:
-        """Whether the last interval exceeds both the first and `factor` times the lowest loss."""
-        if self.first is None or self.last is None or self.lowest <= 0:
+        """Whether the last full interval exceeds both the first and `factor` times the lowest loss."""
+        if self.first is None or self.lowest <= 0:
             return False
-        return self.last > max(self.first, factor * self.lowest)
+        return self.recent(self.log_every) > max(self.first, factor * self.lowest)
 
     def has_collapsed(self, uniform: float) -> bool:
-        """Whether the last interval is no better than a uniform guess, having been far from where it began.
+        """Whether its end is no better than a uniform guess, having been far from where it began.
 
         A rate that is far too high ends there: the weights explode, and all that is left to learn is to say
         nothing. A training that was merely short stays near its start, and is none.
         """
-        if self.start is None or self.last is None or self.last < NO_BETTER * uniform:
+        if self.start is None:
             return False
-        return self.lowest < LEARNED * self.last or self.highest > EXPLODED * max(self.start, uniform)
+        if self.end() < NO_BETTER * uniform:
+            return False
+        return self.lowest < LEARNED * self.end() or self.highest > EXPLODED * max(self.start, uniform)
 
     def points(self) -> list[tuple[int, float]]:
         """(steps done, mean loss since the point before), at most MAX_POINTS."""

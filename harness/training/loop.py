@@ -14,7 +14,7 @@ from harness.axes.optimizer import RATE
 from harness.axes.stabilizer import Verdict
 from harness.errors import ConfigError, DivergedError
 from harness.rng import Purpose
-from harness.training import checkpoint, distribution, measure
+from harness.training import checkpoint, distribution, measure, shards
 from harness.training.compilation import Stopwatch, compiled_blocks
 from harness.training.contract import COUNTS, Batch, BatchSource, Loss, Run, next_rows
 from harness.training.curve import Curve
@@ -204,7 +204,7 @@ class Trainer:
 
         Tracing every step would cost time; a CUDA allocator keeps its own books.
         """
-        if not self.optimizer.state or self._padded_tokens(batch, size) <= self.padded_tokens:
+        if not self._states() or self._padded_tokens(batch, size) <= self.padded_tokens:
             yield
             return
         if self.device.type == "cpu":
@@ -256,7 +256,7 @@ class Trainer:
             return
         raise DivergedError(
             int(self.meter.counts["steps"]),
-            f"the loss {self.curve.last:.4g} is that of a uniform guess among {size} tokens "
+            f"the loss {self.curve.end():.4g} is that of a uniform guess among {size} tokens "
             f"(ln {size} = {math.log(size):.4g}), after {self.curve.highest:.4g} in its worst step and "
             f"{self.curve.lowest:.4g} at its best; try a learning_rate below {self.settings.learning_rate:g}",
         )
@@ -290,8 +290,9 @@ class Trainer:
         self.on_step(before[-1], {"rollback_from_step": step, "skipped_sequences": skipped})
 
     def _save(self, step: int) -> None:
+        parallelism, folder = self.methods.parallelism, self.work.checkpoints
         with self.weights.whole():
-            state = self.methods.parallelism.state(self.model, self.optimizer)
+            state = shards.state(parallelism, self.model, self.optimizer, folder=folder, step=step)
             self._write(step, state)
 
     def _write(self, step: int, state: dict[str, Any]) -> None:
@@ -321,12 +322,14 @@ class Trainer:
             self._restore(checkpoint.read(self.work.checkpoints, written[-1]))
 
     def _restore(self, state: dict[str, Any]) -> None:
+        parallelism, folder = self.methods.parallelism, self.work.checkpoints
         with self.weights.whole():
-            self.methods.parallelism.load_state(self.model, self.optimizer, state)
+            shards.load_state(parallelism, self.model, self.optimizer, state, folder=folder)
         self.source.load_state_dict(state["source"])
         self.meter.load_state_dict(state["meter"])
         self.curve.load_state_dict(state["curve"])
-        checkpoint.restore_rng(state["rng"][checkpoint.rank()], self.device)
+        if len(state["rng"]) == checkpoint.num_processes():
+            checkpoint.restore_rng(state["rng"][checkpoint.rank()], self.device)
         if self.scaler:
             self.scaler.load_state_dict(state["scaler"])
         for stabilizer, saved in zip(self.methods.stabilizers, state["stabilizers"], strict=True):
@@ -347,9 +350,9 @@ class Trainer:
         ]
 
     def _states(self) -> list[Any]:
-        """What the optimizer keeps in this process; ZeRO-1 knows of the other processes' states by None."""
-        held = [state for state in self.optimizer.state.values() if state]
-        return [value for state in held for value in state.values()]
+        """Tensors of the optimizer that this process keeps."""
+        own = self.methods.parallelism.own(self.optimizer)
+        return [value for state in own.state.values() for value in state.values()]
 
     def _facts(self) -> dict[str, Any]:
         if self.device.type == "cuda":

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, Self
 from weakref import WeakKeyDictionary, finalize
 
 import torch
@@ -155,7 +155,8 @@ def num_bytes(values: Iterable[Any]) -> int:
 class PeakTracker(TorchDispatchMode):
     """Follows the storages that are held and every one made while it is active, until they are freed.
 
-    State: `held` bytes alive now, `peak` the most at once; autograd's saved tensors count
+    State: `held` bytes alive now, `peak` the most at once; autograd's saved tensors count, and what is
+    resized in place, as sharded weights are between their uses
     Units: bytes
     Error: temporary buffers inside a kernel are not seen
     """
@@ -163,10 +164,26 @@ class PeakTracker(TorchDispatchMode):
     def __init__(self, held: Iterable[Any]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.held = self.peak = 0
-        self.known: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+        self.known: WeakKeyDictionary[Any, list[int]] = WeakKeyDictionary()
+        """Each storage's size, in a list of its own, so that the end of a storage finds the latest."""
         for value in held:
             if isinstance(value, Tensor):
                 self._follow(value)
+
+    def __enter__(self) -> Self:
+        plain = self.plain_resize = torch.UntypedStorage.resize_
+
+        def resize_(storage: Any, size: int) -> Any:
+            result = plain(storage, size)
+            self._measure(storage)
+            return result
+
+        torch.UntypedStorage.resize_ = resize_  # type: ignore[method-assign, assignment]  # undispatched
+        return super().__enter__()  # type: ignore[no-untyped-call, no-any-return]
+
+    def __exit__(self, *error: Any) -> None:
+        torch.UntypedStorage.resize_ = self.plain_resize  # type: ignore[method-assign]
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -179,15 +196,21 @@ class PeakTracker(TorchDispatchMode):
 
     def _follow(self, value: Tensor) -> None:
         storage = getattr(value, "_local_tensor", value).untyped_storage()  # a DTensor's own share
-        if storage in self.known:
-            return
-        size = self.known[storage] = storage.nbytes()
-        self.held += size
-        self.peak = max(self.peak, self.held)
-        finalize(storage, self._freed, size)
+        if storage not in self.known:
+            self._measure(storage)
 
-    def _freed(self, size: int) -> None:
-        self.held -= size
+    def _measure(self, storage: Any) -> None:
+        if storage not in self.known:
+            size = self.known[storage] = [0]
+            finalize(storage, self._freed, size)
+        else:
+            size = self.known[storage]
+        self.held += storage.nbytes() - size[0]
+        size[0] = storage.nbytes()
+        self.peak = max(self.peak, self.held)
+
+    def _freed(self, size: list[int]) -> None:
+        self.held -= size[0]
 
 
 def resident_bytes() -> int:

@@ -14,6 +14,7 @@ from third_party import harness
 
 from harness import cli
 from harness.commands import COMMANDS
+from harness.store import Store
 
 MISTAKES: dict[str, tuple[list[str], int, str]] = {
     "command": (["lst"], 2, "No command is called 'lst'. Did you mean 'list'?"),
@@ -83,6 +84,23 @@ def test_hydras_own_flags_pass_through(tmp_path: Path) -> None:
     assert "method: flash" in job.stdout
     paths = harness(["--info", "searchpath"], cwd=tmp_path)
     assert "structured://" in paths.stdout
+
+
+@pytest.mark.parametrize("level", ["4 bit", "'4 bit'"])
+def test_one_level_of_a_factor_is_swept_by_its_name(
+    level: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from harness.commands import hydra, sweep
+    from harness.plan.make import make_plan
+
+    asked: list[str] = []
+    monkeypatch.setattr(sweep, "multirun", lambda arguments, *_, **__: asked.extend(arguments))
+    hydra.sweep(["experiment=demo", f"bits={level}", "alignment=dpo", "tuning=full,lora"])
+    cells = make_plan(asked, store=Store(tmp_path)).cells
+    assert {tuple(cell.levels.values()) for cell in cells} == {
+        ("full", "dpo", "4 bit"),
+        ("lora", "dpo", "4 bit"),
+    }
 
 
 def test_words_complete_on_tab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

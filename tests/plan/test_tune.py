@@ -15,7 +15,7 @@ import pytest
 
 from harness.commands.plan import tuning_lines
 from harness.compose import Experiment
-from harness.errors import ConfigError
+from harness.errors import ConfigError, UnknownNameError
 from harness.plan.assemble import Assembler
 from harness.plan.cells import cells
 from harness.plan.factors import factors, request
@@ -52,11 +52,13 @@ class Sweep:
     factors: dict[str, Any] = field(default_factory=lambda: {"optimizer": ["adamw", "lion"]})
     name: str = "tuned"
 
-    def tuning(self, *, fixed: tuple[str, ...] = (), base: Any = None, **block: Any) -> Tuning:
+    def tuning(
+        self, *, fixed: tuple[str, ...] = (), base: Any = None, asked: tuple[str, ...] = (), **block: Any
+    ) -> Tuning:
         experiment = Experiment(
             name=self.name, factors=self.factors, seeds=[0, 1], tune={"trials": 3, "space": RANGE, **block}
         )
-        found = factors(experiment, request([]))
+        declared, found = factors(experiment, request([])), factors(experiment, request(asked))
         planned = cells(experiment, found, seeds=[0, 1], stages=["corpus", "pretrain", "evaluate"])
         sweep = Plan(
             name=self.name,
@@ -66,7 +68,9 @@ class Sweep:
             cells=[],
             graph=Graph(self.store),
         )
-        made = make_tuning(sweep, planned=planned, fixed=fixed, assembler=base or self.assembler)
+        made = make_tuning(
+            sweep, planned=planned, fixed=fixed, declared=declared, assembler=base or self.assembler
+        )
         assert made is not None
         return made
 
@@ -204,6 +208,15 @@ def test_a_method_may_have_its_own_range_and_only_some_factors_be_methods(sweep:
     assert [method.dimensions[0].low for method in tuning.methods] == [1e-3, 1e-4]
     end_all(tuning, best=0.0)
     assert len(tuning.cells()) == 8
+
+
+def test_the_range_of_a_level_that_was_not_chosen_is_left_unread(sweep: Sweep) -> None:
+    own = {"optimizer": {"lion": {RATE: {"low": 1e-4, "high": 1e-3, "log": True}}}}
+    tuning = sweep.tuning(asked=("optimizer=adamw",), methods=own)
+    assert [method.levels for method in tuning.methods] == [{"optimizer": "adamw"}]
+    assert (tuning.methods[0].dimensions[0].low, tuning.methods[0].dimensions[0].high) == (1e-3, 1e-1)
+    with pytest.raises(UnknownNameError, match="No level of factor optimizer is called 'lyon'"):
+        sweep.tuning(asked=("optimizer=adamw",), methods={"optimizer": {"lyon": {}}})
 
 
 BAD_BLOCKS: list[tuple[dict[str, Any], str]] = [

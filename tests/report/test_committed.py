@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 import pytest
 
 from harness.errors import DataError
+from harness.report import committed
 from harness.report.arrange import arrange
 from harness.report.commands import main
-from harness.report.committed import rebuild
+from harness.report.committed import findings, rebuild
 from harness.report.layout import read_yaml
 from harness.report.making import report
 from harness.report.records import read_compact, write_compact
@@ -29,7 +31,8 @@ TABLES = ("csv", "json", "latex")
 
 def differences(folder: Path, scratch: Path) -> list[str]:
     """Names of committed tables that their own records do not give."""
-    report(folder.name, store=folder / "records.json.gz", out=scratch, formats=TABLES, quiet=True)
+    records, words = folder / "records.json.gz", findings(folder.name)
+    report(folder.name, store=records, out=scratch, formats=TABLES, findings=words, quiet=True)
     return [
         name
         for name in ("table.csv", "table.json", "table.tex")
@@ -103,6 +106,22 @@ def test_committed_reports_are_rebuilt_from_their_records_alone(demo_store: Path
     (folder / "table.json").unlink()
     assert list(rebuild(tmp_path, formats=("csv", "json"))) == [folder]
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_rebuilt_report_has_the_words_that_the_experiment_has_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, own = tmp_path / "reports/mixture", tmp_path / "conf/experiment"
+    folder.mkdir(parents=True)
+    own.mkdir(parents=True)
+    shutil.copy(REPORTS / "mixture/records.json.gz", folder)
+    says = next(iter(findings("mixture")))
+    (own / "mixture.yaml").write_text(json.dumps({"claims": [{"says": says, "finding": "In words."}]}))
+    monkeypatch.setattr(committed, "config_dir", lambda: tmp_path / "conf")
+    assert list(rebuild(tmp_path / "reports", formats=("md",))) == [folder]
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    assert f"| In words.<br>`{says}` |" in page
+    assert findings("no_such_experiment") == {}
 
 
 def test_the_command_rebuilds_every_committed_report_or_one(

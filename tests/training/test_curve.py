@@ -17,7 +17,7 @@ def curve(*losses: float) -> Curve:
     made = Curve(log_every=2, device=torch.device("cpu"))
     for step, loss in enumerate(losses, start=1):
         made.add(torch.tensor(loss), {})
-        if step % 2 == 0:
+        if step % 2 == 0 or step == len(losses):
             made.read(step)
     return made
 
@@ -41,11 +41,17 @@ def test_a_training_that_ends_at_a_uniform_guess_has_collapsed(losses: tuple[flo
         (6.2, 5.0, 4.0, 3.0),
         (6.24, 60.0, 30.0, 9.0, 5.0, 4.0),  # a spike, survived
         (14.0, 12.0, 8.0, 6.3),  # large logits at first, on their way
+        (6.2, 5.0, 4.0, 3.0, 7.2),  # one strange text at the very end, alone in its interval
         (),
     ],
 )
 def test_a_short_or_a_good_training_has_not(losses: tuple[float, ...]) -> None:
     assert not curve(*losses).has_collapsed(UNIFORM)
+
+
+def test_one_text_in_a_short_interval_is_no_divergence() -> None:
+    assert not curve(6.2, 5.0, 1.0, 3.0, 7.2).has_diverged(3.0)
+    assert curve(6.2, 5.0, 1.0, 3.0, 7.2, 7.0).has_diverged(3.0)
 
 
 def test_a_resumed_curve_still_knows() -> None:

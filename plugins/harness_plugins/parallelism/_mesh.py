@@ -27,6 +27,7 @@ class Grid(Parallelism):
     """Every process has a place (data, pipeline, tensor); along each direction one thing is split."""
 
     provides = frozenset({"many_processes", "sharded_weights"})
+    writes_shards = True
 
     def sizes(self) -> tuple[int, int, int]:
         """Processes along (data, pipeline, tensor)."""
@@ -172,26 +173,14 @@ class Grid(Parallelism):
         # To learn shapes, the first step calls the loss once more, before all others.
         return found[-count:]
 
+    def named(self, model: nn.Module) -> nn.Module:
+        return model.model_of_part if isinstance(model, Part) else model
+
     def full_state(self, model: nn.Module) -> dict[str, Any]:
-        from torch.distributed.checkpoint.state_dict import get_model_state_dict
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-        own = get_model_state_dict(model, options=_full())
-        return {
-            name.removeprefix("model_of_part."): value
-            for part in self._gathered(own)
-            for name, value in part.items()
-        }
-
-    def state(self, model: nn.Module, optimizer: TorchOptimizer) -> dict[str, Any]:
-        from torch.distributed.checkpoint.state_dict import get_state_dict
-
-        return {"parts": self._gathered(get_state_dict(model, optimizer, options=_full()))}
-
-    def load_state(self, model: nn.Module, optimizer: TorchOptimizer, state: dict[str, Any]) -> None:
-        from torch.distributed.checkpoint.state_dict import set_state_dict
-
-        weights, moments = state["parts"][self.mesh["pipeline"].get_local_rank()]
-        set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments, options=_full())
+        own = get_model_state_dict(self.named(model), options=StateDictOptions(full_state_dict=True))
+        return {name: value for part in self._gathered(own) for name, value in part.items()}
 
     def _gathered(self, value: Any) -> list[Any]:
         """A value of every place along the pipeline."""
@@ -265,9 +254,3 @@ class Output(dict[str, Any]):
 
     def __getattr__(self, name: str) -> Any:
         return self[name]
-
-
-def _full() -> Any:
-    from torch.distributed.checkpoint.state_dict import StateDictOptions
-
-    return StateDictOptions(full_state_dict=True)

@@ -8,7 +8,6 @@ from typing import Any
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim import Optimizer as TorchOptimizer
 
 from harness import Parallelism, Problem
 
@@ -51,11 +50,5 @@ class Replicated(DataParallel):
     def accumulating(self, model: nn.Module, *, last: bool) -> AbstractContextManager[Any]:
         return nullcontext() if last else model.no_sync()  # type: ignore[operator]
 
-    def full_state(self, model: nn.Module) -> dict[str, Any]:
-        return super().full_state(model.module)  # type: ignore[arg-type]
-
-    def state(self, model: nn.Module, optimizer: TorchOptimizer) -> dict[str, Any]:
-        return super().state(model.module, optimizer)  # type: ignore[arg-type]
-
-    def load_state(self, model: nn.Module, optimizer: TorchOptimizer, state: dict[str, Any]) -> None:
-        super().load_state(model.module, optimizer, state)  # type: ignore[arg-type]
+    def named(self, model: nn.Module) -> nn.Module:
+        return model.module  # type: ignore[return-value]

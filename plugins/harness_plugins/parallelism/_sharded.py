@@ -5,7 +5,6 @@ from typing import Any
 
 import torch.distributed as dist
 from torch import nn
-from torch.optim import Optimizer as TorchOptimizer
 
 from harness import Spread
 from harness_plugins.parallelism._processes import DataParallel
@@ -15,6 +14,7 @@ class Sharded(DataParallel):
     """Weights, gradients and optimizer state split over processes."""
 
     provides = frozenset({"many_processes", "sharded_weights"})
+    writes_shards = True
     reshard: bool = True
     """Whether weights are dropped again between forward and backward."""
 
@@ -38,26 +38,9 @@ class Sharded(DataParallel):
         return nullcontext()
 
     def full_state(self, model: nn.Module) -> dict[str, Any]:
-        from torch.distributed.checkpoint.state_dict import get_model_state_dict
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-        return get_model_state_dict(model, options=_options())
-
-    def state(self, model: nn.Module, optimizer: TorchOptimizer) -> dict[str, Any]:
-        from torch.distributed.checkpoint.state_dict import get_state_dict
-
-        weights, moments = get_state_dict(model, optimizer, options=_options())
-        return {"model": weights, "optimizer": moments}
-
-    def load_state(self, model: nn.Module, optimizer: TorchOptimizer, state: dict[str, Any]) -> None:
-        from torch.distributed.checkpoint.state_dict import set_state_dict
-
-        set_state_dict(
-            model,
-            optimizer,
-            model_state_dict=state["model"],
-            optim_state_dict=state["optimizer"],
-            options=_options(),
-        )
+        return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:
@@ -69,9 +52,3 @@ def blocks(model: nn.Module) -> list[nn.Module]:
         else:
             found.extend(blocks(child))
     return found
-
-
-def _options() -> Any:
-    from torch.distributed.checkpoint.state_dict import StateDictOptions
-
-    return StateDictOptions(full_state_dict=True, cpu_offload=True)

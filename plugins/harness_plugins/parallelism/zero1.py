@@ -34,6 +34,9 @@ class Zero1(Replicated):
         # The learning rate is an argument of its own there, and every other option stands in the groups.
         return ZeroRedundancyOptimizer(groups, optimizer_class=type(plain), **options)
 
+    def own(self, optimizer: TorchOptimizer) -> TorchOptimizer:
+        return optimizer.optim  # type: ignore[attr-defined, no-any-return]
+
     def spread(self) -> Spread:
         return Spread(data=self.config.world_size, splits=frozenset({"states"}))
 

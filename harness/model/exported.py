@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 
 from harness.axes.quantizer import PackedLayout
@@ -118,10 +119,21 @@ def compare(
     """Read a written directory again, with an adapter of `method`, and compare logits, within and beyond the
     trained length; `layout` is that of its packed layers.
 
-    Raises: IncompatibleError where they differ by more than rounding, or peft cannot read the adapter
+    Raises: IncompatibleError where they differ by more than rounding, or transformers refuses the config or
+    peft the adapter
     """
     register()
-    again = _read(folder, model.device, layout).eval()
+    try:
+        again = _read(folder, model.device, layout).eval()
+    except (
+        StrictDataclassError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ) as error:  # this family's config does not take what was put into it
+        raise IncompatibleError(
+            f"transformers refuses the config of what was evaluated ({error}); nothing was written"
+        ) from error
     if adapter is not None:
         again = with_adapter(again, adapter, method).eval()
     trained = int(getattr(model.config, "trained_length", None) or 0)

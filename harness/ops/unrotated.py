@@ -238,6 +238,7 @@ def _attention_function(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
+    sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """The attention of a Hugging Face model, in the form its interface wants (BTNH)."""
@@ -246,7 +247,14 @@ def _attention_function(
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         found: tuple[Tensor, None] = sdpa_attention_forward(
-            module, query, key, value, attention_mask, scaling=scaling, **kwargs
+            module,
+            query,
+            key,
+            value,
+            attention_mask,
+            scaling=scaling,
+            sliding_window=sliding_window,
+            **kwargs,
         )
         return found
     each: RotarySet = module.context_rotary[0]
@@ -267,6 +275,9 @@ def _attention_function(
         if attention_mask is not None and attention_mask.dim() == 4 and kept is None:
             given = attention_mask[:, :, rows, columns]
             seen = seen & (given if given.dtype is torch.bool else given >= 0)
+        elif kept is not None and sliding_window is not None:  # the layer's own, of which no mask tells here
+            back = position_BT[:, None, rows, None] - key_position_BS[:, None, None, columns]
+            seen = seen & (back < sliding_window)
         return seen
 
     mixed = in_blocks(

@@ -117,6 +117,15 @@ SAYABLE = {
 }
 
 
+def phi3() -> Any:
+    """A family whose config takes one kind of scaling alone."""
+    from transformers import Phi3Config, Phi3ForCausalLM
+
+    shape = {"hidden_size": 32, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    limits = {"num_key_value_heads": 1, "max_position_embeddings": 32, "pad_token_id": 0}
+    return Phi3ForCausalLM(Phi3Config(vocab_size=tiny.VOCABULARY, **shape, **limits)).eval()
+
+
 def extended(name: str, kind: str, directory: Path) -> Loaded:
     """A model with a context method applied, as an artifact would load it."""
     from composed import tiny as ours
@@ -124,7 +133,10 @@ def extended(name: str, kind: str, directory: Path) -> Loaded:
     from harness.data.tokenization import load_tokenizer
 
     tiny.byte_tokenizer(directory)
-    model = tiny.llama() if kind == "theirs" else ours(shape={"vocab_size": tiny.VOCABULARY})
+    if kind == "phi3":
+        model = phi3()
+    else:
+        model = tiny.llama() if kind == "theirs" else ours(shape={"vocab_size": tiny.VOCABULARY})
     choice = tiny.choose("context", name, factor=4.0)
     model = choice.build().apply(model)
     return Loaded(model=model, tokenizer=load_tokenizer(directory), base={}, applied=[describe(choice)])
@@ -153,6 +165,13 @@ def test_an_extended_context_is_exported_as_it_was_evaluated(name: str, kind: st
 def test_what_no_config_says_is_not_exported(name: str, kind: str, tmp_path: Path) -> None:
     with pytest.raises(IncompatibleError, match=f"no Hugging Face config says what context={name} does"):
         _write_model(extended(name, kind, tmp_path / "tokenizer"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["yarn", "llama3", "position_interpolation", "dynamic_ntk"])
+def test_what_a_family_does_not_read_is_refused_in_words(name: str, tmp_path: Path) -> None:
+    with pytest.raises(IncompatibleError, match=r"(?s)transformers refuses the config.*rope_"):
+        _write_model(extended(name, "phi3", tmp_path / "tokenizer"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -114,9 +114,9 @@ def skipping(model: Any, runs: Sequence[tuple[int, int, int]], width: int) -> It
     if not runs:
         yield
         return
-    config = getattr(model, "config", None)
-    theirs = getattr(model, "_supports_attention_backend", False) and config is not None
-    theirs = theirs and config._attn_implementation == "sdpa"
+    config: Any = getattr(model, "config", None)
+    exchanges = bool(getattr(model, "_supports_attention_backend", False))
+    theirs = exchanges and config._attn_implementation == "sdpa"
     token = _current.set(Runs(runs=runs, rows=runs[-1][1], width=width))
     try:
         if theirs:

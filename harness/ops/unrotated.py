@@ -154,15 +154,18 @@ def _override(layer: Any, q: Tensor, k: Tensor, v: Tensor, view: Any) -> Tensor:
     columns_S = torch.arange(k.shape[2], device=q.device)
     if kept is not None and kept.shape[1] < layer.context_attend.cache.layers[layer.layer].seen:
         key_position_BS = kept  # some keys are gone, and the view knows of the last ones only
-        if mask is not None or view.document_BS is not None:
-            raise IncompatibleError(
-                f"attention={layer.name} restricts what is read by itself; a windowed context method needs "
-                "attention=full or grouped_query"
-            )
+        assert view.document_BS is None, "documents come without a cache"
 
     def visible(rows: slice, columns: slice | Tensor) -> Tensor:
         if key_position_BS is kept:
-            return causal(view.query_position_BT[:, rows], kept[:, columns])
+            seen = causal(view.query_position_BT[:, rows], kept[:, columns])
+            if mask is None:
+                return seen
+            batch = torch.arange(len(kept), device=q.device)[:, None, None, None]
+            head = torch.arange(q.shape[1], device=q.device)[None, :, None, None]
+            places = view.query_position_BT[:, None, rows, None], kept[:, None, None, columns]
+            allowed: Tensor = seen & mask(batch, head, *places)
+            return allowed
         row_T = torch.arange(*rows.indices(q.shape[2]), device=q.device)
         return view.allowed(mask, q.shape[1], row_T, columns_S[columns])  # type: ignore[no-any-return]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from composed import tiny
 from torch import Tensor
 
 from harness.conformance.test_context import LENGTH, ids, logits, model_of
@@ -279,6 +280,36 @@ def test_windowed_caches_stay_bounded_and_exact(name: str, kind: str) -> None:
     assert cache.get_seq_length() == 400
     cache.batch_select_indices(torch.tensor([2, 0]))
     assert cache.layers[1].keys.shape[0] == 2
+
+
+RESTRICTING: dict[str, dict[str, Any]] = {
+    "sliding_window": {"attention": ("sliding_window", {"window": 7})},
+    "strided": {"attention": ("sparse_factorized", {"stride": 5, "summary": 2})},
+    "pattern": {"shape": {"layer_pattern": [{"attention": {"method": "sliding_window", "window": 7}}, {}]}},
+}
+"""Models of ours some of whose layers read less than all that stands before."""
+
+
+@pytest.mark.parametrize("name", ["streaming", "lambda_window"])
+@pytest.mark.parametrize("model", RESTRICTING)
+def test_an_attentions_own_mask_holds_with_a_bounded_cache(model: str, name: str) -> None:
+    """Long enough that tokens between the first and the last ones are gone, in rows of other lengths."""
+    made, mask, positions = rows_of([230, 229, 190])
+    changed = build(name, sinks=3, window=20).apply(tiny(**RESTRICTING[model]))
+    whole = logits(changed, made, attention_mask=mask, position_ids=positions)
+    cache, found, start = None, [], 0
+    for size in [170, 40, *[1] * 20]:
+        with torch.no_grad():
+            out = changed(
+                input_ids=made[:, start : start + size],
+                attention_mask=mask[:, : start + size],
+                past_key_values=cache,
+                use_cache=True,
+            )
+        cache, start = out.past_key_values, start + size
+        found.append(out.logits)
+    assert cache.layers[0].keys.shape[2] < start
+    torch.testing.assert_close(torch.cat(found, dim=1)[:, 41:], whole[:, 41:], rtol=1e-3, atol=1e-4)
 
 
 def windowed(family: str) -> Any:

@@ -58,7 +58,7 @@ def attention(
     What is left out is padding on the left, which a mask excludes: the same terms are added up.
     Shapes: BNTH, BKSH twice, B?TS -> BNTH
     """
-    runs = _current.get()
+    runs = None if torch.compiler.is_compiling() else _current.get()
     if runs is None or attn_mask is None or not runs.fit(q_BNTH, k_BKSH, attn_mask):
         return F.scaled_dot_product_attention(q_BNTH, k_BKSH, v_BKSH, attn_mask=attn_mask, **options)
     return torch.cat(

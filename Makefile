@@ -112,8 +112,8 @@ build/transformers-$(TRANSFORMERS): $(VENV)/.dev
 	tar xzf $@.tar.gz -C build
 	$(PIP) --target build/suite --no-deps parameterized
 
-test-transformers: build/transformers-$(TRANSFORMERS) ## transformers' own suite for models over 17 configurations of ours
-	PYTHONPATH=build/suite TRANSFORMERS_SOURCE=$< OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/transformers_suite
+test-transformers: build/transformers-$(TRANSFORMERS) ## transformers' own suites over 17 configurations of ours; TRANSFORMERS_SOURCE=CLONE has generation too
+	PYTHONPATH=build/suite TRANSFORMERS_SOURCE=$(or $(TRANSFORMERS_SOURCE),$<) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/transformers_suite
 
 clean: ## remove the environment and caches; the store stays
 	rm -rf $(VENV) .venv-auto-gptq .venv-gptqmodel build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

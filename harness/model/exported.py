@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 
 from harness.axes.quantizer import PackedLayout
 from harness.errors import IncompatibleError
 from harness.model import register
 from harness.model.artifact import Loaded, restore
-from harness.ops.extension import Rotary
+from harness.ops.extension import LOCAL, Rotary
 from harness.ops.packed_linear import replace_module
 from harness.ops.rotary import inverse_frequencies
 
@@ -64,7 +66,16 @@ def _stated(config: Any) -> dict[str, Any]:
         scaling = str(position["method"]).removeprefix("rope").removeprefix("_")
         return {"rope_theta": position.get("base", 10000.0), "rope_type": scaling or "default"}
     found = getattr(config, "rope_parameters", None)
-    return dict(found) if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        return {}
+    far = _far(found)
+    return dict(found[far[0]] if far else found)
+
+
+def _far(parameters: Mapping[str, Any]) -> list[str]:
+    """Types of layers that read far, which a context method changes, where they stand apart (Gemma 3)."""
+    by_type = [name for name, value in parameters.items() if isinstance(value, Mapping)]
+    return [name for name in by_type if name != LOCAL] or by_type
 
 
 def _rotated(config: Any, stated: dict[str, Any]) -> int:
@@ -81,7 +92,9 @@ def state_positions(folder: Path, parameters: dict[str, Any], *, trained: int) -
     config = json.loads(file.read_text())
     for old in ("rope_theta", "rope_scaling", "trained_length"):
         config.pop(old, None)
-    config["rope_parameters"] = parameters
+    far = _far(config.get("rope_parameters") or {})
+    by_type = {**config["rope_parameters"], **dict.fromkeys(far, parameters)} if far else parameters
+    config["rope_parameters"] = by_type
     if parameters["rope_type"] == "dynamic":
         config["max_position_embeddings"] = trained
     if parameters["rope_type"] == "longrope":
@@ -118,10 +131,21 @@ def compare(
     """Read a written directory again, with an adapter of `method`, and compare logits, within and beyond the
     trained length; `layout` is that of its packed layers.
 
-    Raises: IncompatibleError where they differ by more than rounding, or peft cannot read the adapter
+    Raises: IncompatibleError where they differ by more than rounding, or transformers refuses the config or
+    peft the adapter
     """
     register()
-    again = _read(folder, model.device, layout).eval()
+    try:
+        again = _read(folder, model.device, layout).eval()
+    except (
+        StrictDataclassError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ) as error:  # this family's config does not take what was put into it
+        raise IncompatibleError(
+            f"transformers refuses the config of what was evaluated ({error}); nothing was written"
+        ) from error
     if adapter is not None:
         again = with_adapter(again, adapter, method).eval()
     trained = int(getattr(model.config, "trained_length", None) or 0)

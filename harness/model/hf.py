@@ -61,8 +61,10 @@ class HarnessConfig(PreTrainedConfig):  # type: ignore[misc]
         self,
         spec: Mapping[str, Any] | None = None,
         methods: Mapping[str, Mapping[str, Any]] | None = None,
+        use_cache: bool = True,
         **kwargs: Any,
     ) -> None:
+        self.use_cache = use_cache
         shape = ModelSpec(**(spec or {"vocab_size": 1}))
         self.spec = dataclasses.asdict(shape)
         self.methods = {axis: dict(node) for axis, node in (methods or {}).items()}
@@ -132,6 +134,10 @@ class HarnessPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
         """Whether an optional output is wanted: as this call says, else as the config does."""
         return bool(getattr(self.config, name, False)) if asked is None else asked
 
+    def caches(self, asked: bool | None) -> bool:
+        """Whether a call keeps a cache: as it says, else as the config does, but not where a model trains."""
+        return self.config.use_cache and not self.training if asked is None else asked
+
 
 class HarnessModel(Transformer, HarnessPreTrainedModel):  # type: ignore[misc]
     """The backbone: tokens to hidden states, without a head."""
@@ -160,7 +166,7 @@ class HarnessModel(Transformer, HarnessPreTrainedModel):  # type: ignore[misc]
         """Shapes: input_ids BT or inputs_embeds BTD; attention_mask BS with the cache -> BTD"""
         if self.recomputes:
             past_key_values = None
-        elif past_key_values is None and self.shown("use_cache", use_cache):
+        elif past_key_values is None and self.caches(use_cache):
             past_key_values = self.new_cache()
         hidden = Transformer.forward(
             self,
@@ -211,6 +217,9 @@ class HarnessForCausalLM(HarnessPreTrainedModel, PromptedGeneration, GenerationM
         spec = config.model_spec()
         self.model = HarnessModel(config, choices)
         self.lm_head = nn.Linear(spec.embedding_dim or spec.dim, spec.vocab_size, bias=False)
+        attentions: list[Any] = [layer.self_attn for layer in self.model.layers]
+        # What cannot be taken back token by token, as assisted generation does.
+        self._is_stateful = any(attention.recurrent for attention in attentions)
         self.post_init()
 
     def forward(
@@ -237,7 +246,7 @@ class HarnessForCausalLM(HarnessPreTrainedModel, PromptedGeneration, GenerationM
 
         Shapes: input_ids, labels BT; attention_mask BS with the cache; logits BTV or its last tokens
         """
-        if past_key_values is None and not self.model.recomputes and self.shown("use_cache", use_cache):
+        if past_key_values is None and not self.model.recomputes and self.caches(use_cache):
             past_key_values = self.new_cache()
         hidden = self.model(
             input_ids,

@@ -48,7 +48,10 @@ def view_of(
             f"attention_mask has {padding.shape[1]} columns; the cache holds {past} tokens and "
             f"{num_queries} are new, so it needs {past + num_queries}"
         )
-    document = None
+    document, inferred = None, False
+    if document_ids is None and attention_mask is None and cache is None and position_ids is not None:
+        document_ids = documents_of(position_ids, rows=len(tokens))
+        inferred = document_ids is not None
     if document_ids is not None:  # given on the host, they are read there, and nobody waits for a device
         if past:
             raise ConfigError("document_ids packs whole sequences; it cannot be combined with a cache")
@@ -64,7 +67,7 @@ def view_of(
         document_BT=document,
     ).to(tokens.device)
     ordered, shifted = padding is None or not known(has_holes(padding), otherwise=True), False
-    if document is None:  # documents decide their own positions
+    if document is None or inferred:  # stated documents decide their own positions
         key_position, even, shifted = given_positions(
             key_position, padding, position_ids, cache, num_layers=num_layers
         )
@@ -95,6 +98,19 @@ def view_of(
         ordered=ordered,
         shifted=shifted,
     )
+
+
+def documents_of(position_ids: Tensor, *, rows: int) -> Tensor | None:
+    """Documents that share a row, by positions that start anew, as transformers infers them of a call that
+    states neither a mask nor a cache; None where each row is one document.
+
+    Differs: a gap between growing positions starts no document
+    Shapes: BT (or T) -> BT
+    """
+    position_BT = position_ids if position_ids.dim() == 2 else position_ids[None]
+    again_BT = torch.zeros_like(position_BT, dtype=torch.bool)
+    again_BT[:, 1:] = position_BT[:, 1:] <= position_BT[:, :-1]
+    return again_BT.long().cumsum(1).expand(rows, -1) if known(again_BT.any()) else None
 
 
 def given_positions(

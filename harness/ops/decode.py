@@ -21,6 +21,7 @@ from harness.ops.growing_cache import GrowingCache
 from harness.ops.paged_cache import PagedCache
 from harness.ops.quantized_cache import UNPACKED, QuantizedCache
 from harness.ops.sink_cache import SinkCache
+from harness.ops.skip_padding import runs_of, skipping
 from harness.ops.state_cache import StateCache
 from harness.ops.window_cache import WindowCache
 
@@ -65,16 +66,16 @@ def decode(
     answers: list[list[int]] = [[] for _ in jobs]
     pool: Pool | None = None
     while waiting or pool is not None:
-        while waiting and (pool is None or (pool.joinable and len(pool.rows) < batch_size)):
-            held, width = (0, 0) if pool is None else (len(pool.rows), pool.width)
-            room = batch_tokens - held * width
-            taken = _take(jobs, waiting, at_most=batch_size - held, room=room, force=pool is None)
+        pools = [] if pool is None else [pool]
+        while waiting and (not pools or pools[0].joinable):
+            held = sum(len(each.rows) for each in pools)
+            room = batch_tokens - held * max((each.width for each in pools), default=0)
+            taken = _take(jobs, waiting, at_most=batch_size - held, room=room, force=not pools)
             if not taken:
                 break
-            fresh = Pool.read(model, [jobs[index] for index in taken], taken, pad=pad, cache_bits=cache_bits)
-            pool = fresh if pool is None else pool.join(fresh)
-        assert pool is not None
-        pool = pool.run(jobs, rule, answers, stops=frozenset(ends))
+            read = [jobs[index] for index in taken]
+            pools.append(Pool.read(model, read, taken, pad=pad, cache_bits=cache_bits))
+        pool = pools[0].join(*pools[1:]).run(jobs, rule, answers, stops=frozenset(ends))
     return answers
 
 
@@ -97,8 +98,11 @@ def _take(jobs: Sequence[Job], waiting: list[int], *, at_most: int, room: int, f
 class Pool:
     """Rows that are decoded together, padded on the left to one width.
 
-    State: `tokens` holds what each row was given and said; `mask_BS` marks the cache's real columns
+    State: `tokens` holds what each row was given and said; `mask_BS` marks the cache's real columns; `runs`
+        are rows of similar length, each of which is read without the padding of all
     """
+
+    runs: Sequence[tuple[int, int, int]] = ()
 
     def __init__(
         self,
@@ -146,20 +150,26 @@ class Pool:
         """Whether caches of this kind can take further rows in."""
         return all(isinstance(layer, GrowingCache | PagedCache) for layer in self.cache.layers)
 
-    def join(self, other: Pool) -> Pool:
-        """Both pools' rows as one."""
-        for own, theirs in zip(self.cache.layers, other.cache.layers, strict=True):
-            own.join(theirs)
-        width = max(self.width, other.width)
-        masks = [
-            torch.nn.functional.pad(mask, (width - mask.shape[1], 0))
-            for mask in (self.mask_BS, other.mask_BS)
-        ]
+    def join(self, *others: Pool) -> Pool:
+        """All pools' rows as one."""
+        pools = (self, *others)
+        width = max(pool.width for pool in pools)
+        if others:
+            for own, *theirs in zip(*(pool.cache.layers for pool in pools), strict=True):
+                own.join(*theirs)
+            self.logits_BV = torch.cat([pool.logits_BV for pool in pools])
+        masks = [torch.nn.functional.pad(pool.mask_BS, (width - pool.width, 0)) for pool in pools]
         self.mask_BS = torch.cat(masks)
-        self.logits_BV = torch.cat((self.logits_BV, other.logits_BV))
         for name in ("rows", "tokens", "said", "ended"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+            setattr(self, name, [item for pool in pools for item in getattr(pool, name)])
+        self.arrange()
         return self
+
+    def arrange(self) -> None:
+        """See which padding the rows that there are can leave out."""
+        self.runs = ()
+        if all(isinstance(layer, GrowingCache) for layer in self.cache.layers):
+            self.runs = runs_of(self.mask_BS.argmax(dim=1).tolist(), self.width)
 
     def run(
         self, jobs: Sequence[Job], rule: Rule, answers: list[list[int]], *, stops: frozenset[int]
@@ -189,7 +199,8 @@ class Pool:
     def feed(self, chosen_B: Tensor) -> None:
         """Read one token of every row; what ended rows are given is never used."""
         self.mask_BS = torch.cat((self.mask_BS, self.mask_BS.new_ones(len(chosen_B), 1)), dim=1)
-        self.logits_BV = next_logits(self.model, chosen_B[:, None], self.mask_BS, self.cache)
+        with skipping(_inner(self.model), self.runs, self.width):
+            self.logits_BV = next_logits(self.model, chosen_B[:, None], self.mask_BS, self.cache)
 
     def keep(self, index_B: Tensor) -> None:
         """Drop all other rows, and the columns that were padding for those that stay."""
@@ -202,6 +213,7 @@ class Pool:
             for layer in self.cache.layers:
                 layer.drop_left(spare)
             self.mask_BS = self.mask_BS[:, spare:]
+        self.arrange()
 
 
 @torch.inference_mode()

@@ -5,6 +5,8 @@ Shapes: B batch, K key/value heads, H head dim, T new tokens, S tokens kept
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -41,13 +43,19 @@ class GrowingCache(KeyValueCache):
         assert self.values is not None
         own = self._views is not None and self._views[0] is self.keys and self._views[1] is self.values
         if not own or self._buffers is None or self._buffers[0].shape[2] < end:
-            room = max(end + ROOM, end + end // 4)
+            room = _room_for(end)
             self._buffers = _roomy(self.keys, room), _roomy(self.values, room)
         keys, values = self._buffers
         keys[:, :, begin:end], values[:, :, begin:end] = key_states, value_states
-        self._views = keys[:, :, :end], values[:, :, :end]
+        return self._show(end)
+
+    def _show(self, length: int) -> tuple[Tensor, Tensor]:
+        """What the buffers hold."""
+        assert self._buffers is not None
+        keys, values = self._buffers
+        self._views = keys[:, :, :length], values[:, :, :length]
         self.keys, self.values = self._views
-        return self.keys, self.values
+        return self._views
 
     def get_seq_length(self) -> int:
         return 0 if self.keys is None else self.keys.shape[2]
@@ -68,16 +76,18 @@ class GrowingCache(KeyValueCache):
             self.keys = self.keys.transpose(1, 2)[rows, index_BS].transpose(1, 2)
             self.values = self.values.transpose(1, 2)[rows, index_BS].transpose(1, 2)
 
-    def join(self, other: GrowingCache) -> None:
-        """Take over the sequences of another cache; the shorter ones are padded on the left with zeros."""
-        assert self.keys is not None
-        assert self.values is not None
-        assert other.keys is not None
-        assert other.values is not None
-        self.keys = _stacked(self.keys, other.keys)
-        self.values = _stacked(self.values, other.values)
-        if self.lengths_B is not None and other.lengths_B is not None:
-            self.lengths_B = torch.cat((self.lengths_B, other.lengths_B))
+    def join(self, *others: GrowingCache) -> None:
+        """Take over the sequences of other caches; the shorter ones are padded on the left with zeros."""
+        caches = (self, *others)
+        length = max(cache.get_seq_length() for cache in caches)
+        room = _room_for(length)
+        self._buffers = (
+            _joined([cache.keys for cache in caches], length, room),
+            _joined([cache.values for cache in caches], length, room),
+        )
+        self._show(length)
+        lengths = [cache.lengths_B for cache in caches if cache.lengths_B is not None]
+        self.lengths_B = torch.cat(lengths) if len(lengths) == len(caches) else None
 
     def drop_left(self, count: int) -> None:
         """Forget the first `count` columns, which no row needs."""
@@ -92,9 +102,22 @@ def _roomy(kept_BKSH: Tensor, room: int) -> Tensor:
     return buffer
 
 
-def _stacked(first_BKSH: Tensor, second_BKSH: Tensor) -> Tensor:
-    length = max(first_BKSH.shape[2], second_BKSH.shape[2])
-    padded = [
-        torch.nn.functional.pad(part, (0, 0, length - part.shape[2], 0)) for part in (first_BKSH, second_BKSH)
-    ]
-    return torch.cat(padded)
+def _room_for(length: int) -> int:
+    return max(length + ROOM, length + length // 4)
+
+
+def _joined(parts: Sequence[Tensor | None], length: int, room: int) -> Tensor:
+    """All sequences in one buffer, ending at `length`.
+
+    Shapes: bKSH of several b and S -> BKRH
+    """
+    kept = [part_BKSH for part_BKSH in parts if part_BKSH is not None]
+    assert len(kept) == len(parts)
+    heads, dim = kept[0].shape[1], kept[0].shape[3]
+    buffer, row = kept[0].new_empty(sum(map(len, kept)), heads, room, dim), 0
+    for part_BKSH in kept:
+        rows, gap = slice(row, row + len(part_BKSH)), length - part_BKSH.shape[2]
+        buffer[rows, :, :gap] = 0  # masked, but what is masked must be a number
+        buffer[rows, :, gap:length] = part_BKSH
+        row += len(part_BKSH)
+    return buffer

@@ -9,11 +9,11 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from harness.errors import IncompatibleError
+from harness.ops.skip_padding import attention
 from harness.ops.view import Keys, Mask, View
 
 Bias = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -167,8 +167,8 @@ class _Call:
             backend = sdpa_kernel(chosen)
         try:
             with backend:
-                return F.scaled_dot_product_attention(
-                    q, k, v, attn_mask=mask, is_causal=is_causal, scale=self.scale, enable_gqa=self.groups > 1
+                return attention(
+                    q, k, v, mask, is_causal=is_causal, scale=self.scale, enable_gqa=self.groups > 1
                 )
         except RuntimeError as error:
             if "No available kernel" not in str(error):

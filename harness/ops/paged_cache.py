@@ -79,14 +79,20 @@ class PagedCache:
         if self.leads:
             self.table.crop(abs(tokens_to_remove))
 
-    def join(self, other: PagedCache) -> None:
-        """Take over the sequences of another cache; the first layer's table goes first in all of them."""
+    def join(self, *others: PagedCache) -> None:
+        """Take over the sequences of other caches; the first layer's table goes first in all of them."""
+        for place, other in enumerate(others):
+            later = sum(len(more.table.owners) for more in others[place:])
+            self._join(other, joined=later)
+
+    def _join(self, other: PagedCache, *, joined: int) -> None:
+        """Take over another cache's sequences; `joined` blocks of it and later ones are in the table."""
         assert self.keys is not None
         assert self.values is not None
         assert other.keys is not None
         assert other.values is not None
         # The table of the first layer has been joined before; the others' pools still have the old size.
-        held = len(self.table.owners) - (0 if self.leads else len(other.table.owners))
+        held = len(self.table.owners) - (0 if self.leads else joined)
         end, added = held * self.table.block_size, len(other.table.owners) * other.table.block_size
         self.keys = torch.cat((_cut(self.keys, end), _cut(other.keys, added)), dim=1)
         self.values = torch.cat((_cut(self.values, end), _cut(other.values, added)), dim=1)

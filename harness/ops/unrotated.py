@@ -154,15 +154,18 @@ def _override(layer: Any, q: Tensor, k: Tensor, v: Tensor, view: Any) -> Tensor:
     columns_S = torch.arange(k.shape[2], device=q.device)
     if kept is not None and kept.shape[1] < layer.context_attend.cache.layers[layer.layer].seen:
         key_position_BS = kept  # some keys are gone, and the view knows of the last ones only
-        if mask is not None or view.document_BS is not None:
-            raise IncompatibleError(
-                f"attention={layer.name} restricts what is read by itself; a windowed context method needs "
-                "attention=full or grouped_query"
-            )
+        assert view.document_BS is None, "documents come without a cache"
 
     def visible(rows: slice, columns: slice | Tensor) -> Tensor:
         if key_position_BS is kept:
-            return causal(view.query_position_BT[:, rows], kept[:, columns])
+            seen = causal(view.query_position_BT[:, rows], kept[:, columns])
+            if mask is None:
+                return seen
+            batch = torch.arange(len(kept), device=q.device)[:, None, None, None]
+            head = torch.arange(q.shape[1], device=q.device)[None, :, None, None]
+            places = view.query_position_BT[:, None, rows, None], kept[:, None, None, columns]
+            allowed: Tensor = seen & mask(batch, head, *places)
+            return allowed
         row_T = torch.arange(*rows.indices(q.shape[2]), device=q.device)
         return view.allowed(mask, q.shape[1], row_T, columns_S[columns])  # type: ignore[no-any-return]
 
@@ -238,6 +241,7 @@ def _attention_function(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
+    sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """The attention of a Hugging Face model, in the form its interface wants (BTNH)."""
@@ -246,7 +250,14 @@ def _attention_function(
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         found: tuple[Tensor, None] = sdpa_attention_forward(
-            module, query, key, value, attention_mask, scaling=scaling, **kwargs
+            module,
+            query,
+            key,
+            value,
+            attention_mask,
+            scaling=scaling,
+            sliding_window=sliding_window,
+            **kwargs,
         )
         return found
     each: RotarySet = module.context_rotary[0]
@@ -267,6 +278,9 @@ def _attention_function(
         if attention_mask is not None and attention_mask.dim() == 4 and kept is None:
             given = attention_mask[:, :, rows, columns]
             seen = seen & (given if given.dtype is torch.bool else given >= 0)
+        elif kept is not None and sliding_window is not None:  # the layer's own, of which no mask tells here
+            back = position_BT[:, None, rows, None] - key_position_BS[:, None, None, columns]
+            seen = seen & (back < sliding_window)
         return seen
 
     mixed = in_blocks(

@@ -118,7 +118,7 @@ def test_four_choice_documents() -> None:
     title = f"Scoring {DOCUMENTS} documents of four choices ({CONTEXT} + {CHOICE} tokens)"
     others = {"a loop that shares each document's context": Naive}
     ratio, naive = compare(title, "loglikelihood", requests, others, close)
-    assert ratio > 2.8  # 3.15 beside other work; the tokens alone allow 3.1
+    assert ratio > 3.0  # the tokens alone allow 3.1
     assert min(naive.values()) > 1.0
 
 
@@ -129,7 +129,7 @@ def test_rolling_texts() -> None:
     ratio, _ = compare(
         "Scoring 24 texts of 100 to 1,500 tokens", "loglikelihood_rolling", requests, {}, close
     )
-    assert ratio > 0.95  # 1.04: both compute the same products
+    assert ratio > 1.0  # products and attention, which both compute, bound it by 1.2
 
 
 def test_generating_from_prompts_of_mixed_lengths() -> None:
@@ -139,4 +139,4 @@ def test_generating_from_prompts_of_mixed_lengths() -> None:
     requests = [Instance("generate_until", {}, (text, options), index) for index, text in enumerate(texts)]
     title = "Generating 48 tokens from 24 prompts of 20 to 400 tokens"
     ratio, _ = compare(title, "generate_until", requests, {}, lambda first, second: first == second)
-    assert ratio > 1.25  # 1.4
+    assert ratio > 1.4  # products and attention, which both compute, bound it by 2.2

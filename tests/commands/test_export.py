@@ -117,6 +117,30 @@ SAYABLE = {
 }
 
 
+FAMILIES: dict[str, dict[str, Any]] = {
+    "phi3": {},  # its config takes one kind of scaling alone
+    "gemma3_text": {
+        "head_dim": 16,
+        "sliding_window": 8,
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
+}
+
+
+def of_family(name: str) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    shape = {"hidden_size": 32, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    shape |= {"num_key_value_heads": 1, "max_position_embeddings": 32, "pad_token_id": 0, "vocab_size": 512}
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(name, **shape, **FAMILIES[name], eos_token_id=1, bos_token_id=2)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.2 * torch.randn(parameter.shape)
+    return model
+
+
 def extended(name: str, kind: str, directory: Path) -> Loaded:
     """A model with a context method applied, as an artifact would load it."""
     from composed import tiny as ours
@@ -124,7 +148,10 @@ def extended(name: str, kind: str, directory: Path) -> Loaded:
     from harness.data.tokenization import load_tokenizer
 
     tiny.byte_tokenizer(directory)
-    model = tiny.llama() if kind == "theirs" else ours(shape={"vocab_size": tiny.VOCABULARY})
+    if kind in FAMILIES:
+        model = of_family(kind)
+    else:
+        model = tiny.llama() if kind == "theirs" else ours(shape={"vocab_size": tiny.VOCABULARY})
     choice = tiny.choose("context", name, factor=4.0)
     model = choice.build().apply(model)
     return Loaded(model=model, tokenizer=load_tokenizer(directory), base={}, applied=[describe(choice)])
@@ -154,6 +181,30 @@ def test_what_no_config_says_is_not_exported(name: str, kind: str, tmp_path: Pat
     with pytest.raises(IncompatibleError, match=f"no Hugging Face config says what context={name} does"):
         _write_model(extended(name, kind, tmp_path / "tokenizer"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["yarn", "llama3", "position_interpolation", "dynamic_ntk"])
+def test_what_a_family_does_not_read_is_refused_in_words(name: str, tmp_path: Path) -> None:
+    with pytest.raises(IncompatibleError, match=r"(?s)transformers refuses the config.*rope_"):
+        _write_model(extended(name, "phi3", tmp_path / "tokenizer"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", SAYABLE)
+def test_layers_of_a_type_that_reads_near_keep_their_positions(name: str, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    loaded = extended(name, "gemma3_text", tmp_path / "tokenizer")
+    before = loaded.model.config.rope_parameters["sliding_attention"]
+    _write_model(loaded, tmp_path / "out")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+    said = again.config.rope_parameters
+    assert said["full_attention"]["rope_type"] == SAYABLE[name]
+    assert said["sliding_attention"]["rope_theta"] == before["rope_theta"]
+    ids = torch.randint(3, 500, (1, 90), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found, expected = again(ids).logits, loaded.model(ids).logits
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_a_directory_that_reads_otherwise_is_not_left_behind(

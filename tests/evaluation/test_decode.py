@@ -8,6 +8,7 @@ import pytest
 import torch
 from composed import tiny
 from decoding_models import END, PAD, tiny_llama
+from torch.overrides import TorchFunctionMode
 
 from harness.conformance._language import subject
 from harness.evaluation.answers import answer
@@ -48,6 +49,33 @@ def test_rows_that_share_a_batch_say_what_they_say_alone(kind: str, options: dic
     for batch_size in (3, 11):
         assert decode(model, asked, rule, batch_size=batch_size, **settings) == alone
     assert decode(model, asked, rule, batch_tokens=60, **settings) == alone
+
+
+class Calls(TorchFunctionMode):
+    """Notes the columns of the keys in every call of torch's attention, those of prompts apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.columns: list[int] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.nn.functional.scaled_dot_product_attention and args[0].shape[2] < 5:
+            self.columns.append(len(args[1]) * args[1].shape[2])
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", ["theirs", "full", "grouped_query"])
+def test_a_step_reads_no_column_that_pads_rows_of_another_length(kind: str) -> None:
+    model, rule = model_of(kind), rule_of(GREEDY)
+    assert rule is not None
+    lengths = (5, 6, 80, 20, 21, 81)  # three pairs of similar lengths
+    asked = [Job(ids=[3 + n % 50] * n, max_new_tokens=3) for n in lengths]
+    with Calls() as calls:
+        found = decode(model, asked, rule, ends=(), pad=PAD)
+    assert found == [decode(model, [job], rule, ends=(), pad=PAD)[0] for job in asked]
+    layers = len(model.model.layers)
+    # The first of two steps: pairs are as wide as the longer of the two, one token more each.
+    assert sum(calls.columns[: 3 * layers]) == layers * 2 * (82 + 22 + 7)
 
 
 def test_tokens_equal_those_of_transformers_generate_on_every_prompt_alone() -> None:

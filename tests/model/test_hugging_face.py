@@ -12,6 +12,8 @@ from transformers import (
 )
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from harness.model.checkpoint import export_checkpoint
+
 ENCODER = {"architecture": "encoder_decoder", "shape": {"num_encoder_layers": 2}}
 CONFIGURATIONS = {
     "default": {},
@@ -88,6 +90,43 @@ def test_embeddings_tuples_and_hidden_states_are_what_they_say(name):
     kept = model(**inputs, use_cache=True)
     torch.testing.assert_close(kept.logits, out.logits)
     assert kept.past_key_values.get_seq_length() == 9
+
+
+@pytest.mark.parametrize("name", [n for n in CONFIGURATIONS if n not in ("encoder", "t5")])
+@torch.no_grad()
+def test_positions_that_start_anew_keep_documents_apart(name):
+    """As transformers reads a call without a mask and a cache, which its padding-free collator makes."""
+    model = _model(name)
+    ids = torch.randint(1, 64, (2, 16), generator=torch.Generator().manual_seed(0))
+    alone = [model(part).logits for part in ids.split((7, 9), dim=1)]
+    at = torch.cat((torch.arange(7), torch.arange(9)))
+    for given in (at, at[None], at.expand(2, -1)):
+        found = model(ids, position_ids=given, use_cache=False).logits
+        torch.testing.assert_close(found, torch.cat(alone, dim=1), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_positions_that_start_anew_are_read_as_by_transformers(tmp_path):
+    model = tiny()
+    export_checkpoint(model, tmp_path, model_type="llama")
+    llama = AutoModelForCausalLM.from_pretrained(tmp_path)
+    ids = torch.randint(1, 64, (1, 16), generator=torch.Generator().manual_seed(0))
+    at = torch.cat((torch.arange(3, 10), torch.arange(9)))[None]
+    for use_cache in (False, True):  # a cache's positions are those of one text, whatever they are
+        found = model(ids, position_ids=at, use_cache=use_cache).logits
+        wanted = llama(ids, position_ids=at, use_cache=use_cache).logits
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+@EACH
+def test_a_call_keeps_a_cache_as_its_config_says(name):
+    model = _model(name)
+    inputs = _inputs(model)
+    assert model(**inputs).past_key_values.get_seq_length() == 9
+    assert model.train()(**inputs).past_key_values is None
+    model.eval().config.use_cache = False
+    assert model(**inputs).past_key_values is None
+    assert model(**inputs, use_cache=True).past_key_values is not None
 
 
 @EACH

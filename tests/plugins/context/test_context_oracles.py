@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from composed import tiny
 from torch import Tensor
 
 from harness.conformance.test_context import LENGTH, ids, logits, model_of
@@ -279,6 +280,78 @@ def test_windowed_caches_stay_bounded_and_exact(name: str, kind: str) -> None:
     assert cache.get_seq_length() == 400
     cache.batch_select_indices(torch.tensor([2, 0]))
     assert cache.layers[1].keys.shape[0] == 2
+
+
+RESTRICTING: dict[str, dict[str, Any]] = {
+    "sliding_window": {"attention": ("sliding_window", {"window": 7})},
+    "strided": {"attention": ("sparse_factorized", {"stride": 5, "summary": 2})},
+    "pattern": {"shape": {"layer_pattern": [{"attention": {"method": "sliding_window", "window": 7}}, {}]}},
+}
+"""Models of ours some of whose layers read less than all that stands before."""
+
+
+@pytest.mark.parametrize("name", ["streaming", "lambda_window"])
+@pytest.mark.parametrize("model", RESTRICTING)
+def test_an_attentions_own_mask_holds_with_a_bounded_cache(model: str, name: str) -> None:
+    """Long enough that tokens between the first and the last ones are gone, in rows of other lengths."""
+    made, mask, positions = rows_of([230, 229, 190])
+    changed = build(name, sinks=3, window=20).apply(tiny(**RESTRICTING[model]))
+    whole = logits(changed, made, attention_mask=mask, position_ids=positions)
+    cache, found, start = None, [], 0
+    for size in [170, 40, *[1] * 20]:
+        with torch.no_grad():
+            out = changed(
+                input_ids=made[:, start : start + size],
+                attention_mask=mask[:, : start + size],
+                past_key_values=cache,
+                use_cache=True,
+            )
+        cache, start = out.past_key_values, start + size
+        found.append(out.logits)
+    assert cache.layers[0].keys.shape[2] < start
+    torch.testing.assert_close(torch.cat(found, dim=1)[:, 41:], whole[:, 41:], rtol=1e-3, atol=1e-4)
+
+
+def windowed(family: str) -> Any:
+    """A model of a family whose layers, or some of them, have a window of their own."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    shape = {
+        "vocab_size": 48,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+        "max_position_embeddings": LENGTH,
+        "sliding_window": 7,
+        "pad_token_id": 0,
+    }
+    if family == "qwen2":
+        shape |= {"use_sliding_window": True, "max_window_layers": 1}
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(family, bos_token_id=None, eos_token_id=None, **shape)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.2 * torch.randn(parameter.shape)
+    return model
+
+
+@pytest.mark.parametrize("name", ["streaming", "lambda_window"])
+@pytest.mark.parametrize("family", ["mistral", "gemma2", "gemma3_text", "qwen2"])
+def test_a_models_own_window_holds_with_a_bounded_cache(family: str, name: str) -> None:
+    model = build(name, sinks=2, window=20).apply(windowed(family))
+    made = ids(60) % 48
+    whole = logits(model, made)
+    cache, found = None, []
+    for part in made.split([25, 20, *[1] * 15], dim=1):
+        with torch.no_grad():
+            out = model(input_ids=part, past_key_values=cache, use_cache=True)
+        cache = out.past_key_values
+        found.append(out.logits)
+    torch.testing.assert_close(torch.cat(found, dim=1), whole, rtol=1e-3, atol=1e-4)
 
 
 SCALED = {

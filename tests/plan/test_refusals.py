@@ -16,7 +16,7 @@ PACK = ("stages=[corpus,quantize]",)
 PIPELINE = ("parallelism=pipeline", "parallelism.num_processes=2", "model.tie_embeddings=false")
 
 PACKING = [
-    ("quantizer=torchao quantizer.group_size=48", "must divide its .* inputs; use -1"),
+    ("quantizer=torchao quantizer.group_size=48", "must divide its .* inputs; use null"),
     (
         "quantizer=rtn quantizer.granularity=group quantizer.group_size=48",
         "must divide its .* inputs; use one of",

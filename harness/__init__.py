@@ -7,7 +7,17 @@ from harness.notices import drop_notices
 
 _PUBLIC = {
     **dict.fromkeys(
-        ("Method", "Choice", "CellView", "Problem", "LossTerm", "model_ref", "check_counts", "check_limits"),
+        (
+            "Method",
+            "Choice",
+            "CellView",
+            "Problem",
+            "LossTerm",
+            "model_ref",
+            "check_counts",
+            "check_limits",
+            "signed",
+        ),
         "harness.method",
     ),
     **dict.fromkeys(("path_ref", "files_at", "listed", "named"), "harness.paths"),

@@ -156,6 +156,7 @@ from harness.method import Problem as Problem
 from harness.method import check_counts as check_counts
 from harness.method import check_limits as check_limits
 from harness.method import model_ref as model_ref
+from harness.method import signed as signed
 from harness.model.artifact import Delta as Delta
 from harness.model.artifact import Loaded as Loaded
 from harness.model.artifact import open_dense as open_dense

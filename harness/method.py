@@ -55,16 +55,28 @@ def model_ref(default: str = "") -> Any:
     return field(default=default, metadata={MODEL: True})
 
 
-def check_limits(config: Any, where: str, *options: str) -> None:
-    """Refuse a limit on a count that is neither null, which is no limit, nor at least 1.
+SIGNED = "signed"
+"""Key of a field's metadata that says: it takes numbers below zero."""
 
-    `where` is the config key that holds the options, e.g. `corpus`.
+
+def signed(default: float) -> Any:
+    """A Config field of a number that may lie below zero although its default does not.
+
+    Every other number is refused below zero, by the plan, as one that is not finite is.
+    """
+    return field(default=default, metadata={SIGNED: True})
+
+
+def check_limits(config: Any, where: str, *options: str, null: str = "no limit") -> None:
+    """Refuse a count that is neither null nor at least 1.
+
+    `where` is the config key that holds the options, e.g. `corpus`; `null` says what null stands for.
     Raises: ConfigError
     """
     for option in options:
         value = getattr(config, option)
         if value is not None and value < 1:
-            raise ConfigError(f"{where}.{option}={value} must be at least 1, or null for no limit")
+            raise ConfigError(f"{where}.{option}={value} must be at least 1, or null for {null}")
 
 
 def check_counts(config: Any, where: str, *options: str) -> None:

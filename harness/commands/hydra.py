@@ -6,17 +6,22 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.compose import compose, config_dir, explain, publish
 from harness.compose.arguments import SEARCH, job_overrides, publish_file, standing
 from harness.compose.hydra import CONFIG_NAME
+from harness.errors import HarnessError
 from harness.run.machine import one_thread_of_numpy
+
+if TYPE_CHECKING:
+    from harness.run.resources import Options
 
 RUN_HELP = """usage: harness run KEY=VALUE ...
 
 Runs one cell: composes the config, runs the stages that the store does not hold yet, writes a record.
-Of an experiment it takes the first level of every factor. Hydra's flags work: --cfg job, --info searchpath.
+Of an experiment it takes the first level of every factor. Hydra's flags work: --cfg job, --info searchpath;
+hydra.sweeper.timeout=600, .memory=, .retry=failed as with `harness sweep`.
 
   harness run attention=grouped_query attention.num_kv_heads=2 seed=1
   harness run experiment=demo scale=smoke
@@ -83,17 +88,25 @@ def through_hydra(arguments: Sequence[str]) -> int:
     if multirun:
         arguments = _levels_as_sweeps(arguments)
     codes: list[int] = []
+    refused: list[HarnessError] = []  # said by us, without what Hydra would print before it
+
+    def task(config: Any) -> None:
+        try:
+            codes.append(_task(config))
+        except HarnessError as error:
+            refused.append(error)
+
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us instead of Hydra's own report
     before = sys.argv
     sys.argv = ["harness", *arguments]
     try:
-        hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=CONFIG_NAME)(
-            lambda config: codes.append(_task(config))
-        )()
+        hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=CONFIG_NAME)(task)()
     except (HydraException, OmegaConfBaseException) as error:
         explain.explain(error, overrides, None)
     finally:
         sys.argv = before
+    if refused:
+        raise refused[0]
     return max(codes, default=0)
 
 
@@ -103,11 +116,11 @@ def _is_plain(override: str) -> bool:
     return "hydra" not in override and not (key == "experiment" and value.endswith((".yaml", ".yml")))
 
 
-def _run(overrides: Sequence[str]) -> int:
+def _run(overrides: Sequence[str], options: Options | None = None) -> int:
     """One cell, composed by its plan alone."""
     from harness.commands.sweep import run as run_cell
 
-    return int(run_cell(overrides) or 0)
+    return int(run_cell(overrides, options) or 0)
 
 
 def _levels_as_sweeps(arguments: Sequence[str]) -> list[str]:
@@ -140,9 +153,11 @@ def _task(config: Any) -> int:
     """What Hydra runs: one cell, or one worker of a sweep that was planned before."""
     from hydra.core.hydra_config import HydraConfig
 
-    given = HydraConfig.get().overrides
-    search = [text for text in given.hydra if text.startswith(SEARCH)]
-    return _run([*given.task, *search])
+    from harness.run.launch import options
+
+    own = HydraConfig.get()
+    search = [text for text in own.overrides.hydra if text.startswith(SEARCH)]
+    return _run([*own.overrides.task, *search], options(dict(own.sweeper)))
 
 
 def _without_values_of_flags(arguments: Sequence[str]) -> list[str]:

@@ -13,7 +13,8 @@ from rich.table import Table
 
 from harness.commands.sweep import check_layout
 from harness.commands.table8 import print_table8
-from harness.compose.arguments import job_overrides, standing
+from harness.compose import load
+from harness.compose.arguments import SEARCH, job_overrides, standing
 from harness.plan.costs import Costs
 from harness.plan.estimate import Cost
 from harness.plan.files import flat
@@ -58,7 +59,10 @@ def main(arguments: Sequence[str]) -> int:
         print_table8()
         return 0
     asked = standing([text for text in arguments if text not in FLAGS])
-    made = make_plan(job_overrides(asked), store=Store(), places_nodes=NODES_LAUNCHER in asked)
+    ours = job_overrides(asked)
+    if len(ours) < len(asked):
+        load([text for text in asked if text not in ours or text.startswith(SEARCH)])
+    made = make_plan(ours, store=Store(), places_nodes=NODES_LAUNCHER in asked)
     check_layout(made)
     costs = Costs(made.first, probe=available_memory() if "--probe" in arguments else 0)
     code = NOTHING_RUNS if all(cell.refused for cell in made.first.cells) else 0

@@ -83,6 +83,19 @@ def publish_file(override: str) -> None:
     )
 
 
+def refuse_flags(words: Sequence[str]) -> None:
+    """Refuse flags among what should be overrides: each command, and Hydra, has read its own before.
+
+    Raises: ConfigError
+    """
+    for text in words:
+        if text.startswith("-"):
+            raise ConfigError(
+                f"{text} is no flag of this command (--help lists them); Hydra's own, as -m, --cfg job and "
+                "--info, stand alone: python -m harness --cfg job"
+            )
+
+
 def experiment_name(choice: str | None) -> str:
     """The name of a chosen experiment; of a file, its own without suffix."""
     if choice is None:

@@ -13,6 +13,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
+from harness.compose.arguments import refuse_flags
 from harness.compose.schema import sections
 from harness.errors import ConfigError, HarnessError, UnknownNameError
 from harness.registry.known import registry
@@ -21,11 +22,16 @@ REFUSED = (HydraException, OmegaConfBaseException, ValueError, AttributeError, T
 """What a composition raises for a bad override or file."""
 
 
+_NO_FILES = ("config", "hydra/config")
+"""Configs at whose choices the command line is at fault, if anything is."""
+
+
 def parse(overrides: Sequence[str]) -> list[Override]:
     """Overrides as Hydra reads them.
 
     Raises: ConfigError naming the one that cannot be read
     """
+    refuse_flags(overrides)
     parser = OverridesParser.create()
     found = []
     for text in overrides:
@@ -91,7 +97,7 @@ def explain(error: Exception, overrides: Sequence[str], without_values: DictConf
     if isinstance(error, HarnessError):
         raise error
     where = re.match(r"In '([^']+)': ", str(error))
-    prefix = f"conf/{where[1]}.yaml: " if where and where[1] != "config" else ""
+    prefix = f"conf/{where[1]}.yaml: " if where and where[1] not in _NO_FILES else ""
     if isinstance(error, MissingConfigException):
         _missing(error, prefix)
     cause: Any = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
@@ -103,6 +109,11 @@ def explain(error: Exception, overrides: Sequence[str], without_values: DictConf
     if key and isinstance(cause, ValidationError):
         given = next((text for text in overrides if text.lstrip("+").split("=")[0] == key), key)
         raise ConfigError(f"{prefix}{given}: {_first_line(cause)}") from error
+    taken_out = re.match(r"Error merging override ~([^=\s]+)", str(error))
+    if taken_out:
+        raise ConfigError(
+            f"~{taken_out[1]} would leave {taken_out[1]} without a value; set it instead"
+        ) from error
     misplaced = re.match(r"(?:In '[^']+': )?Could not override '([^'@]+)@([^']+)'", str(error))
     if misplaced:
         axis, package = misplaced.groups()

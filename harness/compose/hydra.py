@@ -6,41 +6,21 @@ import contextlib
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import hydra
-from hydra._internal import defaults_list as hydra_defaults
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from harness.compose import explain, shadows
+from harness.compose import explain, lean, shadows
 from harness.compose.arguments import experiment_name, publish_file, standing
 from harness.compose.cell import Cell
 from harness.compose.publish import publish
 from harness.compose.settle import typed_keys
 from harness.registry.known import registry
 
-if TYPE_CHECKING:
-    from hydra._internal.defaults_list import Overrides
-    from hydra.core.default_element import InputDefault
-
 CONFIG_NAME = "config"
 
-_interpolation_map = hydra_defaults._create_interpolation_map
-
-
-def _map_where_used(overrides: Overrides, defaults_list: list[InputDefault], self_added: bool) -> DictConfig:
-    """What entries of a defaults list may interpolate (`${scale}_${experiment}`), made where one does.
-
-    Hydra 1.3 makes it for each of the fifty configs of a composition, which takes half of its time, and reads
-    it for entries with an interpolation alone.
-    """
-    if any(entry.is_interpolation() for entry in defaults_list):
-        return _interpolation_map(overrides, defaults_list, self_added)
-    return OmegaConf.create()
-
-
-hydra_defaults._create_interpolation_map = _map_where_used
+lean.install()
 
 
 @functools.cache

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import re
 import types
 import typing
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import Field, fields, is_dataclass
 from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from harness.errors import ConfigError, HarnessError, ImpossibleValueError, UnknownNameError
-from harness.method import Choice
+from harness.method import SIGNED, Choice
 from harness.nodes import plain, writable
 
 T = TypeVar("T")
@@ -62,11 +63,47 @@ def _convert(kind: type[T], values: Mapping[str, Any], where: str) -> T:
         raise ConfigError(f"{where}.{error.full_key}: {message}") from error
     assert isinstance(checked, dict)
     try:
-        return typing.cast(T, _build(kind, checked))
+        built = _build(kind, checked)
+        _check_numbers(built)
+        return typing.cast(T, built)
     except HarnessError as error:
         raise ImpossibleValueError(_placed(str(error), kind, where)) from error
     except (ValueError, TypeError) as error:
         raise ImpossibleValueError(f"{where}: {error}") from error
+
+
+def _check_numbers(config: Any, place: str = "") -> None:
+    """Refuse numbers that are not finite, and numbers below zero where nothing says that they may be.
+
+    Raises: ConfigError naming the option within its Config
+    """
+    for f in fields(config):
+        value = getattr(config, f.name)
+        if is_dataclass(value):
+            _check_numbers(value, f"{place}{f.name}.")
+        for option, number in _numbers(value, f"{place}{f.name}"):
+            if not math.isfinite(number):
+                raise ConfigError(f"{option}={number} must be a finite number")
+        if isinstance(value, int | float) and value < 0 and not _takes_negative(f):
+            raise ConfigError(f"{place}{f.name}={value} must not be negative")
+
+
+def _takes_negative(option: Field[Any]) -> bool:
+    """Whether an option is declared with `signed()`, or its default is a number below zero."""
+    default = option.default
+    return SIGNED in option.metadata or (isinstance(default, int | float) and default < 0)
+
+
+def _numbers(value: Any, option: str) -> Iterator[tuple[str, float]]:
+    """Every number of an option by its place: `max_length`, `weights.code`, `fractions.0`."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _numbers(item, f"{option}.{key}")
+    elif isinstance(value, list | tuple):
+        for place, item in enumerate(value):
+            yield from _numbers(item, f"{option}.{place}")
+    elif isinstance(value, int | float):
+        yield option, value
 
 
 def _placed(message: str, kind: type[Any], where: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -145,12 +146,14 @@ def _changed(factor: Factor | None, name: str, item: Assignment) -> Factor:
     if "." in item.key:
         if factor.sets() == {item.key}:
             return own
-        if len({level.overrides for level in without}) == len(without):
+        alike = Counter(level.overrides for level in without)
+        same = [level.label for level in without if alike[level.overrides] > 1]
+        if not same:
             return replace(factor, levels=without)
         raise ConfigError(
-            f"{item.key}={item.values[0]}: levels of factor {name} differ by it alone "
-            f"({', '.join(level.label for level in factor.levels)}); choose among them with {name}=..., or "
-            f"choose the method itself, {item.key.partition('.')[0]}=..."
+            f"{item.key}={item.values[0]}: levels of factor {name} differ by it alone ({', '.join(same)}); "
+            f"choose one of them, '{name}=\"{same[0]}\"', or replace them with methods, "
+            f"{item.key.partition('.')[0]}=... {item.key}={item.values[0]}"
         )
     present = [i for i, value in enumerate(values) if value != "none"]
     if all(values[i] is None for i in present):

@@ -16,6 +16,7 @@ from hydra.errors import OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from harness.compose.arguments import refuse_flags
 from harness.compose.hydra import options_of
 from harness.errors import ConfigError
 
@@ -79,12 +80,15 @@ def parse(overrides: Sequence[str]) -> list[Assignment]:
 
     Raises: ConfigError where one is not an override
     """
+    refuse_flags(overrides)
     try:
         return [_assignment(override) for override in _parser().parse_overrides(list(overrides))]
     except OverrideParseException as error:
+        key, _, value = str(error.override).partition("=")
         raise ConfigError(
             f"{error.override!r} is not an override: {str(error).splitlines()[0]}. Write key=value, or "
-            "key=a,b to sweep; a value with spaces or special characters needs quotes"
+            "key=a,b to sweep; a value with spaces or special characters needs quotes of its own within the "
+            f"shell's: '{key}=\"{value or 'text'}\"'"
         ) from error
 
 

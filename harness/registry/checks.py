@@ -20,8 +20,9 @@ from harness.method import Method
 from harness.nodes import plain
 from harness.stage import Stage
 
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-"""What Hydra reads as one word, in a value (`axis=name`) as in a key (`axis.name.option`)."""
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+"""What Hydra reads as one word, in a value (`axis=name`) and a key (`axis.name.option`), and any file system
+as part of a name."""
 NOT_WORDS = ("null", "true", "false", "nan", "inf")
 """Words that Hydra reads, in any case, as values of other types."""
 ROOT_KEYS = (
@@ -111,7 +112,7 @@ def check_name(name: object, where: str) -> None:
     if not isinstance(name, str) or not NAME.fullmatch(name) or name.lower() in NOT_WORDS:
         raise PluginError(
             f"{where}={name!r} is no name; use letters, digits and _, beginning with a letter, "
-            f"and none of {', '.join(NOT_WORDS)}"
+            f"at most 64 of them, and none of {', '.join(NOT_WORDS)}"
         )
 
 

@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import io
 import pkgutil
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
@@ -115,7 +116,7 @@ class Loader:
         try:
             if source.module in self.refused:
                 raise PluginError(self.refused[source.module])
-            module = importlib.import_module(source.module)
+            module = _imported(source.module)
             self.manager.register(module, name=module.__name__)
             self.manager.check_pending()
             return _contribution(module, source)
@@ -124,6 +125,19 @@ class Loader:
                 self.manager.unregister(module)
             self.quarantined.append(quarantine(source, error))
             return None
+
+
+def _imported(name: str) -> ModuleType:
+    """A module, imported; PluginError where it leaves a thread behind that no command could end with."""
+    before = set(threading.enumerate())
+    module = importlib.import_module(name)
+    left = [thread for thread in threading.enumerate() if thread not in before and not thread.daemon]
+    if left:
+        raise PluginError(
+            f"it starts the thread {left[0].name!r} when it is imported, which would keep every command from "
+            "ending; start it where it is used, or with daemon=True"
+        )
+    return module
 
 
 def method_of(source: Source, axis: str, name: str) -> type[Method]:

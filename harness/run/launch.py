@@ -16,9 +16,10 @@ from typing import Any
 from hydra.core.plugins import Plugins
 from omegaconf import open_dict
 
-from harness.errors import ConfigError, StoreError
+from harness.errors import ConfigError, StoreError, UnknownNameError
 from harness.plan.need import Need
 from harness.plan.plan import Plan, directory
+from harness.run.outcome import STATUSES
 from harness.run.resources import Options
 from harness.store.files import disk_errors
 from harness.store.records import NAME
@@ -34,6 +35,8 @@ MEANING_OF_NULL = {
     "total_memory": "what is free",
     "patience": "for ever",
 }
+RETRIED = (*(status for status in STATUSES if status != "ok"), "all")
+"""What `hydra.sweeper.retry` may name."""
 LOOK = 1.0
 """Seconds between two looks at what the workers have done."""
 LEAVE = 5.0
@@ -63,9 +66,11 @@ class Hydra:
 def options(values: dict[str, Any]) -> Options:
     """The options of `hydra.sweeper.*`.
 
-    Raises: ConfigError for a value that cannot work
+    Raises: ConfigError or UnknownNameError for a value that cannot work
     """
     retry = frozenset(item.strip() for item in str(values.get("retry") or "").split(",") if item.strip())
+    for name in retry - {*RETRIED}:
+        raise UnknownNameError(what="outcome for hydra.sweeper.retry", name=name, known=RETRIED)
     known = {f.name for f in fields(Options)} - {"retry"}
     chosen = {name: value for name, value in values.items() if name in known}
     if values.get("threads"):

@@ -17,7 +17,7 @@ from harness.method import Choice, Problem
 from harness.model.reach import beyond_table
 from harness.stage import Choices, Stage, Work
 from harness.stages._leaks import with_item_texts
-from harness.stages._narrowing import without_conversations
+from harness.stages._narrowing import without_conversations, without_prompts
 from harness.stages._training import TuningConfig, run_training
 from harness.training.settings import Budget, Unit
 
@@ -74,12 +74,13 @@ class Align(Stage):
 
     @classmethod
     def check(cls, cell: Cell, stage: str, meta_model: nn.Module | None) -> Iterable[Problem]:
-        """Prompts, and the answers sampled to them, within the position scheme."""
+        """Prompts there are, and they and the answers sampled to them within the position scheme."""
         choice, config = cell.choice("alignment", stage=stage), cell.stage_config(stage)
         assert choice is not None
         samples = choice.method.needs is Needs.rollouts  # type: ignore[attr-defined]
         length = config.sequence_length + (config.max_new_tokens if samples else 0)
         yield from beyond_table(meta_model, length, where=f"{stage}.sequence_length")
+        yield from without_prompts(cell, stage, pairs=not samples)
 
     @classmethod
     def narrow(cls, part: str, choices: Choices) -> Choices:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from harness.axes.corpus import Corpus, Document, Split
 from harness.axes.filter import Filter
 from harness.data import documents
 from harness.data.filtering import filtered
 from harness.data.lineage import Lineage
-from harness.errors import DataError
+from harness.errors import DataError, IncompatibleError
 from harness.hookspecs import hookimpl
 from harness.stage import Stage, Work
 from harness.stages._references import referenced
@@ -22,7 +22,7 @@ class CorpusStage(Stage):
     """Reads the corpus, applies the filters in order and on all cores, writes Parquet.
 
     What was dropped or rewritten, by which filter and why, stands in lineage.jsonl.
-    Raises: DataError if nothing is left to train on
+    Raises: IncompatibleError where the filters leave nothing to train on, DataError where the corpus does
     """
 
     name = "corpus"
@@ -54,12 +54,25 @@ class CorpusStage(Stage):
             for method in filters
         }
         if not facts["num_documents"].get(Split.train.value):
-            seen = f" of {filters[0].report.seen}" if filters else ""
-            raise DataError(
-                f"corpus={corpus.name} leaves no documents{seen} to train on; "
-                "check its path, its filters and corpus.{validation_share,test_share}"
-            )
+            _refuse_empty(corpus, filters)
         return facts
+
+
+def _refuse_empty(corpus: Corpus, filters: Sequence[Filter]) -> NoReturn:
+    """Say why there is nothing to train on: what the filters dropped, or the corpus itself.
+
+    Raises: IncompatibleError, DataError
+    """
+    dropped = [f"{f.name} dropped {f.report.dropped} of {f.report.seen}" for f in filters if f.report.dropped]
+    if dropped:
+        raise IncompatibleError(
+            f"corpus={corpus.name} leaves no documents to train on: {', '.join(dropped)}; loosen these "
+            "filters or leave them out"
+        )
+    raise DataError(
+        f"corpus={corpus.name} leaves no documents to train on; check its path and "
+        "corpus.{validation_share,test_share}"
+    )
 
 
 def _told(lineage: Lineage, name: str, document: Document, did: str, why: str) -> None:

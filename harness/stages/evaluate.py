@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from harness.axes.evaluator import Evaluator, Metric, Subject
 from harness.errors import HarnessError, IncompatibleError
 from harness.hookspecs import hookimpl
-from harness.method import Choice, Method, Problem
+from harness.method import Choice, Method, Problem, check_limits
 from harness.stage import Choices, Stage, Work
 
 if TYPE_CHECKING:
@@ -43,6 +43,9 @@ class Evaluate(Stage):
     class Config(Stage.Config):
         max_length: int | None = None
         """Longest sequence the model is run on, in tokens; null = what the model states."""
+
+        def __post_init__(self) -> None:
+            check_limits(self, "evaluate", "max_length", null="what the model states")
 
     @classmethod
     def parts(cls, cell: Cell) -> Sequence[str]:

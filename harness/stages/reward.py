@@ -18,7 +18,7 @@ from harness.model.reach import beyond_table
 from harness.rng import Purpose
 from harness.stage import Choices, Stage, Work
 from harness.stages._leaks import with_item_texts
-from harness.stages._narrowing import without_conversations
+from harness.stages._narrowing import without_conversations, without_prompts
 from harness.stages._training import TuningConfig, run_training
 from harness.training.contract import Batch, LossSum
 from harness.training.settings import Budget, Unit
@@ -62,9 +62,10 @@ class Reward(Stage):
 
     @classmethod
     def check(cls, cell: Cell, stage: str, meta_model: nn.Module | None) -> Iterable[Problem]:
-        """Sequences within the position scheme."""
+        """Prompts there are, and sequences within the position scheme."""
         length = cell.stage_config(stage).sequence_length
         yield from beyond_table(meta_model, length, where=f"{stage}.sequence_length")
+        yield from without_prompts(cell, stage, pairs=True)
 
     @classmethod
     def narrow(cls, part: str, choices: Choices) -> Choices:

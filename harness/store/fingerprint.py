@@ -136,6 +136,7 @@ _CALLED = {"PIL": "pillow", "hydra": "hydra-core", "sklearn": "scikit-learn", "y
 holds, which costs 0.3 s a process."""
 
 
+@cache
 def _version(library: str) -> str:
     for name in (library, _CALLED.get(library)):
         if name and (found := _installed(name)):

@@ -24,7 +24,7 @@ import torch.distributed as dist
 
 from harness import errors
 from harness.errors import ConfigError, HarnessError, IncompatibleError, LostError, StoreFullError
-from harness.store.files import has_no_room
+from harness.store.files import full_text, has_no_room, is_disk_full
 from harness.training.meeting import JOIN_SECONDS, Meeting
 
 OnStep = Callable[[int, dict[str, float]], None]
@@ -163,6 +163,8 @@ def _silent(step: int, facts: dict[str, float]) -> None:
 
 def described(error: Exception) -> dict[str, Any]:
     """An exception as JSON, for another process, which makes it again: nodes meet in a shared folder."""
+    if is_disk_full(error):  # its cause, which may say so alone, stays in the process
+        error = StoreFullError(full_text(error))
     reduced = error.__reduce__()
     rebuilt, arguments = reduced[:2] if isinstance(reduced, tuple) else (None, ())
     name = getattr(rebuilt, "__name__", "")

@@ -99,7 +99,7 @@ def test_its_packed_tensors_mean_what_it_computes(index: int, by_library: list[d
     assert torch.allclose(x[:5] @ layer.dequantize().T, theirs["product"], atol=1e-4)
 
 
-@pytest.mark.parametrize("options", [{"group_size": 32}, {"group_size": -1, "bits": 8, "symmetric": False}])
+@pytest.mark.parametrize("options", [{"group_size": 32}, {"group_size": None, "bits": 8, "symmetric": False}])
 def test_a_whole_model_goes_out_and_comes_back(options: dict[str, Any], monkeypatch: Any) -> None:
     def on_cpu(python: str, script: Path, *arguments: str) -> None:
         command = [python, str(DRIVER), "model", str(script), *arguments]

@@ -35,6 +35,28 @@ MISTAKES: dict[str, tuple[list[str], int, str]] = {
     "new": (["new", "attention", "Big"], 2, "'Big' is no method name; use snake_case"),
     "taken": (["new", "attention", "full", "--package", "x"], 2, "attention=full exists already"),
     "launcher": (["run", "hydra/launcher=slrm"], 2, "No hydra launcher is called 'slrm'"),
+    "planned launcher": (["plan", "hydra/launcher=slrm"], 2, "harness: No hydra launcher is called 'slrm'"),
+    "planned option": (
+        ["plan", "hydra.sweeper.wrkers=2"],
+        2,
+        "No config key is called 'hydra.sweeper.wrkers'",
+    ),
+    "flag": (["plan", "--cfg", "job"], 2, "--cfg is no flag of this command"),
+    "time": (
+        ["run", "hydra.sweeper.timeout=0"],
+        2,
+        "hydra.sweeper.timeout=0.0 must be positive, or null: no",
+    ),
+    "retry": (
+        ["sweep", "seed=0,1", "hydra.sweeper.retry=fialed"],
+        2,
+        "No outcome for hydra.sweeper.retry is called 'fialed'. Did you mean 'failed'?",
+    ),
+    "letters": (
+        ["plan", "name=\u00fcbung"],
+        2,
+        "quotes of its own within the shell's: 'name=\"\u00fcbung\"'",
+    ),
 }
 
 BATCH = """

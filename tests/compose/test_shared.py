@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 import random
+from pathlib import Path
 
 import pytest
-from hydra._internal import defaults_list
 from omegaconf import OmegaConf
 
-from harness.compose import compose, load
-from harness.compose import hydra as our_hydra
+from harness.compose import compose, lean, load
 from harness.compose.shared import identity, once, shared
+from harness.errors import HarnessError
 from harness.registry.known import registry
 
 
@@ -49,15 +49,25 @@ def test_cells_that_differ_in_their_seed_alone_are_alike() -> None:
     assert first.id != second.id
 
 
-def test_hydra_composes_the_same_with_and_without_its_unused_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hydra_composes_the_same_with_and_without_what_it_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
     draw = random.Random(0)
     drawn = [["experiment=demo", "scale=full"]]
     for _ in range(3):
         axes = draw.sample([name for name, axis in registry().axes.items() if not axis.many], 4)
         drawn.append([f"{axis}={draw.choice(list(registry().methods(axis)))}" for axis in axes])
     ours = [load(overrides) for overrides in drawn]
-    monkeypatch.setattr(defaults_list, "_create_interpolation_map", our_hydra._interpolation_map)
+    for owner, name, theirs_of in lean.ORIGINALS:
+        monkeypatch.setattr(owner, name, theirs_of)
     for overrides, (node, choices) in zip(drawn, ours, strict=True):
         theirs, their_choices = load(overrides)
         assert OmegaConf.to_container(node) == OmegaConf.to_container(theirs)
         assert choices == their_choices
+
+
+def test_a_search_path_of_one_composition_is_not_that_of_the_next(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nseed: 7\n")
+    node, _ = load(["experiment=mine", f"hydra.searchpath=[{tmp_path}]"])
+    assert node.seed == 7
+    with pytest.raises(HarnessError, match="mine"):
+        load(["experiment=mine"])

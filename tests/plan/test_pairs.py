@@ -111,12 +111,14 @@ def prove(row: dict[str, str], given: list[str], made: Plan, store: Store) -> No
     """Run a command line that chooses a row; its cell must be ok and prove what its methods changed.
 
     A training may diverge, and an option leave nothing to do: where the harness says so, that is an answer.
+    So it is where filters leave nothing of a corpus, which is known once they have read it.
     """
     code = run(given, Options(timeout=ROW_SECONDS), store=store)
     record = read_record(directory(made, made.cells[0]))
     outcome = record["outcome"]
     command = "harness run " + " ".join(given)
-    if given != overrides(row) and outcome["status"] in ("diverged", "incompatible"):
+    emptied = outcome["stage"] == "corpus" and outcome["status"] == "incompatible"
+    if emptied or (given != overrides(row) and outcome["status"] in ("diverged", "incompatible")):
         assert outcome["reason"], command
         return
     assert (code, outcome["status"]) == (0, "ok"), f"{outcome['stage']}: {outcome['reason']}\n{command}"

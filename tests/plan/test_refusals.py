@@ -16,7 +16,7 @@ PACK = ("stages=[corpus,quantize]",)
 PIPELINE = ("parallelism=pipeline", "parallelism.num_processes=2", "model.tie_embeddings=false")
 
 PACKING = [
-    ("quantizer=torchao quantizer.group_size=48", "must divide its .* inputs; use -1"),
+    ("quantizer=torchao quantizer.group_size=48", "must divide its .* inputs; use null"),
     (
         "quantizer=rtn quantizer.granularity=group quantizer.group_size=48",
         "must divide its .* inputs; use one of",
@@ -41,6 +41,9 @@ TUNING = [
 
 
 MODELS = [
+    ("instruction=none alignment=kto", "instruction=none leaves align without prompts.*feedback=preferences"),
+    ("instruction=none alignment=grpo", "leaves align without prompts; choose e.g. instruction=task$"),
+    ("instruction=none alignment=ppo reward=pairwise", "leaves reward without prompts"),
     ("attention=grouped_query attention.num_kv_heads=3", r"must divide model.num_heads=4; use one of"),
     ("model.head_dim=15", "rotates pairs, .*; make it even"),
     ("position=learned pretrain.sequence_length=999", "exceeds model.max_length=256"),

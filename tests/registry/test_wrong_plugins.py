@@ -92,7 +92,20 @@ def test_options_that_cannot_be_published(folder: Folder, field: str, cause: str
 
 @pytest.mark.parametrize(
     "name",
-    ["5", "'../../evil'", "'a,b=c'", "'null'", "'True'", "''", "'a b'", "'a-b'", "None", "'4bit'", "'x\\n'"],
+    [
+        "5",
+        "'../../evil'",
+        "'a,b=c'",
+        "'null'",
+        "'True'",
+        "''",
+        "'a b'",
+        "'a-b'",
+        "None",
+        "'4bit'",
+        "'x\\n'",
+        "'x' * 65",
+    ],
 )
 def test_names_that_a_command_line_cannot_hold(folder: Folder, name: str) -> None:
     for line in ("name = 'green'", "axis = 'watermark'"):
@@ -284,6 +297,7 @@ DEADLY = {
     "dies": "import os\nos._exit(7)\n",
     "crashes": "import os\nprint('about to crash', flush=True)\nos.kill(os.getpid(), 11)\n",
     "sleeps": "import time\ntime.sleep(3600)\n",
+    "stays": "import threading\nthreading.Thread(target=threading.Event().wait, name='own').start()\n",
     "prints": "import os\nprint('hello')\nos.system('echo from a shell')\n" + AXIS,
     "undescribed": AXIS.replace("watermark", "signature").replace(
         '    name = "green"',
@@ -296,12 +310,14 @@ CAUSES = {
     "dies": "it ended the process that imported it with exit code 7",
     "crashes": "it ended the process that imported it with signal SIGSEGV: about to crash",
     "sleeps": "it takes longer than 6 s (HARNESS_PLUGIN_TIMEOUT=60 would wait longer)",
+    "stays": "it starts the thread 'own' when it is imported, which would keep every command from ending; "
+    "start it where it is used, or with daemon=True",
     "undescribed": "Green cannot be described: SystemExit",
 }
 
 
 @pytest.mark.parametrize(
-    "words", [("exits", "prints"), pytest.param(tuple(DEADLY), marks=pytest.mark.slow)], ids=len
+    "words", [("exits", "stays", "prints"), pytest.param(tuple(DEADLY), marks=pytest.mark.slow)], ids=len
 )
 def test_plugins_that_exit_die_or_hang_are_named_and_harm_nothing(
     words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

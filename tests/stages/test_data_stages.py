@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness import SPECIAL_TOKENS, ConfigError, DataError, Mixture, PluginError, Tokenizer
+from harness import SPECIAL_TOKENS, ConfigError, DataError, IncompatibleError, Mixture, PluginError, Tokenizer
 from harness.axes.corpus import Document, Split
 from harness.compose.typed import instance
 from harness.data import documents, lineage
@@ -82,7 +82,9 @@ def test_the_chain_of_data_stages(tmp_path: Path, book: Path) -> None:
 def test_filters_run_in_order_and_report(tmp_path: Path, book: Path) -> None:
     first = choice("filter", "keyword", words=["captain"], patterns=[])
     second = choice("filter", "statistics")
-    with pytest.raises(DataError, match=r"corpus=text leaves no documents of \d+ to train on"):
+    with pytest.raises(
+        IncompatibleError, match=r"leaves no documents to train on: keyword dropped (\d+) of \1;"
+    ):
         corpus(tmp_path, book, first, second)
     (tmp_path / "corpus").rename(tmp_path / "failed")
     masked = choice("filter", "pii")

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import pytest
 import torch
 
 from harness.conformance.tiny import FakeRun, TinyModel, TinySource, methods, run
-from harness.errors import ConfigError, DivergedError, LostError
+from harness.errors import ConfigError, DivergedError, LostError, StoreFullError
 from harness.registry.known import registry
+from harness.run.outcome import FULL, from_exception
 from harness.training import distribution
 from harness.training.loop import train
 from harness.training.losses import language_modeling_loss
@@ -54,6 +56,46 @@ def test_a_process_that_dies_ends_the_run(tmp_path: Path) -> None:
     # Whichever is noticed first: the dead process, or the connection that the other one lost.
     with pytest.raises(LostError):
         run(tmp_path, methods=two(), loss=deadly)
+
+
+def to_full_disk() -> None:
+    """As a process's own file, its part of a checkpoint, or what a library writes, ends on a full disk."""
+    with open("/dev/full", "wb", buffering=0) as file:
+        file.write(b"1")
+
+
+def wrapped() -> None:
+    try:
+        to_full_disk()
+    except OSError as error:
+        raise ValueError("the checkpoint was not written") from error
+
+
+def saved() -> None:
+    with open("/dev/full", "wb") as file:
+        torch.save({"x": torch.zeros(1 << 16)}, file)
+
+
+FILLED: dict[str, Callable[[], None]] = {
+    "a file": to_full_disk,
+    "torch.save": saved,
+    "an error raised from it": wrapped,
+}
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+@pytest.mark.parametrize("fill", FILLED.values(), ids=FILLED)
+def test_a_full_disk_under_any_process_pauses_the_sweep(
+    tmp_path: Path, fill: Callable[[], None], rank: str
+) -> None:
+    def filling(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> Any:
+        if os.environ["RANK"] == rank:
+            fill()
+        return language_modeling_loss(model, batch)
+
+    with pytest.raises(StoreFullError) as error:
+        run(tmp_path, methods=two(), loss=filling)
+    assert from_exception(error.value, stage="pretrain").status == FULL
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,8 @@ def _shuffled(names: Iterable[str]) -> list[str]:
 
 def modules() -> dict[str, Path]:
     """Source files by their names within the library."""
-    return {path.relative_to(_root()).as_posix(): path for path in _sources()}
+    root = _root()
+    return {path.relative_to(root).as_posix(): path for path in _sources()}
 
 
 def code() -> Iterator[tuple[str, str]]:

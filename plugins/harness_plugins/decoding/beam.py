@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from harness import ConfigError, Decoding, Method, hookimpl
+from harness import ConfigError, Decoding, Method, hookimpl, signed
 
 
 class Beam(Decoding):
@@ -19,7 +19,7 @@ class Beam(Decoding):
     class Config(Decoding.Config):
         num_beams: int = 4
         """Sequences kept at every step."""
-        length_penalty: float = 1.0
+        length_penalty: float = signed(1.0)
         """Exponent of the length that a log-probability is divided by; above 0 favours longer answers."""
         early_stopping: bool = False
         """Whether to stop once `num_beams` sequences have ended."""

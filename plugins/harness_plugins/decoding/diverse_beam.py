@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from harness import ConfigError, Decoding, Method, hookimpl, special_ids
+from harness import ConfigError, Decoding, Method, hookimpl, signed, special_ids
 from harness_plugins.decoding._stepping import Stepper
 
 
@@ -27,7 +27,7 @@ class DiverseBeam(Decoding):
         """Groups they are divided into."""
         diversity: float = 0.5
         """Log-probability lost for a token each time an earlier group chose it in this step."""
-        length_penalty: float = 1.0
+        length_penalty: float = signed(1.0)
         """Exponent of the length that a log-probability is divided by."""
         early_stopping: bool = False
         """Whether a group stops once it has as many ended sequences as beams."""

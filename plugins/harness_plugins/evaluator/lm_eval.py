@@ -18,6 +18,7 @@ from harness import (
     Problem,
     Subject,
     TaskError,
+    check_counts,
     check_limits,
     hookimpl,
     path_ref,
@@ -67,6 +68,7 @@ class LmEval(Evaluator):
             if not self.tasks:
                 raise ConfigError("evaluator.lm_eval.tasks=[] names no task; e.g. [recall]")
             check_limits(self, "evaluator.lm_eval", "limit")
+            check_counts(self, "evaluator.lm_eval", "batch_tokens")
             if self.answers not in ("lm_eval", "as_trained"):
                 raise ConfigError(f"evaluator.lm_eval.answers={self.answers} must be lm_eval or as_trained")
 

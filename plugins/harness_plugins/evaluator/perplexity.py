@@ -19,6 +19,7 @@ from harness import (
     Method,
     Metric,
     Subject,
+    check_counts,
     check_limits,
     held_out_documents,
     hookimpl,
@@ -62,6 +63,7 @@ class Perplexity(Evaluator):
             if self.split not in ("validation", "test"):
                 raise ConfigError(f"evaluator.perplexity.split={self.split} must be validation or test")
             check_limits(self, "evaluator.perplexity", "max_documents", "max_bytes", "window", "stride")
+            check_counts(self, "evaluator.perplexity", "batch_tokens")
             if self.stride is not None and self.window is not None and self.stride > self.window:
                 raise ConfigError(
                     f"evaluator.perplexity.stride={self.stride} must be at most window={self.window}"

@@ -39,6 +39,8 @@ class DoReMi(Mixture):
         def __post_init__(self) -> None:
             if min(self.steps, self.batch_size) < 1:
                 raise ConfigError("mixture=doremi needs steps >= 1 and batch_size >= 1")
+            if min(self.learning_rate, self.step_size) <= 0:
+                raise ConfigError("mixture=doremi needs learning_rate > 0 and step_size > 0")
             if not 0 <= self.smoothing <= 1:
                 raise ConfigError(f"mixture.smoothing={self.smoothing} must lie in [0, 1]")
 

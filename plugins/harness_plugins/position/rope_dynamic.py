@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harness import ConfigError, Method, hookimpl
+from harness import ConfigError, Method, check_limits, hookimpl
 from harness_plugins.position._rotary import FollowingRotary, check_factor
 
 
@@ -29,6 +29,7 @@ class RopeDynamic(FollowingRotary):
         def __post_init__(self) -> None:
             super().__post_init__()
             check_factor(self.factor)
+            check_limits(self, "position", "original_length", null="model.max_length")
 
     config: Config
 

@@ -39,6 +39,12 @@ class Xpos(Position):
         scale_base: float = 512.0
         """Distance s in tokens over which a component decays by zeta."""
 
+        def __post_init__(self) -> None:
+            if self.base <= 1 or self.scale_base <= 0:
+                raise ConfigError(
+                    f"position=xpos needs base > 1 and scale_base > 0; got {self.base} and {self.scale_base}"
+                )
+
     config: Config
 
     def build(self, spec: ModelSpec) -> None:

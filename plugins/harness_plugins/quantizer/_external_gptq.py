@@ -22,6 +22,7 @@ from harness import (
     PackedLinear,
     Problem,
     Quantizer,
+    check_limits,
     path_ref,
 )
 
@@ -43,8 +44,8 @@ class ExternalGPTQConfig(Quantizer.Config):
     """Interpreter in whose environment the library is installed."""
     bits: int = 4
     """Bits of a code: 2, 3, 4 or 8."""
-    group_size: int = 128
-    """Inputs that share a scale; -1 for all inputs of a channel."""
+    group_size: int | None = 128
+    """Inputs that share a scale; null for all inputs of a channel."""
     symmetric: bool = True
     """Whether the grid is centred on zero."""
     damping: float = 0.01
@@ -59,8 +60,7 @@ class ExternalGPTQConfig(Quantizer.Config):
     def __post_init__(self) -> None:
         if self.bits not in (2, 3, 4, 8):
             raise ConfigError(f"quantizer.bits={self.bits} must be 2, 3, 4 or 8")
-        if self.group_size != -1 and self.group_size < 1:
-            raise ConfigError(f"quantizer.group_size={self.group_size} must be -1 or at least 1")
+        check_limits(self, "quantizer", "group_size", null="all inputs of a channel")
         if not 0 <= self.damping < 1:
             raise ConfigError(f"quantizer.damping={self.damping} must be in [0, 1)")
         if self.batch_size < 1:
@@ -124,7 +124,7 @@ class ExternalGPTQ(Quantizer):
         config = self.config
         settings = {  # by the names that both libraries give them
             "bits": config.bits,
-            "group_size": config.group_size,
+            "group_size": _stated(config.group_size),
             "sym": config.symmetric,
             "damp_percent": config.damping,
             "desc_act": config.act_order,
@@ -162,7 +162,11 @@ class ExternalGPTQ(Quantizer):
         self, layers: Mapping[str, PackedLinear], layout: str, *, skipped: Sequence[str]
     ) -> PackedLayout:
         symmetric = self.config.symmetric
-        said = {"quant_method": "gptq", "bits": self.config.bits, "group_size": self.config.group_size}
+        said = {
+            "quant_method": "gptq",
+            "bits": self.config.bits,
+            "group_size": _stated(self.config.group_size),
+        }
         said |= {"desc_act": self.config.act_order, "sym": symmetric, "lm_head": False, "pack_dtype": "int32"}
         said["checkpoint_format"] = "gptq" if symmetric else "gptq_v2"
         tensors = {name: dict(layer.named_buffers(recurse=False)) for name, layer in layers.items()}
@@ -179,20 +183,24 @@ class ExternalGPTQ(Quantizer):
 
     def group(self, in_features: int) -> int:
         """Inputs that share a scale."""
-        return in_features if self.config.group_size == -1 else self.config.group_size
+        return in_features if self.config.group_size is None else int(self.config.group_size)
 
     def layer_problems(self, in_features: int, out_features: int) -> str | None:
         if in_features % WORD or out_features % WORD:
             return f"its {in_features} x {out_features} weights must be multiples of {WORD} on both sides"
         if in_features % self.group(in_features):
-            return (
-                f"quantizer.group_size={self.config.group_size} must divide its {in_features} inputs; use -1"
-            )
+            size = self.config.group_size
+            return f"quantizer.group_size={size} must divide its {in_features} inputs; use null"
         return None
 
     def bits_per_weight(self, in_features: int, out_features: int) -> float:
         bits = self.config.bits
         return bits + (16 + bits) / self.group(in_features) + 32 / out_features
+
+
+def _stated(group_size: int | None) -> int:
+    """A group's size as both libraries write it: -1 for all inputs of a channel."""
+    return -1 if group_size is None else group_size
 
 
 def unknown_family(model: nn.Module) -> str | None:

@@ -15,6 +15,7 @@ from harness import (
     Method,
     PackedLinear,
     Quantizer,
+    check_limits,
     hookimpl,
     pack_codes,
     packed_width,
@@ -104,20 +105,19 @@ class TorchAO(Quantizer):
         """weight_only: inputs stay as they are; dynamic: 8-bit inputs, scaled row by row as they come."""
         bits: int = 8
         """Bits of a code (2 to 8; 8 with dynamic)."""
-        group_size: int = -1
-        """Inputs that share a scale; -1 for all inputs of a channel, the only choice with dynamic."""
+        group_size: int | None = None
+        """Inputs that share a scale; null for all inputs of a channel, the only choice with dynamic."""
 
         def __post_init__(self) -> None:
             if not 2 <= self.bits <= 8:
                 raise ConfigError(f"quantizer.bits={self.bits} must be between 2 and 8")
-            if self.group_size != -1 and self.group_size < 1:
-                raise ConfigError(f"quantizer.group_size={self.group_size} must be -1 or at least 1")
-            if self.mode is Mode.dynamic and (self.bits, self.group_size) != (8, -1):
-                raise ConfigError("quantizer.mode=dynamic takes bits=8 and group_size=-1 only")
+            check_limits(self, "quantizer", "group_size", null="all inputs of a channel")
+            if self.mode is Mode.dynamic and (self.bits, self.group_size) != (8, None):
+                raise ConfigError("quantizer.mode=dynamic takes bits=8 and group_size=null only")
 
         def groups(self, in_features: int) -> int:
             """Scales in one row."""
-            return 1 if self.group_size == -1 else in_features // self.group_size
+            return 1 if self.group_size is None else in_features // self.group_size
 
     config: Config
 
@@ -134,7 +134,7 @@ class TorchAO(Quantizer):
         alone = nn.Linear(in_features, out_features, bias=False, device=weight_matrix(layer).device)
         alone.weight = nn.Parameter(weight_matrix(layer).float().contiguous())
         size = self.config.group_size
-        granularity = PerAxis(0) if size == -1 else PerGroup(size)
+        granularity = PerAxis(0) if size is None else PerGroup(size)
         dtype = getattr(torch, f"int{self.config.bits}")
         if self.config.mode is Mode.dynamic:
             from torchao.quantization import Int8DynamicActivationInt8WeightConfig
@@ -148,10 +148,9 @@ class TorchAO(Quantizer):
         return TorchAOLinear(*self.fitting(layer), self.config)
 
     def layer_problems(self, in_features: int, out_features: int) -> str | None:
-        if self.config.group_size != -1 and in_features % self.config.group_size:
-            return (
-                f"quantizer.group_size={self.config.group_size} must divide its {in_features} inputs; use -1"
-            )
+        if self.config.group_size is not None and in_features % self.config.group_size:
+            size = self.config.group_size
+            return f"quantizer.group_size={size} must divide its {in_features} inputs; use null"
         return None
 
     def bits_per_weight(self, in_features: int, out_features: int) -> float:

@@ -63,7 +63,7 @@ def test_a_checkpoint_is_taken_back_layer_by_layer(bits: int, monkeypatch: Any) 
         external, "call", lambda python, script, *paths, within: write_checkpoint(*(Path(p) for p in paths))
     )
     monkeypatch.setattr(external.ExternalGPTQ, "unavailable", classmethod(lambda cls, config: None))
-    method = tiny.choose("quantizer", "auto_gptq", bits=bits, group_size=-1, python="python").build()
+    method = tiny.choose("quantizer", "auto_gptq", bits=bits, group_size=None, python="python").build()
     rows = torch.randint(3, tiny.VOCABULARY, (2, 16))
     model = method.quantize(tiny.llama(), Calibration(batches_BT=[rows], sha256=""))
     plain = tiny.choose("quantizer", "rtn", bits=bits, symmetric=True).build().quantize(tiny.llama(), None)
@@ -118,7 +118,7 @@ def test_our_own_family_is_refused_with_what_to_do() -> None:
     ("options", "message"),
     [
         ({"bits": 1}, "bits=1 must be 2, 3, 4 or 8"),
-        ({"group_size": 0}, "group_size=0 must be -1 or at least 1"),
+        ({"group_size": 0}, "group_size=0 must be at least 1, or null for all inputs"),
         ({"damping": 1.0}, "damping=1.0 must be in"),
         ({"batch_size": 0}, "batch_size=0 must be at least 1"),
     ],

@@ -66,7 +66,7 @@ def test_eight_bit_inputs_are_multiplied_by_torchao() -> None:
     ("options", "message"),
     [
         ({"bits": 1}, "bits=1 must be between 2 and 8"),
-        ({"group_size": 0}, "must be -1 or at least 1"),
+        ({"group_size": 0}, "must be at least 1, or null for all inputs"),
         ({"mode": "dynamic", "bits": 4}, "takes bits=8"),
     ],
 )

@@ -18,11 +18,6 @@ from harness.registry.known import registry
 AXIS = "parallelism"
 
 
-def built(method: type[Parallelism]) -> Parallelism:
-    """The method over two processes, or the one it has."""
-    return method() if method.name == "single" else method(method.Config(num_processes=2))
-
-
 def transformer() -> nn.Module:
     """A tiny transformer in float64."""
     import harness.model
@@ -51,7 +46,7 @@ def trained(parallelism: Parallelism, **options: Any) -> tuple[nn.Module, dict[s
 def test_the_loss_curve_and_weights_equal_one_process(method: type[Parallelism], micro: int | None) -> None:
     torch.manual_seed(0)
     expected, facts = trained(registry().get("parallelism", "single")())  # type: ignore[arg-type]
-    model, found = trained(built(method), micro_batch_size=micro)
+    model, found = trained(method(method.trial()), micro_batch_size=micro)
     for (step, mine), (_, theirs) in zip(found["loss_curve"], facts["loss_curve"], strict=True):
         assert abs(mine - theirs) < 1e-6, f"step {step}: {mine} is not {theirs}"
     for (name, p), q in zip(model.named_parameters(), expected.parameters(), strict=True):

@@ -53,9 +53,15 @@ def test_it_passes_the_suites_of_stages_methods_and_its_own(lowrank: Path, place
             "return False",
             "it says that it draws nothing, and depends on the seed",
         ),
+        (
+            "factorize.py",
+            "loaded.save(work.out",
+            "open_dense(work, what=what).save(work.out",
+            "the model it leaves is the one it was given",
+        ),
         ("svd.py", "u[:, :rank] * s[:rank]) @ v[:rank]", "u * s) @ v", "has rank 64"),
     ],
-    ids=["no proof", "a seed not in the key", "full rank"],
+    ids=["no proof", "a seed not in the key", "nothing saved", "full rank"],
 )
 def test_a_planted_bug_is_told_in_the_author_s_words(
     lowrank: Path, tmp_path: Path, file: str, right: str, wrong: str, says: str

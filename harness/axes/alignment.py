@@ -90,20 +90,11 @@ class Alignment(Method):
     @classmethod
     def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
         """A reward that is missing, that no stage trains, or that says nothing of these prompts."""
-        yield from _told_apart(cls, cell)
-        if not cls.needs_reward:
-            return
-        reward = cell.choice("reward", stage="align")
-        if reward is None:
-            yield Problem(
-                where=f"alignment={cls.name}",
-                message="it learns from rewards and none is chosen; set reward=rules (or pairwise, judge)",
-            )
-        elif reward.method.trains and not any(cell.makes(stage) == "reward" for stage in cell.stages):  # type: ignore[attr-defined]
-            yield Problem(
-                where=f"reward={reward.method.name}",
-                message="it is a trained model; put the stage reward before align in stages",
-            )
+        for stage in cell.stages:
+            choice = cell.choice(cls.axis, stage=stage) if cls.axis in cell.reads(stage) else None
+            if choice is not None and (choice.method, choice.config) == (cls, config):
+                yield from _told_apart(cls, cell, stage)
+                yield from _rewarded(cls, cell, stage)
 
     def turns(self, preference: Preference) -> dict[str, tuple[Turn, ...]]:
         """The sequences of a pair by name, as conversations; answers after the prompt are learned."""
@@ -153,16 +144,34 @@ class Alignment(Method):
         raise NotImplementedError
 
 
-def _told_apart(method: type[Alignment], cell: CellView) -> Iterable[Problem]:
+def _rewarded(method: type[Alignment], cell: CellView, stage: str) -> Iterable[Problem]:
+    """A problem where a reward is needed and is not chosen, or is trained by no stage before this one."""
+    if not method.needs_reward:
+        return
+    reward = cell.choice("reward", stage=stage)
+    before = cell.stages[: cell.stages.index(stage)]
+    if reward is None:
+        yield Problem(
+            where=f"alignment={method.name}",
+            message="it learns from rewards and none is chosen; set reward=rules (or pairwise, judge)",
+        )
+    elif reward.method.trains and not any(cell.makes(other) == "reward" for other in before):  # type: ignore[attr-defined]
+        yield Problem(
+            where=f"reward={reward.method.name}",
+            message=f"it is a trained model; put the stage reward before {stage} in stages",
+        )
+
+
+def _told_apart(method: type[Alignment], cell: CellView, stage: str) -> Iterable[Problem]:
     """A problem where what tells answers apart reads constraints that these conversations do not have."""
-    instruction = cell.choice("instruction", stage="align")
+    instruction = cell.choice("instruction", stage=stage)
     if instruction is None or instruction.method.has_checks(instruction.config):  # type: ignore[attr-defined]
         return
     if method.needs is Needs.rollouts:
-        choice = cell.choice("reward", stage="align")
+        choice = cell.choice("reward", stage=stage)
         blind = choice is not None and choice.method.reads_checks(choice.config)  # type: ignore[attr-defined]
     else:
-        choice = cell.choice("feedback", stage="align")
+        choice = cell.choice("feedback", stage=stage)
         blind = choice is not None and choice.method.reads_checks  # type: ignore[attr-defined]
     if choice is not None and blind:
         yield Problem(

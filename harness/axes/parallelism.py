@@ -63,6 +63,11 @@ class Parallelism(Method):
 
     config: Config
 
+    @classmethod
+    def trial(cls) -> Any:
+        """Options under which the suite trains a tiny model and compares it with one process."""
+        return cls.Config(num_processes=2)
+
     @abstractmethod
     def wrap(self, model: nn.Module) -> nn.Module:
         """The model as every process trains it."""

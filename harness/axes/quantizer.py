@@ -100,6 +100,8 @@ class Quantizer(Method):
     """Package without which it does not quantize, if any; `extra` carries it."""
     provides = frozenset({"packed_weights"})
     changes = frozenset({"weights", "calibration_sha256", "calibration_tokens"})
+    after = frozenset({"weights"})
+    """It packs what weights there are, whoever changed them before."""
 
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
 
 from harness.errors import IncompatibleError
-from harness.method import CellView, Method, Problem
+from harness.method import Method
 from harness.ops.rotation import Rotated, attach, fold_norms, probe, trace, turn
 
 TOLERANCE = 1e-3
@@ -28,16 +27,6 @@ class Rotation(Method):
     default = "none"
     optional = True
     changes = frozenset({"weights"})
-
-    @classmethod
-    def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
-        """Nothing to rotate for."""
-        if cell.choice("quantizer") is None:
-            yield Problem(
-                where=f"rotation={cls.name}",
-                message="it prepares weights for a quantizer, and quantizer=none packs none; choose one, or "
-                "rotation=none",
-            )
 
     @abstractmethod
     def matrix(self, size: int) -> Tensor:

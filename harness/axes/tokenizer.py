@@ -75,6 +75,11 @@ class Tokenizer(Method):
                 message=f"{config.vocab_size} is too few for {cls.name}; use at least {cls.min_vocab_size()}",
             )
 
+    @classmethod
+    def bytes_per_token(cls, config: Config) -> float | None:
+        """UTF-8 bytes of a token, where the options fix it before any text is seen; for plans."""
+        return None
+
     @abstractmethod
     def train(self, texts: Iterator[str]) -> RustTokenizer:
         """A tokenizer learned from `texts`, with SPECIAL_TOKENS as its first ids."""

@@ -15,7 +15,8 @@ class Tracker(Method):
     default = ("jsonl",)
 
     def run_started(self, run: dict[str, Any]) -> None:
-        """A cell begins; `run` holds id, config, sweep, provenance and the record's directory."""
+        """A cell begins; `run` holds id, config, sweep, provenance and the record's directory, which exists
+        and is the place for files of a tracker's own."""
 
     def stage_finished(self, run: dict[str, Any], stage: str, facts: dict[str, Any]) -> None:
         """A stage's artifact is in the store."""

@@ -1,4 +1,4 @@
-"""`harness list`: every installed method, from the index."""
+"""`harness list`: every installed method and stage, from the index."""
 
 from __future__ import annotations
 
@@ -10,20 +10,31 @@ from typing import Any
 from harness.errors import UnknownNameError
 from harness.registry import index as registry_index
 
+STAGE = "stage"
+"""In the place of an axis: stages are asked for."""
 KEYS = ("axis", "name", "package", "version", "summary", "paper")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print the methods by axis, or as JSON."""
-    parser = argparse.ArgumentParser(prog="harness list", description="List every installed method.")
-    parser.add_argument("axis", nargs="?", help="only this axis")
+    """Print the methods by axis and the stages, or as JSON."""
+    parser = argparse.ArgumentParser(
+        prog="harness list", description="List every installed method, and the stages."
+    )
+    parser.add_argument("axis", nargs="?", help="only this axis; or stage, for the stages alone")
     parser.add_argument("--json", action="store_true", help="a list of {axis, name, package, version, ...}")
     asked = parser.parse_args(list(arguments))
     index = registry_index.read()
+    if asked.axis == STAGE:
+        found = list(index["stages"].values())
+        print(json.dumps(found, indent=1) if asked.json else stage_table(index))
+        return 0
     if asked.axis is not None and asked.axis not in index["axes"]:
-        raise UnknownNameError(what="axis", name=asked.axis, known=index["axes"])
+        raise UnknownNameError(what="axis", name=asked.axis, known=[*index["axes"], STAGE])
     found = rows(index, asked.axis)
-    print(json.dumps(found, indent=1) if asked.json else table(index, found))
+    if asked.json:
+        print(json.dumps(found, indent=1))
+    else:
+        print(table(index, found) + ("" if asked.axis else f"\n{stage_table(index)}"))
     return 0
 
 
@@ -56,12 +67,21 @@ def table(index: dict[str, Any], found: Sequence[dict[str, str]]) -> str:
         own = [row for row in found if row["axis"] == axis]
         if own:
             lines.append(f"{axis}: {about['summary']}")
-        for row in own:
-            notes = [] if row["package"] == "harness-lm" else [f"{row['package']} {row['version']}"]
-            notes += [] if row["status"] == "ok" else [row["status"]]
-            suffix = f"  [{', '.join(notes)}]" if notes else ""
-            lines.append(f"  {row['name']:<24} {row['summary']}{suffix}")
+        lines += [_line(row, row["status"]) for row in own]
     for row in found:
         if not row["axis"]:
             lines.append(f"! {row['name']} ({row['package']} {row['version']}) {row['status']}")
     return "\n".join(lines)
+
+
+def stage_table(index: dict[str, Any]) -> str:
+    """The stages in the default order, as text."""
+    return "\n".join(["stages:", *map(_line, index["stages"].values())])
+
+
+def _line(row: dict[str, Any], status: str = "ok") -> str:
+    """A method or stage, with its package where that is another's."""
+    notes = [] if row["package"] == "harness-lm" else [f"{row['package']} {row['version']}"]
+    notes += [] if status == "ok" else [status]
+    suffix = f"  [{', '.join(notes)}]" if notes else ""
+    return f"  {row['name']:<24} {row['summary']}{suffix}"

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 EVALUATION, MODEL = "evaluation", "model"
 """Kinds of artifacts."""
-EVALUATE = "evaluate"
-"""The stage whose options hold where no evaluation is left."""
 
 
 def load_record(
@@ -47,7 +45,7 @@ def load_subject(record: Mapping[str, Any], store: Store, *, device: str = "cpu"
     from harness.stages.evaluate import load_subject as measured
 
     load, evaluated = loader(record, store), evaluations(record, store)
-    stage = evaluated[-1].stage if evaluated else EVALUATE
+    stage = evaluated[-1].stage if evaluated else _evaluating(record)
     options = record["config"].get(stage_key(stage)) or {}
     node = dict(options.get("decoding") or record["config"]["decoding"])
     decoding = restore({"axis": "decoding", "method": node.pop("method"), "config": node})
@@ -69,6 +67,12 @@ def load_subject(record: Mapping[str, Any], store: Store, *, device: str = "cpu"
     subject = measured(work, load(model_key(record, store)), max_length=options.get("max_length"))
     prepare(subject)
     return subject
+
+
+def _evaluating(record: Mapping[str, Any]) -> str:
+    """The last stage of a cell that measures, whose options hold where no evaluation is left; or nothing."""
+    stages = reversed(record["config"]["stages"])
+    return next((stage for stage in stages if registry().stage(stage).produces == EVALUATION), "")
 
 
 def model_key(record: Mapping[str, Any], store: Store) -> str:

@@ -10,13 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.commands import scaffold, scaffold_stage
+from harness.commands.list import STAGE
 from harness.errors import ConfigError, HarnessError
 from harness.registry.checks import check_key, check_name
 from harness.registry.known import registry
 from harness.registry.modules import GROUP
-
-STAGE = "stage"
-"""In the place of an axis: a stage is asked for."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -138,6 +136,6 @@ def _module(root: Path) -> str:
 def _next_steps(asked: argparse.Namespace) -> str:
     install = f"pip install -e {asked.package}\n" if asked.package else ""
     package = Path(asked.package).name if asked.package else "harness-lm"
-    look = "" if asked.axis == STAGE else f"harness show {asked.axis} {asked.name}\n"
-    docs = "" if asked.package or look else "python -m harness.commands.docs\n"
+    look = f"harness show {asked.axis} {asked.name}\n"
+    docs = "" if asked.package or asked.axis != STAGE else "python -m harness.commands.docs\n"
     return f"{install}{docs}{look}harness check {package} -- -k {asked.name}"

@@ -102,13 +102,10 @@ def _renamed(begun: type[Method], text: str, name: str) -> str:
     tree = ast.parse(text)
     first = tree.body[0]
     assert isinstance(first, ast.Expr), f"{begun.__module__} has no docstring"
-    lines = text.splitlines()[first.end_lineno :]
-    body = "\n".join(
-        [f'"""{class_name}: say here what it does; begun as {begun.axis}={begun.name}."""', *lines]
-    )
+    body = "\n".join(text.splitlines()[first.end_lineno :])
     body = re.sub(rf"(?<!\.)\b{begun.__name__}\b", class_name, body)  # not the library's class of that name
     body = re.sub(rf'(\n    name(?:: [\w\[\]]+)? = )"{begun.name}"', rf'\1"{name}"', body)
-    body = re.sub(rf"\b{begun.axis}={begun.name}\b", f"{begun.axis}={name}", body.partition("\n")[2])
+    body = re.sub(rf"\b{begun.axis}([=.]){begun.name}\b", rf"{begun.axis}\g<1>{name}", body)
     head = f'"""{class_name}: say here what it does; begun as {begun.axis}={begun.name}."""'
     return re.sub(r"from harness_plugins\.\w+\.(_\w+) import", r"from .\1 import", f"{head}\n{body}\n")
 

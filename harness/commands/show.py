@@ -1,4 +1,4 @@
-"""`harness show AXIS METHOD`: a method's options, sources, needs and changes; `harness show RECORD`."""
+"""`harness show AXIS METHOD`: options, sources, needs and changes; `harness show stage STAGE`; a record."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from harness.commands.list import rows, table
+from harness.commands.list import STAGE, rows, stage_table, table
 from harness.errors import PluginError, UnknownNameError
 from harness.registry import index as registry_index
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print one method, one axis, or one record."""
+    """Print one method, axis, stage or record."""
     parser = argparse.ArgumentParser(
-        prog="harness show", description="Show a method (options, sources, needs), or a record."
+        prog="harness show", description="Show a method or stage (options, sources, needs), or a record."
     )
-    parser.add_argument("axis", help="or a record: SWEEP/CELL, a folder, REPORT/records.json.gz[/CELL]")
-    parser.add_argument("method", nargs="?", help="without it, the axis with its methods")
+    parser.add_argument(
+        "axis", help="or stage; or a record: SWEEP/CELL, a folder, REPORT/records.json.gz[/CELL]"
+    )
+    parser.add_argument("method", nargs="?", help="without it, the axis with its methods; or a stage")
     parser.add_argument("--json", action="store_true")
     parser.add_argument(
         "--lineage",
@@ -39,8 +41,13 @@ def main(arguments: Sequence[str]) -> int:
             print(records.show(root, asked.axis, as_json=asked.json))
         return 0
     index = registry_index.read()
+    if asked.axis == STAGE or (asked.axis in index["stages"] and asked.axis not in index["axes"]):
+        name = asked.method if asked.axis == STAGE else asked.axis
+        print(_stages(index, name, as_json=asked.json))
+        return 0
     if asked.axis not in index["axes"]:
-        raise UnknownNameError(what="axis", name=asked.axis, known=index["axes"])
+        known = sorted({*index["axes"], STAGE, *index["stages"]})
+        raise UnknownNameError(what="axis or stage", name=asked.axis, known=known)
     if asked.method is None:
         own = [row for row in rows(index, asked.axis) if row["axis"]]
         print(json.dumps(own, indent=1) if asked.json else table(index, own))
@@ -79,11 +86,42 @@ def page(method: dict[str, Any], *, many: bool) -> str:
     if method["extra"]:
         lines.append(f"needs: pip install '{method['package']}[{method['extra']}]'")
     prefix = f"{axis}.{name}" if many else axis
-    lines += ["", "options:" if method["options"] else "no options"]
-    for option in method["options"]:
+    return "\n".join([*lines, *_options(method["options"], prefix)])
+
+
+def _stages(index: dict[str, Any], name: str | None, *, as_json: bool) -> str:
+    """A stage, or all of them.
+
+    Raises: UnknownNameError
+    """
+    if name is None:
+        return json.dumps(list(index["stages"].values()), indent=1) if as_json else stage_table(index)
+    if name not in index["stages"]:
+        raise UnknownNameError(what="stage", name=name, known=index["stages"])
+    stage = index["stages"][name]
+    return json.dumps(stage, indent=1) if as_json else stage_page(stage)
+
+
+def stage_page(stage: dict[str, Any]) -> str:
+    """A stage as text."""
+    from harness.compose.schema import stage_key
+
+    lines = [f"stage {stage['name']}   {stage['package']} {stage['version']}", ""]
+    lines += textwrap.wrap(stage["summary"], 100)
+    lines.append(f"reads: {', '.join(stage['needs']) or 'nothing'}")
+    if stage["may_need"]:
+        lines.append(f"reads where there is one: {', '.join(stage['may_need'])}")
+    lines.append(f"makes: {stage['produces']}")
+    lines += textwrap.wrap(f"axes: {', '.join(stage['axes']) or 'none'}", 100, subsequent_indent="    ")
+    return "\n".join([*lines, *_options(stage["options"], stage_key(stage["name"]))])
+
+
+def _options(found: Sequence[dict[str, Any]], prefix: str) -> list[str]:
+    lines = ["", "options:" if found else "no options"]
+    for option in found:
         lines.append(f"  {prefix}.{option['name']}={_text(option['default'])}   ({option['type']})")
         lines += textwrap.wrap(option["doc"], 100, initial_indent="      ", subsequent_indent="      ")
-    return "\n".join(lines)
+    return lines
 
 
 def _text(value: Any) -> str:

@@ -101,6 +101,11 @@ def stage_axes(stage: str) -> tuple[str, ...]:
     return registry().axes_of(stage)
 
 
+def readers(axis: str) -> list[str]:
+    """Stages that read an axis, in the default order."""
+    return [stage for stage in registry().stages if axis in stage_axes(stage)]
+
+
 def stage_node(stage: str) -> DictConfig:
     """A stage's typed options, with a null for each axis it may choose for itself."""
     node: DictConfig = writable(OmegaConf.structured(registry().stage(stage).Config))

@@ -12,8 +12,8 @@ from harness.ops.packed_linear import PackedLinear, linear_layers, replace_modul
 VOCABULARY = 64
 
 
-def causal_model(seed: int = 0, *, dim: int = 32, layers: int = 2) -> Any:
-    """A Llama with random weights of usual size; equal seeds give equal models."""
+def causal_model(seed: int = 0, *, dim: int = 32, layers: int = 2, bias: bool = False) -> Any:
+    """A Llama with random weights (and biases) of usual size; equal seeds give equal models."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -27,6 +27,8 @@ def causal_model(seed: int = 0, *, dim: int = 32, layers: int = 2) -> Any:
         pad_token_id=0,
         bos_token_id=1,
         eos_token_id=2,
+        attention_bias=bias,
+        mlp_bias=bias,
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -34,6 +36,9 @@ def causal_model(seed: int = 0, *, dim: int = 32, layers: int = 2) -> Any:
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.ndim == 2:
+                    parameter.normal_(0, 0.15)
+            for name, parameter in model.named_parameters():
+                if name.endswith(".bias"):
                     parameter.normal_(0, 0.15)
     return model
 

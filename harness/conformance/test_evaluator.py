@@ -82,6 +82,20 @@ def test_samples_are_kept_by_document(method: type[Evaluator]) -> None:
     assert {"task", "doc_hash"} <= set(samples.columns), "columns `task` and `doc_hash`"
     assert len(samples) > 0, "no sample was kept: one row for each document"
     assert samples["doc_hash"].map(lambda value: isinstance(value, str)).all(), "`doc_hash` is text"
+    for task, rows in samples.groupby("task"):
+        assert len(rows) == 1 or rows["doc_hash"].nunique() > 1, (
+            f"all items of {task} have one `doc_hash`: make it of the item, as paired tests join by it"
+        )
+
+
+def test_an_error_is_stated_where_items_differ(method: type[Evaluator]) -> None:
+    found = measured(method).first
+    for metric in found.metrics:
+        rows = found.samples[found.samples["task"] == metric.task]
+        differ = metric.metric in rows and rows[metric.metric].nunique() > 1
+        assert metric.stderr != 0 or not differ, (
+            f"{metric.metric} has an error of 0, and its items differ: give that over items, or None"
+        )
 
 
 def test_samples_survive_storage(method: type[Evaluator]) -> None:

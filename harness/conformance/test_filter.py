@@ -1,5 +1,6 @@
 """What every filter must do."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from harness.axes.corpus import Document
@@ -57,6 +58,34 @@ def test_it_keeps_ids_domains_splits_and_order(method: type[Filter], tmp_path: P
     assert all(known[document.id] == (document.domain, document.split) for document in kept), (
         "a document changed its domain or split"
     )
+
+
+def stream(method: type[Filter], directory: Path) -> list[Document]:
+    """Twenty times the two documents of `trial`, each with a number behind it."""
+    _, clean, dirty = method.trial(directory)
+    return [
+        replace(document, id=f"{document.id}-{number}", text=f"{document.text} {number}")
+        for number in range(20)
+        for document in (clean, dirty)
+    ]
+
+
+def test_it_judges_the_same_stream_the_same_way(method: type[Filter], tmp_path: Path) -> None:
+    (kept, first), (again, second) = (run(method, tmp_path, stream(method, tmp_path)) for _ in range(2))
+    assert (kept, first.report) == (again, second.report), (
+        "two passes over the same documents differ: draw nothing, and give the same reasons"
+    )
+
+
+def test_a_verdict_rests_on_the_document_where_it_says_so(method: type[Filter], tmp_path: Path) -> None:
+    documents = stream(method, tmp_path)
+    kept, instance = run(method, tmp_path, documents)
+    if instance.judges_alone():
+        backwards, _ = run(method, tmp_path, documents[::-1])
+        assert kept == backwards[::-1], (
+            "a verdict depends on the documents before it, and processes share them: override `apply`, or "
+            "judge each document alone"
+        )
 
 
 def test_an_empty_stream_stays_empty(method: type[Filter], tmp_path: Path) -> None:

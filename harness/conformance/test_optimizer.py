@@ -170,4 +170,8 @@ def test_its_state_takes_the_bytes_it_declares(method: type[Optimizer]) -> None:
         for value in state.values()
         if isinstance(value, torch.Tensor) and value.ndim
     }
-    assert sum(kept.values()) == stepper.method.state_bytes(model), "state_bytes: the plan counts on it"
+    held, stated = sum(kept.values()), stepper.method.state_bytes(model)
+    assert held == stated, (
+        f"it keeps {held} bytes between steps, and state_bytes says {stated}, which the plan counts on: set "
+        "`moments`, or override `state_bytes`"
+    )

@@ -18,11 +18,6 @@ from harness.registry.known import registry
 AXIS = "parallelism"
 
 
-def built(method: type[Parallelism]) -> Parallelism:
-    """The method over two processes, or the one it has."""
-    return method() if method.name == "single" else method(method.Config(num_processes=2))
-
-
 def transformer(*, tied: bool = False) -> nn.Module:
     """A tiny transformer in float64."""
     import harness.model
@@ -51,12 +46,12 @@ def trained(parallelism: Parallelism, **options: Any) -> tuple[nn.Module, dict[s
 def test_the_loss_curve_and_weights_equal_one_process(method: type[Parallelism], micro: int | None) -> None:
     torch.manual_seed(0)
     expected, facts = trained(registry().get("parallelism", "single")())  # type: ignore[arg-type]
-    model, found = trained(built(method), micro_batch_size=micro)
+    model, found = trained(method(method.trial()), micro_batch_size=micro)
     for (step, mine), (_, theirs) in zip(found["loss_curve"], facts["loss_curve"], strict=True):
         assert abs(mine - theirs) < 1e-6, f"step {step}: {mine} is not {theirs}"
     for (name, p), q in zip(model.named_parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-8, atol=1e-9, msg=name)
     assert found["tokens"] == facts["tokens"], "tokens are counted over all processes, once"
     whole, own = facts["optimizer_memory"], found["optimizer_memory"]
-    split = "states" in built(method).spread().splits
+    split = "states" in method(method.trial()).spread().splits
     assert (0 < own < whole) if split else own == whole, f"{own} bytes of states, {whole} in one process"

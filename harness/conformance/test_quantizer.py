@@ -49,9 +49,9 @@ def calibration() -> Calibration:
     return Calibration(batches_BT=batches[:2], held_out_BT=batches[2:], sha256="")
 
 
-def quantized(method: type[Quantizer]) -> tuple[Quantizer, Any]:
-    chosen = method()
-    return chosen, chosen.quantize(base(), calibration() if method.needs_calibration else None)
+def quantized(method: type[Quantizer], model: Any = None) -> tuple[Quantizer, Any]:
+    chosen, model = method(), base() if model is None else model
+    return chosen, chosen.quantize(model, calibration() if method.needs_calibration else None)
 
 
 def packed(model: nn.Module) -> dict[str, PackedLinear]:
@@ -185,6 +185,23 @@ def test_the_forward_pass_uses_the_stored_weight(method: type[Quantizer]) -> Non
     with torch.no_grad():
         error = (layer(x) - expected).norm() / expected.norm()
     assert error < (0.03 if method.quantizes_activations else 1e-5), f"relative error {error:.4f}"
+
+
+def test_a_layer_keeps_its_bias(method: type[Quantizer]) -> None:
+    if refuses(method):
+        return
+    biased = causal_model(dim=DIM, layers=1, bias=True)
+    expected = {name: layer.bias.detach().clone() for name, layer in linear_layers(biased).items()}  # type: ignore[union-attr,operator]
+    for name, layer in packed(quantized(method, biased)[1]).items():
+        with torch.no_grad():
+            found = layer(torch.zeros(1, layer.in_features))[0]
+        torch.testing.assert_close(
+            found,
+            expected[name],
+            rtol=0.01,
+            atol=1e-3,
+            msg=f"{name} gives another output than its bias for an input of zeros: pass `bias` on",
+        )
 
 
 def test_gradients_pass_through_to_what_lies_below(method: type[Quantizer]) -> None:

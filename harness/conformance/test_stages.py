@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,9 @@ from harness.method import summary
 from harness.registry.known import registry
 from harness.stage import Stage, Work
 from harness.store import Artifact
+
+TOKENS = torch.arange(8, 40)[None]
+"""What models are asked about (1 x 32)."""
 
 
 class Tried(NamedTuple):
@@ -101,15 +105,22 @@ def test_it_makes_a_model_of_a_model(stage: type[Stage]) -> None:
     assert found.facts.get("effects"), "facts hold what was changed under `effects` (see harness.prove)"
     assert torch.isfinite(found.logits).all(), "the model it leaves computes no numbers"
     assert not found.input_changed, "it wrote into its input; write into work.out alone"
+    given = language.model()
+    with torch.no_grad():
+        logits = given(input_ids=TOKENS).logits
+    as_given = found.weights.keys() == given.state_dict().keys() and same(found, given.state_dict())
+    assert not (as_given and torch.equal(found.logits, logits)), (
+        "the model it leaves is the one it was given: save the changed one, and prove what changed"
+    )
 
 
 def test_a_model_follows_from_the_seed_alone(stage: type[Stage]) -> None:
     if not of_models(stage):
         return
     first, again, other = tried(stage), tried(stage), tried(stage, seed=1)
-    assert same(first, again), "two runs differ; draw from work.stream(Purpose....) alone"
+    assert same(first, again.weights), "two runs differ; draw from work.stream(Purpose....) alone"
     draws = stage.draws("", stage.narrow("", first.cell.choices_of(stage.name)))
-    assert draws or same(first, other), "it says that it draws nothing, and depends on the seed"
+    assert draws or same(first, other.weights), "it says that it draws nothing, and depends on the seed"
 
 
 def of_models(stage: type[Stage]) -> bool:
@@ -121,8 +132,8 @@ def of_models(stage: type[Stage]) -> bool:
     return True
 
 
-def same(first: Tried, second: Tried) -> bool:
-    return all(torch.equal(tensor, second.weights[name]) for name, tensor in first.weights.items())
+def same(found: Tried, weights: Mapping[str, torch.Tensor]) -> bool:
+    return all(torch.equal(tensor, weights[name]) for name, tensor in found.weights.items())
 
 
 def tried(stage: type[Stage], *, seed: int = 0) -> Tried:
@@ -158,7 +169,7 @@ def tried(stage: type[Stage], *, seed: int = 0) -> Tried:
         facts = stage().run(work)
         made = load_model(artifact(stage_key(stage.name), root / "out"), work.load).model
         with torch.no_grad():
-            logits = made(input_ids=torch.arange(8, 40)[None]).logits
+            logits = made(input_ids=TOKENS).logits
         weights = {name: tensor.clone() for name, tensor in made.state_dict().items()}
         return Tried(facts, logits, weights, contents(root / "model") != before, cell)
 

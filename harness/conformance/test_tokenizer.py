@@ -57,6 +57,16 @@ def test_ids_lie_within_the_vocabulary(method: type[Tokenizer], tmp_path: Path) 
     assert max(ids) < tokenizer.get_vocab_size(), "an id lies beyond the vocabulary"
 
 
+def test_the_size_of_a_token_is_as_stated(method: type[Tokenizer], tmp_path: Path) -> None:
+    stated = method.bytes_per_token(method.trial(tmp_path))
+    if stated is not None:
+        ids = trained(method, tmp_path).encode(TEXT, add_special_tokens=False).ids
+        measured = len(TEXT.encode()) / len(ids)
+        assert abs(measured - stated) < 0.01 * stated, (
+            f"`bytes_per_token` says {stated}, and a token of this text has {measured:.3f}"
+        )
+
+
 def test_training_twice_gives_the_same_tokens(method: type[Tokenizer], tmp_path: Path) -> None:
     if trains(method, tmp_path):
         first = trained(method, tmp_path).get_vocab()

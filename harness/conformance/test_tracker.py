@@ -72,6 +72,7 @@ def tell_alone(method: type[Tracker]) -> Told:
     """The tracker told of one cell, in a working directory of its own."""
     with tempfile.TemporaryDirectory() as name:
         directory, here = Path(name) / "record", Path(name) / "here"
+        directory.mkdir()
         here.mkdir()
         run, record, before = run_of(directory), copy.deepcopy(RECORD), Path.cwd()
         os.chdir(here)
@@ -103,7 +104,9 @@ def test_a_report_stays_as_it_was(method: type[Tracker]) -> None:
         report, before = Path(name) / "report", Path.cwd()
         report.mkdir()
         (report / "index.html").write_text("<h1>trial</h1>")
-        sweep = {"sweep": "trial", "directory": str(Path(name) / "records")}
+        records = Path(name) / "records"
+        records.mkdir()
+        sweep = {"sweep": "trial", "directory": str(records)}
         here = Path(name) / "here"
         here.mkdir()
         os.chdir(here)

@@ -187,8 +187,9 @@ class Costs:
         if measured:
             return median(measured)
         choice = node.cell.choice("tokenizer")
-        if choice is not None and choice.method.name == "byte":
-            return 1.0
+        fixed = None if choice is None else choice.method.bytes_per_token(choice.config)  # type: ignore[attr-defined]
+        if fixed is not None:
+            return float(fixed)
         return bytes_per_token(getattr(choice.config, "vocab_size", 1024) if choice is not None else 32000)
 
     def _built(self, cell: Cell) -> tuple[Any, tuple[int, int]] | None:
@@ -209,7 +210,7 @@ class Costs:
     def _adapters(self, node: Node, model: Any) -> int | None:
         """Weights that a PEFT method adds and trains; None where the model's own are trained."""
         choice = node.choices.get("peft")
-        if not isinstance(choice, Choice) or choice.method.name == "full":
+        if not isinstance(choice, Choice) or choice.method.delta == "weights":  # type: ignore[attr-defined]
             return None
         expected = choice.build().trainable_parameters(model)
         return 0 if expected is None else int(expected)

@@ -19,7 +19,12 @@ from harness.plan.factors import Factor, chosen, factors, refuse_repeated, reque
 from harness.plan.grammar import resolved
 from harness.plan.graph import Graph
 from harness.plan.intentions import check_claims, refuse_unknown_factors, settled_baseline
-from harness.plan.options import idle_options, refuse_options_without_method, swept_nodes
+from harness.plan.options import (
+    idle_options,
+    refuse_idle_choices,
+    refuse_options_without_method,
+    swept_nodes,
+)
 from harness.plan.placing import place
 from harness.plan.plan import Plan, PlannedCell, counted
 from harness.plan.tune import make_tuning
@@ -89,6 +94,7 @@ def make_plan(
             notes.append(f"{counted(duplicates, 'cell')} the same as another, left out")
     elif made.tuning.settled:
         made.cells = made.tuning.cells()
+    refuse_idle_choices(asked, [cell.cell for cell in made.first.cells])
     notes += idle_options(asked, [cell.cell for cell in made.first.cells if cell.keys])
     if experiment.claims:
         notes += check_claims(experiment, found, (cell.cell for cell in made.first.cells), declared=declared)

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 
 from harness.compose import Cell
-from harness.compose.schema import sections, stage_key
+from harness.compose.schema import readers, sections, stage_key
 from harness.errors import ConfigError, UnknownNameError
 from harness.plan.assemble import belongs_to, is_axis
 from harness.plan.cells import CellPlan
 from harness.plan.factors import Factor, Request
-from harness.plan.grammar import parse
+from harness.plan.grammar import parse, python_value
 from harness.registry.known import registry
 
 
@@ -85,6 +85,34 @@ def _check(key: str, text: str, node: str, axis: str, methods: Sequence[str]) ->
 
 def _has(names: Sequence[str]) -> str:
     return "has" if len(names) == 1 else "have"
+
+
+def refuse_idle_choices(asked: Request, cells: Sequence[Cell]) -> None:
+    """A typed choice must be read by a stage of some cell; the default of its axis may stand unread.
+
+    Trackers, which no stage reads, act beside all of them.
+    Raises: ConfigError naming the choice and what would have a stage read it
+    """
+    read = {
+        (axis, choice.method.name)
+        for cell in cells
+        for stage in cell.stages
+        for axis in cell.reads(stage)
+        for choice in cell.choices(axis, stage=stage)
+    }
+    for item in (*asked.plain, *asked.swept):
+        axis = registry().axes.get(item.key)
+        if axis is None or axis.axis == "tracker":
+            continue
+        default = axis.default if axis.many else (axis.default,)
+        for text in item.values:
+            value = python_value(text)
+            for name in value if isinstance(value, list) else [value]:
+                if name not in ("none", *(default or ())) and (axis.axis, name) not in read:
+                    raise ConfigError(
+                        f"{axis.axis}={name} changes nothing: no cell runs a stage that reads it "
+                        f"({' or '.join(readers(axis.axis))}); choose what brings one, or drop it"
+                    )
 
 
 def idle_options(asked: Request, cells: Iterable[Cell]) -> list[str]:

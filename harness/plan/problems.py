@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.axes import MODEL_AXES
 from harness.compose import Cell
-from harness.compose.schema import stage_axes
+from harness.compose.schema import readers, stage_axes
 from harness.errors import ConfigError, DataError, IncompatibleError
 from harness.method import Choice, Method, Problem
 from harness.model.gguf import gguf_config, is_gguf
@@ -169,16 +169,12 @@ def _idle(cell: Cell) -> Iterator[Problem]:
         defaults = axis.default if isinstance(axis.default, tuple) else (axis.default,)
         for choice in cell.choices(name) if name not in read and name != "tracker" else ():
             if choice.method.name not in defaults:
-                stages = [stage for stage in _readers(name) if stage not in cell.stages]
+                stages = [stage for stage in readers(name) if stage not in cell.stages]
                 yield Problem(
                     where=name,
                     message=f"{name}={choice.method.name} changes nothing: no stage reads it; "
                     f"add one of {stages} to `stages`, or drop it",
                 )
-
-
-def _readers(axis: str) -> list[str]:
-    return [stage for stage in registry().stages if axis in stage_axes(stage)]
 
 
 def _capabilities(cell: Cell, chosen: list[Choice]) -> Iterator[Problem]:
@@ -228,7 +224,8 @@ def _writers(chosen: list[Choice]) -> Iterator[Problem]:
             for word in sorted(shared - second.method.after - first.method.after):
                 yield Problem(
                     where=second.axis,
-                    message=f"{_name(first)} and {_name(second)} both change '{word}'; drop one of them",
+                    message=f"{_name(first)} and {_name(second)} both change '{word}'; drop one of them, or "
+                    f"state `after = {{'{word}'}}` in the class of the one that may do so after the other",
                 )
 
 

@@ -291,9 +291,10 @@ class Results:
         """Task -> how many answers its evaluations asked the model for."""
         found: dict[str, set[int]] = {}
         for record in self.all_records():
-            for task, fact in (record.data.get("facts", {}).get("evaluate") or {}).items():
-                if isinstance(fact, Mapping) and isinstance(fact.get("requests"), int):
-                    found.setdefault(task, set()).add(fact["requests"])
+            for facts in record.data.get("facts", {}).values():
+                for task, fact in (facts or {}).items():
+                    if isinstance(fact, Mapping) and isinstance(fact.get("requests"), int):
+                        found.setdefault(task, set()).add(fact["requests"])
         return found
 
     def is_share(self, metric: str) -> bool:

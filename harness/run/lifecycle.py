@@ -28,6 +28,8 @@ class Session:
     """
 
     def __init__(self, plan: Plan, cell: PlannedCell, *, started: float, warn: Callable[[str], None]) -> None:
+        folder = directory(plan, cell)
+        folder.mkdir(parents=True, exist_ok=True)
         self.run = {
             "cell": cell.cell.id,
             "config": cell.cell.config,
@@ -36,7 +38,7 @@ class Session:
             "seed": cell.seed,
             "overrides": list(cell.cell.overrides),
             "provenance": provenance(started),
-            "directory": str(directory(plan, cell)),
+            "directory": str(folder),
         }
         self.notes: dict[str, str] = {}
         self._warn = warn

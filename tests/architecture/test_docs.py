@@ -106,6 +106,13 @@ def test_the_axis_and_the_stage_of_the_examples_are_planned_together(tmp_path: P
     assert '"perturb"' in planned.stdout
 
 
+@pytest.mark.parametrize("page", ["tracker.md", pytest.param("quantizer.md", marks=pytest.mark.slow)])
+def test_a_method_of_the_examples_passes_its_suite(page: str, tmp_path: Path) -> None:
+    distribution(tmp_path, "harness-shown", "shown", next(fences(DOCS / "write" / page, "python")))
+    checked = harness(["check", "harness-shown"], tmp_path, cwd=tmp_path)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_yaml_examples_can_be_read(page: Path) -> None:
     for text in fences(page, "yaml"):

@@ -18,7 +18,7 @@ from harness.store import Store
 
 MISTAKES: dict[str, tuple[list[str], int, str]] = {
     "command": (["lst"], 2, "No command is called 'lst'. Did you mean 'list'?"),
-    "axis": (["show", "atention"], 2, "No axis is called 'atention'. Did you mean 'attention'?"),
+    "axis": (["show", "atention"], 2, "No axis or stage is called 'atention'. Did you mean 'attention'?"),
     "method": (["show", "attention", "ful"], 2, "Did you mean 'full'?"),
     "run": (["run", "attention=gqq"], 2, "No attention method is called 'gqq'."),
     "plain": (["attention.window=3"], 2, "No option of attention=full is called 'window'"),

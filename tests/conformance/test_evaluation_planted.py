@@ -203,6 +203,26 @@ class Anonymous(Counts):
         return pd.DataFrame({"task": [task]})
 
 
+class OneHash(Counts):
+    """Gives all items one hash."""
+
+    name = "one_hash"
+
+    def samples(self, task: str) -> pd.DataFrame:
+        return super().samples(task).assign(doc_hash="x")
+
+
+class Sure(Counts):
+    """States no error, although its items differ."""
+
+    name = "sure"
+
+    def evaluate(self, task: str, subject: Subject) -> Evaluation:
+        metric = Metric(task=task, metric="documents", value=3.0, stderr=0.0, n=self.rows)
+        samples = self.samples(task).assign(documents=[1.0, 2.0, 6.0])
+        return Evaluation(metrics=[metric], samples=samples)
+
+
 class Unstorable(Counts):
     """Keeps what no file can hold."""
 
@@ -244,6 +264,8 @@ class Forgetful(Counts):
         (test_evaluator.test_the_global_random_state_is_left_as_it_was, Moody, AssertionError),
         (test_evaluator.test_the_model_is_left_as_it_was, Trainer, AssertionError),
         (test_evaluator.test_samples_are_kept_by_document, Anonymous, AssertionError),
+        (test_evaluator.test_samples_are_kept_by_document, OneHash, AssertionError),
+        (test_evaluator.test_an_error_is_stated_where_items_differ, Sure, AssertionError),
         (test_evaluator.test_samples_survive_storage, Unstorable, Exception),
         (test_evaluator.test_every_task_has_a_name_of_its_own, Twins, AssertionError),
         (test_evaluator.test_one_task_depends_on_no_other, Forgetful, AssertionError),

@@ -1,5 +1,6 @@
 """The suite of filters catches what it should."""
 
+import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -80,6 +81,29 @@ class Remembers(Base):
         return document if self.seen < 2 else "seen"
 
 
+class Moody(Base):
+    name = "moody"
+
+    def judge(self, document: Document) -> Document | str:
+        return super().judge(document) if random.random() < 0.9 else "bad luck"
+
+
+class GivesOtherReasons(Base):
+    name = "gives_other_reasons"
+
+    def judge(self, document: Document) -> Document | str:
+        return document if len(document.text) > 5 else f"short, {random.random()}"
+
+
+class EveryTenth(Base):
+    name = "every_tenth"
+    seen = 0
+
+    def judge(self, document: Document) -> Document | str:
+        self.seen += 1
+        return "tenth" if self.seen % 10 == 0 else super().judge(document)
+
+
 def test_a_right_filter_passes(tmp_path: Path) -> None:
     for name, test in vars(suite).items():
         if name.startswith("test_"):
@@ -95,6 +119,9 @@ def test_a_right_filter_passes(tmp_path: Path) -> None:
         (Renames, suite.test_it_keeps_ids_domains_splits_and_order),
         (MovesSplit, suite.test_it_keeps_ids_domains_splits_and_order),
         (Invents, suite.test_an_empty_stream_stays_empty),
+        (Moody, suite.test_it_judges_the_same_stream_the_same_way),
+        (GivesOtherReasons, suite.test_it_judges_the_same_stream_the_same_way),
+        (EveryTenth, suite.test_a_verdict_rests_on_the_document_where_it_says_so),
         (Remembers, suite.test_two_instances_share_nothing),
     ],
 )

@@ -25,7 +25,7 @@ class Int8Linear(PackedLinear):
 
     def __init__(self, layer: nn.Module) -> None:
         weight = weight_matrix(layer)
-        super().__init__(weight.shape[1], weight.shape[0])
+        super().__init__(weight.shape[1], weight.shape[0], layer.bias)  # type: ignore[arg-type]
         self.register_buffer("codes", torch.zeros(weight.shape, dtype=torch.int8))
         self.register_buffer("scale", torch.zeros(1))
 
@@ -54,6 +54,17 @@ class Int8(Quantizer):
 
     def bits_per_weight(self, in_features: int, out_features: int) -> float:
         return 8 + 32 / (in_features * out_features)
+
+
+class Unbiased(Int8):
+    """Loses the bias."""
+
+    name = "unbiased"
+
+    def layer(self, name: str, layer: nn.Module) -> PackedLinear:
+        packed = Int8Linear(layer).fill(weight_matrix(layer))
+        packed.bias = None
+        return packed
 
 
 class Boastful(Int8):
@@ -157,7 +168,7 @@ class TernaryLinear(PackedLinear):
 
     def __init__(self, layer: nn.Module) -> None:
         weight = weight_matrix(layer)
-        super().__init__(weight.shape[1], weight.shape[0])
+        super().__init__(weight.shape[1], weight.shape[0], layer.bias)  # type: ignore[arg-type]
         width = -(-weight.shape[1] // 5)
         self.register_buffer("codes", torch.zeros(weight.shape[0], width, dtype=torch.uint8))
         self.register_buffer("scale", torch.zeros(()))
@@ -232,6 +243,7 @@ def test_bits_other_than_stated_are_named() -> None:
         (Flipped, suite.test_the_weights_are_as_close_as_its_bits_allow),
         (Careless, suite.test_the_weights_are_as_close_as_its_bits_allow),
         (Lazy, suite.test_every_linear_layer_is_packed_and_nothing_else_changes),
+        (Unbiased, suite.test_a_layer_keeps_its_bias),
         (Opaque, suite.test_gradients_pass_through_to_what_lies_below),
         (Inconsistent, suite.test_the_forward_pass_uses_the_stored_weight),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,14 @@ def test_a_copied_method_reads_what_the_original_reads(axis: str) -> None:
         original = Path(inspect.getfile(method)).read_text(encoding="utf-8")
         copy = scaffold.method(axis, "mine", like=name, package=True)["mine.py"]
         assert _attributes(copy) == _attributes(original), name
+
+
+@pytest.mark.parametrize("axis", BUILTIN)
+def test_what_a_copied_method_refuses_is_told_in_its_own_name(axis: str) -> None:
+    for name in registry().methods(axis):
+        if name != "none":
+            copy = scaffold.method(axis, "mine", like=name, package=True)["mine.py"].partition("\n")[2]
+            assert not re.search(rf"\b{axis}[.=]{name}\b", copy), f"{axis}.{name} in a copy called mine"
 
 
 def test_a_stage_passes_as_it_is_written(mine: Path, tmp_path: Path) -> None:

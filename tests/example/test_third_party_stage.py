@@ -29,6 +29,21 @@ def test_its_axis_is_listed_and_shown(lowrank: Path, place: Path) -> None:
     assert "calibration_sequences: 32" in config
 
 
+def test_its_stage_is_listed_and_shown(lowrank: Path, place: Path) -> None:
+    listed = harness(["list"], lowrank, cwd=place).stdout
+    stages = listed[listed.index("stages:") :]
+    assert "[harness-lowrank" in next(line for line in stages.splitlines() if "  factorize " in line)
+    assert stages.index("  align ") < stages.index("  factorize ") < stages.index("  quantize ")
+    assert harness(["list", "stage"], lowrank, cwd=place).stdout == stages
+    shown = harness(["show", "factorize"], lowrank, cwd=place).stdout
+    assert shown == harness(["show", "stage", "factorize"], lowrank, cwd=place).stdout
+    assert "makes: model" in shown
+    assert "axes: factorizer" in shown
+    assert "factorize.threads=null" in shown
+    wrong = harness(["show", "stage", "factorise"], lowrank, cwd=place)
+    assert "No stage is called 'factorise'. Did you mean 'factorize'?" in wrong.stdout + wrong.stderr
+
+
 def test_it_passes_the_suites_of_stages_methods_and_its_own(lowrank: Path, place: Path) -> None:
     checked = harness(["check", "harness-lowrank", "--", "-vv"], lowrank, cwd=place)
     assert checked.returncode == 0, checked.stdout[-5000:] + checked.stderr
@@ -53,9 +68,15 @@ def test_it_passes_the_suites_of_stages_methods_and_its_own(lowrank: Path, place
             "return False",
             "it says that it draws nothing, and depends on the seed",
         ),
+        (
+            "factorize.py",
+            "loaded.save(work.out",
+            "open_dense(work, what=what).save(work.out",
+            "the model it leaves is the one it was given",
+        ),
         ("svd.py", "u[:, :rank] * s[:rank]) @ v[:rank]", "u * s) @ v", "has rank 64"),
     ],
-    ids=["no proof", "a seed not in the key", "full rank"],
+    ids=["no proof", "a seed not in the key", "nothing saved", "full rank"],
 )
 def test_a_planted_bug_is_told_in_the_author_s_words(
     lowrank: Path, tmp_path: Path, file: str, right: str, wrong: str, says: str

@@ -258,6 +258,17 @@ def test_a_typed_option_of_a_stage_that_no_cell_runs_is_told(store: Store) -> No
     ]
 
 
+@pytest.mark.parametrize("typed", ["rotation=hadamard", "rotation=none,hadamard", "feedback=question"])
+def test_a_typed_choice_that_no_stage_reads_is_refused_by_name(store: Store, typed: str) -> None:
+    """QuaRot rotates for a quantizer, feedback labels pairs for an alignment: alone, both change nothing."""
+    axis = typed.partition("=")[0]
+    with pytest.raises(ConfigError, match=rf"{axis}=\w+ changes nothing: no cell runs a stage that reads it"):
+        make_plan([*SMALL, typed], store=store)
+    read = {"rotation": "quantizer=none,rtn", "feedback": "alignment=none,dpo"}[axis]
+    made = make_plan([*SMALL, typed, read], store=store)
+    assert any(cell.cell.choice(axis) and not cell.refused for cell in made.cells)
+
+
 FIXED = [
     ("peft=lora,dora peft.rank=4", "peft", "rank", 4),
     ("quantizer=rtn,gptq quantizer.bits=3", "quantizer", "bits", 3),

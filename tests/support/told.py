@@ -15,6 +15,6 @@ UNTOLD = re.compile(r"assert |Tensor-likes|Scalars|$")
 @contextmanager
 def told(match: str = "") -> Iterator[None]:
     """The block fails with an AssertionError that begins with a sentence, and one that has `match` in it."""
-    with pytest.raises(AssertionError, match=match) as failure:
+    with pytest.raises(AssertionError, match=match or None) as failure:
         yield
     assert not UNTOLD.match(str(failure.value)), f"not told: {failure.value}"

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import harness
-from harness.commands.reference.examples import asked, example
+from harness.commands.reference.examples import example, mounted
 from harness.commands.reference.known import REAL, REPORTS, axes, compared, own, question, readers, stages
 from harness.commands.reference.markdown import NOTICE, about, plain, row, table, text
 from harness.compose.describe import LABELS, describe, options, paragraph
@@ -82,17 +82,18 @@ def _read_by(name: str) -> str:
 
 
 def _commands(name: str, axis: type[Method]) -> list[str]:
-    other = example(name)
-    if not other:
+    way = example(name)
+    if not way:
         return []
-    chosen = asked(name, other)
+    chosen, more = way[0], "".join(f" {text}" for text in way[1:])
+    other = chosen.partition("=")[2]
     baseline = "[" + ",".join(axis.default or ()) + "]" if axis.many else str(axis.default or "none")
-    crossed = f"{name}={baseline},{chosen.partition('=')[2]}"
+    crossed = f"{name}={baseline},{other}"
     quote = "'" if axis.many else ""
     return [
-        f"$ harness show {name} {other}",
-        f"$ harness run {quote}{chosen}{quote} scale=smoke",
-        f"$ harness plan {quote}{crossed}{quote} seed=0,1",
+        f"$ harness show {name} {other.strip('[]')}",
+        f"$ harness run {quote}{chosen}{quote}{more} scale=smoke",
+        f"$ harness plan {quote}{crossed}{quote}{more} seed=0,1",
     ]
 
 
@@ -104,7 +105,7 @@ def _mounts(name: str) -> list[str]:
     key = stage_key(own[-1])
     return [
         f"A stage that trains ({', '.join(own)}) takes the root's choice unless it has its own:",
-        f"`{name}@{key}.{name}={example(name) or axes()[name].default}`.",
+        f"`{mounted(name, key)}`.",
         "",
     ]
 

@@ -5,22 +5,42 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 
-from harness.commands.reference.known import axes, own
+from harness.commands.reference.known import axes, own, readers
 from harness.compose import Cell
 from harness.compose.describe import options
 from harness.compose.schema import stage_key
 from harness.errors import HarnessError
 from harness.method import Method
 from harness.plan.assemble import Assembler
-from harness.plan.problems import problems
+from harness.plan.problems import choices, problems
 from harness.registry.known import registry
 from harness.stage import Stage
 
 
 @functools.cache
-def example(axis: str) -> str:
-    """The first method but the default that the plan takes beside the defaults; empty where there is none."""
-    return next((method.name for method in _others(axis) if not _refused(asked(axis, method.name))), "")
+def example(axis: str) -> tuple[str, ...]:
+    """How the first method that can be chosen, but the default, is: overrides; none where none can."""
+    return next((way for method in _others(axis) if (way := chosen(method))), ())
+
+
+def mounted(axis: str, stage: str) -> str:
+    """A stage's own choice on an axis; `stage` is the key of its node."""
+    way = example(axis) or (asked(axis, str(registry().axes[axis].default)),)
+    return f"{axis}@{stage}.{way[0]}"
+
+
+def chosen(method: type[Method]) -> tuple[str, ...]:
+    """A method, and where needed what brings a stage that reads it, as overrides that the plan takes."""
+    alone = asked(method.axis, method.name)
+    for more in ((), *((stage_example(stage),) for stage in readers(method.axis))):
+        way = (alone, *filter(None, more))
+        if not _refused(*way) and _is_read(method, *way):
+            return way
+    return ()
+
+
+def _is_read(method: type[Method], *way: str) -> bool:
+    return method.axis == "tracker" or any(choice.method is method for choice in choices(_cell(*way)))
 
 
 def _others(axis: str) -> list[type[Method]]:
@@ -43,7 +63,8 @@ def stage_example(name: str) -> str:
     """
     stage = registry().stages[name]
     for asked in ("", *_openings(stage)):
-        if stage.active(_cell(asked)) and not _refused(asked):
+        way = (asked,) if asked else ()
+        if stage.active(_cell(*way)) and not _refused(*way):
             return asked
     raise LookupError(f"no choice on its axes and no option brings the stage {name}")
 
@@ -58,17 +79,17 @@ def _openings(stage: type[Stage]) -> Iterator[str]:
             yield f"{stage_key(stage.name)}.{option['name']}=1"
 
 
-def _refused(asked: str) -> bool:
+def _refused(*way: str) -> bool:
     """Whether something speaks against a cell before it runs."""
     try:
-        return any(problem.fatal for problem in problems(_cell(asked)))
+        return any(problem.fatal for problem in problems(_cell(*way)))
     except HarnessError:
         return True
 
 
-def _cell(asked: str) -> Cell:
-    """The default cell at the smallest scale, with an override."""
-    return _assembler().cell([asked] if asked else [])
+def _cell(*way: str) -> Cell:
+    """The default cell at the smallest scale, with overrides."""
+    return _assembler().cell(way)
 
 
 @functools.cache

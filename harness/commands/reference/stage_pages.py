@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.commands.reference.examples import example, stage_example
+from harness.commands.reference.examples import mounted, stage_example
 from harness.commands.reference.known import axes, stages
 from harness.commands.reference.markdown import NOTICE, about, row, table, text
 from harness.compose.describe import options
@@ -58,7 +58,7 @@ def stage_page(stage: type[Stage]) -> str:
         lines += [
             "",
             "It trains, so it may have choices of its own where the root's are not wanted, e.g. "
-            f"`{own[0]}@{key}.{own[0]}={example(own[0])}`: {', '.join(f'`{axis}`' for axis in own)}.",
+            f"`{mounted(own[0], key)}`: {', '.join(f'`{axis}`' for axis in own)}.",
         ]
     return text(lines)
 

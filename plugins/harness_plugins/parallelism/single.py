@@ -26,6 +26,10 @@ class Single(Parallelism):
 
     config: Config
 
+    @classmethod
+    def trial(cls) -> Config:
+        return cls.Config()
+
     def wrap(self, model: nn.Module) -> nn.Module:
         return model
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 
 from harness import ConfigError, Problem
 
 from ._library import LinearPeft
-from ._scope import AdapterConfig, layer_size
+from ._scope import DropoutConfig, layer_size
 
 
 @dataclass(frozen=True, kw_only=True)
-class BlockConfig(AdapterConfig):
+class BlockConfig(DropoutConfig):
     """Options of block-diagonal rotations."""
 
     block_size: int = 32
@@ -27,8 +25,6 @@ class BlockConfig(AdapterConfig):
         super().__post_init__()
         if self.block_size < 2:
             raise ConfigError(f"peft.block_size={self.block_size} must be at least 2")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"peft.dropout={self.dropout} must be in [0, 1)")
 
 
 class Blocks(LinearPeft):
@@ -37,19 +33,11 @@ class Blocks(LinearPeft):
     Config = BlockConfig
     config: BlockConfig
 
-    @classmethod
-    def check(cls, config: Any, cell: Any, meta_model: nn.Module | None) -> Iterable[Problem]:
-        found = list(super().check(config, cell, meta_model))
-        yield from found
-        message = None if meta_model is None or found else cls(config).block_problem(meta_model)
-        if message is not None:
-            yield Problem(where="peft.block_size", message=message)
-
     def groups(self) -> int:
         """Blocks whose number must be a divisor of a layer's."""
         return 1
 
-    def block_problem(self, model: nn.Module) -> str | None:
+    def size_problem(self, model: nn.Module) -> Problem | None:
         """The first layer that the blocks do not divide."""
         layers, size, groups = self.layers(model), self.config.block_size, self.groups()
         for name, layer in layers.items():
@@ -59,13 +47,9 @@ class Blocks(LinearPeft):
                     n for n in range(2, min(widths) + 1) if not any(width % (n * groups) for width in widths)
                 ]
                 times = f" {groups} times" if groups > 1 else ""
-                return (
-                    f"{size}{times} must divide the {layer_size(layer)[0]} inputs of layer {name}; use one "
-                    f"of {fits}"
+                return Problem(
+                    where="peft.block_size",
+                    message=f"{size}{times} must divide the {layer_size(layer)[0]} inputs of layer {name}; "
+                    f"use one of {fits}",
                 )
         return None
-
-    def apply(self, model: nn.Module) -> nn.Module:
-        if (message := self.block_problem(model)) is not None:
-            raise ConfigError(f"peft.block_size: {message}")
-        return super().apply(model)

@@ -13,6 +13,7 @@ from harness import ConfigError, IncompatibleError, Method, PackedLinear, Peft, 
 
 from ._scope import (
     AdapterConfig,
+    DropoutConfig,
     LinearConfig,
     experts_left_out,
     layer_size,
@@ -65,16 +66,25 @@ class LinearPeft(LibraryPeft):
 
     @classmethod
     def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
-        yield from super().check(config, cell, meta_model)
-        if meta_model is None or packed_first(cell, cls):
+        found = list(super().check(config, cell, meta_model))
+        yield from found
+        if meta_model is None:
             return
-        message = experts_left_out(meta_model, config)
+        message = None if packed_first(cell, cls) else experts_left_out(meta_model, config)
         if message is not None:
             yield Problem(where="peft.target_modules", message=message)
+        elif not found and (problem := cls(config).size_problem(meta_model)) is not None:
+            yield problem
+
+    def size_problem(self, model: nn.Module) -> Problem | None:
+        """The first layer whose size the options do not fit; found by the plan, and before training."""
+        return None
 
     def apply(self, model: nn.Module) -> nn.Module:
         if (message := experts_left_out(model, self.config)) is not None:
             raise IncompatibleError(message)
+        if (problem := self.size_problem(model)) is not None:
+            raise ConfigError(str(problem))
         return super().apply(model)
 
     def layers(self, model: nn.Module) -> dict[str, nn.Module]:
@@ -120,22 +130,18 @@ def packed_first(cell: CellView, method: type[Peft]) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LowRankConfig(AdapterConfig):
+class LowRankConfig(DropoutConfig):
     """Options of low-rank adapters."""
 
     rank: int = 8
     """Rank r of the update; at most the smaller side of every adapted layer."""
     alpha: float = 16.0
     """The update is scaled by alpha / rank."""
-    dropout: float = 0.0
-    """Probability of dropping an input of the adapter."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.rank < 1:
             raise ConfigError(f"peft.rank={self.rank} must be at least 1")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"peft.dropout={self.dropout} must be in [0, 1)")
 
 
 class LowRank(LinearPeft):
@@ -144,33 +150,21 @@ class LowRank(LinearPeft):
     Config = LowRankConfig
     config: LowRankConfig
 
-    @classmethod
-    def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
-        found = list(super().check(config, cell, meta_model))
-        yield from found
-        message = None if meta_model is None or found else cls(config).rank_problem(meta_model)
-        if message is not None:
-            yield Problem(where="peft.rank", message=message)
-
     def ranks(self, layers: Iterable[str]) -> dict[str, int]:
         """The rank of each layer's update."""
         return dict.fromkeys(layers, self.config.rank)
 
-    def rank_problem(self, model: nn.Module) -> str | None:
+    def size_problem(self, model: nn.Module) -> Problem | None:
         """The first layer that the rank is too large for."""
         layers = self.layers(model)
         for name, rank in self.ranks(layers).items():
             if rank > min(layer_size(layers[name])):
-                return (
-                    f"rank {rank} is above the size of layer {name}, {layer_size(layers[name])[0]} x "
-                    f"{layer_size(layers[name])[1]}; use at most {min(layer_size(layers[name]))}"
+                return Problem(
+                    where="peft.rank",
+                    message=f"rank {rank} is above the size of layer {name}, {layer_size(layers[name])[0]} x "
+                    f"{layer_size(layers[name])[1]}; use at most {min(layer_size(layers[name]))}",
                 )
         return None
-
-    def apply(self, model: nn.Module) -> nn.Module:
-        if (message := self.rank_problem(model)) is not None:
-            raise ConfigError(f"peft.rank: {message}")
-        return super().apply(model)
 
     def layer_parameters(self, name: str, layer: nn.Module) -> int:
         """r * (in + out)."""

@@ -56,6 +56,19 @@ class AdapterConfig(LinearConfig):
             raise ConfigError(f"peft.bias={self.bias} must be none, all or {self.only}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class DropoutConfig(AdapterConfig):
+    """Options of adapters that drop something in a training step."""
+
+    dropout: float = 0.0
+    """Probability of dropping an input of the adapter."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"peft.dropout={self.dropout} must be in [0, 1)")
+
+
 def linear_targets(
     model: nn.Module, config: LinearConfig, *, embeddings: bool = False
 ) -> dict[str, nn.Module]:

@@ -10,7 +10,7 @@ from torch import nn
 from harness import ConfigError, Kept, Method, hookimpl
 
 from ._library import LinearPeft
-from ._scope import AdapterConfig, layer_size
+from ._scope import DropoutConfig, layer_size
 
 
 class VeRA(LinearPeft):
@@ -24,15 +24,13 @@ class VeRA(LinearPeft):
     kept = Kept(outputs=1)  # b multiplies what B gives
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(AdapterConfig):
+    class Config(DropoutConfig):
         only: ClassVar[str] = "vera_only"
 
         rank: int = 256
         """Rows of the shared A, columns of B; may be above a layer's size."""
         initial_d: float = 0.1
         """Value of d at the start; b starts at zero."""
-        dropout: float = 0.0
-        """Probability of dropping an input of the adapter."""
         projection_seed: int = 0
         """Seed of A and B, which are the same for every seed of a sweep; both are saved with the adapter."""
 
@@ -40,8 +38,6 @@ class VeRA(LinearPeft):
             super().__post_init__()
             if self.rank < 1:
                 raise ConfigError(f"peft.rank={self.rank} must be at least 1")
-            if not 0 <= self.dropout < 1:
-                raise ConfigError(f"peft.dropout={self.dropout} must be in [0, 1)")
             if self.initial_d == 0:
                 raise ConfigError("peft.initial_d=0 would leave both vectors without a gradient; use 0.1")
 

@@ -27,7 +27,14 @@ class Scored(Reward):
         checks: Sequence[Mapping[str, object]],
         scorer: AnswerScorer | None = None,
     ) -> Tensor:
-        if scorer is None:
-            raise IncompatibleError(f"reward={self.name} scores with {self.without}")
-        rewards_B: Tensor = scorer.score(prompts, answers)
-        return rewards_B
+        return given(scorer, self, f"scores with {self.without}").score(prompts, answers)
+
+
+def given(scorer: AnswerScorer | None, reward: Reward, without: str) -> AnswerScorer:
+    """The model that a reward was handed; `without` says what it wants it for, and where it comes from.
+
+    Raises: IncompatibleError where it was handed none
+    """
+    if scorer is None:
+        raise IncompatibleError(f"reward={reward.name} {without}")
+    return scorer

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from harness import AnswerScorer, ConfigError, IncompatibleError, Method, Prompt, Reward, hookimpl, share_met
+from harness import AnswerScorer, ConfigError, Method, Prompt, Reward, hookimpl, share_met
+from harness_plugins.reward._scored import given
 
 CRITERIA = ("trained", "rules", "brevity", "diversity")
 
@@ -77,12 +78,11 @@ class Ensemble(Reward):
         found: dict[str, Tensor] = {}
         for name in self.config.weights:
             if name == "trained":
-                if scorer is None:
-                    raise IncompatibleError(
-                        "reward=ensemble weighs a trained model; put the stage reward before align, or drop "
-                        "'trained' from reward.weights"
-                    )
-                found[name] = scorer.score(prompts, answers)
+                without = (
+                    "weighs a trained model; put the stage reward before align, or drop 'trained' from "
+                    "reward.weights"
+                )
+                found[name] = given(scorer, self, without).score(prompts, answers)
             elif name == "rules":
                 found[name] = torch.tensor([share_met(a, c) for a, c in zip(answers, checks, strict=True)])
             elif name == "brevity":

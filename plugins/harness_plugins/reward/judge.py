@@ -10,7 +10,6 @@ from torch import Tensor
 from harness import (
     AnswerScorer,
     ConfigError,
-    IncompatibleError,
     Method,
     Prompt,
     Reward,
@@ -18,6 +17,7 @@ from harness import (
     hookimpl,
     model_ref,
 )
+from harness_plugins.reward._scored import given
 
 
 class Judge(Reward):
@@ -55,15 +55,14 @@ class Judge(Reward):
         checks: Sequence[Mapping[str, object]],
         scorer: AnswerScorer | None = None,
     ) -> Tensor:
-        if scorer is None:
-            raise IncompatibleError("reward=judge asks a language model; give it one by reward.model")
+        model = given(scorer, self, "asks a language model; give it one by reward.model")
         asked = [
             f"Question: {as_text(prompt)}\nAnswer: {answer}\n{self.config.principle} "
             f"{self.config.yes} or {self.config.no}?"
             for prompt, answer in zip(prompts, answers, strict=True)
         ]
-        approval = scorer.log_probs(asked, [self.config.yes] * len(asked))
-        return approval - scorer.log_probs(asked, [self.config.no] * len(asked))
+        approval = model.log_probs(asked, [self.config.yes] * len(asked))
+        return approval - model.log_probs(asked, [self.config.no] * len(asked))
 
 
 @hookimpl

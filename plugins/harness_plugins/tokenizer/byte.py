@@ -39,6 +39,10 @@ class Byte(Tokenizer):
     def min_vocab_size(cls) -> int:
         return VOCAB_SIZE
 
+    @classmethod
+    def bytes_per_token(cls, config: Any) -> float:
+        return 1.0
+
     def train(self, texts: Iterator[str]) -> Any:
         from tokenizers import Tokenizer as RustTokenizer
         from tokenizers import decoders, models, pre_tokenizers

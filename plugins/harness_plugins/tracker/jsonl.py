@@ -60,9 +60,7 @@ class JsonLines(Tracker):
             file.write(json.dumps({"time": time.time(), **event}, default=str) + "\n")
 
     def _path(self, run: dict[str, Any]) -> Path:
-        path = Path(run["directory"]) / "events.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
+        return Path(run["directory"]) / "events.jsonl"
 
 
 @hookimpl

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from harness.axes.instruction import Conversation
     from harness.stage import Work
     from harness.training.contract import Batch, BatchSource
+
+T = TypeVar("T")
 
 Encoded = tuple[np.ndarray, np.ndarray]
 """Token ids and unshifted labels of one conversation (T each)."""
@@ -109,6 +111,12 @@ def of_split(conversations: Sequence[Conversation], split: Split, work: Work) ->
     if not found:
         raise DataError(f"instruction={work.one('instruction').method.name} gave no {split} conversation")
     return found
+
+
+def spread(items: Sequence[T], most: int) -> list[T]:
+    """At most `most` of the items, evenly over their order, since sources list one kind after another."""
+    number = min(most, len(items))
+    return [items[index * len(items) // number] for index in range(number)]
 
 
 class ConversationSource:

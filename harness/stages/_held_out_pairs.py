@@ -11,6 +11,7 @@ from harness.axes.alignment import Alignment
 from harness.axes.corpus import Split
 from harness.data.template import Template
 from harness.errors import DataError
+from harness.stages._conversations import spread
 from harness.stages._preferences import PreferenceSource, answers_log_probs, preferences
 
 if TYPE_CHECKING:
@@ -36,12 +37,12 @@ class HeldOutPairs:
     """
 
     def __init__(self, work: Work, tokenizer: PreTrainedTokenizerBase, model: nn.Module) -> None:
-        found = [pair for pair in preferences(work, Split.validation)[0] if pair.paired][:MOST]
+        paired = [pair for pair in preferences(work, Split.validation)[0] if pair.paired]
         self.device = work.device
         self.source: PreferenceSource | None = None
         try:
             self.source = PreferenceSource(
-                found,
+                spread(paired, MOST),
                 _Plain(),
                 Template(tokenizer),  # type: ignore[arg-type]
                 seed=0,

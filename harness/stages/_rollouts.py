@@ -65,7 +65,7 @@ class RolloutSource:
     """
 
     def __init__(self, work: Work, adapted: Adapted, method: Alignment, reference: Reference | None) -> None:
-        from harness.stages._conversations import of_split, read_conversations
+        from harness.stages._conversations import of_split, read_conversations, spread
 
         self.work, self.adapted, self.method, self.reference = work, adapted, method, reference
         self.tokenizer = adapted.loaded.tokenizer
@@ -75,8 +75,8 @@ class RolloutSource:
         self.reward, self.scorer = rewarder(work)
         found, self.cleared = without_test_items(work, read_conversations(work)[0])
         self.prompts, self.left_out = training_prompts(self._asked(of_split(found, Split.train, work)))
-        held_out = [c for c in found if c.split is Split.validation][:HELD_OUT_PROMPTS]
-        self.held_out, _ = self._asked(held_out)
+        held_out, _ = self._asked([c for c in found if c.split is Split.validation])
+        self.held_out = spread(held_out, HELD_OUT_PROMPTS)
         self.num_prompts = len(self.prompts)
         self.num_samples = self.num_prompts * self.samples_per_prompt
         self.epoch = self.position = self.draws = self.uses = 0

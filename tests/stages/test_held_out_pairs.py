@@ -10,6 +10,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from harness.data.template import Template
+from harness.model.artifact import open_model
+from harness.stages import _rollouts
+from harness.stages._adaptation import adapt
+from harness.stages._conversations import spread
+from harness.stages._held_out_pairs import HeldOutPairs
+from harness.stages._preferences import PreferenceSource
 from harness.stages.align import Align
 
 
@@ -33,6 +39,43 @@ def aligned(root: Path, *options: str, share: float = 0.3) -> tuple[dict[str, An
         *options,
     ]
     return Align().run(tiny.work(shelf, "align", out, given, {})), out.path, rows
+
+
+@pytest.mark.parametrize(
+    ("there", "kept"), [(0, []), (1, [0]), (4, [0, 1, 2, 3]), (5, [0, 1, 2, 3]), (600, [0, 150, 300, 450])]
+)
+def test_what_is_held_out_is_of_every_kind(there: int, kept: list[int]) -> None:
+    """A source lists one kind after another: its first items would be of one."""
+    assert spread(range(there), 4) == kept
+
+
+@pytest.mark.parametrize("name", ["grpo", "dpo"])
+def test_all_kinds_of_exercise_are_measured(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    met = set[str]()
+    encode, ask = PreferenceSource._encoded, _rollouts.RolloutSource._sample
+
+    def encoding(self: PreferenceSource, preference: Any) -> Any:
+        met.add(preference.prompt.split(":")[0].split(" ", 1)[-1])
+        return encode(self, preference)
+
+    def sampling(self: Any, items: Any, *, seed: int, from_start: bool) -> Any:
+        met.update(item.turns[-1].text.split(":")[0].split(" ", 1)[-1] for item in items)
+        return ask(self, items, seed=seed, from_start=from_start)
+
+    monkeypatch.setattr(PreferenceSource, "_encoded", encoding)
+    monkeypatch.setattr(_rollouts.RolloutSource, "_sample", sampling)
+    pretrained = tiny.pretrained(tmp_path / "hf")
+    options = ["model=pretrained", f"model.path={pretrained}", f"alignment={name}", "reward=rules"]
+    shelf = tiny.Shelf(tmp_path / "shelf")
+    work = tiny.work(shelf, "align", shelf.new("out"), options, {})
+    adapted = adapt(open_model(work, trainable=True), work.one("peft"))
+    if name == "dpo":
+        HeldOutPairs(work, adapted.loaded.tokenizer, adapted.model)
+    else:
+        _rollouts.RolloutSource(work, adapted, work.one("alignment").build(), None)
+    assert {"only", "the first", "Copy", "Find"} <= met
 
 
 @pytest.mark.parametrize("name", ["dpo", "simpo"])

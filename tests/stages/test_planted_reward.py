@@ -109,12 +109,7 @@ def start(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.mark.parametrize("name", ON_POLICY)
-def test_a_planted_reward_rises(
-    start: Start, name: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
-    if name == "quark" and "large" in request.node.name:
-        # 0.484 becomes 0.625 on one processor and more on another; steps and rates tried did not settle it.
-        pytest.xfail("Quark's rise at the larger size hangs on rounding, and is not shown")
+def test_a_planted_reward_rises(start: Start, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_rollouts, "rewarder", lambda work: (EarlyLetter(), None))
     facts = start.align(name)
     before, after = facts["held_out_reward_start"], facts["held_out_reward_end"]

@@ -18,8 +18,9 @@ class Quark(Alignment):
     averaged over tokens as in the authors' code.
 
     Paper: Lu et al. 2022, arXiv:2205.13636, algorithm 1 and eq. 2
-    Differs: the control token is text in the prompt, so that no embedding is added; the drift is estimated
-    on the samples
+    Differs: the control token is text, so that no embedding is added, and ends the prompt, where the answer
+    begins: a text before the prompt that has to be told apart at a distance is learned late, and until then
+    all quantiles are learned alike; the drift is estimated on the samples
     """
 
     name = "quark"
@@ -74,7 +75,7 @@ class Quark(Alignment):
         return loss_BT, {"drift": drift_BT.sum(-1)}
 
     def _labelled(self, prompt: str, quantile: int) -> str:
-        return f"[reward {quantile} of {self.config.quantiles}] {prompt}"
+        return f"{prompt} [reward {quantile} of {self.config.quantiles}]"
 
 
 @hookimpl

@@ -37,7 +37,7 @@ SHOWN, SHOWN_WRITTEN = 8, 2
 
 
 class SelfInstruct(InstructionStrategy):
-    """Instructions bootstrapped from seeds: eight shown, the next asked for, kept where unlike all others.
+    """Instructions bootstrapped from seeds: eight shown, the next written, kept where unlike all others.
 
     Paper: Wang et al. 2022, arXiv:2212.10560, sections 2.2 and 3
     Differs: one answer an instruction, output first for none: whether it is a classification is not asked
@@ -76,9 +76,7 @@ class SelfInstruct(InstructionStrategy):
             size = min(left, 16, self.config.number - len(new))
             left -= size
             asked = [self._request(seeds, new, rng) for _ in range(size)]
-            proposals = [
-                cleaned(text.split("\n")[0]) for text in writer.write(asked, seed=int(rng.integers(2**62)))
-            ]
+            proposals = [cleaned(line) for line in writer.next_lines(asked, seed=int(rng.integers(2**62)))]
             kept = []
             for proposal in proposals:
                 reason = unfit(proposal, pool)
@@ -102,12 +100,17 @@ class SelfInstruct(InstructionStrategy):
     def _request(
         self, seeds: Sequence[Conversation], new: Sequence[Conversation], rng: np.random.Generator
     ) -> str:
-        """What the writer is asked: to go on with a list of tasks."""
+        """A list of tasks that lacks its last one, instructions alone (the paper's table 5)."""
         written = [new[i] for i in rng.permutation(len(new))[:SHOWN_WRITTEN]]
         given = [seeds[i] for i in rng.permutation(len(seeds))[: SHOWN - len(written)]]
-        shown = [*given, *written]
-        lines = [f"{place}. {c.turns[0].text}" for place, c in enumerate(shown, start=1)]
-        return "Come up with one more task for this list. Reply with the task alone.\n" + "\n".join(lines)
+        told = [instruction(c.turns[0].text) for c in (*given, *written)]
+        lines = [f"{place}. {text}" for place, text in enumerate(told, start=1)]
+        return "\n".join(["Come up with a series of tasks:", *lines, f"{len(told) + 1}."])
+
+
+def instruction(question: str) -> str:
+    """A question without the input that follows its first paragraph, in one line, as the authors show it."""
+    return " ".join(question.partition("\n\n")[0].split()).rstrip(":")
 
 
 def unfit(proposal: str, pool: Sequence[Sequence[str]]) -> str:

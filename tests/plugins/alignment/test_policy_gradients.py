@@ -178,9 +178,9 @@ def test_only_the_best_sample_of_each_prompt_is_learned(name: str) -> None:
 
 def test_quark_names_quantiles_and_learns_under_them() -> None:
     quark = method("quark", quantiles=4, samples=4, beta=0.05)
-    assert quark.relabel(["p"] * 4, REWARDS_B) == [f"[reward {q} of 4] p" for q in (3, 4, 1, 2)]
-    assert quark.prompt("p") == "[reward 4 of 4] p"
-    assert quark.relabel(["p"] * 2, torch.tensor([1.0, 1.0])) == ["[reward 1 of 4] p"] * 2, "ties are equals"
+    assert quark.relabel(["p"] * 4, REWARDS_B) == [f"p [reward {q} of 4]" for q in (3, 4, 1, 2)]
+    assert quark.prompt("p") == "p [reward 4 of 4]"
+    assert quark.relabel(["p"] * 2, torch.tensor([1.0, 1.0])) == ["p [reward 1 of 4]"] * 2, "ties are equals"
     rollouts = sampled(quark, samples=4)
     loss_BT, _ = quark.rollout_loss(rollouts)
     for row in range(4):
@@ -193,7 +193,7 @@ def test_quark_names_quantiles_and_learns_under_them() -> None:
 def test_quarks_best_samples_are_what_its_prompt_asks_for_also_where_most_tie() -> None:
     quark = method("quark", quantiles=4, samples=4)
     found = quark.relabel(["p"] * 5, torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0]))
-    assert found == [f"[reward {q} of 4] p" for q in (4, 4, 4, 1, 1)]
+    assert found == [f"p [reward {q} of 4]" for q in (4, 4, 4, 1, 1)]
 
 
 def test_chain_of_hindsight_is_the_mean_cross_entropy_of_both_stories() -> None:

@@ -2,14 +2,20 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tiny_models as tiny
+import torch
 from harness_plugins.instruction_strategy import back_translation, complexity, diversity, self_instruct
 from harness_plugins.instruction_strategy._evolution import eliminated
+from torch import Tensor
 
-from harness import ConfigError, Conversation, Prompt, Role, Turn, as_text
+from harness import ConfigError, Conversation, Prompt, Role, Turn, Writer, as_text
+from harness.model.artifact import load_pretrained
 
 
 class Scripted:
@@ -21,6 +27,9 @@ class Scripted:
     def write(self, prompts: Sequence[Prompt], *, seed: int) -> list[str]:
         self.asked += [as_text(prompt) for prompt in prompts]
         return [self.says(as_text(prompt)) for prompt in prompts]
+
+    def next_lines(self, texts: Sequence[str], *, seed: int) -> list[str]:
+        return self.write(texts, seed=seed)
 
     def facts(self) -> dict[str, Any]:
         return {"requests": len(self.asked)}
@@ -95,7 +104,7 @@ def test_self_instruct_keeps_what_is_new(monkeypatch: pytest.MonkeyPatch) -> Non
     )
 
     def says(request: str) -> str:
-        return next(proposals) if request.startswith("Come up") else "An answer of some words."
+        return next(proposals) if request.startswith("Come up with a series") else "An answer of some words."
 
     strategy = made(
         self_instruct, "SelfInstruct", monkeypatch, says, number=3, max_requests=20, keep_seeds=False
@@ -144,23 +153,48 @@ def test_a_writer_must_be_named() -> None:
         diversity.Diversity.Config(topics=["law"])
 
 
-def test_a_local_model_writes() -> None:
+def test_a_local_model_writes(tmp_path: Path) -> None:
     """A tiny random model: what it writes is worth nothing, but it is written, and differs by seed."""
-    import tempfile
-    from pathlib import Path
-
-    import tiny_models as tiny
-
-    from harness import Writer
-    from harness.model.artifact import load_pretrained
-
-    with tempfile.TemporaryDirectory() as folder:
-        loaded = load_pretrained(str(tiny.pretrained(Path(folder) / "hf")))
+    loaded = load_pretrained(str(tiny.pretrained(tmp_path / "hf")))
     writer = Writer(loaded.model, loaded.tokenizer, max_new_tokens=6)
     first, again, other = (writer.write(["Say hi", "Name a fish"], seed=seed) for seed in (1, 1, 2))
     assert first == again != other
     assert writer.facts()["requests"] == 6
     assert 0 < writer.facts()["tokens"] <= 36
+
+
+def test_a_list_is_continued_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A local model reads the text alone, without a chat's turns, and its line ends at the line's end."""
+    loaded = load_pretrained(str(tiny.pretrained(tmp_path / "hf")))
+    model: Any = loaded.model
+    read = list[str]()
+
+    def generate(*, input_ids: Tensor, stopping_criteria: Any, **_: Any) -> Tensor:
+        read.extend(loaded.tokenizer.batch_decode(input_ids, skip_special_tokens=True))
+        said = torch.tensor([loaded.tokenizer.encode(" sing\n", add_special_tokens=False)] * len(input_ids))
+        out = torch.cat([input_ids, said], dim=1)
+        assert not stopping_criteria[0](out[:, :-1], None).any()
+        assert stopping_criteria[0](out, None).all()
+        return out
+
+    monkeypatch.setattr(model, "generate", generate)
+    writer = Writer(model, loaded.tokenizer)
+    assert writer.next_lines(["Tasks:\n1. Dance\n2."], seed=0) == ["sing"]
+    assert read == ["Tasks:\n1. Dance\n2."]
+
+
+def test_seeds_are_shown_as_instructions_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    strategy = made(
+        self_instruct, "SelfInstruct", monkeypatch, lambda request: "Sing", number=1, max_requests=1
+    )
+    seeds = [
+        replace(c, turns=(replace(c.turns[0], text=f"Sort\n these words {i}:\n\nb\n\na"), c.turns[1]))
+        for i, c in enumerate(conversations(1))
+    ]
+    strategy.select(seeds, np.random.default_rng(0))
+    assert self_instruct.writer_of(None, {}).asked == [
+        "Come up with a series of tasks:\n1. Sort these words 0\n2."
+    ]
 
 
 def test_diversity_takes_time_in_proportion() -> None:

@@ -30,7 +30,7 @@ def make_tuning(
     Raises: ConfigError, UnknownNameError for a block that cannot work, before anything runs
     """
     experiment, factors = sweep.experiment, sweep.factors
-    block = instance(Tune, experiment.tune, where="tune")
+    block = instance(Tune, experiment.tune or {}, where="tune")
     methods = []
     for levels, base in _methods(block, experiment, factors, planned):
         spaces = _spaces(block, levels, factors)

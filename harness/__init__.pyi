@@ -118,6 +118,7 @@ from harness.errors import PluginError as PluginError
 from harness.errors import TaskError as TaskError
 from harness.evaluation.answers import Answers as Answers
 from harness.evaluation.answers import answer as answer
+from harness.evaluation.answers import answer_request as answer_request
 from harness.evaluation.answers import greedy_tokens as greedy_tokens
 from harness.evaluation.controls import Controls as Controls
 from harness.evaluation.endpoint import Endpoint as Endpoint
@@ -141,6 +142,7 @@ from harness.evaluation.lm_tasks import task_files as task_files
 from harness.evaluation.lm_tasks import without_data as without_data
 from harness.evaluation.prompts import PROMPT_FILES as PROMPT_FILES
 from harness.evaluation.prompts import read_items as read_items
+from harness.evaluation.ratios import ratio_metric as ratio_metric
 from harness.evaluation.requests import ScoreRequest as ScoreRequest
 from harness.evaluation.requests import rolling as rolling
 from harness.evaluation.scoring import LikelihoodScorer as LikelihoodScorer

@@ -14,7 +14,8 @@ from harness.commands.models import load_subject
 from harness.commands.records import committed, find
 from harness.errors import ConfigError, DataError
 from harness.plan.manifest import find_record
-from harness.report.records import TEXT, Record, read_compact
+from harness.report.records import Record, read_compact
+from harness.report.scored import TEXT
 
 if TYPE_CHECKING:
     from harness.axes.evaluator import Subject
@@ -97,10 +98,10 @@ def load_samples(record: RecordLike, *, store: Store | Path | str | None = None)
     cell = found(record, opened(store))
     parts = []
     for name in cell.sample_names:
-        frame = cell.samples(name)
-        if frame is not None:
+        items = cell.samples(name)
+        if items is not None:
             evaluator, _, task = name.partition(".")
-            parts.append(frame.assign(evaluator=evaluator, task=task))
+            parts.append(items.frame().assign(evaluator=evaluator, task=task))
     if not parts:
         raise DataError(f"{cell.data.get('sweep')}/{cell.cell} has no samples: {cell.reason}")
     whole = pd.concat(parts, ignore_index=True)

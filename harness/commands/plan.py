@@ -135,7 +135,8 @@ def stage_table(made: Plan, costs: Costs) -> Table:
     all_costs: list[Cost] = []
     counts = Counter[str]()
     order = list(registry().stages)
-    for stage in sorted(asked, key=lambda name: order.index(name.partition("@")[0])):
+    stages = {*asked, *(nodes[key].stage for key in wanted)}  # also of models that options name
+    for stage in sorted(stages, key=lambda name: order.index(name.partition("@")[0])):
         own = [key for key in wanted if nodes[key].stage == stage]
         found = [costs.of(nodes[key]) for key in own if key in missing]
         stored = len(own) - len(found)

@@ -29,8 +29,8 @@ class Experiment:
     """Explicit cells instead of a product."""
     exclude: list[Any] = field(default_factory=list)
     """Combinations of levels to leave out."""
-    tune: dict[str, Any] = field(default_factory=dict)
-    """The same budget of trials for every method, on validation data."""
+    tune: dict[str, Any] | None = field(default_factory=dict)
+    """The same budget of trials for every method, on validation data; null or empty = none."""
     primary: list[str] = field(default_factory=list)
     """Metrics to decide on; others get intervals and no verdict. Every measured quality where empty."""
     claims: list[Any] = field(default_factory=list)

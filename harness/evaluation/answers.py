@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from harness.axes.decoding import Decoding
 from harness.axes.evaluator import Subject
+from harness.axes.instruction import Conversation, Role, Turn
+from harness.data.template import IGNORED, Template
 from harness.errors import TaskError
 from harness.evaluation.generation import in_batches, until_eos
+from harness.evaluation.requests import ScoreRequest
 from harness.ops.decode import Job, decode
 from harness.ops.drawing import Rule, special_ids
 from harness.ops.searching import generate, reads_tokens_alone
@@ -63,6 +67,25 @@ def answer(
     tokens = [until_eos(row, special_ids(subject.model)[0]) for row in new]
     texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
     return Answers(texts, tokens, sum(len(prompt) > room for prompt in prompts), given)
+
+
+def answer_request(subject: Subject, message: str, reference: str) -> ScoreRequest:
+    """A reference answer, and the end after it, as what a chat model learns after a user's message; a base
+    model reads both as one text, with a space between.
+
+    Raises: DataError where the chat template hides the answer
+    """
+    if subject.template is None:
+        tokenizer = subject.tokenizer
+        context = tokenizer.encode(subject.prompt(message))
+        return ScoreRequest(context, tokenizer.encode(f" {reference}", add_special_tokens=False))
+    for method in subject.prompts:
+        message = method.prompt(message)
+    turns = (Turn(role=Role.user, text=message), Turn(role=Role.assistant, text=reference))
+    ids, labels = Template(subject.tokenizer).encode(Conversation(id="", turns=turns, source=""))
+    (learned,) = np.nonzero(labels != IGNORED)
+    first, last = int(learned[0]), int(learned[-1])
+    return ScoreRequest(ids[:first].tolist(), ids[first : last + 1].tolist())
 
 
 def draw_answers(

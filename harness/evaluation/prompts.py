@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,29 +18,34 @@ PROMPT_FILES = (".json", ".jsonl", ".gz")
 ANSWER_KEYS = ("answer", "output", "completion", "response")
 
 
-def read_items(source: str, *, limit: int) -> list[Item]:
-    """The first `limit` items of a skill's test split, or of a JSON (lines) file.
+def read_items(source: str, *, limit: int, split: str = "test") -> list[Item]:
+    """The first `limit` items of a skill's split, or of a JSON (lines) file.
 
     A row has a prompt (`prompt`, `instruction` with `input`, or `question`), maybe an answer (`answer`,
-    `output`, `completion` or `response`) and `checks`.
+    `output`, `completion` or `response`), `checks`, and `split`; without one it is of the test split.
     Raises: DataError naming file and row; UnknownNameError where neither a file nor a skill has this name
     """
     if not source.endswith(PROMPT_FILES):
-        return list(_skill_items(source, limit))
+        return list(_skill_items(source, limit, split))
     from harness.evaluation.lm_tasks import read_rows
 
     rows = read_rows(Path(source))
     if not rows:
         raise DataError(f"{source} has no rows")
-    return [_item(row, f"{source}, row {index + 1}") for index, row in enumerate(rows[:limit])]
+    chosen = [place for place, row in enumerate(rows) if row.get("split", "test") == split]
+    if not chosen:
+        raise DataError(
+            f"{source} has no row of the {split} split; say it in the rows, {json.dumps({'split': split})}"
+        )
+    return [_item(rows[place], f"{source}, row {place + 1}") for place in chosen[:limit]]
 
 
 @cache
-def _skill_items(skill: str, limit: int) -> tuple[Item, ...]:
-    """A skill's first test items: name and number decide them, and the plan of a sweep asks in every cell."""
+def _skill_items(skill: str, limit: int, split: str) -> tuple[Item, ...]:
+    """A skill's first items: name, number and split decide them; the plan of a sweep asks in every cell."""
     from harness.data.skills import skill_items
 
-    return tuple(skill_items(skill, "test", seed=0, n=limit))
+    return tuple(skill_items(skill, split, seed=0, n=limit))
 
 
 def _item(row: Any, where: str) -> Item:

@@ -65,7 +65,7 @@ def first_stage(experiment: Experiment, found: Iterable[Factor], stages: Sequenc
     if experiment.reseed != _TOUCHED:
         return experiment.reseed
     varied = {key for factor in found for key in factor.sets() - {_STAGES}}
-    keys = varied | tuned_keys(experiment.tune)
+    keys = varied | tuned_keys(experiment.tune or {})
     touched = [touched_stage(key, stages) for key in keys]
     for factor in found:
         touched += _parting(factor, stages)

@@ -36,7 +36,7 @@ def make_tuning(
     Raises: ConfigError, UnknownNameError for a block that cannot work, before anything runs
     """
     experiment, factors = sweep.experiment, sweep.factors
-    block = instance(Tune, experiment.tune, where="tune")
+    block = instance(Tune, experiment.tune or {}, where="tune")
     _check_levels(block, [*factors, *declared])
     methods = []
     for levels, base in _methods(block, experiment, factors, planned):

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.errors import DataError
 from harness.report.frames import Levels, Results
 from harness.report.records import Record, label
-
-if TYPE_CHECKING:
-    pass
 
 
 def factor_levels(factors: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -77,7 +77,8 @@ def sample_curves(results: Results, column: str) -> Iterator[Figure]:
         metrics = dict.fromkeys(m.partition(".")[0] for m in stated)
         if column in metrics:  # the length of what was generated is no length of a context
             continue
-        if not any(record.has_column(name, column) for record in results.all_records()):
+        found = (record.samples(name) for record in results.all_records())
+        if not any(items is not None and column in items for items in found):
             continue
         for metric in metrics:
             if curves := views.by_column(results, name, column, metric):

@@ -108,12 +108,17 @@ def drifted_facts(records: Sequence[Record]) -> tuple[list[str], dict[str, list[
     by_cell = {r.cell: r for r in records}
     settings_of = level_settings(records[-1].experiment)
     moves = movers(settings_of)
+    together: dict[tuple[str, ...], list[str]] = {}
     for name, values in columns.items():
         odd: dict[str, tuple[str, str]] = {}
         for group in groups_of(name, values, by_cell, settings_of, moves):
             if not agree(name, list(group.values())):
                 odd |= outliers(name, group, notes)
-        footnote(name, odd, marks)
+        if odd:
+            together.setdefault(tuple(odd), []).append(drift_text(name, odd))
+    for cells, texts in together.items():  # one footnote for all that sets these cells apart
+        for cell in cells:
+            marks[cell] = [*marks.get(cell, ()), "; ".join(texts)]
     for cell, text in (*other_runs(records).items(), *beside_others(records)):
         marks.setdefault(cell, []).append(text)
     return notes, marks
@@ -136,18 +141,13 @@ def outliers(name: str, values: Mapping[str, Any], notes: list[str]) -> dict[str
     return {cell: (text, common) for cell, text in texts.items() if text != common}
 
 
-def footnote(name: str, odd: Mapping[str, tuple[str, str]], marks: dict[str, list[str]]) -> None:
-    """One footnote for all cells in which a fact is another than elsewhere."""
-    if not odd:
-        return
+def drift_text(name: str, odd: Mapping[str, tuple[str, str]]) -> str:
+    """What is said of all cells in which a fact is another than elsewhere."""
     if name.endswith(HASHES):
-        text = f"{in_words(name)} differs from the other rows'"
-    else:
-        own = " or ".join(dict.fromkeys(value for value, _ in odd.values()))
-        elsewhere = " or ".join(dict.fromkeys(common for _, common in odd.values()))
-        text = f"measured {in_words(name)} is {own}, elsewhere {elsewhere}"
-    for cell in odd:
-        marks.setdefault(cell, []).append(text)
+        return f"{in_words(name)} differs from the other rows'"
+    own = " or ".join(dict.fromkeys(value for value, _ in odd.values()))
+    elsewhere = " or ".join(dict.fromkeys(common for _, common in odd.values()))
+    return f"measured {in_words(name)} is {own}, elsewhere {elsewhere}"
 
 
 def in_words(name: str) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from harness.report.records import WEIGHTS, Record
+from harness.report.records import Record
+from harness.report.scored import Scored
 from harness.report.statistics import Array
 
 
@@ -20,16 +21,16 @@ def item_matrix(printed: Iterable[tuple[Record, float]], metric: str) -> tuple[A
     sample_name, _, column = metric.rpartition(".")
     found: list[tuple[str, Any, Array]] = []
     for record, value in printed:
-        columns = record.columns(sample_name, column)
-        if columns is None:
+        items = record.samples(sample_name)
+        if items is None or column not in items or "doc_hash" not in items:
             continue
-        values_N = columns[column]
-        if (weighted := ratio_items(columns, values_N, value)) is not None:
+        values_N = items.numbers(column)
+        if (weighted := ratio_items(items, column, values_N, value)) is not None:
             values_N = weighted
         mean = float(np.nanmean(values_N)) if len(values_N) else math.nan
         if not math.isclose(mean, value, rel_tol=1e-3):
             return None
-        found.append((record.cell, columns["doc_hash"], values_N))
+        found.append((record.cell, items.docs, values_N))
     if not found:
         return None
     index: dict[str, int] = {}
@@ -51,7 +52,7 @@ def item_matrix(printed: Iterable[tuple[Record, float]], metric: str) -> tuple[A
     return values_RD, {cell: row for row, (cell, _, _) in enumerate(found)}
 
 
-def ratio_items(columns: Mapping[str, Any], values_N: Array, printed: float) -> Array | None:
+def ratio_items(items: Scored, metric: str, values_N: Array, printed: float) -> Array | None:
     """Items of a ratio of sums (bits per byte), linearised so that their mean is the printed ratio.
 
     Item i counts R + w_i / mean(w) (x_i - R): means, paired differences and their errors are then those of
@@ -59,11 +60,10 @@ def ratio_items(columns: Mapping[str, Any], values_N: Array, printed: float) -> 
     """
     if np.isnan(values_N).any() or math.isclose(float(values_N.mean()), printed, rel_tol=1e-3):
         return None
-    for column in WEIGHTS:
-        if column in columns:
-            weights_N = columns[column]
-            if weights_N.sum() > 0 and math.isclose(
-                float((weights_N * values_N).sum() / weights_N.sum()), printed, rel_tol=1e-3
-            ):
-                return np.asarray(printed + weights_N / weights_N.mean() * (values_N - printed))
+    for column in items.weights_of(metric):
+        weights_N = items.numbers(column)
+        if weights_N.sum() > 0 and math.isclose(
+            float((weights_N * values_N).sum() / weights_N.sum()), printed, rel_tol=1e-3
+        ):
+            return np.asarray(printed + weights_N / weights_N.mean() * (values_N - printed))
     return None

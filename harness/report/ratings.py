@@ -83,11 +83,10 @@ def ratings(results: Results, sample_name: str, column: str = "win_rate") -> lis
         per_seed = []
         for record in by_seed.values():
             judged = record.status == "ok" and not against_itself(record, sample_name)
-            frame = record.samples(sample_name) if judged else None
-            if frame is not None and column in frame and len(frame):
-                duel = Duels(
-                    first=name_of(levels), second=REFERENCE, score=float(frame[column].sum()), n=len(frame)
-                )
+            items = record.samples(sample_name) if judged else None
+            if items is not None and column in items and len(items):
+                score = float(np.nansum(items.numbers(column)))
+                duel = Duels(first=name_of(levels), second=REFERENCE, score=score, n=len(items))
                 per_seed.append(duel)
         if per_seed:
             found.append(rating(name_of(levels), per_seed))

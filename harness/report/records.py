@@ -12,14 +12,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.errors import DataError
+from harness.report.scored import TEXT, Scored
 from harness.store.files import read_json
 from harness.store.records import check_entries, set_aside, sweep_dir, sweep_name
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 FORMAT = 1
 """Version of record.json and of the compact file."""
@@ -34,10 +32,6 @@ NEEDS: dict[str, type | tuple[type, ...]] = {
 }
 """What a report rests on."""
 log = logging.getLogger("harness.report")
-WEIGHTS = ("bytes", "tokens", "weight")
-"""Sample columns that weigh an item in a ratio of sums."""
-TEXT = ("prompt", "answer", "target")
-"""Sample columns a reader looks at; all other numeric ones are metrics."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -48,9 +42,9 @@ class Record:
     """The content of record.json."""
     folder: Path | None = None
     """Where it lies, None when it comes from a compact file."""
-    embedded: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    embedded: Mapping[str, Scored] = field(default_factory=dict)
     """Samples of a compact file, by `<evaluator>.<task>`."""
-    _cache: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False)
+    _cache: dict[str, Scored] = field(default_factory=dict, repr=False)
 
     @property
     def cell(self) -> str:
@@ -99,8 +93,8 @@ class Record:
             return sorted(self.embedded)
         return sorted(path.stem for path in (self.folder / "samples").glob("*.parquet"))
 
-    def samples(self, name: str) -> pd.DataFrame | None:
-        """Items of `<evaluator>.<task>`: doc_hash, texts, one column a metric; None where not kept.
+    def samples(self, name: str) -> Scored | None:
+        """Items of `<evaluator>.<task>`, read once; None where not kept.
 
         Raises: DataError if the file cannot be read
         """
@@ -112,59 +106,8 @@ class Record:
             path = self.folder / "samples" / f"{name}.parquet"
             if not path.exists():
                 return None
-            # One small file: threads and memory maps cost more than they bring.
-            self._cache[name] = open_parquet(path).read(use_threads=False).to_pandas()
+            self._cache[name] = Scored.read(path)
         return self._cache[name]
-
-    def has_column(self, name: str, column: str) -> bool:
-        """Whether the items of `<evaluator>.<task>` have a column; reads none of them."""
-        if self.folder is None or name in self._cache:
-            frame = self.samples(name)
-            return frame is not None and column in frame
-        path = self.folder / "samples" / f"{name}.parquet"
-        return path.exists() and column in open_parquet(path).schema_arrow.names
-
-    def columns(self, name: str, column: str) -> dict[str, Any] | None:
-        """`doc_hash`, a metric's column and any weights of it as arrays; None where they were not kept."""
-        import numpy as np
-
-        if self.folder is None or name in self._cache:
-            frame = self.samples(name)
-            if frame is None or column not in frame or "doc_hash" not in frame:
-                return None
-            found = {
-                c: frame[c].to_numpy(dtype=np.float64, na_value=np.nan) for c in numbers_of(frame, column)
-            }
-            return {"doc_hash": frame["doc_hash"].to_numpy(), **found}
-        path = self.folder / "samples" / f"{name}.parquet"
-        if not path.exists():
-            return None
-        file = open_parquet(path)
-        known = set(file.schema_arrow.names)
-        if not {"doc_hash", column} <= known:
-            return None
-        wanted = [column, *(w for w in WEIGHTS if w in known and w != column)]
-        read = file.read(columns=["doc_hash", *wanted], use_threads=False)
-        arrays = {c: read.column(c).to_numpy().astype(np.float64) for c in wanted}
-        return {"doc_hash": read.column("doc_hash").to_numpy(), **arrays}
-
-
-def numbers_of(frame: pd.DataFrame, column: str) -> list[str]:
-    """A metric's column and the weights beside it."""
-    return [column, *(w for w in WEIGHTS if w in frame and w != column)]
-
-
-def open_parquet(path: Path) -> Any:
-    """A samples file.
-
-    Raises: DataError if it is none
-    """
-    import pyarrow.parquet as parquet
-
-    try:
-        return parquet.ParquetFile(path)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as samples: {error}; delete it and re-run") from error
 
 
 def label(level: object) -> str:
@@ -284,20 +227,19 @@ def write_compact(
     for record in records:
         samples: dict[str, Any] = {}
         for name in record.sample_names:
-            frame = record.samples(name)
-            if frame is None or "doc_hash" not in frame:
+            items = record.samples(name)
+            if items is None or "doc_hash" not in items:
                 continue
             known = documents.setdefault(name, {})
-            docs = frame["doc_hash"].tolist()
-            numbers = [c for c in frame.columns if c not in TEXT and is_number(frame[c])]
+            docs = items.docs.tolist()
             rows_shown = [row for row, doc in enumerate(docs) if doc in wanted[name]]
             samples[name] = {
                 "docs": [known.setdefault(doc, len(known)) for doc in docs],
-                "values": {c: [plain(v) for v in frame[c].to_numpy(dtype=float).tolist()] for c in numbers},
+                "values": {c: [plain(v) for v in items.numbers(c).tolist()] for c in items.numeric},
                 "texts": {
-                    c: texts_of(frame[c], {known[docs[row]]: row for row in rows_shown})
+                    c: texts_of(items.values(c).tolist(), {known[docs[row]]: row for row in rows_shown})
                     for c in TEXT
-                    if c in frame
+                    if c in items
                 },
             }
         rows.append({**record.data, "samples": samples})
@@ -310,9 +252,8 @@ def write_compact(
     path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
 
 
-def texts_of(column: pd.Series[Any], rows: Mapping[int, int]) -> dict[str, str]:
+def texts_of(values: Sequence[Any], rows: Mapping[int, int]) -> dict[str, str]:
     """Texts of a column by the item's number, given the row of each."""
-    values = column.to_numpy()
     return {str(number): str(values[row]) for number, row in rows.items()}
 
 
@@ -321,8 +262,6 @@ def read_compact(path: Path) -> list[Record]:
 
     Raises: DataError if it is not one
     """
-    import pandas as pd
-
     try:
         raw = path.read_bytes()
         content = json.loads(gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw)
@@ -338,13 +277,9 @@ def read_compact(path: Path) -> list[Record]:
             columns: dict[str, Any] = {"doc_hash": docs, **part["values"]}
             for column, texts in part["texts"].items():
                 columns[column] = [texts.get(str(i)) for i in part["docs"]]
-            embedded[name] = pd.DataFrame(columns)
+            embedded[name] = Scored.of(columns)
         records.append(Record(data=row, embedded=embedded))
     return records
-
-
-def is_number(column: pd.Series[Any]) -> bool:
-    return column.dtype.kind in "biuf"
 
 
 def plain(value: float) -> float | int | None:

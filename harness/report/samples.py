@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from harness.report.records import TEXT, Record, is_number
-
-if TYPE_CHECKING:
-    import pandas as pd
+from harness.report.records import Record
+from harness.report.scored import Scored
 
 ITEMS = 6
 """Items of a task that are shown."""
@@ -22,21 +20,19 @@ LENGTH = 500
 NO_METRIC = frozenset({"bytes", "tokens", "length", "position"})
 
 
-def score_columns(frame: pd.DataFrame) -> list[str]:
+def score_columns(items: Scored) -> list[str]:
     """Numeric columns of samples that score an item."""
-    return [c for c in frame.columns if c not in TEXT and c not in NO_METRIC and is_number(frame[c])]
+    return [c for c in items.numeric if c not in NO_METRIC]
 
 
-def chosen_items(frames: Sequence[pd.DataFrame], items: int) -> list[str]:
+def chosen_items(frames: Sequence[Scored], items: int) -> list[str]:
     """Items with text, half those whose score differs most over the cells, half the first."""
     first = frames[0]
-    usable = [
-        d for d, p in zip(first["doc_hash"], first.get("prompt", []), strict=False) if isinstance(p, str)
-    ]
+    usable = [d for d, p in zip(first.docs, first.values("prompt"), strict=True) if isinstance(p, str)]
     columns = score_columns(first)
     spread: dict[str, float] = {}
     if columns:
-        docs = first["doc_hash"].to_numpy()
+        docs = first.docs
         values_RD = np.stack([values_at(docs, f, columns[0]) for f in frames])
         known = ~np.isnan(values_RD).all(axis=0)
         variances = np.zeros(len(docs))
@@ -48,9 +44,9 @@ def chosen_items(frames: Sequence[pd.DataFrame], items: int) -> list[str]:
     return sorted({*divided, *rest}, key=lambda doc: order[doc])
 
 
-def values_at(docs: np.ndarray[Any, Any], frame: pd.DataFrame, column: str) -> np.ndarray[Any, Any]:
+def values_at(docs: np.ndarray[Any, Any], frame: Scored, column: str) -> np.ndarray[Any, Any]:
     """A column of numbers at some items; NaN for an item that the samples lack."""
-    own, values = frame["doc_hash"].to_numpy(), frame[column].to_numpy(dtype=float, na_value=np.nan)
+    own, values = frame.docs, frame.numbers(column)
     if np.array_equal(own, docs):
         return values
     by_doc = dict(zip(own.tolist(), values.tolist(), strict=True))
@@ -68,7 +64,7 @@ def shown_items(records: Sequence[Record]) -> dict[str, list[str]]:
     }
 
 
-def with_texts(records: Sequence[Record], name: str) -> dict[int, pd.DataFrame]:
+def with_texts(records: Sequence[Record], name: str) -> dict[int, Scored]:
     """Samples of a task that have prompts, by the place of their record."""
     found = {}
     for i, record in enumerate(records):
@@ -85,7 +81,7 @@ def shown_samples(records: Sequence[Record], items: Mapping[str, Sequence[str]])
         shown: list[dict[str, str]] = []
         by: dict[int, list[Any]] = {}
         for i, frame in with_texts(records, name).items():
-            places = {doc: row for row, doc in enumerate(frame["doc_hash"].tolist())}
+            places = {doc: row for row, doc in enumerate(frame.docs.tolist())}
             by[i] = answers_of(frame, [places.get(doc) for doc in docs])
             if not shown and all(doc in places for doc in docs):
                 shown = [item_of(frame, places[doc], doc) for doc in docs]
@@ -94,19 +90,19 @@ def shown_samples(records: Sequence[Record], items: Mapping[str, Sequence[str]])
     return found
 
 
-def item_of(frame: pd.DataFrame, row: int, doc: str) -> dict[str, str]:
-    target = frame["target"].iloc[row] if "target" in frame else None
+def item_of(frame: Scored, row: int, doc: str) -> dict[str, str]:
+    target = frame.values("target")[row] if "target" in frame else None
     return {
         "doc": doc[:12],
-        "prompt": cut(frame["prompt"].iloc[row], keep_end=True) or "",
+        "prompt": cut(frame.values("prompt")[row], keep_end=True) or "",
         "target": cut(target) or "",
     }
 
 
-def answers_of(frame: pd.DataFrame, rows: Sequence[int | None]) -> list[dict[str, Any] | None]:
+def answers_of(frame: Scored, rows: Sequence[int | None]) -> list[dict[str, Any] | None]:
     """Answer and scores at some rows; None where an item was not scored."""
-    scores = {column: frame[column].to_numpy(dtype=float) for column in score_columns(frame)}
-    answers = frame["answer"].to_numpy() if "answer" in frame else None
+    scores = {column: frame.numbers(column) for column in score_columns(frame)}
+    answers = frame.values("answer") if "answer" in frame else None
     return [
         None
         if row is None

@@ -136,10 +136,7 @@ def write_numbers(table: Table) -> None:
             decimals[column.spec.metric] = column.spec.format or auto_format(cells, column.spec.scale)
         for line in table.cells:
             cell = line[j]
-            if cell.estimate is None:
-                cell.text = cell.value = "-"
-                continue
-            if cell.itself:
+            if cell.estimate is None or cell.itself:
                 cell.text = cell.value = "-"
                 continue
             style, scale = decimals[column.spec.metric], column.spec.scale

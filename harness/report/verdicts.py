@@ -67,7 +67,8 @@ Ranked = tuple[list[TableCell], list[tuple[TableCell, Contrast]]]
 def contrasts_to_best(table: Table) -> list[Ranked]:
     """By column and group: the cells with the highest estimate, and the others' contrasts to it.
 
-    Only complete cells are ranked: the mean of fewer seeds is not set against that of all.
+    Only complete cells are ranked: the mean of fewer seeds is not set against that of all; nor is what was
+    measured against itself.
     Paper: Hsu 1984, doi:10.1214/aos/1176346732 (multiple comparisons with the best)
     """
     found: list[Ranked] = []
@@ -82,7 +83,7 @@ def contrasts_to_best(table: Table) -> list[Ranked]:
             range(len(table.rows)), key=lambda i: table.rows[i].get(group, "") if group else ""
         ):
             cells = [table.cells[i][j] for i in indices]
-            present = [c for c in cells if c.estimate is not None and not c.missing]
+            present = [c for c in cells if c.estimate is not None and not c.missing and not c.itself]
             if len(present) < 2:
                 continue
             best = max(value_of(c, better) for c in present)
@@ -121,4 +122,5 @@ def rank(table: Table, bests: Sequence[Ranked]) -> None:
             # What the table marks excludes too: worse than a baseline that is ranked, or a baseline beaten.
             with_baseline = any(c.verdict == "baseline" for c in present) and cell.verdict == "worse"
             excluded = answer.significant or with_baseline or (cell.verdict == "baseline" and beaten)
-            cell.rank = 0 if excluded else 2
+            untested = answer.low is None and answer.test != "exact"
+            cell.rank = 0 if excluded or untested else 2

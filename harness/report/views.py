@@ -204,9 +204,9 @@ def by_column(results: Results, sample_name: str, column: str, metric: str) -> l
     for levels, by_seed in results.records.items():
         lines: list[dict[float, float]] = []
         for record in by_seed.values():
-            frame = record.samples(sample_name) if record.status == "ok" else None
-            if frame is not None and column in frame and metric in frame:
-                means = frame.groupby(column)[metric].mean().dropna()
+            items = record.samples(sample_name) if record.status == "ok" else None
+            if items is not None and column in items and metric in items:
+                means = items.frame().groupby(column)[metric].mean().dropna()
                 lines.append(dict(zip(means.index.astype(float), means.astype(float), strict=True)))
         shared = sorted(set.intersection(*(set(line) for line in lines))) if lines else []
         if len(shared) > 1:

@@ -354,6 +354,10 @@ def test_a_model_reference_becomes_a_node_of_the_graph(store: Store) -> None:
     assert baseline.key in plan.wanted()
     assert baseline.key not in plan.cells[0].keys
 
+    table = stage_table(plan, Costs(plan, known=Known()))
+    to_run = list(table.columns[2].cells)
+    assert sum(map(int, to_run[:-1])) == int(str(to_run[-1])) == len(plan.missing()), "every stage has a line"
+
 
 def test_a_full_store_does_not_make_a_cell_valid(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     idle = [*SMALL, "stages=[corpus,tokenizer,tokens,pretrain,evaluate]", "peft=lora,dora"]

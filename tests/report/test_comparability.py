@@ -411,6 +411,21 @@ def test_equal_drift_of_several_cells_is_one_footnote(tmp_path: Path) -> None:
     assert "elsewhere 1,048,576" in texts.pop()
 
 
+def test_facts_that_set_the_same_cells_apart_share_a_footnote(tmp_path: Path) -> None:
+    simulate.experiment(tmp_path, items=12)
+    short = {"tokens": 900_000, "sequences": 900}
+    for i in range(len(list(tmp_path.glob("records/demo/*/record.json")))):
+        counts = {"sequences": 1_000} | (short if i == 3 else {})
+        simulate.edit(
+            tmp_path, "demo", i, facts=lambda f, n=counts: {**f, "pretrain": {**f["pretrain"], **n}}
+        )
+    (texts,) = comparability.comparable(records.read(tmp_path, "demo")).marks.values()
+    assert texts == [
+        "measured tokens of pretrain is 900,000, elsewhere 1,048,576; "
+        "measured sequences of pretrain is 900, elsewhere 1,000"
+    ]
+
+
 def test_a_level_that_sets_an_axis_others_leave_alone_explains_a_run_of_its_own() -> None:
     committed = Path(__file__).parents[2] / "reports/context_extension/records.json.gz"
     assert drift.other_runs(list(records.read_compact(committed))) == {}  # alibi is trained on its own

@@ -187,6 +187,8 @@ def test_a_configuration_against_itself_is_a_dash(tmp_path: Path) -> None:
     shown = {c.where["alignment"]: c.value for c in table.all_cells() if c.metric.endswith("win_rate")}
     assert shown["none"] == "-"
     assert float(shown["dpo"]) > 0
+    ranks = {c.where["alignment"]: c.rank for c in table.all_cells() if c.metric.endswith("win_rate")}
+    assert ranks == {"none": 0, "dpo": 0}, "what was measured against itself is not the best of anything"
 
 
 def test_the_paired_view_shows_differences_and_a_dash_for_the_baseline(demo_store: Path) -> None:

@@ -89,6 +89,18 @@ def test_the_worst_value_is_never_bold_however_noisy_and_fewer_seeds_are_not_ran
     assert "A mean of fewer seeds than the others' is not ranked." in found.caption
 
 
+def test_what_no_test_speaks_of_is_not_said_to_be_among_the_best(tmp_path: Path) -> None:
+    factors = {"peft": ["full", "lora", "dora"]}
+    simulate.experiment(tmp_path, factors=factors, seeds=[0], tasks=(), effects={})
+    for value, path in enumerate(sorted(tmp_path.glob("records/demo/*/record.json"))):
+        record = json.loads(path.read_text())
+        record["metrics"] = [simulate.metric("divergence", "t", "kl_p99", value, higher_is_better=False)]
+        path.write_text(json.dumps(record))
+    found = built(tmp_path)
+    assert {c.verdict for c in found.all_cells()} == {"baseline", "undecided"}
+    assert sorted(c.rank for c in found.all_cells()) == [0, 0, 1]
+
+
 def test_nothing_is_best_where_all_are_equal(demo_store: Path) -> None:
     found = built(
         demo_store, rows=["peft", "alignment", "quantizer"], metrics=["memory"], where={"quantizer": "16 bit"}

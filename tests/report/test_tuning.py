@@ -41,7 +41,7 @@ def test_tuned_options_may_differ_between_rows_and_the_table_says_how_they_were_
     assert how.startswith(
         "Tuned: 2 trials for every method (grid), chosen by bits_per_byte on the validation"
     )
-    assert f"{RATE} = 0.1" in chosen
+    assert chosen.count(f"{RATE} = 0.1") == 1, "methods with one value stand together"
     assert found.marks == {}
 
 
@@ -49,3 +49,15 @@ def test_a_best_value_on_an_edge_is_footnoted_at_its_number(tmp_path: Path) -> N
     found = tuned(tmp_path, edge=f"{RATE}=0.1 is the lowest of 2 tried")
     ((text,),) = found.marks.values()
     assert text == f"tuned to an edge, so a better value may lie beyond: {RATE}=0.1 is the lowest of 2 tried"
+
+
+def test_what_was_chosen_is_said_once_for_each_tuned_method(tmp_path: Path) -> None:
+    tuned(tmp_path)
+    rates = {"full": 0.1, "lora": 0.3}
+    for path in tmp_path.glob("records/demo/*/record.json"):
+        record = json.loads(path.read_text())
+        record["experiment"]["tune"]["by"] = ["peft"]
+        record["tune"]["chosen"] = {RATE: rates[record["levels"]["peft"]]}
+        path.write_text(json.dumps(record))
+    chosen = comparability.comparable(records.read(tmp_path, "demo")).notes[1]
+    assert chosen == f"Chosen: full: {RATE} = 0.1; lora: {RATE} = 0.3."

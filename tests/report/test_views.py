@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import simulate
 
@@ -16,6 +17,7 @@ from harness.report import arrange, figures, frames, tabulate, views
 from harness.report.decisions import Decisions
 from harness.report.layout import Layout
 from harness.report.records import Record
+from harness.report.scored import Scored
 
 FACTORS = {"a": ["a0", "a1"], "b": ["b0", "b1", "b2"]}
 SEEDS = range(4)
@@ -26,7 +28,7 @@ def results_of(
     value: Callable[[Mapping[str, str], int], float],
     *,
     factors: Mapping[str, Any] = FACTORS,
-    also: Callable[[dict[str, Any], Mapping[str, str], int], Mapping[str, pd.DataFrame] | None] | None = None,
+    also: Callable[[dict[str, Any], Mapping[str, str], int], Mapping[str, Scored] | None] | None = None,
 ) -> frames.Results:
     """Records in memory whose one metric, `acc`, is `value(levels, seed)`; `also` adds facts and samples."""
     found = []
@@ -129,7 +131,11 @@ def test_curves_stand_at_equal_tokens_and_time_and_shared_runs_are_drawn_once() 
     assert views.loss_curves(results, "reward") == []
 
 
-def long_context(record: dict[str, Any], levels: Mapping[str, str], seed: int) -> dict[str, pd.DataFrame]:
+def kept(rows: list[dict[str, Any]]) -> Scored:
+    return Scored(pa.Table.from_pandas(pd.DataFrame(rows), preserve_index=False))
+
+
+def long_context(record: dict[str, Any], levels: Mapping[str, str], seed: int) -> dict[str, Scored]:
     """Samples as a long-context evaluator leaves them, and those of generated texts."""
     shift = 0.1 if levels["a"] == "a1" else 0.0
     rows: list[dict[str, Any]] = []
@@ -145,9 +151,9 @@ def long_context(record: dict[str, Any], levels: Mapping[str, str], seed: int) -
     for metric in ("distinct_2", "length"):
         record["metrics"].append(simulate.metric("generation", "texts", metric, 0.5))
     return {
-        "long_context.loss": pd.DataFrame(rows),
-        "long_context.passkey": pd.DataFrame(keys),
-        "generation.texts": pd.DataFrame(texts),
+        "long_context.loss": kept(rows),
+        "long_context.passkey": kept(keys),
+        "generation.texts": kept(texts),
     }
 
 
@@ -164,7 +170,7 @@ def test_loss_by_position_and_quality_by_length_are_means_of_their_items() -> No
 
 
 def test_every_view_that_the_records_allow_becomes_a_figure() -> None:
-    def also(record: dict[str, Any], levels: Mapping[str, str], seed: int) -> dict[str, pd.DataFrame]:
+    def also(record: dict[str, Any], levels: Mapping[str, str], seed: int) -> dict[str, Scored]:
         curve_facts(record, levels, seed)
         record["facts"]["instruct"]["trainable_parameters"] = 10 if levels["a"] == "a1" else 1000
         return long_context(record, levels, seed)

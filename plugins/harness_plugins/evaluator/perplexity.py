@@ -17,12 +17,12 @@ from harness import (
     IncompatibleError,
     LikelihoodScorer,
     Method,
-    Metric,
     Subject,
     check_counts,
     check_limits,
     held_out_documents,
     hookimpl,
+    ratio_metric,
     rolling,
 )
 
@@ -131,20 +131,9 @@ class Perplexity(Evaluator):
             }
         )
         metrics = [
-            Metric(
-                task=task,
-                metric=name,
-                value=float(total.sum() / weight.sum()),
-                unit=unit,
-                higher_is_better=False,
-                stderr=ratio_error(total, weight),
-                n=len(texts),
-            )
-            for name, unit, total, weight in (
-                ("bits_per_byte", "bits/byte", bits, sizes),
-                ("loss", "nats/token", losses, counts),
-                ("nats_per_character", "nats/character", bits * math.log(2), characters),
-            )
+            ratio_metric(task, "bits_per_byte", bits, sizes, unit="bits/byte"),
+            ratio_metric(task, "loss", losses, counts, unit="nats/token"),
+            ratio_metric(task, "nats_per_character", bits * math.log(2), characters, unit="nats/character"),
         ]
         facts: dict[str, Any] = {
             "bytes": int(sizes.sum()),
@@ -195,15 +184,6 @@ def hidden_bytes(tokenizer: Any, text: str, read: Mapping[str, Any]) -> int:
     places = zip(read["input_ids"], read["offset_mapping"], strict=True)
     spans = {place for token, place in places if unknown is not None and token == unknown}
     return sum(len(text[start:end].encode()) for start, end in spans)
-
-
-def ratio_error(totals: np.ndarray, weights: np.ndarray) -> float | None:
-    """Standard error of sum(totals) / sum(weights) over items."""
-    count = len(totals)
-    if count < 2:
-        return None
-    residuals = totals - totals.sum() / weights.sum() * weights
-    return float(np.sqrt(count * residuals.var(ddof=1)) / weights.sum())
 
 
 @hookimpl

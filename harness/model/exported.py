@@ -142,7 +142,7 @@ def compare(
         KeyError,
         TypeError,
         ValueError,
-    ) as error:  # this family's config does not take what was put into it
+    ) as error:  # the family takes no such config
         raise IncompatibleError(
             f"transformers refuses the config of what was evaluated ({error}); nothing was written"
         ) from error
@@ -153,11 +153,11 @@ def compare(
     lengths = {min(PROBE, stated)} | ({min(trained + PROBE, stated, LONGEST)} if trained else set())
     for length in sorted(lengths):
         expected, found = (_logits(each, length) for each in (model.eval(), again))
-        error = float((expected - found).abs().max() / expected.abs().max())
-        if not error < (1e-3 if model.dtype is torch.float32 else 2e-2):
+        apart = float((expected - found).abs().max() / expected.abs().max())
+        if not apart < (1e-3 if model.dtype is torch.float32 else 2e-2):
             raise IncompatibleError(
                 f"the exported model does not read as the evaluated one: over {length} tokens its logits "
-                f"differ by {error:.2g} of their size; nothing was written"
+                f"differ by {apart:.2g} of their size; nothing was written"
             )
 
 

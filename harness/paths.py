@@ -144,7 +144,7 @@ def listed(path: str, *, option: str, suffixes: tuple[str, ...] = ()) -> dict[st
     if root.is_file():
         return {root.name: root}
     if root.is_dir():
-        found = [file for file in sorted(root.rglob("*")) if file.is_file()]
+        found = [file for file in sorted(_below(root)) if file.is_file()]
         base = Path(os.path.abspath(root)).parent
     elif glob.has_magic(path):
         found = sorted(Path(file) for file in glob.glob(str(root), recursive=True))
@@ -171,6 +171,15 @@ def parts(hint: Any) -> Iterator[Any]:
     for part in typing.get_args(hint):
         yield part
         yield from parts(part)
+
+
+def _below(root: Path) -> Iterator[Path]:
+    """Everything below a folder, through links to folders too, but for one that leads back up."""
+    for directory, folders, files in os.walk(root, followlinks=True):
+        here = Path(directory)
+        above = [here, *(parent for parent in here.parents if parent.is_relative_to(root))]
+        folders[:] = [name for name in folders if not any(parent.samefile(here / name) for parent in above)]
+        yield from (here / name for name in files)
 
 
 def _first_magic(path: Path) -> int:

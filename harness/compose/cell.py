@@ -24,6 +24,7 @@ from harness.errors import ConfigError, ImpossibleValueError, UnknownNameError
 from harness.method import CellView, Choice, Problem
 from harness.nodes import contained, plain
 from harness.registry.known import registry
+from harness.registry.modules import blaming
 from harness.spec import ModelSpec
 
 NOT_RESULT = (*EXPERIMENT_KEYS, "tracker", "device", "scale", "where_chosen", "at_most", "threads")
@@ -193,7 +194,10 @@ class Cell(CellView):
         for axis in registry().axes:
             stage = builder if builder is not None and axis in stage_axes(builder) else None
             for choice in self.choices(axis, stage=stage):
-                spec = choice.method.modify_spec(choice.config, spec)
+                with blaming(f"modify_spec of {axis}={choice.method.name} ({choice.method.__module__})"):
+                    spec = choice.method.modify_spec(choice.config, spec)
+                    if not isinstance(spec, ModelSpec):
+                        raise TypeError(f"{spec!r} is no ModelSpec")
         return spec
 
     def _node(self, axis: str, stage: str | None) -> Mapping[str, Any] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from harness.method import Choice, Method, Problem
 from harness.model.gguf import gguf_config, is_gguf
 from harness.plan.files import missing
 from harness.registry.known import registry
+from harness.registry.modules import blaming
 
 OUR_FAMILY = "harness"
 """`model_type` of our own checkpoints."""
@@ -49,10 +50,20 @@ def problems(cell: Cell) -> list[Problem]:
         except (ConfigError, DataError, IncompatibleError) as error:
             return [*found, Problem(where="model.path", message=str(error))]
     for choice in checking:
-        found.extend(choice.method.check(choice.config, cell, model))
+        with blaming(f"check of {choice.axis}={choice.method.name} ({choice.method.__module__})"):
+            found.extend(_stated(choice.method.check(choice.config, cell, model)))
     for stage in active:
-        found.extend(registry().stage(stage).check(cell, stage, model))
+        maker = registry().stage(stage)
+        with blaming(f"check of stage {stage} ({maker.__module__})"):
+            found.extend(_stated(maker.check(cell, stage, model)))
     return found
+
+
+def _stated(found: Iterable[Problem]) -> Iterator[Problem]:
+    for problem in found:
+        if not isinstance(problem, Problem):
+            raise TypeError(f"{problem!r} is no Problem")
+        yield problem
 
 
 def choices(cell: Cell) -> Iterator[Choice]:

@@ -18,7 +18,7 @@ from typing import Any
 
 import pluggy
 
-from harness.errors import PluginError
+from harness.errors import HarnessError, PluginError
 from harness.method import Method
 from harness.registry.checks import check_axis, check_method, check_stage, folder_of
 from harness.stage import Stage
@@ -154,6 +154,23 @@ def method_of(source: Source, axis: str, name: str) -> type[Method]:
     except FAULTS as raised:
         error = raised
     raise PluginError(str(quarantine(source, error))) from error
+
+
+@contextlib.contextmanager
+def blaming(owner: object) -> Iterator[None]:
+    """Name whose code it is that raises what no user can have meant.
+
+    Raises: PluginError
+    """
+    try:
+        yield
+    except HarnessError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"{owner} fails: {type(error).__name__}: {error} (HARNESS_DEBUG=1 shows where); repair it, or "
+            "choose another"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -127,6 +127,22 @@ def test_mappings_lists_and_inner_configs_of_a_third_party_are_found(tmp_path: P
         list(named(Sheet.Config(tables={"one": 3})))
 
 
+def test_a_folder_s_links_are_followed_and_lead_nowhere_twice(tmp_path: Path) -> None:
+    data, far = tmp_path / "data", tmp_path / "far"
+    for folder in (data, far):
+        folder.mkdir()
+    (far / "page.txt").write_text("one")
+    (data / "linked").symlink_to(far)
+    (data / "up").symlink_to(data)
+    (data / "broken.txt").symlink_to(tmp_path / "gone")
+    assert [file.relative_to(data).as_posix() for file in files_at(str(data), option="x")] == [
+        "linked/page.txt"
+    ]
+    first = content(tmp_path, Sheet, tables={"a": str(data)})
+    (far / "page.txt").write_text("two")
+    assert content(tmp_path, Sheet, tables={"a": str(data)}) != first
+
+
 def test_a_name_is_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     win_rate = registry().get("evaluator", "win_rate")

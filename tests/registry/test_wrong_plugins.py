@@ -12,11 +12,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from third_party import Folder, distribution, harness
 
 from harness.axes import BUILTIN
-from harness.compose import config_dir
+from harness.compose import compose, config_dir
 from harness.compose.schema import Root
 from harness.errors import PluginError
+from harness.plan.problems import problems
 from harness.registry.checks import ROOT_KEYS, check_name
 from harness.registry.known import Registry, registry
+from harness.registry.modules import blaming
 
 OPTIONS = '''
 import dataclasses, enum, typing
@@ -349,3 +351,25 @@ def test_plugins_that_exit_die_or_hang_are_named_and_harm_nothing(
                 f"harness: Plugin '{word}_plugin' from harness-{word} 1.0 does not load: {CAUSES[word]}. "
                 "Repair or uninstall it.\n"
             )
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (
+            ZeroDivisionError("division by zero"),
+            r"fails: ZeroDivisionError: division by zero .*; repair it, or",
+        ),
+        (PluginError("as it is"), "^as it is$"),
+    ],
+)
+def test_what_no_user_can_have_meant_is_blamed_on_whose_code_it_is(raised: Exception, said: str) -> None:
+    with pytest.raises(PluginError, match=said), blaming("check of attention=own (own_plugin)"):
+        raise raised
+
+
+def test_a_check_that_gives_no_problem_names_its_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    method = registry().get("attention", "full")
+    monkeypatch.setattr(method, "check", classmethod(lambda cls, config, cell, model: ["wrong"]))
+    with pytest.raises(PluginError, match=r"attention=full \(.*\) fails: TypeError: 'wrong' is no Problem"):
+        problems(compose([]))

@@ -166,9 +166,10 @@ class Pool:
         return self
 
     def arrange(self) -> None:
-        """See which padding the rows that there are can leave out."""
+        """See which padding the rows that there are can leave out, where reading costs more than calls do."""
         self.runs = ()
-        if all(isinstance(layer, GrowingCache) for layer in self.cache.layers):
+        grows = all(isinstance(layer, GrowingCache) for layer in self.cache.layers)
+        if grows and self.mask_BS.device.type == "cpu":
             self.runs = runs_of(self.mask_BS.argmax(dim=1).tolist(), self.width)
 
     def run(

@@ -139,7 +139,8 @@ def test_a_long_text_is_read_in_bounded_memory_at_a_constant_rate(name: str) -> 
 
     def read(start: int, end: int) -> float:
         mask = torch.ones(1, end, dtype=torch.long)
-        return processor_seconds(lambda: next_logits(model, ids[:, start:end], mask, cache))
+        seconds: float = processor_seconds(lambda: next_logits(model, ids[:, start:end], mask, cache))
+        return seconds
 
     seconds = [read(start, start + 1000) for start in range(0, LONG, 1000)]
     single = [read(at, at + 1) for at in range(LONG, LONG + 16)]

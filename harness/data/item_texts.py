@@ -14,7 +14,7 @@ from harness.data.reading import read_rows, read_text
 from harness.method import Choice, Method
 from harness.paths import path_ref
 
-_TABLE = re.compile(r"\.(json|jsonl|parquet|arrow)(\.gz|\.zst)?$")
+_TABLE = re.compile(r"\.(json|jsonl|parquet|arrow)(\.gz|\.bz2|\.xz|\.zst)?$")
 
 
 class ItemTexts(Method):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
+import lzma
 import re
 import zlib
 from collections.abc import Callable, Iterator
@@ -13,16 +15,19 @@ from typing import Any, BinaryIO, cast
 
 from harness.errors import DataError
 
-PACKED = (".gz", ".zst")
+PACKED = (".gz", ".bz2", ".xz", ".zst")
+BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError)
+"""What reading a broken archive raises."""
 Damaged = Callable[[str], None]
 """Takes what is wrong with an entry that is left out; without one, it is an error."""
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def open_binary(path: Path) -> BinaryIO:
-    """A file's content as a stream, unpacked where its name ends in .gz or .zst."""
-    if path.suffix == ".gz":
-        return cast(BinaryIO, gzip.open(path, "rb"))
+    """A file's content as a stream, unpacked where its name ends as one of PACKED."""
+    opens: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    if path.suffix in opens:
+        return cast(BinaryIO, opens[path.suffix](path, "rb"))
     if path.suffix == ".zst":
         import pyarrow
 
@@ -31,7 +36,7 @@ def open_binary(path: Path) -> BinaryIO:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Content of a file, unpacked where its name ends in .gz or .zst.
+    """Content of a file, unpacked where its name ends as one of PACKED.
 
     Raises: DataError on a broken archive
     """
@@ -40,7 +45,7 @@ def read_bytes(path: Path) -> bytes:
     try:
         with open_binary(path) as file:
             return file.read()
-    except (OSError, EOFError, zlib.error) as error:
+    except BROKEN as error:
         raise _broken(path, error) from error
 
 
@@ -78,7 +83,7 @@ def read_lines(path: Path, *, damaged: Damaged | None = None) -> Iterator[str]:
 
 
 def read_rows(path: Path, *, damaged: Damaged | None = None) -> Iterator[dict[str, Any]]:
-    """Objects of a JSON Lines file (also .gz, .zst), of a JSON file that holds a list (or one object) of
+    """Objects of a JSON Lines file (also packed), of a JSON file that holds a list (or one object) of
     them, of Parquet or of Arrow.
 
     Raises: DataError naming line and byte offset of what is not a JSON object, or a broken table
@@ -157,7 +162,7 @@ def _raw_lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
             for number, line in enumerate(file, start=1):
                 yield number, offset, line
                 offset += len(line)
-    except (OSError, EOFError, zlib.error) as error:
+    except BROKEN as error:
         if path.suffix not in PACKED:
             raise
         raise _broken(path, error) from error
@@ -171,7 +176,7 @@ def _tell(message: str, damaged: Damaged | None, cause: Exception | None = None)
 
 
 def _broken(path: Path, error: Exception) -> DataError:
-    kind = "gzip" if path.suffix == ".gz" else "zstd"
+    kind = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd"}[path.suffix]
     return DataError(f"{path} is not a whole {kind} file: {error}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ INDEX = "index.json"
 MAX_OPEN = 128
 """Files that a writer keeps open; a corpus may have more domains than a process may open files."""
 LONGEST_NAME = 120
+JOURNAL = "journal.json"
 
 
 def safe_name(name: str) -> str:
@@ -65,10 +67,51 @@ class TokenWriter:
         file = self.files.pop(name, None)
         if file is None:
             if len(self.files) >= MAX_OPEN:
-                self.files.pop(next(iter(self.files))).close()
+                oldest = self.files.pop(next(iter(self.files)))
+                oldest.flush()
+                os.fsync(oldest.fileno())
+                oldest.close()
             file = (self.directory / name).open("ab")
         self.files[name] = file
         return file
+
+    def save(self) -> None:
+        """Make all that was added so far survive a kill; `resume` finds it."""
+        for file in self.files.values():
+            file.flush()
+            os.fsync(file.fileno())
+        temporary = self.directory / f".{JOURNAL}"
+        temporary.write_text(json.dumps(self.splits), encoding="utf-8")
+        temporary.replace(self.directory / JOURNAL)
+
+    def resume(self) -> int:
+        """Go on from what was saved in this directory; returns how many documents that were.
+
+        What was written after is cut off; where a file is missing or too short, all begins anew.
+        """
+        journal = self.directory / JOURNAL
+        saved = json.loads(journal.read_text(encoding="utf-8")) if journal.exists() else {}
+        entries = [entry for domains in saved.values() for entry in domains.values()]
+        sizes = {entry["file"]: entry["num_tokens"] * self.dtype.itemsize for entry in entries}
+        found = {file.name: file for file in self.directory.glob("*.bin")}
+        if any(name not in found or found[name].stat().st_size < size for name, size in sizes.items()):
+            saved, entries, sizes = {}, [], {}
+        for name, file in found.items():
+            if name in sizes:
+                os.truncate(file, sizes[name])
+            else:
+                file.unlink()
+        self.splits = saved
+        return sum(entry["num_documents"] for entry in entries)
+
+    def move(self, directory: Path) -> None:
+        """Close the files and give them their place, on the same file system."""
+        for file in self.files.values():
+            file.close()
+        for domains in self.splits.values():
+            for entry in domains.values():
+                (self.directory / entry["file"]).replace(directory / entry["file"])
+        self.files, self.directory = {}, directory
 
     def finish(self, split: Split) -> dict[str, np.ndarray]:
         """Close the files; all ids of each domain of a split, as read-only maps."""

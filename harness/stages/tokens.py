@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import tee
+from itertools import islice, tee
 from typing import Any
 
 from harness.axes.corpus import Split
@@ -13,10 +13,14 @@ from harness.errors import ConfigError, DataError
 from harness.hookspecs import hookimpl
 from harness.stage import Stage, Work
 
+SAVE_BYTES = 32_000_000
+"""Bytes of text after which what is encoded is saved against a kill."""
+
 
 class TokensStage(Stage):
     """Encodes every document once, on all cores and in their order, and fixes each domain's share.
 
+    State: what is encoded, saved every `SAVE_BYTES`; after a kill the rest follows
     Raises: ConfigError if the mixture's shares do not sum to 1 over the corpus's domains
     """
 
@@ -32,13 +36,23 @@ class TokensStage(Stage):
         rust, special = tokenization.load_rust(directory), tokenization.special_ids(directory)
         if special["eos"] is None:
             raise DataError(f"the tokenizer in {directory} names no eos token; token files need one")
+        place = work.checkpoints / "encoded"
+        place.mkdir(exist_ok=True)
         writer = TokenWriter(
-            work.out, vocab_size=rust.get_vocab_size(), bos_id=special["bos"], eos_id=special["eos"]
+            place, vocab_size=rust.get_vocab_size(), bos_id=special["bos"], eos_id=special["eos"]
         )
-        left, right = tee(documents.iterate(work.inputs["documents"].path))
+        rest = islice(documents.iterate(work.inputs["documents"].path), writer.resume(), None)
+        left, right = tee(rest)
+        unsaved = 0
         with tokenization.all_cores():
             for document, ids in zip(left, tokenization.encode(rust, (d.text for d in right)), strict=True):
-                writer.add(document.split.value, document.domain, ids, num_bytes=len(document.text.encode()))
+                num_bytes = len(document.text.encode())
+                writer.add(document.split.value, document.domain, ids, num_bytes=num_bytes)
+                unsaved += num_bytes
+                if unsaved >= SAVE_BYTES:
+                    writer.save()
+                    unsaved = 0
+        writer.move(work.out)
         train = writer.splits[Split.train.value]
         mixture: Mixture = work.one("mixture").build()
         mixture.tokens = writer.finish(Split.train)

@@ -1,6 +1,10 @@
 """The stages corpus, tokenizer and tokens, run by hand on a small text."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,11 +15,12 @@ import pytest
 from harness import SPECIAL_TOKENS, ConfigError, DataError, IncompatibleError, Mixture, PluginError, Tokenizer
 from harness.axes.corpus import Document, Split
 from harness.compose.typed import instance
-from harness.data import documents, lineage
-from harness.data.token_files import TokenFiles
+from harness.data import documents, lineage, tokenization
+from harness.data.token_files import TokenFiles, TokenWriter
 from harness.method import Choice, Method
 from harness.registry.known import registry
 from harness.stage import Work
+from harness.stages import tokens
 
 
 def choice(axis: str, name: str, **options: Any) -> Choice:
@@ -180,3 +185,51 @@ def test_a_pretrained_tokenizer_is_copied_and_used(tmp_path: Path, book: Path) -
     files = TokenFiles(tmp_path / "tokens")
     assert files.vocab_size == 257
     assert files.tokens("train", "text")[-1] == files.eos_id == 0
+
+
+def encode_until_killed(root: Path) -> None:
+    """The stage tokens with a death after 200 documents; run in a process of its own."""
+    add = TokenWriter.add
+
+    def deadly(self: TokenWriter, *args: Any, **options: Any) -> None:
+        add(self, *args, **options)
+        if sum(entry["num_documents"] for split in self.splits.values() for entry in split.values()) == 200:
+            for file in self.files.values():  # what lies on disk unsaved is cut off later
+                file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    tokens.SAVE_BYTES, TokenWriter.add = 5_000, deadly  # type: ignore[method-assign]
+    made = {"documents": root / "corpus", "tokenizer": root / "tokenizer"}
+    run("tokens", root, {"mixture": choice("mixture", "proportional")}, made)
+
+
+def test_a_killed_encoding_goes_on_from_what_it_had_saved(
+    tmp_path: Path, book: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = {"documents": tmp_path / "corpus", "tokenizer": tmp_path / "tokenizer"}
+    corpus(tmp_path, book)
+    run("tokenizer", tmp_path, {"tokenizer": choice("tokenizer", "byte_bpe", vocab_size=350)}, made)
+    code = "import sys, pathlib, test_data_stages as t; t.encode_until_killed(pathlib.Path(sys.argv[1]))"
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    killed = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], env={**os.environ, "PYTHONPATH": path}, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    (tmp_path / "tokens").rmdir()
+    encoded: list[int] = []
+    encode = tokenization.encode
+
+    def counted(rust: Any, texts: Iterator[str]) -> Iterator[Any]:
+        for ids in encode(rust, texts):
+            encoded.append(len(ids))
+            yield ids
+
+    monkeypatch.setattr(tokenization, "encode", counted)
+    shares = {"mixture": choice("mixture", "proportional")}
+    found = run("tokens", tmp_path, shares, made)
+    assert 0 < len(encoded) < len(documents.read(tmp_path / "corpus")) - 100
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    assert run("tokens", whole, shares, made) == found
+    for file in (whole / "tokens").iterdir():
+        assert (tmp_path / "tokens" / file.name).read_bytes() == file.read_bytes(), file.name

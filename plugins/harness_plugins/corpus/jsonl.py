@@ -8,13 +8,13 @@ from typing import Any
 from harness import DataError, Document, Method, Split, hookimpl, numbered_rows, path_ref
 from harness_plugins.corpus._files import FileCorpus
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet", ".arrow")
+SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.bz2", ".jsonl.xz", ".jsonl.zst", ".parquet", ".arrow")
 SPLITS = {"valid": Split.validation, "val": Split.validation, "dev": Split.validation}
 """Other words for a split."""
 
 
 class Jsonl(FileCorpus):
-    """Documents from rows: .jsonl (also .gz, .zst), .parquet and .arrow files.
+    """Documents from rows: .jsonl (also .gz, .bz2, .xz, .zst), .parquet and .arrow files.
 
     Raises: DataError naming file, line and byte of what is no object, or what lacks the text
     """

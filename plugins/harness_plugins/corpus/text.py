@@ -18,7 +18,7 @@ from harness import (
 )
 from harness_plugins.corpus._files import FileCorpus
 
-SUFFIXES = (".txt", ".md", ".txt.gz", ".txt.zst")
+SUFFIXES = (".txt", ".md", ".txt.gz", ".txt.bz2", ".txt.xz", ".txt.zst")
 
 
 class SplitBy(Enum):
@@ -31,7 +31,7 @@ class SplitBy(Enum):
 
 
 class Text(FileCorpus):
-    """UTF-8 text from a file, or from a folder of .txt and .md files (also .gz, .zst).
+    """UTF-8 text from a file, or from a folder of .txt and .md files (also .gz, .bz2, .xz, .zst).
 
     Raises: DataError naming file, line and byte offset of what is not UTF-8, or the file that is empty
     """

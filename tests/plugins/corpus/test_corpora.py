@@ -1,8 +1,10 @@
 """Facts about single corpora, and what is said about input that is not what it should be."""
 
+import bz2
 import gzip
 import hashlib
 import json
+import lzma
 import tracemalloc
 import zlib
 from pathlib import Path
@@ -364,3 +366,16 @@ def test_without_faults_the_test_documents_are_the_same() -> None:
         return [document.id for document in found if document.split is not Split.train]
 
     assert held_out(kinds=[]) == held_out() == held_out(kinds=["noise"], share=0.9)
+
+
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz"])
+def test_packed_files_are_read_by_their_names(tmp_path: Path, kind: str) -> None:
+    packed: Any = {"gz": gzip, "bz2": bz2, "xz": lzma}[kind]
+    whole = packed.compress(b'{"text": "one"}\n{"text": "two"}\n' * 500)
+    (tmp_path / f"part.jsonl.{kind}").write_bytes(whole)
+    source = Jsonl(Jsonl.Config(path=str(tmp_path)))
+    read = [document.text for document in source.documents()]
+    assert read == ["one", "two"] * 500
+    (tmp_path / f"part.jsonl.{kind}").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match="not a whole"):
+        list(source.documents())

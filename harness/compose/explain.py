@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any, NoReturn
+from types import UnionType
+from typing import Any, NoReturn, get_origin, get_type_hints
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -14,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from harness.compose.arguments import refuse_flags
-from harness.compose.schema import sections
+from harness.compose.schema import Root, sections
 from harness.errors import ConfigError, HarnessError, UnknownNameError
 from harness.registry.known import registry
 
@@ -53,6 +54,7 @@ def check(overrides: Sequence[str]) -> None:
     """
     for override in parse(overrides):
         text, key = override.input_line, override.key_or_group
+        text = f"~{key}" if override.is_delete() else text
         if override.is_sweep_override():
             raise ConfigError(f"{text} has several values; one run takes one, `harness sweep` takes all")
         if key in registry().axes:
@@ -60,11 +62,25 @@ def check(overrides: Sequence[str]) -> None:
         elif key in sections() and not isinstance(override.value(), dict):
             option = next(f.name for f in fields(registry().stage(sections()[key]).Config))
             raise ConfigError(f"{text}: {key} holds options; set one of them, e.g. {key}.{option}=...")
+        elif override.is_delete() and key in Root.__dataclass_fields__:
+            raise ConfigError(f"{text} leaves {key} undefined; use {_without(key)}")
         elif key.endswith(".method"):
             axis = key.removesuffix(".method").rpartition(".")[2]
             raise ConfigError(
                 f"{text} would keep the options of another method; choose it with {axis}={override.value()}"
             )
+
+
+def _without(key: str) -> str:
+    """How a root key is left at nothing, or at its default where it is never nothing."""
+    if get_origin(get_type_hints(Root)[key]) is UnionType:
+        return f"{key}=null"
+    default = getattr(Root(), key)
+    if isinstance(default, dict):
+        return f"null for its entries, {key}.NAME=null"
+    if isinstance(default, list):
+        return f"{key}=[{','.join(default)}]"
+    return f"{key}={getattr(default, 'value', default)}"
 
 
 def _check_choice(override: Override, text: str) -> None:

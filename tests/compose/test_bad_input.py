@@ -24,6 +24,10 @@ CASES = {
     "corpus_stage=null": "corpus_stage holds options; set one of them",
     "pretrain.learning_rate=${oc.env:NONE_SUCH}": "pretrain.learning_rate: KeyError raised while resolving "
     "interpolation: \"Environment variable 'NONE_SUCH' not found\"",
+    "~tune": "~tune leaves tune undefined; use tune=null",
+    "~claims": "~claims leaves claims undefined; use claims=[]",
+    "~seed": "~seed leaves seed undefined; use seed=0",
+    "~stages": "~stages leaves stages undefined; use stages=[corpus,",
     "evaluator=null": "use evaluator=[perplexity]",
     "filter=null": "use filter=[]",
     "tokenizer.vocab_size=0": "tokenizer.vocab_size=0 must be at least 1",

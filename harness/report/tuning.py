@@ -11,7 +11,7 @@ from harness.report.records import Record, label
 
 def tuning_notes(records: Sequence[Record]) -> list[str]:
     """How the values were chosen, and what was chosen for which methods: sentences for the whole table."""
-    tuned = [(r, tune) for r in records if (tune := r.data.get("tune")) and tune.get("chosen") is not None]
+    tuned = [(r, tune) for r in records if (tune := r.data.get("tune")) and tune.get("chosen")]
     if not tuned:
         return []
     _, some = tuned[0]

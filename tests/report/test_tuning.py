@@ -61,3 +61,11 @@ def test_what_was_chosen_is_said_once_for_each_tuned_method(tmp_path: Path) -> N
         path.write_text(json.dumps(record))
     chosen = comparability.comparable(records.read(tmp_path, "demo")).notes[1]
     assert chosen == f"Chosen: full: {RATE} = 0.1; lora: {RATE} = 0.3."
+
+    for path in tmp_path.glob("records/demo/*/record.json"):  # a method without anything to tune
+        record = json.loads(path.read_text())
+        if record["levels"]["peft"] == "full":
+            record["tune"]["chosen"] = {}
+        path.write_text(json.dumps(record))
+    chosen = comparability.comparable(records.read(tmp_path, "demo")).notes[1]
+    assert chosen == f"Chosen: lora: {RATE} = 0.3."

@@ -148,9 +148,8 @@ def _experiment(base: Sequence[str], load: Load) -> Experiment:
 def _from_node(node: Any, name: str | None) -> Experiment:
     raw = contained(node)
     assert isinstance(raw, dict)
-    raw["name"] = raw.get("name") or experiment_name(name)
-    stated = {key: raw[key] for key in EXPERIMENT_KEYS if key in raw}  # one that `~key` deleted is not
-    return instance(Experiment, stated, where="experiment")
+    raw["name"] = raw["name"] or experiment_name(name)
+    return instance(Experiment, {key: raw[key] for key in EXPERIMENT_KEYS}, where="experiment")
 
 
 def _seeds(experiment: Experiment, asked: Any, given: int) -> list[int]:

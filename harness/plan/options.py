@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 
 from harness.compose import Cell
-from harness.compose.schema import readers, sections, stage_key
+from harness.compose.schema import readers, sections, stage_axes, stage_key
 from harness.errors import ConfigError, UnknownNameError
 from harness.plan.assemble import belongs_to, is_axis
 from harness.plan.cells import CellPlan
@@ -88,9 +88,10 @@ def _has(names: Sequence[str]) -> str:
 
 
 def refuse_idle_choices(asked: Request, cells: Sequence[Cell]) -> None:
-    """A typed choice must be read by a stage of some cell; the default of its axis may stand unread.
+    """A typed choice must be read where a stage that could read it is asked for, as `rotation` is by a
+    quantize that has nothing to quantize; the default of its axis may stand unread.
 
-    Trackers, which no stage reads, act beside all of them.
+    Cells without such a stage are refused one by one. Trackers, which no stage reads, act beside all of them.
     Raises: ConfigError naming the choice and what would have a stage read it
     """
     read = {
@@ -100,9 +101,10 @@ def refuse_idle_choices(asked: Request, cells: Sequence[Cell]) -> None:
         for axis in cell.reads(stage)
         for choice in cell.choices(axis, stage=stage)
     }
+    asked_for = {axis for cell in cells for stage in cell.stages for axis in stage_axes(stage)}
     for item in (*asked.plain, *asked.swept):
         axis = registry().axes.get(item.key)
-        if axis is None or axis.axis == "tracker":
+        if axis is None or axis.axis == "tracker" or axis.axis not in asked_for:
             continue
         default = axis.default if axis.many else (axis.default,)
         for text in item.values:

@@ -134,9 +134,11 @@ def written(experiment: str, asked: Request) -> tuple[Report, Path]:
     return made, folder
 
 
-def _worded(claim: Mapping[str, Any], findings: Mapping[str, str]) -> dict[str, Any]:
+def _worded(claim: Any, findings: Mapping[str, str]) -> Any:
     """A claim in the words that are in use; what it asserts stays as the records have it."""
-    return {**claim, **({"finding": findings[claim["says"]]} if claim["says"] in findings else {})}
+    if not isinstance(claim, Mapping) or claim.get("says") not in findings:
+        return claim
+    return {**claim, "finding": findings[claim["says"]]}
 
 
 def law_of(results: Results, layout: Layout) -> Fitted | None:

@@ -37,7 +37,7 @@ class TokensStage(Stage):
         if special["eos"] is None:
             raise DataError(f"the tokenizer in {directory} names no eos token; token files need one")
         place = work.checkpoints / "encoded"
-        place.mkdir(exist_ok=True)
+        place.mkdir(parents=True, exist_ok=True)
         writer = TokenWriter(
             place, vocab_size=rust.get_vocab_size(), bos_id=special["bos"], eos_id=special["eos"]
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import json
 import os
 import signal
@@ -87,6 +88,7 @@ def launch(
     with _place(meeting, num_processes) as (config, folder):
         events = Events(on_step)
         handlers = {number: signal.getsignal(number) for number in HANDLED}
+        gc.freeze()  # what the parent left behind is its own to collect: in a fork its threads are gone
         try:
             elastic_launch(config, _process)(main, device, folder, os.getpid(), events.writer)
         except ChildFailedError as error:
@@ -94,6 +96,7 @@ def launch(
         except dist.DistError as error:
             raise LostError(f"not all nodes came to train, or stayed: {error}") from error
         finally:
+            gc.unfreeze()
             events.close()
             # The launcher leaves its own behind, which would turn a later signal into an exception.
             for number, handler in handlers.items():

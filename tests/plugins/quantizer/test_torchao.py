@@ -30,8 +30,8 @@ def layers(**options: Any) -> tuple[Any, nn.Linear]:
     if options.get("mode") == "dynamic":
         quantize_(theirs, Int8DynamicActivationInt8WeightConfig(version=2))
     else:
-        size, bits = options.get("group_size", -1), options.get("bits", 8)
-        granularity = PerAxis(0) if size == -1 else PerGroup(size)
+        size, bits = options.get("group_size"), options.get("bits", 8)
+        granularity = PerAxis(0) if size is None else PerGroup(size)
         quantize_(
             theirs, IntxWeightOnlyConfig(weight_dtype=getattr(torch, f"int{bits}"), granularity=granularity)
         )
@@ -39,8 +39,8 @@ def layers(**options: Any) -> tuple[Any, nn.Linear]:
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
-@pytest.mark.parametrize("group_size", [-1, 32])
-def test_weights_and_products_are_those_of_torchao(bits: int, group_size: int) -> None:
+@pytest.mark.parametrize("group_size", [None, 32])
+def test_weights_and_products_are_those_of_torchao(bits: int, group_size: int | None) -> None:
     ours, theirs = layers(bits=bits, group_size=group_size)
     x = torch.randn(5, 128, generator=torch.Generator().manual_seed(1))
     assert torch.equal(ours.dequantize(), theirs.weight.dequantize())

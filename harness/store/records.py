@@ -137,7 +137,10 @@ def check_entries(record: dict[str, Any]) -> None:
     if not isinstance(record["outcome"].get("status"), str):
         raise ValueError("its outcome has no 'status'")
     for name, keys in (("stages", ("stage", "key")), ("metrics", ("evaluator", "task", "metric"))):
-        for entry in record.get(name, ()):
+        entries = record.get(name, [])
+        if not isinstance(entries, list):
+            raise ValueError(f"its '{name}' is a {type(entries).__name__}")
+        for entry in entries:
             if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in keys):
                 raise ValueError(f"an entry of its '{name}' has no {' or '.join(keys)}")
     if not all("value" in metric for metric in record["metrics"]):

@@ -179,6 +179,21 @@ class Method:
         return {}
 
     @classmethod
+    def idle(cls, config: Any) -> Mapping[str, str]:
+        """Options that change nothing beside the others, each with the reason in words; the plan refuses them
+        where they were typed.
+        """
+        return {}
+
+    @classmethod
+    def check_files(cls, config: Any) -> None:
+        """Read the first entries of the files that its options name, as it reads them when it runs.
+
+        The plan asks it of files that are there, and remembers by their content what was read without fault.
+        Raises: DataError saying which entry is not of the format, and what would be
+        """
+
+    @classmethod
     def files(cls, config: Any, option: str) -> list[Path]:
         """The files that an option declared with `path_ref` names, in alphabetical order; none for empty.
 

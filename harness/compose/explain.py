@@ -8,13 +8,12 @@ from dataclasses import fields
 from types import UnionType
 from typing import Any, NoReturn, get_origin, get_type_hints
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
-from harness.compose.arguments import refuse_flags
+from harness.compose.overrides import read
 from harness.compose.schema import Root, sections
 from harness.errors import ConfigError, HarnessError, UnknownNameError
 from harness.registry.known import registry
@@ -27,32 +26,12 @@ _NO_FILES = ("config", "hydra/config")
 """Configs at whose choices the command line is at fault, if anything is."""
 
 
-def parse(overrides: Sequence[str]) -> list[Override]:
-    """Overrides as Hydra reads them.
-
-    Raises: ConfigError naming the one that cannot be read
-    """
-    refuse_flags(overrides)
-    parser = OverridesParser.create()
-    found = []
-    for text in overrides:
-        try:
-            found += parser.parse_overrides([text])
-        except HydraException as error:
-            reason = str(error).splitlines()
-            detail = next(
-                (line for line in reason if not line.startswith(("Error parsing", "See "))), reason[0]
-            )
-            raise ConfigError(f"'{text}' is no override ({detail}); write key=value, e.g. seed=1") from error
-    return found
-
-
 def check(overrides: Sequence[str]) -> None:
     """Refuse overrides that no composition can make sense of, and what Hydra would say badly.
 
     Raises: ConfigError, UnknownNameError, PluginError
     """
-    for override in parse(overrides):
+    for override in read(overrides):
         text, key = override.input_line, override.key_or_group
         text = f"~{key}" if override.is_delete() else text
         if override.is_sweep_override():

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.compose.schema import stage_key
-from harness.errors import ChangedError, DataError, HarnessError
+from harness.errors import ChangedError, ConfigError, DataError, HarnessError, StoreError
 from harness.method import Choice, Method, Problem
 from harness.paths import declares, named
+from harness.registry.modules import blaming
 from harness.store.contents import Contents
+from harness.store.files import read_json, write_json
 
 if TYPE_CHECKING:
     from harness.compose import Cell
@@ -29,9 +34,13 @@ class Files:
 
     cache: Path
     _seen: dict[str, dict[str, str]] = field(default_factory=dict)
+    _changed: bool = False
 
     def __post_init__(self) -> None:
         self._contents = Contents(self.cache)
+        self._read: dict[str, str] = {}
+        with contextlib.suppress(OSError, ValueError):
+            self._read = dict.fromkeys(read_json(self._reads, {}), "")
 
     def of(self, stage: str, config: Any, choices: Choices) -> dict[str, str]:
         """Of all files that a stage reads, by the option that names them; of an option that holds a name, the
@@ -40,14 +49,43 @@ class Files:
         # The key of a stage asks the registry, which loads every plugin: not for options that name no file.
         found = self._named(stage_key(stage), config) if declares(config.__class__) else {}
         for choice in flat(choices):
-            found |= self._named(owner(choice), choice.config)
-            if choice.method.reads.__func__ is not Method.reads.__func__:  # type: ignore[attr-defined]
-                found |= self._besides(owner(choice), choice)
+            found |= self._of_choice(choice)
         return found
 
+    def misread(self, choice: Choice, *, code: str) -> str:
+        """What a choice's reader says against the first entries of its files; empty where it reads them.
+
+        That it reads them is remembered by their content and by the hash of its code.
+        """
+        if choice.method.check_files.__func__ is Method.check_files.__func__:  # type: ignore[attr-defined]
+            return ""
+        content = self._of_choice(choice)
+        if not content or any(text.endswith(MISSING) for text in content.values()):
+            return ""
+        asked = json.dumps([choice.method.__qualname__, repr(choice.config), content, code])
+        name = hashlib.sha256(asked.encode()).hexdigest()
+        if name not in self._read:
+            self._read[name] = _refusal(choice)
+            self._changed |= not self._read[name]
+        return self._read[name]
+
     def save(self) -> None:
-        """Remember what was hashed."""
+        """Remember what was hashed, and what was read without fault."""
         self._contents.save()
+        if self._changed:
+            with contextlib.suppress(OSError, StoreError):
+                write_json(self._reads, {name: "" for name, fault in self._read.items() if not fault})
+                self._changed = False
+
+    @property
+    def _reads(self) -> Path:
+        return self.cache.with_name("read.json")
+
+    def _of_choice(self, choice: Choice) -> dict[str, str]:
+        found = self._named(owner(choice), choice.config)
+        if choice.method.reads.__func__ is not Method.reads.__func__:  # type: ignore[attr-defined]
+            found = found | self._besides(owner(choice), choice)
+        return found
 
     def _named(self, where: str, config: Any) -> dict[str, str]:
         if not declares(config.__class__):
@@ -74,6 +112,16 @@ class Files:
             return f"{label} {self._contents.digest(found)}"
         except (HarnessError, OSError):
             return MISSING
+
+
+def _refusal(choice: Choice) -> str:
+    """What a choice says against its files; empty for nothing."""
+    try:
+        with blaming(f"check_files of {choice.axis}={choice.method.name} ({choice.method.__module__})"):
+            choice.method.check_files(choice.config)
+    except (DataError, ConfigError, OSError) as error:
+        return str(error)
+    return ""
 
 
 def check_unchanged(planned: Mapping[str, str], here: Mapping[str, str]) -> None:

@@ -10,14 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, QuotedString
 from hydra.errors import OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from harness.compose.arguments import refuse_flags
 from harness.compose.hydra import options_of
+from harness.compose.overrides import parser, read
 from harness.errors import ConfigError
 
 _SIMPLE = re.compile(r"[A-Za-z0-9_./:@%+-][A-Za-z0-9_./:@%+-]*( +[A-Za-z0-9_./:@%+-]+)*")
@@ -52,7 +51,7 @@ def python_value(text: str) -> Any:
 @functools.cache
 def _read_value(text: str) -> Any:
     """Read once: a sweep sets the same values in many cells."""
-    value = _parser().parse_override(f"key={text}").value()
+    value = parser().parse_override(f"key={text}").value()
     return str(value.text) if isinstance(value, QuotedString) else value
 
 
@@ -70,26 +69,12 @@ def resolved(text: str) -> Any:
         raise ConfigError(f"{text}: {str(error).splitlines()[0]}") from error
 
 
-@functools.cache
-def _parser() -> OverridesParser:
-    return OverridesParser.create()
-
-
 def parse(overrides: Sequence[str]) -> list[Assignment]:
     """Read overrides.
 
-    Raises: ConfigError where one is not an override
+    Raises: ConfigError where one is no override
     """
-    refuse_flags(overrides)
-    try:
-        return [_assignment(override) for override in _parser().parse_overrides(list(overrides))]
-    except OverrideParseException as error:
-        key, _, value = str(error.override).partition("=")
-        raise ConfigError(
-            f"{error.override!r} is not an override: {str(error).splitlines()[0]}. Write key=value, or "
-            "key=a,b to sweep; a value with spaces or special characters needs quotes of its own within the "
-            f"shell's: '{key}=\"{value or 'text'}\"'"
-        ) from error
+    return [_assignment(override) for override in read(overrides)]
 
 
 def value_text(value: Any) -> str:
@@ -177,7 +162,7 @@ def _matching(override: Override, glob: Glob) -> tuple[str, ...]:
 def _reads_otherwise(text: str) -> bool:
     """Whether Hydra would read an unquoted text as something else than this text."""
     try:
-        value = _parser().parse_override(f"key={text}").value()
+        value = parser().parse_override(f"key={text}").value()
     except OverrideParseException:
         return True
     return not (isinstance(value, str) and value == text)

@@ -12,7 +12,7 @@ from harness.axes import MODEL_AXES
 from harness.compose import schema
 from harness.compose.schema import stage_axes
 from harness.errors import ConfigError
-from harness.method import MODEL
+from harness.method import MODEL, Problem
 from harness.model.gguf import dequantized, is_gguf
 from harness.plan.files import CACHE, Files, flat, owner
 from harness.plan.node import (
@@ -142,6 +142,17 @@ class Graph:
                 if planned.get(name) != here.get(name):
                     found.setdefault(name, node.title)
         return found
+
+    def misread(self, keys: Iterable[str]) -> Iterator[Problem]:
+        """What speaks against the files that options of these nodes and of all they rest on name, by what
+        reads them.
+        """
+        nodes = [self.nodes[key] for asked in keys for key in (*self.ancestors(asked), asked)]
+        distinct = {id(choice): choice for node in nodes for choice in flat(node.choices)}
+        for choice in distinct.values():
+            code = self._fingerprints.of(choice.method.code_of(choice.config)).sha256
+            if fault := self._files.misread(choice, code=code):
+                yield Problem(where=owner(choice), message=fault)
 
     def save_caches(self) -> None:
         """Remember what was hashed."""

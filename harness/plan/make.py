@@ -22,6 +22,7 @@ from harness.plan.intentions import check_claims, refuse_unknown_factors, settle
 from harness.plan.options import (
     idle_options,
     refuse_idle_choices,
+    refuse_idle_options,
     refuse_options_without_method,
     swept_nodes,
 )
@@ -95,6 +96,7 @@ def make_plan(
     elif made.tuning.settled:
         made.cells = made.tuning.cells()
     refuse_idle_choices(asked, [cell.cell for cell in made.first.cells])
+    refuse_idle_options(asked, (cell.cell for cell in made.first.cells if cell.keys))
     notes += idle_options(asked, [cell.cell for cell in made.first.cells if cell.keys])
     if experiment.claims:
         notes += check_claims(experiment, found, (cell.cell for cell in made.first.cells), declared=declared)

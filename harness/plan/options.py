@@ -6,12 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 
 from harness.compose import Cell
+from harness.compose.hydra import written_out
 from harness.compose.schema import readers, sections, stage_axes, stage_key
 from harness.errors import ConfigError, UnknownNameError
 from harness.plan.assemble import belongs_to, is_axis
 from harness.plan.cells import CellPlan
 from harness.plan.factors import Factor, Request
-from harness.plan.grammar import parse, python_value
+from harness.plan.files import owner
+from harness.plan.grammar import parse
+from harness.plan.problems import choices
 from harness.registry.known import registry
 
 
@@ -50,11 +53,16 @@ def _methods(key: str, planned: Sequence[CellPlan], below: str | None) -> list[s
     for cell in planned:
         own = [text for text in cell.overrides if text.partition("=")[0] == key]
         if own:
-            value = parse(own)[0].value()
-            found.update((str(name), None) for name in (value if isinstance(value, list) else [value]))
+            found.update(dict.fromkeys(_names(own[0])))
         elif below is not None:
             found[below] = None
     return list(found)
+
+
+def _names(text: str) -> list[str]:
+    """The methods that an override chooses: several on a list axis, `mixture` where a list means that."""
+    value = parse(written_out([text]))[0].value()
+    return [str(name) for name in (value if isinstance(value, list) else [value])]
 
 
 def _check(key: str, text: str, node: str, axis: str, methods: Sequence[str]) -> None:
@@ -107,14 +115,33 @@ def refuse_idle_choices(asked: Request, cells: Sequence[Cell]) -> None:
         if axis is None or axis.axis == "tracker" or axis.axis not in asked_for:
             continue
         default = axis.default if axis.many else (axis.default,)
-        for text in item.values:
-            value = python_value(text)
-            for name in value if isinstance(value, list) else [value]:
+        for text in item.overrides():
+            for name in _names(text):
                 if name not in ("none", *(default or ())) and (axis.axis, name) not in read:
                     raise ConfigError(
                         f"{axis.axis}={name} changes nothing: no cell runs a stage that reads it "
                         f"({' or '.join(readers(axis.axis))}); choose what brings one, or drop it"
                     )
+
+
+def refuse_idle_options(asked: Request, cells: Iterable[Cell]) -> None:
+    """A typed option of a method must change something beside the other options, in some cell.
+
+    Raises: ConfigError naming the option and why it changes nothing
+    """
+    typed = {item.key.lstrip("+"): item for item in (*asked.plain, *asked.swept) if "." in item.key}
+    reasons: dict[str, list[str]] = {key: [] for key in typed}
+    for cell in cells if typed else ():
+        for choice in choices(cell):
+            idle = choice.method.idle(choice.config)
+            for key in typed:
+                node, _, option = key.rpartition(".")
+                if node == owner(choice):
+                    reasons[key].append(idle.get(option, ""))
+    for key, found in reasons.items():
+        if found and all(found):
+            text = f"{key}={','.join(typed[key].values)}"
+            raise ConfigError(f"{text} changes nothing: {found[0]}; drop one of the two")
 
 
 def idle_options(asked: Request, cells: Iterable[Cell]) -> list[str]:

@@ -61,7 +61,7 @@ def _check(graph: Graph, cells: dict[str, PlannedCell]) -> None:
             continue
         like = planned.cell.likeness() or planned.cell.id
         if like not in known:
-            known[like] = problems(planned.cell)
+            known[like] = [*problems(planned.cell), *graph.misread(planned.keys)]
         found = (*known[like], *_unplaced(graph, planned))
         cells[name] = replace(planned, problems=found)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from harness.plan.files import CACHE, Files, check_unchanged
 from harness.plan.node import Node
 from harness.run.child import Report
+from harness.run.metrics import METRICS, settle_metrics
 from harness.run.presence import Quiet
 from harness.stage import Work
 from harness.store import Artifact, Store
@@ -69,6 +70,8 @@ class Task:
             work = self._work(store, out, checkpoints, on_step=on_step)
             self._check_files(store)
             meta["facts"] = jsonable(node.maker().run(work))
+            if node.kind == "evaluation":
+                settle_metrics(out / METRICS, by=node.title)
             meta["seconds"] = time.monotonic() - started
             self._check_files(store)
             if self.quiet is not None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.errors import NewerFormatError, StoreError
 from harness.plan.plan import Plan, PlannedCell, directory
+from harness.run.metrics import METRICS
 from harness.run.outcome import Outcome
 from harness.run.provenance import provenance
 from harness.store import Artifact
@@ -158,12 +159,10 @@ def _outside(plan: Plan, cell: PlannedCell) -> dict[str, Any]:
 def _metrics(artifacts: Mapping[str, Artifact]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for artifact in artifacts.values():
-        file = artifact.path / "metrics.json"
+        file = artifact.path / METRICS
         if artifact.kind == "evaluation" and file.is_file():
             evaluator = str(artifact.meta.get("part", "")).partition(".")[0]
-            # What is no number (an error of one item, of duels that all end alike) is null in a record.
-            metrics = json.loads(file.read_text(), parse_constant=lambda _: None)
-            found += [{"evaluator": evaluator, **metric} for metric in metrics]
+            found += [{"evaluator": evaluator, **metric} for metric in json.loads(file.read_text())]
     return found
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.axes.evaluator import Evaluator, Metric, Subject
-from harness.errors import HarnessError, IncompatibleError
+from harness.axes.evaluator import Evaluator, Subject
+from harness.errors import IncompatibleError
 from harness.hookspecs import hookimpl
 from harness.method import Choice, Method, Problem, check_limits
 from harness.stage import Choices, Stage, Work
@@ -100,24 +99,10 @@ class Evaluate(Stage):
         subject.cache = work.cache
         subject.out = work.out
         found = chosen.build().evaluate(work.part.partition(".")[2], subject)
-        name = chosen.method.name
-        metrics = [{"evaluator": name, **asdict(finite(metric, by=name))} for metric in found.metrics]
-        (work.out / "metrics.json").write_text(json.dumps(metrics, indent=1, allow_nan=False))
+        metrics = [{"evaluator": chosen.method.name, **asdict(metric)} for metric in found.metrics]
+        (work.out / "metrics.json").write_text(json.dumps(metrics, indent=1))
         found.samples.to_parquet(work.out / "samples.parquet", index=False)
         return {"metrics": metrics, "max_length": subject.max_length, **found.facts}
-
-
-def finite(metric: Metric, *, by: str) -> Metric:
-    """A metric as a record can hold it: an error that is no number is not known.
-
-    Raises: HarnessError naming the metric whose value is no number, which is this cell's outcome
-    """
-    if not math.isfinite(metric.value):
-        raise HarnessError(
-            f"evaluator.{by} measured {metric.task}.{metric.metric}={metric.value}, which is no number"
-        )
-    known = metric.stderr is None or math.isfinite(metric.stderr)
-    return metric if known else replace(metric, stderr=None)
 
 
 def _evaluator(part: str, choices: Choices) -> Choice:

@@ -30,6 +30,13 @@ NEEDS: dict[str, type | tuple[type, ...]] = {
     "metrics": list,
 }
 """What every reader of a record rests on."""
+_NUMBER = int | float | None
+_ENTRIES: dict[str, dict[str, Any]] = {
+    "stages": {"stage": str, "key": str, "threads": int | None, "seconds": _NUMBER},
+    "metrics": {"evaluator": str, "task": str, "metric": str, "value": _NUMBER, "stderr": _NUMBER},
+}
+"""Of the entries of its lists, what is read and its type; what may be null may be absent."""
+_MAPPINGS = ("facts", "effects", "provenance")
 _NAME = re.compile(r"\w[\w .+=@,~-]*")
 _LONGEST = 200
 """Bytes of a name: file systems take 255, and what is written beside it has a suffix."""
@@ -130,15 +137,28 @@ def set_aside(root: Path, file: Path) -> str:
 
 
 def check_entries(record: dict[str, Any]) -> None:
-    """Look at the entries of a record's lists, where it has them.
+    """Look at what a record's lists and mappings hold, where it has them.
 
     Raises: ValueError saying which part is damaged
     """
     if not isinstance(record["outcome"].get("status"), str):
         raise ValueError("its outcome has no 'status'")
-    for name, keys in (("stages", ("stage", "key")), ("metrics", ("evaluator", "task", "metric"))):
-        for entry in record.get(name, ()):
-            if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in keys):
-                raise ValueError(f"an entry of its '{name}' has no {' or '.join(keys)}")
+    for name, kinds in _ENTRIES.items():
+        entries = record.get(name, [])
+        if not isinstance(entries, list):
+            raise ValueError(f"its '{name}' is a {type(entries).__name__}")
+        for entry in entries:
+            if not isinstance(entry, dict):
+                raise ValueError(f"an entry of its '{name}' is a {type(entry).__name__}")
+            for key, kind in kinds.items():
+                if not isinstance(entry.get(key), kind):
+                    raise ValueError(f"an entry of its '{name}' has no {key} that can be read")
     if not all("value" in metric for metric in record["metrics"]):
         raise ValueError("an entry of its 'metrics' has no value")
+    for name in _MAPPINGS:
+        found = record.get(name, {})
+        if not isinstance(found, dict):
+            raise ValueError(f"its '{name}' is a {type(found).__name__}")
+    for stage, facts in record.get("facts", {}).items():
+        if not isinstance(facts, dict):
+            raise ValueError(f"its facts of {stage} are a {type(facts).__name__}")

@@ -227,7 +227,7 @@ def test_values_survive_the_override_grammar(value: object) -> None:
 def test_cell_references_are_split_outside_brackets() -> None:
     assert split_overrides("a=b, c=[1,2],d='x,y'") == ["a=b", "c=[1,2]", "d='x,y'"]
     assert label_text(["a", "b"]) == "a+b"
-    with pytest.raises(ConfigError, match="is not an override"):
+    with pytest.raises(ConfigError, match="is no override"):
         parse(["a b c"])
 
 

@@ -316,3 +316,65 @@ def test_files_that_change_under_a_running_stage_fail_it_without_a_last_word() -
     outcome = from_exception(caught.value, stage="corpus")
     assert outcome.status == "failed"
     assert not is_final(outcome, memory=1, limit=None, retry=frozenset())
+
+
+def readers() -> list[Any]:
+    """Methods that look into the files their options name, but those that only ask others to."""
+    checked = [m for m in registry().all() if m.check_files.__func__ is not Method.check_files.__func__]  # type: ignore[attr-defined]
+    return [method for method in checked if method.name != "mixture"]
+
+
+@pytest.mark.parametrize("method", readers(), ids=lambda m: f"{m.axis}-{m.name}")
+def test_a_reader_refuses_what_has_another_format_and_what_holds_nothing(method: Any, tmp_path: Path) -> None:
+    options = {"answer": "reply"} if method.name == "question_answer" else {}
+    file = tmp_path / ("a.txt" if method.name == "text" else "a.jsonl")
+    # GSM8K's rows are questions with answers; no reader but that of questions reads them, and not as `reply`.
+    file.write_bytes(b"\xff\xfe" if method.name == "text" else b'{"question": "2 + 2?", "answer": "4"}\n')
+    with pytest.raises(DataError, match=str(file)):
+        method.check_files(method.Config(path=str(file), **options))
+    file.write_text("")
+    with pytest.raises(DataError):
+        method.check_files(method.Config(path=str(file), **options))
+
+
+def test_the_plan_reads_the_first_entries_by_the_chosen_reader_and_remembers_them_by_content(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, alpaca = tmp_path / "f.jsonl", registry().get("instruction", "alpaca")
+    command = ["scale=smoke", "instruction=alpaca", f"instruction.path={file}"]
+    command += ["stages=[corpus,tokenizer,tokens,pretrain,instruct]", "seed=0,1"]
+    read: list[Any] = []
+    whole = alpaca.check_files
+
+    def watched(cls: Any, config: Any) -> None:
+        read.append(config)
+        whole(config)
+
+    monkeypatch.setattr(alpaca, "check_files", classmethod(watched))
+
+    def said() -> list[str]:
+        return [str(problem) for cell in make_plan(command, store=store).cells for problem in cell.problems]
+
+    file.write_text('{"question": "2 + 2?", "answer": "4"}\n')
+    assert (
+        said()
+        == [
+            f"instruction: {file}, entry 0: no text under 'instruction', only ['answer', 'question']; "
+            "try the reader of another format"
+        ]
+        * 2
+    )
+    file.write_text('{"instruction": "2 + 2?", "output": "4"}\n' * 9)
+    read.clear()
+    assert said() == said() == []
+    assert len(read) == 1, "once for both cells, and not again by the next plan"
+    file.write_text('{"question": "2 + 2?", "answer": "4"}\n' * 9)
+    assert len(said()) == 2, "other content"
+
+
+def test_the_plan_reads_the_files_of_a_mixture(store: Store, tmp_path: Path) -> None:
+    file = tmp_path / "f.jsonl"
+    file.write_text('{"question": "2 + 2?", "answer": "4"}\n')
+    command = ["scale=smoke", "instruction=[task,alpaca]", f"instruction.options={{alpaca:{{path:{file}}}}}"]
+    (cell,) = make_plan([*command, "stages=[corpus,tokenizer,tokens,pretrain,instruct]"], store=store).cells
+    assert [problem.where for problem in cell.problems] == ["instruction"]

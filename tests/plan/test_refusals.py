@@ -1,11 +1,13 @@
 """What cannot work is refused by the plan, with a reason that says what to do: user's command lines."""
 
 import gzip
+import json
 import re
 from pathlib import Path
 
 import pytest
 
+from harness.errors import ConfigError
 from harness.plan.make import make_plan
 from harness.store import Store
 from tests.support import tiny_models as tiny
@@ -139,3 +141,36 @@ def test_a_checkpoint_of_an_unknown_family_is_named(store: Store, checkpoint: st
     (tmp_path / "config.json").write_text(config)
     said = reason(store, "model=pretrained", f"model.path={tmp_path}", *PACK, "quantizer=rtn")
     assert "family 'lama', which transformers does not know. Did you mean 'llama'?" in said
+
+
+@pytest.mark.parametrize(
+    ("chosen", "idle"),
+    [
+        (("instruction=chat", "instruction.path={file}"), "instruction.num_conversations=5"),
+        (
+            ("instruction=alpaca", "instruction.path={file}", "instruction.test_path={file}"),
+            "instruction.test_share=0.3",
+        ),
+        (
+            ("corpus=jsonl", "corpus.path={file}", "corpus.validation_path={file}"),
+            "corpus.validation_share=0.2",
+        ),
+        (("corpus=jsonl", "corpus.path={file}", "corpus.split_field=part"), "corpus.test_share=0.2"),
+        (("corpus=text", "corpus.path={file}", "corpus.test_path={file}"), "corpus.test_share=0.2"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_an_option_that_another_leaves_without_effect_is_refused_where_it_was_typed(
+    chosen: tuple[str, ...], idle: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "a.jsonl"
+    row = {"messages": [], "instruction": "Ask.", "output": "Say.", "text": "One.", "part": "train"}
+    file.write_text(f"{json.dumps(row)}\n")
+    stages = "stages=[corpus,tokenizer,tokens,pretrain,instruct]"
+    command = [*(text.format(file=file) for text in chosen), "scale=smoke", stages]
+    if chosen[0].startswith("corpus"):
+        command += ["instruction=task"]
+    store = Store(tmp_path / "store")
+    make_plan(command, store=store)  # a scale bounds num_conversations too, and nobody typed that
+    with pytest.raises(ConfigError, match=f"{re.escape(idle)} changes nothing: "):
+        make_plan([*command, idle], store=store)

@@ -151,16 +151,3 @@ def test_bad_choices_are_refused_before_anything_runs(bench: Bench, override: st
     except ConfigError as error:
         problems = [str(error)]
     assert any(message in problem for problem in problems), problems
-
-
-def test_what_is_no_number_fails_its_own_cell() -> None:
-    """A record holds numbers only, and one that cannot be written would stop the sweep."""
-    from harness.axes.evaluator import Metric
-    from harness.errors import HarnessError
-    from harness.stages.evaluate import finite
-
-    fine = Metric(task="t", metric="m", value=0.5, stderr=0.1)
-    assert finite(fine, by="x") is fine
-    assert finite(Metric(task="t", metric="m", value=0.5, stderr=float("nan")), by="x").stderr is None
-    with pytest.raises(HarnessError, match=r"evaluator.x measured t.m=nan, which is no number"):
-        finite(Metric(task="t", metric="m", value=float("nan")), by="x")

@@ -18,6 +18,8 @@ RECORD: dict[str, Any] = {
     "metrics": [],
     "stages": [],
 }
+METRIC = {"evaluator": "a", "task": "b", "metric": "c", "value": 0.5, "stderr": None}
+STAGE = {"stage": "a", "key": "b", "threads": 1, "seconds": 0.5}
 DAMAGED = [
     "",
     "{",
@@ -33,6 +35,10 @@ DAMAGED = [
     json.dumps({**RECORD, "format": 1, "stages": [{"stage": "a"}]}),
     json.dumps({**RECORD, "format": 1, "metrics": [1]}),
     json.dumps({**RECORD, "format": 1, "metrics": [{"evaluator": "a", "task": "b", "metric": "c"}]}),
+    *(json.dumps({**RECORD, "format": 1, "metrics": [{**METRIC, key: []}]}) for key in METRIC),
+    *(json.dumps({**RECORD, "format": 1, "stages": [{**STAGE, key: []}]}) for key in STAGE),
+    *(json.dumps({**RECORD, "format": 1, name: 7}) for name in ("facts", "effects", "provenance")),
+    json.dumps({**RECORD, "format": 1, "facts": {"evaluate": "x"}}),
 ]
 
 

@@ -1,12 +1,17 @@
 """What corpora in files of a user share: where they lie, damaged entries, splits of one's own."""
 
-from collections.abc import Callable, Iterator
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from itertools import islice
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from harness import Corpus, Split, listed, path_ref, plain_bytes
+from harness import Corpus, Document, Split, listed, path_ref, plain_bytes
+
+FIRST = 16
+"""Documents of a file by which a plan knows its format."""
 
 
 class OnError(Enum):
@@ -34,6 +39,30 @@ class FileCorpus(Corpus):
         """fail | skip: entries that cannot be read end the run, or are left out, counted and named."""
 
     config: Config
+
+    @classmethod
+    def idle(cls, config: Any) -> Mapping[str, str]:
+        return {
+            f"{split}_share": f"corpus.{split}_path names the files that are held out"
+            for split in (Split.validation, Split.test)
+            if getattr(config, f"{split}_path")
+        }
+
+    @classmethod
+    def check_files(cls, config: Any) -> None:
+        reader = cls(config)
+        for name, file, stated in reader.named_files():
+            for _ in islice(reader.read(name, file, stated), FIRST):
+                pass
+
+    @abstractmethod
+    def read(self, name: str, file: Path, stated: Split | None) -> Iterator[Document]:
+        """The documents of a file, as `named_files` gives it."""
+        raise NotImplementedError
+
+    def documents(self) -> Iterator[Document]:
+        for name, file, stated in self.named_files():
+            yield from self.read(name, file, stated)
 
     def named_files(self) -> Iterator[tuple[str, Path, Split | None]]:
         """(name, file, its split where one is stated) of all files."""

@@ -1,6 +1,6 @@
 """Rows: one object a document, from JSON Lines, Parquet or Arrow."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,22 +45,26 @@ class Jsonl(FileCorpus):
         (directory / "pages.jsonl").write_text("".join(rows))
         return cls.Config(path=str(directory / "pages.jsonl"), domain_field="site")
 
-    def documents(self) -> Iterator[Document]:
-        for name, file, stated in self.named_files():
-            stem = next((name.removesuffix(end) for end in SUFFIXES if name.endswith(end)), name)
-            for number, row in numbered_rows(file, damaged=self.damaged()):
-                text = row.get(self.config.text_field)
-                if not isinstance(text, str):
-                    self._lacks_text(file, number, row)
-                    continue
-                if text.strip():
-                    inner = f"{name}/{number}"
-                    yield Document(
-                        id=inner,
-                        text=text.replace("\r\n", "\n"),
-                        domain=str(row.get(self.config.domain_field) or stem),
-                        split=stated or self._split(file, number, row, inner),
-                    )
+    @classmethod
+    def idle(cls, config: Any) -> Mapping[str, str]:
+        shares = ("validation_share", "test_share") if config.split_field else ()
+        return {**super().idle(config), **dict.fromkeys(shares, "corpus.split_field says each row's split")}
+
+    def read(self, name: str, file: Path, stated: Split | None) -> Iterator[Document]:
+        stem = next((name.removesuffix(end) for end in SUFFIXES if name.endswith(end)), name)
+        for number, row in numbered_rows(file, damaged=self.damaged()):
+            text = row.get(self.config.text_field)
+            if not isinstance(text, str):
+                self._lacks_text(file, number, row)
+                continue
+            if text.strip():
+                inner = f"{name}/{number}"
+                yield Document(
+                    id=inner,
+                    text=text.replace("\r\n", "\n"),
+                    domain=str(row.get(self.config.domain_field) or stem),
+                    split=stated or self._split(file, number, row, inner),
+                )
 
     def _lacks_text(self, file: Path, number: int, row: dict[str, Any]) -> None:
         message = (

@@ -71,12 +71,14 @@ class Text(FileCorpus):
     def documents(self) -> Iterator[Document]:
         if self.config.split_by is SplitBy.position:
             yield from self._by_position()
-            return
-        for name, file, stated in self.named_files():
-            for number, text in enumerate(self._pieces(file)):
-                inner = f"{name}/{number}"
-                split = stated or self.place(inner)
-                yield Document(id=inner, text=text, domain=self.config.domain, split=split)
+        else:
+            yield from super().documents()
+
+    def read(self, name: str, file: Path, stated: Split | None) -> Iterator[Document]:
+        for number, text in enumerate(self._pieces(file)):
+            inner = f"{name}/{number}"
+            split = stated or self.place(inner)
+            yield Document(id=inner, text=text, domain=self.config.domain, split=split)
 
     def _by_position(self) -> Iterator[Document]:
         """Documents in their order, those that lie across a border cut there."""

@@ -4,13 +4,17 @@ import hashlib
 import json
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from harness import (
     ConfigError,
     Conversation,
+    DataError,
     Feedback,
     Method,
     Preference,
@@ -25,6 +29,8 @@ from harness import (
 from harness_plugins.feedback._formats import LeftOut, Pair, parse
 
 SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".parquet")
+FIRST = 16
+"""Entries of a file by which a plan knows its format."""
 
 
 class Preferences(Feedback):
@@ -69,21 +75,46 @@ class Preferences(Feedback):
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
         return cls.Config(path=str(file), validation_share=0.0)
 
+    @classmethod
+    def idle(cls, config: Any) -> Mapping[str, str]:
+        why = "feedback.validation_path names the files that are held out"
+        return {"validation_share": why} if config.validation_path else {}
+
+    @classmethod
+    def check_files(cls, config: Any) -> None:
+        for option in ("path", "validation_path"):
+            files = [file for _, file in cls(config)._files(option)]
+            first = [(file, *entry) for file in files for entry in islice(enumerate(read_rows(file)), FIRST)]
+            if files and not first:
+                raise DataError(f"feedback.{option}={getattr(config, option)} holds no entry")
+            for file, number, row in first:
+                with suppress(LeftOut):
+                    list(parse(row, f"{file}, entry {number}"))
+
     def preferences(self, conversations: Sequence[Conversation], seed: int) -> Iterator[Preference]:
         left = math.inf if self.config.max_preferences is None else self.config.max_preferences
-        for preference in self._read(self.config.path, "path", None):
+        for preference in self._read("path", None):
             if preference.split is Split.train:
                 left -= 1
             if left < 0:
                 break
             yield preference
-        if self.config.validation_path:
-            yield from self._read(self.config.validation_path, "validation_path", Split.validation)
+        yield from self._read("validation_path", Split.validation)
 
-    def _read(self, path: str, option: str, split: Split | None) -> Iterator[Preference]:
+    def _files(self, option: str) -> Iterator[tuple[str, Path]]:
+        """The files of an option, by the names that count below a folder; none where it may be empty and is.
+
+        Raises: DataError where they are not there
+        """
+        path = getattr(self.config, option)
         folder = Path(path).expanduser().is_dir()
-        for name, file in listed(path, option=f"feedback.{option}", suffixes=SUFFIXES).items():
-            inner = name.partition("/")[2] if folder else name
+        given = path or option == "path"
+        found = listed(path, option=f"feedback.{option}", suffixes=SUFFIXES) if given else {}
+        for name, file in found.items():
+            yield name.partition("/")[2] if folder else name, file
+
+    def _read(self, option: str, split: Split | None) -> Iterator[Preference]:
+        for inner, file in self._files(option):
             for number, row in enumerate(read_rows(file)):
                 try:
                     pairs = list(parse(row, f"{file}, entry {number}"))

@@ -27,6 +27,9 @@ SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".parquet")
 NO_ANSWER = "without an answer"
 SHORTENED = "that lost turns around a gap"
 
+FIRST = 16
+"""Entries of a file by which a plan knows its format."""
+
 Parsed = tuple[str, list[Turn]] | tuple[str, list[Turn], list[Mapping[str, Any]]]
 """Source and turns of one conversation, and the tools it may call."""
 
@@ -76,24 +79,35 @@ class Reader(Instruction):
     def has_checks(cls, config: Any) -> bool:
         return False
 
+    @classmethod
+    def idle(cls, config: Any) -> Mapping[str, str]:
+        return {
+            f"{split}_share": f"instruction.{split}_path names the files that are held out"
+            for split in (Split.validation, Split.test)
+            if getattr(config, f"{split}_path")
+        }
+
+    @classmethod
+    def check_files(cls, config: Any) -> None:
+        reader = cls(config)
+        for option in ("path", "validation_path", "test_path"):
+            found = [reader._starts(file) for _, file in reader._files(option)]
+            if found and not any(found):
+                raise DataError(f"instruction.{option}={getattr(config, option)} holds no entry")
+
     @abstractmethod
     def parse(self, rows: Iterator[dict[str, Any]]) -> Iterator[Parsed | None]:
         """Source and turns of each conversation; None for an entry that holds none, by the format's rules."""
         raise NotImplementedError
 
     def conversations(self, documents: Sequence[Document], seed: int) -> Iterator[Conversation]:
-        held_out = {Split.validation: self.config.validation_path, Split.test: self.config.test_path}
         yield from islice(self._read("path", None), self.config.max_conversations)
-        for split, path in held_out.items():
-            if path:
-                yield from self._read(f"{split}_path", split)
+        for split in (Split.validation, Split.test):
+            yield from self._read(f"{split}_path", split)
 
     def _read(self, option: str, split: Split | None) -> Iterator[Conversation]:
         """Conversations of files, of a given split or by a hash of their prompts."""
-        path = getattr(self.config, option)
-        folder = Path(path).expanduser().is_dir()
-        for name, file in listed(path, option=f"instruction.{option}", suffixes=SUFFIXES).items():
-            inner = name.partition("/")[2] if folder else name
+        for inner, file in self._files(option):
             place = inner.partition(".")[0] if split is None else f"{split}/{inner.partition('.')[0]}"
             for number, parsed in enumerate(self.parse(_placed(file))):
                 if parsed is None:
@@ -112,6 +126,28 @@ class Reader(Instruction):
                     split=split or self._split(turns),
                     tools=tuple(tools[0]) if tools else (),
                 )
+
+    def _files(self, option: str) -> Iterator[tuple[str, Path]]:
+        """The files of an option, by the names that count below a folder; none where it may be empty and is.
+
+        Raises: DataError where they are not there
+        """
+        path = getattr(self.config, option)
+        folder = Path(path).expanduser().is_dir()
+        given = path or option == "path"
+        found = listed(path, option=f"instruction.{option}", suffixes=SUFFIXES) if given else {}
+        for name, file in found.items():
+            yield name.partition("/")[2] if folder else name, file
+
+    def _starts(self, file: Path) -> bool:
+        """Whether a file has an entry; its first ones are parsed.
+
+        Raises: DataError where they have another format
+        """
+        rows = list(islice(_placed(file), FIRST))
+        for _ in self.parse(iter(rows)):
+            pass
+        return bool(rows)
 
     def _count(self, reason: str) -> None:
         self.left_out[reason] = self.left_out.get(reason, 0) + 1

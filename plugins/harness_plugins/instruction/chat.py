@@ -1,7 +1,7 @@
 """Chat: conversations of several turns."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,6 +59,16 @@ class Chat(Instruction):
     @classmethod
     def has_checks(cls, config: Any) -> bool:
         return not config.path
+
+    @classmethod
+    def idle(cls, config: Any) -> Mapping[str, str]:
+        made = ("skills", "num_conversations", "max_exchanges") if config.path else ()
+        return dict.fromkeys(made, "conversations are read from instruction.path, and none are made")
+
+    @classmethod
+    def check_files(cls, config: Any) -> None:
+        if config.path:
+            _Messages.check_files(_Messages.Config(path=config.path))
 
     def conversations(self, documents: Sequence[Document], seed: int) -> Iterator[Conversation]:
         if self.config.path:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from harness import Method, Role, Turn, hookimpl
+from harness import DataError, Method, Role, Turn, hookimpl
 from harness_plugins.instruction._reader import Parsed, Reader, text_of
 
 SPEAKER = re.compile(r"\n\n(Human|Assistant):")
@@ -26,6 +26,10 @@ class Hh(Reader):
     def parse(self, rows: Iterator[dict[str, Any]]) -> Iterator[Parsed | None]:
         for row in rows:
             parts = SPEAKER.split(text_of(row, "chosen"))[1:]
+            if not parts:
+                raise DataError(
+                    f"{row['#']}: 'chosen' is no dialogue; it must hold Human: and Assistant: turns"
+                )
             speakers, texts = parts[::2], parts[1::2]
             yield (
                 "hh",

@@ -80,6 +80,11 @@ class Mixture(Instruction):
         return found
 
     @classmethod
+    def check_files(cls, config: Any) -> None:
+        for part in parts(config).values():
+            part.method.check_files(part.config)
+
+    @classmethod
     def check(cls, config: Any, cell: Any, meta_model: Any) -> Iterable[Any]:
         for part in parts(config).values():
             yield from part.method.check(part.config, cell, meta_model)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from harness import Method, Role, Turn, hookimpl
+from harness import DataError, Method, Role, Turn, hookimpl
 from harness_plugins.instruction._reader import Parsed, Reader, text_of
 
 ROLES = {"prompter": Role.user, "assistant": Role.assistant}
@@ -45,7 +45,10 @@ class Oasst(Reader):
                 continue
             turns, node = [], root
             while True:
-                turns.append(Turn(role=ROLES[text_of(node, "role")], text=text_of(node, "text").strip()))
+                role = ROLES.get(text_of(node, "role"))
+                if role is None:
+                    raise DataError(f"{node['#']}: role '{node['role']}' is none of {', '.join(ROLES)}")
+                turns.append(Turn(role=role, text=text_of(node, "text").strip()))
                 below = replies.get(text_of(node, "message_id"))
                 if not below:
                     break

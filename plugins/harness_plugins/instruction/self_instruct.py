@@ -28,9 +28,10 @@ class SelfInstruct(Reader):
                 yield "self_instruct", pair(text_of(row, "prompt"), text_of(row, "completion"))
                 continue
             instances = row.get("instances")
-            if not isinstance(instances, list):
+            if not isinstance(instances, list) or not all(isinstance(one, dict) for one in instances):
+                keys = sorted(set(row) - {"#"})
                 raise DataError(
-                    f"{row['#']}: neither 'instances' nor 'prompt', only {sorted(set(row) - {'#'})}"
+                    f"{row['#']}: neither 'instances' [{{input, output}}] nor 'prompt', only {keys}"
                 )
             for instance in instances:
                 given = instance.get("input") or ""

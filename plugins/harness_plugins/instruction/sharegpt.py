@@ -34,8 +34,10 @@ class ShareGpt(Reader):
     def parse(self, rows: Iterator[dict[str, Any]]) -> Iterator[Parsed | None]:
         for row in rows:
             turns = row.get("conversations")
-            if not isinstance(turns, list):
-                raise DataError(f"{row['#']}: no list under 'conversations', only {sorted(set(row) - {'#'})}")
+            if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
+                raise DataError(
+                    f"{row['#']}: no list of turns under 'conversations', only {sorted(set(row) - {'#'})}"
+                )
             found = []
             for turn in turns:
                 role = ROLES.get(turn.get("from", ""))

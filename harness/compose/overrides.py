@@ -1,0 +1,41 @@
+"""Reading overrides by Hydra's grammar, and saying what is wrong with one that cannot be read."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from harness.compose.arguments import refuse_flags
+from harness.errors import ConfigError
+
+
+@functools.cache
+def parser() -> OverridesParser:
+    """Hydra's parser; one serves all."""
+    return OverridesParser.create()
+
+
+def read(overrides: Sequence[str]) -> list[Override]:
+    """Overrides as Hydra reads them.
+
+    Raises: ConfigError naming the one that cannot be read
+    """
+    refuse_flags(overrides)
+    return [_read(text) for text in overrides]
+
+
+def _read(text: str) -> Override:
+    try:
+        return parser().parse_override(text)
+    except HydraException as error:
+        lines = str(error).splitlines()
+        detail = next((line for line in lines if not line.startswith(("Error parsing", "See "))), lines[0])
+        key, _, value = text.partition("=")
+        raise ConfigError(
+            f"'{text}' is no override ({detail}); write key=value, or key=a,b to sweep. A value with spaces "
+            f"or special characters needs quotes of its own within the shell's: '{key}=\"{value or 'text'}\"'"
+        ) from error

@@ -1,14 +1,12 @@
 """Messages as chat endpoints write them: text or parts, calls of tools and their answers."""
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness import DataError, Role, Turn
-from harness_plugins.instruction._reader import Parsed, Reader
-
-KEYS = ("messages", "conversation", "conversations", "data")
-"""Where the messages of an entry stand; `data` holds bare texts in turn, as UltraChat's first files do."""
+from harness.axes.instruction import Role, Turn
+from harness.errors import DataError
 
 ROLES = {
     "system": Role.system,
@@ -23,9 +21,8 @@ ROLES = {
 }
 """Names of roles in use; `developer` is what newer endpoints call the system."""
 
-REASONING = ("reasoning_content", "reasoning", "thinking")
-"""Where endpoints put what the assistant thought before its answer."""
-UNTOLD = "whose reasoning beside the answer is not learned"
+SPEAKER_KEYS, TEXT_KEYS = ("role", "from"), ("content", "value", "text")
+"""Where a message names its speaker and holds its text, in the formats in use."""
 
 
 def turns_of(messages: Any, where: str) -> list[Turn]:
@@ -39,11 +36,12 @@ def turns_of(messages: Any, where: str) -> list[Turn]:
 
 
 def _turn(message: Any, where: str) -> Turn:
-    if not isinstance(message, Mapping) or "role" not in message:
+    speaker = _first(message, SPEAKER_KEYS)
+    if speaker is None:
         raise DataError(f"{where}: needs messages: [{{role: system|user|assistant|tool, content}}]")
-    role = ROLES.get(str(message["role"]))
+    role = ROLES.get(str(speaker))
     if role is None:
-        raise DataError(f"{where}: unknown role '{message['role']}'; known: {', '.join(ROLES)}")
+        raise DataError(f"{where}: unknown role '{speaker}'; known: {', '.join(ROLES)}")
     calls = message.get("tool_calls") or ()
     if not calls and message.get("function_call"):
         calls = ({"type": "function", "function": message["function_call"]},)
@@ -51,8 +49,8 @@ def _turn(message: Any, where: str) -> Turn:
         raise DataError(f"{where}: tool_calls must be a list of {{id, type, function: {{name, arguments}}}}")
     return Turn(
         role=role,
-        text=text_of_content(message.get("content"), where),
-        tool_calls=tuple(_plain(call) for call in calls),
+        text=text_of_content(_first(message, TEXT_KEYS), where),
+        tool_calls=tuple(plain_call(call) for call in calls),
         name=str(message.get("name") or "") if role is Role.tool else "",
         tool_call_id=str(message.get("tool_call_id") or ""),
     )
@@ -81,47 +79,17 @@ def text_of_content(content: Any, where: str) -> str:
     return "".join(found)
 
 
-def _plain(call: Mapping[str, Any]) -> dict[str, Any]:
-    """A call without the nulls that a column of a table adds."""
+def _first(message: Any, keys: Sequence[str]) -> Any:
+    """What stands under the first of some keys that a message has; None where it is none, or has none."""
+    if not isinstance(message, Mapping):
+        return None
+    return next((message[key] for key in keys if message.get(key) is not None), None)
+
+
+def plain_call(call: Mapping[str, Any]) -> dict[str, Any]:
+    """A call or a schema without the nulls that a column of a table adds."""
     return {
-        key: _plain(value) if isinstance(value, Mapping) else value
+        key: plain_call(value) if isinstance(value, Mapping) else value
         for key, value in call.items()
         if value is not None
     }
-
-
-class MessagesReader(Reader):
-    """Entries of {messages: [{role, content, tool_calls}], tools}; the file, or `source`, is the source."""
-
-    def parse(self, rows: Iterator[dict[str, Any]]) -> Iterator[Parsed | None]:
-        for row in rows:
-            key = next((key for key in KEYS if row.get(key) is not None), None)
-            if key is None:
-                keys = sorted(set(row) - {"#"})
-                raise DataError(
-                    f"{row['#']}: needs messages: [{{role, content}}], under one of {', '.join(KEYS)}; has "
-                    f"only {keys}"
-                )
-            messages = row[key]
-            if key == "data" and isinstance(messages, list) and all(isinstance(m, str) for m in messages):
-                roles = ("user", "assistant")
-                messages = [{"role": roles[i % 2], "content": text} for i, text in enumerate(messages)]
-            source = row.get("source") or row["#"].rpartition("/")[2].partition(".")[0]
-            turns = turns_of(messages, row["#"])
-            if any(message.get(name) for message in messages for name in REASONING):
-                self._count(UNTOLD)
-            yield str(source), turns, _tools(row.get("tools"), row["#"])
-
-
-def _tools(given: Any, where: str) -> list[Mapping[str, Any]]:
-    """The schemas of tools, which some files hold as JSON text."""
-    if isinstance(given, str):
-        try:
-            given = json.loads(given or "[]")
-        except json.JSONDecodeError as error:
-            raise DataError(f"{where}: tools are no JSON: {error.msg}") from error
-    if given is None:
-        return []
-    if not isinstance(given, list) or not all(isinstance(tool, Mapping) for tool in given):
-        raise DataError(f"{where}: tools must be a list of JSON schemas")
-    return [_plain(tool) for tool in given]

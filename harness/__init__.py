@@ -80,6 +80,7 @@ _PUBLIC = {
     **dict.fromkeys(
         ("numbered_rows", "plain_bytes", "read_lines", "read_rows", "read_text"), "harness.data.reading"
     ),
+    **dict.fromkeys(("plain_call", "turns_of"), "harness.data.messages"),
     **dict.fromkeys(("answer_surprise", "text_surprise"), "harness.data.surprise"),
     **dict.fromkeys(("rouge_l", "mtld"), "harness.data.similarity"),
     **dict.fromkeys(("Item", "skill_families", "skill_items"), "harness.data.skills"),

@@ -92,6 +92,8 @@ from harness.data.item_texts import ItemTexts as ItemTexts
 from harness.data.item_texts import file_texts as file_texts
 from harness.data.item_texts import held_out_documents as held_out_documents
 from harness.data.item_texts import item_files as item_files
+from harness.data.messages import plain_call as plain_call
+from harness.data.messages import turns_of as turns_of
 from harness.data.overlap import Overlap as Overlap
 from harness.data.overlap import ngram_hashes as ngram_hashes
 from harness.data.overlap import words as words

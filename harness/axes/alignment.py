@@ -93,7 +93,8 @@ class Alignment(Method):
         for stage in cell.stages:
             choice = cell.choice(cls.axis, stage=stage) if cls.axis in cell.reads(stage) else None
             if choice is not None and (choice.method, choice.config) == (cls, config):
-                yield from _told_apart(cls, cell, stage)
+                axis = "reward" if cls.needs is Needs.rollouts else "feedback"
+                yield from told_apart(cell, stage, axis)
                 yield from _rewarded(cls, cell, stage)
 
     def turns(self, preference: Preference) -> dict[str, tuple[Turn, ...]]:
@@ -162,21 +163,16 @@ def _rewarded(method: type[Alignment], cell: CellView, stage: str) -> Iterable[P
         )
 
 
-def _told_apart(method: type[Alignment], cell: CellView, stage: str) -> Iterable[Problem]:
-    """A problem where what tells answers apart reads constraints that these conversations do not have."""
-    instruction = cell.choice("instruction", stage=stage)
-    if instruction is None or instruction.method.has_checks(instruction.config):  # type: ignore[attr-defined]
+def told_apart(cell: CellView, stage: str, axis: str) -> Iterable[Problem]:
+    """A problem where the `reward` or `feedback` of a stage reads constraints that its conversations lack."""
+    instruction, choice = cell.choice("instruction", stage=stage), cell.choice(axis, stage=stage)
+    if choice is None or instruction is None or instruction.method.has_checks(instruction.config):  # type: ignore[attr-defined]
         return
-    if method.needs is Needs.rollouts:
-        choice = cell.choice("reward", stage=stage)
-        blind = choice is not None and choice.method.reads_checks(choice.config)  # type: ignore[attr-defined]
-    else:
-        choice = cell.choice("feedback", stage=stage)
-        blind = choice is not None and choice.method.reads_checks  # type: ignore[attr-defined]
-    if choice is not None and blind:
+    reads = choice.method.reads_checks  # type: ignore[attr-defined]
+    if reads(choice.config) if axis == "reward" else reads:
         yield Problem(
-            where=f"{choice.axis}={choice.method.name}",
+            where=f"{axis}={choice.method.name}",
             message=f"it reads machine-checkable constraints, and instruction={instruction.method.name} has "
             "none, so that every answer would be as good as any other; use instruction=task, or "
-            f"{'a trained reward' if choice.axis == 'reward' else 'feedback=preferences'}",
+            f"{'a trained reward' if axis == 'reward' else 'feedback=preferences'}",
         )

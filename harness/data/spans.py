@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from harness.axes.instruction import Role, Turn
 from harness.errors import DataError
@@ -14,71 +15,84 @@ Span = tuple[int, int]
 Render = Callable[[Sequence[Turn], bool], str]
 """(turns, whether the assistant is to speak next) -> text."""
 
+STAND_IN = "Stand-in-for-the-answer-here"
+
 
 def answer_spans(turns: Sequence[Turn], text: str, render: Render) -> list[Span]:
     """The span of each answer in `text`, the rendered `turns`, with the end that is written after it.
 
     An answer is what the text of the turns up to it has beyond the text that asks for it, where both are
-    prefixes of the whole. Elsewhere it is found by rendering stand-ins in its place.
+    prefixes of the whole. Elsewhere it is found by rendering a stand-in in its place.
     Raises: DataError where the template changes answers, so that they are not found
     """
     found: list[Span] = []
-    located: list[Span] | None = None
-    answers = [index for index, turn in enumerate(turns) if turn.role is Role.assistant]
-    for place, index in enumerate(answers):
+    for index, turn in enumerate(turns):
+        if turn.role is not Role.assistant:
+            continue
         opened, closed = render(turns[:index], True), render(turns[: index + 1], False)
-        keeps = closed.startswith(opened) and text.startswith(closed)
-        if keeps and turns[index].text.strip() in closed[len(opened) :] and len(closed) > len(opened):
+        kept = text.startswith(closed)
+        if kept and closed.startswith(opened) and _holds(turns, index, opened, closed, render):
             found.append((len(opened), len(closed)))
             continue
-        located = located or _located(turns, answers, text, render)
-        start, end = located[place]
-        after = _after(turns[: index + 1], render)
-        opens = text.startswith(opened) and len(opened) <= start
+        silent = None if turn.text.strip() else _calls(turns, index, text, opened, closed, render)
+        if silent is not None:
+            found.append(silent)
+            continue
+        start, end = _located(turns, index, text, render)
+        after = render(_with_stand_in(turns[: index + 1], index), False).rpartition(STAND_IN)[2]
+        # What stands between request and answer belongs to the answer unless later turns put it there.
+        opens = text.startswith(opened) and len(opened) <= start and closed.startswith(text[:start])
         found.append((len(opened) if opens else start, end + _common(after, text[end:])))
     return found
 
 
-def _located(turns: Sequence[Turn], answers: Sequence[int], text: str, render: Render) -> list[Span]:
-    """The bare answers in a text, by what surrounds stand-ins for them."""
-    rest = render(_with_stand_ins(turns, answers), False)
-    between: list[str] = []
-    for index in answers:
-        before, stand_in, rest = rest.partition(_stand_in(index))
-        if not stand_in:
-            raise _refusal(turns[index])
-        between.append(before)
-    between.append(rest)
-    spans: list[Span] = []
-    at = len(between[0]) if text.startswith(between[0]) else -1
-    for index, following in zip(answers, between[1:], strict=True):
-        written = turns[index].text
-        forms = (written, written.strip(), written.lstrip(), written.rstrip())
-        form = next((form for form in forms if form and text.startswith(form + following, at)), None)
-        if form is None or at < 0:
-            raise _refusal(turns[index])
-        spans.append((at, at + len(form)))
-        at += len(form + following)
-    if at != len(text):
-        raise _refusal(turns[answers[-1]])
-    return spans
+def _holds(turns: Sequence[Turn], index: int, opened: str, closed: str, render: Render) -> bool:
+    """Whether an answer stands whole after its request, which may open its reasoning for it."""
+    written, answer = bare(closed[len(opened) :]), bare(turns[index].text)
+    if not written or answer in written:
+        return bool(written)
+    before = render(turns[:index], False)
+    return opened.startswith(before) and answer in bare(closed[len(before) :])
 
 
-def _after(turns: Sequence[Turn], render: Render) -> str:
-    """What a template writes after the last of some turns, an answer."""
-    last = len(turns) - 1
-    return render(_with_stand_ins(turns, [last]), False).rpartition(_stand_in(last))[2]
+def _calls(
+    turns: Sequence[Turn], index: int, text: str, opened: str, closed: str, render: Render
+) -> Span | None:
+    """The span of a turn of calls alone, where its request opens otherwise or later turns change it."""
+    if text.startswith(closed):
+        start = _common(opened, closed)
+        return (start, len(closed)) if len(render(turns[:index], False)) <= start else None
+    if not (text.startswith(opened) and closed.startswith(opened)):
+        return None
+    written = closed[
+        len(opened) :
+    ]  # as the last turn; an earlier one lacks what opens it, e.g. its reasoning
+    first = written.find(str(turns[index].tool_calls[0].get("function", {}).get("name", "")))
+    for place in range(max(first, 0)):
+        if text.startswith(written[place:], len(opened)):
+            return len(opened), len(opened) + len(written) - place
+    return None
 
 
-def _with_stand_ins(turns: Sequence[Turn], answers: Sequence[int]) -> list[Turn]:
-    return [
-        Turn(role=turn.role, text=_stand_in(index), tool_calls=turn.tool_calls) if index in answers else turn
-        for index, turn in enumerate(turns)
-    ]
+def _located(turns: Sequence[Turn], index: int, text: str, render: Render) -> Span:
+    """The bare answer of one turn in a text, by what surrounds a stand-in for it."""
+    turn = turns[index]
+    before, stand_in, after = render(_with_stand_in(turns, index), False).partition(STAND_IN)
+    start, end = len(before), len(text) - len(after)
+    forms = (turn.text, turn.text.strip(), turn.text.lstrip(), turn.text.rstrip())
+    whole = stand_in and start < end and text.startswith(before) and text.endswith(after)
+    if not whole or text[start:end] not in forms:
+        raise _refusal(turn)
+    return start, end
 
 
-def _stand_in(index: int) -> str:
-    return f"Stand-in-for-answer-{index}-here"
+def _with_stand_in(turns: Sequence[Turn], index: int) -> list[Turn]:
+    return [replace(turn, text=STAND_IN) if place == index else turn for place, turn in enumerate(turns)]
+
+
+def bare(text: str) -> str:
+    """A text without white space, which templates set anew around reasoning."""
+    return "".join(text.split())
 
 
 def _common(first: str, second: str) -> int:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from dataclasses import replace
+from functools import cached_property
+from itertools import pairwise, product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from harness.axes.instruction import Conversation, Prompt, Role, Turn, as_turns
-from harness.data.spans import Span, answer_spans
+from harness.data.message_form import MessageForm, Silence
+from harness.data.spans import Span, answer_spans, bare
 from harness.errors import DataError
 
 if TYPE_CHECKING:
@@ -54,12 +56,17 @@ TEXT_TEMPLATE = (
 them (RUCAIBox/LLMSurvey), so that no embedding is added."""
 
 _MARKER = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_EMPTY = re.compile(r"\b(?:None|null|undefined)\b")
+"""What a template writes that prints a text that is not there."""
 
 IGNORED = -100
 """Label of a token that is not learned."""
 
 QUESTION, ANSWER = "What-is-asked", "What-is-answered"
 """A conversation that shows how a template writes one."""
+CALLED = "what_is_called"
+CALL = {"type": "function", "id": "callnumb1", "function": {"name": CALLED, "arguments": {"place": "here"}}}
+"""A call that shows how; its id has the nine letters and digits that some templates ask for."""
 
 
 class Template:
@@ -75,9 +82,11 @@ class Template:
             tokenizer.chat_template = _own_template(tokenizer)
         probe = Turn(role=Role.user, text=QUESTION)
         # Templates of models that see images read parts, and write nothing of a plain string.
-        self.in_parts = QUESTION not in self._written([probe]) and QUESTION in self._written(
-            [probe], parts=True
+        plain, parted = MessageForm(), MessageForm(parts=True)
+        in_parts = QUESTION not in self._written([probe], plain) and QUESTION in self._written(
+            [probe], parted
         )
+        self.form = parted if in_parts else plain
         self.splits_freely = _splits_freely(tokenizer)
 
     def render(self, turns: Sequence[Turn], *, open_answer: bool = False, tools: Tools = ()) -> str:
@@ -111,6 +120,8 @@ class Template:
         text, marked = self._rendered(turns, tools=conversation.tools)
         spans = self._spans(turns, text, marked, conversation.tools)
         answers = [index for index, turn in enumerate(turns) if turn.role is Role.assistant]
+        for index, (start, end) in zip(answers, spans, strict=True):
+            _hold(turns[index], text[start:end])
         ids, labels = self._encoded(
             text,
             [span for index, span in zip(answers, spans, strict=True) if index >= learn_from],
@@ -135,35 +146,44 @@ class Template:
             turns, text, lambda part, open_answer: self.render(part, open_answer=open_answer, tools=tools)
         )
 
+    @cached_property
+    def calling_form(self) -> MessageForm | None:
+        """How messages with calls are handed over; None where the template writes no call.
+
+        Templates differ in what they take for the text that such a message lacks: some write a null out, some
+        fail, some write no call beside a text. So the ways are tried.
+        """
+        turns = [Turn(role=Role.user, text=QUESTION), Turn(role=Role.assistant, text="", tool_calls=(CALL,))]
+        for texts, silence in product((False, True), Silence):
+            form = replace(self.form, texts=texts, silence=silence)
+            after = self._written(turns, form, open_answer=False).partition(QUESTION)[2]
+            if CALLED in after and not _EMPTY.search(after):
+                return form
+        return None
+
     def _rendered(
         self, turns: Sequence[Turn], *, open_answer: bool = False, tools: Tools = ()
     ) -> tuple[str, list[Span]]:
         """Text, and the spans between the template's own generation markers, if it has any."""
         from jinja2 import TemplateError
 
+        form = self.calling_form if any(turn.tool_calls for turn in turns) else self.form
+        if form is None:
+            raise DataError("the chat template writes no calls of tools, which would be lost")
         try:
-            return self._compiled(
-                turns, open_answer=open_answer, tools=tools, parts=self.in_parts, texts=False
-            )
-        except TypeError:  # some templates append arguments as text
-            calls = any(turn.tool_calls for turn in turns)
-            if not calls:
-                raise
-            return self._compiled(
-                turns, open_answer=open_answer, tools=tools, parts=self.in_parts, texts=True
-            )
-        except TemplateError as error:
+            return self._compiled(turns, form, open_answer=open_answer, tools=tools)
+        except (TemplateError, TypeError) as error:
             roles = ", ".join(turn.role.value for turn in turns)
             raise DataError(f"the chat template refuses turns of {roles}: {error}") from error
 
     def _compiled(
-        self, turns: Sequence[Turn], *, open_answer: bool, tools: Tools, parts: bool, texts: bool
+        self, turns: Sequence[Turn], form: MessageForm, *, open_answer: bool, tools: Tools = ()
     ) -> tuple[str, list[Span]]:
         from transformers.utils.chat_template_utils import render_jinja_template
 
         written = self.tokenizer.get_chat_template(tools=list(tools) or None)  # type: ignore[arg-type]
         (text,), spans = render_jinja_template(
-            conversations=[[_message(turn, parts=parts, texts=texts) for turn in turns]],
+            conversations=[[form.message(turn) for turn in turns]],
             tools=[dict(tool) for tool in tools] or None,
             chat_template=written,
             add_generation_prompt=open_answer,
@@ -172,12 +192,12 @@ class Template:
         )
         return text, [(start, end) for start, end in (spans or [[]])[0]]
 
-    def _written(self, turns: Sequence[Turn], *, parts: bool = False) -> str:
+    def _written(self, turns: Sequence[Turn], form: MessageForm, *, open_answer: bool = True) -> str:
         """The text of some turns as a probe; empty where the template does not take them so."""
         from jinja2 import TemplateError
 
         try:
-            return self._compiled(turns, open_answer=True, tools=(), parts=parts, texts=False)[0]
+            return self._compiled(turns, form, open_answer=open_answer)[0]
         except (TemplateError, TypeError):
             return ""
 
@@ -234,28 +254,15 @@ def _within(text: str, place: tuple[int, int], span: Span) -> bool:
     return first < end and last > start and (first >= start or text[first:start].isspace())
 
 
-def _message(turn: Turn, *, parts: bool, texts: bool) -> dict[str, Any]:
-    """A turn as chat templates read it; `texts` writes the arguments of calls as JSON text."""
-    content: Any = turn.text
-    if turn.tool_calls and not turn.text:
-        content = None
-    elif parts:
-        content = [{"type": "text", "text": turn.text}]
-    message: dict[str, Any] = {"role": turn.role.value, "content": content}
-    if turn.tool_calls:
-        message["tool_calls"] = [_call(call, texts=texts) for call in turn.tool_calls]
-    extra = {"name": turn.name, "tool_call_id": turn.tool_call_id}
-    return message | {key: value for key, value in extra.items() if value}
+def _hold(turn: Turn, learned: str) -> None:
+    """Hold the template to an answer's calls, which some leave out.
 
-
-def _call(call: Mapping[str, Any], *, texts: bool) -> dict[str, Any]:
-    function = dict(call.get("function", {}))
-    given = function.get("arguments", {})
-    if texts and not isinstance(given, str):
-        function["arguments"] = json.dumps(given)
-    elif not texts and isinstance(given, str):
-        try:
-            function["arguments"] = json.loads(given)
-        except json.JSONDecodeError:
-            function["arguments"] = given
-    return {"type": "function", **call, "function": function}
+    Raises: DataError where one does not stand in what is learned of it
+    """
+    beside = learned.replace(turn.text.strip(), "", 1)
+    for call in turn.tool_calls:
+        name = str(call.get("function", {}).get("name", ""))
+        if name not in beside:
+            raise DataError(f"the chat template does not write the call of '{name}' where it is learned")
+    if turn.tool_calls and bare(turn.text.rpartition("</think>")[2]) not in bare(learned):
+        raise DataError(f"the chat template drops the text {turn.text[:60]!r} beside a call")

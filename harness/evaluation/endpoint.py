@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import email.utils
+import http.client
 import json
+import math
 import os
 import time
 import urllib.error
@@ -14,17 +16,20 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
-from harness.errors import ConfigError, HarnessError
+from harness.data.messages import text_of_content
+from harness.errors import ConfigError, DataError, HarnessError
 from harness.method import Problem
 
 AGAIN = (408, 409, 425, 429)
 """HTTP answers below 500 after which asking again may help."""
+OF_THIS_REQUEST = (400, 413, 422)
+"""HTTP answers to what one request says, e.g. a text that is too long or that a filter stops."""
 LONGEST_WAIT = 300.0
 """Most seconds that an endpoint may ask us to wait."""
 
 
 class EndpointError(HarnessError):
-    """The endpoint does not answer a request; `lasting` where no request would be answered."""
+    """The endpoint does not answer a request; `lasting` where it would answer no other either."""
 
     def __init__(self, message: str, *, lasting: bool) -> None:
         super().__init__(message)
@@ -75,13 +80,14 @@ class Endpoint:
                 with urllib.request.urlopen(request, timeout=self.timeout) as response:
                     return self._read(json.load(response))
             except urllib.error.HTTPError as error:
-                reason = f"HTTP {error.code}: {' '.join(error.read(200).decode(errors='replace').split())}"
-                lasting = error.code not in AGAIN and error.code < 500
+                reason = f"HTTP {error.code}: {_beginning(error)}"
+                again = error.code in AGAIN or error.code >= 500
+                lasting = not again and error.code not in OF_THIS_REQUEST
                 wait = _asked_wait(error.headers.get("Retry-After"), wait)
-            except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-                reason, lasting = f"{type(error).__name__}: {error}", False
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                reason, again, lasting = f"{type(error).__name__}: {error}", True, False
             self._count(failed_attempts=1)
-            if lasting or attempt == self.retries:
+            if not again or attempt == self.retries:
                 break
             time.sleep(wait)
         raise EndpointError(
@@ -89,14 +95,22 @@ class Endpoint:
         )
 
     def _read(self, reply: Any) -> str:
-        text = reply["choices"][0]["message"]["content"]
-        used = reply.get("usage") or {}
+        """The text of a reply, counted.
+
+        Raises: ValueError where it is no chat completion
+        """
+        try:
+            text = text_of_content(reply["choices"][0]["message"]["content"], "the reply")
+        except (KeyError, IndexError, TypeError, DataError) as error:
+            raise ValueError(f"no chat completion: {json.dumps(reply)[:200]}") from error
+        given = reply.get("usage")
+        used = given if isinstance(given, dict) else {}
         self._count(
             requests=1,
             prompt_tokens=int(used.get("prompt_tokens") or 0),
             completion_tokens=int(used.get("completion_tokens") or 0),
         )
-        return str(text or "")
+        return text
 
     def _count(self, **numbers: int) -> None:
         with self._lock:
@@ -112,6 +126,14 @@ def missing_key(variable: str, *, where: str) -> Iterable[Problem]:
         )
 
 
+def _beginning(error: urllib.error.HTTPError) -> str:
+    """What a refusal says first; nothing where the connection breaks."""
+    try:
+        return " ".join(error.read(200).decode(errors="replace").split())
+    except (OSError, http.client.HTTPException):
+        return ""
+
+
 def _asked_wait(header: str | None, otherwise: float) -> float:
     """Seconds that a Retry-After header asks for: a number, or a date."""
     if not header:
@@ -123,4 +145,4 @@ def _asked_wait(header: str | None, otherwise: float) -> float:
             seconds = email.utils.parsedate_to_datetime(header).timestamp() - time.time()
         except (TypeError, ValueError):
             return otherwise
-    return min(max(seconds, 0.0), LONGEST_WAIT)
+    return otherwise if math.isnan(seconds) else min(max(seconds, 0.0), LONGEST_WAIT)

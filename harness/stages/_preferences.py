@@ -186,6 +186,9 @@ class PreferenceSource:
                 self.left_out["the prompt fills the window"] += 1
                 return None
             rows[part], cut = found.row, cut or found.cut
+        if cut and _equal(rows.get("chosen"), rows.get("rejected")):
+            self.left_out["the window cuts the answers to the same"] += 1
+            return None
         self.cut += cut
         return rows, turns
 
@@ -213,6 +216,11 @@ class PreferenceSource:
 
     def _permutation(self) -> np.ndarray:
         return np.random.default_rng([self.seed, self.epoch]).permutation(len(self.pairs))
+
+
+def _equal(first: Row | None, second: Row | None) -> bool:
+    """Whether two sequences are there and the same."""
+    return first is not None and second is not None and np.array_equal(first, second)
 
 
 def answer_of(preference: Preference) -> str:

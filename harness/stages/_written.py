@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.axes.instruction import Conversation
+from harness.data.message_form import MessageForm
 
 WRITTEN = "written.jsonl"
 """File of an artifact of instruct; `instruction=messages instruction.path=...` reads it."""
@@ -21,7 +22,8 @@ def keep_written(
         {
             "id": conversation.id,
             "source": conversation.source,
-            "messages": [{"role": turn.role.value, "content": turn.text} for turn in conversation.turns],
+            "messages": [MessageForm().message(turn) for turn in conversation.turns],
+            **({"tools": list(conversation.tools)} if conversation.tools else {}),
         }
         for conversation in conversations
         if conversation.id not in known

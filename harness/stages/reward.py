@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from harness.axes import TRAINING_AXES
-from harness.axes.alignment import Alignment, LogProbs
+from harness.axes.alignment import Alignment, LogProbs, told_apart
 from harness.axes.corpus import Split
 from harness.hookspecs import hookimpl
 from harness.method import Problem
@@ -62,10 +62,11 @@ class Reward(Stage):
 
     @classmethod
     def check(cls, cell: Cell, stage: str, meta_model: nn.Module | None) -> Iterable[Problem]:
-        """Prompts there are, and sequences within the position scheme."""
+        """Prompts there are, preferences among their answers, and sequences within the position scheme."""
         length = cell.stage_config(stage).sequence_length
         yield from beyond_table(meta_model, length, where=f"{stage}.sequence_length")
         yield from without_prompts(cell, stage, pairs=True)
+        yield from told_apart(cell, stage, "feedback")
 
     @classmethod
     def narrow(cls, part: str, choices: Choices) -> Choices:

@@ -96,7 +96,7 @@ def test_learned_text_is_that_of_the_whole_conversation(
     parts = [
         {
             "role": turn.role.value,
-            "content": [{"type": "text", "text": turn.text}] if template.in_parts else turn.text,
+            "content": [{"type": "text", "text": turn.text}] if template.form.parts else turn.text,
         }
         for turn in given.turns
     ]
@@ -120,7 +120,7 @@ def test_marked_answers_are_those_that_transformers_finds(
     tokenizer.chat_template = TEMPLATES[name]
     template, given = Template(tokenizer), conversation(case)
     ids, labels = template.encode(given)
-    content = (lambda text: [{"type": "text", "text": text}]) if template.in_parts else str
+    content = (lambda text: [{"type": "text", "text": text}]) if template.form.parts else str
     expected = tokenizer.apply_chat_template(
         [{"role": turn.role.value, "content": content(turn.text)} for turn in given.turns],
         return_dict=True,
@@ -130,6 +130,59 @@ def test_marked_answers_are_those_that_transformers_finds(
     if marked.any():
         assert (ids == expected["input_ids"]).all()
         assert ((labels != IGNORED) == marked).all()
+
+
+CALL = {
+    "type": "function",
+    "id": "abcdefghi",
+    "function": {"name": "look_up", "arguments": {"city": "Bonn"}},
+}
+CALLING = (
+    Turn(role=Role.user, text="Weather?"),
+    Turn(role=Role.assistant, text="", tool_calls=(CALL,)),
+    Turn(role=Role.tool, text="Cloudy.", name="look_up", tool_call_id="abcdefghi"),
+    Turn(role=Role.assistant, text="Take a coat."),
+)
+LOOKING = (*CALLING[:1], Turn(role=Role.assistant, text="I look.", tool_calls=(CALL,)), *CALLING[2:])
+WITH_CALLS = ("gptoss", "llama3_1", "nemotron_3_nano", "qwen2_5", "qwen3", "qwen3_vl")
+"""Templates known to write calls; what has no text beside them is null for one and absent for another."""
+
+
+@pytest.mark.parametrize("turns", [CALLING, LOOKING], ids=["silent", "beside a text"])
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_calls_are_learned_whole_and_what_tools_say_is_not(
+    tokenizer: PreTrainedTokenizerFast, name: str, turns: tuple[Turn, ...]
+) -> None:
+    tokenizer.chat_template = TEMPLATES[name]
+    given = Conversation(id="a", turns=turns, source="test")
+    try:
+        ids, labels = Template(tokenizer).encode(given)
+    except DataError as error:
+        assert "call" in str(error) or "changes the answer 'I look.'" in str(error)  # noqa: PT017
+        assert turns is LOOKING or name.removesuffix(".jinja") not in WITH_CALLS
+        return
+    learned = learned_texts(tokenizer, labels)
+    assert len(learned) == 2
+    assert all(part in learned[0] for part in ("look_up", "city", "Bonn", turns[1].text))
+    assert "Take a coat." in learned[1]
+    assert not any(word in text for text in learned for word in ("Cloudy", "Weather", "None", "null"))
+    assert "Cloudy." in tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("name", ["glm4moe", "nemotron_3_nano", "qwen3", "qwen3_5_think"])
+def test_reasoning_in_the_last_answer_leaves_earlier_ones_findable(
+    tokenizer: PreTrainedTokenizerFast, name: str
+) -> None:
+    """The prompt may open the reasoning, and earlier answers are written without theirs."""
+    tokenizer.chat_template = TEMPLATES[f"{name}.jinja"]
+    answer = "<think>\nHmm.\n</think>\n\nTwo."
+    pairs = (*FIRST, (Role.user, "Ask two?"), (Role.assistant, answer))
+    turns = tuple(Turn(role=role, text=text) for role, text in pairs)
+    _, labels = Template(tokenizer).encode(Conversation(id="a", turns=turns, source="test"))
+    first, second = learned_texts(tokenizer, labels)
+    assert "Answer one here." in first
+    assert "Hmm." in second.split("</think>")[0]
+    assert "Two." in second.split("</think>")[1]
 
 
 def test_an_answer_that_the_template_mangles_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -26,6 +26,7 @@ from harness.stages._preferences import PreferenceSource, per_token_log_probs
 from harness.stages._prompts import asked_of
 from harness.stages.align import Align
 from harness.stages.reward import PAIRS
+from harness.stages.reward import Reward as RewardStage
 
 
 @pytest.fixture(scope="module")
@@ -106,10 +107,29 @@ def test_other_methods_leave_single_and_equal_answers_out(template: Template) ->
     assert facts["preferences_cut"] == 1
 
 
-@pytest.mark.parametrize("peft", ["full", "lora"])
-@pytest.mark.parametrize("kind", ["gpt2", "llama", "opt"])
-def test_the_first_dpo_loss_is_the_logarithm_of_two(kind: str, peft: str, tmp_path: Path) -> None:
-    """Policy and reference are one model at first, so that dropout of either would be seen."""
+def test_answers_that_differ_beyond_the_window_are_equal(template: Template) -> None:
+    alike = Preference(id="a", prompt="Q", chosen="x" * 90 + "good", rejected="x" * 90 + "bad")
+    facts = source(template, [pair(1), alike]).facts()
+    assert facts["preferences"] == 1
+    assert facts["preferences_dropped_by_reason"] == {"the window cuts the answers to the same": 1}
+
+
+FIRST_LOSS = {"dpo": math.log(2), "ipo": (1 / (2 * 0.1)) ** 2, "kto": 0.5}
+"""Where policy and reference agree: -log sigmoid(0); (0 - 1 / (2 beta))^2; 1 - sigmoid(0)."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "peft", "method"),
+    [
+        *((kind, peft, "dpo") for kind in ("gpt2", "llama", "opt") for peft in ("full", "lora")),
+        ("gpt2", "lora", "ipo"),
+        ("opt", "full", "kto"),
+    ],
+)
+def test_the_first_loss_is_that_of_a_policy_that_is_its_reference(
+    kind: str, peft: str, method: str, tmp_path: Path
+) -> None:
+    """Dropout of either would be seen."""
     common = {"vocab_size": 263, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
     torch.manual_seed(0)
     models: dict[str, Any] = {
@@ -145,7 +165,7 @@ def test_the_first_dpo_loss_is_the_logarithm_of_two(kind: str, peft: str, tmp_pa
         "model=pretrained",
         f"model.path={tmp_path / 'hf'}",
         "instruction.num_items=40",
-        "alignment=dpo",
+        f"alignment={method}",
         f"peft={peft}",
         "align.batch_size=8",
         "align.budget={unit: steps, amount: 2}",
@@ -154,7 +174,7 @@ def test_the_first_dpo_loss_is_the_logarithm_of_two(kind: str, peft: str, tmp_pa
     ]
     shelf = tiny.Shelf(tmp_path / "shelf")
     facts = Align().run(tiny.work(shelf, "align", shelf.new("aligned"), options, {}))
-    assert facts["first_loss"] == pytest.approx(math.log(2), abs=1e-4)
+    assert facts["first_loss"] == pytest.approx(FIRST_LOSS[method], rel=2e-4)
 
 
 def test_dropout_comes_back_afterwards() -> None:
@@ -280,7 +300,15 @@ def test_generation_ends_where_the_checkpoint_and_the_template_end(template: Tem
     assert found.per_token_BT[0, 1] == pytest.approx(float((logits[0, 1] / 0.7).log_softmax(-1)[3]))
 
 
-@pytest.mark.parametrize("axis", ["reward=rules alignment=ppo", "feedback=rule alignment=dpo"])
+@pytest.mark.parametrize(
+    "axis",
+    [
+        "reward=rules alignment=ppo",
+        "feedback=rule alignment=dpo",
+        "feedback=rule alignment=ppo reward=pairwise",
+        "feedback=question alignment=grpo reward=ensemble",
+    ],
+)
 def test_the_plan_refuses_what_sees_no_difference(axis: str, tmp_path: Path) -> None:
     from harness.compose import compose
 
@@ -289,8 +317,8 @@ def test_the_plan_refuses_what_sees_no_difference(axis: str, tmp_path: Path) -> 
     cell = compose(["instruction=alpaca", f"instruction.path={file}", *axis.split()])
     choice = cell.choice("alignment", stage="align")
     assert choice is not None
-    problems = [str(p) for p in choice.method.check(choice.config, cell, None)]
-    assert any("every answer would be as good as any other" in problem for problem in problems)
+    problems = [*choice.method.check(choice.config, cell, None), *RewardStage.check(cell, "reward", None)]
+    assert any("every answer would be as good as any other" in str(problem) for problem in problems)
 
 
 def test_a_classifier_rewards_as_transformers_does(tmp_path: Path) -> None:

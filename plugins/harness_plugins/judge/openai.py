@@ -47,7 +47,8 @@ class OpenAi(Judge):
 
     A verdict is kept as soon as it comes, and an evaluation that was stopped asks only for the others. An
     unreadable one is asked for again, then left out, like one that the endpoint fails to give; their share
-    is reported. No verdict at all, or an endpoint that refuses the request itself, is an error.
+    is reported, and so are those whose text the endpoint refuses. No verdict at all, or an endpoint that
+    refuses every request, is an error.
     Paper: Zheng et al. 2023, arXiv:2306.05685 (pairwise comparison, both orders)
     Raises: HarnessError naming endpoint and reason
     """
@@ -167,8 +168,10 @@ class OpenAi(Judge):
     def _read_kept(self) -> dict[str, float]:
         if self.kept is None or not self.kept.exists():
             return {}
-        found = {}
-        for line in self.kept.read_text().splitlines():
+        found, text = {}, self.kept.read_text()
+        if text and not text.endswith("\n"):  # or the next verdict would be lost with the cut line
+            self.kept.write_text(f"{text}\n")
+        for line in text.splitlines():
             try:
                 row = json.loads(line)
                 found[str(row["duel"])] = float(row["verdict"])

@@ -12,6 +12,7 @@ from harness import DataError, Preference, Role, Split, as_turns
 
 ASKED = {"role": "user", "content": "Sky?"}
 BLUE, GREEN = ({"role": "assistant", "content": text} for text in ("Blue.", "Green."))
+HEAD = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]
 HI = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
 
 
@@ -65,6 +66,60 @@ def test_prompts_of_several_turns_stay_whole(tmp_path: Path) -> None:
     assert [said(preference)[0] for preference in found] == [expected, expected]
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": HEAD, "chosen": [*HI[1:], ASKED, BLUE], "rejected": [*HI[1:], ASKED, GREEN]},
+        {"prompt": HEAD, "chosen": [HI[0], *HI[1:], ASKED, BLUE], "rejected": [*HI, ASKED, GREEN]},
+        {"prompt": HEAD, "completion": [*HI[1:], ASKED, BLUE], "label": True},
+        {"prompt": "Sky?", "chosen": [*HEAD, HI[1], ASKED, BLUE], "rejected": [*HEAD, HI[1], ASKED, GREEN]},
+    ],
+    ids=["continued", "without system", "label", "last question as text"],
+)
+def test_a_prompt_and_the_turns_after_it_are_one_conversation(tmp_path: Path, row: dict[str, Any]) -> None:
+    """TRL writes the prompt and then the answer's messages; some files repeat the prompt in them."""
+    (found,), _ = read(tmp_path, row)
+    asked, chosen, _ = said(found)
+    assert asked == [("system", "Be kind."), ("user", "Hi"), ("assistant", "Hello"), ("user", "Sky?")]
+    assert chosen == "Blue."
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"chosen": "Human: Hi\n\nAssistant: Yes", "rejected": "Human: Hi\n\nAssistant: No"},
+        {"prompt": "\n\nHuman: Hi\n\nAssistant:", "chosen": " Yes", "rejected": " No"},
+    ],
+    ids=["no empty line first", "prompt in HH's form"],
+)
+def test_the_first_speaker_of_hh_is_heard(tmp_path: Path, row: dict[str, Any]) -> None:
+    (found,), _ = read(tmp_path, row)
+    assert said(found)[0] == [("user", "Hi")]
+    assert found.chosen.strip() == "Yes"
+
+
+def test_messages_are_read_as_instruction_data_reads_them(tmp_path: Path) -> None:
+    """Parts, calls of tools beside a null, ShareGPT's names, one message in place of a list."""
+    call = {"type": "function", "id": "c", "function": {"name": "look", "arguments": "{}"}}
+    asked = [
+        {"from": "human", "value": "Sky?"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": [{"type": "text", "text": "470 nm"}]},
+    ]
+    (found,), _ = read(
+        tmp_path, {"prompt": asked, "chosen": {"from": "gpt", "value": "Blue."}, "rejected": [GREEN]}
+    )
+    assert said(found) == ([("user", "Sky?"), ("assistant", ""), ("tool", "470 nm")], "Blue.", "Green.")
+    assert as_turns(found.prompt)[1].tool_calls == (call,)
+
+
+def test_scores_that_are_none_are_passed_over(tmp_path: Path) -> None:
+    scores = [("Grey.", "N/A"), ("Blue.", 5), ("Green.", "3.5"), ("Red.", float("nan"))]
+    answers = [{"response": text, "overall_score": score} for text, score in scores]
+    (found,), _ = read(tmp_path, {"instruction": "Sky?", "completions": answers})
+    assert (found.chosen, found.rejected) == ("Blue.", "Green.")
+
+
 def test_labels_of_single_answers_are_kept(tmp_path: Path) -> None:
     rows = [
         {"prompt": "Sky?", "completion": "Blue.", "label": True},
@@ -83,6 +138,8 @@ def test_what_teaches_nothing_is_counted(tmp_path: Path) -> None:
         {"prompt": "a", "chosen": "good", "rejected": "bad"},
         {"chosen": [ASKED], "rejected": [ASKED]},
         {"chosen": [*HI, ASKED, BLUE], "rejected": [ASKED, GREEN]},
+        {"prompt": "a", "chosen": None, "rejected": "bad"},
+        {"prompt": "a", "completion": "x", "label": None},
     ]
     found, left_out = read(tmp_path, *rows)
     assert len(found) == 1
@@ -92,6 +149,8 @@ def test_what_teaches_nothing_is_counted(tmp_path: Path) -> None:
         "no answer is better than another": 1,
         "a dialogue does not end with an answer": 1,
         "the dialogues differ before their last answers": 1,
+        "nothing stands under 'chosen'": 1,
+        "nothing stands under 'label'": 1,
     }
 
 

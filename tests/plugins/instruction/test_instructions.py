@@ -99,7 +99,7 @@ def test_chat_reads_messages_and_makes_several_turns(tmp_path: Path) -> None:
     rows = [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")]
     path.write_text(json.dumps({"messages": [{"role": r, "content": t} for r, t in rows]}) + "\n")
     assert texts(list(Chat(Chat.Config(path=str(path))).conversations((), 0))) == [["a", "b", "c", "d"]]
-    path.write_text('{"messages": [{"from": "a"}]}\n')
+    path.write_text('{"messages": [{"content": "a"}]}\n')
     with pytest.raises(DataError, match="entry 0, message 0: needs messages"):
         list(Chat(Chat.Config(path=str(path))).conversations((), 0))
     made = list(Chat(Chat.Config(num_conversations=30)).conversations((), 0))

@@ -7,6 +7,8 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -30,6 +32,9 @@ class Endpoint:
     broken: str = ""
     """Text of a prompt to which the answer is always an error."""
     retry_after: str = ""
+    odd: bytes = b""
+    """The first reply, in place of a completion; half of it comes where `breaks`."""
+    breaks: bool = False
 
 
 @pytest.fixture
@@ -48,6 +53,13 @@ def endpoint() -> Iterator[Endpoint]:
                     self.send_header("Retry-After", found.retry_after)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
+                return
+            if found.odd:
+                odd, found.odd = found.odd, b""
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(odd) * (2 if found.breaks else 1)))
+                self.end_headers()
+                self.wfile.write(odd)
                 return
             first = prompt.split("Answer A:\n")[1].split("\n\nAnswer B:")[0]
             second = prompt.split("Answer B:\n")[1].split("\n\nReply")[0]
@@ -155,6 +167,13 @@ def test_a_missing_key_is_found_by_the_plan(monkeypatch: pytest.MonkeyPatch) -> 
         ("[[A=B]]", 0.5),
         ("A\n\nIt is more helpful than B.", 1.0),
         ("I cannot say", None),
+        ("A is not better than B", None),
+        ("Answer A is no worse than B", None),
+        ("B. Both are equally accurate, but B is clearer.", 0.0),
+        ("A, because it is equally short but right", 1.0),
+        ("B, since A is not equal in quality", 0.0),
+        ("Tie. A is brief, B is exact.", 0.5),
+        ("It's not a tie: A wins", 1.0),
         ("", None),
     ],
 )
@@ -203,3 +222,63 @@ def test_the_endpoint_says_how_long_to_wait(endpoint: Endpoint) -> None:
     began = time.perf_counter()
     assert judge_at(endpoint).prefer(duels(1)) == [1.0]
     assert time.perf_counter() - began >= 0.3
+
+
+COMPLETION = {"choices": [{"message": {"content": "A"}}]}
+
+
+@pytest.mark.parametrize(
+    ("odd", "breaks"),
+    [
+        (b'{"choices": [{"mess', False),
+        (b"[]", False),
+        (b'"A"', False),
+        (b"<html>busy</html>", False),
+        (b'{"error": {"message": "busy"}}', False),
+        (b'{"choices": [{"message": null}]}', False),
+        (b'{"choices": [{"message": {"content": {"a": 1}}}]}', False),
+        (json.dumps(COMPLETION).encode(), True),
+    ],
+)
+def test_what_is_no_completion_is_asked_for_again(endpoint: Endpoint, odd: bytes, breaks: bool) -> None:
+    endpoint.odd, endpoint.breaks = odd, breaks
+    judge = judge_at(endpoint)
+    assert judge.prefer([Duel(prompt="p", first="a", second="longer", checks={})]) == [0.0]
+    assert judge.facts()["judge_usage"]["failed_attempts"] == 1
+
+
+def test_a_text_in_parts_is_read_and_odd_usage_is_not_counted(endpoint: Endpoint) -> None:
+    content = [{"type": "text", "text": "B"}]
+    endpoint.odd = json.dumps({"choices": [{"message": {"content": content}}], "usage": "some"}).encode()
+    judge = judge_at(endpoint)
+    assert judge.prefer(duels(1)) == [0.0]
+    assert judge.facts()["judge_usage"] == {"requests": 1, "prompt_tokens": 0, "completion_tokens": 0}
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_text_that_is_refused_leaves_out_its_duel_alone(endpoint: Endpoint, status: int) -> None:
+    endpoint.broken, endpoint.status = "p1\n", status
+    verdicts = judge_at(endpoint).prefer(duels(3))
+    assert [None if math.isnan(v) else v for v in verdicts] == [1.0, None, 1.0]
+    assert len(endpoint.seen) == 3, "it is not asked again"
+    with pytest.raises(HarnessError, match=f"no verdict on 1 duels.*HTTP {status}"):
+        judge_at(endpoint).prefer(duels(2)[1:])
+
+
+def test_the_endpoint_may_say_until_when_to_wait_and_may_say_nonsense(endpoint: Endpoint) -> None:
+    until = datetime.now(UTC) + timedelta(seconds=2)
+    for said, least in ((format_datetime(until, usegmt=True), 0.5), ("nan", 0.0), ("soon", 0.0)):
+        endpoint.failures, endpoint.status, endpoint.retry_after = 1, 429, said
+        began = time.perf_counter()
+        assert judge_at(endpoint).prefer(duels(1)) == [1.0]
+        assert time.perf_counter() - began >= least
+
+
+def test_a_verdict_after_a_cut_line_is_kept(endpoint: Endpoint, tmp_path: Path) -> None:
+    kept = tmp_path / "verdicts.jsonl"
+    kept.write_text('{"duel": "cut')
+    for _ in range(2):
+        judge = judge_at(endpoint)
+        judge.kept = kept
+        assert judge.prefer(duels(1)) == [1.0]
+    assert len(endpoint.seen) == 1

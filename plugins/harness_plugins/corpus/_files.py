@@ -6,7 +6,7 @@ from enum import Enum
 from pathlib import Path
 from typing import ClassVar
 
-from harness import Corpus, Split, listed, path_ref, plain_bytes
+from harness import Corpus, DataError, Split, listed, path_ref, plain_bytes
 
 
 class OnError(Enum):
@@ -54,6 +54,16 @@ class FileCorpus(Corpus):
     def damaged(self) -> Callable[[str], None] | None:
         """Who is told of an entry that cannot be read; None where that is an error."""
         return self.damage.add if self.config.on_error is OnError.skip else None
+
+    def damaging(self, message: str) -> None:
+        """Tell of an entry that cannot be read, or end the run with it.
+
+        Raises: DataError
+        """
+        tell = self.damaged()
+        if tell is None:
+            raise DataError(message)
+        tell(message)
 
     def most_bytes(self) -> int | None:
         return plain_bytes([file for _, file, _ in self.named_files()])

@@ -153,8 +153,8 @@ def hidden_bytes(tokenizer: PreTrainedTokenizerBase, text: str, read: Mapping[st
     """UTF-8 bytes of a text that its tokens do not say: under the unknown token, and under none.
 
     `read` is of `encode_plain`. They cost 8 bits each (escape coding), or a vocabulary without a script, or
-    one that drops line ends and indentation, would have them for nothing. One space between two tokens is said by
-    their being two.
+    one that drops line ends and indentation, would have them for nothing. One space between two tokens is
+    said by their being two.
     Error: what a normalizer rewrites (capitals, accents) counts as said
     """
     unknown, ids, places = tokenizer.unk_token_id, read["input_ids"], read["offset_mapping"]

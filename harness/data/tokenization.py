@@ -146,7 +146,8 @@ def encode_plain(tokenizer: PreTrainedTokenizerBase, text: str) -> Mapping[str, 
     None are added, and the name of a special token is text like any other.
     """
     options = {"return_offsets_mapping": True, "split_special_tokens": True}
-    return tokenizer(text, add_special_tokens=False, **options)
+    found: Mapping[str, Any] = tokenizer(text, add_special_tokens=False, **options)
+    return found
 
 
 def hidden_bytes(tokenizer: PreTrainedTokenizerBase, text: str, read: Mapping[str, Any]) -> int:

@@ -21,6 +21,8 @@ from harness_plugins.filter.pii import Pii
 from harness_plugins.filter.statistics import Statistics
 
 from harness import Document, Filter, Split, text_surprise
+from harness.axes.tokenizer import SPECIAL_TOKENS
+from harness.data.tokenization import load_tokenizer, save_tokenizer
 
 WORDS = [
     f"{a}{b}" for a in ("ka", "lo", "mi", "ne", "ru", "sa", "ti", "vo") for b in ("ber", "dan", "fel", "gor")
@@ -322,10 +324,9 @@ def test_surprising_text_is_dropped_and_english_kept() -> None:
     assert method.report.reasons == {"too surprising": 1}
 
 
-def test_a_models_surprise_is_its_loss() -> None:
+def test_a_models_surprise_is_its_loss(tmp_path: Path) -> None:
     import torch
     from harness_plugins.tokenizer.byte import Byte
-    from tokenizers import pre_tokenizers
 
     class Uniform(torch.nn.Module):
         def __init__(self) -> None:
@@ -335,15 +336,13 @@ def test_a_models_surprise_is_its_loss() -> None:
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> object:
             from types import SimpleNamespace
 
-            return SimpleNamespace(logits=torch.zeros(*input_ids.shape, 256) + self.weight)
+            logits = torch.zeros(*input_ids.shape, 263) + self.weight
+            logits[..., : len(SPECIAL_TOKENS)] = -torch.inf
+            return SimpleNamespace(logits=logits)
 
-    rust = Byte().train(iter(()))
-    assert pre_tokenizers.ByteLevel.alphabet()
-
-    def tokenizer(text: str, add_special_tokens: bool) -> dict[str, list[int]]:
-        return {"input_ids": [i - 7 for i in rust.encode(text, add_special_tokens=False).ids]}
-
-    assert text_surprise(Uniform(), tokenizer, "some text " * 60, window=64) == pytest.approx(8.0)
+    save_tokenizer(Byte().train(iter(())), tmp_path)
+    tokenizer = load_tokenizer(tmp_path)
+    assert text_surprise(Uniform(), tokenizer, "some <|eos|> text " * 60, window=64) == pytest.approx(8.0)
 
 
 def test_filters_leave_other_domains_alone() -> None:

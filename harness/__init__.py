@@ -83,6 +83,7 @@ _PUBLIC = {
     **dict.fromkeys(("plain_call", "turns_of"), "harness.data.messages"),
     **dict.fromkeys(("answer_surprise", "text_surprise"), "harness.data.surprise"),
     **dict.fromkeys(("rouge_l", "mtld"), "harness.data.similarity"),
+    **dict.fromkeys(("encode_plain", "hidden_bytes"), "harness.data.tokenization"),
     **dict.fromkeys(("Item", "skill_families", "skill_items"), "harness.data.skills"),
     **dict.fromkeys(("check", "violated", "share_met"), "harness.data.checks"),
     "InstructionStrategy": "harness.axes.instruction_strategy",

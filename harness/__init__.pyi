@@ -109,6 +109,8 @@ from harness.data.skills import skill_families as skill_families
 from harness.data.skills import skill_items as skill_items
 from harness.data.surprise import answer_surprise as answer_surprise
 from harness.data.surprise import text_surprise as text_surprise
+from harness.data.tokenization import encode_plain as encode_plain
+from harness.data.tokenization import hidden_bytes as hidden_bytes
 from harness.errors import ConfigError as ConfigError
 from harness.errors import DataError as DataError
 from harness.errors import DivergedError as DivergedError

@@ -23,7 +23,7 @@ class PathRef:
     """What an option that names files takes."""
 
     suffixes: tuple[str, ...] = ()
-    """How names of files in a folder must end to be read; empty for all files."""
+    """How names of files in a folder must end to be read, hidden ones never; empty for all files."""
     required: bool = False
     """Whether it cannot be left empty."""
     folder: bool = False
@@ -145,6 +145,8 @@ def listed(path: str, *, option: str, suffixes: tuple[str, ...] = ()) -> dict[st
         return {root.name: root}
     if root.is_dir():
         found = [file for file in sorted(_below(root)) if file.is_file()]
+        if suffixes:
+            found = [file for file in found if not _hidden(file.relative_to(root))]
         base = Path(os.path.abspath(root)).parent
     elif glob.has_magic(path):
         found = sorted(Path(file) for file in glob.glob(str(root), recursive=True))
@@ -180,6 +182,11 @@ def _below(root: Path) -> Iterator[Path]:
         above = [here, *(parent for parent in here.parents if parent.is_relative_to(root))]
         folders[:] = [name for name in folders if not any(parent.samefile(here / name) for parent in above)]
         yield from (here / name for name in files)
+
+
+def _hidden(name: Path) -> bool:
+    """Whether it is, or lies in, what a pattern passes over: `._part.jsonl`, `.git/config`."""
+    return any(part.startswith(".") for part in name.parts)
 
 
 def _first_magic(path: Path) -> int:

@@ -20,6 +20,9 @@ BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError)
 """What reading a broken archive raises."""
 Damaged = Callable[[str], None]
 """Takes what is wrong with an entry that is left out; without one, it is an error."""
+_REFUSED = (ValueError, RecursionError)
+"""What Python's JSON raises, besides what it says of bad syntax: for an integer of over 4,300 digits, and for
+brackets nested too deeply."""
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -65,7 +68,7 @@ def read_lines(path: Path, *, damaged: Damaged | None = None) -> Iterator[str]:
 
     Raises: DataError naming line and byte of what is not UTF-8, or a broken archive
     """
-    for number, offset, line in _raw_lines(path):
+    for number, offset, line in _raw_lines(path, damaged):
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
@@ -94,7 +97,7 @@ def read_rows(path: Path, *, damaged: Damaged | None = None) -> Iterator[dict[st
 def numbered_rows(path: Path, *, damaged: Damaged | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
     """Like `read_rows`, each with its number from 0; what is damaged keeps its number and is left out."""
     if path.suffix in (".parquet", ".arrow"):
-        yield from enumerate(_read_table(path))
+        yield from _read_table(path, damaged)
         return
     name = path.name
     for ending in PACKED:
@@ -108,6 +111,8 @@ def numbered_rows(path: Path, *, damaged: Damaged | None = None) -> Iterator[tup
                 raise DataError(
                     f"{path}:{error.lineno}: not JSON: {error.msg} at offset {error.pos}"
                 ) from error
+        except _REFUSED as error:
+            raise DataError(f"{path} cannot be read as JSON: {error}") from error
         else:
             rows = rows if isinstance(rows, list) else [rows]
             for number, row in enumerate(rows):
@@ -117,7 +122,7 @@ def numbered_rows(path: Path, *, damaged: Damaged | None = None) -> Iterator[tup
                     _tell(f"{path}: entry {number} is not an object but {type(row).__name__}", damaged)
             return
     entries = 0
-    for number, offset, line in _raw_lines(path):
+    for number, offset, line in _raw_lines(path, damaged):
         if not line.strip(b"\xef\xbb\xbf \t\r\n" if number == 1 else None):
             continue
         row = _row(path, number, offset, line, damaged)
@@ -125,7 +130,7 @@ def numbered_rows(path: Path, *, damaged: Damaged | None = None) -> Iterator[tup
             yield entries, row
         entries += 1
     if not entries:
-        raise DataError(f"{path} is empty; give a file with text")
+        _tell(f"{path} is empty; give a file with text", damaged)
 
 
 def _row(path: Path, number: int, offset: int, line: bytes, damaged: Damaged | None) -> dict[str, Any] | None:
@@ -148,14 +153,17 @@ def _row(path: Path, number: int, offset: int, line: bytes, damaged: Damaged | N
         where = offset + len(error.doc[: error.pos].encode())
         _tell(f"{path}:{number}: not JSON: {error.msg} at byte {where}", damaged, error)
         return None
+    except _REFUSED as error:
+        _tell(f"{path}:{number}: cannot be read as JSON: {error}", damaged, error)
+        return None
     if not isinstance(row, dict):
         _tell(f"{path}:{number}: not an object but {type(row).__name__}, at byte {offset}", damaged)
         return None
     return row
 
 
-def _raw_lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
-    """(number from 1, byte offset, line) of a file."""
+def _raw_lines(path: Path, damaged: Damaged | None) -> Iterator[tuple[int, int, bytes]]:
+    """(number from 1, byte offset, line) of a file; of a broken archive those before the break."""
     offset = 0
     try:
         with open_binary(path) as file:
@@ -165,7 +173,7 @@ def _raw_lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
     except BROKEN as error:
         if path.suffix not in PACKED:
             raise
-        raise _broken(path, error) from error
+        _tell(str(_broken(path, error)), damaged, error)
 
 
 def _tell(message: str, damaged: Damaged | None, cause: Exception | None = None) -> None:
@@ -180,28 +188,52 @@ def _broken(path: Path, error: Exception) -> DataError:
     return DataError(f"{path} is not a whole {kind} file: {error}")
 
 
-def _read_table(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a Parquet or Arrow file, in blocks, so that a large file is never whole in memory."""
+def _read_table(path: Path, damaged: Damaged | None) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Numbered rows of a Parquet or Arrow file, block after block; of a broken one those before it."""
+    import pyarrow
+
+    number = 0
+    try:
+        for block in _blocks(path):
+            for row in _rows_of(block):
+                if isinstance(row, UnicodeDecodeError):
+                    _tell(f"{path}: row {number} is not UTF-8: {row}", damaged, row)
+                else:
+                    yield number, row
+                number += 1
+    except (pyarrow.ArrowException, OSError) as error:
+        kind = "Parquet" if path.suffix == ".parquet" else "Arrow"
+        _tell(f"{path} is not a whole {kind} file, beyond row {number}: {error}", damaged, error)
+
+
+def _blocks(path: Path) -> Iterator[Any]:
+    """Batches of the rows of a Parquet or Arrow file, so that a large one is never whole in memory."""
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
+    if path.suffix == ".parquet":
+        yield from ParquetFile(path).iter_batches(batch_size=1024)
+        return
+    with pyarrow.memory_map(str(path)) as source:
+        try:
+            file = pyarrow.ipc.open_file(source)
+        except pyarrow.ArrowInvalid:  # the format of streams, which `datasets` writes
+            source.seek(0)
+            yield from pyarrow.ipc.open_stream(source)
+        else:
+            yield from (file.get_batch(i) for i in range(file.num_record_batches))
+
+
+def _rows_of(block: Any) -> Iterator[dict[str, Any] | UnicodeDecodeError]:
+    """The rows of a batch; what is wrong with one in place of a row whose text is not UTF-8."""
     try:
-        if path.suffix == ".parquet":
-            for block in ParquetFile(path).iter_batches(batch_size=1024):
-                yield from block.to_pylist()
-            return
-        with pyarrow.memory_map(str(path)) as source:
+        yield from block.to_pylist()
+    except UnicodeDecodeError:
+        for place in range(block.num_rows):
             try:
-                file = pyarrow.ipc.open_file(source)
-                blocks = (file.get_batch(i) for i in range(file.num_record_batches))
-            except pyarrow.ArrowInvalid:  # the format of streams, which `datasets` writes
-                source.seek(0)
-                blocks = iter(pyarrow.ipc.open_stream(source))
-            for block in blocks:
-                yield from block.to_pylist()
-    except pyarrow.ArrowInvalid as error:
-        kind = "Parquet" if path.suffix == ".parquet" else "Arrow"
-        raise DataError(f"{path} is not a whole {kind} file: {error}") from error
+                yield block.slice(place, 1).to_pylist()[0]
+            except UnicodeDecodeError as error:
+                yield error
 
 
 def plain_bytes(paths: list[Path]) -> int | None:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from harness.data.template import IGNORED
+from harness.data.tokenization import encode_plain, hidden_bytes
 
 Row = tuple[np.ndarray, np.ndarray]
 """Token ids and unshifted labels (T each); labels outside what is scored are IGNORED."""
@@ -65,13 +66,15 @@ def answer_surprise(model: Any, tokenizer: Any, conversations: Sequence[Any]) ->
 def text_surprise(model: Any, tokenizer: Any, text: str, *, window: int = 256) -> float:
     """Surprise of a text, read in windows that do not see each other.
 
-    Units: bits a UTF-8 byte
+    Units: bits a UTF-8 byte, 8 for each that no token says (escape coding)
     """
-    ids = np.array(tokenizer(text, add_special_tokens=False)["input_ids"], dtype=np.int64)
+    read = encode_plain(tokenizer, text)
+    ids = np.array(read["input_ids"], dtype=np.int64)
     pieces = [ids[i : i + window] for i in range(0, len(ids), window)]
     rows = [(piece, piece.copy()) for piece in pieces if len(piece) > 1]
     if not rows:
         return float("nan")
     counts_R = np.array([len(piece) - 1 for piece, _ in rows])
     nats_per_token = float((mean_surprise(model, rows) * counts_R).sum() / counts_R.sum())
-    return float(nats_per_token * len(ids) / np.log(2) / len(text.encode()))
+    bits = nats_per_token * len(ids) / np.log(2) + 8 * hidden_bytes(tokenizer, text, read)
+    return float(bits / len(text.encode()))

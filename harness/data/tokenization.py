@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,6 +138,42 @@ def measure(tokenizer: RustTokenizer, texts: Sequence[str], *, unk_id: int | Non
         "lossless_rate": num_lossless / max(len(texts), 1),
         "measured_on": {"texts": len(texts), "tokens": num_tokens},
     }
+
+
+def encode_plain(tokenizer: PreTrainedTokenizerBase, text: str) -> Mapping[str, Any]:
+    """Token ids (`input_ids`) of a document and their places in it (`offset_mapping`), in characters.
+
+    None are added, and the name of a special token is text like any other.
+    """
+    options = {"return_offsets_mapping": True, "split_special_tokens": True}
+    found: Mapping[str, Any] = tokenizer(text, add_special_tokens=False, **options)
+    return found
+
+
+def hidden_bytes(tokenizer: PreTrainedTokenizerBase, text: str, read: Mapping[str, Any]) -> int:
+    """UTF-8 bytes of a text that its tokens do not say: under the unknown token, and under none.
+
+    `read` is of `encode_plain`. They cost 8 bits each (escape coding), or a vocabulary without a script, or
+    one that drops line ends and indentation, would have them for nothing. One space between two tokens is
+    said by their being two.
+    Error: what a normalizer rewrites (capitals, accents) counts as said
+    """
+    unknown, ids, places = tokenizer.unk_token_id, read["input_ids"], read["offset_mapping"]
+    spans = {place for token, place in zip(ids, places, strict=True) if token == unknown}
+    parts = [text[start:end] for start, end in spans]
+    if tokenizer.decode(ids, clean_up_tokenization_spaces=False) != text:
+        parts += _uncovered(text, places)
+    return sum(len(part.encode()) for part in parts)
+
+
+def _uncovered(text: str, places: Sequence[tuple[int, int]]) -> Iterator[str]:
+    """The parts of a text before, between and behind its tokens, but for one space between two."""
+    end = 0
+    for start, stop in places:
+        if start > end:
+            yield text[end:start].replace(" ", "", 1 if end else 0)
+        end = max(end, stop)
+    yield text[end:]
 
 
 def prefix_token(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -170,6 +170,7 @@ def training_tokens(work: Work, loaded: Loaded, *, wanted: int) -> np.ndarray:
     from harness.axes.corpus import Split
     from harness.data import documents
     from harness.data.token_files import TokenFiles
+    from harness.data.tokenization import encode_plain
 
     same_tokenizer = "tokens" in work.inputs and not loaded.tokenizer_from.startswith("/")
     if same_tokenizer:
@@ -179,7 +180,7 @@ def training_tokens(work: Work, loaded: Loaded, *, wanted: int) -> np.ndarray:
         raise DataError(f"calibration needs text: put corpus (or tokens) before {work.stage} in stages")
     ids: list[int] = []
     for document in documents.iterate(work.inputs["documents"].path, Split.train):
-        ids += loaded.tokenizer(document.text, add_special_tokens=False)["input_ids"]
+        ids += encode_plain(loaded.tokenizer, document.text)["input_ids"]
         ids.append(loaded.tokenizer.eos_token_id or 0)
         if len(ids) >= wanted:
             break

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
-from harness import Corpus, Document, Split, listed, path_ref, plain_bytes
+from harness import Corpus, DataError, Document, Split, listed, path_ref, plain_bytes
 
 FIRST = 16
 """Documents of a file by which a plan knows its format."""
@@ -83,6 +83,16 @@ class FileCorpus(Corpus):
     def damaged(self) -> Callable[[str], None] | None:
         """Who is told of an entry that cannot be read; None where that is an error."""
         return self.damage.add if self.config.on_error is OnError.skip else None
+
+    def damaging(self, message: str) -> None:
+        """Tell of an entry that cannot be read, or end the run with it.
+
+        Raises: DataError
+        """
+        tell = self.damaged()
+        if tell is None:
+            raise DataError(message)
+        tell(message)
 
     def most_bytes(self) -> int | None:
         return plain_bytes([file for _, file, _ in self.named_files()])

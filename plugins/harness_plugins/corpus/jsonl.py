@@ -67,14 +67,10 @@ class Jsonl(FileCorpus):
                 )
 
     def _lacks_text(self, file: Path, number: int, row: dict[str, Any]) -> None:
-        message = (
+        self.damaging(
             f"{file}: object {number} has no text under '{self.config.text_field}'; "
             f"set corpus.text_field to one of {sorted(row)}, or corpus.on_error=skip"
         )
-        tell = self.damaged()
-        if tell is None:
-            raise DataError(message)
-        tell(message)
 
     def _split(self, file: Path, number: int, row: dict[str, Any], inner: str) -> Split:
         if not self.config.split_field:

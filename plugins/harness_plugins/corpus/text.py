@@ -7,7 +7,6 @@ from pathlib import Path
 
 from harness import (
     ConfigError,
-    DataError,
     Document,
     Method,
     Split,
@@ -105,13 +104,13 @@ class Text(FileCorpus):
                     part += 1
 
     def _pieces(self, file: Path) -> Iterator[str]:
-        """A file's documents; a file without any is refused."""
+        """A file's documents; one without any is damaged."""
         found = False
         for piece in _cut(read_lines(file, damaged=self.damaged()), self.config.document_bytes):
             found = True
             yield piece
         if not found:
-            raise DataError(f"{file} is empty; give a file with text")
+            self.damaging(f"{file} is empty; give a file with text")
 
 
 def _cut(lines: Iterable[str], size: int | None) -> Iterator[str]:

@@ -25,6 +25,8 @@ from harness import (
     Subject,
     answer_request,
     check_counts,
+    encode_plain,
+    hidden_bytes,
     hookimpl,
     item_files,
     path_ref,
@@ -37,7 +39,8 @@ class Answers(Evaluator):
     """The loss of instruction tuning on held-out prompts, over the bytes of the answers.
 
     Every byte counts alike, so that tokenizers can be compared; a chat model also pays for ending the answer.
-    Units: bits per UTF-8 byte of the answers; loss in nats per token, not comparable across tokenizers
+    Units: bits per UTF-8 byte of the answers, 8 for each that no token says (escape coding); loss in nats per
+        token, not comparable across tokenizers
     Error: standard errors over prompts (ratio estimator)
     """
 
@@ -112,7 +115,9 @@ class Answers(Evaluator):
         losses = np.array([-score.total for score in scorer.score(requests)])
         sizes = np.array([len(item.answer.encode()) for item in items])
         counts = np.array([len(request.continuation) for request in requests])
-        bits = losses / math.log(2)
+        read = [encode_plain(subject.tokenizer, item.answer) for item in items]
+        hidden = [hidden_bytes(subject.tokenizer, i.answer, ids) for i, ids in zip(items, read, strict=True)]
+        bits = losses / math.log(2) + 8 * np.array(hidden)
         samples = pd.DataFrame(
             {
                 "task": task,

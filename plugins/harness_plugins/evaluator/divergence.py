@@ -25,6 +25,7 @@ from harness import (
     Subject,
     check_counts,
     check_vocabulary,
+    encode_plain,
     held_out_documents,
     hookimpl,
     model_ref,
@@ -139,7 +140,7 @@ class Divergence(Evaluator):
         first = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
         size = min(self.config.max_tokens, subject.max_length)
         rows = [
-            [first, *tokenizer.encode(document.text[: 16 * size], add_special_tokens=False)[:size]]
+            [first, *encode_plain(tokenizer, document.text[: 16 * size])["input_ids"][:size]]
             for document in chosen
         ]
         return [document.id for document in chosen], rows

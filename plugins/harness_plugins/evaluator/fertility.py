@@ -16,6 +16,7 @@ from harness import (
     Metric,
     MissingExtraError,
     Subject,
+    encode_plain,
     hookimpl,
     path_ref,
     read_text,
@@ -67,7 +68,7 @@ class Fertility(Evaluator):
         import pandas as pd
 
         texts = self.texts(task)
-        tokens = [len(subject.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
+        tokens = [len(encode_plain(subject.tokenizer, text)["input_ids"]) for text in texts]
         samples = pd.DataFrame(
             {
                 "task": task,

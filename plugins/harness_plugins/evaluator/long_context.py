@@ -22,6 +22,7 @@ from harness import (
     Metric,
     ScoreRequest,
     Subject,
+    encode_plain,
     held_out_documents,
     hookimpl,
 )
@@ -107,7 +108,7 @@ class LongContext(Evaluator):
             requests = [ScoreRequest(ids[:1], ids[1 : length + 1]) for ids in windows]
             for index, score in enumerate(scorer.score(requests)):
                 losses = -score.log_probs.double().numpy()
-                text = subject.tokenizer.decode(windows[index][1 : length + 1])
+                text = subject.tokenizer.decode(windows[index][1 : length + 1], skip_special_tokens=True)
                 bits = float(losses.sum()) / math.log(2) / max(1, len(text.encode()))
                 row = {"doc_hash": _hash(windows[index]), "prompt": text[:80]}
                 rows.append({**row, "length": length, "loss": losses.mean(), "bits_per_byte": bits})
@@ -127,7 +128,7 @@ class LongContext(Evaluator):
         found: list[list[int]] = []
         ids: list[int] = []
         for document in subject.documents("test"):
-            ids += [*tokenizer.encode(document.text, add_special_tokens=False), tokenizer.eos_token_id]
+            ids += [*encode_plain(tokenizer, document.text)["input_ids"], tokenizer.eos_token_id]
             while len(ids) >= longest and len(found) < wanted:
                 found.append(ids[:longest])
                 ids = ids[longest:]

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,7 +20,9 @@ from harness import (
     Subject,
     check_counts,
     check_limits,
+    encode_plain,
     held_out_documents,
+    hidden_bytes,
     hookimpl,
     ratio_metric,
     rolling,
@@ -30,7 +32,7 @@ from harness import (
 class Perplexity(Evaluator):
     """Bits per byte on the corpus's held-out documents, fair across tokenizers.
 
-    Units: bits per UTF-8 byte, 8 for each that an unknown token hides (escape coding); the same in nats per
+    Units: bits per UTF-8 byte, 8 for each that no token says (escape coding); the same in nats per
         Unicode character; loss in nats per token, which is not comparable across tokenizers
     Error: standard errors over documents (ratio estimator)
     """
@@ -104,10 +106,7 @@ class Perplexity(Evaluator):
         tokenizer = subject.tokenizer
         bos = tokenizer.bos_token_id
         prefix = tokenizer.eos_token_id if bos is None else bos
-        read = [
-            tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=True)
-            for text in texts
-        ]
+        read = [encode_plain(tokenizer, text) for text in texts]
         tokens = [row["input_ids"] for row in read]
         hidden = np.array([hidden_bytes(tokenizer, text, row) for text, row in zip(texts, read, strict=True)])
         windows = [list(rolling(ids, prefix=prefix, max_length=window, stride=stride)) for ids in tokens]
@@ -173,17 +172,6 @@ class Perplexity(Evaluator):
         """The first `max_bytes` bytes, cut between characters."""
         limit = self.config.max_bytes
         return text if limit is None else text.encode()[:limit].decode(errors="ignore")
-
-
-def hidden_bytes(tokenizer: Any, text: str, read: Mapping[str, Any]) -> int:
-    """UTF-8 bytes of a text that its tokens do not say: what lies under the unknown token.
-
-    They cost 8 bits each (escape coding), or a vocabulary without a script would have it for nothing.
-    """
-    unknown = tokenizer.unk_token_id
-    places = zip(read["input_ids"], read["offset_mapping"], strict=True)
-    spans = {place for token, place in places if unknown is not None and token == unknown}
-    return sum(len(text[start:end].encode()) for start, end in spans)
 
 
 @hookimpl

@@ -16,6 +16,8 @@ FILE_ENDINGS = frozenset(
 """Endings that no address has as its last part."""
 
 
+DENSITY = re.compile(r"\d+(?:\.\d+)?x\.")
+"""How the name of a file goes on after the sign in `icon@2x.avif`."""
 ASSIGNED = ipaddress.ip_network("2000::/3")
 """Of IPv6, what is assigned to hosts; `a::b` in source code is an address, too, but nobody's."""
 
@@ -83,6 +85,7 @@ def _public(text: str) -> bool:
         address = ipaddress.ip_address(text)
     except ValueError:
         return False
+    address = getattr(address, "ipv4_mapped", None) or address
     return address.is_global and (address.version == 4 or address in ASSIGNED)
 
 
@@ -98,7 +101,10 @@ def _iban(text: str) -> bool:
 
 
 def _address(text: str) -> bool:
-    """Not `icon@2x.png`: a file for screens of twice the density."""
+    """Not `icon@2x.png`, a file for screens of twice the density, nor `git@host:path` of a program."""
+    user, _, host = text.rpartition("@")
+    if user == "git" or DENSITY.match(host):
+        return False
     return text.rpartition(".")[2].lower() not in FILE_ENDINGS
 
 
@@ -139,7 +145,7 @@ RULES: dict[str, tuple[re.Pattern[str], Callable[[str], bool]]] = {
     "ip": (
         re.compile(
             rf"(?<![\w.:]){NUMBERED}(?:\d{{1,3}}(?:\.\d{{1,3}}){{3}}(?!\.?\w|:\D|:\d+:)"
-            r"|(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:]))"
+            r"|(?:[0-9A-Fa-f]{0,4}:){2,7}(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f]{0,4})(?![\w:]))"
         ),
         _public,
     ),

@@ -176,6 +176,8 @@ DAMAGED = {
     "a bad byte": (b'{"text": "na\xefve"}', "is not UTF-8: byte 0xef"),
     "no text": (b'{"text": null}', "has no text under 'text'"),
     "a list": (b'["text"]', "not an object but list"),
+    "deep brackets": (b'{"text": "x", "tree": ' + b"[" * 99_999 + b"]" * 99_999 + b"}", "maximum recursion"),
+    "a long integer": (b'{"text": "x", "id": ' + b"7" * 5_000 + b"}", "Exceeds the limit"),
 }
 
 
@@ -191,6 +193,49 @@ def test_a_damaged_line_ends_the_run_or_is_counted_and_named(kind: str, tmp_path
     (named,) = corpus.damage.first
     assert reason in named
     assert "f.jsonl" in named
+
+
+def test_a_row_of_a_table_that_is_not_utf8_is_named_and_left_out(tmp_path: Path) -> None:
+    texts = pa.array([b"first", b"na\xefve", b"last"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"text": texts}), tmp_path / "rows.parquet")
+    with pytest.raises(DataError, match=r"rows\.parquet: row 1 is not UTF-8"):
+        list(jsonl(tmp_path).documents())
+    corpus = jsonl(tmp_path, on_error="skip")
+    assert [document.text for document in corpus.documents()] == ["first", "last"]
+    assert corpus.damage.count == 1
+
+
+def test_what_stands_before_the_break_of_a_file_is_read_and_the_break_named(tmp_path: Path) -> None:
+    pq.write_table(
+        pa.table({"text": [f"row {number}" for number in range(3_000)]}),
+        tmp_path / "a.parquet",
+        row_group_size=1_000,
+    )
+    data = bytearray((tmp_path / "a.parquet").read_bytes())
+    start = pq.ParquetFile(tmp_path / "a.parquet").metadata.row_group(2).column(0).data_page_offset
+    data[start : start + 400] = bytes(400)
+    (tmp_path / "a.parquet").write_bytes(data)
+    rows = "".join(f'{{"text": "{number * number}"}}\n' for number in range(3_000))
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(rows.encode())[:-2_000])
+    (tmp_path / "c.jsonl").write_text("")
+    written(tmp_path, "d.jsonl", [b'{"text": "after them"}'])
+    with pytest.raises(DataError, match=r"a\.parquet is not a whole Parquet file"):
+        list(jsonl(tmp_path).documents())
+    corpus = jsonl(tmp_path, on_error="skip")
+    found = [document.text for document in corpus.documents()]
+    assert found[:1_000] == [f"row {number}" for number in range(1_000)]
+    assert "100" in found
+    assert found[-1] == "after them"
+    assert [
+        word for line in corpus.damage.first for word in ("Parquet", "gzip", "empty") if word in line
+    ] == ["Parquet", "gzip", "empty"]
+
+
+def test_hidden_files_of_a_folder_are_no_data(tmp_path: Path) -> None:
+    written(tmp_path, "data/a.jsonl", [b'{"text": "seen"}'])
+    written(tmp_path, "data/._a.jsonl", [b"\x00\x05\x16\x07"])
+    written(tmp_path, "data/.ipynb_checkpoints/a.jsonl", [b'{"text": "an old copy"}'])
+    assert [document.text for document in jsonl(tmp_path / "data").documents()] == ["seen"]
 
 
 @pytest.mark.parametrize("ending", ["jsonl.gz", "jsonl.zst", "parquet", "arrow"])

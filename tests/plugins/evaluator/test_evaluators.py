@@ -15,6 +15,7 @@ import torch
 from composed import tiny
 from harness_plugins.decoding.greedy import Greedy
 from harness_plugins.evaluator._long_tasks import TASKS
+from harness_plugins.evaluator.answers import Answers
 from harness_plugins.evaluator.divergence import Divergence
 from harness_plugins.evaluator.efficiency import Efficiency
 from harness_plugins.evaluator.fertility import Fertility
@@ -32,6 +33,7 @@ from harness.axes.evaluator import Subject
 from harness.axes.judge import Judge
 from harness.conformance._language import WINDOW, documents, model, subject, tokenizer
 from harness.data.template import Template
+from harness.data.tokenization import hidden_bytes
 from harness.errors import ConfigError, DataError, IncompatibleError
 
 
@@ -431,7 +433,6 @@ def test_ruler_scores_the_share_of_right_answers(monkeypatch: pytest.MonkeyPatch
 
 
 def test_bytes_that_the_unknown_token_hides_cost_eight_bits_each() -> None:
-    from harness_plugins.evaluator.perplexity import hidden_bytes
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -444,6 +445,44 @@ def test_bytes_that_the_unknown_token_hides_cost_eight_bits_each() -> None:
     assert hidden_bytes(tokenizer, "known words", tokenizer("known words", return_offsets_mapping=True)) == 0
 
 
+def test_answers_of_unknown_words_are_not_had_for_nothing(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    rust = Tokenizer(models.WordLevel({"[UNK]": 0, "[EOS]": 1, "say": 2}, unk_token="[UNK]"))
+    rust.pre_tokenizer = pre_tokenizers.Whitespace()
+    ignorant = PreTrainedTokenizerFast(tokenizer_object=rust, unk_token="[UNK]", eos_token="[EOS]")
+    rows = tmp_path / "prompts.jsonl"
+    rows.write_text('{"prompt": "say", "answer": "internationalisation"}\n')
+    found = Answers(Answers.Config(prompts=str(rows))).evaluate("answers", subject(tokenizer=ignorant))
+    assert values(found)["answer_bits_per_byte"] >= 8
+
+
+def test_a_special_token_in_a_test_document_is_read_as_text() -> None:
+    given = subject()
+    text = "a<|eos|>b" * 200
+    given.documents = lambda split: [Document(id="x", text=text, domain="x", split=Split(split))]
+    windows = LongContext(LongContext.Config(lengths=[64], num_windows=1)).windows(given)
+    assert tokenizer().decode(windows[0]).startswith("a<|eos|>b")
+    assert tokenizer().eos_token_id not in windows[0]
+
+
+def test_blanks_that_a_tokenizer_drops_cost_eight_bits_each() -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    rust = Tokenizer(models.WordLevel({"[UNK]": 0, "def": 1, "f": 2, "pass": 3}, unk_token="[UNK]"))
+    rust.pre_tokenizer = pre_tokenizers.Whitespace()
+    splits = PreTrainedTokenizerFast(tokenizer_object=rust, unk_token="[UNK]")
+    text = "\n def f\n\n    pass \n"
+    assert hidden_bytes(splits, text, splits(text, return_offsets_mapping=True)) == 2 + 5 + 2
+    keeps = tokenizer()  # bytes; as GPT-2's, with the blanks before a word outside its offsets
+    keeps.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+    read = keeps(text, return_offsets_mapping=True)
+    keeps.backend_tokenizer.post_processor = None
+    assert hidden_bytes(keeps, text, read) == 0
+
+
 def test_a_vocabulary_without_a_script_is_not_paid_for_its_ignorance() -> None:
     """A random model whose tokenizer calls all Chinese unknown needs at least the bits that are hidden."""
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -452,12 +491,12 @@ def test_a_vocabulary_without_a_script_is_not_paid_for_its_ignorance() -> None:
     rust = Tokenizer(models.WordLevel({"[UNK]": 0, "[EOS]": 1, "a": 2}, unk_token="[UNK]"))
     rust.pre_tokenizer = pre_tokenizers.Whitespace()
     ignorant = PreTrainedTokenizerFast(tokenizer_object=rust, unk_token="[UNK]", eos_token="[EOS]")
-    text = "\u4f60\u597d\u4e16\u754c " * 20
+    text = "\u4f60\u597d\u4e16\u754c " * 20 + "a"
     given = subject(tokenizer=ignorant)
     given.documents = lambda split: [Document(id="zh", text=text, domain="zh", split=Split(split))]
     found = Perplexity(Perplexity.Config(max_bytes=None)).evaluate("perplexity", given)
     hidden = found.samples["hidden_bytes"].item()
-    assert hidden == len(text.replace(" ", "").encode())
+    assert hidden == len(text.replace(" ", "").encode()) - 1
     assert values(found)["bits_per_byte"] >= 8 * hidden / len(text.encode())
 
 

@@ -21,6 +21,8 @@ from harness_plugins.filter.pii import Pii
 from harness_plugins.filter.statistics import Statistics
 
 from harness import Document, Filter, Split, text_surprise
+from harness.axes.tokenizer import SPECIAL_TOKENS
+from harness.data.tokenization import load_tokenizer, save_tokenizer
 
 WORDS = [
     f"{a}{b}" for a in ("ka", "lo", "mi", "ne", "ru", "sa", "ti", "vo") for b in ("ber", "dan", "fel", "gor")
@@ -161,6 +163,7 @@ def test_planted_personal_data_is_masked(capsys: pytest.CaptureFixture[str]) -> 
         "ip": "The server 8.8.4.4 answered.",
         "ip/end": "It was sent by 93.184.216.34.",
         "ip6/short": "Ask 2001:4860:4860::8888 for names.",
+        "ip6/mapped": "[2023-12-04] ::ffff:93.184.216.34 - GET /index",
         "ip6": "It is 2001:4860:4860:0000:0000:0000:0000:8888 here.",
         "card": "Paid with 4111 1111 1111 1111 yesterday.",
         "iban": "Send it to DE89 3704 0044 0532 0130 00 please.",
@@ -175,6 +178,9 @@ def test_planted_personal_data_is_masked(capsys: pytest.CaptureFixture[str]) -> 
         "code": "x = a[1:2] - b[-1]; range(100, 200, 300)",
         "iban": "GB00 WEST 1234 5698 7654 32 has a wrong checksum.",
         "screen": "Use icon@2x.png beside icon.png",
+        "screen/new": "Use img@2x.avif, logo@1.5x.heic and sprite@3x.jxl",
+        "remote": "git clone git@github.com:python/cpython.git",
+        "ip6/mapped": "::ffff:127.0.0.1 asked",
         "pages": "See pages 200-300 4000 and 12-15",
         "time": "at 12:30:45 and 1:2, a::b, std::vector and x[::2]",
         "isbn": "ISBN 978-3-16-148410-0 and RFC 2822",
@@ -318,10 +324,9 @@ def test_surprising_text_is_dropped_and_english_kept() -> None:
     assert method.report.reasons == {"too surprising": 1}
 
 
-def test_a_models_surprise_is_its_loss() -> None:
+def test_a_models_surprise_is_its_loss(tmp_path: Path) -> None:
     import torch
     from harness_plugins.tokenizer.byte import Byte
-    from tokenizers import pre_tokenizers
 
     class Uniform(torch.nn.Module):
         def __init__(self) -> None:
@@ -331,15 +336,13 @@ def test_a_models_surprise_is_its_loss() -> None:
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> object:
             from types import SimpleNamespace
 
-            return SimpleNamespace(logits=torch.zeros(*input_ids.shape, 256) + self.weight)
+            logits = torch.zeros(*input_ids.shape, 263) + self.weight
+            logits[..., : len(SPECIAL_TOKENS)] = -torch.inf
+            return SimpleNamespace(logits=logits)
 
-    rust = Byte().train(iter(()))
-    assert pre_tokenizers.ByteLevel.alphabet()
-
-    def tokenizer(text: str, add_special_tokens: bool) -> dict[str, list[int]]:
-        return {"input_ids": [i - 7 for i in rust.encode(text, add_special_tokens=False).ids]}
-
-    assert text_surprise(Uniform(), tokenizer, "some text " * 60, window=64) == pytest.approx(8.0)
+    save_tokenizer(Byte().train(iter(())), tmp_path)
+    tokenizer = load_tokenizer(tmp_path)
+    assert text_surprise(Uniform(), tokenizer, "some <|eos|> text " * 60, window=64) == pytest.approx(8.0)
 
 
 def test_filters_leave_other_domains_alone() -> None:

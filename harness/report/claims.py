@@ -5,7 +5,7 @@ All claims of a report are one family of simultaneous intervals, from the model 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +14,7 @@ from harness.plan.claims import Claim, parse, stated
 from harness.report.contrasts import Comparison, Contrast
 from harness.report.decisions import Decisions
 from harness.report.frames import Results
-from harness.report.numbers import difference_text
+from harness.report.numbers import comparisons, difference_text
 from harness.report.starts import given_model, shared_models
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ class Checked:
         if self.difference is None:
             return ""
         ends = (None if end is None else end * self.scale for end in (self.low, self.high))
-        text = difference_text(self.difference * self.scale, *ends)
+        limits = [bound * self.scale for bound in self.bounds]
+        text = difference_text(self.difference * self.scale, *ends, limits=limits)
         unit = "points" if self.unit == "%" else self.unit
         return f"{text} {unit}" if unit else text
 
@@ -130,27 +131,51 @@ def answer(decisions: Decisions, asked: Asked) -> Checked:
         base |= {"metric": metric, "unit": info.unit}
         if claim.tolerance:
             found["reason"] += f"; {weighed(claim.tolerance, comparison, decisions.results, metric)}"
-    better = decisions.results.metrics[metric].higher_is_better
-    found |= limited(found, comparison, better=better, results=decisions.results)
+    found |= limited(
+        found,
+        comparison,
+        bounds=base["bounds"],
+        better=direction(asked.contrast.metrics, decisions.results),
+        results=decisions.results,
+    )
     found["reason"] += f"; over {comparison.left_out}" if comparison.left_out else ""
     return Checked(**base, **found)
 
 
+def direction(metrics: Collection[str], results: Results) -> bool | None:
+    """Whether more is better in all these metrics, or less; None where they differ or have no direction."""
+    found = {results.metrics[metric].higher_is_better for metric in metrics}
+    return found.pop() if len(found) == 1 else None
+
+
 def limited(
-    found: Mapping[str, Any], comparison: Comparison, *, better: bool | None, results: Results
+    found: Mapping[str, Any],
+    comparison: Comparison,
+    *,
+    bounds: tuple[float, float],
+    better: bool | None,
+    results: Results,
 ) -> dict[str, Any]:
     """How divergence and a shared pretraining limit a verdict."""
     verdict, reason = found["verdict"], found["reason"]
-    if any(comparison.diverged):
-        left, right = comparison.diverged
-        reason += f"; the left side diverged at {left} of {len(results.seeds)} seeds, the right at {right}"
-        if verdict != "undecided" and comparison.flattered(higher_is_better=better is not False):
+    if text := comparison.divergence(len(results.seeds), other="the right"):
+        reason += f"; the left side {text}"
+        if verdict != "undecided" and not comparison.holds(
+            above=beyond(comparison, bounds), higher_is_better=better
+        ):
             verdict = "undecided"
             reason += ", and what diverged is never better on the seeds that are left"
     if verdict != "undecided" and comparison.about == "methods" and comparison.test != "exact":
         shared = shared_models(results)
         reason += f"; given this {' and '.join(shared)} checkpoint" if shared else ""
     return {"verdict": verdict, "reason": reason}
+
+
+def beyond(comparison: Comparison, bounds: tuple[float, float]) -> bool | None:
+    """Whether an interval lies above the bounds of a claim, or below; None inside or across them."""
+    assert comparison.low is not None
+    assert comparison.high is not None
+    return True if comparison.low > bounds[1] else False if comparison.high < bounds[0] else None
 
 
 def weighed(tolerance: float, comparison: Comparison, results: Results, metric: str) -> str:
@@ -191,7 +216,8 @@ def judge(claim: Claim, found: Comparison, *, given_model: str = "") -> dict[str
     numbers = {"difference": found.difference, "low": found.low, "high": found.high}
     if found.about == "checkpoints" and given_model and not found.drawn and found.low is not None:
         assert found.high is not None
-        rests = f"simultaneous 95 % interval over {found.num_items} documents ({found.family} comparisons)"
+        documents = f"{found.num_items} documents ({comparisons(found.family)})"
+        rests = f"simultaneous 95 % interval over {documents}"
         return {
             **numbers,
             "verdict": decide(claim, found.low, found.high),
@@ -206,7 +232,7 @@ def judge(claim: Claim, found: Comparison, *, given_model: str = "") -> dict[str
     verdict = decide(claim, found.low, found.high)
     if found.test == "exact":
         return {**numbers, "verdict": verdict, "reason": f"the same in all {found.num_seeds} seeds"}
-    rests = f"simultaneous 95 % interval over {found.num_seeds} seeds ({found.family} comparisons)"
+    rests = f"simultaneous 95 % interval over {found.num_seeds} seeds ({comparisons(found.family)})"
     if verdict == "undecided" and claim.relation == "=" and not claim.tolerance:
         rests += "; equality without a tolerance (+- number) can only be refuted"
     elif verdict == "undecided":

@@ -155,7 +155,7 @@ def test_divergence_that_costs_a_combination_its_place_counts(tmp_path: Path) ->
             )
     found = claims.check(making.results_of(records.read(root, "demo")), says)
     assert found.verdict == "undecided"
-    assert "the left side diverged at 2 of 3 seeds, the right at 0" in found.reason
+    assert "the left side diverged in 2 of 6 runs, the right in 0" in found.reason
 
 
 @pytest.mark.parametrize(
@@ -172,6 +172,22 @@ def test_a_difference_has_the_digits_that_its_interval_carries(
     numbers: tuple[float, float, float], text: str
 ) -> None:
     assert difference_text(*numbers) == text
+
+
+@pytest.mark.parametrize(
+    ("ends", "limits", "text"),
+    [
+        ((0.00046, 0.196), (), "+0.098 (0.0005 to 0.196)"),
+        ((-2.54, -0.027), (), "-1.3 (-2.5 to -0.03)"),
+        ((-0.0004, 0.196), (), "+0.098 (-0.0004 to 0.196)"),
+        ((0.104, 0.9), (0.1,), "+0.50 (0.104 to 0.90)"),
+        ((0.0, 0.2), (), "+0.10 (0.00 to 0.20)"),
+    ],
+)
+def test_what_is_printed_says_on_which_side_of_a_limit_an_interval_lies(
+    ends: tuple[float, float], limits: tuple[float, ...], text: str
+) -> None:
+    assert difference_text(sum(ends) / 2, *ends, limits=limits) == text
 
 
 def test_a_configuration_against_itself_is_a_dash(tmp_path: Path) -> None:

@@ -137,6 +137,9 @@ class Decisions:
             (interval(parts, MaxT([0.0])), MaxT([0.0]))
         ]
         widest, maximum = max(found, key=lambda pair: pair[0].half)
+        if widest.half == 0:
+            # Sampled once for all seeds: no interval over seeds says anything beyond the number.
+            return exact(mean, num_seeds=len(seeds))
         stderr = (parts.variance / len(seeds)) ** 0.5
         critical = widest.half / stderr if stderr > 0 else 0.0
         most = self._most(contrast)
@@ -173,7 +176,8 @@ class Decisions:
     def _parts(self, contrast: Contrast) -> Parts:
         metrics = contrast.metrics
         if len(metrics) > 1:
-            return own_parts(self._per_seed(contrast))
+            steps = [weight * self.results.resolution(metric) for metric, _, weight in contrast.weights]
+            return own_parts(self._per_seed(contrast), floor=sum(step**2 for step in steps) / 12)
         (metric,) = metrics
         weights_C = np.zeros(len(self.results.records))
         for _, levels, weight in contrast.weights:

@@ -140,6 +140,30 @@ def test_ten_times_the_same_gain_is_a_gain_and_one_answer_of_two_hundred_is_not(
     assert claims.check(step, "acc[x=b] > acc[x=a]").verdict == "undecided"
 
 
+def test_one_answer_of_two_hundred_is_no_gain_between_two_tasks_either() -> None:
+    factors = {"x": ["a", "b"]}
+    results = results_of(lambda v, s: 0.5, factors=factors, n=200)
+    for record in results.all_records():
+        other = {"a": 0.495, "b": 0.4}[record.levels["x"]]
+        record.data["metrics"].append(simulate.metric("lm_eval", "u", "acc", other, n=200))
+    again = arrange.arrange(results.all_records())
+    decisions = Decisions(again)
+    texts = [f"t.acc[x={level}] > u.acc[x={level}]" for level in ("a", "b")]
+    found = claims.answer_all(decisions, claims.ask_all(decisions, texts))
+    assert [c.verdict for c in found] == ["undecided", "confirmed"]
+
+
+def test_two_metrics_that_no_seed_moves_are_compared_as_they_are() -> None:
+    """Tokens a word of two languages by one tokenizer: an interval over seeds would have no width."""
+    results = results_of(lambda v, s: 3.7, factors={"x": ["a", "b"]}, n=64, unit="tokens/word")
+    for record in results.all_records():
+        metric = simulate.metric("lm_eval", "u", "acc", 1.3, n=64, unit="tokens/word")
+        record.data["metrics"].append(metric)
+    found = claims.check(arrange.arrange(results.all_records()), "t.acc[x=a] > u.acc[x=a]")
+    assert (found.verdict, found.reason) == ("confirmed", "the same in all 3 seeds")
+    assert found.number == "+2.4 tokens/word"
+
+
 def test_seeds_that_are_one_run_are_no_replicates() -> None:
     factors = {"x": ["a", "b"]}
     results = results_of(lambda v, s: 1.0 * (v["x"] == "b"), factors=factors, n=50)

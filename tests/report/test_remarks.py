@@ -131,11 +131,13 @@ def test_a_claim_has_the_unit_and_scale_of_its_column(demo_store: Path) -> None:
     results = making.results_of(records.read(demo_store, "demo"))
     layout = parse({"metrics": [{"metric": "recall.acc", "scale": 100, "unit": "%"}]}, where="x")
     table = build(results, layout)
-    found = claims.check(results, "recall.acc[peft=full] > recall.acc[peft=lora]")
-    shown = claims.in_units(found, table)
-    assert found.difference is not None
-    assert float(shown.number.split()[0]) == pytest.approx(100 * found.difference, abs=0.05)
+    says = "recall.acc[peft=full] = recall.acc[peft=lora] +- 0.02"
+    shown = claims.check(results, says, table)
+    assert shown.difference is not None
+    assert float(shown.number.split()[0]) == pytest.approx(100 * shown.difference, abs=0.05)
     assert shown.number.endswith(" points")
+    assert "the tolerance of 2 points is" in shown.reason
+    assert "the tolerance of 0.02 is" in claims.check(results, says).reason
     memory = claims.check(results, "memory[quantizer=4 bit] < memory[quantizer=16 bit]")
     assert memory.number.endswith(" MiB")
 

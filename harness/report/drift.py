@@ -305,6 +305,8 @@ def groups_of(
     parts = name.split(".")[1:] or [name]
     if agree(name, list(values.values())):
         return []
+    hashed = parts[-1].endswith(HASHES)
+    drawn = hashed and len({drawn_from(records[cell], name.split(".")[0]) for cell in values}) > 1
     groups: dict[tuple[str, ...], dict[str, Any]] = {}
     for cell, value in values.items():
         apart = []
@@ -313,8 +315,8 @@ def groups_of(
             moving = {k: v for k, v in setting.items() if not bound[k].isdisjoint(parts)}
             apart.append(json.dumps(moving, sort_keys=True, default=str))
         # What a seed draws (calibration texts, say) may differ between seeds, and be absent.
-        seed = drawn_from(records[cell], name.split(".")[0]) if parts[-1].endswith(HASHES) else ""
-        if value or not seed:
+        seed = str(records[cell].seed) if drawn else ""
+        if value or not hashed:
             groups.setdefault((seed, *apart), {})[cell] = value
     return list(groups.values())
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 
 from harness.report.frames import Results
+from harness.report.numbers import comparisons
 from harness.report.starts import shared_models
 from harness.report.table import Table, heading
 
@@ -65,7 +64,7 @@ def comparison_caption(table: Table) -> list[str]:
         lines.append(
             "▲ better, ▼ worse, ≈ not distinguishable from the baseline: simultaneous 95 % intervals of "
             "per-seed differences, variances pooled over configurations and guarded against unequal ones; "
-            f"a family for each metric ({span(c.family for c in seeds)} comparisons)."
+            f"a family for each metric ({comparisons(*(c.family for c in seeds))})."
         )
     if any(c.comparison and c.comparison.test == "exact" for c in compared):
         lines.append(
@@ -74,9 +73,11 @@ def comparison_caption(table: Table) -> list[str]:
     if items:
         lines.append(
             "△ better, ▽ worse, ≃ not distinguishable, as fixed checkpoints only: bootstrap over documents, "
-            f"simultaneous 95 % ({span(c.family for c in items)} comparisons); "
+            f"simultaneous 95 % ({comparisons(*(c.family for c in items))}); "
             "another seed may say otherwise."
         )
+    if any(c.verdict == "differs" for c in compared):
+        lines.append("≠ (≄ as fixed checkpoints only): differs where no direction is better.")
     secondary = list(dict.fromkeys(heading(c) for c in table.columns if not c.primary))
     if secondary:
         lines.append(f"Not decided on, so without marks unless exact: {', '.join(secondary)}.")
@@ -103,12 +104,6 @@ def comparison_caption(table: Table) -> list[str]:
         )
         lines.append(f"Smallest difference that is marked with 80 % power (median): {sizes}.")
     return lines
-
-
-def span(sizes: Iterable[int]) -> str:
-    """`12`, or `4 to 12`."""
-    found = sorted(set(sizes))
-    return str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"
 
 
 def two_digits(value: float) -> str:

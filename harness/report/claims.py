@@ -5,16 +5,16 @@ All claims of a report are one family of simultaneous intervals, from the model 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from harness.errors import HarnessError
 from harness.plan.claims import Claim, parse, stated
 from harness.report.contrasts import Comparison, Contrast
 from harness.report.decisions import Decisions
 from harness.report.frames import Results
-from harness.report.numbers import difference_text
+from harness.report.numbers import comparisons, difference_text
 from harness.report.starts import given_model, shared_models
 
 if TYPE_CHECKING:
@@ -22,6 +22,23 @@ if TYPE_CHECKING:
 
 Verdict = Literal["confirmed", "refuted", "undecided"]
 FAMILY = "claims"
+
+
+class Units(NamedTuple):
+    """How numbers of a claim are printed."""
+
+    scale: float = 1.0
+    unit: str = ""
+    """After scaling."""
+
+    def written(self, text: str) -> str:
+        """A difference with its unit: one of percentages is in points."""
+        unit = "points" if self.unit == "%" else self.unit
+        return f"{text} {unit}" if unit else text
+
+
+RAW = Units()
+"""As the records have them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,28 +60,26 @@ class Checked:
     """Whether it answers the experiment's question."""
     bounds: tuple[float, float] = (0.0, 0.0)
     """Where the claim puts the difference: its limit, or both ends of its tolerance."""
-    metric: str = ""
-    """The metric of the difference; empty where there are several."""
-    scale: float = 1.0
-    """Factor on the difference and its interval where they are printed."""
-    unit: str = ""
-    """Unit after scaling."""
+    units: Units = RAW
+    """Of the difference and its interval where they are printed."""
 
     @property
     def number(self) -> str:
         """The difference with its interval, as the table's column of the metric prints it."""
         if self.difference is None:
             return ""
-        ends = (None if end is None else end * self.scale for end in (self.low, self.high))
-        text = difference_text(self.difference * self.scale, *ends)
-        unit = "points" if self.unit == "%" else self.unit
-        return f"{text} {unit}" if unit else text
+        ends = (None if end is None else end * self.units.scale for end in (self.low, self.high))
+        limits = [bound * self.units.scale for bound in self.bounds]
+        return self.units.written(difference_text(self.difference * self.units.scale, *ends, limits=limits))
 
 
-def in_units(checked: Checked, table: Table) -> Checked:
-    """A claim's numbers in the unit of the table's column of its metric."""
-    column = next((c for c in table.columns if c.info.name == checked.metric), None)
-    return checked if column is None else replace(checked, scale=column.spec.scale, unit=column.unit)
+def units_of(metrics: Collection[str], results: Results, table: Table | None) -> Units:
+    """Those of the table's columns of these metrics where all are alike, else raw ones."""
+    columns = {c.info.name: Units(c.spec.scale, c.unit) for c in reversed(table.columns)} if table else {}
+    raw = {metric: Units(unit=results.metrics[metric].unit) for metric in metrics}
+    found = {columns.get(metric, raw[metric]) for metric in metrics}
+    found = found if len(found) == 1 else set(raw.values())
+    return found.pop() if len(found) == 1 else RAW
 
 
 def sentence(checked: Checked) -> str:
@@ -110,8 +125,8 @@ def ask(decisions: Decisions, raw: Mapping[str, Any] | str) -> Asked:
     return Asked(claim=claim, given=given, reason=reason)
 
 
-def answer(decisions: Decisions, asked: Asked) -> Checked:
-    """What the records say, once every family is declared."""
+def answer(decisions: Decisions, asked: Asked, table: Table | None = None) -> Checked:
+    """What the records say, once every family is declared, in the units of the table's columns."""
     claim, given = asked.claim, asked.given
     base: dict[str, Any] = {
         "text": str(claim),
@@ -124,27 +139,42 @@ def answer(decisions: Decisions, asked: Asked) -> Checked:
         return Checked(**base, verdict="undecided", reason=asked.reason)
     comparison = decisions.compare(asked.contrast)
     found = judge(claim, comparison, given_model=given_model(decisions.results))
-    metric = min(asked.contrast.metrics)
-    if len(asked.contrast.metrics) == 1:
-        info = decisions.results.metrics[metric]
-        base |= {"metric": metric, "unit": info.unit}
-        if claim.tolerance:
-            found["reason"] += f"; {weighed(claim.tolerance, comparison, decisions.results, metric)}"
-    better = decisions.results.metrics[metric].higher_is_better
-    found |= limited(found, comparison, better=better, results=decisions.results)
+    metrics, results = asked.contrast.metrics, decisions.results
+    base["units"] = units_of(metrics, results, table)
+    if claim.tolerance and len(metrics) == 1:
+        found["reason"] += f"; {weighed(claim.tolerance, comparison, results, *metrics, units=base['units'])}"
+    found |= limited(
+        found,
+        comparison,
+        bounds=base["bounds"],
+        better=direction(metrics, results),
+        results=results,
+    )
     found["reason"] += f"; over {comparison.left_out}" if comparison.left_out else ""
     return Checked(**base, **found)
 
 
+def direction(metrics: Collection[str], results: Results) -> bool | None:
+    """Whether more is better in all these metrics, or less; None where they differ or have no direction."""
+    found = {results.metrics[metric].higher_is_better for metric in metrics}
+    return found.pop() if len(found) == 1 else None
+
+
 def limited(
-    found: Mapping[str, Any], comparison: Comparison, *, better: bool | None, results: Results
+    found: Mapping[str, Any],
+    comparison: Comparison,
+    *,
+    bounds: tuple[float, float],
+    better: bool | None,
+    results: Results,
 ) -> dict[str, Any]:
     """How divergence and a shared pretraining limit a verdict."""
     verdict, reason = found["verdict"], found["reason"]
-    if any(comparison.diverged):
-        left, right = comparison.diverged
-        reason += f"; the left side diverged at {left} of {len(results.seeds)} seeds, the right at {right}"
-        if verdict != "undecided" and comparison.flattered(higher_is_better=better is not False):
+    if text := comparison.divergence(len(results.seeds), other="the right"):
+        reason += f"; the left side {text}"
+        if verdict != "undecided" and not comparison.holds(
+            above=beyond(comparison, bounds), higher_is_better=better
+        ):
             verdict = "undecided"
             reason += ", and what diverged is never better on the seeds that are left"
     if verdict != "undecided" and comparison.about == "methods" and comparison.test != "exact":
@@ -153,7 +183,14 @@ def limited(
     return {"verdict": verdict, "reason": reason}
 
 
-def weighed(tolerance: float, comparison: Comparison, results: Results, metric: str) -> str:
+def beyond(comparison: Comparison, bounds: tuple[float, float]) -> bool | None:
+    """Whether an interval lies above the bounds of a claim, or below; None inside or across them."""
+    assert comparison.low is not None
+    assert comparison.high is not None
+    return True if comparison.low > bounds[1] else False if comparison.high < bounds[0] else None
+
+
+def weighed(tolerance: float, comparison: Comparison, results: Results, metric: str, *, units: Units) -> str:
     """A tolerance beside what the sweep shows and could find: what equality within it is worth."""
     wheres = [dict(zip(results.factors, levels, strict=True)) for levels in results.records]
     values = [found.mean for where in wheres if (found := results.measured(where, metric))]
@@ -161,7 +198,7 @@ def weighed(tolerance: float, comparison: Comparison, results: Results, metric: 
     share = (
         f"{100 * tolerance / span:.3g} % of all that configurations differ by" if span else "of no difference"
     )
-    text = f"the tolerance of {tolerance:g} is {share}"
+    text = f"the tolerance of {units.written(f'{tolerance * units.scale:g}')} is {share}"
     if span and 2 * tolerance >= span:
         text += ", so that little here could refute it"
     if comparison.detectable:
@@ -171,15 +208,15 @@ def weighed(tolerance: float, comparison: Comparison, results: Results, metric: 
     return text
 
 
-def check(results: Results, raw: Mapping[str, Any] | str) -> Checked:
-    """What the records say of one claim alone.
+def check(results: Results, raw: Mapping[str, Any] | str, table: Table | None = None) -> Checked:
+    """What the records say of one claim alone, in the units of a table's columns.
 
     Raises: ConfigError, UnknownNameError for a metric, factor or level that the records do not have
     """
     decisions = Decisions(results)
     asked = ask(decisions, raw)
     decisions.declare(FAMILY, [asked.contrast] if asked.contrast else [])
-    return answer(decisions, asked)
+    return answer(decisions, asked, table)
 
 
 def judge(claim: Claim, found: Comparison, *, given_model: str = "") -> dict[str, Any]:
@@ -191,7 +228,8 @@ def judge(claim: Claim, found: Comparison, *, given_model: str = "") -> dict[str
     numbers = {"difference": found.difference, "low": found.low, "high": found.high}
     if found.about == "checkpoints" and given_model and not found.drawn and found.low is not None:
         assert found.high is not None
-        rests = f"simultaneous 95 % interval over {found.num_items} documents ({found.family} comparisons)"
+        documents = f"{found.num_items} documents ({comparisons(found.family)})"
+        rests = f"simultaneous 95 % interval over {documents}"
         return {
             **numbers,
             "verdict": decide(claim, found.low, found.high),
@@ -206,7 +244,7 @@ def judge(claim: Claim, found: Comparison, *, given_model: str = "") -> dict[str
     verdict = decide(claim, found.low, found.high)
     if found.test == "exact":
         return {**numbers, "verdict": verdict, "reason": f"the same in all {found.num_seeds} seeds"}
-    rests = f"simultaneous 95 % interval over {found.num_seeds} seeds ({found.family} comparisons)"
+    rests = f"simultaneous 95 % interval over {found.num_seeds} seeds ({comparisons(found.family)})"
     if verdict == "undecided" and claim.relation == "=" and not claim.tolerance:
         rests += "; equality without a tolerance (+- number) can only be refuted"
     elif verdict == "undecided":
@@ -255,9 +293,11 @@ def ask_all(decisions: Decisions, claims: Sequence[Mapping[str, Any] | str]) -> 
     return found
 
 
-def answer_all(decisions: Decisions, asked: Sequence[Asked | Checked]) -> list[Checked]:
-    """The answers, once every family is declared."""
-    return [a if isinstance(a, Checked) else answer(decisions, a) for a in asked]
+def answer_all(
+    decisions: Decisions, asked: Sequence[Asked | Checked], table: Table | None = None
+) -> list[Checked]:
+    """The answers, once every family is declared, in the units of the table's columns."""
+    return [a if isinstance(a, Checked) else answer(decisions, a, table) for a in asked]
 
 
 def check_all(results: Results, claims: Sequence[Mapping[str, Any] | str]) -> list[Checked]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from harness.report.frames import Levels
 from harness.report.statistics import MIN_SEEDS
@@ -39,6 +39,18 @@ class Contrast:
         return {metric for metric, _, _ in self.weights}
 
 
+class Diverged(NamedTuple):
+    """How many runs of one side ended without a model."""
+
+    count: int
+    runs: int
+
+    def among(self, num_seeds: int) -> str:
+        """`at 2 of 5 seeds` of one configuration, `in 2 of 15 runs` of several."""
+        what = "at {} of {} seeds" if self.runs == num_seeds else "in {} of {} runs"
+        return what.format(self.count, self.runs)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """A difference, its simultaneous interval, and how far it can be believed."""
@@ -64,8 +76,8 @@ class Comparison:
     reason: str = ""
     """Why no statement about methods is made, where none is."""
     left_out: str = ""
-    diverged: tuple[int, int] = (0, 0)
-    """Seeds at which the side that is added, and the one that is taken away, diverged."""
+    diverged: tuple[Diverged, Diverged] = (Diverged(0, 1), Diverged(0, 1))
+    """Of the side that is added, and of the one that is taken away."""
 
     @property
     def significant(self) -> bool:
@@ -80,13 +92,28 @@ class Comparison:
         low, high = (None if end is None else -end for end in (self.high, self.low))
         return replace(self, difference=-self.difference, low=low, high=high, diverged=self.diverged[::-1])
 
-    def flattered(self, *, higher_is_better: bool) -> bool:
-        """Whether the better side diverged at seeds where the other did not: its mean leaves its worst out.
+    def holds(self, *, above: bool | None, higher_is_better: bool | None) -> bool:
+        """Whether it still lies above a limit (below; inside two where None), whatever diverged values were.
 
-        The convention: what diverged is never better on the seeds that are left; it may be worse on them.
+        The convention: what diverged is worse than all that did not, so the side that diverged more often is
+        worse than its mean says. Where no direction is better, it may have been anything.
         """
-        added, taken = self.diverged
-        return added > taken if (self.difference > 0) == higher_is_better else taken > added
+        added, taken = (side.count / side.runs for side in self.diverged)
+        if added == taken:
+            return True
+        if above is None or higher_is_better is None:
+            return False
+        return above == ((taken > added) == higher_is_better)
+
+    def divergence(self, num_seeds: int, *, other: str) -> str:
+        """How often either side diverged, in words; empty where none did."""
+        own, against = self.diverged
+        if not own.count and not against.count:
+            return ""
+        often = against.among(num_seeds)
+        if own.runs == against.runs:
+            often = often.partition(" of ")[0]
+        return f"diverged {own.among(num_seeds)}, {other} {often}"
 
 
 def added(terms: Iterable[tuple[str, Levels, float]]) -> tuple[tuple[str, Levels, float], ...]:

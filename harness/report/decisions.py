@@ -9,14 +9,24 @@ methods.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 
 from harness.report.checkpoints import Checkpoints
-from harness.report.contrasts import Comparison, Contrast, Key, added, canonical, exact, one_run, too_few
+from harness.report.contrasts import (
+    Comparison,
+    Contrast,
+    Diverged,
+    Key,
+    added,
+    canonical,
+    exact,
+    one_run,
+    too_few,
+)
 from harness.report.frames import Levels, Results
 from harness.report.intervals import interval
 from harness.report.model import Array, Parts, SeedModel, own_parts
@@ -93,12 +103,16 @@ class Decisions:
         found = found if contrast.weights == canonical(contrast).weights else found.reversed()
         return replace(found, left_out=contrast.left_out, diverged=self._diverged(contrast))
 
-    def _diverged(self, contrast: Contrast) -> tuple[int, int]:
-        """How many seeds of either side ended without a model."""
+    def _diverged(self, contrast: Contrast) -> tuple[Diverged, Diverged]:
+        """How many runs of either side ended without a model."""
         both = [*((levels, weight) for _, levels, weight in contrast.weights), *contrast.dropped]
-        added = [levels for levels, weight in both if weight > 0]
-        taken = [levels for levels, weight in both if weight < 0]
-        return len(self.results.diverged(added)), len(self.results.diverged(taken))
+        added = {levels for levels, weight in both if weight > 0}
+        taken = {levels for levels, weight in both if weight < 0}
+        return self._diverged_of(added), self._diverged_of(taken)
+
+    def _diverged_of(self, side: Collection[Levels]) -> Diverged:
+        count = sum(len(self.results.diverged(levels)) for levels in side)
+        return Diverged(count, max(1, len(side) * len(self.results.seeds)))
 
     def _answer(self, contrast: Contrast, families: Sequence[str]) -> Comparison:
         seeds = contrast.seeds
@@ -123,6 +137,9 @@ class Decisions:
             (interval(parts, MaxT([0.0])), MaxT([0.0]))
         ]
         widest, maximum = max(found, key=lambda pair: pair[0].half)
+        if widest.half == 0:
+            # Sampled once for all seeds: no interval over seeds says anything beyond the number.
+            return exact(mean, num_seeds=len(seeds))
         stderr = (parts.variance / len(seeds)) ** 0.5
         critical = widest.half / stderr if stderr > 0 else 0.0
         most = self._most(contrast)
@@ -159,7 +176,8 @@ class Decisions:
     def _parts(self, contrast: Contrast) -> Parts:
         metrics = contrast.metrics
         if len(metrics) > 1:
-            return own_parts(self._per_seed(contrast))
+            steps = [weight * self.results.resolution(metric) for metric, _, weight in contrast.weights]
+            return own_parts(self._per_seed(contrast), floor=sum(step**2 for step in steps) / 12)
         (metric,) = metrics
         weights_C = np.zeros(len(self.results.records))
         for _, levels, weight in contrast.weights:

@@ -169,8 +169,8 @@ def record_facts(record: Record) -> Iterator[tuple[str, Any]]:
     for m in record.data["metrics"]:
         name = f"{m['evaluator']}.{m['task']}.{m['metric']}"
         for fact in ("n", "unit", "higher_is_better"):
-            if m.get(fact) is not None and m[fact] != "":
-                yield f"{name}.{fact}", m[fact]
+            if fact in m:
+                yield f"{name}.{fact}", "none" if m[fact] in (None, "") else m[fact]
     for stage, number in threads_of(record).items():
         yield f"{stage}.threads", number
     provenance = record.data.get("provenance", {})
@@ -305,6 +305,8 @@ def groups_of(
     parts = name.split(".")[1:] or [name]
     if agree(name, list(values.values())):
         return []
+    hashed = parts[-1].endswith(HASHES)
+    drawn = hashed and len({drawn_from(records[cell], name.split(".")[0]) for cell in values}) > 1
     groups: dict[tuple[str, ...], dict[str, Any]] = {}
     for cell, value in values.items():
         apart = []
@@ -313,10 +315,16 @@ def groups_of(
             moving = {k: v for k, v in setting.items() if not bound[k].isdisjoint(parts)}
             apart.append(json.dumps(moving, sort_keys=True, default=str))
         # What a seed draws (calibration texts, say) may differ between seeds, and be absent.
-        seed = str(records[cell].seed) if parts[-1].endswith(HASHES) else ""
-        if value or not seed:
+        seed = str(records[cell].seed) if drawn else ""
+        if value or not hashed:
             groups.setdefault((seed, *apart), {})[cell] = value
     return list(groups.values())
+
+
+def drawn_from(record: Record, stage: str) -> str:
+    """The seed that a stage of a record drew from, the base one of a shared run; else the record's."""
+    seeds = [s.get("seed") for s in record.data.get("stages", ()) if s["stage"] == stage]
+    return str(next((seed for seed in seeds if seed is not None), record.seed))
 
 
 def movers(settings_of: Settings) -> dict[tuple[str, str], dict[str, frozenset[str]]]:

@@ -249,16 +249,9 @@ class Results:
 
     _by_seed: dict[tuple[Levels, str], dict[int, float]] = field(default_factory=dict)
 
-    def diverged(self, chosen: Sequence[Levels]) -> list[int]:
-        """Seeds at which any of these configurations diverged."""
-        return sorted(
-            {
-                seed
-                for levels in chosen
-                for seed, record in self.records[levels].items()
-                if record.status == "diverged"
-            }
-        )
+    def diverged(self, levels: Levels) -> list[int]:
+        """Seeds at which a configuration diverged."""
+        return [seed for seed, record in self.records[levels].items() if record.status == "diverged"]
 
     def replicated(self, levels: Levels) -> bool:
         """Whether the seeds of a configuration are different runs."""

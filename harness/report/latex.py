@@ -37,6 +37,7 @@ CHARACTERS = {
     "◆": r"$\blacklozenge$",
     "≈": r"$\approx$",
     "≃": r"$\simeq$",
+    "≄": r"$\not\simeq$",
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
     "→": r"$\to$",

@@ -11,7 +11,7 @@ from harness.errors import ConfigError, DataError, UnknownNameError
 from harness.report import published, reference
 from harness.report.aggregates import Aggregates
 from harness.report.arrange import arrange
-from harness.report.claims import answer_all, ask_all, in_units
+from harness.report.claims import answer_all, ask_all
 from harness.report.comparability import comparable
 from harness.report.decisions import Decisions
 from harness.report.document import Report, show, write
@@ -120,7 +120,7 @@ def written(experiment: str, asked: Request) -> tuple[Report, Path]:
     made = Report(
         table=built,
         results=results,
-        claims=[in_units(claim, built) for claim in answer_all(decisions, claims)],
+        claims=answer_all(decisions, claims, built),
         figures=drawn(built, results, together, law) if {"md", "html"} & set(asked.formats) else [],
         beside=beside,
         over_tasks=together,

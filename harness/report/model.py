@@ -197,10 +197,13 @@ def means(values_GS: Array, parent_G: Places) -> Array:
     return np.where(counts_PS > 0, sums_PS / np.maximum(counts_PS, 1), np.nan)
 
 
-def own_parts(per_seed_S: Array) -> Parts:
-    """A difference that no model covers (of two metrics): its own variance, nothing pooled."""
+def own_parts(per_seed_S: Array, *, floor: float = 0.0) -> Parts:
+    """A difference that no model covers (of two metrics): its own variance, nothing pooled.
+
+    `floor` is the variance that rounding to whole items alone gives it
+    """
     n = len(per_seed_S)
-    variance = float(per_seed_S.var(ddof=1)) if n > 1 else 0.0
+    variance = max(float(per_seed_S.var(ddof=1)) if n > 1 else 0.0, floor)
     one = [np.array([v]) for v in (1.0, variance, variance, float(n - 1), 1.0)]
     return Parts(
         per_seed_S=per_seed_S,

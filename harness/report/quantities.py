@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 
 COSTS = (
     *("memory", "weights_in_memory", "peak_memory", "resident_memory", "optimizer_memory", "size_on_disk"),
@@ -12,8 +12,14 @@ COSTS = (
 )
 """Names of metrics and facts that are paid for quality."""
 SPEEDS = ("tokens_per_second", "decode", "prefill", "mfu")
-REPEATS = {"loss": "bits_per_byte", "perplexity": "bits_per_byte"}
-"""A metric that is another one in other units, where one evaluator gives both."""
+REPEATS = {
+    "loss": ("bits_per_byte",),
+    "byte_perplexity": ("bits_per_byte",),
+    "word_perplexity": ("bits_per_byte",),
+    "nats_per_character": ("bits_per_byte",),
+    "perplexity": ("bits_per_byte", "loss", "nats_per_word"),
+}
+"""A metric that is another one (of several, any) in other units, where one evaluator gives both."""
 
 
 def parts(metric: str) -> list[str]:
@@ -29,12 +35,12 @@ def is_cost(metric: str) -> bool:
     return last_name(metric) in COSTS or last_name(metric) in SPEEDS
 
 
-def repeats(metric: str, known: Iterable[str]) -> bool:
+def repeats(metric: str, known: Collection[str]) -> bool:
     """Whether another known metric of the same task is the same quantity in the preferred unit."""
-    preferred = REPEATS.get(last_name(metric))
-    return preferred is not None and f"{metric.rpartition('.')[0]}.{preferred}" in set(known)
+    task, names = metric.rpartition(".")[0], REPEATS.get(last_name(metric), ())
+    return any(f"{task}.{name}" in known for name in names)
 
 
-def primary_by_default(metric: str, known: Iterable[str]) -> bool:
+def primary_by_default(metric: str, known: Collection[str]) -> bool:
     """A measured quality that nothing else states: what an experiment decides on if it declares nothing."""
     return not is_cost(metric) and not repeats(metric, known)

@@ -13,7 +13,10 @@ from harness.report.numbers import difference_text
 from harness.report.quantities import parts
 from harness.report.statistics import Estimate, Measured
 
-Verdict = Literal["baseline", "better", "worse", "tie", "undecided", "secondary", "untested", "missing"]
+Verdict = Literal[
+    "baseline", "better", "worse", "tie", "differs", "undecided", "secondary", "untested", "missing"
+]
+"""`differs` where no direction is better."""
 Selection = dict[str, str]
 
 
@@ -57,8 +60,7 @@ class Column:
     @property
     def higher_is_better(self) -> bool | None:
         """None where no direction is better."""
-        better = {"higher": True, "lower": False, "none": None}
-        return better[self.spec.better] if self.spec.better else self.info.higher_is_better
+        return self.info.higher_is_better
 
     @property
     def unit(self) -> str:
@@ -120,9 +122,11 @@ MARKS = {
     ("better", "methods"): "▲",
     ("worse", "methods"): "▼",
     ("tie", "methods"): "≈",
+    ("differs", "methods"): "≠",
     ("better", "checkpoints"): "△",
     ("worse", "checkpoints"): "▽",
     ("tie", "checkpoints"): "≃",
+    ("differs", "checkpoints"): "≄",
 }
 
 

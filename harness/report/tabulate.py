@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from harness.errors import ConfigError
 from harness.report.bounds import remarks
 from harness.report.captions import caption
 from harness.report.decisions import Decisions
 from harness.report.frames import Results
-from harness.report.layout import Layout, fit
+from harness.report.layout import Better, Layout, fit
 from harness.report.opponents import against_itself
 from harness.report.quantities import primary_by_default
 from harness.report.records import label
@@ -29,6 +31,7 @@ def build(results: Results, layout: Layout, decisions: Decisions | None = None) 
     kept = {f: levels_kept(results, layout, f) for f in results.factors}
     fixed = {f: levels[0] for f, levels in kept.items() if f in layout.where and len(levels) == 1}
     rows = [row for row in combinations(kept, layout.rows) if results.configurations({**fixed, **row})]
+    direct(results, layout)
     infos = [(spec, results.metrics[results.resolve(spec.metric)]) for spec in layout.metrics]
     primary = primary_metrics(results, layout)
     columns = [
@@ -62,6 +65,21 @@ def build(results: Results, layout: Layout, decisions: Decisions | None = None) 
     write_numbers(table)
     table.caption = caption(results, table)
     return table
+
+
+def direct(results: Results, layout: Layout) -> None:
+    """Lets the directions of a layout hold for all that reads its metrics: figures, claims, ranks.
+
+    Raises: ConfigError where two columns give one metric different directions
+    """
+    given: dict[str, Better] = {}
+    for spec in layout.metrics:
+        if spec.better is not None:
+            metric = results.resolve(spec.metric)
+            if given.setdefault(metric, spec.better) != spec.better:
+                raise ConfigError(f"report.metrics: '{metric}' is better {given[metric]} and {spec.better}")
+            better = {"higher": True, "lower": False, "none": None}[spec.better]
+            results.metrics[metric] = replace(results.metrics[metric], higher_is_better=better)
 
 
 def primary_metrics(results: Results, layout: Layout) -> set[str]:

@@ -38,9 +38,8 @@ def compare_to_baseline(table: Table, pairs: Sequence[Pair]) -> None:
     for cell, column, contrast in pairs:
         cell.comparison = table.decisions.compare(contrast)
         cell.verdict = verdict(cell.comparison, column)
-        if any(cell.comparison.diverged):
-            own, other = cell.comparison.diverged
-            text = f"diverged at {own} of {len(table.decisions.results.seeds)} seeds, the baseline at {other}"
+        num_seeds = len(table.decisions.results.seeds)
+        if text := cell.comparison.divergence(num_seeds, other="the baseline"):
             cell.notes.append(table.footnote(f"{text}: never better on the seeds that are left"))
         if cell.comparison.left_out:
             cell.notes.append(table.footnote(f"compared over {cell.comparison.left_out}"))
@@ -55,8 +54,8 @@ def verdict(comparison: Comparison, column: Column) -> Verdict:
     if not comparison.significant:
         return "tie"
     if column.higher_is_better is None:
-        return "untested"
-    if comparison.flattered(higher_is_better=column.higher_is_better):
+        return "differs" if column.primary else "secondary"
+    if not comparison.holds(above=comparison.difference > 0, higher_is_better=column.higher_is_better):
         return "undecided"
     return "better" if (comparison.difference > 0) == column.higher_is_better else "worse"
 

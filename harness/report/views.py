@@ -278,7 +278,7 @@ def average_ranks(results: Results, metrics: Sequence[str], *, level: float = 0.
 
 def task_value(results: Results, levels: Levels, metric: str) -> float:
     """The mean over seeds, low where good; infinite where a seed diverged, NaN where one is missing."""
-    if results.diverged([levels]):
+    if results.diverged(levels):
         return math.inf
     sign = 1 if results.metrics[metric].higher_is_better is False else -1
     return sign * float(np.mean([results.value(levels, seed, metric) for seed in results.seeds]))

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import simulate
 
+from harness.errors import ConfigError
 from harness.report import arrange, claims, frames, tabulate, verdicts, views
 from harness.report.decisions import Decisions
+from harness.report.latex import latex
 from harness.report.layout import parse
 from harness.report.records import Record
+from harness.report.table import sign
 
 Value = Callable[[Mapping[str, str], int], float]
 
@@ -136,6 +140,30 @@ def test_ten_times_the_same_gain_is_a_gain_and_one_answer_of_two_hundred_is_not(
     assert claims.check(step, "acc[x=b] > acc[x=a]").verdict == "undecided"
 
 
+def test_one_answer_of_two_hundred_is_no_gain_between_two_tasks_either() -> None:
+    factors = {"x": ["a", "b"]}
+    results = results_of(lambda v, s: 0.5, factors=factors, n=200)
+    for record in results.all_records():
+        other = {"a": 0.495, "b": 0.4}[record.levels["x"]]
+        record.data["metrics"].append(simulate.metric("lm_eval", "u", "acc", other, n=200))
+    again = arrange.arrange(results.all_records())
+    decisions = Decisions(again)
+    texts = [f"t.acc[x={level}] > u.acc[x={level}]" for level in ("a", "b")]
+    found = claims.answer_all(decisions, claims.ask_all(decisions, texts))
+    assert [c.verdict for c in found] == ["undecided", "confirmed"]
+
+
+def test_two_metrics_that_no_seed_moves_are_compared_as_they_are() -> None:
+    """Tokens a word of two languages by one tokenizer: an interval over seeds would have no width."""
+    results = results_of(lambda v, s: 3.7, factors={"x": ["a", "b"]}, n=64, unit="tokens/word")
+    for record in results.all_records():
+        metric = simulate.metric("lm_eval", "u", "acc", 1.3, n=64, unit="tokens/word")
+        record.data["metrics"].append(metric)
+    found = claims.check(arrange.arrange(results.all_records()), "t.acc[x=a] > u.acc[x=a]")
+    assert (found.verdict, found.reason) == ("confirmed", "the same in all 3 seeds")
+    assert found.number == "+2.4 tokens/word"
+
+
 def test_seeds_that_are_one_run_are_no_replicates() -> None:
     factors = {"x": ["a", "b"]}
     results = results_of(lambda v, s: 1.0 * (v["x"] == "b"), factors=factors, n=50)
@@ -186,6 +214,82 @@ def test_what_diverged_at_two_of_five_seeds_is_not_better_and_the_report_says_ho
     built = tabulate.build(results, parse({"rows": ["x"]}, where="x"))
     assert [c.verdict for c in built.all_cells()] == ["baseline", "undecided", "worse"]
     assert any("diverged at 2 of 5 seeds, the baseline at 0" in note for note in built.footnotes)
+
+
+def lost(results: frames.Results, level: str, seeds: tuple[int, ...]) -> frames.Results:
+    """Results in which a level diverged at some seeds."""
+    for levels, by_seed in results.records.items():
+        for seed in seeds if level in levels else ():
+            by_seed[seed].data["outcome"].update(status="diverged")
+    return results
+
+
+@pytest.mark.parametrize(
+    ("says", "when_a_is_lost", "when_b_is_lost"),
+    [
+        # a and b are equal but for 0.02, which lies within both margins.
+        ("acc[x=a] > acc[x=b] - 0.1", "undecided", "confirmed"),
+        ("acc[x=a] < acc[x=b] + 0.1", "confirmed", "undecided"),
+        ("acc[x=a] = acc[x=b] +- 0.1", "undecided", "undecided"),
+        ("acc[x=a] = acc[x=c]", "undecided", "refuted"),
+    ],
+)
+def test_no_margin_and_no_tolerance_hides_that_one_side_diverged(
+    says: str, when_a_is_lost: str, when_b_is_lost: str
+) -> None:
+    def results() -> frames.Results:
+        rng = np.random.default_rng(4)
+        shift = {"a": 0.02, "b": 0.0, "c": -5.0}
+        factors = {"x": ["a", "b", "c"]}
+        return results_of(lambda v, s: shift[v["x"]] + float(rng.normal(0, 0.002)), factors=factors, seeds=6)
+
+    assert claims.check(lost(results(), "a", (0, 1)), says).verdict == when_a_is_lost
+    assert claims.check(lost(results(), "b", (0, 1)), says).verdict == when_b_is_lost
+    # Without a direction, what diverged may have been anything.
+    vague = lost(results(), "a", (0, 1))
+    vague.metrics["lm_eval.t.acc"] = replace(vague.metrics["lm_eval.t.acc"], higher_is_better=None)
+    assert claims.check(vague, says).verdict == "undecided"
+
+
+def test_divergence_is_counted_by_runs_where_a_side_averages_configurations() -> None:
+    """b diverged in both its combinations at two seeds, a in one: the same seeds, twice the runs."""
+    rng = np.random.default_rng(6)
+    factors = {"x": ["a", "b"], "y": ["c", "d"]}
+    results = results_of(lambda v, s: (v["x"] == "b") + float(rng.normal(0, 0.01)), factors=factors, seeds=6)
+    for levels in (("a", "c"), ("b", "c"), ("b", "d")):
+        for seed in (0, 1):
+            results.records[levels][seed].data["outcome"].update(status="diverged")
+    found = claims.check(results, "acc[x=b] > acc[x=a]")
+    assert found.verdict == "undecided"
+    assert "the left side diverged in 4 of 12 runs, the right in 2" in found.reason
+    assert claims.check(results, "acc[x=a] < acc[x=b]").verdict == "undecided"
+
+
+def test_a_layouts_direction_holds_in_table_claim_and_front() -> None:
+    rng = np.random.default_rng(7)
+    results = results_of(lambda v, s: (v["x"] == "b") + float(rng.normal(0, 0.01)), factors={"x": ["a", "b"]})
+    columns = [{"metric": "acc", "better": "lower"}]
+    built = tabulate.build(results, parse({"rows": ["x"], "metrics": columns}, where="x"))
+    assert [cell.verdict for cell in built.all_cells()] == ["baseline", "worse"]
+    front = views.pareto(results, cost="pretrain.steps", quality="lm_eval.t.acc")
+    assert [point.on_front for point in front] == [True, False]
+    both = {"rows": ["x"], "metrics": [*columns, {"metric": "acc", "better": "higher"}]}
+    with pytest.raises(ConfigError, match=r"'lm_eval\.t\.acc' is better lower and higher"):
+        tabulate.build(results, parse(both, where="x"))
+
+
+def test_a_metric_without_a_direction_is_said_to_differ() -> None:
+    rng = np.random.default_rng(8)
+    results = results_of(
+        lambda v, s: (v["x"] == "b") + float(rng.normal(0, 0.01)),
+        factors={"x": ["a", "b", "c"]},
+        higher_is_better=None,
+    )
+    built = tabulate.build(results, parse({"rows": ["x"], "primary": ["acc"]}, where="x"))
+    assert [cell.verdict for cell in built.all_cells()] == ["baseline", "differs", "tie"]
+    assert [sign(cell) for cell in built.all_cells()] == ["", "≠", "≈"]
+    assert any(line.startswith("≠ ") for line in built.caption)
+    assert r"$\neq$" in latex(built)
 
 
 def test_one_shared_pretraining_limits_what_is_said() -> None:

@@ -131,11 +131,13 @@ def test_a_claim_has_the_unit_and_scale_of_its_column(demo_store: Path) -> None:
     results = making.results_of(records.read(demo_store, "demo"))
     layout = parse({"metrics": [{"metric": "recall.acc", "scale": 100, "unit": "%"}]}, where="x")
     table = build(results, layout)
-    found = claims.check(results, "recall.acc[peft=full] > recall.acc[peft=lora]")
-    shown = claims.in_units(found, table)
-    assert found.difference is not None
-    assert float(shown.number.split()[0]) == pytest.approx(100 * found.difference, abs=0.05)
+    says = "recall.acc[peft=full] = recall.acc[peft=lora] +- 0.02"
+    shown = claims.check(results, says, table)
+    assert shown.difference is not None
+    assert float(shown.number.split()[0]) == pytest.approx(100 * shown.difference, abs=0.05)
     assert shown.number.endswith(" points")
+    assert "the tolerance of 2 points is" in shown.reason
+    assert "the tolerance of 0.02 is" in claims.check(results, says).reason
     memory = claims.check(results, "memory[quantizer=4 bit] < memory[quantizer=16 bit]")
     assert memory.number.endswith(" MiB")
 
@@ -155,7 +157,7 @@ def test_divergence_that_costs_a_combination_its_place_counts(tmp_path: Path) ->
             )
     found = claims.check(making.results_of(records.read(root, "demo")), says)
     assert found.verdict == "undecided"
-    assert "the left side diverged at 2 of 3 seeds, the right at 0" in found.reason
+    assert "the left side diverged in 2 of 6 runs, the right in 0" in found.reason
 
 
 @pytest.mark.parametrize(
@@ -172,6 +174,22 @@ def test_a_difference_has_the_digits_that_its_interval_carries(
     numbers: tuple[float, float, float], text: str
 ) -> None:
     assert difference_text(*numbers) == text
+
+
+@pytest.mark.parametrize(
+    ("ends", "limits", "text"),
+    [
+        ((0.00046, 0.196), (), "+0.098 (0.0005 to 0.196)"),
+        ((-2.54, -0.027), (), "-1.3 (-2.5 to -0.03)"),
+        ((-0.0004, 0.196), (), "+0.098 (-0.0004 to 0.196)"),
+        ((0.104, 0.9), (0.1,), "+0.50 (0.104 to 0.90)"),
+        ((0.0, 0.2), (), "+0.10 (0.00 to 0.20)"),
+    ],
+)
+def test_what_is_printed_says_on_which_side_of_a_limit_an_interval_lies(
+    ends: tuple[float, float], limits: tuple[float, ...], text: str
+) -> None:
+    assert difference_text(sum(ends) / 2, *ends, limits=limits) == text
 
 
 def test_a_configuration_against_itself_is_a_dash(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 import simulate
 
 from harness.errors import UnknownNameError
-from harness.report import making, records, table, tabulate, writers
+from harness.report import making, quantities, records, table, tabulate, writers
 from harness.report.frames import MetricInfo
 from harness.report.latex import latex
 from harness.report.layout import Layout, MetricColumn, parse
@@ -136,6 +136,16 @@ def test_one_seed_is_about_checkpoints_and_says_so(tmp_path: Path) -> None:
     assert "as fixed checkpoints only: bootstrap over documents" in text
     assert "1 seed where 3 are needed" in text
     assert table.sign(cell_at(found, "bits_per_byte", **{**BASE, "alignment": "dpo"})) == "?"
+
+
+def test_one_quantity_in_several_units_is_decided_on_once() -> None:
+    """lm-eval's wikitext gives three monotone functions of one likelihood; ours two of last words."""
+    wikitext = [f"lm_eval.wikitext.{m}" for m in ("word_perplexity", "byte_perplexity", "bits_per_byte")]
+    words = [f"lm_eval.last_word.{m}" for m in ("acc", "perplexity", "nats_per_word")]
+    alone = ["lm_eval.lambada.acc", "lm_eval.lambada.perplexity"]
+    known = [*wikitext, *words, *alone]
+    decided = [metric for metric in known if quantities.primary_by_default(metric, known)]
+    assert decided == [wikitext[2], words[0], words[2], *alone]
 
 
 @pytest.mark.parametrize("status", ["oom", "diverged", "incompatible", "failed", "timeout", "lost"])

@@ -148,6 +148,7 @@ function drawCell(index, edge, shared) {
 /* ---- hover ---- */
 const SAYS = {
   better: "better than the baseline", worse: "worse than the baseline", tie: "not distinguishable from the baseline",
+  differs: "differs from the baseline; no direction is better",
   undecided: "undecided", secondary: "not decided on", untested: "not tested", baseline: "the baseline", missing: "no number",
 };
 function saying(c) {

@@ -46,7 +46,8 @@ class Packed:
     def values(self, dtype: torch.dtype) -> Tensor:
         """The numbers (..., size)."""
         codes = unpack_codes(self.codes, self.bits, self.size).float()
-        return (codes * step_of(self.low, self.high, self.bits) + self.low).to(dtype)
+        x: Tensor = codes * step_of(self.low, self.high, self.bits) + self.low
+        return x.to(dtype)
 
     def rows(self, index: Tensor) -> Packed:
         """These sequences of the batch."""

@@ -46,8 +46,7 @@ class Packed:
     def values(self, dtype: torch.dtype) -> Tensor:
         """The numbers (..., size)."""
         codes = unpack_codes(self.codes, self.bits, self.size).float()
-        x: Tensor = codes * step_of(self.low, self.high, self.bits) + self.low
-        return x.to(dtype)
+        return (codes * step_of(self.low, self.high, self.bits) + self.low).to(dtype)
 
     def rows(self, index: Tensor) -> Packed:
         """These sequences of the batch."""
@@ -61,7 +60,8 @@ class Packed:
 
 def step_of(low: Tensor, high: Tensor, bits: int) -> Tensor:
     """The distance of neighbouring levels between two ends, in float32."""
-    return (high.float() - low.float()) / (2**bits - 1)
+    step: Tensor = (high.float() - low.float()) / (2**bits - 1)
+    return step
 
 
 class QuantizedCache(KeyValueCache):

@@ -103,6 +103,7 @@ _PUBLIC = {
         ),
         "harness.ops.packed_linear",
     ),
+    **dict.fromkeys(("unfuse_experts", "unknown_layout"), "harness.ops.experts"),
     **dict.fromkeys(("PackedLayout", "Quantizer", "packed_before"), "harness.axes.quantizer"),
     **dict.fromkeys(("Calibration", "block_names", "change_weights", "walk"), "harness.ops.calibration"),
     **dict.fromkeys(

@@ -189,6 +189,8 @@ from harness.ops.drawing import quantile as quantile
 from harness.ops.drawing import rule_of as rule_of
 from harness.ops.drawing import special_ids as special_ids
 from harness.ops.drawing import uniforms as uniforms
+from harness.ops.experts import unfuse_experts as unfuse_experts
+from harness.ops.experts import unknown_layout as unknown_layout
 from harness.ops.extension import rescale_dynamically as rescale_dynamically
 from harness.ops.extension import set_length as set_length
 from harness.ops.extension import trained_length as trained_length

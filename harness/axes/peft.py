@@ -162,11 +162,17 @@ def tuned_by(cell: CellView, stage: str) -> type[Peft] | None:
     return choice.method  # type: ignore[return-value]
 
 
+def adapting_stage(cell: CellView, stage: str) -> str | None:
+    """The stage whose adapter is on the model when a stage begins; None where it has none."""
+    before = cell.stages[: cell.stages.index(stage)]
+    tuning = [(name, method) for name in before if (method := tuned_by(cell, name)) is not None]
+    return tuning[-1][0] if tuning and tuning[-1][1].delta == "adapter" else None
+
+
 def adapter_before(cell: CellView, stage: str) -> type[Peft] | None:
     """The method whose adapter is on the model when a stage begins; None where it has none."""
-    before = cell.stages[: cell.stages.index(stage)]
-    methods = [method for method in (tuned_by(cell, name) for name in before) if method is not None]
-    return methods[-1] if methods and methods[-1].delta == "adapter" else None
+    name = adapting_stage(cell, stage)
+    return None if name is None else tuned_by(cell, name)
 
 
 def match_modules(model: nn.Module, patterns: Iterable[str], *, where: str) -> list[str]:

@@ -23,39 +23,45 @@ GROUP = 32
 
 @dataclass(frozen=True)
 class Packed:
-    """Numbers on min-max grids, each over the last dimension; scales and minima in float16.
+    """Numbers on min-max grids, each over the last dimension; minima and maxima in float16.
 
-    Shapes: codes (..., packed_width(size, bits)) uint8; scale and low (..., 1)
+    The step follows from both ends: in float16 itself, one below 6e-5 would lose digits.
+    Shapes: codes (..., packed_width(size, bits)) uint8; low and high (..., 1)
     """
 
     codes: Tensor
-    scale: Tensor
     low: Tensor
+    high: Tensor
     bits: int
     size: int
 
     @classmethod
     def pack(cls, x: Tensor, bits: int) -> Packed:
         """Round (..., size)."""
-        low, high = x.float().aminmax(dim=-1, keepdim=True)
-        low = low.half().float()  # what is stored is what is used
-        scale = ((high - low).clamp(min=0) / (2**bits - 1)).half().float().clamp(min=2.0**-24)
-        codes = ((x.float() - low) / scale).round().clamp(0, 2**bits - 1)
-        return cls(pack_codes(codes, bits), scale.half(), low.half(), bits, x.shape[-1])
+        low, high = (end.half() for end in x.float().aminmax(dim=-1, keepdim=True))
+        step = step_of(low, high, bits).clamp(min=2.0**-32)
+        codes = ((x.float() - low) / step).round().clamp(0, 2**bits - 1)
+        return cls(pack_codes(codes, bits), low, high, bits, x.shape[-1])
 
     def values(self, dtype: torch.dtype) -> Tensor:
         """The numbers (..., size)."""
         codes = unpack_codes(self.codes, self.bits, self.size).float()
-        return (codes * self.scale.float() + self.low.float()).to(dtype)
+        return (codes * step_of(self.low, self.high, self.bits) + self.low).to(dtype)
 
     def rows(self, index: Tensor) -> Packed:
         """These sequences of the batch."""
-        codes, scale, low = (t.index_select(0, index) for t in (self.codes, self.scale, self.low))
-        return Packed(codes, scale, low, self.bits, self.size)
+        codes, low, high = (t.index_select(0, index) for t in (self.codes, self.low, self.high))
+        return Packed(codes, low, high, self.bits, self.size)
 
     def num_bytes(self) -> int:
         """Bytes stored."""
-        return sum(t.numel() * t.element_size() for t in (self.codes, self.scale, self.low))
+        return sum(t.numel() * t.element_size() for t in (self.codes, self.low, self.high))
+
+
+def step_of(low: Tensor, high: Tensor, bits: int) -> Tensor:
+    """The distance of neighbouring levels between two ends, in float32."""
+    step: Tensor = (high.float() - low.float()) / (2**bits - 1)
+    return step
 
 
 class QuantizedCache(KeyValueCache):

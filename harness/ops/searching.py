@@ -43,6 +43,21 @@ def generate(
         ]
         new = decode(model, jobs, rule, ends=ends, pad=pad, batch_size=len(jobs), cache_bits=cache_bits)
         return padded(new, pad, like=input_BT)
+    if cache_bits != UNPACKED and not bool(mask_BT.all()):  # padding would share a grid with tokens
+        each = [
+            generate(
+                model,
+                ids_T[mask_T][None],
+                mask_T[mask_T].long()[None],
+                options=options,
+                max_new_tokens=max_new_tokens,
+                seeds=[seed],
+                stopping=stopping,
+                cache_bits=cache_bits,
+            )[0].tolist()
+            for ids_T, mask_T, seed in zip(input_BT, mask_BT.bool(), seeds, strict=True)
+        ]
+        return padded(each, special_ids(model)[1], like=input_BT)
     if rule is not None:
         plain = {"do_sample": False, "num_beams": 1, "logits_processor": [Draw(rule, seeds)]}
         return run(input_BT, mask_BT, options=plain)

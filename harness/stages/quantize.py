@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.axes import TRAINING_AXES
-from harness.axes.peft import adapter_before
+from harness.axes.peft import adapter_before, adapting_stage
 from harness.compose.schema import stage_key
 from harness.errors import ConfigError, EffectError, IncompatibleError
 from harness.hookspecs import hookimpl
@@ -94,6 +94,8 @@ class Quantize(Stage):
             return
         method, config = choice.build(), cell.stage_config(stage)
         yield from calibration_problems(cell, stage, method, meta_model, held_out=config.held_out_sequences)
+        if not config.merge:
+            yield from _experts_adapted(cell, stage, meta_model)
         if not method.trains:
             return
         length, where = config.sequence_length, f"{stage_key(stage)}.sequence_length"
@@ -139,6 +141,27 @@ class Quantize(Stage):
         facts["calibration_tokens"] = sum(b.numel() for b in calibration.batches_BT) if calibration else 0
         facts["effects"] = turned | {f"quantizer={method.name}": effects}
         return facts
+
+
+def _experts_adapted(cell: Cell, stage: str, meta_model: nn.Module | None) -> Iterable[Problem]:
+    """An unmerged adapter on experts that lie in one parameter, which packing gives layers of their own."""
+    from harness.ops.experts import expert_shapes
+
+    tuning = adapting_stage(cell, stage)
+    choice = None if tuning is None else cell.choice("peft", stage=tuning)
+    if choice is None or meta_model is None:
+        return
+    try:
+        names = choice.build().targets(meta_model)  # type: ignore[attr-defined]
+    except (ConfigError, EffectError, IncompatibleError):
+        return  # the method's own check says why
+    if experts := sorted(expert_shapes(meta_model).keys() & set(names)):
+        yield Problem(
+            where=f"{stage_key(stage)}.merge",
+            message=f"the adapter of peft={choice.method.name} stands on experts in one parameter "
+            f"({experts[0]}), and packing gives each expert a layer of its own; let it be merged "
+            f"({stage_key(stage)}.merge=true), or put {stage} before {tuning}",
+        )
 
 
 def rotated(work: Work, loaded: Loaded) -> tuple[list[Choice], dict[str, Any]]:

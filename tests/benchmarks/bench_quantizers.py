@@ -21,7 +21,7 @@ import torch
 from llm_awq import llm_awq
 from torch import Tensor
 
-from harness import Calibration, PeakTracker, linear_layers, weight_matrix
+from harness import Calibration, PeakTracker, linear_layers, replace_module, weight_matrix
 from harness.data.tokenization import prefix_token
 from harness.model.gguf import dequantized
 from harness.stages.dither import Dither, grid_noise
@@ -57,6 +57,23 @@ def ours(name: str, *, rotation: str = "", **options: Any) -> Quantize:
     return quantize
 
 
+def bitsandbytes(model: Any, calibration: Calibration) -> Any:
+    """NF4 by the library's own layers."""
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
+    for name, layer in linear_layers(model).items():
+        weight_OI = weight_matrix(layer)
+        shape = {"input_features": weight_OI.shape[1], "output_features": weight_OI.shape[0]}
+        new = Linear4bit(**shape, bias=False, compute_dtype=torch.float32, quant_type="nf4")
+        new.weight = Params4bit(
+            weight_OI.clone(), quant_type="nf4", blocksize=64, compress_statistics=False, module=new
+        )
+        new.bias = layer.bias
+        new.support_avx512bf16_for_cpu = False  # its fused product computes in bfloat16
+        replace_module(model, name, new.to("cpu"))
+    return model
+
+
 def methods(bits: int) -> Iterator[tuple[str, Quantize]]:
     """Every row of the table."""
     for name in ("rtn", "hqq", "awq"):
@@ -70,7 +87,8 @@ def methods(bits: int) -> Iterator[tuple[str, Quantize]]:
     yield "hadamard, gptq", ours("gptq", rotation="hadamard", bits=bits, **GROUPED)
     yield "torchao", ours("torchao", bits=bits, group_size=64)
     if bits == 4:
-        yield "nf4 (bitsandbytes)", ours("nf4")
+        yield "nf4", ours("nf4")
+        yield "bitsandbytes nf4", bitsandbytes
         yield "gguf q4_0", ours("gguf", format="q4_0")
         yield "gguf q4_1", ours("gguf", format="q4_1")
 

@@ -44,6 +44,42 @@ def test_every_number_is_within_half_a_step_of_its_group(bits: int) -> None:
     assert torch.equal(keys[..., newest, :], exact_keys[..., newest, :])
 
 
+@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize("size", [1e-4, 1.0, 1e4])
+def test_small_and_large_numbers_keep_all_levels(bits: int, size: float) -> None:
+    keys, values = (x * size / 10 for x in states(256))
+    cache = QuantizedCache(bits=bits)
+    cache.update(keys, values)
+    found, _ = cache.update(keys[..., :1, :], values[..., :1, :])
+    exact = keys[..., :GROUP, :]
+    step = (exact.amax(-2, keepdim=True) - exact.amin(-2, keepdim=True)) / (2**bits - 1)
+    ends = exact.abs().amax(-2, keepdim=True) * 2**-11 + 2**-25  # what float16 rounds them by
+    assert ((found[..., :GROUP, :] - exact).abs() <= 0.501 * step + ends).all()
+
+
+def test_numbers_that_are_one_number_come_back() -> None:
+    cache = QuantizedCache(bits=2)
+    cache.update(torch.full((1, 1, 64, 32), 0.5), torch.zeros(1, 1, 64, 32))
+    keys, values = cache.update(torch.zeros(1, 1, 1, 32), torch.zeros(1, 1, 1, 32))
+    assert (keys[..., :64, :] == 0.5).all()
+    assert (values == 0).all()
+
+
+@pytest.mark.parametrize("name", ["greedy", "beam"])
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_padding_beside_a_prompt_changes_no_answer(name: str, bits: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    long, short = (torch.randint(3, tiny.VOCABULARY, (1, n), generator=generator) for n in (90, 47))
+    both = torch.cat([long, torch.nn.functional.pad(short, (43, 0))])
+    mask = torch.cat([torch.ones_like(long), torch.nn.functional.pad(torch.ones_like(short), (43, 0))])
+    model, method = tiny.llama(dim=64), tiny.choose("decoding", name, cache_bits=bits).build()
+    together = method.generate(model, both, mask, max_new_tokens=50, seeds=[0, 1])
+    for row, ids in enumerate((long, short)):
+        alone = method.generate(model, ids, torch.ones_like(ids), max_new_tokens=50, seeds=[row])
+        width = min(alone.shape[1], together.shape[1])
+        assert torch.equal(together[row, :width], alone[0, :width])
+
+
 def test_a_pass_reads_its_own_tokens_as_they_are() -> None:
     cache, exact = QuantizedCache(bits=2), states(200)
     keys, values = cache.update(*exact)
@@ -58,7 +94,7 @@ def test_memory_is_what_the_bits_say(bits: int) -> None:
     cache, _, _ = filled(bits, tokens)
     packed = tokens - GROUP
     numbers = 2 * 2 * 3 * 64
-    scales = numbers * packed * 32 / GROUP  # a scale and a minimum of 16 bits for GROUP numbers
+    scales = numbers * packed * 32 / GROUP  # a minimum and a maximum of 16 bits for GROUP numbers
     expected = (numbers * packed * bits + scales + numbers * (GROUP + 1) * 32) / 8
     assert cache.num_bytes() == pytest.approx(expected, rel=0.001)
     assert cache.get_seq_length() == tokens + 1

@@ -85,6 +85,25 @@ def llama(seed: int = 0, *, dim: int = 32, layers: int = 2, kv_heads: int = 4) -
     return model
 
 
+def mixture(family: str) -> Any:
+    """A small model of a family of Hugging Face's with fused experts."""
+    import transformers
+
+    special: dict[str, dict[str, Any]] = {
+        "Mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
+        "Qwen3Moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64},
+        "GptOss": {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 8},
+    }
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{family}Config")(**SIZES, **special[family])
+    model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(0, 0.2)
+    return model
+
+
 def byte_tokenizer(directory: Path) -> None:
     """A byte-level tokenizer without merges, saved as the tokenizer stage does."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,13 +10,26 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from harness import ConfigError, IncompatibleError, Method, PackedLinear, Peft, Problem, tuned_by
+from harness import (
+    ConfigError,
+    IncompatibleError,
+    Method,
+    PackedLinear,
+    Peft,
+    Problem,
+    tuned_by,
+    unfuse_experts,
+    unknown_layout,
+)
 
 from ._scope import (
     AdapterConfig,
     DropoutConfig,
+    Experts,
+    Layer,
     LinearConfig,
     experts_left_out,
+    fused_experts,
     layer_size,
     linear_targets,
     saved_modules,
@@ -56,6 +70,8 @@ class LinearPeft(LibraryPeft):
     mergeable = True
     adapts_embeddings = False
     """Whether the peft library can put it on embeddings."""
+    adapts_experts = False
+    """Whether the peft library can put it on experts that lie in one parameter."""
     Config = LinearConfig
     config: LinearConfig
 
@@ -66,30 +82,38 @@ class LinearPeft(LibraryPeft):
 
     @classmethod
     def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
+        if meta_model is not None and packed_first(cell, cls):
+            meta_model = as_packed(meta_model)
         found = list(super().check(config, cell, meta_model))
         yield from found
         if meta_model is None:
             return
-        message = None if packed_first(cell, cls) else experts_left_out(meta_model, config)
-        if message is not None:
+        method = cls(config)
+        if (message := method.experts_problem(meta_model)) is not None:
             yield Problem(where="peft.target_modules", message=message)
-        elif not found and (problem := cls(config).size_problem(meta_model)) is not None:
+        elif not found and (problem := method.size_problem(meta_model)) is not None:
             yield problem
+
+    def experts_problem(self, model: nn.Module) -> str | None:
+        """Why experts of the model cannot be adapted as asked; None where they can, or without any."""
+        return experts_left_out(model, self.config, adapted=self.adapts_experts)
 
     def size_problem(self, model: nn.Module) -> Problem | None:
         """The first layer whose size the options do not fit; found by the plan, and before training."""
         return None
 
     def apply(self, model: nn.Module) -> nn.Module:
-        if (message := experts_left_out(model, self.config)) is not None:
+        if (message := self.experts_problem(model)) is not None:
             raise IncompatibleError(message)
         if (problem := self.size_problem(model)) is not None:
             raise ConfigError(str(problem))
         return super().apply(model)
 
-    def layers(self, model: nn.Module) -> dict[str, nn.Module]:
+    def layers(self, model: nn.Module) -> dict[str, Layer]:
         """What is adapted, by name."""
-        return linear_targets(model, self.config, embeddings=self.adapts_embeddings)
+        return linear_targets(
+            model, self.config, embeddings=self.adapts_embeddings, experts=self.adapts_experts
+        )
 
     def targets(self, model: nn.Module) -> list[str]:
         layers = self.layers(model)
@@ -99,7 +123,11 @@ class LinearPeft(LibraryPeft):
 
     def scope(self, model: nn.Module) -> dict[str, Any]:
         """What every `peft` config is told: the layers, and what is trained beside their adapters."""
-        said: dict[str, Any] = {"target_modules": self.targets(model), "task_type": "CAUSAL_LM"}
+        experts = [name for name, layer in self.layers(model).items() if isinstance(layer, Experts)]
+        modules = [name for name in self.targets(model) if name not in experts]
+        said: dict[str, Any] = {"target_modules": modules, "task_type": "CAUSAL_LM"}
+        if experts:
+            said["target_parameters"] = experts
         if isinstance(self.config, AdapterConfig):
             said["bias"] = self.config.bias
         return said | {"modules_to_save": list(saved_modules(model, self.config)) or None}
@@ -114,7 +142,7 @@ class LinearPeft(LibraryPeft):
         return sum(self.layer_parameters(n, m) for n, m in layers.items()) + sum(beside.values())
 
     @abstractmethod
-    def layer_parameters(self, name: str, layer: nn.Module) -> int:
+    def layer_parameters(self, name: str, layer: Layer) -> int:
         """Parameters that it trains for one layer."""
         raise NotImplementedError
 
@@ -127,6 +155,15 @@ def packed_first(cell: CellView, method: type[Peft]) -> bool:
         if "quantizer" in cell.reads(stage) and cell.choice("quantizer", stage=stage) is not None:
             return True
     return False
+
+
+def as_packed(model: nn.Module) -> nn.Module:
+    """The model with experts that are linear layers, as they are once packed; a copy where that differs."""
+    if unknown_layout(model) is not None or not fused_experts(model):
+        return model
+    model = copy.deepcopy(model)
+    unfuse_experts(model)
+    return model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +203,7 @@ class LowRank(LinearPeft):
                 )
         return None
 
-    def layer_parameters(self, name: str, layer: nn.Module) -> int:
-        """r * (in + out)."""
-        return self.ranks([name])[name] * sum(layer_size(layer))
+    def layer_parameters(self, name: str, layer: Layer) -> int:
+        """r * (in + out), of each expert where the layer holds several."""
+        matrices = layer.count if isinstance(layer, Experts) else 1
+        return matrices * self.ranks([name])[name] * sum(layer_size(layer))

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import nn
 
-from harness import ConfigError
+from harness import ConfigError, IncompatibleError
 
 from ._library import LowRank, LowRankConfig
+from ._scope import Experts, fused_experts
 
 T = TypeVar("T")
 
@@ -55,6 +59,37 @@ class LoRAFamily(LowRank):
             refuse_idle_keys(getattr(self.config, option), names, where=f"peft.{option}")
         return names
 
+    def experts_problem(self, model: nn.Module) -> str | None:
+        message = super().experts_problem(model)
+        if message is not None or not self.config.dropout:
+            return message
+        experts = [name for name, layer in self.layers(model).items() if isinstance(layer, Experts)]
+        if not experts:
+            return None
+        return (
+            f"peft.dropout={self.config.dropout} cannot drop inputs of experts that lie in one parameter "
+            f"({experts[0]}): its update is added to the weights; use peft.dropout=0, or name other layers"
+        )
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        with keys_of_experts():
+            return super().apply(model)
+
+    def load(self, model: nn.Module, directory: Path, *, trainable: bool) -> nn.Module:
+        """Raises: IncompatibleError where the adapter stands on experts that the model does not have"""
+        from peft import LoraConfig
+
+        here = {word for name in fused_experts(model) for word in ends_of(name)}
+        asked = LoraConfig.from_pretrained(str(directory)).target_parameters or ()
+        if lost := sorted(name for name in asked if name not in here):
+            raise IncompatibleError(
+                f"the adapter of peft={self.name} stands on experts in one parameter ({lost[0]}), which this "
+                "model does not have: packing gives each expert a layer of its own; merge the adapter before "
+                "(quantize.merge=true), or pack before tuning"
+            )
+        with keys_of_experts():
+            return super().load(model, directory, trainable=trainable)
+
     def lora_config(self, model: nn.Module, **more: Any) -> Any:
         """The library's config, with what a method says of its own."""
         from peft import LoraConfig
@@ -68,6 +103,21 @@ class LoRAFamily(LowRank):
             **self.scope(model),
             **more,
         )
+
+
+@contextmanager
+def keys_of_experts() -> Iterator[None]:
+    """Silence about keys of rank and alpha that match no module: the library does not count parameters, and
+    `refuse_idle_keys` does."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"The following (rank|alpha)_pattern keys", RuntimeWarning)
+        yield
+
+
+def ends_of(name: str) -> list[str]:
+    """A dotted name and all its ends: a.b.c, b.c and c."""
+    parts = name.split(".")
+    return [".".join(parts[first:]) for first in range(len(parts))]
 
 
 def key_of(pattern: Mapping[str, Any], name: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -17,8 +18,22 @@ from harness import (
     linear_layers,
     match_modules,
     packed_shapes,
+    unknown_layout,
     weight_matrix,
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experts:
+    """The matrices of a mixture's experts that lie in one parameter."""
+
+    count: int
+    in_features: int
+    out_features: int
+
+
+Layer = nn.Module | Experts
+"""What an adapter stands on: a module, or a parameter that holds experts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +42,8 @@ class LinearConfig(Peft.Config):
 
     target_modules: list[str] = field(default_factory=list)
     """Names of the layers to adapt, e.g. [q_proj, v_proj]; empty for all linear layers but the output head,
-    which is adapted where it is named (lm_head); lora, rslora, lora_plus and dora take the input embeddings
-    too."""
+    which is adapted where it is named (lm_head); lora, rslora and dora take the input embeddings too,
+    and lora, rslora and lora_plus the experts that a mixture keeps in one parameter (down_proj, say)."""
     layers_to_transform: list[int] = field(default_factory=list)
     """Blocks whose layers are adapted, counted from 0; empty for all."""
     modules_to_save: list[str] = field(default_factory=list)
@@ -70,17 +85,19 @@ class DropoutConfig(AdapterConfig):
 
 
 def linear_targets(
-    model: nn.Module, config: LinearConfig, *, embeddings: bool = False
-) -> dict[str, nn.Module]:
-    """The layers to adapt by name: linear ones, packed ones included, and of those that are named also the
-    output head and, where asked for, the input embeddings; of the chosen blocks only, and none that is
-    trained whole.
+    model: nn.Module, config: LinearConfig, *, embeddings: bool = False, experts: bool = False
+) -> dict[str, Layer]:
+    """The layers to adapt by name: linear ones, packed ones included, where asked for those that fused
+    experts hold, and of those that are named also the output head and, where asked for, the input
+    embeddings; of the chosen blocks only, and none that is trained whole.
 
     Raises: EffectError or ConfigError for every name and number that matches nothing to adapt, listing what
         exists; IncompatibleError for a head or embeddings that share their weights
     """
     packed = {n: m for n, m in model.named_modules() if isinstance(m, PackedLinear)}
-    found, whole = {**linear_layers(model), **packed}, saved_modules(model, config)
+    fused = fused_experts(model) if experts else {}
+    found: dict[str, Layer] = {**linear_layers(model), **packed, **fused}
+    whole = saved_modules(model, config)
     if config.target_modules:
         found = _named(model, config, found, embeddings=embeddings)
         inside = [name for name in found if _lies_in(name, whole)]
@@ -93,32 +110,48 @@ def linear_targets(
     return _of_blocks(model, config, found) if config.layers_to_transform else found
 
 
-def experts_left_out(model: nn.Module, config: LinearConfig) -> str | None:
-    """Why all linear layers are not what is asked for: experts of the model that are none; None without."""
+def fused_experts(model: nn.Module) -> dict[str, Experts]:
+    """Parameters that hold the experts of a mixture, by name."""
     layers = linear_layers(model)
-    fused = sorted(packed_shapes(model).keys() - layers.keys())
-    if not fused or config.target_modules:
+    return {
+        name: Experts(count=count, in_features=columns, out_features=rows)
+        for name, (count, rows, columns) in packed_shapes(model).items()
+        if name not in layers
+    }
+
+
+def experts_left_out(model: nn.Module, config: LinearConfig, *, adapted: bool = False) -> str | None:
+    """Why all linear layers are not what is asked for: experts that are none, and that the method does not
+    adapt or whose layout is not known; None without any."""
+    if config.target_modules:
         return None
-    names = sorted({name.rpartition(".")[2] for name in layers})
+    strange = unknown_layout(model)
+    fused = sorted(fused_experts(model))
+    if strange is None and (adapted or not fused):
+        return None
+    names = ", ".join(sorted({name.rpartition(".")[2] for name in linear_layers(model)}))
+    said = "empty peft.target_modules stands for all linear layers; "
+    if strange is not None:
+        return f"{said}{strange}, or name what to adapt, peft.target_modules=[{names}]"
     return (
-        "empty peft.target_modules stands for all linear layers; the experts of this model are none "
-        f"({fused[0]} holds those of a block) and would stay as they are. Name what to adapt, "
-        f"peft.target_modules=[{', '.join(names)}], or quantize before: packed experts are linear layers"
+        f"{said}the experts of this model are none ({fused[0]} holds those of a block) and would stay as "
+        f"they are. Name what to adapt, peft.target_modules=[{names}], use peft=lora, rslora or lora_plus, "
+        "which adapt them, or quantize before: packed experts are linear layers"
     )
 
 
 def _named(
-    model: nn.Module, config: LinearConfig, layers: dict[str, nn.Module], *, embeddings: bool
-) -> dict[str, nn.Module]:
+    model: nn.Module, config: LinearConfig, layers: dict[str, Layer], *, embeddings: bool
+) -> dict[str, Layer]:
     words, head = ends(model)
     modules = dict(model.named_modules())
     outside = (head, words) if embeddings else (head,)
     outer = {name: module for name, module in modules.items() if module in outside}
     layers = layers | outer
-    wanted = match_modules(model, config.target_modules, where="peft.target_modules")
-    found = {name: layers[name] for name in wanted if name in layers}
+    found = {name: layer for name, layer in layers.items() if words_for(name) & {*config.target_modules}}
     strange = unmatched(config.target_modules, found)
     if strange:
+        match_modules(model, strange, where="peft.target_modules")
         names = sorted({name.rpartition(".")[2] for name in layers})
         raise ConfigError(
             f"peft.target_modules={list(config.target_modules)}: {', '.join(strange)} "
@@ -129,7 +162,7 @@ def _named(
     return found
 
 
-def _of_blocks(model: nn.Module, config: LinearConfig, layers: dict[str, nn.Module]) -> dict[str, nn.Module]:
+def _of_blocks(model: nn.Module, config: LinearConfig, layers: dict[str, Layer]) -> dict[str, Layer]:
     """Those of the layers that lie in the chosen blocks."""
     blocks: dict[int, list[str]] = {}
     for name in block_names(model):
@@ -179,9 +212,7 @@ def saved_modules(model: nn.Module, config: LinearConfig) -> dict[str, nn.Module
     return {name: modules[name] for name in names}
 
 
-def trained_biases(
-    model: nn.Module, config: AdapterConfig, targets: dict[str, nn.Module]
-) -> list[nn.Parameter]:
+def trained_biases(model: nn.Module, config: AdapterConfig, targets: Iterable[str]) -> list[nn.Parameter]:
     """The biases that are trained beside the adapters.
 
     Raises: ConfigError where there is none
@@ -213,9 +244,15 @@ def refuse_shared(model: nn.Module, names: list[str], *, where: str, config: Lin
         )
 
 
-def unmatched(patterns: list[str], names: dict[str, nn.Module]) -> list[str]:
-    """Of the patterns, those that are neither a name nor its last part."""
-    taken = {part for name in names for part in (name, name.rpartition(".")[2])}
+def words_for(name: str) -> set[str]:
+    """What a layer answers to: its name, its last part, and where that is a number those of its list."""
+    names = {name, re.sub(r"\.\d+$", "", name)}
+    return names | {each.rpartition(".")[2] for each in names}
+
+
+def unmatched(patterns: list[str], names: Iterable[str]) -> list[str]:
+    """Of the patterns, those to which no layer answers."""
+    taken = {word for name in names for word in words_for(name)}
     return [pattern for pattern in patterns if pattern not in taken]
 
 
@@ -231,9 +268,9 @@ def ends(model: nn.Module) -> tuple[nn.Module | None, nn.Module | None]:
     return words, head
 
 
-def layer_size(layer: nn.Module) -> tuple[int, int]:
-    """(in, out) of a layer, without unpacking it; embeddings read one of their rows' numbers."""
-    if isinstance(layer, PackedLinear):
+def layer_size(layer: Layer) -> tuple[int, int]:
+    """(in, out) of a layer, without unpacking it, or of each expert; embeddings read their rows' numbers."""
+    if isinstance(layer, PackedLinear | Experts):
         return layer.in_features, layer.out_features
     if isinstance(layer, nn.Embedding):
         return layer.num_embeddings, layer.embedding_dim

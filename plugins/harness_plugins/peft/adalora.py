@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from harness import ConfigError, Method, hookimpl
 
 from ._library import LowRank, LowRankConfig
+from ._scope import Layer
 
 LAST = 0.2
 """Share of the stage's steps, its last, in which the ranks that are left are tuned."""
@@ -175,7 +176,7 @@ class AdaLoRA(LowRank):
                 terms.append((gram - torch.eye(len(gram), device=gram.device)).norm())
         return torch.stack(terms).mean()
 
-    def layer_parameters(self, name: str, layer: nn.Module) -> int:
+    def layer_parameters(self, name: str, layer: Layer) -> int:
         """LoRA's, and r singular values."""
         return super().layer_parameters(name, layer) + self.config.rank
 

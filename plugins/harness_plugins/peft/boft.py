@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from harness import ConfigError, Method, hookimpl
 
 from ._blocks import BlockConfig, Blocks
-from ._scope import layer_size
+from ._scope import Layer, layer_size
 
 
 class BOFT(Blocks):
@@ -69,7 +69,7 @@ class BOFT(Blocks):
             **self.scope(model),
         )
 
-    def layer_parameters(self, name: str, layer: nn.Module) -> int:
+    def layer_parameters(self, name: str, layer: Layer) -> int:
         """Each factor's blocks, stored whole, and a scale for each output."""
         inputs, outputs = layer_size(layer)
         return self.config.butterfly_factors * inputs * self.config.block_size + outputs

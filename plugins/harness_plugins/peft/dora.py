@@ -10,7 +10,7 @@ from torch import nn
 from harness import Kept, Method, hookimpl
 
 from ._lora import LoRAConfig, LoRAFamily
-from ._scope import layer_size
+from ._scope import Layer, layer_size
 
 
 class DoRA(LoRAFamily):
@@ -30,7 +30,7 @@ class DoRA(LoRAFamily):
     def library_config(self, model: nn.Module) -> Any:
         return self.lora_config(model, use_dora=True)
 
-    def layer_parameters(self, name: str, layer: nn.Module) -> int:
+    def layer_parameters(self, name: str, layer: Layer) -> int:
         """LoRA's, and a magnitude for each output."""
         return super().layer_parameters(name, layer) + layer_size(layer)[1]
 

@@ -10,7 +10,7 @@ from torch import nn
 from harness import ConfigError, Method, hookimpl, match_modules
 
 from ._library import LinearPeft
-from ._scope import LinearConfig, layer_size
+from ._scope import Layer, LinearConfig, layer_size
 
 
 class IA3(LinearPeft):
@@ -50,7 +50,7 @@ class IA3(LinearPeft):
             feedforward_modules=[name for name in scaled if name in targets], **self.scope(model)
         )
 
-    def layer_parameters(self, name: str, layer: nn.Module) -> int:
+    def layer_parameters(self, name: str, layer: Layer) -> int:
         """One factor for each scaled activation."""
         inputs = self.config.feedforward_modules
         return layer_size(layer)[0 if name in inputs or name.rpartition(".")[2] in inputs else 1]

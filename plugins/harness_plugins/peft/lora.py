@@ -20,6 +20,7 @@ class LoRA(LoRAFamily):
 
     name = "lora"
     adapts_embeddings = True
+    adapts_experts = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(LoRAConfig):

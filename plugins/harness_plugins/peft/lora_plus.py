@@ -21,6 +21,7 @@ class LoRAPlus(LoRAFamily):
     """
 
     name = "lora_plus"
+    adapts_experts = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(LoRAConfig):

@@ -10,7 +10,7 @@ from torch import nn
 from harness import ConfigError, Method, hookimpl
 
 from ._blocks import BlockConfig, Blocks
-from ._scope import layer_size
+from ._scope import Layer, layer_size
 
 
 class OFT(Blocks):
@@ -53,7 +53,7 @@ class OFT(Blocks):
             **self.scope(model),
         )
 
-    def layer_parameters(self, name: str, layer: nn.Module) -> int:
+    def layer_parameters(self, name: str, layer: Layer) -> int:
         """The upper triangle of each block."""
         size = self.config.block_size
         blocks = 1 if self.config.block_share else layer_size(layer)[0] // size

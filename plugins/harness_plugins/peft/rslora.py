@@ -20,6 +20,7 @@ class RsLoRA(LoRAFamily):
 
     name = "rslora"
     adapts_embeddings = True
+    adapts_experts = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(LoRAConfig):

@@ -10,7 +10,7 @@ from torch import nn
 from harness import ConfigError, Kept, Method, hookimpl
 
 from ._library import LinearPeft
-from ._scope import DropoutConfig, layer_size
+from ._scope import DropoutConfig, Layer, layer_size
 
 
 class VeRA(LinearPeft):
@@ -55,7 +55,7 @@ class VeRA(LinearPeft):
             **self.scope(model),
         )
 
-    def layer_parameters(self, name: str, layer: nn.Module) -> int:
+    def layer_parameters(self, name: str, layer: Layer) -> int:
         """One number for each row of A and for each output."""
         return self.config.rank + layer_size(layer)[1]
 

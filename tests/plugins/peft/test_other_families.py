@@ -8,7 +8,7 @@ import pytest
 import tiny_models as tiny
 import torch
 
-from harness import EffectError, IncompatibleError
+from harness import EffectError
 from harness.conformance.causal import logits, tokens
 from harness.conformance.test_peft import train_a_little
 
@@ -62,25 +62,6 @@ def test_it_trains_on_other_families(name: str, build: Any) -> None:
 def test_names_of_another_family_list_what_exists(name: str, options: dict[str, Any], exists: str) -> None:
     with pytest.raises(EffectError, match=rf"matches no module; the model has .*{exists}"):
         tiny.choose("peft", name, **options).build().apply(gpt2())
-
-
-def mixtral() -> Any:
-    """Experts fused into parameters of three dimensions."""
-    from transformers import MixtralConfig, MixtralForCausalLM
-
-    torch.manual_seed(0)
-    return MixtralForCausalLM(MixtralConfig(**tiny.SIZES, num_local_experts=4)).eval()
-
-
-@pytest.mark.parametrize("name", ["lora", "dora", "vera", "boft"])
-def test_experts_are_not_left_out_in_silence(name: str) -> None:
-    with pytest.raises(IncompatibleError, match=r"experts of this model are none .*\[k_proj, o_proj, q_proj"):
-        tiny.choose("peft", name).build().apply(mixtral().requires_grad_(False))
-    named = tiny.choose("peft", name, target_modules=["q_proj"]).build()
-    train_a_little(named.apply(mixtral().requires_grad_(False)))
-    packed = tiny.choose("quantizer", "rtn").build().quantize(mixtral(), None)
-    adapted = tiny.choose("peft", name).build().apply(packed.requires_grad_(False))
-    assert any("experts" in n for n, p in adapted.named_parameters() if p.requires_grad)
 
 
 def test_the_names_of_gpt2_make_ia3_work() -> None:

@@ -7,31 +7,13 @@ from typing import Any
 import pytest
 import tiny_models as tiny
 import torch
+from tiny_models import mixture
 from torch import Tensor, nn
 
 from harness import Calibration, IncompatibleError, PackedLinear
 from harness.axes.quantizer import planned_bytes, unpacked
 from harness.ops.experts import fuse_experts, unfuse_experts
 from harness.ops.packed_linear import linear_layers
-
-
-def mixture(family: str) -> Any:
-    """A small model of a family of Hugging Face's with fused experts."""
-    import transformers
-
-    special: dict[str, dict[str, Any]] = {
-        "Mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
-        "Qwen3Moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64},
-        "GptOss": {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 8},
-    }
-    torch.manual_seed(0)
-    config = getattr(transformers, f"{family}Config")(**tiny.SIZES, **special[family])
-    model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(0, 0.2)
-    return model
 
 
 def logits(model: Any) -> Tensor:

@@ -42,13 +42,13 @@ class Contrast:
 class Diverged(NamedTuple):
     """How many runs of one side ended without a model."""
 
-    count: int
+    lost: int
     runs: int
 
     def among(self, num_seeds: int) -> str:
         """`at 2 of 5 seeds` of one configuration, `in 2 of 15 runs` of several."""
         what = "at {} of {} seeds" if self.runs == num_seeds else "in {} of {} runs"
-        return what.format(self.count, self.runs)
+        return what.format(self.lost, self.runs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ class Comparison:
         The convention: what diverged is worse than all that did not, so the side that diverged more often is
         worse than its mean says. Where no direction is better, it may have been anything.
         """
-        added, taken = (side.count / side.runs for side in self.diverged)
+        added, taken = (side.lost / side.runs for side in self.diverged)
         if added == taken:
             return True
         if above is None or higher_is_better is None:
@@ -108,7 +108,7 @@ class Comparison:
     def divergence(self, num_seeds: int, *, other: str) -> str:
         """How often either side diverged, in words; empty where none did."""
         own, against = self.diverged
-        if not own.count and not against.count:
+        if not own.lost and not against.lost:
             return ""
         often = against.among(num_seeds)
         if own.runs == against.runs:

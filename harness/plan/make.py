@@ -95,7 +95,7 @@ def make_plan(
             notes.append(f"{counted(duplicates, 'cell')} the same as another, left out")
     elif made.tuning.settled:
         made.cells = made.tuning.cells()
-    refuse_idle_choices(asked, [cell.cell for cell in made.first.cells if not cell.refused])
+    refuse_idle_choices(asked, made.first.cells)
     refuse_idle_options(asked, (cell.cell for cell in made.first.cells if cell.keys))
     notes += idle_options(asked, [cell.cell for cell in made.first.cells if cell.keys])
     if experiment.claims:

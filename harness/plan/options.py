@@ -14,6 +14,7 @@ from harness.plan.cells import CellPlan
 from harness.plan.factors import Factor, Request
 from harness.plan.files import owner
 from harness.plan.grammar import parse
+from harness.plan.plan import PlannedCell
 from harness.plan.problems import choices
 from harness.registry.known import registry
 
@@ -95,13 +96,16 @@ def _has(names: Sequence[str]) -> str:
     return "has" if len(names) == 1 else "have"
 
 
-def refuse_idle_choices(asked: Request, cells: Sequence[Cell]) -> None:
+def refuse_idle_choices(asked: Request, planned: Sequence[PlannedCell]) -> None:
     """A typed choice must be read where a stage that could read it is asked for, as `rotation` is by a
     quantize that has nothing to quantize; the default of its axis may stand unread.
 
-    Cells without such a stage are refused one by one. Trackers, which no stage reads, act beside all of them.
+    Cells that cannot work, or have no such stage, are refused one by one. Trackers, which no stage reads, act
+    beside all of them.
     Raises: ConfigError naming the choice and what would have a stage read it
     """
+    cells = [cell.cell for cell in planned if not cell.refused]
+    refused = {text for cell in planned if cell.refused for text in cell.cell.overrides}
     read = {
         (axis, choice.method.name)
         for cell in cells
@@ -116,7 +120,7 @@ def refuse_idle_choices(asked: Request, cells: Sequence[Cell]) -> None:
             continue
         default = axis.default if axis.many else (axis.default,)
         for text in item.overrides():
-            for name in _names(text):
+            for name in _names(text) if text not in refused else ():
                 if name not in ("none", *(default or ())) and (axis.axis, name) not in read:
                     raise ConfigError(
                         f"{axis.axis}={name} changes nothing: no cell runs a stage that reads it "

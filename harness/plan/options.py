@@ -104,28 +104,30 @@ def refuse_idle_choices(asked: Request, planned: Sequence[PlannedCell]) -> None:
     beside all of them.
     Raises: ConfigError naming the choice and what would have a stage read it
     """
-    cells = [cell.cell for cell in planned if not cell.refused]
     refused = {text for cell in planned if cell.refused for text in cell.cell.overrides}
-    read = {
-        (axis, choice.method.name)
-        for cell in cells
-        for stage in cell.stages
-        for axis in cell.reads(stage)
-        for choice in cell.choices(axis, stage=stage)
-    }
-    asked_for = {axis for cell in cells for stage in cell.stages for axis in stage_axes(stage)}
+    unread: dict[tuple[str, str], None] = {}
     for item in (*asked.plain, *asked.swept):
         axis = registry().axes.get(item.key)
-        if axis is None or axis.axis == "tracker" or axis.axis not in asked_for:
+        if axis is None or axis.axis == "tracker":
             continue
         default = axis.default if axis.many else (axis.default,)
-        for text in item.overrides():
-            for name in _names(text) if text not in refused else ():
-                if name not in ("none", *(default or ())) and (axis.axis, name) not in read:
-                    raise ConfigError(
-                        f"{axis.axis}={name} changes nothing: no cell runs a stage that reads it "
-                        f"({' or '.join(readers(axis.axis))}); choose what brings one, or drop it"
-                    )
+        names = [name for text in item.overrides() if text not in refused for name in _names(text)]
+        unread |= {(axis.axis, name): None for name in names if name not in ("none", *(default or ()))}
+    asked_for: set[str] = set()
+    for cell in (each.cell for each in planned if not each.refused):
+        if not unread:  # as a rule after the first few cells
+            return
+        for stage in cell.stages:
+            asked_for.update(stage_axes(stage))
+            for name in {axis for axis, _ in unread} & set(cell.reads(stage)):
+                for choice in cell.choices(name, stage=stage):
+                    unread.pop((name, choice.method.name), None)
+    for name, method in unread:
+        if name in asked_for:
+            raise ConfigError(
+                f"{name}={method} changes nothing: no cell runs a stage that reads it "
+                f"({' or '.join(readers(name))}); choose what brings one, or drop it"
+            )
 
 
 def refuse_idle_options(asked: Request, cells: Iterable[Cell]) -> None:

@@ -317,9 +317,10 @@ class Trainer:
 
     def _resume(self) -> None:
         # Another node may not see the newest file yet: all take the step that rank 0 sees.
-        written = checkpoint.gathered(checkpoint.steps(self.work.checkpoints))[0]
-        if written:
-            self._restore(checkpoint.read(self.work.checkpoints, written[-1]))
+        folder = self.work.checkpoints
+        written = checkpoint.gathered(checkpoint.last(folder) if checkpoint.is_first() else None)[0]
+        if written is not None:
+            self._restore(checkpoint.read(folder, written))
 
     def _restore(self, state: dict[str, Any]) -> None:
         parallelism, folder = self.methods.parallelism, self.work.checkpoints

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import shutil
@@ -20,6 +21,8 @@ from harness.store.files import disk_errors, is_disk_full, read_json, sha256_fil
 from harness.store.recorded import Described
 
 FORMAT = 1
+_MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+"""What the system says of a file that is not there, or is a link to nowhere."""
 log = logging.getLogger("harness.store")
 
 
@@ -189,7 +192,9 @@ class Store:
     def _check_file(self, key: str, path: Path, expected: dict[str, Any], *, rehash: bool) -> None:
         try:
             stat = path.stat()
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError as error:
+            if error.errno not in _MISSING:
+                raise
             raise self._corrupt(key, f"{path.name} is missing") from None
         if not S_ISREG(stat.st_mode):
             raise self._corrupt(key, f"{path.name} is no file")

@@ -46,7 +46,7 @@ def train(
             model, source, loss, work=work, settings=settings, methods=methods, device=device, on_step=on_step
         )
         facts = trainer.run()
-        return facts, methods.parallelism.full_state(trainer.model)
+        return facts, {"model": methods.parallelism.full_state(trainer.model), "source": source.state_dict()}
 
     parallelism = methods.parallelism.config
     if distribution.inside():
@@ -65,7 +65,8 @@ def train(
         on_step=work.on_step,
         meeting=work.meeting if parallelism.num_nodes > 1 else None,
     )
-    model.load_state_dict(state, strict=False)
+    model.load_state_dict(state["model"], strict=False)
+    source.load_state_dict(state["source"])  # what it met, it tells here
     return facts
 
 

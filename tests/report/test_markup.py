@@ -37,7 +37,7 @@ def test_no_text_of_a_record_is_markup(tmp_path: Path) -> None:
 
 
 EVERY = f"{EVIL} [a](javascript:alert(2)) ![i](http://evil.example/x.png) | \\input{{/etc/passwd}}\n# b"
-"""A tag, a link, an image that a reader's browser would fetch, the end of a column, a file for LaTeX, a line."""
+"""A tag, a link, an image that a browser would fetch, the end of a column, a file for LaTeX, a line."""
 
 
 def test_no_name_unit_label_or_note_is_markup_in_any_format(tmp_path: Path) -> None:

@@ -128,6 +128,9 @@ def unknown_key(key: str, node: DictConfig | None) -> str:
     if axis is not None and axis.many and (parent == axis.axis or not OmegaConf.is_dict(beside)):
         chosen = registry().get(axis.axis, key.split(".")[1]).name
         return f"{key}: {chosen} is not chosen; add it, e.g. {axis.axis}=[{chosen}]"
+    if axis is not None and parent and not OmegaConf.is_dict(beside):
+        way = f"choose one, {axis.axis}=NAME"
+        return f"{key}: no {axis.axis} is chosen, which could have options; drop it, or {way}"
     if not OmegaConf.is_dict(beside):
         return f"No config key is called '{key}'"
     known = sorted(str(item) for item in beside if item != "method")

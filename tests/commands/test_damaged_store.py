@@ -90,7 +90,7 @@ def commands(made: Plan, folder: Path) -> list[list[str]]:
 def answered(
     store: Path, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each command on a copy of its own, as one may set aside what another is to find; then the same sweep."""
+    """Each command on a copy of its own, as one sets aside what another is to find; then the same sweep."""
     made = toy_plan(store, CELLS)
     for arguments in commands(made, folder):
         own = folder / "own"

@@ -162,8 +162,8 @@ def refuse_shapes_of_others(asked: Request, cells: Sequence[Cell]) -> None:
         if item.key.lstrip("+") in shapes:
             text = f"{item.key}={','.join(item.values)}"
             raise ConfigError(
-                f"{text} changes nothing: the model at {cells[0].model_path()} has a shape of its own; drop it, "
-                "or build a model with one of the presets, e.g. model=mini"
+                f"{text} changes nothing: the model at {cells[0].model_path()} has a shape of its own; drop "
+                "it, or build a model with one of the presets, e.g. model=mini"
             )
 
 

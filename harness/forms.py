@@ -1,8 +1,9 @@
 """Forms: what JSON or YAML must hold, stated as type hints, and held against it once, where it is read.
 
 A form is a plain type, `Any`, a union, `Literal`, `list[F]` or `tuple[F, ...]`, `tuple[F, G]` (a list of so
-many), `dict[str, F]` or `Mapping[str, F]` (whose keys are text), `dict[Any, F]`, or a `TypedDict` or dataclass
-(a mapping with these keys, and perhaps others). An `int` is a `float` too; a truth value is neither.
+many), `dict[str, F]` or `Mapping[str, F]` (whose keys are text), `dict[Any, F]`, or a `TypedDict` or a
+dataclass (a mapping with these keys, and perhaps others). An `int` is a `float` too, and a truth value is
+neither.
 """
 
 import functools

@@ -12,6 +12,7 @@ from harness.compose import Experiment
 from harness.errors import ConfigError, UnknownNameError
 from harness.plan.grammar import Assignment, label_text, parse, python_value, resolved, value_text
 from harness.registry.known import registry
+from harness.stated import levels_of
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def refuse_repeated(item: Assignment) -> None:
 
 def _refuse_repeated(values: Sequence[Any], *, where: str) -> None:
     for i, value in enumerate(values):
-        if value in values[:i]:
+        if value in values[:i] or label_text(value) in map(label_text, values[:i]):
             raise ConfigError(
                 f"{where} names {label_text(value)} twice; each value stands once: a cell is never run again"
             )
@@ -188,25 +189,15 @@ def _factor(name: str, value: Any) -> Factor:
 
     A label whose value is null is left out, as a scale's overlay says of one that cannot be there.
     """
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        _refuse_repeated(value, where=f"factors.{name}")
-        return Factor(name, tuple(Level(label_text(v), (f"{name}={value_text(v)}",)) for v in value))
-    if not isinstance(value, Mapping) or not value:
-        raise ConfigError(
-            f"factors.{name}={value!r}: give [values], {{key: [values]}}, or {{label: {{key: value}}}}"
-        )
-    items = [(label, settings) for label, settings in value.items() if settings is not None]
-    if len(items) == 1 and isinstance(items[0][1], Sequence) and not isinstance(items[0][1], str):
-        key, values = items[0]
-        _refuse_repeated(values, where=f"factors.{name}.{key}")
-        return Factor(name, tuple(Level(label_text(v), (f"{key}={value_text(v)}",)) for v in values))
-    levels = []
-    for label, settings in items:
-        if not isinstance(settings, Mapping):
-            raise ConfigError(f"factors.{name}.{label}={settings!r}: a label stands for {{key: value, ...}}")
-        texts = tuple(f"{key}={value_text(v)}" for key, v in settings.items())
-        levels.append(Level(label_text(label), texts))
-    return Factor(name, tuple(levels))
+    found = levels_of(name, value)
+    _refuse_repeated([label for label, _ in found], where=f"factors.{name}")
+    return Factor(
+        name,
+        tuple(
+            Level(label_text(label), tuple(f"{key}={value_text(v)}" for key, v in keys.items()))
+            for label, keys in found
+        ),
+    )
 
 
 def _chooses(item: Assignment, found: Mapping[str, Factor]) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from harness.forms import misfit
 from harness.store import Artifact, Store
 
 LENGTH_AXES = (
@@ -55,7 +56,9 @@ class Known:
 
     def add(self, artifact: Artifact, *, tokenizer: str) -> None:
         """Learn from one artifact, whose text was read with the tokenizer of that key."""
-        facts, meta = artifact.facts, artifact.meta
+        # A third party's stage may mean something else by such a name.
+        facts = {name: value for name, value in artifact.facts.items() if not misfit(value, float)}
+        meta = artifact.meta
         title = f"{artifact.stage} {meta.get('part', '')}".strip()
         if meta.get("seconds"):
             self.seconds.setdefault(title, []).append(meta["seconds"])

@@ -33,6 +33,7 @@ def check(overrides: Sequence[str]) -> None:
 
     Raises: ConfigError, UnknownNameError, PluginError
     """
+    refuse_nothing(overrides)
     for override in read(overrides):
         text, key = override.input_line, override.key_or_group
         text = f"~{key}" if override.is_delete() else text
@@ -50,6 +51,22 @@ def check(overrides: Sequence[str]) -> None:
             raise ConfigError(
                 f"{text} would keep the options of another method; choose it with {axis}={override.value()}"
             )
+
+
+def refuse_nothing(overrides: Sequence[str]) -> None:
+    """Refuse null where a file of the configuration is chosen, of which Hydra does not say what it is.
+
+    Raises: ConfigError
+    """
+    from harness.compose.hydra import config_dir
+
+    for override in read(overrides):
+        folder = config_dir() / override.key_or_group
+        if override.value() is None and folder.is_dir():
+            known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
+            key = override.key_or_group
+            text = f"~{key}" if override.is_delete() else override.input_line
+            raise ConfigError(f"{text}: {key} is one of {known}; leave it out for its default")
 
 
 def _without(key: str) -> str:

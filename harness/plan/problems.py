@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from harness.axes import MODEL_AXES
 from harness.compose import Cell
@@ -24,6 +25,8 @@ _MOMENTS = 100
 """Moments of a training at which its batch is looked at."""
 _SHAPES: dict[str, Any] = {}
 """Models of shapes without data, by what determines them."""
+_OF_CELL: WeakKeyDictionary[Cell, Any] = WeakKeyDictionary()
+"""The one of a cell, which is asked for at every of its stages."""
 
 
 def problems(cell: Cell) -> list[Problem]:
@@ -91,6 +94,12 @@ def shapes_of(cell: Cell) -> Any:
 
     Raises: ConfigError, IncompatibleError where shape and methods do not fit
     """
+    if cell not in _OF_CELL:
+        _OF_CELL[cell] = _shapes_of(cell)
+    return _OF_CELL[cell]
+
+
+def _shapes_of(cell: Cell) -> Any:
     from harness.model import meta_model
 
     spec = cell.spec()

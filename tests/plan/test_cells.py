@@ -1,5 +1,7 @@
 """Cells: what a question and a command line cross, and which stage the seed varies."""
 
+from typing import Any
+
 import pytest
 
 from harness.compose import Experiment
@@ -93,9 +95,9 @@ def test_explicit_cells_and_exclusions_choose_among_levels() -> None:
     ],
 )
 def test_what_names_nothing_is_explained(changes: dict[str, object], message: str) -> None:
-    experiment = Experiment(**{"factors": {"peft": ["full", "lora"]}, **changes})  # type: ignore[arg-type]
+    stated: dict[str, Any] = {"factors": {"peft": ["full", "lora"]}, **changes}
     with pytest.raises(ConfigError, match=message):
-        planned(experiment)
+        planned(Experiment(**stated))
 
 
 def test_several_values_on_the_command_line_are_a_further_factor() -> None:

@@ -174,7 +174,14 @@ def idle_options(asked: Request, cells: Sequence[Cell]) -> list[str]:
     }
     names = {name for _, stage in acting for name in (stage, stage.partition("@")[0])}
     runs = {stage_key(name) for name in names}
-    read = {axis for cell, stage in acting for axis in cell.reads(stage)} | {"tracker"}
+    typed = {
+        key.lstrip("+").partition(".")[0] for item in (*asked.plain, *asked.swept) if "." in (key := item.key)
+    }
+    open_axes = typed.intersection(registry().axes) - {"tracker"}
+    for cell, stage in acting:
+        if not open_axes:  # as a rule after the first cell
+            break
+        open_axes -= {*cell.reads(stage)}
     notes = []
     for item in (*asked.plain, *asked.swept):
         key = item.key.lstrip("+")
@@ -185,6 +192,6 @@ def idle_options(asked: Request, cells: Sequence[Cell]) -> list[str]:
         section, _, option = (key.partition("@")[2] or key).partition(".")
         if option and section in sections() and section not in runs:
             notes.append(f"{text} changes nothing: no cell runs {sections()[section]}")
-        elif option and section in registry().axes and section not in (read | runs):
+        elif option and section in open_axes and section not in runs:
             notes.append(f"{text} changes nothing: no cell runs a stage that reads {section}")
     return notes

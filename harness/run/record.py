@@ -69,10 +69,7 @@ def write(
         record["tune"] = cell.tuned
     if notes:
         record["notes"] = dict(notes)
-    for source, target in _samples(plan, cell):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with new_file(target) as draft:
-            shutil.copyfile(source, draft)
+    _copy_samples(plan, cell)
     write_record(where, record)
     return record
 
@@ -192,6 +189,13 @@ def _samples(plan: Plan, cell: PlannedCell) -> Iterator[tuple[Path, Path]]:
         file = plan.graph.store.path(key) / "samples.parquet"
         if node.kind == "evaluation" and file.is_file():
             yield file, directory(plan, cell) / "samples" / f"{node.part}.parquet"
+
+
+def _copy_samples(plan: Plan, cell: PlannedCell) -> None:
+    for source, target in _samples(plan, cell):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with new_file(target) as draft:
+            shutil.copyfile(source, draft)
 
 
 def _lacks_samples(plan: Plan, cell: PlannedCell) -> bool:

@@ -42,7 +42,8 @@ def evaluated(metrics: Any, store: Store) -> list[dict[str, Any]]:
     task = Task(node=node, store=store.root, externals={}, device="cpu")
     object.__setattr__(task, "_check_files", lambda store: None)
     task(lambda *told: None)
-    return _metrics({node.key: store.get(node.key)})
+    plan: Any = SimpleNamespace(graph=SimpleNamespace(nodes={node.key: node}))
+    return _metrics(plan, {node.key: store.get(node.key)})
 
 
 def test_an_error_that_is_no_number_is_null_in_a_record(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 """Forms: what JSON or YAML must hold, stated as type hints, and held against it once, where it is read.
 
 A form is a plain type, `Any`, a union, `Literal`, `list[F]` or `tuple[F, ...]`, `tuple[F, G]` (a list of so
-many), `dict[str, F]` or `Mapping[str, F]`, or a `TypedDict` or dataclass (a mapping with these keys, and
-perhaps others). An `int` is a `float` too; a truth value is neither.
+many), `dict[str, F]` or `Mapping[str, F]` (whose keys are text), `dict[Any, F]`, or a `TypedDict` or a
+dataclass (a mapping with these keys, and perhaps others). An `int` is a `float` too, and a truth value is
+neither.
 """
 
 import functools
@@ -62,7 +63,8 @@ def _check(form: Any) -> Check:
     if _kind(form) is list and arguments:
         return _of_parts(plain, arguments[0], enumerate)
     if _kind(form) is dict and arguments:
-        return _of_parts(plain, arguments[1], lambda value: value.items())
+        named = plain if arguments[0] is Any else _of_names(plain)
+        return _of_parts(named, arguments[1], lambda value: value.items())
     return plain
 
 
@@ -105,6 +107,17 @@ def _of_union(form: Any) -> Check:
             if kind in (dict, list) and _is(value, kind):
                 nearest = nearest or found
         return nearest or ((), _said(value, form))
+
+    return check
+
+
+def _of_names(plain: Check) -> Check:
+    """A mapping whose keys are text."""
+
+    def check(value: Any) -> Misfit | None:
+        wrong = plain(value)
+        odd = None if wrong else next((key for key in value if not isinstance(key, str)), "")
+        return wrong or (((), f"has the key {odd!r}, which is no text") if odd != "" else None)
 
     return check
 

@@ -5,7 +5,7 @@ from typing import Any, NotRequired, TypedDict
 
 from harness.errors import ConfigError
 
-Factor = list[Any] | dict[str, list[Any] | dict[str, Any] | None]
+Factor = list[Any] | dict[Any, list[Any] | dict[str, Any] | None]
 """Values of the key of its name, `{key: [values]}`, or `{label: {key: value}}` where null leaves one out."""
 
 
@@ -23,7 +23,7 @@ class Tune(TypedDict, total=False):
 
     by: list[str] | None
     space: dict[str, Any]
-    methods: dict[str, dict[str, dict[str, Any]]]
+    methods: dict[str, dict[Any, dict[str, Any]]]
     options: list[str]
     """Those that trials vary; records have it."""
 

@@ -93,15 +93,23 @@ def gc(store: Store, *, dry_run: bool = False) -> int:
         freed += size_of(artifact)
         number += 1
         if not dry_run:
-            shutil.rmtree(artifact.path)
+            _remove(artifact.path)
     leftovers = [*_leftovers(store, claimed)]
     for path in leftovers:
         freed += sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         if not dry_run:
-            shutil.rmtree(path, ignore_errors=True)
+            _remove(path)
     verb = "would be removed" if dry_run else "removed"
     print(f"{number} artifacts and {len(leftovers)} leftovers {verb}: {_size(freed)}")
     return 0
+
+
+def _remove(path: Path) -> None:
+    """A folder with all that is in it; of a file or a link, that alone."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def verify(store: Store) -> int:

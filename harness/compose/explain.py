@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import fields
+from pathlib import Path
 from types import UnionType
 from typing import Any, NoReturn, get_origin, get_type_hints
 
@@ -33,7 +34,6 @@ def check(overrides: Sequence[str]) -> None:
 
     Raises: ConfigError, UnknownNameError, PluginError
     """
-    refuse_nothing(overrides)
     for override in read(overrides):
         text, key = override.input_line, override.key_or_group
         text = f"~{key}" if override.is_delete() else text
@@ -53,15 +53,14 @@ def check(overrides: Sequence[str]) -> None:
             )
 
 
-def refuse_nothing(overrides: Sequence[str]) -> None:
-    """Refuse null where a file of the configuration is chosen, of which Hydra does not say what it is.
+def refuse_nothing(overrides: Sequence[str], configs: Path) -> None:
+    """Refuse null where a file of the configuration, below `configs`, is chosen, of which Hydra does not say
+    what it is.
 
     Raises: ConfigError
     """
-    from harness.compose.hydra import config_dir
-
     for override in read(overrides):
-        folder = config_dir() / override.key_or_group
+        folder = configs / override.key_or_group
         if override.value() is None and folder.is_dir():
             known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
             key = override.key_or_group
@@ -145,6 +144,9 @@ def unknown_key(key: str, node: DictConfig | None) -> str:
     if axis is not None and axis.many and (parent == axis.axis or not OmegaConf.is_dict(beside)):
         chosen = registry().get(axis.axis, key.split(".")[1]).name
         return f"{key}: {chosen} is not chosen; add it, e.g. {axis.axis}=[{chosen}]"
+    if axis is not None and parent and not OmegaConf.is_dict(beside):
+        way = f"choose one, {axis.axis}=NAME"
+        return f"{key}: no {axis.axis} is chosen, which could have options; drop it, or {way}"
     if not OmegaConf.is_dict(beside):
         return f"No config key is called '{key}'"
     known = sorted(str(item) for item in beside if item != "method")

@@ -56,6 +56,7 @@ def load(overrides: Sequence[str] = ()) -> tuple[DictConfig, dict[str, str | Non
     overrides = written_out(standing(overrides))
     for text in overrides:
         publish_file(text)
+    explain.refuse_nothing(overrides, config_dir())
     explain.check(overrides)
     shadows.refuse_methods(overrides)
     try:

@@ -24,6 +24,7 @@ from harness.plan.options import (
     refuse_idle_choices,
     refuse_idle_options,
     refuse_options_without_method,
+    refuse_shapes_of_others,
     swept_nodes,
 )
 from harness.plan.placing import place
@@ -97,7 +98,9 @@ def make_plan(
         made.cells = made.tuning.cells()
     refuse_idle_choices(asked, made.first.cells)
     refuse_idle_options(asked, (cell.cell for cell in made.first.cells if cell.keys))
-    notes += idle_options(asked, [cell.cell for cell in made.first.cells if cell.keys])
+    composed_cells = [cell.cell for cell in made.first.cells if cell.keys]
+    refuse_shapes_of_others(asked, composed_cells)
+    notes += idle_options(asked, composed_cells)
     if experiment.claims:
         notes += check_claims(experiment, found, (cell.cell for cell in made.first.cells), declared=declared)
     if experiment.primary:

@@ -57,7 +57,7 @@ class Known:
     def add(self, artifact: Artifact, *, tokenizer: str) -> None:
         """Learn from one artifact, whose text was read with the tokenizer of that key."""
         # A third party's stage may mean something else by such a name.
-        facts = {name: value for name, value in artifact.facts.items() if not misfit(value, float)}
+        facts: dict[str, Any] = {k: v for k, v in artifact.facts.items() if not misfit(v, float | None)}
         meta = artifact.meta
         title = f"{artifact.stage} {meta.get('part', '')}".strip()
         if meta.get("seconds"):

@@ -7,7 +7,7 @@ from dataclasses import fields
 
 from harness.compose import Cell
 from harness.compose.hydra import written_out
-from harness.compose.schema import readers, sections, stage_axes, stage_key
+from harness.compose.schema import model_options, readers, sections, stage_axes, stage_key
 from harness.errors import ConfigError, UnknownNameError
 from harness.plan.assemble import belongs_to, is_axis
 from harness.plan.cells import CellPlan
@@ -150,19 +150,48 @@ def refuse_idle_options(asked: Request, cells: Iterable[Cell]) -> None:
             raise ConfigError(f"{text} changes nothing: {found[0]}; drop one of the two")
 
 
-def idle_options(asked: Request, cells: Iterable[Cell]) -> list[str]:
-    """Notes on typed options of stages that no cell runs."""
-    runs = {
-        stage_key(name)
-        for cell in cells
-        for stage in cell.stages
-        if registry().stage(stage).active(cell)
-        for name in (stage, stage.partition("@")[0])
+def refuse_shapes_of_others(asked: Request, cells: Sequence[Cell]) -> None:
+    """A typed option of the model's shape must have a model to shape: one from outside has its own.
+
+    Raises: ConfigError
+    """
+    if not cells or not all(cell.model_path() for cell in cells):
+        return
+    shapes = {f"model.{f.name}" for f in fields(model_options())}
+    for item in (*asked.plain, *asked.swept):
+        if item.key.lstrip("+") in shapes:
+            text = f"{item.key}={','.join(item.values)}"
+            raise ConfigError(
+                f"{text} changes nothing: the model at {cells[0].model_path()} has a shape of its own; drop "
+                "it, or build a model with one of the presets, e.g. model=mini"
+            )
+
+
+def idle_options(asked: Request, cells: Sequence[Cell]) -> list[str]:
+    """Notes on typed stages that do nothing in any cell, and on typed options that no stage reads."""
+    acting = {
+        (cell, stage) for cell in cells for stage in cell.stages if registry().stage(stage).active(cell)
     }
+    names = {name for _, stage in acting for name in (stage, stage.partition("@")[0])}
+    runs = {stage_key(name) for name in names}
+    typed = {
+        key.lstrip("+").partition(".")[0] for item in (*asked.plain, *asked.swept) if "." in (key := item.key)
+    }
+    open_axes = typed.intersection(registry().axes) - {"tracker"}
+    for cell, stage in acting:
+        if not open_axes:  # as a rule after the first cell
+            break
+        open_axes -= {*cell.reads(stage)}
     notes = []
     for item in (*asked.plain, *asked.swept):
-        section, _, option = (item.key.partition("@")[2] or item.key).lstrip("+").partition(".")
+        key = item.key.lstrip("+")
+        text = f"{item.key}={','.join(item.values)}"
+        if key == "stages":
+            listed = {stage: None for cell in cells for stage in cell.stages if stage not in names}
+            notes += [f"{text}: {stage} does nothing, as none of its methods is chosen" for stage in listed]
+        section, _, option = (key.partition("@")[2] or key).partition(".")
         if option and section in sections() and section not in runs:
-            text = f"{item.key}={','.join(item.values)}"
             notes.append(f"{text} changes nothing: no cell runs {sections()[section]}")
+        elif option and section in open_axes and section not in runs:
+            notes.append(f"{text} changes nothing: no cell runs a stage that reads {section}")
     return notes

@@ -219,6 +219,8 @@ class Tuning:
         levels = {**method.base.levels, "trial": str(number)}
         item = replace(item, overrides=overrides, levels=levels)
         (cell,) = place(self.assembler, self.graph, [item]).values()
+        if not cell.keys:
+            return cell  # it cannot be put together, and says why
         nodes = self.graph.nodes
         (last,) = (k for k in cell.keys if nodes[k].part == f"{evaluator}.{task}")
         needed = {*self.graph.ancestors(last), last}

@@ -110,8 +110,9 @@ def escape_markdown(text: str) -> str:
 
 
 def escape_tags(text: str) -> str:
-    """Text in a line of Markdown, none of which is HTML, a link or an image: what a record or an experiment
-    says runs in no browser, and fetches nothing.
+    """Text in a line of Markdown, none of which is HTML, a link or an image.
+
+    What a record or an experiment says runs in no browser, and fetches nothing.
     """
     return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text).replace("](", "]\\(").replace("\n", " ")
 

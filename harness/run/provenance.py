@@ -22,6 +22,10 @@ from harness.store.fingerprint import versions
 LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "lm_eval", "numpy", "pandas", "hydra-core")
 ROOT = Path(harness.__file__).parents[1]
 """The checkout of harness, or the folder that its wheel is installed in."""
+UNKNOWN = "unknown"
+"""In place of the hash of a difference that git did not tell."""
+LARGEST = 2**20
+"""Bytes of an added file that is read."""
 SOURCES = ("harness", "plugins", "conf", "pyproject.toml")
 """What of the checkout decides results: reports that a sweep writes leave it clean."""
 
@@ -65,9 +69,9 @@ def of_harness(root: Path) -> dict[str, Any]:
 def of_project(folder: Path) -> dict[str, Any]:
     """State of the user's repository that the command was given in; empty outside of one and in harness's."""
     top = _git(folder, "rev-parse", "--show-toplevel")
-    if top is None or Path(top) == Path(_git(ROOT, "rev-parse", "--show-toplevel") or ""):
+    if top is None or top == _git(ROOT, "rev-parse", "--show-toplevel"):
         return {}
-    return git_state(Path(top), ())
+    return git_state(Path(os.fsdecode(top)), ())
 
 
 def git_state(root: Path, paths: Sequence[str]) -> dict[str, Any]:
@@ -77,14 +81,24 @@ def git_state(root: Path, paths: Sequence[str]) -> dict[str, Any]:
     commit = _git(root, "rev-parse", "HEAD")
     if commit is None:
         return {"commit": "", "dirty": False, "diff": ""}
-    changed = _git(root, "diff", "HEAD", "--binary", "--", *paths) or ""
-    added = (_git(root, "ls-files", "--others", "--exclude-standard", "--", *paths) or "").splitlines()
-    content = [changed.encode()]
-    for name in sorted(added):
-        file = root / name
-        content += [name.encode(), file.read_bytes() if file.is_file() else b""]
+    changed = _git(root, "diff", "HEAD", "--binary", "--no-ext-diff", "--no-textconv", "--", *paths)
+    added = _git(root, "ls-files", "--others", "--exclude-standard", "-z", "--", *paths)
+    if changed is None or added is None:  # it takes too long, say
+        return {"commit": commit.decode(), "dirty": True, "diff": UNKNOWN}
+    content = [changed]
+    for name in sorted(added.split(b"\0")) if added else ():
+        content += [name, _content(root / os.fsdecode(name))]
     dirty = bool(changed or added)
-    return {"commit": commit, "dirty": dirty, "diff": _hash(b"\0".join(content)) if dirty else ""}
+    return {"commit": commit.decode(), "dirty": dirty, "diff": _hash(b"\0".join(content)) if dirty else ""}
+
+
+def _content(file: Path) -> bytes:
+    """What tells an added file from others: what is in it; of one too large for code, its size."""
+    try:
+        size = file.stat().st_size
+        return file.read_bytes() if file.is_file() and size <= LARGEST else str(size).encode()
+    except OSError:
+        return b""
 
 
 def hardware() -> dict[str, Any]:
@@ -101,15 +115,17 @@ def hardware() -> dict[str, Any]:
     return found
 
 
-def _git(root: Path, *arguments: str) -> str | None:
+def _git(root: Path, *arguments: str) -> bytes | None:
     """What git answers; None where it is not there, or says no."""
     # A checkout of another owner (a container's mount) is read, never run.
     command = ["git", "-c", "safe.directory=*", "-C", str(root), *arguments]
+    # Started by a hook of git, the environment names another repository.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    except (OSError, UnicodeDecodeError, subprocess.TimeoutExpired):
+        answer = subprocess.run(command, capture_output=True, env=environment, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
         return None
-    return answer.stdout.strip() if answer.returncode == 0 else None
+    return answer.stdout.rstrip(b"\n") if answer.returncode == 0 else None
 
 
 def _hash(content: bytes) -> str:

@@ -6,10 +6,12 @@ is taken for what it does not hash to.
 
 from __future__ import annotations
 
+import gzip
 import re
 import shutil
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,6 +25,13 @@ _PLACES = re.compile(
     r"artifacts(/([0-9a-f]{2})(/\2[0-9a-f]{62}(/[^/]+)*)?)?|records(/[^/]+(/[\w.-]+(/[^/]+)*)?)?"
 )
 """What an archive may hold: `artifacts/<2>/<key>/...` and `records/<sweep>/<cell>/...`."""
+
+
+_BROKEN = (
+    *(tarfile.TarError, EOFError, ValueError, zlib.error, gzip.BadGzipFile),
+    *(IsADirectoryError, NotADirectoryError, FileExistsError),
+)
+"""What reading raises that breaks off or is damaged, or whose files and folders stand in each other's way."""
 
 
 def pack(store: Store, target: Path, *, where: Path, place: str, keys: Iterable[str]) -> None:
@@ -82,10 +91,10 @@ def _extract(source: Path, folder: Path) -> None:
                         f"{source} is no archive of `harness store export`: it holds {member.name}"
                     )
                 archive.extract(member, folder, filter="data")
-    except (tarfile.TarError, EOFError, ValueError) as error:
-        raise StoreError(f"{source} is no archive of `harness store export`: {error}") from error
     except FileNotFoundError:
         raise StoreError(f"there is no file {source}") from None
+    except _BROKEN as error:
+        raise StoreError(f"{source} is no archive of `harness store export`: {error}") from error
 
 
 def _target(store: Store, folder: Path) -> Path:

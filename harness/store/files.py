@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import logging
 import os
 import shutil
 import uuid
@@ -20,6 +21,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FULL_WORDS = ("no space left on device", "os error 28", "disk quota exceeded", "os error 122")
 _ROOM = 64 * 1024
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+log = logging.getLogger("harness.store")
 
 
 class Versioned(TypedDict):
@@ -82,7 +84,7 @@ def write_json(path: Path, value: Any) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-            os.replace(temporary, path)
+            _take_place(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -112,9 +114,20 @@ def new_file(target: Path) -> Iterator[Path]:
     draft = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
     try:
         yield draft
-        os.replace(draft, target)
+        _take_place(draft, target)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _take_place(draft: Path, target: Path) -> None:
+    """Put a file in its place; a folder that stands there is moved beside it, and named."""
+    try:
+        os.replace(draft, target)
+    except IsADirectoryError:
+        aside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+        target.rename(aside)
+        log.warning("%s was a folder, where a file belongs; it was moved to %s", target, aside)
+        os.replace(draft, target)
 
 
 def is_disk_full(error: BaseException | None) -> bool:

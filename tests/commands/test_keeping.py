@@ -171,8 +171,12 @@ def test_a_packed_record_is_taken_into_another_store(
         entry("records/toy/0/record.json", b"[]"),
         entry("records/toy/0/record.json", b'{"format": 1}'),
         entry("artifacts/ab/" + "ab" * 32 + "/artifact.json", b"{}"),
+        entry("records/toy/0/record.json/a"),
+        entry("artifacts/ab/" + "ab" * 32 + "/a", kind=tarfile.CHRTYPE),
+        entry("records/toy/0/record.json", b"[" * 10_000),
+        entry("records/toy\n/0/record.json", b"{}"),
     ],
-    ids=range(12),
+    ids=range(16),
 )
 def test_an_archive_of_anybody_harms_no_store(bad: Any, own_store: Path, tmp_path: Path) -> None:
     file = archive_with(tmp_path / "evil.tar.gz", bad)
@@ -199,6 +203,16 @@ def test_an_archive_with_other_content_than_it_says_is_refused(
     assert not (tmp_path / "other" / "artifacts").exists()
     with pytest.raises(StoreError, match="is no archive"):
         store_command.main(["import", str(changed)])
+    whole = packed.read_bytes()
+    for cut in (b"", whole[:10], whole[: len(whole) // 2], whole[:200] + b"\xff" * 64 + whole[264:]):
+        packed.write_bytes(cut)
+        with pytest.raises(StoreError, match="is no archive"):
+            store_command.main(["import", str(packed)])
+    in_the_way = archive_with(
+        tmp_path / "way.tar.gz", entry("artifacts/ab"), entry("artifacts/ab/" + "ab" * 32 + "/a")
+    )
+    with pytest.raises(StoreError, match="is no archive"):
+        store_command.main(["import", str(in_the_way)])
     with pytest.raises(StoreError, match="there is no file"):
         store_command.main(["import", "nowhere.tar.gz"])
 

@@ -90,6 +90,7 @@ def test_explicit_cells_and_exclusions_choose_among_levels() -> None:
         ({"exclude": [{"peft": ["ful"]}]}, "No level of factor 'peft' .in exclude. is called 'ful'"),
         ({"zip": ["peft", "x"]}, "No factor .in zip. is called 'x'"),
         ({"cells": [{"peft": "lorra"}]}, "No level of factor peft is called 'lorra'. Did you mean 'lora'"),
+        ({"factors": {"peft": []}}, r"factors\.peft=\[\]: give"),
         ({"factors": {"peft": 3}}, r"factors\.peft is an integer \(3\), not a list or a mapping; write e\.g"),
         ({"reseed": "some"}, "No way to reseed is called 'some'"),
     ],

@@ -80,7 +80,8 @@ def test_content_of_every_option_that_names_files_enters_the_key(
     def seen(path: Path) -> dict[str, str]:
         if method.axis == "quantizer":
             return content(tmp_path, _plain(method), **{option: str(path)})
-        value = [str(path)] if isinstance(default, list) else {"a": str(path)} if default == {} else str(path)
+        named = {"a": {"test": str(path)}}
+        value = [str(path)] if isinstance(default, list) else named if default == {} else str(path)
         return content(tmp_path, method, **{option: value}, **beside)
 
     path = file if ref.or_name and ref.suffixes else folder
@@ -323,7 +324,11 @@ def test_files_that_change_under_a_running_stage_fail_it_without_a_last_word() -
 def readers() -> list[Any]:
     """Methods that look into the files their options name, but those that only ask others to."""
     checked = [m for m in registry().all() if m.check_files.__func__ is not Method.check_files.__func__]  # type: ignore[attr-defined]
-    return [method for method in checked if method.name != "mixture"]
+    return [
+        method
+        for method in checked
+        if method.axis in ("corpus", "instruction", "feedback") and method.name != "mixture"
+    ]
 
 
 @pytest.mark.parametrize("method", readers(), ids=lambda m: f"{m.axis}-{m.name}")
@@ -392,11 +397,14 @@ BROKEN = {
 """By the ending of its name, a file that breaks off or is another's, and what is said of it."""
 TEXTS = {"huggingface": (".jsonl",), "lm_eval": (".jsonl", ".gz")}
 """Endings of what a method reads whose option takes any file, where they are not those of texts."""
+UNLIKE = {"huggingface": "corpus=huggingface cannot load"}
+"""What is said of any of them by a method whose library reads."""
 BESIDE: dict[str, Any] = {"fertility": {"languages": ["en"]}, "lm_eval": {"tasks": ["recall"]}}
 READ = [
     (method, option, ending)
     for method, option in DECLARED
-    if (option in ("path", "prompts") or not hasattr(method.Config, "path")) and method.axis != "quantizer"
+    if option in ("path", "prompts", "data_files", "answers", "baseline_answers") or method.axis == "filter"
+    if method.axis != "tokenizer"
     for ref in [next(f.metadata[MARK] for f in dataclasses.fields(method.Config) if f.name == option)]
     for ending in BROKEN
     if ending == ".txt" or not ref.suffixes or ending in ref.suffixes
@@ -423,8 +431,18 @@ def test_a_broken_file_is_found_by_the_plan(
     content, said = BROKEN[ending]
     file = tmp_path / f"en{ending}"
     file.write_bytes(content)
-    folder = next(f.metadata[MARK].folder for f in dataclasses.fields(method.Config) if f.name == option)
+    ref = next(f.metadata[MARK] for f in dataclasses.fields(method.Config) if f.name == option)
+    folder = ref.folder or method.name == "huggingface"
     default = getattr(method.Config(), option)
     path = str(tmp_path if folder else file)
     value = [path] if isinstance(default, list) else {"recall": {"test": path}} if default == {} else path
+    said = UNLIKE.get(method.name, said)
     assert said in refusal(method, method.Config(**{option: value}, **BESIDE.get(method.name, {})))
+
+
+@pytest.mark.parametrize("content", ["task: mine\ntag: [\n", "task: mine\ninclude: 3\n"])
+def test_a_broken_task_of_ones_own_is_found_by_the_plan(content: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(content)
+    lm_eval: Any = registry().get("evaluator", "lm_eval")
+    config = lm_eval.Config(tasks=["mine"], include_path=str(tmp_path))
+    assert "mine.yaml is no " in refusal(lm_eval, config)

@@ -161,3 +161,39 @@ def test_two_writers_of_one_resource_are_refused_unless_one_comes_after() -> Non
 
 def test_a_methods_own_check_is_asked() -> None:
     assert any("tokenizer.vocab_size" in text for text in messages("tokenizer.vocab_size=3"))
+
+
+SHARED = ("parallelism=ddp", "parallelism.num_processes=2")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            ("batch_schedule=ramp", "pretrain.batch_size=4"),
+            "batch of 1 (parallelism=ddp, batch_schedule=ramp)",
+        ),
+        (("batch_schedule=ramp", "pretrain.batch_size=4"), "use batch_schedule.multiple=2"),
+        (
+            ("pretrain.batch_size=3",),
+            "batch of 3 (parallelism=ddp, batch_schedule=constant); use a multiple of 2",
+        ),
+    ],
+)
+def test_batches_that_processes_cannot_share_are_refused(overrides: tuple[str, ...], said: str) -> None:
+    assert any(
+        text.startswith("pretrain.batch_size: ") and said in text for text in messages(*SHARED, *overrides)
+    )
+
+
+def test_batches_that_processes_share_evenly_at_all_times_are_planned() -> None:
+    assert messages(*SHARED, "batch_schedule=ramp", "batch_schedule.multiple=2") == []
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"model_type": 3}', '{"model_type": "llama", "architectures": 3}']
+)
+def test_a_checkpoint_whose_config_is_damaged_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(content)
+    (problem, *_) = messages("model=pretrained", f"model.path={tmp_path}")
+    assert f"{tmp_path}/config.json" in problem

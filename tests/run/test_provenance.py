@@ -49,6 +49,39 @@ def test_changes_are_told_apart_tracked_or_not(checkout: Path) -> None:
     assert len(diffs) == 5
 
 
+def test_changes_are_seen_whatever_they_are_written_in(checkout: Path) -> None:
+    (checkout / "harness/__init__.py").write_bytes("gr\u00fc\u00dfe".encode("latin-1"))
+    first = provenance.of_harness(checkout)
+    assert first["dirty"], "text that is not UTF-8 is a change too"
+    (checkout / "harness" / "gr\u00fc\u00dfe.py").write_text("a")
+    second = provenance.of_harness(checkout)
+    (checkout / "harness" / "gr\u00fc\u00dfe.py").write_text("b")
+    third = provenance.of_harness(checkout)
+    (checkout / "harness" / "data.bin").write_bytes(b"x" * (provenance.LARGEST + 1))
+    assert len({found["diff"] for found in (first, second, third, provenance.of_harness(checkout))}) == 4
+
+
+def test_a_hook_of_another_repository_names_not_that_one(
+    tmp_path: Path, checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = repository(tmp_path / "other", "a")
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(other))
+    found = provenance.of_harness(checkout)
+    monkeypatch.delenv("GIT_DIR")
+    monkeypatch.delenv("GIT_WORK_TREE")
+    assert found["commit"] == git(checkout, "rev-parse", "HEAD")
+
+
+def test_what_git_does_not_tell_is_not_called_clean(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask = provenance._git
+    monkeypatch.setattr(
+        provenance, "_git", lambda root, *words: None if words[0] == "diff" else ask(root, *words)
+    )
+    found = provenance.of_harness(checkout)
+    assert (found["dirty"], found["diff"]) == (True, provenance.UNKNOWN)
+
+
 def test_a_wheel_in_a_user_s_project_is_not_the_project_s_commit(tmp_path: Path) -> None:
     project = repository(tmp_path / "study", "study.yaml", ".gitignore")
     (project / ".gitignore").write_text(".venv/\n")

@@ -47,6 +47,7 @@ NOT_MET = [
     ({"a": {"b": [0, {}]}}, dict[str, dict[str, list[int]]], "a.b.1 is a mapping, not an integer"),
     ([1], tuple[int, str], "it is a list of 1, not of 2"),
     ({"size": 1}, Part, "it lacks name"),
+    ({1: 2, "x": 3}, dict[str, int], "it has the key 1, which is no text"),
     ({"name": "a", "size": "b"}, Part, "size is text ('b'), not a number or null"),
     ({"status": "ok", "attempts": 1.5}, Kept, "attempts is a number (1.5), not an integer"),
     ("c", Literal["a", "b"] | None, "it is text ('c'), not 'a' or 'b' or null"),

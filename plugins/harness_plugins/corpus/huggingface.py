@@ -85,7 +85,9 @@ class HuggingFace(Corpus):
 
     def _texts(self, source_split: str, *, streaming: bool = False) -> Iterator[tuple[int, str]]:
         """The number and text of each row that has some."""
-        for number, row in enumerate(self._load(source_split, streaming=streaming)):
+        if not self.config.path:
+            raise ConfigError("corpus=huggingface needs corpus.path=NAME or a folder")
+        for number, row in enumerate(self._rows(source_split, streaming=streaming)):
             if number == self.config.max_documents:
                 return
             text = row.get(self.config.text_field)
@@ -113,30 +115,31 @@ class HuggingFace(Corpus):
                 fatal=False,
             )
 
-    def _load(self, source_split: str, *, streaming: bool) -> Any:
-        import datasets
-
-        if not self.config.path:
-            raise ConfigError("corpus=huggingface needs corpus.path=NAME or a folder")
-        folder = Path(self.config.path).expanduser().absolute()
-        source = str(folder) if folder.exists() else self.config.path
+    def _rows(self, source_split: str, *, streaming: bool) -> Iterator[dict[str, Any]]:
+        """The rows of a split, with the library's reason where they cannot be had."""
         try:
-            if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
-                found = datasets.load_from_disk(str(folder))
-                return found[source_split] if isinstance(found, dict) else found
-            return datasets.load_dataset(
-                source,
-                self.config.subset or None,
-                split=source_split,
-                revision=self.config.revision or None,
-                streaming=streaming or (self.config.max_documents is not None and not folder.is_dir()),
-            )
+            yield from self._load(source_split, streaming=streaming)
         except Exception as error:  # the library raises anything, from OSError to its own
             raise DataError(
                 f"corpus=huggingface cannot load '{self.config.path}' "
                 f"(split '{source_split}'): {type(error).__name__}: {error}; "
                 "offline it must be a folder or lie in the cache of `datasets`"
             ) from error
+
+    def _load(self, source_split: str, *, streaming: bool) -> Any:
+        import datasets
+
+        folder = Path(self.config.path).expanduser().absolute()
+        if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
+            found = datasets.load_from_disk(str(folder))
+            return found[source_split] if isinstance(found, dict) else found
+        return datasets.load_dataset(
+            str(folder) if folder.exists() else self.config.path,
+            self.config.subset or None,
+            split=source_split,
+            revision=self.config.revision or None,
+            streaming=streaming or (self.config.max_documents is not None and not folder.is_dir()),
+        )
 
 
 def _is_local(path: str) -> bool:

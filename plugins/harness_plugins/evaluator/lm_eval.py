@@ -122,7 +122,11 @@ class LmEval(Evaluator):
 
         for task in config.tasks:
             stated = config.data_files.get(task, {}).values()
-            for file in stated or cls.reads(replace(config, tasks=[task])).values():
+            try:
+                files = stated or cls.reads(replace(config, tasks=[task])).values()
+            except TaskError:  # `check` says so
+                continue
+            for file in files:
                 if str(file).endswith(PROMPT_FILES) and not item_rows(Path(file)):
                     raise DataError(f"{file} has no items")
 

@@ -78,9 +78,24 @@ _PUBLIC = {
         "harness.axes.instruction",
     ),
     **dict.fromkeys(
-        ("numbered_rows", "plain_bytes", "read_lines", "read_rows", "read_text"), "harness.data.reading"
+        (
+            "LINES",
+            "ROWS",
+            "TABLES",
+            "numbered_rows",
+            "packed",
+            "plain_bytes",
+            "read_lines",
+            "read_rows",
+            "read_text",
+            "stem",
+        ),
+        "harness.data.reading",
     ),
-    **dict.fromkeys(("plain_call", "turns_of"), "harness.data.messages"),
+    **dict.fromkeys(
+        ("NoTextError", "messages_in", "plain_call", "plain_text", "spoken_turns", "turns_of"),
+        "harness.data.messages",
+    ),
     **dict.fromkeys(("answer_surprise", "text_surprise"), "harness.data.surprise"),
     **dict.fromkeys(("rouge_l", "mtld"), "harness.data.similarity"),
     **dict.fromkeys(("encode_plain", "hidden_bytes"), "harness.data.tokenization"),
@@ -150,7 +165,10 @@ _PUBLIC = {
     **dict.fromkeys(
         ("PeakTracker", "flops_per_token", "matmul_weights", "peak_flops"), "harness.training.measure"
     ),
-    **dict.fromkeys(("PROMPT_FILES", "read_items"), "harness.evaluation.prompts"),
+    **dict.fromkeys(
+        ("PROMPT_FILES", "item_hashes", "read_answers", "read_items", "same_prompt"),
+        "harness.evaluation.prompts",
+    ),
     "ratio_metric": "harness.evaluation.ratios",
     **dict.fromkeys(("Endpoint", "EndpointError", "missing_key"), "harness.evaluation.endpoint"),
     "has_head": "harness.model.scorer",

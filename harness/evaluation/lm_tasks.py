@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import gzip
 import importlib.util
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -15,7 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
+from harness.data import reading
 from harness.data.item_texts import strings
+from harness.data.reading import ROWS
 from harness.errors import DataError, TaskError
 from harness.evaluation.items import ITEMS
 from harness.paths import listed
@@ -220,26 +220,19 @@ def local_data(files: Mapping[str, str]) -> Any:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of JSON lines, a JSON list, or a JSON object with one list in it; gzipped or not.
+    """Rows of a file as `harness.data.reading` takes them; of a JSON object with one list of objects in it,
+    those.
 
     Raises: DataError naming file and line
     """
     path = path.expanduser()
     if not path.is_file():
-        raise DataError(f"{path} does not exist; give a .json or .jsonl file (.gz allowed)")
-    raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 at byte {error.start}") from error
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
-        return [_row(line, path, number) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    if isinstance(value, dict):
-        lists = [item for item in value.values() if isinstance(item, list)]
-        value = lists[0] if len(lists) == 1 else [value]
-    return list(value)
+        raise DataError(f"{path} does not exist; give a file that ends in one of {', '.join(ROWS)}")
+    rows = list(reading.read_rows(path))
+    lists = [v for v in rows[0].values() if isinstance(v, list)] if len(rows) == 1 else []
+    if len(lists) == 1 and lists[0] and all(isinstance(row, dict) for row in lists[0]):
+        return list(lists[0])
+    return rows
 
 
 def count_items(name: str, files: Mapping[str, str] | None) -> int | None:
@@ -250,16 +243,6 @@ def count_items(name: str, files: Mapping[str, str] | None) -> int | None:
     if files:
         return len(read_rows(Path(files.get("test") or next(iter(files.values())))))
     return ITEMS if name in own_tasks() else None
-
-
-def _row(line: str, path: Path, number: int) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {number} is not JSON: {error}") from error
-    if not isinstance(row, dict):
-        raise DataError(f"{path}, line {number} is not a JSON object")
-    return row
 
 
 @lru_cache(maxsize=8)

@@ -129,14 +129,20 @@ def test_ones_own_yaml_runs(tmp_path: Path) -> None:
 def test_bad_rows_name_file_and_line(tmp_path: Path) -> None:
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"a": 1}\n{"a": \n')
-    with pytest.raises(DataError, match="line 2 is not JSON"):
+    with pytest.raises(DataError, match=r"bad\.jsonl:2: not JSON"):
         read_rows(bad)
     latin = tmp_path / "latin.jsonl"
     latin.write_bytes('{"a": "é"}'.encode("latin-1"))
-    with pytest.raises(DataError, match="not UTF-8 at byte 7"):
+    with pytest.raises(DataError, match=r"latin\.jsonl:1 is not UTF-8: byte 0xe9 at offset 7"):
         read_rows(latin)
     with pytest.raises(DataError, match="does not exist"):
         read_rows(tmp_path / "none.jsonl")
+
+
+def test_rows_may_hold_separators_of_unicode_and_begin_with_a_mark(tmp_path: Path) -> None:
+    text = json.dumps({"a": "one\u2028two\x85three"}, ensure_ascii=False)
+    (tmp_path / "rows.ndjson").write_text(f"\ufeff{text}\r\n\r\n{text}\r\n")
+    assert read_rows(tmp_path / "rows.ndjson") == [{"a": "one\u2028two\x85three"}] * 2
 
 
 def test_standard_errors_are_closed_form_for_means_and_bootstrap_else() -> None:

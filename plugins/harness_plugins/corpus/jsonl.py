@@ -5,16 +5,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import DataError, Document, Method, Split, hookimpl, numbered_rows, path_ref
+from harness import (
+    LINES,
+    TABLES,
+    DataError,
+    Document,
+    Method,
+    Split,
+    hookimpl,
+    numbered_rows,
+    path_ref,
+    stem,
+)
 from harness_plugins.corpus._files import FileCorpus
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.bz2", ".jsonl.xz", ".jsonl.zst", ".parquet", ".arrow")
+SUFFIXES = (*LINES, *TABLES)
 SPLITS = {"valid": Split.validation, "val": Split.validation, "dev": Split.validation}
 """Other words for a split."""
 
 
 class Jsonl(FileCorpus):
-    """Documents from rows: .jsonl (also .gz, .bz2, .xz, .zst), .parquet and .arrow files.
+    """Documents from rows: .jsonl and .ndjson (also .gz, .bz2, .xz, .zst), .parquet and .arrow files.
 
     Raises: DataError naming file, line and byte of what is no object, or what lacks the text
     """
@@ -51,7 +62,6 @@ class Jsonl(FileCorpus):
         return {**super().idle(config), **dict.fromkeys(shares, "corpus.split_field says each row's split")}
 
     def read(self, name: str, file: Path, stated: Split | None) -> Iterator[Document]:
-        stem = next((name.removesuffix(end) for end in SUFFIXES if name.endswith(end)), name)
         for number, row in numbered_rows(file, damaged=self.damaged()):
             text = row.get(self.config.text_field)
             if not isinstance(text, str):
@@ -62,7 +72,7 @@ class Jsonl(FileCorpus):
                 yield Document(
                     id=inner,
                     text=text.replace("\r\n", "\n"),
-                    domain=str(row.get(self.config.domain_field) or stem),
+                    domain=str(row.get(self.config.domain_field) or stem(name)),
                     split=stated or self._split(file, number, row, inner),
                 )
 

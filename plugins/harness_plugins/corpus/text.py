@@ -12,12 +12,13 @@ from harness import (
     Split,
     check_limits,
     hookimpl,
+    packed,
     path_ref,
     read_lines,
 )
 from harness_plugins.corpus._files import FileCorpus
 
-SUFFIXES = (".txt", ".md", ".txt.gz", ".txt.bz2", ".txt.xz", ".txt.zst")
+SUFFIXES = packed(".txt", ".md")
 
 
 class SplitBy(Enum):

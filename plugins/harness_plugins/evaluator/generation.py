@@ -1,6 +1,5 @@
 """Generation: quality and speed of a decoding method."""
 
-import hashlib
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from harness import (
     held_out_documents,
     hookimpl,
     item_files,
+    item_hashes,
     path_ref,
     read_items,
     share_met,
@@ -107,7 +107,7 @@ class Generation(Evaluator):
         samples = pd.DataFrame(
             {
                 "task": task,
-                "doc_hash": [hashlib.sha256(prompt.encode()).hexdigest() for prompt in prompts],
+                "doc_hash": item_hashes(prompts),
                 "prompt": prompts,
                 "answer": found.texts,
                 "target": [item.answer for item in items],

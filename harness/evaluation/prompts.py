@@ -74,7 +74,7 @@ def same_prompt(prompt: str) -> str:
 
 
 def item_hashes(texts: Sequence[str]) -> list[str]:
-    """A hash of each item's text, by which cells pair their items; of a repeated one, with how often before."""
+    """A hash of each text, by which cells pair their items; of a repeated one, with how often before."""
     before, found = Counter[str](), list[str]()
     for text in texts:
         again = f"\0{before[text]}" if before[text] else ""

@@ -142,7 +142,7 @@ _PUBLIC = {
     **dict.fromkeys(
         ("ItemTexts", "file_texts", "held_out_documents", "item_files"), "harness.data.item_texts"
     ),
-    **dict.fromkeys(("Overlap", "ngram_hashes", "words"), "harness.data.overlap"),
+    **dict.fromkeys(("UNSPACED", "Overlap", "ngram_hashes", "words"), "harness.data.overlap"),
     "task_items": "harness.evaluation.task_items",
     "LikelihoodScorer": "harness.evaluation.scoring",
     **dict.fromkeys(("ScoreRequest", "rolling"), "harness.evaluation.requests"),

@@ -98,6 +98,7 @@ from harness.data.messages import plain_call as plain_call
 from harness.data.messages import plain_text as plain_text
 from harness.data.messages import spoken_turns as spoken_turns
 from harness.data.messages import turns_of as turns_of
+from harness.data.overlap import UNSPACED as UNSPACED
 from harness.data.overlap import Overlap as Overlap
 from harness.data.overlap import ngram_hashes as ngram_hashes
 from harness.data.overlap import words as words

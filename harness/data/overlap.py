@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Iterable
 
 import numpy as np
@@ -22,8 +23,8 @@ UNKNOWN = 0
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words without punctuation."""
-    return WORD.findall(text.lower())
+    """Lower-case words without punctuation, whichever way accents, ligatures and wide letters are coded."""
+    return WORD.findall((text if text.isascii() else unicodedata.normalize("NFKC", text)).lower())
 
 
 class Overlap:

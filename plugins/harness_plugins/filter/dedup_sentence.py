@@ -6,9 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness import ConfigError, Document, Filter, Method, Split, hookimpl
+from harness import UNSPACED, ConfigError, Document, Filter, Method, Split, hookimpl
 
-SENTENCE = re.compile(r"[^.!?\n]*(?:[.!?]+[ \t]*\n?|\n|$)")
+ENDS = ".!?\u3002\uff01\uff1f\uff61\u0964\u061f\u1362"
+"""What ends a sentence, in Chinese, Japanese, Hindi, Arabic and Amharic too."""
+SENTENCE = re.compile(rf"[^{ENDS}\n]*(?:[{ENDS}]+[ \t]*\n?|\n|$)")
+CHARACTER = re.compile(f"[{UNSPACED}]")
+"""What stands for a word where no spaces do."""
 
 
 class DedupSentence(Filter):
@@ -26,7 +30,7 @@ class DedupSentence(Filter):
         span: int = 3
         """Sentences compared at once."""
         min_words: int = 8
-        """Words below which a span may repeat."""
+        """Words, or characters of a script without spaces, below which a span may repeat."""
 
         def __post_init__(self) -> None:
             if self.span < 1:
@@ -56,9 +60,10 @@ class DedupSentence(Filter):
         for start in range(len(full) - self.config.span + 1):
             span = full[start : start + self.config.span]
             words = " ".join(sentences[index] for index in span).lower().split()
-            if len(words) < self.config.min_words:
+            text = " ".join(words)
+            if len(words) + len(CHARACTER.findall(text)) < self.config.min_words:
                 continue
-            digest = hashlib.blake2b(" ".join(words).encode(), digest_size=8).digest()
+            digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
             if digest in self.seen:
                 cut.update(span)
             self.seen.add(digest)

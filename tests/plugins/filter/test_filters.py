@@ -233,6 +233,21 @@ def test_repeated_sentences_are_cut_and_the_rest_stays() -> None:
     assert method.report.rewritten == 1
 
 
+def test_sentences_without_spaces_are_cut_too() -> None:
+    poem = "\u7532\u4e59\u4e19\u4e01\u3002\u5929\u5730\u7384\u9ec4\uff01\u5bd2\u6765\u6691\u5f80\uff1f"
+    new = "\u65b0\u53e5\u5b50\u3002"
+    first, second = DedupSentence().apply(iter([make("a", poem), make("b", new + poem)]))
+    assert (first.text, second.text) == (poem, new)
+
+
+def test_copies_are_copies_however_their_accents_are_coded() -> None:
+    texts = (
+        "caf\u00e9 \ufb01n de l\u2019ann\u00e9e, \uff11\uff12 euros",
+        "cafe\u0301 fin de l\u2019anne\u0301e, 12 euros",
+    )
+    assert len(list(DedupDocument().apply(iter(make(str(i), text) for i, text in enumerate(texts))))) == 1
+
+
 def test_sentences_are_all_of_the_text() -> None:
     from harness_plugins.filter.dedup_sentence import SENTENCE
 

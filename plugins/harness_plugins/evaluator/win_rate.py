@@ -105,7 +105,7 @@ class WinRate(Evaluator):
 
     @classmethod
     def item_texts(cls, config: Any) -> Sequence[Choice]:
-        return (item_files(config.prompts),) if config.prompts.endswith(PROMPT_FILES) else ()
+        return (item_files(asked),) if (asked := _asked(config)).endswith(PROMPT_FILES) else ()
 
     def evaluate(self, task: str, subject: Subject) -> Evaluation:
         import pandas as pd
@@ -161,9 +161,8 @@ class WinRate(Evaluator):
         )
 
     def items(self) -> list[Item]:
-        """The prompts, from a file of answers where no other file is named."""
-        own = self.config.answers and not self.config.prompts.endswith(PROMPT_FILES)
-        return read_items(self.config.answers if own else self.config.prompts, limit=self.config.max_prompts)
+        """The prompts."""
+        return read_items(_asked(self.config), limit=self.config.max_prompts)
 
     def ours(self, subject: Subject, items: list[Item]) -> tuple[list[str], int]:
         """This side's answers, and how many reached their limit."""
@@ -223,6 +222,12 @@ class WinRate(Evaluator):
         if subject.baseline is not None:
             return "model"
         return "file" if self.config.baseline_answers else "reference answers"
+
+
+def _asked(config: Any) -> str:
+    """Where the prompts come from: a file of answers where no other file is named."""
+    own = config.answers and not config.prompts.endswith(PROMPT_FILES)
+    return str(config.answers if own else config.prompts)
 
 
 def metrics(task: str, one: np.ndarray, other: np.ndarray, longer: np.ndarray) -> list[Metric]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import io
 import json
@@ -10,6 +11,8 @@ import lzma
 import re
 import zlib
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -44,16 +47,68 @@ def stem(name: str, endings: tuple[str, ...] = ROWS) -> str:
     return next((name.removesuffix(ending) for ending in endings if name.endswith(ending)), name)
 
 
-def open_binary(path: Path) -> BinaryIO:
+@dataclass
+class Meter:
+    """How far the files that are opened within `metered` have been read."""
+
+    bytes: int = 0
+    """As they lie on disk."""
+
+
+_METER: ContextVar[Meter | None] = ContextVar("meter", default=None)
+
+
+@contextlib.contextmanager
+def metered(meter: Meter) -> Iterator[None]:
+    """What is read of files in this block counts."""
+    token = _METER.set(meter)
+    try:
+        yield
+    finally:
+        _METER.reset(token)
+
+
+class _Metered(io.FileIO):
+    """A file that counts what is read of it."""
+
+    meter: Meter
+
+    def readinto(self, buffer: Any) -> int:
+        number = super().readinto(buffer) or 0
+        self.meter.bytes += number
+        return number
+
+
+@contextlib.contextmanager
+def open_binary(path: Path) -> Iterator[BinaryIO]:
     """A file's content as a stream, unpacked where its name ends as one of PACKED."""
     opens: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-    if path.suffix in opens:
-        return cast(BinaryIO, opens[path.suffix](path, "rb"))
-    if path.suffix == ".zst":
-        import pyarrow
+    with _opened(path) as packed:
+        if path.suffix in opens:
+            with opens[path.suffix](packed, "rb") as file:
+                yield file
+        elif path.suffix == ".zst":
+            import pyarrow
 
-        return cast(BinaryIO, io.BufferedReader(pyarrow.input_stream(str(path), compression="zstd")))
-    return path.open("rb")
+            yield cast(BinaryIO, io.BufferedReader(pyarrow.input_stream(packed, compression="zstd")))
+        else:
+            yield packed
+
+
+def _opened(path: Path) -> BinaryIO:
+    """A file as it lies on disk, counted by the meter in force."""
+    meter = _METER.get()
+    if meter is None:
+        return path.open("rb")
+    file = _Metered(str(path), "rb")
+    file.meter = meter
+    return io.BufferedReader(file)
+
+
+def _count(num_bytes: float) -> None:
+    """Count what was read another way."""
+    if (meter := _METER.get()) is not None:
+        meter.bytes += round(num_bytes)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -251,17 +306,23 @@ def _blocks(path: Path) -> Iterator[Any]:
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
+    size = path.stat().st_size
     if path.suffix == ".parquet":
-        yield from ParquetFile(path).iter_batches(batch_size=1024)
+        file = ParquetFile(path)
+        for batch in file.iter_batches(batch_size=1024):
+            _count(size * batch.num_rows / file.metadata.num_rows)
+            yield batch
         return
     with pyarrow.memory_map(str(path)) as source:
         try:
-            file = pyarrow.ipc.open_file(source)
+            whole = pyarrow.ipc.open_file(source)
         except pyarrow.ArrowInvalid:  # the format of streams, which `datasets` writes
             source.seek(0)
             yield from pyarrow.ipc.open_stream(source)
         else:
-            yield from (file.get_batch(i) for i in range(file.num_record_batches))
+            for number in range(whole.num_record_batches):
+                _count(size / whole.num_record_batches)
+                yield whole.get_batch(number)
 
 
 def _rows_of(block: Any) -> Iterator[dict[str, Any] | UnicodeDecodeError]:

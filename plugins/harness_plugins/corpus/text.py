@@ -68,6 +68,10 @@ class Text(FileCorpus):
         (directory / "book.txt").write_text(text)
         return cls.Config(path=str(directory / "book.txt"), document_bytes=300)
 
+    def file_bytes(self) -> int | None:
+        times = 2 if self.config.split_by is SplitBy.position else 1  # they are measured first
+        return times * (super().file_bytes() or 0)
+
     def documents(self) -> Iterator[Document]:
         if self.config.split_by is SplitBy.position:
             yield from self._by_position()

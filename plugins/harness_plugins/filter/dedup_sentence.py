@@ -2,9 +2,11 @@
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from harness import UNSPACED, ConfigError, Document, Filter, Method, Split, hookimpl
 
@@ -24,6 +26,7 @@ class DedupSentence(Filter):
     """
 
     name = "dedup_sentence"
+    remembers = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Filter.Config):
@@ -49,9 +52,14 @@ class DedupSentence(Filter):
             ),
         )
 
-    def apply(self, documents: Iterator[Document]) -> Iterator[Document]:
+    def prepare(self) -> None:
         self.seen: set[bytes] = set()
-        yield from super().apply(documents)
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {"seen": np.frombuffer(b"".join(self.seen), dtype=np.uint64)}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        self.seen.update(number.tobytes() for number in state["seen"])
 
     def judge(self, document: Document) -> Document | str:
         sentences = [part for part in SENTENCE.findall(document.text) if part]

@@ -112,8 +112,9 @@ class Attempt:
         self.parts += 1
         for place, method in enumerate(self.filters):
             file = self._state(self.parts, place)
+            arrays: dict[str, Any] = method.state()
             with file.open("wb") as target:
-                np.savez(target, **method.state())
+                np.savez(target, **arrays)
             _sync(file)
         journal = {
             "documents": self.documents,

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from harness import DataError, NoTextError, Role, Turn, plain_call, plain_text, turns_of
 from harness_plugins.instruction._reader import Parsed, Reader
@@ -22,17 +22,20 @@ class MessagesReader(Reader):
     messages; the file, or `source`, is the source.
     """
 
+    source: ClassVar[str] = ""
+    """Source of all conversations; empty takes what the entry says, or the file's name."""
+
     def parse(self, rows: Iterator[dict[str, Any]]) -> Iterator[Parsed | None]:
         for row in rows:
             try:
-                turns = self._turns(row)
+                turns = self.turns(row)
             except NoTextError as error:
                 self._count(f"that hold a part of type '{error.kind}'")
                 continue
-            source = row.get("source") or row["#"].rpartition("/")[2].partition(".")[0]
+            source = self.source or row.get("source") or row["#"].rpartition("/")[2].partition(".")[0]
             yield str(source), [*system_turn(row, turns), *turns], _tools(row.get("tools"), row["#"])
 
-    def _turns(self, row: dict[str, Any]) -> list[Turn]:
+    def turns(self, row: dict[str, Any]) -> list[Turn]:
         """The turns of an entry; none where its messages are null.
 
         Raises: DataError where it has no messages

@@ -1,12 +1,10 @@
 """ShareGPT's format: conversations of people with a chat model."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from harness import Method, hookimpl
+from harness import Method, Turn, hookimpl
 from harness_plugins.instruction._messages import MessagesReader
-from harness_plugins.instruction._reader import Parsed
 
 
 class ShareGpt(MessagesReader):
@@ -17,6 +15,7 @@ class ShareGpt(MessagesReader):
     """
 
     name = "sharegpt"
+    source = "sharegpt"
     sample = """[
       {"id": "a", "conversations": [
         {"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello, how can I help?"},
@@ -25,11 +24,8 @@ class ShareGpt(MessagesReader):
         {"from": "human", "value": "Once more"}, {"from": "gpt", "value": "Here it is."}]}
     ]"""
 
-    def parse(self, rows: Iterator[dict[str, Any]]) -> Iterator[Parsed | None]:
-        for parsed in super().parse(rows):
-            if parsed is not None:
-                _, turns, *tools = parsed
-                yield "sharegpt", [replace(turn, text=turn.text.strip()) for turn in turns], *tools
+    def turns(self, row: dict[str, Any]) -> list[Turn]:
+        return [replace(turn, text=turn.text.strip()) for turn in super().turns(row)]
 
 
 @hookimpl

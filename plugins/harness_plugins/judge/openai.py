@@ -115,7 +115,7 @@ class OpenAi(Judge):
         known, reasons = self._read_kept(), list[str]()
         different = {self._key(duel): duel for duel in duels}
         with ThreadPoolExecutor(self.config.parallel) as pool:
-            found = pool.map(lambda item: self._prefer(*item, known, reasons), different.items())
+            found = pool.map(lambda key: self._prefer(key, different[key], known, reasons), different)
             told = dict(zip(different, found, strict=True))
         verdicts = [told[self._key(duel)] for duel in duels]
         if duels and all(verdict != verdict for verdict in verdicts):

@@ -152,6 +152,7 @@ _PUBLIC = {
             "find_task",
             "hub_data",
             "is_cached",
+            "item_rows",
             "load_task",
             "own_metrics",
             "own_origin",
@@ -166,7 +167,7 @@ _PUBLIC = {
         ("PeakTracker", "flops_per_token", "matmul_weights", "peak_flops"), "harness.training.measure"
     ),
     **dict.fromkeys(
-        ("PROMPT_FILES", "item_hashes", "read_answers", "read_items", "same_prompt"),
+        ("PROMPT_FILES", "item_hashes", "misread", "read_answers", "read_items", "same_prompt"),
         "harness.evaluation.prompts",
     ),
     "ratio_metric": "harness.evaluation.ratios",

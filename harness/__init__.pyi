@@ -98,8 +98,8 @@ from harness.data.messages import plain_call as plain_call
 from harness.data.messages import plain_text as plain_text
 from harness.data.messages import spoken_turns as spoken_turns
 from harness.data.messages import turns_of as turns_of
-from harness.data.overlap import UNSPACED as UNSPACED
 from harness.data.overlap import Overlap as Overlap
+from harness.data.overlap import UNSPACED as UNSPACED
 from harness.data.overlap import ngram_hashes as ngram_hashes
 from harness.data.overlap import words as words
 from harness.data.reading import LINES as LINES
@@ -148,6 +148,7 @@ from harness.evaluation.lm_tasks import count_items as count_items
 from harness.evaluation.lm_tasks import find_task as find_task
 from harness.evaluation.lm_tasks import hub_data as hub_data
 from harness.evaluation.lm_tasks import is_cached as is_cached
+from harness.evaluation.lm_tasks import item_rows as item_rows
 from harness.evaluation.lm_tasks import load_task as load_task
 from harness.evaluation.lm_tasks import own_metrics as own_metrics
 from harness.evaluation.lm_tasks import own_origin as own_origin
@@ -156,6 +157,7 @@ from harness.evaluation.lm_tasks import task_files as task_files
 from harness.evaluation.lm_tasks import without_data as without_data
 from harness.evaluation.prompts import PROMPT_FILES as PROMPT_FILES
 from harness.evaluation.prompts import item_hashes as item_hashes
+from harness.evaluation.prompts import misread as misread
 from harness.evaluation.prompts import read_answers as read_answers
 from harness.evaluation.prompts import read_items as read_items
 from harness.evaluation.prompts import same_prompt as same_prompt

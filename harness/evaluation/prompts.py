@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.data.messages import messages_in, plain_text, turns_of
 from harness.data.reading import ROWS
-from harness.errors import DataError
+from harness.errors import DataError, HarnessError
+from harness.method import Problem
 
 if TYPE_CHECKING:
     from harness.data.skills import Item
@@ -32,9 +33,9 @@ def read_items(source: str, *, limit: int, split: str = "test") -> list[Item]:
     """
     if not source.endswith(PROMPT_FILES):
         return list(_skill_items(source, limit, split))
-    from harness.evaluation.lm_tasks import read_rows
+    from harness.evaluation.lm_tasks import item_rows
 
-    rows = read_rows(Path(source))
+    rows = item_rows(Path(source))
     if not rows:
         raise DataError(f"{source} has no rows")
     chosen = [place for place, row in enumerate(rows) if row.get("split", "test") == split]
@@ -43,6 +44,14 @@ def read_items(source: str, *, limit: int, split: str = "test") -> list[Item]:
             f"{source} has no row of the {split} split; say it in the rows, {json.dumps({'split': split})}"
         )
     return [_item(rows[place], f"{source}, row {place + 1}") for place in chosen[:limit]]
+
+
+def misread(source: str, *, limit: int, where: str) -> Iterator[Problem]:
+    """What keeps prompts from being read, of a plan; `where` is the option that names them."""
+    try:
+        read_items(source, limit=limit)
+    except (HarnessError, OSError) as error:
+        yield Problem(where=where, message=str(error))
 
 
 @cache
@@ -58,10 +67,10 @@ def read_answers(file: str) -> dict[str, list[str]]:
 
     Raises: DataError naming file and row of what has no prompt
     """
-    from harness.evaluation.lm_tasks import read_rows
+    from harness.evaluation.lm_tasks import item_rows
 
     found: dict[str, list[str]] = {}
-    for place, row in enumerate(read_rows(Path(file))):
+    for place, row in enumerate(item_rows(Path(file))):
         if any(key in row for key in ANSWER_KEYS):
             item = _item(row, f"{file}, row {place + 1}")
             found.setdefault(same_prompt(item.prompt), []).append(item.answer)

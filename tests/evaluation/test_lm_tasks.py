@@ -18,7 +18,7 @@ from harness.errors import DataError, TaskError
 from harness.evaluation.controls import Controls
 from harness.evaluation.items import Source, drawing_from
 from harness.evaluation.lm_run import run_tasks, standard_error
-from harness.evaluation.lm_tasks import OWN, find_task, load_task, own_tasks, read_rows
+from harness.evaluation.lm_tasks import OWN, find_task, item_rows, load_task, own_tasks
 
 
 def run(task: str, *, limit: int = 6, **options: Any) -> Any:
@@ -130,19 +130,19 @@ def test_bad_rows_name_file_and_line(tmp_path: Path) -> None:
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"a": 1}\n{"a": \n')
     with pytest.raises(DataError, match=r"bad\.jsonl:2: not JSON"):
-        read_rows(bad)
+        item_rows(bad)
     latin = tmp_path / "latin.jsonl"
     latin.write_bytes('{"a": "é"}'.encode("latin-1"))
     with pytest.raises(DataError, match=r"latin\.jsonl:1 is not UTF-8: byte 0xe9 at offset 7"):
-        read_rows(latin)
+        item_rows(latin)
     with pytest.raises(DataError, match="does not exist"):
-        read_rows(tmp_path / "none.jsonl")
+        item_rows(tmp_path / "none.jsonl")
 
 
 def test_rows_may_hold_separators_of_unicode_and_begin_with_a_mark(tmp_path: Path) -> None:
     text = json.dumps({"a": "one\u2028two\x85three"}, ensure_ascii=False)
     (tmp_path / "rows.ndjson").write_text(f"\ufeff{text}\r\n\r\n{text}\r\n")
-    assert read_rows(tmp_path / "rows.ndjson") == [{"a": "one\u2028two\x85three"}] * 2
+    assert item_rows(tmp_path / "rows.ndjson") == [{"a": "one\u2028two\x85three"}] * 2
 
 
 def test_standard_errors_are_closed_form_for_means_and_bootstrap_else() -> None:

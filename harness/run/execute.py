@@ -173,7 +173,8 @@ def read_steps(path: Path) -> list[tuple[int, dict[str, float]]]:
         with contextlib.suppress(ValueError):  # cut off by a kill, or damaged
             facts = json.loads(line)
             if not misfit(facts, dict[str, float | None]) and isinstance(facts.get("step"), int):
-                found[facts.pop("step")] = {name: value for name, value in facts.items() if value is not None}
+                step = facts.pop("step")
+                found[step] = {name: value for name, value in facts.items() if value is not None}
     return sorted(found.items())
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from array import array
+from collections import defaultdict
 from collections.abc import Iterable
+from functools import partial
 
 import numpy as np
 
@@ -38,14 +41,17 @@ class Overlap:
 
     def __init__(self, texts: Iterable[str], *, ngram: int) -> None:
         self.codes: dict[str, int] = {}
-        found: dict[int, list[np.ndarray]] = {}
+        # One buffer for all texts: an array of each would leave as much memory again in holes between them.
+        found: defaultdict[int, array[int]] = defaultdict(partial(array, "Q"))
         for text in texts:
             own = words(text)
             size = min(ngram, len(own))
             if size >= min(ngram, SHORTEST):
                 codes = [self.codes.setdefault(word, 0) or self._learn(word) for word in own]
-                found.setdefault(size, []).append(ngram_hashes(np.array(codes, dtype=np.uint64), size))
-        self.known = {size: np.unique(np.concatenate(hashes)) for size, hashes in sorted(found.items())}
+                found[size].frombytes(ngram_hashes(np.array(codes, dtype=np.uint64), size).tobytes())
+        self.known = {
+            size: distinct(np.frombuffer(hashes, dtype=np.uint64)) for size, hashes in sorted(found.items())
+        }
         """Sorted hashes of n-grams, by their number of words."""
 
     def __len__(self) -> int:
@@ -81,6 +87,12 @@ class Overlap:
         code = int.from_bytes(hashlib.blake2b(word.encode(errors="surrogatepass"), digest_size=8).digest())
         self.codes[word] = code or 1
         return self.codes[word]
+
+
+def distinct(values: np.ndarray) -> np.ndarray:
+    """The values, sorted in place, once each."""
+    values.sort()
+    return values[np.concatenate([values[:1] == values[:1], values[1:] != values[:-1]])]
 
 
 def ngram_hashes(codes: np.ndarray, size: int) -> np.ndarray:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PAD, BOS, EOS, UNK, USER, ASSISTANT, MASK = SPECIAL_TOKENS
 TEXTS_PER_BATCH = 512
-CHARACTERS_PER_BATCH = 1_000_000
+CHARACTERS_PER_BATCH = 250_000
 
 
 def save_tokenizer(tokenizer: RustTokenizer, directory: Path) -> None:

@@ -92,7 +92,8 @@ class Overlap:
 def distinct(values: np.ndarray) -> np.ndarray:
     """The values, sorted in place, once each."""
     values.sort()
-    return values[np.concatenate([values[:1] == values[:1], values[1:] != values[:-1]])]
+    found: np.ndarray = values[np.concatenate([values[:1] == values[:1], values[1:] != values[:-1]])]
+    return found
 
 
 def ngram_hashes(codes: np.ndarray, size: int) -> np.ndarray:

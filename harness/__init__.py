@@ -78,9 +78,24 @@ _PUBLIC = {
         "harness.axes.instruction",
     ),
     **dict.fromkeys(
-        ("numbered_rows", "plain_bytes", "read_lines", "read_rows", "read_text"), "harness.data.reading"
+        (
+            "LINES",
+            "ROWS",
+            "TABLES",
+            "numbered_rows",
+            "packed",
+            "plain_bytes",
+            "read_lines",
+            "read_rows",
+            "read_text",
+            "stem",
+        ),
+        "harness.data.reading",
     ),
-    **dict.fromkeys(("plain_call", "turns_of"), "harness.data.messages"),
+    **dict.fromkeys(
+        ("NoTextError", "messages_in", "plain_call", "plain_text", "spoken_turns", "turns_of"),
+        "harness.data.messages",
+    ),
     **dict.fromkeys(("answer_surprise", "text_surprise"), "harness.data.surprise"),
     **dict.fromkeys(("rouge_l", "mtld"), "harness.data.similarity"),
     **dict.fromkeys(("encode_plain", "hidden_bytes"), "harness.data.tokenization"),
@@ -127,7 +142,7 @@ _PUBLIC = {
     **dict.fromkeys(
         ("ItemTexts", "file_texts", "held_out_documents", "item_files"), "harness.data.item_texts"
     ),
-    **dict.fromkeys(("Overlap", "ngram_hashes", "words"), "harness.data.overlap"),
+    **dict.fromkeys(("UNSPACED", "Overlap", "ngram_hashes", "words"), "harness.data.overlap"),
     "task_items": "harness.evaluation.task_items",
     "LikelihoodScorer": "harness.evaluation.scoring",
     **dict.fromkeys(("ScoreRequest", "rolling"), "harness.evaluation.requests"),
@@ -151,7 +166,10 @@ _PUBLIC = {
     **dict.fromkeys(
         ("PeakTracker", "flops_per_token", "matmul_weights", "peak_flops"), "harness.training.measure"
     ),
-    **dict.fromkeys(("PROMPT_FILES", "misread", "read_items"), "harness.evaluation.prompts"),
+    **dict.fromkeys(
+        ("PROMPT_FILES", "item_hashes", "misread", "read_answers", "read_items", "same_prompt"),
+        "harness.evaluation.prompts",
+    ),
     "ratio_metric": "harness.evaluation.ratios",
     **dict.fromkeys(("Endpoint", "EndpointError", "missing_key"), "harness.evaluation.endpoint"),
     "has_head": "harness.model.scorer",

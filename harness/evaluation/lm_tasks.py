@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 import yaml
 
 from harness.data.item_texts import strings
-from harness.data.reading import read_rows
+from harness.data.reading import ROWS, read_rows
 from harness.errors import DataError, TaskError
 from harness.evaluation.items import ITEMS
 from harness.forms import misfit
@@ -243,13 +243,13 @@ def local_data(files: Mapping[str, str]) -> Any:
 
 
 def item_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of JSON lines, a JSON list, or a JSON object with one list in it; gzipped or not.
+    """Rows of a file as `read_rows` takes them; of a JSON object with one list of objects in it, those.
 
     Raises: DataError naming file and line
     """
     path = path.expanduser()
     if not path.is_file():
-        raise DataError(f"{path} does not exist; give a .json or .jsonl file (.gz allowed)")
+        raise DataError(f"{path} does not exist; give a file that ends in one of {', '.join(ROWS)}")
     rows = list(read_rows(path))
     if len(rows) == 1:
         lists = [value for value in rows[0].values() if not misfit(value, list[dict[str, Any]])]

@@ -23,7 +23,7 @@ from harness.report.table import Table, decided_on
 def rating_figure(table: Table, results: Results) -> Figure | None:
     """Elo of each configuration against the win rate's baseline."""
     found = ratings.ratings(results, ratings.win_rate_samples(results))
-    if len(found) < 2 or len(found) > 40:
+    if len(found) < 2 or len(found) > 40 or ratings.several_opponents(found):
         return None
 
     def paint(canvas: Any) -> None:

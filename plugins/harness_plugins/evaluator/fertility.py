@@ -1,6 +1,5 @@
 """Fertility: how many tokens a tokenizer needs for a word or a character of several languages."""
 
-import hashlib
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from harness import (
     Subject,
     encode_plain,
     hookimpl,
+    item_hashes,
     path_ref,
     read_text,
 )
@@ -77,7 +77,7 @@ class Fertility(Evaluator):
         samples = pd.DataFrame(
             {
                 "task": task,
-                "doc_hash": [hashlib.sha256(text.encode()).hexdigest() for text in texts],
+                "doc_hash": item_hashes(texts),
                 "prompt": [f"{task}/{number}" for number in range(len(texts))],
                 "tokens": tokens,
                 "bytes": [len(text.encode()) for text in texts],

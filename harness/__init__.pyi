@@ -132,8 +132,12 @@ from harness.evaluation.hardware import hardware as hardware
 from harness.evaluation.items import Source as Source
 from harness.evaluation.items import drawing_from as drawing_from
 from harness.evaluation.length_control import length_controlled as length_controlled
+from harness.evaluation.lm_options import answer_tokens as answer_tokens
+from harness.evaluation.lm_options import one_length as one_length
+from harness.evaluation.lm_options import refused_options as refused_options
 from harness.evaluation.lm_run import quiet as quiet
 from harness.evaluation.lm_run import run_tasks as run_tasks
+from harness.evaluation.lm_run import seeded as seeded
 from harness.evaluation.lm_tasks import count_items as count_items
 from harness.evaluation.lm_tasks import find_task as find_task
 from harness.evaluation.lm_tasks import hub_data as hub_data
@@ -142,6 +146,7 @@ from harness.evaluation.lm_tasks import load_task as load_task
 from harness.evaluation.lm_tasks import own_metrics as own_metrics
 from harness.evaluation.lm_tasks import own_origin as own_origin
 from harness.evaluation.lm_tasks import own_tasks as own_tasks
+from harness.evaluation.lm_tasks import stated_tasks as stated_tasks
 from harness.evaluation.lm_tasks import task_files as task_files
 from harness.evaluation.lm_tasks import without_data as without_data
 from harness.evaluation.prompts import PROMPT_FILES as PROMPT_FILES
@@ -172,6 +177,7 @@ from harness.model.calibration import CalibrationConfig as CalibrationConfig
 from harness.model.calibration import calibrate as calibrate
 from harness.model.calibration import calibration_problems as calibration_problems
 from harness.model.calibration import training_tokens as training_tokens
+from harness.model.conditioning import prompted as prompted
 from harness.model.scorer import has_head as has_head
 from harness.model.snapshot import prove as prove
 from harness.model.snapshot import snapshot as snapshot

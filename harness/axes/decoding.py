@@ -40,16 +40,19 @@ class Decoding(Method):
 
     @classmethod
     def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
-        """A cache of bits that there are not, or of a method that keeps its own."""
+        """A cache of bits that there are not, or of a method that keeps its own; virtual tokens beside it."""
         from harness.ops.quantized_cache import UNPACKED
 
-        bits = config.cache_bits
+        steps, bits = cls.generate is not Decoding.generate, config.cache_bits
+        tuned = [cell.choice("peft", stage=stage) for stage in cell.stages if "peft" in cell.reads(stage)]
+        if steps and any(getattr(choice and choice.method, "virtual", False) for choice in tuned):
+            yield Problem(where="decoding", message=f"decoding={cls.name}: {NO_VIRTUAL}")
         if bits == UNPACKED:
             return
         if not 2 <= bits <= 8:
             message = f"{bits} must be between 2 and 8, or {UNPACKED} for a cache that is not quantized"
             yield Problem(where="decoding.cache_bits", message=message)
-        elif cls.generate is not Decoding.generate:
+        elif steps:
             yield Problem(
                 where="decoding.cache_bits",
                 message=f"decoding={cls.name} keeps a cache of its own; leave it at {UNPACKED}, or choose "
@@ -88,6 +91,12 @@ class Decoding(Method):
             seeds=seeds,
             cache_bits=self.config.cache_bits,
         )
+
+
+NO_VIRTUAL = (
+    "it steps through a model by itself, and virtual tokens (of prompt, prefix and p-tuning) are put before "
+    "a prompt by transformers' generate alone; use decoding=greedy, sampling or beam, or peft=lora"
+)
 
 
 def check_vocabulary(model: Any, other: Any, *, where: str) -> None:

@@ -16,6 +16,7 @@ from harness import (
     check_vocabulary,
     hookimpl,
     model_ref,
+    prompted,
     quantile,
     special_ids,
     uniforms,
@@ -57,6 +58,10 @@ class Speculative(Decoding):
         yield from super().check(config, cell, meta_model)
         if not config.draft:
             yield Problem(where="decoding.draft", message=NO_DRAFT)
+        architecture = cell.choice("architecture")
+        method: Any = getattr(architecture, "method", None)
+        if method is not None and (method.uses_prefix() or method.has_encoder()):
+            yield Problem(where="decoding", message=f"decoding=speculative: {NO_CONDITION}")
 
     @torch.inference_mode()
     def generate(
@@ -71,6 +76,9 @@ class Speculative(Decoding):
         if "draft" not in self.models:
             raise ConfigError(f"decoding.draft: {NO_DRAFT}")
         check_vocabulary(model, self.models["draft"], where="decoding.draft")
+        for each in (model, self.models["draft"]):
+            if prompted(each, input_BT, mask_BT).inputs:
+                raise IncompatibleError(f"decoding=speculative: {NO_CONDITION}")
         target, draft = (Reader(each, rows=len(input_BT)) for each in (model, self.models["draft"]))
         if not (target.forgets and draft.forgets):
             raise IncompatibleError(
@@ -159,6 +167,10 @@ def until(tokens: list[int], ends: Sequence[int]) -> list[int]:
     return tokens
 
 
+NO_CONDITION = (
+    "it reads prompts as they stand, and a model with a prefix or an encoder does not; use "
+    "architecture=causal_decoder, or decoding=greedy, sampling or beam"
+)
 NO_DRAFT = (
     "speculative decoding needs a draft model; name one with the same tokenizer, e.g. "
     "decoding.draft='cell:model.num_layers=1'"

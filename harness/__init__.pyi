@@ -34,6 +34,7 @@ from harness.axes.curriculum import Curriculum as Curriculum
 from harness.axes.curriculum import SampleReader as SampleReader
 from harness.axes.decoding import Decoding as Decoding
 from harness.axes.decoding import check_vocabulary as check_vocabulary
+from harness.axes.decoding import not_all_kept as not_all_kept
 from harness.axes.evaluator import Evaluation as Evaluation
 from harness.axes.evaluator import Evaluator as Evaluator
 from harness.axes.evaluator import Metric as Metric
@@ -165,6 +166,7 @@ from harness.method import LossTerm as LossTerm
 from harness.method import Method as Method
 from harness.method import Problem as Problem
 from harness.method import check_counts as check_counts
+from harness.method import check_distinct as check_distinct
 from harness.method import check_limits as check_limits
 from harness.method import model_ref as model_ref
 from harness.method import signed as signed

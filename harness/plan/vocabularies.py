@@ -86,14 +86,19 @@ def vocabulary(graph: Graph, model: str) -> Vocabulary:
     return Vocabulary(key, entries=_entries(Path(reference).expanduser() / "tokenizer.json"))
 
 
-@lru_cache(maxsize=8)
 def _entries(file: Path) -> Mapping[str, int] | None:
     """Tokens and their ids, by the file of the library `tokenizers`; None where it is not there."""
     try:
-        stated: Any = json.loads(file.read_text(encoding="utf-8"))
-        vocabulary = stated["model"]["vocab"]
+        return _read(file, file.stat().st_mtime_ns)
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+@lru_cache(maxsize=8)
+def _read(file: Path, changed: int) -> Mapping[str, int]:
+    """The same of a file as it was at a time, for all cells of a sweep."""
+    stated: Any = json.loads(file.read_text(encoding="utf-8"))
+    vocabulary = stated["model"]["vocab"]
     if not isinstance(vocabulary, Mapping):  # unigram: a list of pieces with their scores
         vocabulary = {piece: index for index, (piece, _) in enumerate(vocabulary)}
     return {**vocabulary, **{token["content"]: token["id"] for token in stated.get("added_tokens", ())}}

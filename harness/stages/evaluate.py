@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.axes.evaluator import Evaluator, Subject
+from harness.data.item_texts import HeldOutDocuments
 from harness.errors import IncompatibleError
 from harness.hookspecs import hookimpl
 from harness.method import Choice, Method, Problem, check_limits
@@ -70,12 +71,20 @@ class Evaluate(Stage):
                 message=f"evaluator=[] leaves {stage} nothing to measure; choose one, e.g. "
                 f"evaluator=[perplexity], or leave {stage} out of `stages`",
             )
+        documents = "documents" in map(cell.makes, cell.stages)
         asked = cell.stage_config(stage).max_length
         if asked is not None:
             yield from beyond_table(meta_model, asked, where=f"{stage}.max_length")
         for choice in chosen:
             method: Any = choice.method
             where = f"evaluator.{method.name}"
+            texts = {each.method.name for each in method.item_texts(choice.config)}
+            if not documents and HeldOutDocuments.name in texts:
+                yield Problem(
+                    where=where,
+                    message=f"it measures on documents, and no stage of {list(cell.stages)} makes any; "
+                    "add the stage corpus",
+                )
             if longest := method.longest(choice.config):
                 yield from beyond_table(meta_model, longest, where=where)
             answer = method.longest_answer(choice.config)

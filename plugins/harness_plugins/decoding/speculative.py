@@ -16,6 +16,7 @@ from harness import (
     check_vocabulary,
     hookimpl,
     model_ref,
+    not_all_kept,
     prompted,
     quantile,
     special_ids,
@@ -58,6 +59,12 @@ class Speculative(Decoding):
         yield from super().check(config, cell, meta_model)
         if not config.draft:
             yield Problem(where="decoding.draft", message=NO_DRAFT)
+        if kept := not_all_kept(cell, meta_model):
+            yield Problem(
+                where="decoding",
+                message=f"decoding=speculative takes tokens back, which the cache of {kept} cannot forget; "
+                "use attention=full (attention.cache=contiguous) and no context method that chooses scores",
+            )
         architecture = cell.choice("architecture")
         method: Any = getattr(architecture, "method", None)
         if method is not None and (method.uses_prefix() or method.has_encoder()):

@@ -122,6 +122,11 @@ class LmEval(Evaluator):
             yield Problem(where="evaluator.lm_eval.gen_kwargs.until", message=message)
         if refused := refused_options(config.gen_kwargs):
             yield Problem(where="evaluator.lm_eval.gen_kwargs", message=refused)
+        for task in sorted(set(config.data_files) - set(config.tasks)):
+            message = (
+                f"'{task}' is none of the tasks {list(config.tasks)}; name the one that reads these files"
+            )
+            yield Problem(where=f"evaluator.lm_eval.data_files.{task}", message=message)
         for task in config.tasks:
             try:
                 path = find_task(task, include_path=config.include_path)

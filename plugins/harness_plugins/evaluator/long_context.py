@@ -22,6 +22,7 @@ from harness import (
     Metric,
     ScoreRequest,
     Subject,
+    check_distinct,
     encode_plain,
     held_out_documents,
     hookimpl,
@@ -64,6 +65,7 @@ class LongContext(Evaluator):
                 raise ConfigError(f"evaluator.long_context.lengths={self.lengths} must all be at least 16")
             if not self.depths or not all(0 <= depth <= 1 for depth in self.depths):
                 raise ConfigError(f"evaluator.long_context.depths={self.depths} must lie between 0 and 1")
+            check_distinct(self, "evaluator.long_context", "lengths", "depths")
             if self.num_choices < 2 or self.num_windows < 1 or self.num_keys < 1 or self.buckets < 1:
                 raise ConfigError(
                     "evaluator.long_context needs num_choices >= 2, num_windows, num_keys, buckets >= 1"

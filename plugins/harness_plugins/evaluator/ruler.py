@@ -16,6 +16,7 @@ from harness import (
     Metric,
     Subject,
     check_counts,
+    check_distinct,
     greedy_tokens,
     held_out_documents,
     hookimpl,
@@ -59,6 +60,12 @@ class Ruler(Evaluator):
             if not self.depths or not all(0 <= depth <= 1 for depth in self.depths):
                 raise ConfigError(f"evaluator.ruler.depths={self.depths} must lie between 0 and 1")
             check_counts(self, "evaluator.ruler", "num_items", "max_new_tokens")
+            check_distinct(self, "evaluator.ruler", "lengths", "depths")
+            if self.max_new_tokens >= min(self.lengths):
+                raise ConfigError(
+                    f"evaluator.ruler.max_new_tokens={self.max_new_tokens} leaves no room for a question in "
+                    f"lengths={self.lengths}; lower the one or raise the others"
+                )
 
     config: Config
 

@@ -51,7 +51,7 @@ class Decoding(Method):
         tuned = [cell.choice("peft", stage=stage) for stage in cell.stages if "peft" in cell.reads(stage)]
         if steps and any(getattr(choice and choice.method, "virtual", False) for choice in tuned):
             yield Problem(where="decoding", message=f"decoding={cls.name}: {NO_VIRTUAL}")
-        option, wanted = cls.candidates(config)
+        option, wanted = cls.at_once(config)
         head = None if meta_model is None else meta_model.get_output_embeddings()  # type: ignore[operator]
         if head is not None and wanted > head.weight.shape[0]:
             message = f"{wanted} is more than the vocabulary's {head.weight.shape[0]} tokens; lower it"
@@ -78,7 +78,7 @@ class Decoding(Method):
             )
 
     @classmethod
-    def candidates(cls, config: Any) -> tuple[str, int]:
+    def at_once(cls, config: Any) -> tuple[str, int]:
         """The option that says how many tokens it wants to choose among at once, and how many."""
         return "", 0
 

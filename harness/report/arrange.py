@@ -8,20 +8,12 @@ from typing import Any
 from harness.errors import DataError
 from harness.report.frames import Levels, Results
 from harness.report.records import Record, label
+from harness.stated import levels_of
 
 
 def factor_levels(factors: Mapping[str, Any]) -> dict[str, list[str]]:
     """Factor -> labels of its levels, from an experiment's `factors:`; one without settings is none."""
-    found = {}
-    for name, spec in factors.items():
-        if isinstance(spec, Mapping):
-            spec = {level: settings for level, settings in spec.items() if settings is not None}
-            (_, first), *rest = spec.items()
-            values = first if not rest and isinstance(first, list | tuple) else list(spec)
-        else:
-            values = spec
-        found[str(name)] = [label(v) for v in values]
-    return found
+    return {str(name): [label(level) for level, _ in levels_of(name, spec)] for name, spec in factors.items()}
 
 
 def arrange(records: Sequence[Record]) -> Results:

@@ -142,7 +142,7 @@ def draw(
         text = re.sub(r'<g id="([^"]+)">', lambda found: found[0] + tooltip(hover.get(found[1])), text)
     file = text.replace(">", "><rect width='100%' height='100%' fill='white'/>", 1)
     return Figure(
-        name=name,
+        name=re.sub(r"[^\w.@=+-]", "_", name),  # of a stage or metric, which may be called anything
         title=title,
         caption=caption,
         svg=for_page(text, name),

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import ConfigError, UnknownNameError
+from harness.forms import misfit
+from harness.report import layout_form
 from harness.report.quantities import last_name
+from harness.report.records import label
 
 if TYPE_CHECKING:
     from harness.report.frames import Results
@@ -141,38 +144,72 @@ def parse(raw: Mapping[str, Any], *, where: str) -> Layout:
 
     Raises: ConfigError for a key or a value that no layout has
     """
-    given = dict(raw)
-    metrics = [
-        build(MetricColumn, {"metric": m} if isinstance(m, str) else m, where=f"{where}.metrics")
-        for m in given.pop("metrics", None) or ()
-    ]
+    if wrong := misfit(raw, layout_form.Layout, where):
+        raise ConfigError(wrong)
+    _refuse_unknown(raw, layout_form.Layout, where=where)
+    given = {key: value for key, value in raw.items() if value is not None}
     for key in ("rows", "columns", "footnotes", "primary"):
-        value = given.get(key) or ()
+        value = given.get(key, ())
         given[key] = (value,) if isinstance(value, str) else tuple(value)
-    given["claims"] = tuple({"says": c} if isinstance(c, str) else dict(c) for c in given.get("claims") or ())
-    layout: Layout = build(Layout, {**given, "metrics": tuple(metrics)}, where=where)
-    return layout
+    given["claims"] = tuple({"says": c} if isinstance(c, str) else dict(c) for c in given.get("claims", ()))
+    given["labels"] = {label(name): label(text) for name, text in given.get("labels", {}).items()}
+    given["metrics"] = tuple(_column(metric, where=where) for metric in given.get("metrics", ()))
+    _refuse_unknown(given.get("scaling", {}), layout_form.Scaling, where=f"{where}.scaling")
+    if given.get("reference"):
+        _check_reference(given["reference"], where=where)
+    return Layout(**given)
 
 
-def build(kind: Any, raw: Mapping[str, Any], *, where: str) -> Any:
-    """A dataclass from a mapping, with unknown keys and wrong choices named."""
-    known = {f.name: f for f in dataclasses.fields(kind)}
-    for key, value in raw.items():
-        if key not in known:
-            raise UnknownNameError(what=f"option of {where}", name=str(key), known=known)
-        choices = CHOICES.get((kind, key))
-        if choices and value not in choices:
-            raise ConfigError(f"{where}.{key}={value!r} must be one of {', '.join(map(repr, choices))}")
+def _refuse_unknown(raw: Mapping[str, Any], form: Any, *, where: str) -> None:
+    """Refuse a key that a form does not have.
+
+    Raises: UnknownNameError
+    """
+    for key in raw:
+        if key not in form.__annotations__:
+            raise UnknownNameError(what=f"option of {where}", name=str(key), known=form.__annotations__)
+
+
+def _column(raw: str | Mapping[str, Any], *, where: str) -> MetricColumn:
+    """A metric of a table.
+
+    Raises: ConfigError for a format that is none of a number
+    """
+    given = {"metric": raw} if isinstance(raw, str) else raw
+    _refuse_unknown(given, layout_form.Metric, where=f"{where}.metrics")
+    column = MetricColumn(**given)
     try:
-        return kind(**raw)
-    except TypeError as error:
-        raise ConfigError(f"{where} is not complete: {error}") from error
+        format(1.0, column.format)
+    except ValueError as error:
+        raise ConfigError(
+            f"{where}.metrics: {column.metric}: format={column.format!r} is no format of a number: {error}; "
+            "use e.g. '.2f'"
+        ) from error
+    return column
 
 
-CHOICES: Mapping[tuple[Any, str], Sequence[Any]] = {
-    (Layout, "interval"): ("ci", "sd", "none"),
-    (MetricColumn, "better"): ("higher", "lower", "none", None),
-}
+def _check_reference(raw: Mapping[str, Any], *, where: str) -> None:
+    """Look at the rows of a table of what exists.
+
+    Raises: ConfigError where one is not as long as the columns, or no column says how to have the same here
+    """
+    columns = raw["columns"]
+    for place, row in enumerate(raw["rows"]):
+        if len(row) != len(columns):
+            raise ConfigError(
+                f"{where}.reference.rows.{place} has {len(row)} entries, and there are {len(columns)} columns"
+            )
+    if HERE not in columns and "overrides" not in raw:
+        raise ConfigError(f"{where}.reference needs `overrides`, or a column '{HERE}' with them")
+    for column in raw.get("overrides", ()):
+        if column not in columns:
+            raise UnknownNameError(
+                what=f"column of {where}.reference (in overrides)", name=column, known=columns
+            )
+
+
+HERE = "harness"
+"""The column of a reference table that says how to have the same here."""
 
 
 def default_metrics(results: Results) -> tuple[MetricColumn, ...]:

@@ -9,6 +9,7 @@ from harness.report.frames import Results
 from harness.report.layout import Layout
 from harness.report.records import Record, label
 from harness.report.tuning import shown
+from harness.stated import levels_of
 
 TITLE = "What the levels set"
 RATE = "learning_rate"
@@ -18,21 +19,13 @@ Settings = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 def level_settings(experiment: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
     """Factor -> level -> the config keys it sets, with their values."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    for name, spec in (experiment.get("factors") or {}).items():
-        if not isinstance(spec, Mapping):
-            found[name] = {label(v): {name: v} for v in spec}
-            continue
-        (key, first), *rest = spec.items()
-        if not rest and isinstance(first, list | tuple):
-            found[name] = {label(v): {plain_key(str(key)): v} for v in first}
-        else:
-            found[name] = {
-                label(level): {plain_key(str(k)): v for k, v in overrides.items()}
-                for level, overrides in spec.items()
-                if overrides is not None
-            }
-    return found
+    return {
+        str(name): {
+            label(level): {plain_key(str(key)): value for key, value in keys.items()}
+            for level, keys in levels_of(name, factor)
+        }
+        for name, factor in experiment.get("factors", {}).items()
+    }
 
 
 def plain_key(key: str) -> str:

@@ -13,11 +13,9 @@ from typing import Any
 
 from harness.report.latex import PACKAGES
 from harness.report.latex import escape as escape_latex
-from harness.report.layout import Layout, conf_folder, read_yaml
+from harness.report.layout import HERE, Layout, conf_folder, read_yaml
 from harness.report.writers import escape_markdown
 
-HERE = "harness"
-"""The column that says how to have the same here."""
 SHAPES = {"num_layers": "#L", "num_heads": "#H", "dim": "d_model", "max_length": "MCL"}
 """Field of a preset -> the survey's column."""
 

@@ -106,12 +106,14 @@ def markdown_cell(cell: TableCell) -> str:
 
 def escape_markdown(text: str) -> str:
     """Text in a table of Markdown."""
-    return escape_tags(text).replace("|", "\\|").replace("\n", " ")
+    return escape_tags(text).replace("|", "\\|")
 
 
 def escape_tags(text: str) -> str:
-    """Text in Markdown, none of which is HTML: what a record or an experiment says runs in no browser."""
-    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text)
+    """Text in a line of Markdown, none of which is HTML, a link or an image: what a record or an experiment
+    says runs in no browser, and fetches nothing.
+    """
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text).replace("](", "]\\(").replace("\n", " ")
 
 
 def code_markdown(text: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from harness.compose.schema import stage_key
 from harness.evaluation.prompts import PROMPT_FILES
 from harness.hookspecs import hookimpl
 from harness.method import Problem, check_counts
@@ -50,9 +51,13 @@ class Generate(Stage):
 
     @classmethod
     def check(cls, cell: Cell, stage: str, meta_model: nn.Module | None) -> Iterable[Problem]:
-        """Answers that leave no room for a prompt."""
-        asked = cell.stage_config(stage).max_new_tokens
-        yield from no_room(cell, meta_model, answer=asked, where=f"{stage}.max_new_tokens")
+        """Answers that leave no room for a prompt, and prompts that cannot be read."""
+        from harness.evaluation.prompts import misread
+
+        config = cell.stage_config(stage)
+        where = f"{stage}.max_new_tokens"
+        yield from no_room(cell, meta_model, answer=config.max_new_tokens, where=where)
+        yield from misread(config.prompts, limit=config.max_prompts, where=f"{stage_key(stage)}.prompts")
 
     def run(self, work: Work) -> dict[str, Any]:
         import pandas as pd

@@ -66,9 +66,12 @@ def test_the_surveys_findings_are_shipped_as_claims() -> None:
     ("raw", "message"),
     [
         ({"row": ["peft"]}, "No option of report is called 'row'. Did you mean 'rows'"),
-        ({"interval": "range"}, "report.interval='range' must be one of 'ci', 'sd', 'none'"),
-        ({"metrics": [{"label": "x"}]}, "report.metrics is not complete"),
-        ({"metrics": [{"metric": "x", "better": "big"}]}, "must be one of 'higher'"),
+        ({"interval": "range"}, "report.interval is text ('range'), not 'ci' or 'sd' or 'none'"),
+        ({"metrics": [{"label": "x"}]}, "report.metrics.0 lacks metric"),
+        (
+            {"metrics": [{"metric": "x", "better": "big"}]},
+            "report.metrics.0.better is text ('big'), not 'higher' or 'lower' or 'none' or null",
+        ),
     ],
 )
 def test_a_wrong_layout_says_what_would_work(raw: dict[str, object], message: str) -> None:

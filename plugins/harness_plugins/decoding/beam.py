@@ -33,7 +33,7 @@ class Beam(Decoding):
     config: Config
 
     @classmethod
-    def candidates(cls, config: Any) -> tuple[str, int]:
+    def at_once(cls, config: Any) -> tuple[str, int]:
         return "num_beams", int(config.num_beams)
 
     def options(self) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class ContrastiveSearch(Decoding):
     config: Config
 
     @classmethod
-    def candidates(cls, config: Any) -> tuple[str, int]:
+    def at_once(cls, config: Any) -> tuple[str, int]:
         return "top_k", int(config.top_k)
 
     @torch.inference_mode()

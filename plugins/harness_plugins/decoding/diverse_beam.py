@@ -43,7 +43,7 @@ class DiverseBeam(Decoding):
     config: Config
 
     @classmethod
-    def candidates(cls, config: Any) -> tuple[str, int]:
+    def at_once(cls, config: Any) -> tuple[str, int]:
         return "num_beams", int(config.num_beams)
 
     @torch.inference_mode()

@@ -34,6 +34,7 @@ from harness.axes.curriculum import Curriculum as Curriculum
 from harness.axes.curriculum import SampleReader as SampleReader
 from harness.axes.decoding import Decoding as Decoding
 from harness.axes.decoding import check_vocabulary as check_vocabulary
+from harness.axes.decoding import not_all_kept as not_all_kept
 from harness.axes.evaluator import Evaluation as Evaluation
 from harness.axes.evaluator import Evaluator as Evaluator
 from harness.axes.evaluator import Metric as Metric
@@ -142,8 +143,12 @@ from harness.evaluation.hardware import hardware as hardware
 from harness.evaluation.items import Source as Source
 from harness.evaluation.items import drawing_from as drawing_from
 from harness.evaluation.length_control import length_controlled as length_controlled
+from harness.evaluation.lm_options import answer_tokens as answer_tokens
+from harness.evaluation.lm_options import one_length as one_length
+from harness.evaluation.lm_options import refused_options as refused_options
 from harness.evaluation.lm_run import quiet as quiet
 from harness.evaluation.lm_run import run_tasks as run_tasks
+from harness.evaluation.lm_run import seeded as seeded
 from harness.evaluation.lm_tasks import count_items as count_items
 from harness.evaluation.lm_tasks import find_task as find_task
 from harness.evaluation.lm_tasks import hub_data as hub_data
@@ -153,6 +158,7 @@ from harness.evaluation.lm_tasks import load_task as load_task
 from harness.evaluation.lm_tasks import own_metrics as own_metrics
 from harness.evaluation.lm_tasks import own_origin as own_origin
 from harness.evaluation.lm_tasks import own_tasks as own_tasks
+from harness.evaluation.lm_tasks import stated_tasks as stated_tasks
 from harness.evaluation.lm_tasks import task_files as task_files
 from harness.evaluation.lm_tasks import without_data as without_data
 from harness.evaluation.prompts import PROMPT_FILES as PROMPT_FILES
@@ -175,6 +181,7 @@ from harness.method import LossTerm as LossTerm
 from harness.method import Method as Method
 from harness.method import Problem as Problem
 from harness.method import check_counts as check_counts
+from harness.method import check_distinct as check_distinct
 from harness.method import check_limits as check_limits
 from harness.method import model_ref as model_ref
 from harness.method import signed as signed
@@ -187,6 +194,7 @@ from harness.model.calibration import CalibrationConfig as CalibrationConfig
 from harness.model.calibration import calibrate as calibrate
 from harness.model.calibration import calibration_problems as calibration_problems
 from harness.model.calibration import training_tokens as training_tokens
+from harness.model.conditioning import prompted as prompted
 from harness.model.scorer import has_head as has_head
 from harness.model.snapshot import prove as prove
 from harness.model.snapshot import snapshot as snapshot

@@ -91,6 +91,18 @@ def check_counts(config: Any, where: str, *options: str) -> None:
             raise ConfigError(f"{where}.{option}={value} must be at least 1")
 
 
+def check_distinct(config: Any, where: str, *options: str) -> None:
+    """Refuse lists that name a value twice; `where` is the config key that holds the options.
+
+    Raises: ConfigError
+    """
+    for option in options:
+        values = list(getattr(config, option))
+        if len(set(values)) < len(values):
+            twice = next(value for value in values if values.count(value) > 1)
+            raise ConfigError(f"{where}.{option}={values} names {twice} twice; name it once")
+
+
 class Method:
     """A named choice on an axis.
 

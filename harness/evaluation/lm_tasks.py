@@ -152,6 +152,34 @@ def task_files(name: str, *, include_path: str = "") -> dict[str, Path]:
     return found
 
 
+def stated_tasks(name: str, *, include_path: str = "") -> list[dict[str, Any]]:
+    """What the YAML of a task, or of each task of a group, says with what it includes; nothing of a tag.
+
+    Raises: TaskError where there is no such task
+    """
+    path = find_task(name, include_path=include_path)
+    if path is None:
+        return []
+    stated = _whole(path)
+    members = stated.get("task")
+    if not isinstance(members, list):
+        return [stated]
+    found: list[dict[str, Any]] = []
+    for member in members:
+        named = member if isinstance(member, str) else member.get("task")
+        if isinstance(named, str):
+            found += stated_tasks(named, include_path=include_path)
+    return found
+
+
+def _whole(path: Path) -> dict[str, Any]:
+    """The YAML of a task with what it includes."""
+    stated: dict[str, Any] = dict(_stated(path))
+    if "include" not in stated:
+        return stated
+    return {**_whole(path.parent / str(stated["include"])), **stated}
+
+
 class _Task(TypedDict, total=False):
     """What of a task's or group's YAML says where its data lie; lm-eval reads the rest."""
 

@@ -92,6 +92,10 @@ class Generation(Evaluator):
         return (*BETTER, "distinct_1", "distinct_2", "speed")
 
     @classmethod
+    def longest_answer(cls, config: Any) -> int | None:
+        return config.max_new_tokens  # type: ignore[no-any-return]
+
+    @classmethod
     def item_texts(cls, config: Any) -> Sequence[Choice]:
         if config.prompts == "documents":
             return (held_out_documents(),)

@@ -104,6 +104,10 @@ class WinRate(Evaluator):
             )
 
     @classmethod
+    def longest_answer(cls, config: Any) -> int | None:
+        return None if config.answers else config.max_new_tokens
+
+    @classmethod
     def item_texts(cls, config: Any) -> Sequence[Choice]:
         return (item_files(asked),) if (asked := _asked(config)).endswith(PROMPT_FILES) else ()
 

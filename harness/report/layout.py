@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from harness.errors import ConfigError, UnknownNameError
-from harness.report.quantities import last_name
-
-if TYPE_CHECKING:
-    from harness.report.frames import Results
+from harness.plan.claims import stated
+from harness.report.records import label, visible
 
 Better = Literal["higher", "lower", "none"]
 
@@ -37,6 +38,15 @@ class MetricColumn:
     """Whether a column is left out where none of its records has the metric."""
     note: str = ""
     """A footnote on the heading."""
+
+    def __post_init__(self) -> None:
+        if self.scale <= 0:
+            raise ConfigError(f"metrics: {self.metric}: scale={self.scale:g} must be above 0")
+        try:
+            format(0.5, self.format)
+        except ValueError as error:
+            text = f"metrics: {self.metric}: format={self.format!r}: {error}; e.g. '.2f'"
+            raise ConfigError(text) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +94,7 @@ class Layout:
 
     def text(self, name: str) -> str:
         """How a factor or level is printed."""
-        return str(self.labels.get(name, name))
+        return visible(str(self.labels.get(name, name)))
 
 
 def conf_folder() -> Path:
@@ -142,94 +152,71 @@ def parse(raw: Mapping[str, Any], *, where: str) -> Layout:
     Raises: ConfigError for a key or a value that no layout has
     """
     given = dict(raw)
-    metrics = [
+    metrics = given.get("metrics") or ()
+    if isinstance(metrics, str | Mapping):
+        metrics = (metrics,)
+    given["metrics"] = tuple(
         build(MetricColumn, {"metric": m} if isinstance(m, str) else m, where=f"{where}.metrics")
-        for m in given.pop("metrics", None) or ()
-    ]
-    for key in ("rows", "columns", "footnotes", "primary"):
-        value = given.get(key) or ()
-        given[key] = (value,) if isinstance(value, str) else tuple(value)
-    given["claims"] = tuple({"says": c} if isinstance(c, str) else dict(c) for c in given.get("claims") or ())
-    layout: Layout = build(Layout, {**given, "metrics": tuple(metrics)}, where=where)
+        for m in sequence(metrics, where=f"{where}.metrics")
+    )
+    claims = given.get("claims") or ()
+    claims = (claims,) if isinstance(claims, str | Mapping) else sequence(claims, where=f"{where}.claims")
+    given["claims"] = tuple(stated(claim) for claim in claims)
+    layout: Layout = build(Layout, given, where=where)
+    placed = Counter((*layout.rows, *layout.columns))
+    twice = [factor for factor, count in placed.items() if count > 1]
+    if twice:
+        raise ConfigError(f"{where}: {twice[0]} stands twice in rows and columns; a factor has one place")
     return layout
 
 
-def build(kind: Any, raw: Mapping[str, Any], *, where: str) -> Any:
-    """A dataclass from a mapping, with unknown keys and wrong choices named."""
-    known = {f.name: f for f in dataclasses.fields(kind)}
+def build(kind: Any, raw: Any, *, where: str) -> Any:
+    """A dataclass from a mapping, with unknown keys and wrong values named."""
+    known, hints = {f.name: f for f in dataclasses.fields(kind)}, get_type_hints(kind)
+    if not isinstance(raw, Mapping):
+        raise ConfigError(f"{where}={raw!r} must be a mapping with some of {', '.join(known)}")
+    given = {}
     for key, value in raw.items():
         if key not in known:
             raise UnknownNameError(what=f"option of {where}", name=str(key), known=known)
-        choices = CHOICES.get((kind, key))
-        if choices and value not in choices:
-            raise ConfigError(f"{where}.{key}={value!r} must be one of {', '.join(map(repr, choices))}")
+        if value is not None:
+            given[key] = typed(value, hints[key], where=f"{where}.{key}")
     try:
-        return kind(**raw)
+        return kind(**given)
     except TypeError as error:
         raise ConfigError(f"{where} is not complete: {error}") from error
 
 
-CHOICES: Mapping[tuple[Any, str], Sequence[Any]] = {
-    (Layout, "interval"): ("ci", "sd", "none"),
-    (MetricColumn, "better"): ("higher", "lower", "none", None),
-}
+def typed(value: Any, hint: Any, *, where: str) -> Any:
+    """A value of YAML as its field declares it.
 
-
-def default_metrics(results: Results) -> tuple[MetricColumn, ...]:
-    """Every metric; where that is many, what the experiment decides on and what a reader asks first.
-
-    Numbers of groups of items (`acc.length=64`), which figures show, are not among these.
+    Raises: ConfigError, with what would be one
     """
-    names = [name for name, m in results.metrics.items() if m.measured]
-    if len(names) > MANY:
-        decided = results.declared(results.all_records()[-1].experiment.get("primary") or ())
-        names = [name for name in names if name in decided or asked_first(name)]
-    return tuple(MetricColumn(metric=name) for name in names)
+    kinds = [hint, *(get_args(hint) if get_origin(hint) in (Union, UnionType) else ())]
+    choices = [choice for k in kinds if get_origin(k) is Literal for choice in get_args(k)]
+    if choices:
+        if value not in choices:
+            raise ConfigError(f"{where}={value!r} must be one of {', '.join(map(repr, choices))}")
+    elif get_origin(hint) is tuple:
+        own = (value,) if isinstance(value, str) else sequence(value, where=where)
+        if get_args(hint)[0] is str:
+            return tuple(typed(each, str, where=where) for each in own)
+        return tuple(own)
+    elif get_origin(hint) is Mapping:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where}={value!r} must be a mapping")
+        texts = get_args(hint)[1] is str
+        return {label(key): str(each) if texts else each for key, each in value.items()}
+    elif hint is float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ConfigError(f"{where}={value!r} must be a number")
+    elif not isinstance(value, hint):
+        raise ConfigError(f"{where}={value!r} must be {'text: quote it' if hint is str else 'true or false'}")
+    return value
 
 
-def asked_first(metric: str) -> bool:
-    """Whether a metric stands in a table of few columns."""
-    kept = HEADLINES.get(metric.partition(".")[0])
-    return "=" not in metric and (kept is None or last_name(metric) in kept)
-
-
-MANY = 8
-HEADLINES = {"efficiency": ("weights_in_memory", "decode"), "perplexity": ("bits_per_byte",)}
-"""Evaluator -> its metrics in a table that nobody laid out, once there are more than MANY."""
-
-
-def fit(layout: Layout, results: Results) -> Layout:
-    """The layout with what it leaves open filled in from the records.
-
-    Without rows and columns, the last of several factors goes on top if its columns stay readable.
-    Raises: UnknownNameError for a factor or metric that the records do not have
-    """
-    factors = list(results.factors)
-    rows, columns = list(layout.rows), list(layout.columns)
-    for factor in (*rows, *columns, *layout.where, *([layout.group] if layout.group else [])):
-        if factor not in factors:
-            raise UnknownNameError(
-                what=f"factor of experiment '{results.name}' (asked for by table '{layout.name}')",
-                name=factor,
-                known=factors,
-            )
-    if not rows and not columns:
-        on_top = len(factors) > 1 and len(results.factors[factors[-1]]) <= 4
-        rows, columns = (factors[:-1], factors[-1:]) if on_top else (factors, [])
-    metrics = layout.metrics or default_metrics(results)
-    kept = []
-    for column in metrics:
-        try:
-            results.resolve(column.metric)
-        except UnknownNameError:
-            if not column.optional:
-                raise
-        else:
-            kept.append(column)
-    return dataclasses.replace(
-        layout,
-        rows=tuple(rows),
-        columns=tuple(columns),
-        metrics=tuple(kept),
-        group=layout.group or (rows[0] if len(rows) > 1 else ""),
-    )
+def sequence(value: Any, *, where: str) -> Sequence[Any]:
+    """Raises: ConfigError for what is no list"""
+    if isinstance(value, list | tuple):
+        return value
+    raise ConfigError(f"{where}={value!r} must be a list")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.report.frames import Results, name_of
+from harness.report.frames import Results
 from harness.report.opponents import against_itself
 from harness.report.statistics import MIN_SEEDS, t_quantile
 
@@ -86,10 +86,10 @@ def ratings(results: Results, sample_name: str, column: str = "win_rate") -> lis
             items = record.samples(sample_name) if judged else None
             if items is not None and column in items and len(items):
                 score = float(np.nansum(items.numbers(column)))
-                duel = Duels(first=name_of(levels), second=REFERENCE, score=score, n=len(items))
+                duel = Duels(first=results.name_of(levels), second=REFERENCE, score=score, n=len(items))
                 per_seed.append(duel)
         if per_seed:
-            found.append(rating(name_of(levels), per_seed))
+            found.append(rating(results.name_of(levels), per_seed))
     return sorted(found, key=lambda r: -r.elo)
 
 

@@ -12,8 +12,9 @@ from harness.errors import ConfigError
 from harness.report.bounds import remarks
 from harness.report.captions import caption
 from harness.report.decisions import Decisions
+from harness.report.fit import fit
 from harness.report.frames import Results
-from harness.report.layout import Better, Layout, fit
+from harness.report.layout import Better, Layout
 from harness.report.opponents import against_itself
 from harness.report.quantities import primary_by_default
 from harness.report.records import label
@@ -28,6 +29,7 @@ def build(results: Results, layout: Layout, decisions: Decisions | None = None) 
     Raises: UnknownNameError for a factor, level or metric that the records do not have
     """
     layout = fit(layout, results)
+    results.labels = layout.labels
     kept = {f: levels_kept(results, layout, f) for f in results.factors}
     fixed = {f: levels[0] for f, levels in kept.items() if f in layout.where and len(levels) == 1}
     rows = [row for row in combinations(kept, layout.rows) if results.configurations({**fixed, **row})]
@@ -52,7 +54,7 @@ def build(results: Results, layout: Layout, decisions: Decisions | None = None) 
         cells=[],
         baseline={f: v for f, v in given.items() if f in shown},
         caption=[],
-        footnotes=[*layout.footnotes, *results.notes],
+        footnotes=[*layout.footnotes, *results.notes, *undecidable(results, layout)],
         decisions=decisions or Decisions(results),
     )
     table.cells = [
@@ -82,9 +84,14 @@ def direct(results: Results, layout: Layout) -> None:
             results.metrics[metric] = replace(results.metrics[metric], higher_is_better=better)
 
 
+def declared(results: Results, layout: Layout) -> tuple[str, ...]:
+    """What the layout, or else the experiment, says that it decides on, as it is written."""
+    return layout.primary or tuple(results.all_records()[-1].experiment.get("primary") or ())
+
+
 def primary_metrics(results: Results, layout: Layout) -> set[str]:
     """Full names of the metrics to decide on: the layout's, the experiment's, else every measured quality."""
-    names = layout.primary or tuple(results.all_records()[-1].experiment.get("primary") or ())
+    names = declared(results, layout)
     if names:
         return results.declared(names)
     return {
@@ -92,11 +99,19 @@ def primary_metrics(results: Results, layout: Layout) -> set[str]:
     }
 
 
+def undecidable(results: Results, layout: Layout) -> list[str]:
+    """What was to be decided on and nothing here measured: a sentence, or none."""
+    lacking = [name for name in declared(results, layout) if not results.knows(name)]
+    return [f"Not decided on, as nothing here measured it: {', '.join(lacking)}."] if lacking else []
+
+
 def levels_kept(results: Results, layout: Layout, factor: str) -> list[str]:
     wanted = layout.where.get(factor)
     if wanted is None:
         return results.factors[factor]
     names = [label(v) for v in (wanted if isinstance(wanted, list | tuple) else [wanted])]
+    if not names:
+        raise ConfigError(f"report.where.{factor} keeps no level; name some of {results.factors[factor]}")
     for name in names:
         results.configurations({factor: name})  # raises for an unknown level
     return names

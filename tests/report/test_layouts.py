@@ -14,6 +14,7 @@ from harness.report import (
     arrange,
     claims,
     commands,
+    fit,
     layout,
     making,
     published,
@@ -69,11 +70,60 @@ def test_the_surveys_findings_are_shipped_as_claims() -> None:
         ({"interval": "range"}, "report.interval='range' must be one of 'ci', 'sd', 'none'"),
         ({"metrics": [{"label": "x"}]}, "report.metrics is not complete"),
         ({"metrics": [{"metric": "x", "better": "big"}]}, "must be one of 'higher'"),
+        ({"metrics": [{"metric": "x", "scale": "100"}]}, "report.metrics.scale='100' must be a number"),
+        ({"metrics": [{"metric": "x", "scale": 0}]}, "scale=0 must be above 0"),
+        ({"metrics": [{"metric": "x", "format": ".2z"}]}, "format='.2z': Unknown format code"),
+        ({"metrics": [3]}, "report.metrics=3 must be a mapping with some of metric, label"),
+        ({"where": ["peft"]}, "report.where=['peft'] must be a mapping"),
+        ({"rows": {"peft": 1}}, "report.rows={'peft': 1} must be a list"),
+        ({"rows": ["peft"], "columns": ["peft"]}, "peft stands twice in rows and columns"),
+        ({"title": 3}, "report.title=3 must be text: quote it"),
+        ({"best": "yes"}, "report.best='yes' must be true or false"),
+        ({"footnotes": [3]}, "report.footnotes=3 must be text"),
+        ({"claims": [3]}, "claims: 3 must have `says`"),
     ],
 )
 def test_a_wrong_layout_says_what_would_work(raw: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         layout.parse(raw, where="report")
+
+
+def test_one_metric_row_or_claim_needs_no_list() -> None:
+    found = layout.parse(
+        {"metrics": "acc", "rows": "peft", "claims": "a[x=1] < a[x=2]", "labels": {8: "eight"}}, where="x"
+    )
+    assert [m.metric for m in found.metrics] == ["acc"]
+    assert found.rows == ("peft",)
+    assert [c["says"] for c in found.claims] == ["a[x=1] < a[x=2]"]
+    assert found.text("8") == "eight"
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"where": {"peft": []}}, "report.where.peft keeps no level"),
+        ({"baseline": {"peft": "nope"}}, "No level of factor 'peft' is called 'nope'"),
+        ({"published": {"source": "x"}}, "published.rows must list"),
+        (
+            {"published": {"rows": [{"where": {"peft": "full"}}]}},
+            "must have `where` (factor: level) and `values`",
+        ),
+        ({"published": {"rows": [{"where": {"a": 1}, "values": {"acc": "x"}}]}}, "acc='x' must be a number"),
+        ({"reference": {"rows": []}}, "reference must list `columns`"),
+        ({"reference": {"columns": ["a", "harness"], "rows": [["b"]]}}, "must have one text for each"),
+    ],
+)
+def test_a_layout_that_does_not_fit_its_records_says_so(
+    demo_store: Path, tmp_path: Path, raw: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        making.report("demo", store=demo_store, out=tmp_path, table=raw, formats=("csv",), quiet=True)
+
+
+def test_what_was_to_be_decided_on_and_was_not_measured_is_named(demo_store: Path) -> None:
+    results = making.results_of(records.read(demo_store, "demo"))
+    found = tabulate.build(results, layout.parse({"primary": ["bits_per_byte", "nope.acc"]}, where="x"))
+    assert "Not decided on, as nothing here measured it: nope.acc." in found.footnotes
 
 
 def test_unknown_layouts_factors_and_metrics_are_named(demo_store: Path) -> None:
@@ -149,7 +199,9 @@ def test_published_values_stand_beside_ours_and_say_what_differs(quantization: P
     assert not first["same_setting"]
     assert any("model.path is absent, published *llama-7b*" in d for d in first["differs"])
     assert "Beside the published values" in (out / "index.html").read_text(encoding="utf-8")
-    assert "0.4734" in (out / "README.md").read_text(encoding="utf-8")
+    text = (out / "README.md").read_text(encoding="utf-8")
+    assert "| lm_eval.mmlu.acc (%) | " in text, "in the unit of the table's column"
+    assert "| 47.34 | no: " in text
 
 
 OTHER_TABLES = {
@@ -303,7 +355,7 @@ def test_published_values_of_a_layout_stand_in_its_reports_unasked(tmp_path: Pat
     )
     text = (making.report("demo", store=root, out=tmp_path / "o", quiet=True) / "README.md").read_text()
     assert "## Beside the published values" in text
-    assert "0.4734" in text
+    assert "| 47.34 |" in text
 
 
 def test_a_wide_table_keeps_what_is_decided_on_and_leaves_groups_of_items_to_figures(
@@ -318,6 +370,6 @@ def test_a_wide_table_keeps_what_is_decided_on_and_leaves_groups_of_items_to_fig
             {**first, "evaluator": "long_context", "task": "passkey", "metric": name, "value": value}
             for name, value in {"acc": 0.5, **grouped}.items()
         )
-    kept = [column.metric for column in layout.default_metrics(arrange.arrange(found))]
+    kept = [column.metric for column in fit.default_metrics(arrange.arrange(found))]
     assert "long_context.passkey.acc" in kept
     assert [name for name in kept if "=" in name] == ["long_context.passkey.acc.length=2048"]

@@ -240,6 +240,44 @@ def test_csv_and_json_hold_every_cell_with_its_test(sharp: table.Table) -> None:
     assert {"low", "high", "p", "family", "test", "about", "detectable", "cells"} <= set(rows[0])
 
 
+def test_a_factor_called_like_a_column_keeps_its_levels(tmp_path: Path) -> None:
+    factors = {"rank": {"4": {"peft.rank": 4}, "8": {"peft.rank": 8}}, "test": ["a", "b"]}
+    simulate.experiment(tmp_path, factors=factors, tasks=(), items=12)
+    (first, *_) = list(csv.DictReader(io.StringIO(writers.as_csv(built(tmp_path)))))
+    assert (first["factor.rank"], first["factor.test"]) == ("4", "a")
+    assert first["rank"] in "012"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [math.inf, -math.inf, 1e300, math.nan])
+def test_a_number_too_large_to_count_with_is_said_and_hurts_no_other(tmp_path: Path, value: float) -> None:
+    simulate.experiment(tmp_path / "s", tasks=("recall", "instructions"), items=12)
+    whole = built(tmp_path / "s")
+    simulate.edit(
+        tmp_path / "s",
+        "demo",
+        0,
+        metrics=lambda found: [{**m, "value": value, "stderr": value} for m in found],
+    )
+    spoilt = built(tmp_path / "s")
+    changed = [
+        (a, b) for a, b in zip(whole.all_cells(), spoilt.all_cells(), strict=True) if a.estimate != b.estimate
+    ]
+    assert {b.missing[0].partition(": ")[2] for _, b in changed} == {f"the value is {value:g}"}
+    assert len({tuple(b.where.items()) for _, b in changed}) == 1, "one configuration"
+    out = making.report("demo", store=tmp_path / "s", out=tmp_path / "o", quiet=True)
+    assert "NaN" not in (out / "table.json").read_text()
+
+
+def test_a_value_that_is_not_a_number_takes_no_items_from_others(tmp_path: Path) -> None:
+    simulate.experiment(tmp_path, seeds=(0,), tasks=("recall",), items=40)
+    simulate.edit(tmp_path, "demo", 3, metrics=lambda found: [{**m, "value": math.nan} for m in found])
+    tests = {
+        c.comparison.test for c in built(tmp_path).all_cells() if c.metric.endswith("acc") and c.comparison
+    }
+    assert "document bootstrap" in tests
+
+
 def test_an_unknown_format_is_named(demo_store: Path, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'latex'"):
         making.report("demo", store=demo_store, out=tmp_path, formats=["latx"])

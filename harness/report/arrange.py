@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from harness.errors import DataError
+from harness.report.factors import factor_levels
 from harness.report.frames import Levels, Results
 from harness.report.records import Record, label
-
-
-def factor_levels(factors: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Factor -> labels of its levels, from an experiment's `factors:`; one without settings is none."""
-    found = {}
-    for name, spec in factors.items():
-        if isinstance(spec, Mapping):
-            spec = {level: settings for level, settings in spec.items() if settings is not None}
-            (_, first), *rest = spec.items()
-            values = first if not rest and isinstance(first, list | tuple) else list(spec)
-        else:
-            values = spec
-        found[str(name)] = [label(v) for v in values]
-    return found
 
 
 def arrange(records: Sequence[Record]) -> Results:
@@ -32,7 +18,7 @@ def arrange(records: Sequence[Record]) -> Results:
     if not records:
         raise DataError("There are no records to arrange; run the sweep first")
     newest = records[-1]
-    factors = factor_levels(newest.experiment.get("factors") or {})
+    factors = factor_levels(newest.experiment.get("factors"))
     for record in records:
         for factor, level in record.levels.items():
             known = factors.setdefault(factor, [])

@@ -274,12 +274,12 @@ def ask_all(decisions: Decisions, claims: Sequence[Mapping[str, Any] | str]) -> 
     """
     found: list[Asked | Checked] = []
     for raw in claims:
-        text = raw if isinstance(raw, str) else str(raw.get("says", ""))
+        given = stated(raw)
+        text = str(given["says"])
         parse(text)
         try:
             found.append(ask(decisions, raw))
         except HarnessError as error:
-            given: Mapping[str, Any] = {} if isinstance(raw, str) else raw
             found.append(
                 Checked(
                     text=text,

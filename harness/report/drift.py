@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from harness.report.levels import Settings, level_settings
+from harness.report.factors import Settings, level_settings
 from harness.report.records import Record, flatten, label
 from harness.report.runs import measuring
 
@@ -106,7 +106,7 @@ def drifted_facts(records: Sequence[Record]) -> tuple[list[str], dict[str, list[
         for name, value in record_facts(record):
             columns.setdefault(name, {})[record.cell] = value
     by_cell = {r.cell: r for r in records}
-    settings_of = level_settings(records[-1].experiment)
+    settings_of = level_settings(records[-1].experiment.get("factors"))
     moves = movers(settings_of)
     together: dict[tuple[str, ...], list[str]] = {}
     for name, values in columns.items():
@@ -196,7 +196,7 @@ def other_runs(records: Sequence[Record]) -> dict[str, str]:
     sets an axis which others leave alone (`position` among contexts) may have a run of its own.
     """
     marks: dict[str, str] = {}
-    settings_of = level_settings(records[-1].experiment)
+    settings_of = level_settings(records[-1].experiment.get("factors"))
     names = dict.fromkeys(
         str(s["stage"])
         for r in records

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
+from harness.report.factors import level_settings
 from harness.report.frames import Results
 from harness.report.layout import Layout
 from harness.report.records import Record, label
@@ -12,36 +12,11 @@ from harness.report.tuning import shown
 
 TITLE = "What the levels set"
 RATE = "learning_rate"
-Settings = Mapping[str, Mapping[str, Mapping[str, Any]]]
-"""Factor -> level -> config key -> value."""
-
-
-def level_settings(experiment: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Factor -> level -> the config keys it sets, with their values."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    for name, spec in (experiment.get("factors") or {}).items():
-        if not isinstance(spec, Mapping):
-            found[name] = {label(v): {name: v} for v in spec}
-            continue
-        (key, first), *rest = spec.items()
-        if not rest and isinstance(first, list | tuple):
-            found[name] = {label(v): {plain_key(str(key)): v} for v in first}
-        else:
-            found[name] = {
-                label(level): {plain_key(str(k)): v for k, v in overrides.items()}
-                for level, overrides in spec.items()
-                if overrides is not None
-            }
-    return found
-
-
-def plain_key(key: str) -> str:
-    return key.lstrip("+~").replace("/", ".")
 
 
 def as_text(results: Results, layout: Layout) -> tuple[list[str], list[list[str]], list[str]] | None:
     """Heads, rows and notes; None where every level sets what it is called."""
-    settings = level_settings(results.all_records()[-1].experiment)
+    settings = level_settings(results.all_records()[-1].experiment.get("factors"))
     rows = [
         [layout.text(factor), layout.text(level), ", ".join(f"{k} = {shown(v)}" for k, v in sets.items())]
         for factor, levels in settings.items()

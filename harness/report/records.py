@@ -195,6 +195,8 @@ def read_folder(root: Path, experiment: str) -> list[Record]:
     for path in sorted(folder.glob(pattern)):
         try:
             data = read_json(path, NEEDS)
+            if not isinstance(data.get("format", FORMAT), int):
+                raise ValueError("its 'format' is no number")
             check_entries(data)
         except (FileNotFoundError, ValueError) as error:
             log.warning(
@@ -211,9 +213,10 @@ def check_format(data: Any, *, where: str) -> None:
     missing = [key for key in NEEDS if not isinstance(data, dict) or key not in data]
     if missing:
         raise DataError(f"{where} lacks {', '.join(missing)}; a record of format {FORMAT} has them")
-    if data.get("format", FORMAT) != FORMAT:
-        newer = "; upgrade harness" if data["format"] > FORMAT else ""
-        raise DataError(f"{where} is of format {data['format']}; this harness reads format {FORMAT}{newer}")
+    own = data.get("format", FORMAT)
+    if own != FORMAT:
+        newer = "; upgrade harness" if isinstance(own, int) and own > FORMAT else ""
+        raise DataError(f"{where} is of format {own}; this harness reads format {FORMAT}{newer}")
 
 
 IN_STORE = "$HARNESS_STORE"
@@ -278,6 +281,10 @@ def read_compact(path: Path) -> list[Record]:
     records = []
     for row in rows:
         check_format(row, where=str(path))
+        try:
+            check_entries(row)
+        except ValueError as error:
+            raise DataError(f"{path} holds a damaged record: {error}") from error
         embedded = {}
         for name, part in row.pop("samples", {}).items():
             docs = [documents[name][i] for i in part["docs"]]

@@ -33,10 +33,18 @@ NEEDS: dict[str, type | tuple[type, ...]] = {
 _NUMBER = int | float | None
 _ENTRIES: dict[str, dict[str, Any]] = {
     "stages": {"stage": str, "key": str, "threads": int | None, "seconds": _NUMBER},
-    "metrics": {"evaluator": str, "task": str, "metric": str, "value": _NUMBER, "stderr": _NUMBER},
+    "metrics": {"evaluator": str, "task": str, "metric": str, "value": _NUMBER, "stderr": _NUMBER}
+    | {"n": _NUMBER, "unit": str | None, "higher_is_better": bool | None},
 }
 """Of the entries of its lists, what is read and its type; what may be null may be absent."""
-_MAPPINGS = ("facts", "effects", "provenance")
+_MAPPINGS = ("facts", "effects", "provenance", "tune")
+_STATED: dict[str, Any] = {
+    "factors": dict | None,
+    "baseline": dict | None,
+    "tune": dict | None,
+    "claims": list | None,
+}
+"""What an experiment states, and its type."""
 _NAME = re.compile(r"\w[\w .+=@,~-]*")
 _LONGEST = 200
 """Bytes of a name: file systems take 255, and what is written beside it has a suffix."""
@@ -157,8 +165,11 @@ def check_entries(record: dict[str, Any]) -> None:
         raise ValueError("an entry of its 'metrics' has no value")
     for name in _MAPPINGS:
         found = record.get(name, {})
-        if not isinstance(found, dict):
+        if not isinstance(found, dict | None if name == "tune" else dict):
             raise ValueError(f"its '{name}' is a {type(found).__name__}")
+    for name, kind in _STATED.items():
+        if not isinstance(found := record["experiment"].get(name), kind):
+            raise ValueError(f"the {name} of its experiment are a {type(found).__name__}")
     for stage, facts in record.get("facts", {}).items():
         if not isinstance(facts, dict):
             raise ValueError(f"its facts of {stage} are a {type(facts).__name__}")

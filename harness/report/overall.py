@@ -9,6 +9,7 @@ import numpy as np
 from harness.report.aggregates import MIN_TASKS, Aggregates, Ranged, aggregates, profile, scores_of
 from harness.report.drawing import HALF, MAX_CURVES, Figure, draw, legend, legend_height, look
 from harness.report.frames import Results
+from harness.report.numbers import counted
 from harness.report.table import Table, decided_on
 
 TITLE = "Over all tasks"
@@ -39,7 +40,7 @@ def as_text(
     ]
     seeds = len(found.seeds)
     notes = [
-        f"Over {len(found.tasks)} tasks ({', '.join(found.tasks)}) and {seeds} seed{'s' * (seeds > 1)}.",
+        f"Over {len(found.tasks)} tasks ({', '.join(found.tasks)}) and {counted(seeds, 'seed')}.",
         "Mean win rate: the share of the other configurations that the mean over seeds beats, averaged over "
         "tasks; it depends on who else is in the table.",
     ]

@@ -89,9 +89,14 @@ def head_facts(table: Table, results: Results, claims: Sequence[Checked]) -> lis
     records = results.all_records()
     bad = Counter(r.status for r in records if r.status != "ok")
     facts = [
-        f"<b>{len(results.records)}</b> configurations",
-        f"<b>{len(results.seeds)}</b> seed{'s' * (len(results.seeds) > 1)}",
-        f"<b>{len(records)}</b> records",
+        *(
+            f"<b>{number}</b> {what}{'s' * (number != 1)}"
+            for number, what in (
+                (len(results.records), "configuration"),
+                (len(results.seeds), "seed"),
+                (len(records), "record"),
+            )
+        ),
         *(f"<b>{n}</b> {html.escape(status)}" for status, n in bad.items()),
     ]
     if table.baseline:

@@ -40,7 +40,7 @@ def page_data(table: Table, results: Results) -> dict[str, Any]:
         "factors": results.factors,
         "text": {name: shown for name in names if (shown := table.layout.text(name)) != name},
         "rowFactors": list(table.rows[0]),
-        "columnFactors": list(table.columns[0].where),
+        "columnFactors": list(table.layout.columns),
         "group": list(table.rows[0]).index(table.layout.group) if table.layout.group in table.rows[0] else -1,
         "baseline": table.baseline,
         "metrics": [metric_data(next(c for c in table.columns if c.spec == spec), table) for spec in specs],

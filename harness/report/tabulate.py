@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from harness.report.decisions import Decisions
 from harness.report.fit import fit
 from harness.report.frames import Results
 from harness.report.layout import Better, Layout
+from harness.report.numbers import counted
 from harness.report.opponents import against_itself
 from harness.report.quantities import primary_by_default
 from harness.report.records import label
@@ -33,6 +35,9 @@ def build(results: Results, layout: Layout, decisions: Decisions | None = None) 
     kept = {f: levels_kept(results, layout, f) for f in results.factors}
     fixed = {f: levels[0] for f, levels in kept.items() if f in layout.where and len(levels) == 1}
     rows = [row for row in combinations(kept, layout.rows) if results.configurations({**fixed, **row})]
+    if not rows:
+        wanted = ", ".join(f"{f}={' or '.join(kept[f])}" for f in layout.where)
+        raise ConfigError(f"table '{layout.name}': no record has {wanted}; choose other levels in `where`")
     direct(results, layout)
     infos = [(spec, results.metrics[results.resolve(spec.metric)]) for spec in layout.metrics]
     primary = primary_metrics(results, layout)
@@ -60,6 +65,8 @@ def build(results: Results, layout: Layout, decisions: Decisions | None = None) 
     table.cells = [
         [new_cell(results, table, {**fixed, **row, **c.where}, c) for c in columns] for row in rows
     ]
+    if not columns:
+        table.footnote(nothing_measured(results))
     pairs = contrasts_to_baseline(table)
     bests = contrasts_to_best(table)
     compare_to_baseline(table, pairs)
@@ -67,6 +74,13 @@ def build(results: Results, layout: Layout, decisions: Decisions | None = None) 
     write_numbers(table)
     table.caption = caption(results, table)
     return table
+
+
+def nothing_measured(results: Results) -> str:
+    """Why a table has no column of numbers."""
+    ended = Counter(record.reason or record.status for record in results.all_records())
+    said = "; ".join(f"{reason} (records: {count})" for reason, count in ended.most_common(4))
+    return f"No record holds a number that this table shows: {said}."
 
 
 def direct(results: Results, layout: Layout) -> None:
@@ -153,7 +167,8 @@ def new_cell(results: Results, table: Table, where: Selection, column: Column) -
         shown = f"mean of {len(measured.values)} of {len(results.seeds)} seeds; {'; '.join(cell.missing)}"
         cell.notes.append(table.footnote(shown))
     if 0 < cell.estimate.num_items < MIN_ITEMS and cell.estimate.basis != "seeds":
-        text = f"only {cell.estimate.num_items} items: no interval over items and no test over them"
+        few = counted(cell.estimate.num_items, "item")
+        text = f"only {few}: no interval over items and no test over them"
         cell.notes.append(table.footnote(text))
     return cell
 

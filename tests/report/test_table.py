@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import simulate
 
-from harness.errors import UnknownNameError
+from harness.errors import ConfigError, UnknownNameError
 from harness.report import making, quantities, records, table, tabulate, writers
 from harness.report.frames import MetricInfo
 from harness.report.latex import latex
@@ -310,3 +310,25 @@ def test_the_report_imports_neither_torch_nor_transformers(demo_store: Path, tmp
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_sweep_that_measured_nothing_has_a_report_that_says_why(tmp_path: Path) -> None:
+    root = simulate.experiment(tmp_path / "s", factors={"peft": ["full"]}, seeds=(0,), tasks=())
+    outcome = {"status": "oom", "reason": "no memory", "stage": "pretrain", "step": 3}
+    simulate.edit(root, "demo", 0, outcome=outcome, metrics=[])
+    out = making.report("demo", store=root, out=tmp_path / "o", quiet=True)
+    for name in ("README.md", "table.tex", "index.html"):
+        text = (out / name).read_text()
+        assert "No record holds a number that this table shows: oom in pretrain at step 3: no memory" in text
+    assert "- 1 configuration, seed 0." in (out / "README.md").read_text()
+
+
+def test_a_layout_whose_levels_no_record_has_together_is_refused(tmp_path: Path) -> None:
+    factors = {"peft": ["full", "lora"], "bits": ["4", "8"]}
+    root = simulate.experiment(tmp_path, factors=factors, seeds=(0,), tasks=())
+    for path in root.glob("records/demo/*/record.json"):
+        if json.loads(path.read_text())["levels"] == {"peft": "full", "bits": "4"}:
+            path.unlink()
+    layout = parse({"where": {"peft": "full", "bits": [4]}}, where="x")
+    with pytest.raises(ConfigError, match="no record has peft=full, bits=4"):
+        tabulate.build(making.results_of(records.read(root, "demo")), layout)

@@ -35,7 +35,7 @@ for (const f of Object.keys(D.factors)) state.off[f] = new Set();
 
 /* ---- toolbar ---- */
 function chip(text, isOn, toggle) {
-  const b = h("button", { class: "chip", type: "button", "aria-pressed": String(isOn()), click: () => { toggle(); b.setAttribute("aria-pressed", String(isOn())); drawGrid(); } }, text);
+  const b = h("button", { class: "chip", type: "button", title: text, "aria-pressed": String(isOn()), click: () => { toggle(); b.setAttribute("aria-pressed", String(isOn())); drawGrid(); } }, text);
   return b;
 }
 function drawTools() {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ def problems(cell: Cell) -> list[Problem]:
     """
     chosen = list(choices(cell))
     active = [stage for stage in cell.stages if registry().stage(stage).active(cell)]
-    found = [*_idle(cell), *_capabilities(cell, chosen), *_writers(chosen), *missing(cell, chosen, active)]
+    found = [*_libraries(chosen), *_idle(cell), *_capabilities(cell, chosen), *_writers(chosen)]
+    found += missing(cell, chosen, active)
     checking = [choice for choice in chosen if _has_check(choice.method)]
     if cell.model_path() is None:
         try:
@@ -223,6 +225,20 @@ def _of_any_model() -> frozenset[str]:
     """Capabilities that depend on the model's architecture, which a pretrained model may have or not."""
     shaping = [method for axis in MODEL_AXES for method in registry().methods(axis).values()]
     return frozenset().union(*(method.provides for method in shaping))
+
+
+def _libraries(chosen: list[Choice]) -> Iterator[Problem]:
+    """Methods whose libraries are not installed, with the command that brings them."""
+    for method in dict.fromkeys(choice.method for choice in chosen):
+        absent = next((module for module in method.libraries if find_spec(module) is None), None)
+        if absent is not None:
+            package = registry().source(method).package
+            carrier = f"'{package}[{method.extra}]'" if method.extra else absent
+            yield Problem(
+                where=method.axis,
+                message=f"{method.axis}={method.name} needs the package '{absent}', which is not installed; "
+                f"pip install {carrier}",
+            )
 
 
 def _writers(chosen: list[Choice]) -> Iterator[Problem]:

@@ -17,6 +17,7 @@ class SentencePieceBpe(Tokenizer):
     name = "sentencepiece_bpe"
     lossy_characters = SPACE
     extra = "data"
+    libraries = ("sentencepiece",)
 
     @classmethod
     def min_vocab_size(cls) -> int:

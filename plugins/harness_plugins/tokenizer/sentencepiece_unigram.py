@@ -17,6 +17,7 @@ class SentencePieceUnigram(Tokenizer):
     name = "sentencepiece_unigram"
     lossy_characters = SPACE
     extra = "data"
+    libraries = ("sentencepiece",)
 
     @classmethod
     def min_vocab_size(cls) -> int:

@@ -1,14 +1,10 @@
 """TensorBoard: event files beside the record."""
 
-import importlib.util
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-from harness import Method, Problem, Tracker, hookimpl
+from harness import Method, Tracker, hookimpl
 
 
 class TensorBoard(Tracker):
@@ -19,18 +15,11 @@ class TensorBoard(Tracker):
 
     name = "tensorboard"
     extra = "tensorboard"
+    libraries = ("tensorboard",)
 
     def __init__(self, config: Tracker.Config | None = None) -> None:
         super().__init__(config)
         self._writer: Any = None
-
-    @classmethod
-    def check(cls, config: Any, cell: Any, meta_model: nn.Module | None) -> Iterable[Problem]:
-        if importlib.util.find_spec("tensorboard") is None:
-            yield Problem(
-                where="tracker",
-                message="tensorboard is not installed; pip install 'harness-lm[tensorboard]'",
-            )
 
     def run_started(self, run: dict[str, Any]) -> None:
         from torch.utils.tensorboard import SummaryWriter

@@ -137,6 +137,7 @@ _PUBLIC = {
             "find_task",
             "hub_data",
             "is_cached",
+            "item_rows",
             "load_task",
             "own_metrics",
             "own_origin",
@@ -150,7 +151,7 @@ _PUBLIC = {
     **dict.fromkeys(
         ("PeakTracker", "flops_per_token", "matmul_weights", "peak_flops"), "harness.training.measure"
     ),
-    **dict.fromkeys(("PROMPT_FILES", "read_items"), "harness.evaluation.prompts"),
+    **dict.fromkeys(("PROMPT_FILES", "misread", "read_items"), "harness.evaluation.prompts"),
     "ratio_metric": "harness.evaluation.ratios",
     **dict.fromkeys(("Endpoint", "EndpointError", "missing_key"), "harness.evaluation.endpoint"),
     "has_head": "harness.model.scorer",

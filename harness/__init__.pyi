@@ -138,6 +138,7 @@ from harness.evaluation.lm_tasks import count_items as count_items
 from harness.evaluation.lm_tasks import find_task as find_task
 from harness.evaluation.lm_tasks import hub_data as hub_data
 from harness.evaluation.lm_tasks import is_cached as is_cached
+from harness.evaluation.lm_tasks import item_rows as item_rows
 from harness.evaluation.lm_tasks import load_task as load_task
 from harness.evaluation.lm_tasks import own_metrics as own_metrics
 from harness.evaluation.lm_tasks import own_origin as own_origin
@@ -145,6 +146,7 @@ from harness.evaluation.lm_tasks import own_tasks as own_tasks
 from harness.evaluation.lm_tasks import task_files as task_files
 from harness.evaluation.lm_tasks import without_data as without_data
 from harness.evaluation.prompts import PROMPT_FILES as PROMPT_FILES
+from harness.evaluation.prompts import misread as misread
 from harness.evaluation.prompts import read_items as read_items
 from harness.evaluation.ratios import ratio_metric as ratio_metric
 from harness.evaluation.requests import ScoreRequest as ScoreRequest

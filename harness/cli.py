@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib import import_module
 
 from harness.commands import COMMANDS
+from harness.commands.output import reserved
 from harness.errors import ConfigError, HarnessError, PluginError, UnknownNameError
 
 BAD_INPUT, INTERNAL, FULL, INTERRUPTED = 2, 70, 75, 130
@@ -20,8 +22,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     whoever noticed), 130 (interrupted)
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    ours = reserved(to_the_end=argv is None) if "--json" in arguments else nullcontext()
     try:
-        return dispatch(arguments)
+        with ours:
+            return dispatch(arguments)
     except HarnessError as error:
         return _fail(str(error), error, BAD_INPUT if isinstance(error, ConfigError | PluginError) else 1)
     except KeyboardInterrupt:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.errors import ConfigError, PluginError
 from harness.paths import files_of
+from harness.surroundings import kept
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -269,7 +270,8 @@ class Choice:
 
     def build(self, *args: Any) -> Any:
         """The method's instance; modules take (spec, layer) after their options."""
-        return self.method(self.config, *args)
+        with kept(f"when {self.axis}={self.method.name} is built"):
+            return self.method(self.config, *args)
 
 
 class CellView:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
@@ -45,6 +46,24 @@ def contained(node: Any) -> Any:
         return OmegaConf.to_container(node, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key}: {' '.join(str(error.msg or error).split())}") from error
+
+
+def as_text(value: Any, **options: Any) -> str:
+    """Plain values as JSON, keys in order: equal values give one text, whatever their keys are."""
+    try:
+        return json.dumps(value, sort_keys=True, **options)
+    except TypeError:  # keys of several types have no order
+        return json.dumps(_with_text_keys(value), sort_keys=True, **options)
+
+
+def _with_text_keys(value: Any) -> Any:
+    """Mappings with the keys that JSON would write."""
+    if isinstance(value, Mapping):
+        return {
+            key if isinstance(key, str) else json.dumps(key): _with_text_keys(item)
+            for key, item in value.items()
+        }
+    return [*map(_with_text_keys, value)] if isinstance(value, list | tuple) else value
 
 
 def plain(value: Any) -> Any:

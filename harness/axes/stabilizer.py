@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import ClassVar
 
 from harness.method import Method
 
@@ -21,6 +22,8 @@ class Stabilizer(Method):
     axis = "stabilizer"
     many = True
     default = ("clip_norm",)
+    logit_copies: ClassVar[int] = 0
+    """Tensors of the logits' size that its terms hold at once beside what the loss holds; for plans."""
 
     def verdict(self, step: int, loss: float) -> Verdict:
         """What to do about step `step` (0-based); asked on logging steps, for every step since the last.

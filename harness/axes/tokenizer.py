@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, ClassVar
 
 from harness.errors import ConfigError
 from harness.method import CellView, Method, Problem, check_limits
@@ -42,6 +43,11 @@ class Tokenizer(Method):
     """Whether the same texts always give the same vocabulary."""
     lossy_characters: str = ""
     """Characters that do not survive although everything else does."""
+    typical_bytes_per_token: ClassVar[Mapping[int, float]] = MappingProxyType(
+        {320: 1.58, 512: 2.07, 1024: 2.58, 2048: 2.99, 4096: 3.34, 8192: 3.61, 32000: 4.0}
+    )
+    """UTF-8 bytes of a token by the size of the vocabulary, for plans before any text is seen: of byte-level
+    BPE, measured on the embedded corpus (32,000: English, GPT-2's order)."""
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):

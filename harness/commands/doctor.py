@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Any
 
+from harness.commands.output import answer
 from harness.registry import index as registry_index
 
 LIBRARIES = (
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
         "plugins": _plugins(),
         "store": _store(),
     }
-    print(json.dumps(report, indent=1) if asked.json else _text(report))
+    answer(json.dumps(report, indent=1) if asked.json else _text(report))
     return 1 if report["plugins"]["broken"] or not report["store"]["writable"] else 0
 
 

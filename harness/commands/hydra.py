@@ -86,6 +86,7 @@ def through_hydra(arguments: Sequence[str]) -> int:
     if "COMP_LINE" in os.environ:  # completing a word: Hydra knows no subcommands
         os.environ["COMP_LINE"] = re.sub(r"^(\S+) (?:run|sweep|plan) ", r"\1 ", os.environ["COMP_LINE"])
     if multirun:
+        explain.refuse_nothing(job_overrides(_without_values_of_flags(arguments)))
         arguments = _levels_as_sweeps(arguments)
     codes: list[int] = []
     refused: list[HarnessError] = []  # said by us, without what Hydra would print before it

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from harness.commands.output import answer
 from harness.errors import UnknownNameError
 from harness.registry import index as registry_index
 
@@ -26,13 +27,13 @@ def main(arguments: Sequence[str]) -> int:
     index = registry_index.read()
     if asked.axis == STAGE:
         found = list(index["stages"].values())
-        print(json.dumps(found, indent=1) if asked.json else stage_table(index))
+        answer(json.dumps(found, indent=1) if asked.json else stage_table(index))
         return 0
     if asked.axis is not None and asked.axis not in index["axes"]:
         raise UnknownNameError(what="axis", name=asked.axis, known=[*index["axes"], STAGE])
     found = rows(index, asked.axis)
     if asked.json:
-        print(json.dumps(found, indent=1))
+        answer(json.dumps(found, indent=1))
     else:
         print(table(index, found) + ("" if asked.axis else f"\n{stage_table(index)}"))
     return 0

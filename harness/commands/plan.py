@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from harness.commands.output import answer
 from harness.commands.sweep import check_layout
 from harness.commands.table8 import print_table8
 from harness.compose import load
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
     costs = Costs(made.first, probe=available_memory() if "--probe" in arguments else 0)
     code = NOTHING_RUNS if all(cell.refused for cell in made.first.cells) else 0
     if "--json" in arguments:
-        print(json.dumps(describe(made, costs), indent=1))
+        answer(json.dumps(describe(made, costs), indent=1))
         return code
     console = Console()
     lines = tuning_lines(made.tuning) if made.tuning is not None else []

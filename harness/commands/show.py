@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.commands.list import STAGE, rows, stage_table, table
+from harness.commands.output import answer
 from harness.errors import PluginError, UnknownNameError
 from harness.registry import index as registry_index
 
@@ -36,24 +37,24 @@ def main(arguments: Sequence[str]) -> int:
         root = Store().root
         if asked.lineage:
             for line in records.lineage(root, asked.axis, as_json=asked.json):
-                print(line)
+                answer(line)
         else:
-            print(records.show(root, asked.axis, as_json=asked.json))
+            answer(records.show(root, asked.axis, as_json=asked.json))
         return 0
     index = registry_index.read()
     if asked.axis == STAGE or (asked.axis in index["stages"] and asked.axis not in index["axes"]):
         name = asked.method if asked.axis == STAGE else asked.axis
-        print(_stages(index, name, as_json=asked.json))
+        answer(_stages(index, name, as_json=asked.json))
         return 0
     if asked.axis not in index["axes"]:
         known = sorted({*index["axes"], STAGE, *index["stages"]})
         raise UnknownNameError(what="axis or stage", name=asked.axis, known=known)
     if asked.method is None:
         own = [row for row in rows(index, asked.axis) if row["axis"]]
-        print(json.dumps(own, indent=1) if asked.json else table(index, own))
+        answer(json.dumps(own, indent=1) if asked.json else table(index, own))
         return 0
     method = find(index, asked.axis, asked.method)
-    print(
+    answer(
         json.dumps(method, indent=1) if asked.json else page(method, many=index["axes"][asked.axis]["many"])
     )
     return 0

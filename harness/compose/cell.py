@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, fields
@@ -22,7 +21,7 @@ from harness.compose.shared import identity, once, shared
 from harness.compose.typed import instance
 from harness.errors import ConfigError, ImpossibleValueError, UnknownNameError
 from harness.method import CellView, Choice, Problem
-from harness.nodes import contained, plain
+from harness.nodes import as_text, contained, plain
 from harness.registry.known import registry
 from harness.registry.modules import blaming
 from harness.spec import ModelSpec
@@ -75,7 +74,7 @@ class Cell(CellView):
         self._check_stages()
         self.config = self._canonical()
         content = {key: value for key, value in self.config.items() if key not in NOT_RESULT}
-        self.id = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+        self.id = hashlib.sha256(as_text(content).encode()).hexdigest()[:16]
 
     def choice(self, axis: str, *, stage: str | None = None) -> Choice | None:
         """What is chosen on a single-choice axis, as `stage` sees it; None where null or `none`."""

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
+
+from harness.errors import ConfigError
+from harness.forms import misfit
+from harness.stated import Stated
 
 
 @dataclass(kw_only=True)
 class Experiment:
-    """One YAML in conf/experiment: what varies, against what, and what the literature claims."""
+    """One YAML in conf/experiment: what varies, against what, and what the literature claims.
+
+    Raises: ConfigError naming the place that does not have the form of `harness.stated`
+    """
 
     name: str = ""
     """Name of its records and report; the file's name where it states none."""
@@ -37,3 +45,28 @@ class Experiment:
     """What the literature says, to be confirmed or refuted: `{source, says}`."""
     report: Any = None
     """The table this experiment fills (a name in conf/report, or its content)."""
+
+    def __post_init__(self) -> None:
+        wrong = misfit(vars(self), Stated)
+        if wrong:
+            name = re.match(r"\w+", wrong)
+            assert name is not None
+            raise ConfigError(f"{wrong}; write e.g. {EXAMPLES[name[0]]}")
+
+
+EXAMPLES = {
+    "factors": "factors: {attention: [full, multi_query]}",
+    "baseline": "baseline: {attention: full}",
+    "seeds": "seeds: [0, 1, 2]",
+    "zip": "zip: [attention, optimizer]",
+    "cells": "cells: [{attention: full, optimizer: lion}]",
+    "exclude": "exclude: [{attention: full, optimizer: lion}]",
+    "tune": "tune: {trials: 4, space: {pretrain.learning_rate: [1e-3, 1e-2]}}",
+    "claims": "claims: [{says: 'bits_per_byte[attention=full] < bits_per_byte[attention=linear]'}]",
+    "primary": "primary: [bits_per_byte]",
+    "report": "report: attention",
+    "name": "name: first",
+    "question": "question: 'Which attention is best?'",
+    "reseed": "reseed: touched",
+}
+"""A right one of each field."""

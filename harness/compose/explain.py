@@ -22,6 +22,8 @@ REFUSED = (HydraException, OmegaConfBaseException, ValueError, AttributeError, T
 """What a composition raises for a bad override or file."""
 
 
+_PLACE = re.compile(r"^In '[^']+': \w+ raised while composing config:")
+"""How Hydra begins what it says of a file; which one stands before it in ours."""
 _NO_FILES = ("config", "hydra/config")
 """Configs at whose choices the command line is at fault, if anything is."""
 
@@ -31,6 +33,7 @@ def check(overrides: Sequence[str]) -> None:
 
     Raises: ConfigError, UnknownNameError, PluginError
     """
+    refuse_nothing(overrides)
     for override in read(overrides):
         text, key = override.input_line, override.key_or_group
         text = f"~{key}" if override.is_delete() else text
@@ -48,6 +51,22 @@ def check(overrides: Sequence[str]) -> None:
             raise ConfigError(
                 f"{text} would keep the options of another method; choose it with {axis}={override.value()}"
             )
+
+
+def refuse_nothing(overrides: Sequence[str]) -> None:
+    """Refuse null where a file of the configuration is chosen, of which Hydra does not say what it is.
+
+    Raises: ConfigError
+    """
+    from harness.compose.hydra import config_dir
+
+    for override in read(overrides):
+        folder = config_dir() / override.key_or_group
+        if override.value() is None and folder.is_dir():
+            known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
+            key = override.key_or_group
+            text = f"~{key}" if override.is_delete() else override.input_line
+            raise ConfigError(f"{text}: {key} is one of {known}; leave it out for its default")
 
 
 def _without(key: str) -> str:
@@ -73,7 +92,7 @@ def _check_choice(override: Override, text: str) -> None:
     if value is None:
         return
     names = value if isinstance(value, list) else [value]
-    if len(names) > 1 and not axis.many:
+    if len(names) != 1 and not axis.many:
         raise ConfigError(
             f"{text}: {axis.axis} takes one method; to compare several, `harness sweep` with a,b"
         )
@@ -92,7 +111,7 @@ def explain(error: Exception, overrides: Sequence[str], without_values: DictConf
     if isinstance(error, HarnessError):
         raise error
     where = re.match(r"In '([^']+)': ", str(error))
-    prefix = f"conf/{where[1]}.yaml: " if where and where[1] not in _NO_FILES else ""
+    prefix = f"{_file(where[1])}: " if where and where[1] not in _NO_FILES else ""
     if isinstance(error, MissingConfigException):
         _missing(error, prefix)
     cause: Any = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
@@ -101,7 +120,7 @@ def explain(error: Exception, overrides: Sequence[str], without_values: DictConf
     unknown = isinstance(cause, ConfigKeyError | ConfigAttributeError) or "not in" in str(cause)
     if key and unknown:
         raise ConfigError(prefix + unknown_key(str(key), without_values)) from error
-    if key and isinstance(cause, ValidationError):
+    if key and (where or isinstance(cause, ValidationError)):
         given = next((text for text in overrides if text.lstrip("+").split("=")[0] == key), key)
         raise ConfigError(f"{prefix}{given}: {_first_line(cause)}") from error
     taken_out = re.match(r"Error merging override ~([^=\s]+)", str(error))
@@ -157,6 +176,12 @@ def _missing(error: MissingConfigException, prefix: str) -> NoReturn:
     ) from error
 
 
+def _file(config: str) -> str:
+    """The file of a config as Hydra names it; one of a user's is called by its path."""
+    _, elsewhere, path = config.partition("//")
+    return f"/{path}" if elsewhere else f"conf/{config}.yaml"
+
+
 def _mounts(axis: str) -> list[str]:
     from harness.compose.schema import mounted_axes, stage_key
 
@@ -164,5 +189,5 @@ def _mounts(axis: str) -> list[str]:
 
 
 def _first_line(error: BaseException) -> str:
-    text = str(getattr(error, "msg", None) or error)
+    text = _PLACE.sub("", str(getattr(error, "msg", None) or error))
     return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
 import re
 import types
@@ -17,7 +16,7 @@ from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBas
 
 from harness.errors import ConfigError, HarnessError, ImpossibleValueError, UnknownNameError
 from harness.method import SIGNED, Choice
-from harness.nodes import plain, writable
+from harness.nodes import as_text, plain, writable
 
 T = TypeVar("T")
 
@@ -30,7 +29,7 @@ def instance(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
     Raises: ConfigError naming the key, for an unknown key or a wrong type; ImpossibleValueError for what is
         missing or what `__post_init__` refuses
     """
-    content = json.dumps(plain(values), sort_keys=True)
+    content = as_text(plain(values))
     found = _CACHE.get((kind, content))
     if found is None:
         found = _CACHE[kind, content] = _convert(kind, values, where)
@@ -59,7 +58,7 @@ def _convert(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     except MissingMandatoryValue as error:
         raise ImpossibleValueError(f"{where}.{error.full_key} must be given") from error
     except OmegaConfBaseException as error:
-        message = " ".join(str(error.msg or error).split())
+        message = " ".join(str(error.msg or error).partition("\n    full_key:")[0].split())
         raise ConfigError(f"{where}.{error.full_key}: {message}") from error
     assert isinstance(checked, dict)
     try:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 from urllib.parse import quote
 
 import numpy as np
@@ -20,6 +21,7 @@ from harness.axes.curriculum import Curriculum, SampleReader
 from harness.data.packing import BestFit, Concatenated, Packing, Windows
 from harness.data.template import IGNORED
 from harness.errors import ConfigError, DataError
+from harness.forms import misfit
 
 INDEX = "index.json"
 MAX_OPEN = 128
@@ -38,6 +40,15 @@ def safe_name(name: str) -> str:
     return f"{quoted[:LONGEST_NAME]}.{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
+class Entry(TypedDict):
+    """The file of a domain in a split."""
+
+    file: str
+    num_tokens: int
+    num_bytes: int
+    num_documents: int
+
+
 class TokenWriter:
     """Appends documents' ids to one file a split and domain; each document is `bos ids eos`."""
 
@@ -47,7 +58,7 @@ class TokenWriter:
         self.head = [] if bos_id in (None, eos_id) else [bos_id]
         self.files: dict[str, Any] = {}
         """Open ones, the one longest unused first."""
-        self.splits: dict[str, dict[str, dict[str, Any]]] = {}
+        self.splits: dict[str, dict[str, Entry]] = {}
 
     def add(self, split: str, domain: str, ids: Sequence[int], *, num_bytes: int) -> None:
         """One document of `num_bytes` UTF-8 bytes."""
@@ -89,8 +100,10 @@ class TokenWriter:
 
         What was written after is cut off; where a file is missing or too short, all begins anew.
         """
-        journal = self.directory / JOURNAL
-        saved = json.loads(journal.read_text(encoding="utf-8")) if journal.exists() else {}
+        saved: dict[str, dict[str, Entry]] = {}
+        with contextlib.suppress(OSError, ValueError):  # a damaged journal is as good as none
+            kept = json.loads((self.directory / JOURNAL).read_text(encoding="utf-8"))
+            saved = {} if misfit(kept, dict[str, dict[str, Entry]]) else kept
         entries = [entry for domains in saved.values() for entry in domains.values()]
         sizes = {entry["file"]: entry["num_tokens"] * self.dtype.itemsize for entry in entries}
         found = {file.name: file for file in self.directory.glob("*.bin")}

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import difflib
-import gzip
 import importlib.util
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 import yaml
 
 from harness.data.item_texts import strings
+from harness.data.reading import read_rows
 from harness.errors import DataError, TaskError
 from harness.evaluation.items import ITEMS
+from harness.forms import misfit
 from harness.paths import listed
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def find_task(name: str, *, include_path: str = "") -> Path | None:
 
 def hub_data(path: Path) -> str | None:
     """The data set that the task of a YAML takes from the hub; None where it names none, as a group does."""
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8", errors="replace")
     named, template = _DATA_SET.search(text), _INCLUDE.search(text)
     if named is None:
         return None if template is None else hub_data(path.parent / template[1])
@@ -132,9 +132,9 @@ def task_files(name: str, *, include_path: str = "") -> dict[str, Path]:
         if path is None or path in seen or not any(path.is_relative_to(folder) for folder in folders):
             continue  # the others that ship with the harness or lm-eval name no local file
         seen.add(path)
-        stated = yaml.load(path.read_bytes(), Loader=_Tolerant) or {}
+        stated = _stated(path)
         if "include" in stated:
-            included = path.parent / str(stated["include"])
+            included = path.parent / stated["include"]
             found |= listed(str(included), option=f"include in {path}")
             waiting.append(included)
         members = stated.get("task")
@@ -150,6 +150,29 @@ def task_files(name: str, *, include_path: str = "") -> dict[str, Path]:
         if isinstance(source, str) and source not in _FILES and Path(source).exists():
             found |= listed(source, option=f"dataset_path in {path}")
     return found
+
+
+class _Task(TypedDict, total=False):
+    """What of a task's or group's YAML says where its data lie; lm-eval reads the rest."""
+
+    include: str
+    task: str | list[str | dict[str, Any]]
+    dataset_path: str | None
+    dataset_kwargs: dict[str, Any] | None
+
+
+def _stated(path: Path) -> dict[str, Any]:
+    """The YAML of a task.
+
+    Raises: DataError where it is none
+    """
+    try:
+        found = yaml.load(path.read_bytes(), Loader=_Tolerant) or {}
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise DataError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    if wrong := misfit(found, _Task):
+        raise DataError(f"{path} is no task of lm-eval: {wrong}")
+    return found  # type: ignore[no-any-return]
 
 
 class _Tolerant(yaml.SafeLoader):
@@ -214,12 +237,12 @@ def local_data(files: Mapping[str, str]) -> Any:
     def dataset(**_: Any) -> dict[str, Any]:
         from datasets import Dataset
 
-        return {split: Dataset.from_list(read_rows(Path(file))) for split, file in files.items()}
+        return {split: Dataset.from_list(item_rows(Path(file))) for split, file in files.items()}
 
     return dataset
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
+def item_rows(path: Path) -> list[dict[str, Any]]:
     """Rows of JSON lines, a JSON list, or a JSON object with one list in it; gzipped or not.
 
     Raises: DataError naming file and line
@@ -227,19 +250,11 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     path = path.expanduser()
     if not path.is_file():
         raise DataError(f"{path} does not exist; give a .json or .jsonl file (.gz allowed)")
-    raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 at byte {error.start}") from error
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
-        return [_row(line, path, number) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    if isinstance(value, dict):
-        lists = [item for item in value.values() if isinstance(item, list)]
-        value = lists[0] if len(lists) == 1 else [value]
-    return list(value)
+    rows = list(read_rows(path))
+    if len(rows) == 1:
+        lists = [value for value in rows[0].values() if not misfit(value, list[dict[str, Any]])]
+        rows = lists[0] if len(lists) == 1 else rows
+    return rows
 
 
 def count_items(name: str, files: Mapping[str, str] | None) -> int | None:
@@ -248,18 +263,8 @@ def count_items(name: str, files: Mapping[str, str] | None) -> int | None:
     Raises: DataError naming file and line
     """
     if files:
-        return len(read_rows(Path(files.get("test") or next(iter(files.values())))))
+        return len(item_rows(Path(files.get("test") or next(iter(files.values())))))
     return ITEMS if name in own_tasks() else None
-
-
-def _row(line: str, path: Path, number: int) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {number} is not JSON: {error}") from error
-    if not isinstance(row, dict):
-        raise DataError(f"{path}, line {number} is not a JSON object")
-    return row
 
 
 @lru_cache(maxsize=8)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import DataError
+from harness.errors import DataError, HarnessError
+from harness.method import Problem
 
 if TYPE_CHECKING:
     from harness.data.skills import Item
@@ -27,9 +29,9 @@ def read_items(source: str, *, limit: int, split: str = "test") -> list[Item]:
     """
     if not source.endswith(PROMPT_FILES):
         return list(_skill_items(source, limit, split))
-    from harness.evaluation.lm_tasks import read_rows
+    from harness.evaluation.lm_tasks import item_rows
 
-    rows = read_rows(Path(source))
+    rows = item_rows(Path(source))
     if not rows:
         raise DataError(f"{source} has no rows")
     chosen = [place for place, row in enumerate(rows) if row.get("split", "test") == split]
@@ -38,6 +40,14 @@ def read_items(source: str, *, limit: int, split: str = "test") -> list[Item]:
             f"{source} has no row of the {split} split; say it in the rows, {json.dumps({'split': split})}"
         )
     return [_item(rows[place], f"{source}, row {place + 1}") for place in chosen[:limit]]
+
+
+def misread(source: str, *, limit: int, where: str) -> Iterator[Problem]:
+    """What keeps prompts from being read, of a plan; `where` is the option that names them."""
+    try:
+        read_items(source, limit=limit)
+    except (HarnessError, OSError) as error:
+        yield Problem(where=where, message=str(error))
 
 
 @cache

@@ -9,13 +9,15 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 from torch import Tensor
 
 from harness.errors import DataError, IncompatibleError
+from harness.forms import misfit
 from harness.method import Choice
+from harness.model import config_file
 from harness.model.choices import from_plain
 from harness.model.families import NAMES, family
 from harness.model.families.family import Family, Rule
@@ -173,13 +175,35 @@ def read_config(path: Path) -> dict[str, Any]:
     """config.json of a checkpoint directory, or what it would say of a GGUF."""
     if is_gguf(path):
         return gguf_config(path)
-    file = Path(path) / "config.json"
-    if not file.is_file():
-        raise DataError(f"{path} holds no config.json; give the directory of a Hugging Face checkpoint")
-    config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    config = config_file.read(Path(path))
     if "model_type" not in config:
+        file = Path(path) / config_file.NAME
         raise DataError(f"{file} states no model_type; it is not the config of a Hugging Face checkpoint")
     return config
+
+
+class _Index(TypedDict):
+    """model.safetensors.index.json."""
+
+    weight_map: dict[str, str]
+
+
+def _shards(index: Path) -> list[str]:
+    """The files that an index names.
+
+    Raises: DataError where it is none, or names files elsewhere
+    """
+    try:
+        found = json.loads(index.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{index} cannot be read as JSON: {error}") from error
+    if wrong := misfit(found, _Index):
+        raise DataError(f"{index} is no index of safetensors: {wrong}")
+    names = sorted(set(found["weight_map"].values()))
+    for name in names:
+        if Path(name).name != name:
+            raise DataError(f"{index} names {name}, which is no file beside it")
+    return names
 
 
 class TensorFiles:
@@ -190,7 +214,7 @@ class TensorFiles:
 
         index, single = path / "model.safetensors.index.json", path / "model.safetensors"
         if index.is_file():
-            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            names = _shards(index)
         elif single.is_file():
             names = [single.name]
         else:

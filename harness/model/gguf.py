@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import shutil
+import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -82,9 +85,12 @@ def _make(path: Path, out: Path, content: str) -> None:
         "sha256": content,
         "types": dict(Counter(tensor.tensor_type.name for tensor in reader.tensors)),
     }
+    size = f"{needed / 2**20:.0f} MiB"
+    print(f"harness: {path.name} is written into the store in full precision, once ({size})", file=sys.stderr)
     with tempfile.TemporaryDirectory(dir=out.parent) as name:
         draft = Path(name) / "model"
-        _convert(path, draft)
+        with contextlib.redirect_stderr(io.StringIO()):  # progress bars that do not say what they are of
+            _convert(path, draft)
         (draft / ORIGIN).write_text(json.dumps(origin, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         if not out.is_dir():
             draft.rename(out)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from torch.nn import functional as F
 from harness.axes.instruction import Conversation, Prompt, Role, Turn, as_text, as_turns
 from harness.data.template import IGNORED, Template
 from harness.errors import IncompatibleError
+from harness.model import config_file
 from harness.model.artifact import Load, Loaded, load_model
 from harness.model.conditioning import conditioned
 
@@ -134,8 +134,8 @@ NO_HEAD = (
 
 def is_classifier(directory: Path) -> bool:
     """Whether a directory holds a Hugging Face sequence-classification model."""
-    file = directory / "config.json"
-    stated = json.loads(file.read_text()).get("architectures") if file.exists() else None
+    there = (directory / config_file.NAME).is_file()
+    stated = config_file.read(directory).get("architectures") if there else None
     return any(name.endswith("ForSequenceClassification") for name in stated or ())
 
 

@@ -52,12 +52,16 @@ class _CrossEntropySum(torch.autograd.Function):
             part_RV = logits_MV[rows].softmax(1, dtype=ctx.wide)
             part_RV.scatter_add_(1, picked_M1[rows], part_RV.new_full((len(part_RV), 1), -1.0))
             torch.mul(part_RV, weight_M1[rows], out=gradient_MV[rows])
+            del part_RV  # else it stands beside the next
         return gradient_MV, None, None
 
 
+def chunk_rows(vocab_size: int, device: str) -> int:
+    """Rows that are computed at once on a device of that type."""
+    return max(8, CHUNK_BYTES.get(device, CHUNK_BYTES["cuda"]) // (4 * max(vocab_size, 1)))
+
+
 def _chunks(logits_MV: Tensor) -> list[slice]:
-    """Rows that are computed at once."""
     num_rows, size = logits_MV.shape
-    bytes_at_once = CHUNK_BYTES.get(logits_MV.device.type, CHUNK_BYTES["cuda"])
-    step = max(8, bytes_at_once // (4 * max(size, 1)))
+    step = chunk_rows(size, logits_MV.device.type)
     return [slice(start, start + step) for start in range(0, num_rows, step)]

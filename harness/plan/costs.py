@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from harness.axes import MODEL_AXES
+from harness.axes.tokenizer import Tokenizer
 from harness.compose import Cell
 from harness.errors import ConfigError, IncompatibleError
 from harness.method import Choice
@@ -46,6 +47,8 @@ class Costs:
         self._probed: dict[str, float] = {}
         self._counted: dict[int, tuple[int, int]] = {}
         """Weights of a model by its identity; `shapes_of` keeps models."""
+        self._states: dict[tuple[int, str], float | None] = {}
+        """What an optimizer keeps of a model, by that identity and the optimizer with its options."""
         self._known = known or Known.of(made.graph.store)
 
     def of(self, node: Node) -> Cost:
@@ -105,7 +108,7 @@ class Costs:
             source=HALF if source is None else source,
             answers=answers or 1.0,
             adapters=adapters,
-            state_bytes=state_bytes(node, model, adapters),
+            state_bytes=self._state_bytes(node, model, adapters),
             packed_bits=packed_bits(node, size),
             mixed=computes_in_half(node),
             held=held(node),
@@ -140,7 +143,7 @@ class Costs:
             mixed=computes_in_half(node),
             recompute=settings.recompute,
             flash=not keeps_scores(node),
-            state_bytes=state_bytes(node, model, None),
+            state_bytes=self._state_bytes(node, model, None),
             scored=scored(node, share=1.0),
         )
 
@@ -187,10 +190,13 @@ class Costs:
         if measured:
             return median(measured)
         choice = node.cell.choice("tokenizer")
-        fixed = None if choice is None else choice.method.bytes_per_token(choice.config)  # type: ignore[attr-defined]
+        if choice is None:
+            return bytes_per_token(Tokenizer.typical_bytes_per_token, 32000)
+        method: Any = choice.method
+        fixed = method.bytes_per_token(choice.config)
         if fixed is not None:
             return float(fixed)
-        return bytes_per_token(getattr(choice.config, "vocab_size", 1024) if choice is not None else 32000)
+        return bytes_per_token(method.typical_bytes_per_token, choice.config.vocab_size)
 
     def _built(self, cell: Cell) -> tuple[Any, tuple[int, int]] | None:
         """A model of shapes without data, and its weights: (multiplied, all)."""
@@ -206,6 +212,14 @@ class Costs:
             everything = sum(parameter.numel() for parameter in model.parameters())
             self._counted[id(model)] = matmul_weights(model)[0], everything
         return model, self._counted[id(model)]
+
+    def _state_bytes(self, node: Node, model: Any, adapters: int | None) -> float | None:
+        if adapters is not None:
+            return state_bytes(node, model, adapters)
+        key = id(model), str(node.choices.get("optimizer") or node.cell.choice("optimizer"))
+        if key not in self._states:
+            self._states[key] = state_bytes(node, model, None)
+        return self._states[key]
 
     def _adapters(self, node: Node, model: Any) -> int | None:
         """Weights that a PEFT method adds and trains; None where the model's own are trained."""

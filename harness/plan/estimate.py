@@ -35,6 +35,8 @@ class Scored:
     """Whether the loss keeps no log-softmax: beside the logits that it reads stands their gradient alone."""
     reference: bool = False
     """Whether a reference reads the same answers while what the policy keeps of them stands."""
+    copies: int = 0
+    """What terms beside the loss hold of the logits that they read, in fp32."""
 
 
 EVERY = Scored()
@@ -141,11 +143,12 @@ class Size:
         A reference's log-softmax stands beside the policy's; where some are picked, backward holds zeros,
         their sum with the gradient, and the gradient
         """
+        copies = 4 * scored.copies * scored.share
         if scored.chunked:
-            return 2 * element * scored.share * self.vocab_size
+            return (2 * element * scored.share + copies) * self.vocab_size
         read = element + 8 * scored.share + (4 * scored.share if scored.reference else 0)
         spread = element * (2 + scored.share) if scored.picked else 0
-        return max(read, spread) * self.vocab_size
+        return (max(read, spread) + copies) * self.vocab_size
 
     def activations(
         self,
@@ -158,9 +161,10 @@ class Size:
         kept: Kept = ALL,
         autocast: bool = False,
     ) -> float:
-        """Bytes kept per token; with recomputation each block's input, and one block whole.
+        """Bytes kept per token: the embedding, the last norm (input and normalised) and the blocks between.
 
-        Where it reads a source, a block keeps a norm (input and normalised), the sum, q and the output too
+        With recomputation each block's input, and one block whole. Where it reads a source, a block keeps a
+        norm (input and normalised), the sum, q and the output too
         """
         block = self.layer_activations(
             sequence_length, element=element, flash=flash, kept=kept, autocast=autocast
@@ -170,7 +174,8 @@ class Size:
         blocks = block * max(1, self.num_layers - kept.skipped)
         if recompute:
             blocks = element * self.dim * self.num_layers + block
-        return blocks + self.logits(element=element, scored=scored)
+        ends = (3 * element + (8 if autocast else 0)) * self.dim  # the same in fp32, and a copy in 16 bits
+        return ends + blocks + self.logits(element=element, scored=scored)
 
     def source_activations(
         self, sequence_length: int, *, element: int, flash: bool, recompute: bool, kept: Kept = ALL
@@ -213,6 +218,7 @@ def training_cost(
     held: int = 4,
     recompute: bool = False,
     flash: bool = True,
+    chunk_rows: int = 0,
 ) -> Cost:
     """FLOPs, peak tensor bytes and size on disk of a training on one device in fp32 or mixed precision.
 
@@ -221,7 +227,7 @@ def training_cost(
     stand beside all activations, else they take their place. `adapters` are the only weights trained, None
     where all are; the optimizer keeps `state_bytes`, two moments where None; `reference` says whether a
     frozen copy of the model is held too; linear layers take `packed_bits` a weight where they are quantized;
-    a trained weight takes `held` bytes between steps
+    a trained weight takes `held` bytes between steps; a chunked loss has the softmax of `chunk_rows` in fp32
     """
     element = 2 if mixed else 4
     trained = size.parameters if adapters is None else adapters
@@ -240,6 +246,8 @@ def training_cost(
         activations += source_tokens * size.source_activations(
             sequence_length, element=element, flash=flash, recompute=recompute, kept=kept
         )
+    if scored.chunked:
+        activations += 4.0 * size.vocab_size * min(chunk_rows, scored.share * padded_tokens)
     states = 8.0 * trained if state_bytes is None else state_bytes
     gradients, beside = 4.0 * trained, (held - 4.0) * trained
     # Weights are whole, and gradients in fp32, while the optimizer steps; activations are gone by then.

@@ -12,6 +12,7 @@ from harness.compose import Experiment
 from harness.errors import ConfigError, UnknownNameError
 from harness.plan.grammar import Assignment, label_text, parse, python_value, resolved, value_text
 from harness.registry.known import registry
+from harness.stated import levels_of
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def refuse_repeated(item: Assignment) -> None:
 
 def _refuse_repeated(values: Sequence[Any], *, where: str) -> None:
     for i, value in enumerate(values):
-        if value in values[:i]:
+        if value in values[:i] or label_text(value) in map(label_text, values[:i]):
             raise ConfigError(
                 f"{where} names {label_text(value)} twice; each value stands once: a cell is never run again"
             )
@@ -118,7 +119,9 @@ def factors(experiment: Experiment, asked: Request) -> list[Factor]:
                 continue
         refuse_repeated(item)
         name = next((f.name for f in found.values() if item.key in f.sets()), item.key)
-        found[name] = _changed(found.get(name), name, item)
+        found[name] = changed = _changed(found.get(name), name, item)
+        if item.sweeps and item.key not in changed.sets():
+            found[item.key] = _swept(item.key, item)  # beside the factor, whose levels set it no more
     return list(found.values())
 
 
@@ -135,11 +138,11 @@ def _changed(factor: Factor | None, name: str, item: Assignment) -> Factor:
 
     What the factor varies is replaced. A choice that all levels share, or that some leave out (`none`), and
     an option beside what it varies, hold in all levels that have it: the key is taken out of the levels, so
-    that the value of the command line stays.
+    that the value of the command line stays, or each of its values.
     Raises: ConfigError where levels differ by this option alone
     """
-    own = Factor(name, tuple(Level(_label(v), (f"{item.key}={v}",)) for v in item.values))
-    if factor is None or item.sweeps:
+    own = _swept(name, item)
+    if factor is None or (item.sweeps and "." not in item.key):
         return own
     without = tuple(replace(level, overrides=_without(level, item.key)) for level in factor.levels)
     values = [_value_of(level, item.key) for level in factor.levels]
@@ -150,10 +153,11 @@ def _changed(factor: Factor | None, name: str, item: Assignment) -> Factor:
         same = [level.label for level in without if alike[level.overrides] > 1]
         if not same:
             return replace(factor, levels=without)
+        typed = f"{item.key}={','.join(item.values)}"
         raise ConfigError(
-            f"{item.key}={item.values[0]}: levels of factor {name} differ by it alone ({', '.join(same)}); "
+            f"{typed}: levels of factor {name} differ by it alone ({', '.join(same)}); "
             f"choose one of them, '{name}=\"{same[0]}\"', or replace them with methods, "
-            f"{item.key.partition('.')[0]}=... {item.key}={item.values[0]}"
+            f"{item.key.partition('.')[0]}=... {typed}"
         )
     present = [i for i, value in enumerate(values) if value != "none"]
     if all(values[i] is None for i in present):
@@ -164,6 +168,11 @@ def _changed(factor: Factor | None, name: str, item: Assignment) -> Factor:
         levels = [without[i] if i in present else level for i, level in enumerate(factor.levels)]
         return replace(factor, levels=tuple(levels))
     return own
+
+
+def _swept(name: str, item: Assignment) -> Factor:
+    """A factor of the values that the command line gives a key."""
+    return Factor(name, tuple(Level(_label(value), (f"{item.key}={value}",)) for value in item.values))
 
 
 def _without(level: Level, key: str) -> tuple[str, ...]:
@@ -188,25 +197,15 @@ def _factor(name: str, value: Any) -> Factor:
 
     A label whose value is null is left out, as a scale's overlay says of one that cannot be there.
     """
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        _refuse_repeated(value, where=f"factors.{name}")
-        return Factor(name, tuple(Level(label_text(v), (f"{name}={value_text(v)}",)) for v in value))
-    if not isinstance(value, Mapping) or not value:
-        raise ConfigError(
-            f"factors.{name}={value!r}: give [values], {{key: [values]}}, or {{label: {{key: value}}}}"
-        )
-    items = [(label, settings) for label, settings in value.items() if settings is not None]
-    if len(items) == 1 and isinstance(items[0][1], Sequence) and not isinstance(items[0][1], str):
-        key, values = items[0]
-        _refuse_repeated(values, where=f"factors.{name}.{key}")
-        return Factor(name, tuple(Level(label_text(v), (f"{key}={value_text(v)}",)) for v in values))
-    levels = []
-    for label, settings in items:
-        if not isinstance(settings, Mapping):
-            raise ConfigError(f"factors.{name}.{label}={settings!r}: a label stands for {{key: value, ...}}")
-        texts = tuple(f"{key}={value_text(v)}" for key, v in settings.items())
-        levels.append(Level(label_text(label), texts))
-    return Factor(name, tuple(levels))
+    found = levels_of(name, value)
+    _refuse_repeated([label for label, _ in found], where=f"factors.{name}")
+    return Factor(
+        name,
+        tuple(
+            Level(label_text(label), tuple(f"{key}={value_text(v)}" for key, v in keys.items()))
+            for label, keys in found
+        ),
+    )
 
 
 def _chooses(item: Assignment, found: Mapping[str, Factor]) -> bool:

@@ -40,7 +40,7 @@ class Files:
         self._contents = Contents(self.cache)
         self._read: dict[str, str] = {}
         with contextlib.suppress(OSError, ValueError):
-            self._read = dict.fromkeys(read_json(self._reads, {}), "")
+            self._read = dict.fromkeys(read_json(self._reads, dict), "")
 
     def of(self, stage: str, config: Any, choices: Choices) -> dict[str, str]:
         """Of all files that a stage reads, by the option that names them; of an option that holds a name, the

@@ -87,14 +87,36 @@ def check_claims(
         claim = claims.parse(str(claims.stated(raw)["says"]))
         for _, term in claim.terms():
             _refuse_unknown(term.where, known, where=f"claim '{claim}'")
-            if _is_fact(term.metric) or _measured(term.metric, chosen):
-                continue
-            every: dict[str, Any] = {**dict.fromkeys(registry().methods("evaluator")), **chosen}
-            if not _measured(term.metric, every, guess=False):
-                names = sorted({full for full, _ in _metrics(every)})
-                raise UnknownNameError(what=f"metric (in claim '{claim}')", name=term.metric, known=names)
-            notes.append(f"claim '{claim}' stays undecided: no chosen evaluator measures {term.metric}")
+            if not _is_known(term.metric, chosen, where=f"claim '{claim}'"):
+                notes.append(f"claim '{claim}' stays undecided: no chosen evaluator measures {term.metric}")
     return list(dict.fromkeys(notes))
+
+
+def check_primary(experiment: Experiment, cells: Iterable[Cell]) -> list[str]:
+    """Notes on metrics to decide on that these cells do not measure.
+
+    Raises: UnknownNameError for one that nothing has
+    """
+    chosen = {choice.method.name: choice.config for cell in cells for choice in cell.choices("evaluator")}
+    return [
+        f"primary {metric} decides nothing: no chosen evaluator measures it"
+        for metric in experiment.primary
+        if not _is_known(metric, chosen, where="primary")
+    ]
+
+
+def _is_known(metric: str, chosen: Mapping[str, Any], *, where: str) -> bool:
+    """Whether a fact, or a metric that an evaluator with these options measures.
+
+    Raises: UnknownNameError for a metric that nothing has
+    """
+    if _is_fact(metric) or _measured(metric, chosen):
+        return True
+    every: dict[str, Any] = {**dict.fromkeys(registry().methods("evaluator")), **chosen}
+    if not _measured(metric, every, guess=False):
+        names = sorted({full for full, _ in _metrics(every)})
+        raise UnknownNameError(what=f"metric (in {where})", name=metric, known=names)
+    return False
 
 
 def _levels(stated: Iterable[Experiment], found: Sequence[Factor]) -> dict[str, set[str]]:

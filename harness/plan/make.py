@@ -18,7 +18,7 @@ from harness.plan.cells import cells
 from harness.plan.factors import Factor, chosen, factors, refuse_repeated, request
 from harness.plan.grammar import resolved
 from harness.plan.graph import Graph
-from harness.plan.intentions import check_claims, refuse_unknown_factors, settled_baseline
+from harness.plan.intentions import check_claims, check_primary, refuse_unknown_factors, settled_baseline
 from harness.plan.options import (
     idle_options,
     refuse_idle_choices,
@@ -100,6 +100,8 @@ def make_plan(
     notes += idle_options(asked, [cell.cell for cell in made.first.cells if cell.keys])
     if experiment.claims:
         notes += check_claims(experiment, found, (cell.cell for cell in made.first.cells), declared=declared)
+    if experiment.primary:
+        notes += check_primary(experiment, (cell.cell for cell in made.first.cells))
     graph.save_caches()
     return made
 

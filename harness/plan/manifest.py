@@ -7,7 +7,7 @@ import logging
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from harness.errors import StoreError, UnknownNameError
 from harness.plan.plan import Plan
@@ -15,8 +15,37 @@ from harness.store.files import read_json, write_json
 from harness.store.records import NAME, read_record, set_aside, sweep_dir, sweep_name
 
 MANIFEST = "sweep.json"
-NEEDS: dict[str, type | tuple[type, ...]] = {"sweep": str, "cells": list, "stages": dict}
+FORMAT = 1
 log = logging.getLogger("harness.store")
+
+
+class About(TypedDict):
+    """A stage of a plan, for whoever shows it."""
+
+    title: str
+    stage: str
+    inputs: dict[str, str]
+    levels: str
+
+
+class Planned(TypedDict):
+    """A cell of a plan."""
+
+    cell: str
+    levels: dict[str, str]
+    seed: int
+    keys: list[str]
+
+
+class Manifest(TypedDict):
+    """The file."""
+
+    format: int
+    sweep: str
+    command: str
+    started: float
+    cells: list[Planned]
+    stages: dict[str, About]
 
 
 def write_manifest(plan: Plan) -> None:
@@ -26,7 +55,7 @@ def write_manifest(plan: Plan) -> None:
         for cell in plan.cells
     ]
     content = {
-        "format": 1,
+        "format": FORMAT,
         "sweep": plan.name,
         "command": " ".join(sys.argv),
         "started": time.time(),
@@ -77,7 +106,7 @@ def read_manifest(root: Path, sweep: str) -> dict[str, Any]:
     """
     file = sweep_dir(root, sweep) / MANIFEST
     try:
-        return _read(file)
+        return read_json(file, Manifest, newest=FORMAT)
     except FileNotFoundError:
         known = [path.parent.name for path in (root / "records").glob(f"*/{MANIFEST}")]
         raise UnknownNameError(what=f"sweep in {root}", name=sweep, known=known) from None
@@ -90,22 +119,11 @@ def manifests(root: Path) -> list[dict[str, Any]]:
     found = []
     for file in sorted((root / "records").glob(f"*/{MANIFEST}")):
         try:
-            found.append(_read(file))
+            found.append(read_json(file, Manifest, newest=FORMAT))
         except FileNotFoundError:
             continue
         except ValueError as error:
             log.warning("%s is damaged: %s (%s)", file, error, set_aside(root, file))
-    return found
-
-
-def _read(file: Path) -> dict[str, Any]:
-    found = read_json(file, NEEDS)
-    for about in found["stages"].values():
-        if not isinstance(about, dict) or not {"title", "stage", "inputs"} <= about.keys():
-            raise ValueError("an entry of its 'stages' has no title, stage or inputs")
-    for cell in found["cells"]:
-        if not isinstance(cell, dict) or not {"cell", "keys"} <= cell.keys():
-            raise ValueError("an entry of its 'cells' has no cell or keys")
     return found
 
 

@@ -9,11 +9,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from harness.forms import misfit
 from harness.store import Artifact, Store
-
-BYTES_PER_TOKEN = {320: 1.58, 512: 2.07, 1024: 2.58, 2048: 2.99, 4096: 3.34, 8192: 3.61, 32000: 4.0}
-"""Of byte-level BPE by its vocabulary, measured on the embedded corpus (32,000: English, GPT-2's order)."""
-
 
 LENGTH_AXES = (
     *("architecture", "objective", "curriculum", "instruction", "instruction_strategy"),
@@ -59,7 +56,9 @@ class Known:
 
     def add(self, artifact: Artifact, *, tokenizer: str) -> None:
         """Learn from one artifact, whose text was read with the tokenizer of that key."""
-        facts, meta = artifact.facts, artifact.meta
+        # A third party's stage may mean something else by such a name.
+        facts = {name: value for name, value in artifact.facts.items() if not misfit(value, float)}
+        meta = artifact.meta
         title = f"{artifact.stage} {meta.get('part', '')}".strip()
         if meta.get("seconds"):
             self.seconds.setdefault(title, []).append(meta["seconds"])
@@ -112,13 +111,13 @@ def _stored_inputs(store: Store, key: str) -> Mapping[str, str] | None:
     return None if found is None else found.inputs
 
 
-def bytes_per_token(vocab_size: int) -> float:
-    """Of a tokenizer that nobody has measured: between the sizes of BYTES_PER_TOKEN, linear in the log."""
-    sizes = sorted(BYTES_PER_TOKEN)
+def bytes_per_token(typical: Mapping[int, float], vocab_size: int) -> float:
+    """Of a tokenizer that nobody has measured: between the sizes that are known, linear in the log."""
+    sizes = sorted(typical)
     size = min(max(vocab_size, sizes[0]), sizes[-1])
     right = next(s for s in sizes if s >= size)
-    left = max((s for s in sizes if s <= size), default=right)
+    left = max(s for s in sizes if s <= size)
     if left == right:
-        return BYTES_PER_TOKEN[left]
+        return typical[left]
     share = math.log(size / left) / math.log(right / left)
-    return BYTES_PER_TOKEN[left] + share * (BYTES_PER_TOKEN[right] - BYTES_PER_TOKEN[left])
+    return typical[left] + share * (typical[right] - typical[left])

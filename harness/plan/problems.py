@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from harness.axes import MODEL_AXES
 from harness.compose import Cell
 from harness.compose.schema import readers, stage_axes
 from harness.errors import ConfigError, DataError, IncompatibleError
 from harness.method import Choice, Method, Problem
+from harness.model import config_file
 from harness.model.gguf import gguf_config, is_gguf
 from harness.plan.files import missing
 from harness.registry.known import registry
@@ -23,6 +24,8 @@ OUR_FAMILY = "harness"
 """`model_type` of our own checkpoints."""
 _SHAPES: dict[str, Any] = {}
 """Models of shapes without data, by what determines them."""
+_OF_CELL: WeakKeyDictionary[Cell, Any] = WeakKeyDictionary()
+"""The one of a cell, which is asked for at every of its stages."""
 
 
 def problems(cell: Cell) -> list[Problem]:
@@ -89,6 +92,12 @@ def shapes_of(cell: Cell) -> Any:
 
     Raises: ConfigError, IncompatibleError where shape and methods do not fit
     """
+    if cell not in _OF_CELL:
+        _OF_CELL[cell] = _shapes_of(cell)
+    return _OF_CELL[cell]
+
+
+def _shapes_of(cell: Cell) -> Any:
     from harness.model import meta_model
 
     spec = cell.spec()
@@ -154,13 +163,17 @@ def _hf_config(path: Path) -> Any:
 
 def _family(cell: Cell) -> Iterator[Problem]:
     """A checkpoint directory whose family transformers cannot load; an import names the families it knows."""
-    file = Path(str(cell.model_path())) / "config.json"
-    if cell.imports_model() or not file.is_file():
+    folder = Path(str(cell.model_path()))
+    if cell.imports_model() or not (folder / config_file.NAME).is_file():
         return
-    config = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        config = config_file.read(folder)
+    except DataError as error:
+        yield Problem(where="model.path", message=str(error))
+        return
     name = config.get("model_type")
     if name is None:
-        yield Problem(where="model.path", message=f"{file.parent}: its config.json states no model_type")
+        yield Problem(where="model.path", message=f"{folder}: its config.json states no model_type")
         return
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
@@ -170,8 +183,7 @@ def _family(cell: Cell) -> Iterator[Problem]:
     hint = f" Did you mean '{close[0]}'?" if close else ""
     yield Problem(
         where="model.path",
-        message=f"{file.parent} is a checkpoint of the family '{name}', which transformers does not know."
-        f"{hint}",
+        message=f"{folder} is a checkpoint of the family '{name}', which transformers does not know.{hint}",
     )
 
 

@@ -11,6 +11,7 @@ from harness.method import Choice
 from harness.model.pattern import every_choice
 from harness.plan.estimate import ALL, Cost, Scored, Size, training_cost
 from harness.plan.node import Node
+from harness.plan.problems import shapes_of
 
 HALF = 0.5
 """Share of a window's positions that are its source, at most: sources and targets are both whole windows."""
@@ -33,7 +34,15 @@ def memory_bound(node: Node) -> float:
     if not trains(node):
         return 8.0 * size.parameters if "model" in node.inputs else 0.0
     source = HALF if splits_windows(node) else 0.0
-    cost = node_cost(node, size, width=sequences_at_once(node), source=source, flash=not keeps_scores(node))
+    model = shapes_of(node.cell)
+    cost = node_cost(
+        node,
+        size,
+        width=sequences_at_once(node),
+        source=source,
+        flash=not keeps_scores(node),
+        state_bytes=None if model is None else state_bytes(node, model, None),
+    )
     assert cost.memory is not None
     return MARGIN * cost.memory
 
@@ -58,6 +67,8 @@ def node_cost(
     Units: `width` is the positions of an item of a batch over `sequence_length`; of them an encoder reads the
     share `source`, and a loss on answers the share `answers`
     """
+    from harness.ops.cross_entropy import chunk_rows
+
     settings, choice = node.config, node.choices.get("peft")
     peft: Any = choice.build() if adapters is not None and isinstance(choice, Choice) else None
     micro = settings.micro_batch_size or settings.batch_size
@@ -82,6 +93,7 @@ def node_cost(
         held=held,
         recompute=settings.recompute,
         flash=flash,
+        chunk_rows=chunk_rows(size.vocab_size, node.device),
     )
 
 
@@ -182,11 +194,13 @@ def scored(node: Node, *, share: float) -> Scored:
     """Which logits its loss reads; a reward learns from none, and samples met their reference before."""
     choice = node.choices.get("alignment")
     pairs = isinstance(choice, Choice) and getattr(choice.method, "needs", None) is Needs.preferences
+    stabilizers: Any = node.choices.get("stabilizer") or ()
     return Scored(
         share=share,
         chunked=not node.maker.scores_answers,
         picked=isinstance(choice, Choice),
         reference=pairs and needs_reference(node),
+        copies=sum(stabilizer.method.logit_copies for stabilizer in stabilizers),
     )
 
 

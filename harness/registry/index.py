@@ -101,30 +101,25 @@ def _installed() -> list[Any]:
 def _cache_files() -> Iterator[Path]:
     """Where the index may lie: the user's cache, else a folder of the user's own beside temporary files."""
     environment = hashlib.sha256(json.dumps([sys.prefix, sys.path]).encode()).hexdigest()[:12]
-    name = f"registry-{environment}.json"
+    name = f"registry-{environment}.index"
     with contextlib.suppress(RuntimeError):  # no home
         yield Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "harness" / name
     yield Path(tempfile.gettempdir()) / f"harness-{os.getuid()}" / name
 
 
 def _cached(path: Path) -> dict[str, Any]:
-    """A cached index; empty where there is none, another version wrote it, or another user."""
+    """A cached index; empty where there is none, it is not as it was written, or another user's."""
     try:
         if path.stat().st_uid != os.getuid():
             return {}
-        cached = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        digest, _, content = path.read_bytes().partition(b"\n")
+    except OSError:
         return {}
-    whole = isinstance(cached, dict) and {
-        "methods",
-        "axes",
-        "stages",
-        "suites",
-        "eager",
-        "quarantined",
-        "printed",
-    } <= set(cached)
-    return cached if whole else {}
+    return json.loads(content) if digest == _digest(content) else {}  # type: ignore[no-any-return]
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()
 
 
 def _write(path: Path, index: dict[str, Any]) -> bool:
@@ -134,7 +129,8 @@ def _write(path: Path, index: dict[str, Any]) -> bool:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if path.parent.stat().st_uid != os.getuid():
             return False
-        part.write_text(json.dumps(index), encoding="utf-8")
+        content = json.dumps(index).encode()
+        part.write_bytes(_digest(content) + b"\n" + content)
         part.replace(path)
         _forget(path.parent)
     except OSError:
@@ -146,7 +142,7 @@ def _write(path: Path, index: dict[str, Any]) -> bool:
 
 def _forget(folder: Path) -> None:
     """Remove what environments left that are long gone; one that comes back writes its index again."""
-    for path in folder.glob("registry-*.json"):
+    for path in folder.glob("registry-*"):
         if time.time() - path.stat().st_mtime > KEPT:
             path.unlink(missing_ok=True)
 

@@ -22,6 +22,7 @@ from harness.errors import HarnessError, PluginError
 from harness.method import Method
 from harness.registry.checks import check_axis, check_method, check_stage, folder_of
 from harness.stage import Stage
+from harness.surroundings import kept
 
 GROUP = "harness"
 """The entry point group; each entry names a module or a package of modules."""
@@ -128,9 +129,12 @@ class Loader:
 
 
 def _imported(name: str) -> ModuleType:
-    """A module, imported; PluginError where it leaves a thread behind that no command could end with."""
+    """A module, imported; PluginError where it leaves a thread behind that no command could end with, or
+    changes what others share with it.
+    """
     before = set(threading.enumerate())
-    module = importlib.import_module(name)
+    with kept("when it is imported"):
+        module = importlib.import_module(name)
     left = [thread for thread in threading.enumerate() if thread not in before and not thread.daemon]
     if left:
         raise PluginError(
@@ -147,7 +151,7 @@ def method_of(source: Source, axis: str, name: str) -> type[Method]:
     """
     try:
         with silently():
-            found = _classes(importlib.import_module(source.module), "harness_methods")
+            found = _classes(_imported(source.module), "harness_methods")
         return next(method for method in found if (method.axis, method.name) == (axis, name))
     except StopIteration:
         error: BaseException = PluginError(f"it no longer brings {axis}={name}")

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from harness.errors import DataError
-from harness.report.factors import factor_levels
 from harness.report.frames import Levels, Results
 from harness.report.records import Record, label
+from harness.stated import levels_of
+
+
+def factor_levels(factors: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Factor -> labels of its levels, from an experiment's `factors:`; one without settings is none."""
+    return {str(name): [label(level) for level, _ in levels_of(name, spec)] for name, spec in factors.items()}
 
 
 def arrange(records: Sequence[Record]) -> Results:
@@ -18,7 +24,7 @@ def arrange(records: Sequence[Record]) -> Results:
     if not records:
         raise DataError("There are no records to arrange; run the sweep first")
     newest = records[-1]
-    factors = factor_levels(newest.experiment.get("factors"))
+    factors = factor_levels(newest.experiment.get("factors") or {})
     for record in records:
         for factor, level in record.levels.items():
             known = factors.setdefault(factor, [])

@@ -17,7 +17,7 @@ from typing import Any
 from harness.axes import MODEL_AXES
 from harness.report.contamination import contamination_notes
 from harness.report.drift import drifted_facts, thread_notes
-from harness.report.factors import level_settings
+from harness.report.levels import level_settings
 from harness.report.numbers import counted
 from harness.report.records import Record, label
 from harness.report.tuning import tuning_marks, tuning_notes
@@ -79,7 +79,7 @@ def factor_keys(experiment: Mapping[str, Any]) -> dict[str, set[str]]:
     """Factor -> config keys that its levels set."""
     return {
         name: {key for overrides in levels.values() for key in overrides}
-        for name, levels in level_settings(experiment.get("factors")).items()
+        for name, levels in level_settings(experiment).items()
     }
 
 

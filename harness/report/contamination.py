@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TypedDict
 
+from harness.forms import misfit
 from harness.report.records import Record
 
 STAGE = "decontaminate"
+
+
+class Decontaminated(TypedDict):
+    """What a stage says of the test items that it looked for."""
+
+    dropped: int
+    seen: int
+    ngram: int
+    by_source: dict[str, int]
 
 
 def contamination_notes(records: Sequence[Record]) -> list[str]:
@@ -19,9 +30,9 @@ def contamination_notes(records: Sequence[Record]) -> list[str]:
 def _notes(record: Record) -> Iterator[str]:
     facts, config = record.data.get("facts", {}), record.data["config"]
     for stage, own in facts.items():
-        found = own.get("decontaminated") if isinstance(own, Mapping) else None
-        if found is None:
-            continue
+        found = own.get("decontaminated")
+        if misfit(found, Decontaminated):
+            continue  # of no stage of ours, or nothing
         entries = "documents" if stage == STAGE else f"entries of {stage}"
         by_source = ", ".join(
             f"{name.replace('_', ' ')}: {count:,}" for name, count in sorted(found["by_source"].items())
@@ -33,7 +44,7 @@ def _notes(record: Record) -> Iterator[str]:
     if STAGE in config and STAGE not in facts and "corpus" in config.get("stages", ()):
         if STAGE not in config["stages"]:
             yield f"Training text was not compared with test items: `stages` leaves out {STAGE}."
-        elif not config[STAGE]["enabled"]:
+        elif not config[STAGE].get("enabled", True):
             yield f"Training text was not compared with test items: {STAGE}.enabled=false."
     for stage in config.get("stages", ()):
         options = config.get(stage) or config.get(f"{stage}_stage") or {}

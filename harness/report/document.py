@@ -142,8 +142,8 @@ def claims_markdown(claims: Sequence[Checked]) -> str:
     lines = ["| claim | verdict | difference | rests on | source |", "|---|---|---:|---|---|"]
     for c in claims:
         said = f"{escape_markdown(c.finding)}<br>" if c.finding else ""
-        reason, source = escape_markdown(c.reason), escape_markdown(c.source)
-        lines.append(f"| {said}{code_markdown(c.text)} | {c.verdict} | {c.number} | {reason} | {source} |")
+        reason, source, number = map(escape_markdown, (c.reason, c.source, c.number))
+        lines.append(f"| {said}{code_markdown(c.text)} | {c.verdict} | {number} | {reason} | {source} |")
     return "\n".join(lines) + "\n"
 
 

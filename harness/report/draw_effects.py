@@ -14,6 +14,7 @@ from harness.report.drawing import (
     GOOD,
     HALF,
     INK,
+    LONGEST_TITLE,
     MAX_CURVES,
     SOFT,
     WIDE,
@@ -99,7 +100,7 @@ def forest(axes: Any, effects: Sequence[views.Effect], labels: Mapping[Row, str]
     axes.locator_params(axis="x", nbins=4)
     unit = "points" if column.unit == "%" else column.unit
     if unit:
-        axes.set_xlabel(unit, fontsize=8)
+        axes.set_xlabel(short(unit, LONGEST_TITLE), fontsize=8)
 
 
 MAX_METRICS, PANELS, MAX_ROWS = 6, 3, 14
@@ -163,7 +164,7 @@ def interactions(table: Table, results: Results) -> Figure | None:
     def paint(canvas: Any) -> None:
         for i, (axes, (column, effects)) in enumerate(zip(panels(canvas, len(found), 3), found, strict=True)):
             forest(axes, effects, rows, column)
-            axes.set_title(heading(column))
+            axes.set_title(short(heading(column), LONGEST_TITLE))
             if i:
                 axes.set_yticklabels([])
 
@@ -236,7 +237,7 @@ def pareto_fronts(table: Table, results: Results) -> Figure | None:
                 if named and p.on_front:
                     text = table.layout.text(p.levels[factor])
                     axes.annotate(short(text), (p.x, p.y), (4, 4), textcoords="offset points", fontsize=7)
-            axes.set_xlabel(price)
+            axes.set_xlabel(short(price, LONGEST_TITLE))
             axes.grid()
             axes.set_axisbelow(True)
             if min(p.x for p in points) > 0 and max(p.x for p in points) / min(p.x for p in points) > 20:
@@ -244,7 +245,7 @@ def pareto_fronts(table: Table, results: Results) -> Figure | None:
         for i, text in enumerate(texts):
             style = look(i) | {"linestyle": "none"}
             keys[text] = canvas.axes[0].plot([], [], **style)[0]
-        canvas.axes[0].set_ylabel(heading(quality) + (f" ({quality.unit})" if quality.unit else ""))
+        canvas.axes[0].set_ylabel(short(heading(quality) + (f" ({quality.unit})" if quality.unit else "")))
         if keys:
             legend(canvas, keys, title=table.layout.text(list(results.factors)[factor]))
 

@@ -30,6 +30,8 @@ WIDE, HALF = 10.6, 5.1
 """Inches; a wide figure spans the page."""
 LONGEST = 49
 """Characters of a label in a figure."""
+LONGEST_TITLE = 25
+"""Characters of the title of a panel, which may stand beside two others."""
 LEGEND_ROW = 0.2
 """Inches of one line of a legend."""
 
@@ -60,10 +62,10 @@ def look(place: int) -> dict[str, Any]:
     }
 
 
-def short(label: str) -> str:
+def short(label: str, most: int = LONGEST) -> str:
     """A label that leaves room for what it names: of a long one, both ends."""
-    half = (LONGEST - 1) // 2
-    return label if len(label) <= LONGEST else f"{label[:half]}…{label[-half:]}"
+    half = (most - 1) // 2
+    return label if len(label) <= most else f"{label[:half]}…{label[-half:]}"
 
 
 def legend(canvas: Any, labels: Mapping[str, Any], *, title: str = "") -> None:
@@ -156,7 +158,7 @@ def draw(
         text = re.sub(r'<g id="([^"]+)">', lambda found: found[0] + tooltip(hover.get(found[1])), text)
     file = text.replace(">", "><rect width='100%' height='100%' fill='white'/>", 1)
     return Figure(
-        name=name,
+        name=re.sub(r"[^\w.@=+-]", "_", name),  # of a stage or metric, which may be called anything
         title=title,
         caption=caption,
         svg=for_page(text, name),
@@ -212,5 +214,5 @@ def logarithmic(axes: Axes, base: float = 10) -> None:
 
 def title(axes: Any, text: str, aside: str) -> None:
     """A panel's title with a remark at its right end."""
-    axes.set_title(text)
+    axes.set_title(short(text, LONGEST_TITLE))
     axes.set_title(aside, loc="right", color=SOFT, fontsize=8, fontweight="normal")

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from harness.report.factors import Settings, level_settings
+from harness.report.levels import Settings, level_settings
 from harness.report.numbers import counted
 from harness.report.records import Record, flatten, label
 from harness.report.runs import measuring
@@ -107,7 +107,7 @@ def drifted_facts(records: Sequence[Record]) -> tuple[list[str], dict[str, list[
         for name, value in record_facts(record):
             columns.setdefault(name, {})[record.cell] = value
     by_cell = {r.cell: r for r in records}
-    settings_of = level_settings(records[-1].experiment.get("factors"))
+    settings_of = level_settings(records[-1].experiment)
     moves = movers(settings_of)
     together: dict[tuple[str, ...], list[str]] = {}
     for name, values in columns.items():
@@ -197,7 +197,7 @@ def other_runs(records: Sequence[Record]) -> dict[str, str]:
     sets an axis which others leave alone (`position` among contexts) may have a run of its own.
     """
     marks: dict[str, str] = {}
-    settings_of = level_settings(records[-1].experiment.get("factors"))
+    settings_of = level_settings(records[-1].experiment)
     names = dict.fromkeys(
         str(s["stage"])
         for r in records

@@ -57,7 +57,7 @@ def remember(folder: Path, *, made_of: str, root: Path) -> None:
 def known(root: Path) -> dict[str, Any]:
     """Folder -> [what it was made of, what was written]; empty where nothing readable is noted."""
     try:
-        return read_json(cache_file(root), {})
+        return read_json(cache_file(root), dict[str, list[str]])
     except (OSError, ValueError):
         return {}
 

@@ -22,7 +22,7 @@ def item_matrix(printed: Iterable[tuple[Record, float]], metric: str) -> tuple[A
     found: list[tuple[str, Any, Array]] = []
     for record, value in printed:
         items = record.samples(sample_name)
-        if items is None or column not in items or "doc_hash" not in items:
+        if items is None or not items.measures(column) or "doc_hash" not in items:
             continue
         values_N = items.numbers(column)
         if (weighted := ratio_items(items, column, values_N, value)) is not None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import ConfigError, UnknownNameError
-from harness.plan.claims import stated
+from harness.forms import misfit
+from harness.report import layout_form
+from harness.report.quantities import last_name
 from harness.report.records import label, visible
+
+if TYPE_CHECKING:
+    from harness.report.frames import Results
 
 Better = Literal["higher", "lower", "none"]
 
@@ -38,15 +41,6 @@ class MetricColumn:
     """Whether a column is left out where none of its records has the metric."""
     note: str = ""
     """A footnote on the heading."""
-
-    def __post_init__(self) -> None:
-        if self.scale <= 0:
-            raise ConfigError(f"metrics: {self.metric}: scale={self.scale:g} must be above 0")
-        try:
-            format(0.5, self.format)
-        except ValueError as error:
-            text = f"metrics: {self.metric}: format={self.format!r}: {error}; e.g. '.2f'"
-            raise ConfigError(text) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,72 +145,137 @@ def parse(raw: Mapping[str, Any], *, where: str) -> Layout:
 
     Raises: ConfigError for a key or a value that no layout has
     """
-    given = dict(raw)
-    metrics = given.get("metrics") or ()
-    if isinstance(metrics, str | Mapping):
-        metrics = (metrics,)
-    given["metrics"] = tuple(
-        build(MetricColumn, {"metric": m} if isinstance(m, str) else m, where=f"{where}.metrics")
-        for m in sequence(metrics, where=f"{where}.metrics")
-    )
-    claims = given.get("claims") or ()
-    claims = (claims,) if isinstance(claims, str | Mapping) else sequence(claims, where=f"{where}.claims")
-    given["claims"] = tuple(stated(claim) for claim in claims)
-    layout: Layout = build(Layout, given, where=where)
-    placed = Counter((*layout.rows, *layout.columns))
+    if wrong := misfit(raw, layout_form.Layout, where):
+        raise ConfigError(wrong)
+    _refuse_unknown(raw, layout_form.Layout, where=where)
+    given = {key: value for key, value in raw.items() if value is not None}
+    for key in ("rows", "columns", "footnotes", "primary"):
+        value = given.get(key, ())
+        given[key] = (value,) if isinstance(value, str) else tuple(value)
+    given["claims"] = tuple({"says": c} if isinstance(c, str) else dict(c) for c in given.get("claims", ()))
+    given["labels"] = {label(name): label(text) for name, text in given.get("labels", {}).items()}
+    given["metrics"] = tuple(_column(metric, where=where) for metric in given.get("metrics", ()))
+    _refuse_unknown(given.get("scaling", {}), layout_form.Scaling, where=f"{where}.scaling")
+    if given.get("reference"):
+        _check_reference(given["reference"], where=where)
+    placed = Counter((*given["rows"], *given["columns"]))
     twice = [factor for factor, count in placed.items() if count > 1]
     if twice:
         raise ConfigError(f"{where}: {twice[0]} stands twice in rows and columns; a factor has one place")
-    return layout
+    return Layout(**given)
 
 
-def build(kind: Any, raw: Any, *, where: str) -> Any:
-    """A dataclass from a mapping, with unknown keys and wrong values named."""
-    known, hints = {f.name: f for f in dataclasses.fields(kind)}, get_type_hints(kind)
-    if not isinstance(raw, Mapping):
-        raise ConfigError(f"{where}={raw!r} must be a mapping with some of {', '.join(known)}")
-    given = {}
-    for key, value in raw.items():
-        if key not in known:
-            raise UnknownNameError(what=f"option of {where}", name=str(key), known=known)
-        if value is not None:
-            given[key] = typed(value, hints[key], where=f"{where}.{key}")
-    try:
-        return kind(**given)
-    except TypeError as error:
-        raise ConfigError(f"{where} is not complete: {error}") from error
+def _refuse_unknown(raw: Mapping[str, Any], form: Any, *, where: str) -> None:
+    """Refuse a key that a form does not have.
 
-
-def typed(value: Any, hint: Any, *, where: str) -> Any:
-    """A value of YAML as its field declares it.
-
-    Raises: ConfigError, with what would be one
+    Raises: UnknownNameError
     """
-    kinds = [hint, *(get_args(hint) if get_origin(hint) in (Union, UnionType) else ())]
-    choices = [choice for k in kinds if get_origin(k) is Literal for choice in get_args(k)]
-    if choices:
-        if value not in choices:
-            raise ConfigError(f"{where}={value!r} must be one of {', '.join(map(repr, choices))}")
-    elif get_origin(hint) is tuple:
-        own = (value,) if isinstance(value, str) else sequence(value, where=where)
-        if get_args(hint)[0] is str:
-            return tuple(typed(each, str, where=where) for each in own)
-        return tuple(own)
-    elif get_origin(hint) is Mapping:
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{where}={value!r} must be a mapping")
-        texts = get_args(hint)[1] is str
-        return {label(key): str(each) if texts else each for key, each in value.items()}
-    elif hint is float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise ConfigError(f"{where}={value!r} must be a number")
-    elif not isinstance(value, hint):
-        raise ConfigError(f"{where}={value!r} must be {'text: quote it' if hint is str else 'true or false'}")
-    return value
+    for key in raw:
+        if key not in form.__annotations__:
+            raise UnknownNameError(what=f"option of {where}", name=str(key), known=form.__annotations__)
 
 
-def sequence(value: Any, *, where: str) -> Sequence[Any]:
-    """Raises: ConfigError for what is no list"""
-    if isinstance(value, list | tuple):
-        return value
-    raise ConfigError(f"{where}={value!r} must be a list")
+def _column(raw: str | Mapping[str, Any], *, where: str) -> MetricColumn:
+    """A metric of a table.
+
+    Raises: ConfigError for a format that is none of a number
+    """
+    given = {"metric": raw} if isinstance(raw, str) else raw
+    _refuse_unknown(given, layout_form.Metric, where=f"{where}.metrics")
+    column = MetricColumn(**given)
+    if column.scale <= 0:
+        raise ConfigError(f"{where}.metrics: {column.metric}: scale={column.scale:g} must be above 0")
+    try:
+        format(1.0, column.format)
+    except ValueError as error:
+        raise ConfigError(
+            f"{where}.metrics: {column.metric}: format={column.format!r} is no format of a number: {error}; "
+            "use e.g. '.2f'"
+        ) from error
+    return column
+
+
+def _check_reference(raw: Mapping[str, Any], *, where: str) -> None:
+    """Look at the rows of a table of what exists.
+
+    Raises: ConfigError where one is not as long as the columns, or no column says how to have the same here
+    """
+    columns = raw["columns"]
+    for place, row in enumerate(raw["rows"]):
+        if len(row) != len(columns):
+            raise ConfigError(
+                f"{where}.reference.rows.{place} has {len(row)} entries, and there are {len(columns)} columns"
+            )
+    if HERE not in columns and "overrides" not in raw:
+        raise ConfigError(f"{where}.reference needs `overrides`, or a column '{HERE}' with them")
+    for column in raw.get("overrides", ()):
+        if column not in columns:
+            raise UnknownNameError(
+                what=f"column of {where}.reference (in overrides)", name=column, known=columns
+            )
+
+
+HERE = "harness"
+"""The column of a reference table that says how to have the same here."""
+
+
+def default_metrics(results: Results) -> tuple[MetricColumn, ...]:
+    """Every metric; where that is many, what the experiment decides on and what a reader asks first.
+
+    Numbers of groups of items (`acc.length=64`), which figures show, are not among these.
+    """
+    names = [name for name, m in results.metrics.items() if m.measured]
+    if len(names) > MANY:
+        decided = results.declared(results.all_records()[-1].experiment.get("primary") or ())
+        names = [name for name in names if name in decided or asked_first(name)]
+    return tuple(MetricColumn(metric=name) for name in names)
+
+
+def asked_first(metric: str) -> bool:
+    """Whether a metric stands in a table of few columns."""
+    kept = HEADLINES.get(metric.partition(".")[0])
+    return "=" not in metric and (kept is None or last_name(metric) in kept)
+
+
+MANY = 8
+HEADLINES = {"efficiency": ("weights_in_memory", "decode"), "perplexity": ("bits_per_byte",)}
+"""Evaluator -> its metrics in a table that nobody laid out, once there are more than MANY."""
+
+
+def fit(layout: Layout, results: Results) -> Layout:
+    """The layout with what it leaves open filled in from the records.
+
+    Without rows and columns, the last of several factors goes on top if its columns stay readable.
+    Raises: UnknownNameError for a factor or metric that the records do not have
+    """
+    factors = list(results.factors)
+    rows, columns = list(layout.rows), list(layout.columns)
+    for factor in (*rows, *columns, *layout.where, *([layout.group] if layout.group else [])):
+        if factor not in factors:
+            raise UnknownNameError(
+                what=f"factor of experiment '{results.name}' (asked for by table '{layout.name}')",
+                name=factor,
+                known=factors,
+            )
+    for factor, level in layout.baseline.items():
+        results.configurations({factor: label(level)})  # raises for an unknown one
+    if not rows and not columns:
+        on_top = len(factors) > 1 and len(results.factors[factors[-1]]) <= 4
+        rows, columns = (factors[:-1], factors[-1:]) if on_top else (factors, [])
+    metrics = layout.metrics or default_metrics(results)
+    kept = []
+    for column in metrics:
+        try:
+            results.resolve(column.metric)
+        except UnknownNameError:
+            if not column.optional:
+                raise
+        else:
+            kept.append(column)
+    return dataclasses.replace(
+        layout,
+        rows=tuple(rows),
+        columns=tuple(columns),
+        metrics=tuple(kept),
+        group=layout.group or (rows[0] if len(rows) > 1 else ""),
+    )

@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from harness.report.factors import level_settings
 from harness.report.frames import Results
 from harness.report.layout import Layout
 from harness.report.records import Record, label
 from harness.report.tuning import shown
+from harness.stated import levels_of
 
 TITLE = "What the levels set"
 RATE = "learning_rate"
+Settings = Mapping[str, Mapping[str, Mapping[str, Any]]]
+"""Factor -> level -> config key -> value."""
+
+
+def level_settings(experiment: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Factor -> level -> the config keys it sets, with their values."""
+    return {
+        str(name): {
+            label(level): {plain_key(str(key)): value for key, value in keys.items()}
+            for level, keys in levels_of(name, factor)
+        }
+        for name, factor in experiment.get("factors", {}).items()
+    }
+
+
+def plain_key(key: str) -> str:
+    return key.lstrip("+~").replace("/", ".")
 
 
 def as_text(results: Results, layout: Layout) -> tuple[list[str], list[list[str]], list[str]] | None:
     """Heads, rows and notes; None where every level sets what it is called."""
-    settings = level_settings(results.all_records()[-1].experiment.get("factors"))
+    settings = level_settings(results.all_records()[-1].experiment)
     rows = [
         [layout.text(factor), layout.text(level), ", ".join(f"{k} = {shown(v)}" for k, v in sets.items())]
         for factor, levels in settings.items()

@@ -61,7 +61,6 @@ def beside(layout: Layout, results: Results) -> list[Beside]:
             f"--compare published: table '{layout.name}' has no published values; "
             "quantization, instruction_tuning, compute and ability have"
         )
-    check(spec, where=f"table '{layout.name}': published")
     found = []
     for row in spec["rows"]:
         for where, unmatched in places_of(row["where"], spec, results):
@@ -93,20 +92,6 @@ def printed_as(metric: str, layout: Layout, results: Results) -> tuple[float, st
         if f".{metric}".endswith(f".{spec.metric}"):
             return spec.scale, Column(where={}, spec=spec, info=info).unit
     return 1.0, info.unit
-
-
-def check(spec: Mapping[str, Any], *, where: str) -> None:
-    """Raises: ConfigError for published values of another form than rows of places and numbers"""
-    rows = spec.get("rows")
-    if not isinstance(rows, list) or not rows:
-        raise ConfigError(f"{where}.rows must list {{where: {{factor: level}}, values: {{metric: number}}}}")
-    for row in rows:
-        parts = [row.get(name) if isinstance(row, Mapping) else None for name in ("where", "values")]
-        if not all(isinstance(part, Mapping) and part for part in parts):
-            raise ConfigError(f"{where}.rows: {row!r} must have `where` (factor: level) and `values`")
-        for name, value in row["values"].items():
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise ConfigError(f"{where}.rows: {name}={value!r} must be a number")
 
 
 Place = tuple[dict[str, str], tuple[str, ...]]

@@ -84,7 +84,7 @@ def ratings(results: Results, sample_name: str, column: str = "win_rate") -> lis
         for record in by_seed.values():
             judged = record.status == "ok" and not against_itself(record, sample_name)
             items = record.samples(sample_name) if judged else None
-            if items is not None and column in items and len(items):
+            if items is not None and items.measures(column) and len(items):
                 score = float(np.nansum(items.numbers(column)))
                 duel = Duels(first=results.name_of(levels), second=REFERENCE, score=score, n=len(items))
                 per_seed.append(duel)

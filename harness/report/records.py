@@ -7,30 +7,20 @@ import json
 import logging
 import math
 import os
+import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from harness.errors import DataError
+from harness.errors import DataError, NewerFormatError
+from harness.forms import misfit
 from harness.report.scored import TEXT, Scored
-from harness.store.files import read_json
-from harness.store.records import check_entries, set_aside, sweep_dir, sweep_name
+from harness.store.records import FORMAT, check_record, set_aside, sweep_dir, sweep_name
+from harness.store.records import records as stored
 
-FORMAT = 1
-"""Version of record.json and of the compact file."""
-NEEDS: dict[str, type | tuple[type, ...]] = {
-    "cell": str,
-    "levels": dict,
-    "seed": int,
-    "outcome": dict,
-    "metrics": list,
-    "config": dict,
-    "experiment": dict,
-}
-"""What a report rests on."""
 log = logging.getLogger("harness.report")
 
 
@@ -44,7 +34,7 @@ class Record:
     """Where it lies, None when it comes from a compact file."""
     embedded: Mapping[str, Scored] = field(default_factory=dict)
     """Samples of a compact file, by `<evaluator>.<task>`."""
-    _cache: dict[str, Scored] = field(default_factory=dict, repr=False)
+    _cache: dict[str, Scored | None] = field(default_factory=dict, repr=False)
 
     @property
     def cell(self) -> str:
@@ -94,20 +84,23 @@ class Record:
         return sorted(path.stem for path in (self.folder / "samples").glob("*.parquet"))
 
     def samples(self, name: str) -> Scored | None:
-        """Items of `<evaluator>.<task>`, read once; None where not kept.
-
-        Raises: DataError if the file cannot be read
+        """Items of `<evaluator>.<task>`, read once; None where not kept, or damaged, which is named and set
+        aside.
         """
         if name in self.embedded:
             return self.embedded[name]
         if self.folder is None:
             return None
         if name not in self._cache:
-            path = self.folder / "samples" / f"{name}.parquet"
-            if not path.exists():
-                return None
-            self._cache[name] = Scored.read(path)
+            self._cache[name] = self._read_samples(self.folder / "samples" / f"{name}.parquet")
         return self._cache[name]
+
+    def _read_samples(self, path: Path) -> Scored | None:
+        try:
+            return Scored.read(path) if path.exists() else None
+        except DataError as error:
+            log.warning("%s (%s)", error, set_aside(path.parents[4], path))
+            return None
 
 
 def label(level: object) -> str:
@@ -185,38 +178,10 @@ def read_folder(root: Path, experiment: str) -> list[Record]:
     """Records below `<root>/records/<experiment>`, or of any sweep where that folder is absent.
 
     A damaged one is set aside and named; its cell is missing from the report.
-    Raises: DataError where one is of another format
+    Raises: NewerFormatError
     """
-    folder = sweep_dir(root, experiment)
-    pattern = "*/record.json"
-    if not folder.is_dir():
-        folder, pattern = root / "records", "*/*/record.json"
-    found = []
-    for path in sorted(folder.glob(pattern)):
-        try:
-            data = read_json(path, NEEDS)
-            if not isinstance(data.get("format", FORMAT), int):
-                raise ValueError("its 'format' is no number")
-            check_entries(data)
-        except (FileNotFoundError, ValueError) as error:
-            log.warning(
-                "%s is not a record: %s (%s); run the sweep again", path, error, set_aside(root, path)
-            )
-            continue
-        check_format(data, where=str(path))
-        found.append(Record(data=data, folder=path.parent))
-    return found
-
-
-def check_format(data: Any, *, where: str) -> None:
-    """Raises: DataError if the keys a report rests on are missing."""
-    missing = [key for key in NEEDS if not isinstance(data, dict) or key not in data]
-    if missing:
-        raise DataError(f"{where} lacks {', '.join(missing)}; a record of format {FORMAT} has them")
-    own = data.get("format", FORMAT)
-    if own != FORMAT:
-        newer = "; upgrade harness" if isinstance(own, int) and own > FORMAT else ""
-        raise DataError(f"{where} is of format {own}; this harness reads format {FORMAT}{newer}")
+    sweep = experiment if sweep_dir(root, experiment).is_dir() else None
+    return [Record(data=data, folder=folder) for folder, data in stored(root, sweep=sweep)]
 
 
 IN_STORE = "$HARNESS_STORE"
@@ -267,6 +232,22 @@ def texts_of(values: Sequence[Any], rows: Mapping[int, int]) -> dict[str, str]:
     return {str(number): str(values[row]) for number, row in rows.items()}
 
 
+class Items(TypedDict):
+    """Samples of a record in a compact file; `docs` are places in the file's list of documents."""
+
+    docs: list[int]
+    values: dict[str, list[float | None]]
+    texts: dict[str, dict[str, str]]
+
+
+class Compact(TypedDict):
+    """A compact file."""
+
+    format: int
+    documents: dict[str, list[str]]
+    records: list[dict[str, Any]]
+
+
 def read_compact(path: Path) -> list[Record]:
     """The records of a compact file.
 
@@ -275,25 +256,43 @@ def read_compact(path: Path) -> list[Record]:
     try:
         raw = path.read_bytes()
         content = json.loads(gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw)
-        rows, documents = content["records"], content["documents"]
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
         raise DataError(f"{path} is not a file of records: {error!r}") from error
-    records = []
-    for row in rows:
-        check_format(row, where=str(path))
-        try:
-            check_entries(row)
-        except ValueError as error:
-            raise DataError(f"{path} holds a damaged record: {error}") from error
-        embedded = {}
-        for name, part in row.pop("samples", {}).items():
-            docs = [documents[name][i] for i in part["docs"]]
-            columns: dict[str, Any] = {"doc_hash": docs, **part["values"]}
-            for column, texts in part["texts"].items():
-                columns[column] = [texts.get(str(i)) for i in part["docs"]]
-            embedded[name] = Scored.of(columns)
-        records.append(Record(data=row, embedded=embedded))
-    return records
+    if wrong := misfit(content, Compact):
+        raise DataError(f"{path} is not a file of records: {wrong}")
+    if content["format"] > FORMAT:
+        raise NewerFormatError(
+            f"{path} is of format {content['format']}; this harness reads {FORMAT}: upgrade it"
+        )
+    return [
+        _of_row(row, content["documents"], where=f"{path}: record {place}")
+        for place, row in enumerate(content["records"])
+    ]
+
+
+def _of_row(row: dict[str, Any], documents: Mapping[str, list[str]], *, where: str) -> Record:
+    """A record of a compact file.
+
+    Raises: DataError if it is none
+    """
+    samples = row.pop("samples", {})
+    try:
+        check_record(row)
+    except ValueError as error:
+        raise DataError(f"{where} is none: {error}") from error
+    if wrong := misfit(samples, dict[str, Items], "samples"):
+        raise DataError(f"{where} is none: {wrong}")
+    embedded = {}
+    for name, part in samples.items():
+        lengths = {len(part["docs"]), *map(len, part["values"].values())}
+        known = documents.get(name, [])
+        if len(lengths) > 1 or not all(0 <= i < len(known) for i in part["docs"]):
+            raise DataError(f"{where} is none: samples.{name} has not one value for each of its documents")
+        columns: dict[str, Any] = {"doc_hash": [known[i] for i in part["docs"]], **part["values"]}
+        for column, texts in part["texts"].items():
+            columns[column] = [texts.get(str(i)) for i in part["docs"]]
+        embedded[name] = Scored.of(columns)
+    return Record(data=row, embedded=embedded)
 
 
 def plain(value: float) -> float | int | None:

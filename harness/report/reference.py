@@ -11,14 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.errors import ConfigError
 from harness.report.latex import PACKAGES
 from harness.report.latex import escape as escape_latex
-from harness.report.layout import Layout, conf_folder, read_yaml
+from harness.report.layout import HERE, Layout, conf_folder, read_yaml
 from harness.report.writers import escape_markdown
 
-HERE = "harness"
-"""The column that says how to have the same here."""
 SHAPES = {"num_layers": "#L", "num_heads": "#H", "dim": "d_model", "max_length": "MCL"}
 """Field of a preset -> the survey's column."""
 
@@ -26,7 +23,6 @@ SHAPES = {"num_layers": "#L", "num_heads": "#H", "dim": "d_model", "max_length":
 def table(layout: Layout) -> tuple[list[str], list[list[str]]]:
     """Headings and rows; a method that is not installed is marked."""
     spec = layout.reference
-    check(spec, where=f"table '{layout.name}': reference")
     heads, rows = [str(c) for c in spec["columns"]], [[str(v) for v in row] for row in spec["rows"]]
     known = installed()
     if "overrides" in spec:
@@ -40,18 +36,6 @@ def table(layout: Layout) -> tuple[list[str], list[list[str]]]:
     for row in rows:
         row[place] = " ".join(marked(part, known) for part in row[place].split())
     return heads, rows
-
-
-def check(spec: Mapping[str, Any], *, where: str) -> None:
-    """Raises: ConfigError for a table without headings, or with a row of another length"""
-    heads, rows = spec.get("columns"), spec.get("rows")
-    if not isinstance(heads, list) or not isinstance(rows, list):
-        raise ConfigError(f"{where} must list `columns` (headings) and `rows` (a list of texts each)")
-    if HERE not in heads and "overrides" not in spec:
-        raise ConfigError(f"{where}.columns={heads!r} must hold '{HERE}', for how to have the same here")
-    for row in rows:
-        if not isinstance(row, list) or len(row) != len(heads):
-            raise ConfigError(f"{where}.rows: {row!r} must have one text for each of {heads}")
 
 
 def installed() -> dict[str, dict[str, str]]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from harness.errors import ConfigError, DataError
+from harness.errors import DataError
 from harness.report.frames import Levels, Results
+from harness.report.records import label
 from harness.report.statistics import Array, t_quantile
 
 TITLE = "Scaling law"
@@ -151,21 +153,14 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def scaling(results: Results, wanted: Mapping[str, object]) -> Fitted:
+def scaling(results: Results, wanted: Mapping[str, Any]) -> Fitted:
     """The law of a sweep, as a layout's `scaling` asks for it.
 
-    Raises: ConfigError for a key it does not know, DataError where too little was run
+    Raises: DataError where too little was run
     """
-    known = ("loss", "size", "data", "held_out")
-    strange = sorted(set(wanted) - set(known))
-    if strange or not {"loss", "size", "data"} <= set(wanted):
-        raise ConfigError(
-            f"scaling takes {', '.join(known)} (the last may be left out), not {sorted(wanted)}"
-        )
     loss, size, data = (results.resolve(str(wanted[key])) for key in ("loss", "size", "data"))
-    held = wanted.get("held_out") or {}
-    assert isinstance(held, Mapping)
-    unseen = set(results.configurations({k: str(v) for k, v in held.items()})) if held else set()
+    held = {factor: label(level) for factor, level in wanted.get("held_out", {}).items()}
+    unseen = set(results.configurations(held)) if held else set()
     rows: list[tuple[float, float, float, int]] = []
     for place, levels in enumerate(results.records):
         if levels not in unseen:

@@ -37,13 +37,22 @@ class Scored:
 
         Raises: DataError if it is none
         """
+        import pyarrow as pa
         import pyarrow.parquet as parquet
 
         try:
             # One small file: threads cost more than they bring.
-            return cls(parquet.ParquetFile(path).read(use_threads=False))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path} cannot be read as samples: {error}; delete it and re-run") from error
+            table = parquet.ParquetFile(path).read(use_threads=False)
+            table.validate(full=True)
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise DataError(
+                f"{path} cannot be read as samples: {error}; run the sweep again to have it anew"
+            ) from error
+        if "doc_hash" in table.schema.names:
+            docs = table.column("doc_hash")
+            if docs.null_count or not (pa.types.is_string(docs.type) or pa.types.is_large_string(docs.type)):
+                raise DataError(f"{path}: its doc_hash is no text of every item; run the sweep again")
+        return cls(table)
 
     @classmethod
     def of(cls, columns: Mapping[str, Sequence[Any]]) -> Scored:
@@ -69,6 +78,12 @@ class Scored:
             for field in self.table.schema
         }
 
+    def measures(self, column: str) -> bool:
+        """Whether a column holds numbers, or nothing yet."""
+        import pyarrow as pa
+
+        return column in self and (self.kinds[column] or pa.types.is_null(self.table.field(column).type))
+
     @property
     def numeric(self) -> list[str]:
         """Columns of numbers that are no text of an item."""
@@ -76,7 +91,7 @@ class Scored:
 
     def weights_of(self, column: str) -> list[str]:
         """The weights beside a metric's column."""
-        return [w for w in WEIGHTS if w in self.kinds and w != column]
+        return [w for w in WEIGHTS if self.kinds.get(w) and w != column]
 
     @cached_property
     def docs(self) -> np.ndarray[Any, Any]:
@@ -87,7 +102,7 @@ class Scored:
         """A column as float64 `(N,)`; NaN where an item has no value."""
         found = self.table.column(column)
         if not self.kinds[column]:
-            return np.array([np.nan if v is None else float(v) for v in found.to_pylist()])
+            return np.full(len(self), np.nan)
         return np.asarray(found.to_numpy(), dtype=np.float64)
 
     def values(self, column: str) -> np.ndarray[Any, Any]:

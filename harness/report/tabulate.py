@@ -13,9 +13,8 @@ from harness.errors import ConfigError
 from harness.report.bounds import remarks
 from harness.report.captions import caption
 from harness.report.decisions import Decisions
-from harness.report.fit import fit
 from harness.report.frames import Results
-from harness.report.layout import Better, Layout
+from harness.report.layout import Better, Layout, fit
 from harness.report.numbers import counted
 from harness.report.opponents import against_itself
 from harness.report.quantities import primary_by_default

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from harness.report.factors import factor_levels
+from harness.report.arrange import factor_levels
 from harness.report.records import Record, label
 
 
@@ -40,7 +40,7 @@ def tuning_marks(records: Sequence[Record]) -> dict[str, list[str]]:
 
 def method(record: Record) -> tuple[tuple[int, ...], str]:
     """What was tuned, by the factors that `tune.by` names: its place among their levels, and its name."""
-    factors = factor_levels(record.experiment.get("factors"))
+    factors = factor_levels(record.experiment.get("factors") or {})
     by = (record.experiment.get("tune") or {}).get("by") or list(record.levels)
     found = {name: record.levels[name] for name in by if name in record.levels}
     place = tuple(

@@ -205,7 +205,7 @@ def by_column(results: Results, sample_name: str, column: str, metric: str) -> l
         lines: list[dict[float, float]] = []
         for record in by_seed.values():
             items = record.samples(sample_name) if record.status == "ok" else None
-            if items is not None and column in items and metric in items:
+            if items is not None and items.measures(column) and items.measures(metric):
                 means = items.frame().groupby(column)[metric].mean().dropna()
                 lines.append(dict(zip(means.index.astype(float), means.astype(float), strict=True)))
         shared = sorted(set.intersection(*(set(line) for line in lines))) if lines else []

@@ -107,19 +107,25 @@ def markdown_cell(cell: TableCell) -> str:
 def label_markdown(text: str) -> str:
     """A label in a table of Markdown, where every character of it means itself."""
     alone = r"(?<![^\W_])_|_(?![^\W_])"  # inside a word it emphasises nothing
-    return re.sub(rf"[\\`*\[\]$~|]|{alone}", r"\\\g<0>", _without_tags(text)).replace("\n", " ")
+    return (
+        re.sub(rf"[\\`*\[\]$~|]|{alone}", r"\\\g<0>", _without_tags(text))
+        .replace("\n", " ")
+        .replace("](", "]\\(")
+    )
 
 
 def escape_markdown(text: str) -> str:
     """Text in a table of Markdown."""
     # A backslash before a bar would be escaped by the one that escapes the bar.
     bare = re.sub(r"\\+(?=\|)", lambda found: 2 * found[0], text)
-    return escape_tags(bare).replace("|", "\\|").replace("\n", " ")
+    return escape_tags(bare).replace("|", "\\|")
 
 
 def escape_tags(text: str) -> str:
-    """Text in Markdown without HTML and links: what a record or an experiment says runs in no browser."""
-    return _without_tags(text).replace("](", "] (")
+    """Text in a line of Markdown, none of which is HTML, a link or an image: what a record or an experiment
+    says runs in no browser, and fetches nothing.
+    """
+    return _without_tags(text).replace("](", "]\\(").replace("\n", " ")
 
 
 def _without_tags(text: str) -> str:

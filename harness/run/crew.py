@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypedDict
 
 from harness.errors import ConfigError, StoreError
 from harness.plan.need import Need
@@ -29,6 +29,13 @@ PATIENCE = 300.0
 """Seconds in which the nodes of a job must have started."""
 LOOK = 0.2
 """Seconds between two looks of a node at what it is called to."""
+
+
+class Call(TypedDict):
+    """What node 0 calls to."""
+
+    key: str
+    folder: str
 
 
 @dataclass(kw_only=True)
@@ -109,7 +116,7 @@ class Crew:
     def called(self) -> tuple[str, Path] | None:
         """The stage that node 0 calls to, and the meeting's folder; None where there is none."""
         try:
-            found = read_json(self._file, {"key": str, "folder": str})
+            found = read_json(self._file, Call)
         except (FileNotFoundError, ValueError):
             return None
         return found["key"], Path(found["folder"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.errors import HarnessError
+from harness.forms import misfit
 from harness.plan.files import CACHE, Files, check_unchanged
 from harness.plan.node import Node
 from harness.run.child import Report
@@ -19,6 +22,7 @@ from harness.run.presence import Quiet
 from harness.stage import Work
 from harness.store import Artifact, Store
 from harness.store.external import external
+from harness.store.recorded import Facts
 
 if TYPE_CHECKING:
     from harness.training.meeting import Meeting
@@ -69,7 +73,7 @@ class Task:
         with store.create(node.key, stage=node.stage, kind=node.kind, inputs=node.inputs, meta=meta) as out:
             work = self._work(store, out, checkpoints, on_step=on_step)
             self._check_files(store)
-            meta["facts"] = jsonable(node.maker().run(work))
+            meta["facts"] = _facts(node.maker().run(work), by=node.title)
             if node.kind == "evaluation":
                 settle_metrics(out / METRICS, by=node.title)
             meta["seconds"] = time.monotonic() - started
@@ -115,6 +119,17 @@ class Task:
         return found
 
 
+def _facts(measured: Any, *, by: str) -> dict[str, Any]:
+    """What a stage measured, as JSON.
+
+    Raises: HarnessError where no record could hold it
+    """
+    found: dict[str, Any] = jsonable(measured)
+    if wrong := misfit(found, dict, "what it returns") or misfit(found, Facts, "facts"):
+        raise HarnessError(f"{by}: {wrong}; a stage returns a mapping of facts")
+    return found
+
+
 def _unheard(step: int, facts: dict[str, float]) -> None:
     return None
 
@@ -143,14 +158,13 @@ def read_steps(path: Path) -> list[tuple[int, dict[str, float]]]:
     found: dict[int, dict[str, float]] = {}
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except (FileNotFoundError, UnicodeDecodeError):
+    except (OSError, UnicodeDecodeError):
         return []
     for line in lines:
-        try:
+        with contextlib.suppress(ValueError):  # cut off by a kill, or damaged
             facts = json.loads(line)
-            found[int(facts.pop("step"))] = facts
-        except (ValueError, AttributeError, KeyError, TypeError):
-            continue  # Cut off by a kill, or damaged.
+            if not misfit(facts, dict[str, float | None]) and isinstance(facts.get("step"), int):
+                found[facts.pop("step")] = {name: value for name, value in facts.items() if value is not None}
     return sorted(found.items())
 
 

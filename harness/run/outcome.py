@@ -115,12 +115,11 @@ class Outcomes:
     def read(self, key: str) -> Outcome | None:
         """How the last attempt at `key` ended, if it made no artifact."""
         try:
-            found = read_json(self.path(key), {"status": str, "attempts": int})
-            known = {f.name for f in fields(Outcome)}
-            outcome = Outcome(**{name: value for name, value in found.items() if name in known})
-            return outcome if outcome.status in STATUSES else None
-        except (OSError, ValueError, TypeError):
+            found = read_json(self.path(key), Outcome)
+        except (OSError, ValueError):
             return None  # the stage is tried again
+        outcome = Outcome(**{f.name: found[f.name] for f in fields(Outcome) if f.name in found})
+        return outcome if outcome.status in STATUSES else None
 
     def write(self, key: str, outcome: Outcome) -> None:
         """Remember how an attempt ended."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from harness.run.metrics import METRICS
 from harness.run.outcome import Outcome
 from harness.run.provenance import provenance
 from harness.store import Artifact
+from harness.store.files import new_file
 from harness.store.records import FORMAT, NAME, read_record, write_record
 
 _WORDS = {
@@ -60,15 +61,18 @@ def write(
         "outcome": outcome.brief(),
         "stages": [_stage(plan, key, artifacts.get(key), reused) for key in cell.keys],
         "models": _outside(plan, cell),
-        "metrics": _metrics(artifacts),
-        **_facts(artifacts),
+        "metrics": _metrics(plan, artifacts),
+        **_facts(plan, artifacts),
         "provenance": provenance(started),
     }
     if cell.tuned is not None:
         record["tune"] = cell.tuned
     if notes:
         record["notes"] = dict(notes)
-    _copy_samples(artifacts, where)
+    for source, target in _samples(plan, cell):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with new_file(target) as draft:
+            shutil.copyfile(source, draft)
     write_record(where, record)
     return record
 
@@ -87,7 +91,7 @@ def finished(plan: Plan, cell: PlannedCell, outcome: Outcome, *, made: Made) -> 
         return None
     same = [stage["key"] for stage in record["stages"]] == list(cell.keys)
     same = same and all(stage.get("made") == made(stage["key"]) for stage in record["stages"])
-    same &= record.get("tune") == cell.tuned
+    same &= record.get("tune") == cell.tuned and not _lacks_samples(plan, cell)
     return record if same and record["outcome"] == outcome.brief() else None
 
 
@@ -156,35 +160,40 @@ def _outside(plan: Plan, cell: PlannedCell) -> dict[str, Any]:
     return {key: artifact.facts for key, artifact in found.items() if artifact is not None}
 
 
-def _metrics(artifacts: Mapping[str, Artifact]) -> list[dict[str, Any]]:
+def _metrics(plan: Plan, artifacts: Mapping[str, Artifact]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
-    for artifact in artifacts.values():
-        file = artifact.path / METRICS
-        if artifact.kind == "evaluation" and file.is_file():
-            evaluator = str(artifact.meta.get("part", "")).partition(".")[0]
+    for key, artifact in artifacts.items():
+        node, file = plan.graph.nodes[key], artifact.path / METRICS
+        if node.kind == "evaluation" and file.is_file():
+            evaluator = node.part.partition(".")[0]
             found += [{"evaluator": evaluator, **metric} for metric in json.loads(file.read_text())]
     return found
 
 
-def _facts(artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
+def _facts(plan: Plan, artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
     """Facts and effects by stage; those of a part under its name."""
     facts: dict[str, Any] = {}
     effects: dict[str, Any] = {}
-    for artifact in artifacts.values():
-        part = str(artifact.meta.get("part", ""))
+    for key, artifact in artifacts.items():
+        node = plan.graph.nodes[key]
         own = {k: v for k, v in artifact.facts.items() if k not in ("effects", "metrics")}
         for target, value in ((facts, own), (effects, artifact.facts.get("effects", {}))):
-            if part:
-                target.setdefault(artifact.stage, {})[part] = value
+            if node.part:
+                target.setdefault(node.stage, {})[node.part] = value
             else:
-                target[artifact.stage] = value
+                target[node.stage] = value
     return {"facts": facts, "effects": {stage: value for stage, value in effects.items() if value}}
 
 
-def _copy_samples(artifacts: Mapping[str, Artifact], where: Path) -> None:
-    for artifact in artifacts.values():
-        file = artifact.path / "samples.parquet"
-        if artifact.kind == "evaluation" and file.is_file():
-            target = where / "samples" / f"{artifact.meta['part']}.parquet"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, target)
+def _samples(plan: Plan, cell: PlannedCell) -> Iterator[tuple[Path, Path]]:
+    """Of each evaluation that kept its items: where they are, and where the record has them."""
+    for key in cell.keys:
+        node = plan.graph.nodes[key]
+        file = plan.graph.store.path(key) / "samples.parquet"
+        if node.kind == "evaluation" and file.is_file():
+            yield file, directory(plan, cell) / "samples" / f"{node.part}.parquet"
+
+
+def _lacks_samples(plan: Plan, cell: PlannedCell) -> bool:
+    """Whether items of a cell are not beside its record: a report that found them damaged set them aside."""
+    return not all(target.is_file() for _, target in _samples(plan, cell))

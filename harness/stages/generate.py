@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from harness.compose.schema import stage_key
 from harness.evaluation.prompts import PROMPT_FILES
 from harness.hookspecs import hookimpl
-from harness.method import check_counts
+from harness.method import Problem, check_counts
 from harness.paths import path_ref
 from harness.stage import Stage, Work
 from harness.stages.evaluate import load_subject
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from harness.compose import Cell
 
 
 class Generate(Stage):
@@ -40,6 +47,13 @@ class Generate(Stage):
 
         def __post_init__(self) -> None:
             check_counts(self, "generate", "max_prompts", "max_new_tokens", "batch_size")
+
+    @classmethod
+    def check(cls, cell: Cell, stage: str, meta_model: nn.Module | None) -> Iterable[Problem]:
+        from harness.evaluation.prompts import misread
+
+        config = cell.stage_config(stage)
+        yield from misread(config.prompts, limit=config.max_prompts, where=f"{stage_key(stage)}.prompts")
 
     def run(self, work: Work) -> dict[str, Any]:
         import pandas as pd

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import shutil
@@ -11,22 +12,17 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from harness.errors import CorruptArtifactError, StoreError, StoreFullError
 from harness.store.claims import Claim, Claims
 from harness.store.files import disk_errors, is_disk_full, read_json, sha256_file, write_json
+from harness.store.recorded import Described
 
 FORMAT = 1
-NEEDS: dict[str, type | tuple[type, ...]] = {
-    "format": int,
-    "stage": str,
-    "kind": str,
-    "inputs": dict,
-    "files": dict,
-    "created": (int, float),
-}
-"""What every reader of an artifact.json rests on."""
+_MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+"""What the system says of a file that is not there, or is a link to nowhere."""
 log = logging.getLogger("harness.store")
 
 
@@ -170,20 +166,16 @@ class Store:
     def _read(self, key: str, *, rehash: bool) -> Artifact:
         path = self.path(key)
         try:
-            described = read_json(path / "artifact.json", {"format": int})
-            if described["format"] > FORMAT:
-                raise StoreError(
-                    f"{path} was written by a newer version of harness (format {described['format']}, this "
-                    f"one reads {FORMAT}); upgrade harness or use another HARNESS_STORE"
-                )
-            described = read_json(path / "artifact.json", NEEDS)
+            described = read_json(path / "artifact.json", Described, newest=FORMAT)
             files = _files(described["files"])
         except FileNotFoundError:
-            if path.is_dir():
+            if path.is_dir() or path.is_symlink():
                 raise self._corrupt(key, "artifact.json is missing") from None
             raise
         except ValueError as error:
             raise self._corrupt(key, f"artifact.json is unreadable ({error})") from None
+        if described.get("key", key) != key:
+            raise self._corrupt(key, f"it is another's, {described['key'][:12]}")
         for name, expected in files.items():
             self._check_file(key, path / name, expected, rehash=rehash)
         known = ("key", "stage", "kind", "inputs", "facts")
@@ -200,15 +192,19 @@ class Store:
     def _check_file(self, key: str, path: Path, expected: dict[str, Any], *, rehash: bool) -> None:
         try:
             stat = path.stat()
-        except FileNotFoundError:
+        except OSError as error:
+            if error.errno not in _MISSING:
+                raise
             raise self._corrupt(key, f"{path.name} is missing") from None
+        if not S_ISREG(stat.st_mode):
+            raise self._corrupt(key, f"{path.name} is no file")
         if stat.st_size != expected["size"]:
             raise self._corrupt(key, f"{path.name} has {stat.st_size} bytes instead of {expected['size']}")
         touched = stat.st_mtime_ns != expected["mtime_ns"]
         if (rehash or touched) and sha256_file(path) != expected["sha256"]:
             raise self._corrupt(key, f"the content of {path.name} does not match its hash")
         if touched:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, OverflowError):
                 os.utime(path, ns=(stat.st_atime_ns, expected["mtime_ns"]))
 
     def _corrupt(self, key: str, reason: str) -> CorruptArtifactError:
@@ -223,14 +219,12 @@ class Store:
         )
 
 
-def _files(described: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _files(described: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """The files of an artifact.
 
-    Raises: ValueError for an entry without size, time and hash, or a name that leads out of the artifact
+    Raises: ValueError for a name that leads out of the artifact
     """
-    for name, file in described.items():
-        if not isinstance(file, dict) or not {"size", "mtime_ns", "sha256"} <= file.keys():
-            raise ValueError(f"'{name}' has no size, time and hash")
+    for name in described:
         if name.startswith("/") or ".." in name.split("/"):
             raise ValueError(f"'{name}' leads out of the artifact")
     return described

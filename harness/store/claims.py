@@ -1,10 +1,9 @@
 """Claims: who is making what, on any number of machines that share a folder."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import json
+import logging
 import os
 import signal
 import threading
@@ -14,14 +13,28 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TypedDict
 
-from harness.store.files import disk_errors
+from harness.store.files import disk_errors, read_json
 
 HEARTBEAT = 10.0
 """Seconds between two signs of life."""
 STALE = 60.0
 """Seconds without a sign of life, on the watcher's own clock, after which a claim is dead."""
+log = logging.getLogger("harness.store")
+
+
+class Owner(TypedDict, total=False):
+    """Who has a claim."""
+
+    token: str
+    host: str
+    pid: int
+    started: str
+    boot: str
+    since: float
+    worker: tuple[int, str]
+    """Process and start of what does the work."""
 
 
 class Claim:
@@ -39,7 +52,7 @@ class Claim:
         self._thread = threading.Thread(target=self._beat, args=(heartbeat,), daemon=True, name="claim")
         self._thread.start()
 
-    def __enter__(self) -> Claim:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -50,7 +63,7 @@ class Claim:
 
         Raises: StoreFullError, StoreError where the store is read-only
         """
-        self._owner["worker"] = [pid, _start_time(pid)]
+        self._owner["worker"] = (pid, _start_time(pid))
         if self._is_mine():
             with disk_errors(self.path):
                 _replace(self.path, self._owner)
@@ -100,6 +113,7 @@ class Claims:
             for _ in range(3):
                 if _create(path, owner):
                     return Claim(path, owner, heartbeat=self.heartbeat)
+                _clear_way(path)
                 holder = _read(path)
                 if holder is not None and not self._is_dead(name, path, holder):
                     return None
@@ -192,11 +206,11 @@ def _start_time(pid: int) -> str:
 
 
 def _alive(pid: int | None, started: str | None) -> bool:
-    if not pid:
+    if not pid or pid < 1:  # what is below means a group, or all
         return False
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         pass
@@ -273,9 +287,17 @@ def _replace(path: Path, owner: dict[str, Any]) -> None:
 def _read(path: Path) -> dict[str, Any] | None:
     """The claim's content; None where there is none; empty where it is half-written or damaged."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        return value if isinstance(value, dict) else {}
+        return read_json(path, Owner)
     except FileNotFoundError:
         return None
-    except (ValueError, OSError):
+    except ValueError:
         return {}
+
+
+def _clear_way(path: Path) -> None:
+    """Put away what stands where a claim belongs and can be none: a folder, or a link."""
+    if path.is_symlink() or path.is_dir():
+        aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+        log.warning("%s is no claim; it was moved to %s", path, aside)
+        with contextlib.suppress(FileNotFoundError):
+            path.rename(aside)

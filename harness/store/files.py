@@ -9,16 +9,23 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from harness.errors import StoreError, StoreFullError
+from harness.errors import NewerFormatError, StoreError, StoreFullError
+from harness.forms import misfit
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FULL_WORDS = ("no space left on device", "os error 28", "disk quota exceeded", "os error 122")
 _ROOM = 64 * 1024
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+class Versioned(TypedDict):
+    """A file that states its format."""
+
+    format: int
 
 
 def sha256_file(path: Path) -> str:
@@ -27,10 +34,11 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_json(path: Path, needs: Mapping[str, type | tuple[type, ...]]) -> dict[str, Any]:
-    """A JSON object that has these keys, each of its type; a file that a crash, a disk or a hand cut is none.
+def read_json(path: Path, form: Any, *, newest: int | None = None) -> dict[str, Any]:
+    """A JSON object of a form (see `harness.forms`); a file that a crash, a disk or a hand cut has none.
 
-    Raises: FileNotFoundError; ValueError saying in words what is wrong with the file
+    `newest` is the last `format` that is known, of a file that states one.
+    Raises: FileNotFoundError; NewerFormatError; ValueError saying in words what is wrong with the file
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -40,20 +48,21 @@ def read_json(path: Path, needs: Mapping[str, type | tuple[type, ...]]) -> dict[
         raise ValueError("it nests too deeply") from None
     except (OSError, ValueError) as error:
         raise ValueError(str(error)) from error
-    if not isinstance(value, dict):
-        raise ValueError(f"it holds a {type(value).__name__}, no object")
-    for key, kind in needs.items():
-        if key not in value:
-            raise ValueError(f"it has no '{key}'")
-        if not isinstance(value[key], kind) or (isinstance(value[key], bool) and kind is not bool):
-            raise ValueError(f"its '{key}' is a {type(value[key]).__name__}")
-    return value
+    if newest is not None and not misfit(value, Versioned) and value["format"] > newest:
+        raise NewerFormatError(
+            f"{path} was written by a newer version of harness (format {value['format']}, this one reads "
+            f"{newest}); upgrade harness, or use another HARNESS_STORE"
+        )
+    wrong = misfit(value, dict) or misfit(value, form)
+    if wrong:
+        raise ValueError(wrong)
+    return value  # type: ignore[no-any-return]
 
 
 def read_cache(path: Path) -> dict[str, list[Any]]:
     """File -> [size, time in ns, what was found in it]; empty, or without an entry, where it is damaged."""
     try:
-        found = read_json(path, {})
+        found = read_json(path, dict)
     except (OSError, ValueError):
         return {}
     return {

@@ -11,40 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import ConfigError, NewerFormatError, StoreError
+from harness.forms import misfit
+from harness.stated import levels_of
 from harness.store.files import disk_errors, read_json, write_json
+from harness.store.recorded import Recorded
 
 FORMAT = 1
 NAME = "record.json"
 TRIALS = ".tune"
 """After a sweep's name: where the records of its trials stand."""
-NEEDS: dict[str, type | tuple[type, ...]] = {
-    "format": int,
-    "sweep": str,
-    "cell": str,
-    "config": dict,
-    "experiment": dict,
-    "levels": dict,
-    "seed": int,
-    "outcome": dict,
-    "stages": list,
-    "metrics": list,
-}
-"""What every reader of a record rests on."""
-_NUMBER = int | float | None
-_ENTRIES: dict[str, dict[str, Any]] = {
-    "stages": {"stage": str, "key": str, "threads": int | None, "seconds": _NUMBER},
-    "metrics": {"evaluator": str, "task": str, "metric": str, "value": _NUMBER, "stderr": _NUMBER}
-    | {"n": _NUMBER, "unit": str | None, "higher_is_better": bool | None},
-}
-"""Of the entries of its lists, what is read and its type; what may be null may be absent."""
-_MAPPINGS = ("facts", "effects", "provenance", "tune")
-_STATED: dict[str, Any] = {
-    "factors": dict | None,
-    "baseline": dict | None,
-    "tune": dict | None,
-    "claims": list | None,
-}
-"""What an experiment states, and its type."""
 _NAME = re.compile(r"\w[\w .+=@,~-]*")
 _LONGEST = 200
 """Bytes of a name: file systems take 255, and what is written beside it has a suffix."""
@@ -86,10 +61,21 @@ def write_record(directory: Path, record: dict[str, Any]) -> None:
 
     Raises: StoreFullError, StoreError where the store is read-only, ValueError for what no reader would take
     """
-    absent = [name for name in NEEDS if name not in record and name != "format"]
-    if absent:
-        raise ValueError(f"a record without {', '.join(absent)}")
-    write_json(directory / NAME, {**record, "format": FORMAT})
+    record = {**record, "format": FORMAT}
+    check_record(record)
+    write_json(directory / NAME, record)
+
+
+def check_record(record: dict[str, Any]) -> None:
+    """Hold a record against its form.
+
+    Raises: ValueError saying in words what is wrong with it
+    """
+    wrong = misfit(record, Recorded)
+    if wrong:
+        raise ValueError(wrong)
+    for name, factor in record["experiment"].get("factors", {}).items():
+        levels_of(name, factor)
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -99,14 +85,8 @@ def read_record(path: Path) -> dict[str, Any]:
     """
     file = path / NAME if path.is_dir() else path
     try:
-        record = read_json(file, {"format": int})
-        if record["format"] > FORMAT:
-            raise NewerFormatError(
-                f"{file} was written by a newer version of harness (format {record['format']}, this one "
-                f"reads {FORMAT}); upgrade harness, or use another HARNESS_STORE"
-            )
-        record = read_json(file, NEEDS)
-        check_entries(record)
+        record = read_json(file, dict, newest=FORMAT)
+        check_record(record)
     except FileNotFoundError:
         raise StoreError(f"No record at {file}; they stand in <store>/records/<sweep>/<cell>/") from None
     except ValueError as error:
@@ -142,34 +122,3 @@ def set_aside(root: Path, file: Path) -> str:
     except (StoreError, OSError):
         return "it was left where it is"
     return f"it was moved to {aside}"
-
-
-def check_entries(record: dict[str, Any]) -> None:
-    """Look at what a record's lists and mappings hold, where it has them.
-
-    Raises: ValueError saying which part is damaged
-    """
-    if not isinstance(record["outcome"].get("status"), str):
-        raise ValueError("its outcome has no 'status'")
-    for name, kinds in _ENTRIES.items():
-        entries = record.get(name, [])
-        if not isinstance(entries, list):
-            raise ValueError(f"its '{name}' is a {type(entries).__name__}")
-        for entry in entries:
-            if not isinstance(entry, dict):
-                raise ValueError(f"an entry of its '{name}' is a {type(entry).__name__}")
-            for key, kind in kinds.items():
-                if not isinstance(entry.get(key), kind):
-                    raise ValueError(f"an entry of its '{name}' has no {key} that can be read")
-    if not all("value" in metric for metric in record["metrics"]):
-        raise ValueError("an entry of its 'metrics' has no value")
-    for name in _MAPPINGS:
-        found = record.get(name, {})
-        if not isinstance(found, dict | None if name == "tune" else dict):
-            raise ValueError(f"its '{name}' is a {type(found).__name__}")
-    for name, kind in _STATED.items():
-        if not isinstance(found := record["experiment"].get(name), kind):
-            raise ValueError(f"the {name} of its experiment are a {type(found).__name__}")
-    for stage, facts in record.get("facts", {}).items():
-        if not isinstance(facts, dict):
-            raise ValueError(f"its facts of {stage} are a {type(facts).__name__}")

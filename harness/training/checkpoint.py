@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from harness.errors import ConfigError, StoreError
 
 KEPT = 2
 """Checkpoints kept: the latest, and one before it for a rollback."""
+log = logging.getLogger("harness.training")
 
 
 def write(folder: Path, step: int, state: dict[str, Any]) -> Path:
@@ -61,6 +64,32 @@ def _drop_shards(folder: Path, written: Path, named: str | None) -> None:
 def steps(folder: Path) -> list[int]:
     """Steps that a checkpoint exists of, in order."""
     return sorted(int(path.stem.removeprefix("step-")) for path in folder.glob("step-*.pt"))
+
+
+def last(folder: Path) -> int | None:
+    """The latest step whose checkpoint is whole, or None.
+
+    A damaged one is put aside, and named in the stage's log.
+    """
+    for step in reversed(steps(folder)):
+        path = folder / f"step-{step:09d}.pt"
+        if _is_whole(path):
+            return step
+        aside = path.with_suffix(".damaged")
+        log.warning(
+            "%s is damaged; it was moved to %s, and the stage goes on from before it", path, aside.name
+        )
+        path.replace(aside)
+    return None
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether every part of a checkpoint has the checksum that it was written with."""
+    try:
+        with zipfile.ZipFile(path) as parts:
+            return parts.testzip() is None
+    except (OSError, EOFError, zipfile.BadZipFile):
+        return False
 
 
 def drop_after(folder: Path, step: int) -> None:

@@ -102,7 +102,7 @@ def launch(
             for number, handler in handlers.items():
                 if handler is not None and threading.current_thread() is threading.main_thread():
                     signal.signal(number, handler)
-        facts, state = torch.load(folder / "result.pt", weights_only=True)
+        facts, state = torch.load(folder / "result.pt", map_location="cpu", weights_only=True)
         return facts, state
 
 

@@ -46,7 +46,7 @@ def train(
             model, source, loss, work=work, settings=settings, methods=methods, device=device, on_step=on_step
         )
         facts = trainer.run()
-        return facts, methods.parallelism.full_state(trainer.model)
+        return facts, {"model": methods.parallelism.full_state(trainer.model), "source": source.state_dict()}
 
     parallelism = methods.parallelism.config
     if distribution.inside():
@@ -65,7 +65,8 @@ def train(
         on_step=work.on_step,
         meeting=work.meeting if parallelism.num_nodes > 1 else None,
     )
-    model.load_state_dict(state, strict=False)
+    model.load_state_dict(state["model"], strict=False)
+    source.load_state_dict(state["source"])  # what it met, it tells here
     return facts
 
 
@@ -317,9 +318,10 @@ class Trainer:
 
     def _resume(self) -> None:
         # Another node may not see the newest file yet: all take the step that rank 0 sees.
-        written = checkpoint.gathered(checkpoint.steps(self.work.checkpoints))[0]
-        if written:
-            self._restore(checkpoint.read(self.work.checkpoints, written[-1]))
+        folder = self.work.checkpoints
+        written = checkpoint.gathered(checkpoint.last(folder) if checkpoint.is_first() else None)[0]
+        if written is not None:
+            self._restore(checkpoint.read(folder, written))
 
     def _restore(self, state: dict[str, Any]) -> None:
         parallelism, folder = self.methods.parallelism, self.work.checkpoints

@@ -48,7 +48,7 @@ CHOICES = {
         "corpus": choice("corpus", "jsonl", path=str(root / "pages"), **shares),
         "filter": tuple(choice("filter", name) for name in options["filters"]),
     },
-    "decontaminate": lambda: {"evaluator": (held_out_documents(),)},
+    "decontaminate": lambda: {"item_texts": (held_out_documents(),)},
     "tokenizer": lambda: {"tokenizer": choice("tokenizer", "byte_bpe")},
     "tokens": lambda: {"mixture": choice("mixture", "proportional")},
 }

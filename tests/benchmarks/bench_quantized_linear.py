@@ -9,6 +9,7 @@ from statistics import median
 import pytest
 import tiny_models as tiny
 import torch
+from bench import show
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -102,8 +103,7 @@ def test_a_packed_layer_is_not_slower(pair: str) -> None:
             for rows in ROWS:
                 x = torch.randn(rows, inputs, generator=torch.Generator().manual_seed(1))
                 found[rows, inputs, outputs] = interleaved(ours, theirs, x)
-    for (rows, inputs, outputs), ratio in found.items():
-        print(f"{pair:34} {rows:4} x {inputs} -> {outputs}: {ratio:5.2f} times as fast")
     overall = median(found.values())
-    print(f"{pair:34} median {overall:.2f}, lowest {min(found.values()):.2f}")
+    table = [[f"{rows} x {inputs} -> {outputs}", ratio] for (rows, inputs, outputs), ratio in found.items()]
+    show(f"Packed layers, {pair}", ["rows", "times as fast"], [*table, ["median", overall]])
     assert overall > NOISE

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 import tiny_models as tiny
 import torch
+from bench import show
 from llm_awq import llm_awq
 from torch import Tensor
 
@@ -195,6 +196,8 @@ def test_quantizers_beside_the_fields(
                 f"{row.divergence:.4f}  {row.seconds:6.1f} s  {row.peak_mib:6.0f} MiB",
                 flush=True,
             )
+        columns = ["quantizer", "perplexity", "KL divergence, nats", "processor s", "peak MiB"]
+        show(f"Quantizers of {bits} bits on SmolLM2-135M", columns, [list(row) for row in found.values()])
     assert found["awq"].divergence < 1.05 * found["llm-awq's algorithm"].divergence
     assert found["awq"].seconds < 2 * found["llm-awq's algorithm"].seconds
     assert found["gptq"].divergence < found["rtn"].divergence

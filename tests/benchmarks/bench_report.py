@@ -12,6 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
 
 import simulate
+from bench import show
 
 pytestmark = pytest.mark.slow
 
@@ -44,6 +45,7 @@ def test_a_report_is_made_in_seconds(
     command = [sys.executable, "-c", REPORT, str(store), str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     seconds, peak, page = json.loads(done.stdout.splitlines()[-1])
-    print(f"{records} records: {seconds:.1f} s of processor time, {peak:.0f} MiB, page {page:.1f} MB")
+    columns = ["records", "processor s", "peak MiB", "page MB"]
+    show(f"A report of {records:,} records", columns, [[records, seconds, peak, page]])
     assert seconds <= limit_s
     assert page <= limit_MB

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -22,11 +21,8 @@ BUSY = 1.25
 
 def environment() -> dict[str, Any]:
     """Where this runs."""
-    git = ["git", "-c", "safe.directory=*", "-C", str(ROOT)]
-    command = [*git, "describe", "--always", "--dirty", "--match=-"]
     names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     return {
-        "commit": subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip(),
         "processor": names[0].partition(":")[2].strip() if names else platform.processor(),
         "cores": len(os.sched_getaffinity(0)),
         "threads": os.environ.get("OMP_NUM_THREADS", "as many as cores"),
@@ -53,12 +49,13 @@ def document(tables: list[dict[str, Any]], where: dict[str, Any]) -> str:
         lines += ["", f"## {table['title']}", "", f"| {' | '.join(heads)} |"]
         lines.append("|---|" + "---:|" * (len(heads) - 1))
         lines += [f"| {' | '.join(map(text, row))} |" for row in table["rows"]]
-        if table["load"][0] > BUSY * where["cores"]:
-            lines += [
-                "",
-                f"Measured beside other work: a load of {table['load'][0]:.1f} on {where['cores']} cores.",
-            ]
+        lines += ["", f"At commit {table['commit']}{beside(table['load'][0], where['cores'])}."]
     return "\n".join(lines) + "\n"
+
+
+def beside(load: float, cores: int) -> str:
+    """That other work ran on the machine, where it did."""
+    return f", beside other work (a load of {load:.1f} on {cores} cores)" if load > BUSY * cores else ""
 
 
 def text(value: Any) -> str:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from bench import show
 from third_party import ROOT
 
 REAPER = """
@@ -64,19 +65,20 @@ def seconds(command: list[str], folder: Path) -> tuple[float, float]:
 @pytest.mark.slow
 def test_500_cells_that_do_nothing_take_at_most_30_seconds(tmp_path: Path, own_store: Path) -> None:
     seeds = ",".join(map(str, range(500)))
-    used, elapsed = seconds(
-        [sys.executable, "-m", "harness", "sweep", *NOTHING, f"seed={seeds}"], folder=tmp_path
-    )
+    used, _ = seconds([sys.executable, "-m", "harness", "sweep", *NOTHING, f"seed={seeds}"], folder=tmp_path)
     assert len(list(own_store.glob("records/*/*/record.json"))) == 500
     few = f"seed={','.join(map(str, range(20)))}"
     one, _ = seconds([sys.executable, "-c", BASIC, *NOTHING], folder=tmp_path)
     twenty, _ = seconds([sys.executable, "-c", BASIC, *NOTHING, few], folder=tmp_path)
     theirs = one + (twenty - one) / 19 * 499
-    print(
-        f"\n500 cells: {used:.1f} processor seconds ({elapsed:.1f} elapsed); BasicSweeper {theirs:.0f}, ",
-        end="",
+    show(
+        "500 cells that do nothing",
+        ["sweep", "processor s", "of the harness's"],
+        [
+            ["harness", used, 1.0],
+            [f"BasicSweeper, from {one:.1f} s for 1 cell and {twenty:.1f} for 20", theirs, theirs / used],
+        ],
     )
-    print(f"from {one:.1f} for 1 cell and {twenty:.1f} for 20: {theirs / used:.1f} times as much")
     assert used <= 30
     assert used < theirs / 2
 
@@ -125,8 +127,9 @@ def test_a_run_of_small_stages_takes_seconds(
 ) -> None:
     seconds([*HARNESS, "plan", *SMALL[name][1:]], tmp_path)
     used, elapsed = seconds([*HARNESS, *SMALL[name]], tmp_path)
-    again, _ = seconds([*HARNESS, *SMALL[name]], tmp_path)
-    print(f"\n{name}: {used:.1f} processor seconds ({elapsed:.1f} elapsed), again {again:.1f}")
+    again, again_elapsed = seconds([*HARNESS, *SMALL[name]], tmp_path)
+    columns = ["", "processor s", "elapsed s"]
+    show(f"harness {name}", columns, [["first", used, elapsed], ["again", again, again_elapsed]])
     assert used < limit
 
 
@@ -135,19 +138,18 @@ def test_the_cost_of_a_plan_is_linear_in_its_cells(tmp_path: Path, own_store: Pa
     demo = [*HARNESS, "plan", "experiment=demo"]
     seconds(demo, tmp_path)
     of_demo = seconds(demo, tmp_path)[0]
-    print(f"\nplan of the demo: {of_demo:.1f} processor seconds")
-    assert of_demo < 3
+    rows: list[list[object]] = [["demo", of_demo, ""]]
     used: dict[int, float] = {}
     for cells in (20, 1000, 10_000):
         asked = [*HARNESS, "plan", *AXES, f"seed={','.join(map(str, range(cells // 20)))}"]
-        used[cells], elapsed = seconds(asked, tmp_path)
+        used[cells], _ = seconds(asked, tmp_path)
         peak = peak_bytes(asked, tmp_path) / 1e6
-        print(
-            f"{cells} cells: {used[cells]:.1f} processor seconds ({elapsed:.1f} elapsed), peak {peak:.0f} MB"
-        )
+        rows.append([f"{cells:,} cells", used[cells], peak])
+    show("Plans", ["plan", "processor s", "peak MB"], rows)
     first = (used[1000] - used[20]) / 980
     later = (used[10_000] - used[1000]) / 9000
     print(f"a cell: {1e3 * first:.1f} ms up to 1,000 cells, {1e3 * later:.1f} ms above")
+    assert of_demo < 3
     assert used[1000] < 8
     assert used[10_000] < 60
     assert peak < 400
@@ -159,5 +161,5 @@ def test_a_finished_demo_started_again_takes_seconds(tmp_path: Path, own_store: 
     demo = [*HARNESS, "sweep", "experiment=demo", "scale=smoke"]
     seconds(demo, tmp_path)
     used, elapsed = seconds(demo, tmp_path)
-    print(f"\nthe finished demo again: {used:.1f} processor seconds ({elapsed:.1f} elapsed)")
+    show("The finished demo, started again", ["", "processor s", "elapsed s"], [["", used, elapsed]])
     assert used < 5

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from third_party import harness
+from third_party import distribution, harness
 
 from harness import cli
 from harness.commands import COMMANDS
@@ -174,3 +174,52 @@ def test_debug_shows_where(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     monkeypatch.setenv("HARNESS_DEBUG", "1")
     assert cli.main(["lst"]) == 2
     assert "Traceback" in capsys.readouterr().err
+
+
+LOUD = '''
+import atexit, os, subprocess, sys
+from harness import Schedule, hookimpl
+
+def shout(word):
+    print(word)
+    sys.__stdout__.write(word + "\\n")
+    os.write(1, (word + "\\n").encode())
+    subprocess.run(["echo", word])
+
+shout("imported")
+atexit.register(shout, "bye")
+
+class Loud(Schedule):
+    """Says what it does."""
+    name = "loud"
+    @classmethod
+    def check(cls, config, cell, meta_model):
+        shout("checked")
+        return ()
+
+@hookimpl
+def harness_methods():
+    return [Loud]
+'''
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments", [["list"], ["show", "schedule", "loud"], ["plan", "schedule=loud", "scale=smoke"]]
+)
+def test_json_is_all_that_a_command_prints_whatever_plugins_do(arguments: list[str], tmp_path: Path) -> None:
+    distribution(tmp_path, "harness-loud", "harness_loud", LOUD)
+    done = harness([*arguments, "--json"], tmp_path, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)
+    if arguments[0] == "plan":
+        assert {"imported", "checked", "bye"} <= set(done.stderr.split())
+
+
+def test_json_goes_where_a_caller_put_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    from harness.cli import main
+
+    assert main(["list", "schedule", "--json"]) == 0
+    assert "cosine" in {row["name"] for row in json.loads(capsys.readouterr().out)}
+    print("as before")
+    assert capsys.readouterr().out == "as before\n"

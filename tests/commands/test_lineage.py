@@ -9,7 +9,7 @@ from harness.commands.show import main
 from harness.data.lineage import Lineage
 from harness.errors import StoreError
 from harness.store import Store
-from harness.store.records import NEEDS, write_record
+from harness.store.records import write_record
 
 KEYS = {"corpus": "a" * 64, "decontaminate": "b" * 64, "tokenizer": "c" * 64}
 
@@ -24,7 +24,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     folder = tmp_path / "records" / "web" / "0123456789abcdef"
     folder.mkdir(parents=True)
     stages = [{"stage": stage, "part": "", "key": key} for stage, key in KEYS.items()]
-    blank = {name: kind() for name, kind in NEEDS.items() if isinstance(kind, type)}
+    blank = {"config": {}, "experiment": {}, "levels": {}, "metrics": [], "seed": 0, "sweep": "web"}
     write_record(folder, {**blank, "cell": folder.name, "outcome": {"status": "ok"}, "stages": stages})
     return store
 

@@ -24,6 +24,9 @@ CASES = {
     "corpus_stage=null": "corpus_stage holds options; set one of them",
     "pretrain.learning_rate=${oc.env:NONE_SUCH}": "pretrain.learning_rate: KeyError raised while resolving "
     "interpolation: \"Environment variable 'NONE_SUCH' not found\"",
+    "scale=null": "scale=null: scale is one of full, mini, real, smoke; leave it out for its default",
+    "report=null": "report=null: report is one of ability, alignment,",
+    "~report": "~report: report is one of ability, alignment,",
     "~tune": "~tune leaves tune undefined; use tune=null",
     "~claims": "~claims leaves claims undefined; use claims=[]",
     "~seed": "~seed leaves seed undefined; use seed=0",

@@ -18,7 +18,7 @@ from harness.errors import DataError, TaskError
 from harness.evaluation.controls import Controls
 from harness.evaluation.items import Source, drawing_from
 from harness.evaluation.lm_run import run_tasks, standard_error
-from harness.evaluation.lm_tasks import OWN, find_task, load_task, own_tasks, read_rows
+from harness.evaluation.lm_tasks import OWN, find_task, item_rows, load_task, own_tasks
 
 
 def run(task: str, *, limit: int = 6, **options: Any) -> Any:
@@ -129,14 +129,14 @@ def test_ones_own_yaml_runs(tmp_path: Path) -> None:
 def test_bad_rows_name_file_and_line(tmp_path: Path) -> None:
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"a": 1}\n{"a": \n')
-    with pytest.raises(DataError, match="line 2 is not JSON"):
-        read_rows(bad)
+    with pytest.raises(DataError, match=r"bad\.jsonl:2: not JSON"):
+        item_rows(bad)
     latin = tmp_path / "latin.jsonl"
     latin.write_bytes('{"a": "é"}'.encode("latin-1"))
-    with pytest.raises(DataError, match="not UTF-8 at byte 7"):
-        read_rows(latin)
+    with pytest.raises(DataError, match=r"latin\.jsonl:1 is not UTF-8: byte 0xe9 at offset 7"):
+        item_rows(latin)
     with pytest.raises(DataError, match="does not exist"):
-        read_rows(tmp_path / "none.jsonl")
+        item_rows(tmp_path / "none.jsonl")
 
 
 def test_standard_errors_are_closed_form_for_means_and_bootstrap_else() -> None:

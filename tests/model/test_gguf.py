@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import namedtuple
 from pathlib import Path
 
@@ -68,6 +69,16 @@ def test_its_tokenizer_splits_as_the_one_that_was_written(file: Path, tmp_path: 
         ids = read(text, add_special_tokens=False)["input_ids"]
         assert ids == trained().encode(text, add_special_tokens=False).ids
         assert read.decode(ids) == text
+
+
+def test_making_it_says_so_once_and_shows_no_bars(
+    file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        dequantized(file, root=tmp_path)
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert re.fullmatch(rf"harness: {file.name} is written into the store .*, once \(\d+ MiB\)\n", said.err)
 
 
 def test_it_is_made_once_and_says_from_what(file: Path, tmp_path: Path) -> None:

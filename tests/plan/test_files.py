@@ -1,11 +1,13 @@
 """Files that options name: their content is in the key, and the plan says what is not there."""
 
 import dataclasses
+import gzip
 import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -378,3 +380,51 @@ def test_the_plan_reads_the_files_of_a_mixture(store: Store, tmp_path: Path) -> 
     command = ["scale=smoke", "instruction=[task,alpaca]", f"instruction.options={{alpaca:{{path:{file}}}}}"]
     (cell,) = make_plan([*command, "stages=[corpus,tokenizer,tokens,pretrain,instruct]"], store=store).cells
     assert [problem.where for problem in cell.problems] == ["instruction"]
+
+
+BROKEN = {
+    ".txt": (b"caf\xe9", "is not UTF-8: byte 0xe9 at offset 3"),
+    ".jsonl": (b'{"text": "a"}\n{"text": \n', ":2: not JSON"),
+    ".json": (b'[{"text": "a"}, ', "not JSON"),
+    ".jsonl.gz": (gzip.compress(b'{"text": "a"}\n' * 99)[:-30], "is not a whole gzip file"),
+    ".parquet": (b"PAR1" + b"\x00" * 64, "is not a whole Parquet file"),
+}
+"""By the ending of its name, a file that breaks off or is another's, and what is said of it."""
+TEXTS = {"huggingface": (".jsonl",), "lm_eval": (".jsonl", ".gz")}
+"""Endings of what a method reads whose option takes any file, where they are not those of texts."""
+BESIDE: dict[str, Any] = {"fertility": {"languages": ["en"]}, "lm_eval": {"tasks": ["recall"]}}
+READ = [
+    (method, option, ending)
+    for method, option in DECLARED
+    if (option in ("path", "prompts") or not hasattr(method.Config, "path")) and method.axis != "quantizer"
+    for ref in [next(f.metadata[MARK] for f in dataclasses.fields(method.Config) if f.name == option)]
+    for ending in BROKEN
+    if ending == ".txt" or not ref.suffixes or ending in ref.suffixes
+    if any(ending.endswith(suffix) for suffix in ref.suffixes or TEXTS.get(method.name, (".txt",)))
+]
+
+
+def refusal(method: type[Method], config: Any) -> str:
+    """What the plan says of a choice, by what reads its files."""
+    try:
+        method.check_files(config)
+        return "; ".join(str(problem) for problem in method.check(config, cast(Any, NO_JUDGE), None))
+    except (DataError, ConfigError) as error:
+        return str(error)
+
+
+NO_JUDGE = SimpleNamespace(choice=lambda axis: None, offline=True)
+
+
+@pytest.mark.parametrize(("method", "option", "ending"), READ, ids=lambda x: getattr(x, "__qualname__", x))
+def test_a_broken_file_is_found_by_the_plan(
+    method: type[Method], option: str, ending: str, tmp_path: Path
+) -> None:
+    content, said = BROKEN[ending]
+    file = tmp_path / f"en{ending}"
+    file.write_bytes(content)
+    folder = next(f.metadata[MARK].folder for f in dataclasses.fields(method.Config) if f.name == option)
+    default = getattr(method.Config(), option)
+    path = str(tmp_path if folder else file)
+    value = [path] if isinstance(default, list) else {"recall": {"test": path}} if default == {} else path
+    assert said in refusal(method, method.Config(**{option: value}, **BESIDE.get(method.name, {})))

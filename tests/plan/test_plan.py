@@ -333,6 +333,22 @@ def test_experiments_take_a_users_instruction_data(
     assert list(found.values()) == expected
 
 
+def test_values_of_an_option_that_levels_set_are_crossed_with_the_levels(store: Store) -> None:
+    asked = ["experiment=alignment", "scale=mini", "alignment=dpo,ppo", "align.learning_rate=1e-5,1e-4"]
+    plan = make_plan([*asked, "seed=0"], store=store)
+    found = [
+        (cell.cell.config["alignment"]["method"], cell.cell.config["align"]["learning_rate"])
+        for cell in plan.cells
+    ]
+    assert found == [("dpo", 1e-5), ("dpo", 1e-4), ("ppo", 1e-5), ("ppo", 1e-4)]
+    assert list(plan.cells[0].levels) == ["alignment", "align.learning_rate"]
+
+
+def test_levels_that_differ_by_swept_values_alone_are_named(store: Store) -> None:
+    with pytest.raises(ConfigError, match=r"quantizer.bits=3,4: levels of factor quantizer differ by it"):
+        make_plan(["experiment=quantizers", "quantizer.bits=3,4"], store=store)
+
+
 def test_levels_that_differ_by_a_typed_option_alone_are_named(store: Store) -> None:
     message = (
         r"levels of factor quantizer differ by it alone \(rtn 8, gptq 8, .*; choose one of them, 'quanti"

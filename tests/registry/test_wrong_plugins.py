@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from third_party import Folder, distribution, harness
 
@@ -15,10 +17,12 @@ from harness.axes import BUILTIN
 from harness.compose import compose, config_dir
 from harness.compose.schema import Root
 from harness.errors import PluginError
+from harness.method import Choice
 from harness.plan.problems import problems
 from harness.registry.checks import ROOT_KEYS, check_name
 from harness.registry.known import Registry, registry
 from harness.registry.modules import blaming
+from harness.surroundings import SHARED
 
 OPTIONS = '''
 import dataclasses, enum, typing
@@ -373,3 +377,51 @@ def test_a_check_that_gives_no_problem_names_its_plugin(monkeypatch: pytest.Monk
     monkeypatch.setattr(method, "check", classmethod(lambda cls, config, cell, model: ["wrong"]))
     with pytest.raises(PluginError, match=r"attention=full \(.*\) fails: TypeError: 'wrong' is no Problem"):
         problems(compose([]))
+
+
+SHARED_BY_ALL = {
+    "os.chdir('/')": "the working directory",
+    "signal.signal(signal.SIGINT, signal.SIG_IGN)": "the answer to SIGINT",
+    "warnings.simplefilter('error')": "which warnings are errors",
+    "os.environ['OMP_NUM_THREADS'] = '64'": "OMP_NUM_THREADS in the environment",
+    "torch.set_default_dtype(torch.float64)": "torch's default dtype",
+    "torch.set_float32_matmul_precision('medium')": "the precision of torch's products",
+    "torch.use_deterministic_algorithms(True)": "whether torch is deterministic",
+    "torch.set_grad_enabled(False)": "whether torch keeps gradients",
+    "numpy.seterr(all='raise')": "numpy's answer to faulty numbers",
+}
+BUSYBODY = "import os, signal, warnings\nimport numpy, torch\n"
+
+
+@pytest.mark.parametrize("statement", SHARED_BY_ALL)
+def test_what_all_share_is_no_plugins_to_change_by_being_imported(folder: Folder, statement: str) -> None:
+    before = [one.read() for one in SHARED]
+    known = Registry.load(
+        [
+            folder.plugin("busybody", BUSYBODY + statement + "\n" + AXIS),
+            folder.plugin("good", OPTIONS.format(field="scale: int = 1")),
+        ]
+    )
+    (broken,) = known.quarantined
+    assert f"it changes {SHARED_BY_ALL[statement]} when it is imported" in broken.cause
+    assert "mine" in known.methods("schedule")
+    assert [one.read() for one in SHARED] == before
+
+
+def test_what_all_share_is_set_back_where_the_import_fails(folder: Folder) -> None:
+    before = os.getcwd()
+    (broken,) = Registry.load([folder.plugin("lost", "import os\nos.chdir('/')\n1 / 0")]).quarantined
+    assert "ZeroDivisionError" in broken.cause
+    assert os.getcwd() == before
+
+
+def test_a_method_that_changes_it_when_it_is_built_is_named(folder: Folder) -> None:
+    content = OPTIONS.format(field="scale: int = 1").replace(
+        '    name = "mine"\n',
+        '    name = "mine"\n    def __init__(self, config): torch.set_default_dtype(torch.float64)\n',
+    )
+    method = Registry.load([folder.plugin("builder", content)]).get("schedule", "mine")
+    choice = Choice(axis="schedule", method=method, config=method.Config())
+    with pytest.raises(PluginError, match="it changes torch's default dtype when schedule=mine is built"):
+        choice.build()
+    assert torch.get_default_dtype() == torch.float32

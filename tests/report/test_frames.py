@@ -2,14 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import simulate
 
 from harness.errors import ConfigError, DataError, UnknownNameError
-from harness.report import arrange, factors, frames, measurements, records
+from harness.report import arrange, frames, measurements, records
 from harness.report.samples import shown_items
 
 
@@ -169,49 +168,3 @@ def test_paths_of_a_store_leave_it_as_paths_below_it(tmp_path: Path) -> None:
     text = (tmp_path / "records.json").read_text()
     assert '"$HARNESS_STORE/models/some.gguf"' in text
     assert str(root) not in text
-
-
-@pytest.mark.parametrize(
-    ("path", "value"),
-    [
-        (("format",), "x"),
-        (("metrics", 0, "n"), "many"),
-        (("metrics", 0, "unit"), 3),
-        (("experiment", "factors"), ["peft"]),
-        (("experiment", "baseline"), ["full"]),
-        (("experiment", "claims"), "x < y"),
-        (("tune",), "grid"),
-    ],
-)
-def test_a_record_that_a_hand_spoilt_is_set_aside_and_the_others_are_read(
-    tmp_path: Path, path: tuple[str | int, ...], value: object
-) -> None:
-    simulate.experiment(tmp_path, factors={"peft": ["full", "lora"]}, tasks=())
-    file = max(tmp_path.glob("records/demo/*/record.json"))
-    record = json.loads(file.read_text())
-    *middle, last = path
-    inside: Any = record
-    for part in middle:
-        inside = inside[part]
-    inside[last] = value
-    file.write_text(json.dumps(record))
-    assert measurements.load(tmp_path, "demo")["cell"].nunique() == 5
-    assert not file.exists()
-    assert len(list((tmp_path / "corrupt").glob(f"{record['cell']}.record.json.*"))) == 1
-
-
-def test_factors_and_their_levels_are_read_by_one_grammar() -> None:
-    stated = {
-        "optimizer": ["adam", None, 8],
-        "bits": {"quantizer.bits": [4, 8]},
-        "tuning": {"none": {"peft": None}, "lora": {"+peft/lora.rank": 8}, "left out": None},
-        "empty": {},
-    }
-    assert factors.level_settings(stated) == {
-        "optimizer": {"adam": {"optimizer": "adam"}, "none": {"optimizer": None}, "8": {"optimizer": 8}},
-        "bits": {"4": {"quantizer.bits": 4}, "8": {"quantizer.bits": 8}},
-        "tuning": {"none": {"peft": None}, "lora": {"peft.lora.rank": 8}},
-        "empty": {},
-    }
-    assert factors.factor_levels(stated)["tuning"] == ["none", "lora"]
-    assert factors.factor_levels(None) == {}

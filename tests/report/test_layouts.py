@@ -14,7 +14,6 @@ from harness.report import (
     arrange,
     claims,
     commands,
-    fit,
     layout,
     making,
     published,
@@ -67,63 +66,17 @@ def test_the_surveys_findings_are_shipped_as_claims() -> None:
     ("raw", "message"),
     [
         ({"row": ["peft"]}, "No option of report is called 'row'. Did you mean 'rows'"),
-        ({"interval": "range"}, "report.interval='range' must be one of 'ci', 'sd', 'none'"),
-        ({"metrics": [{"label": "x"}]}, "report.metrics is not complete"),
-        ({"metrics": [{"metric": "x", "better": "big"}]}, "must be one of 'higher'"),
-        ({"metrics": [{"metric": "x", "scale": "100"}]}, "report.metrics.scale='100' must be a number"),
-        ({"metrics": [{"metric": "x", "scale": 0}]}, "scale=0 must be above 0"),
-        ({"metrics": [{"metric": "x", "format": ".2z"}]}, "format='.2z': Unknown format code"),
-        ({"metrics": [3]}, "report.metrics=3 must be a mapping with some of metric, label"),
-        ({"where": ["peft"]}, "report.where=['peft'] must be a mapping"),
-        ({"rows": {"peft": 1}}, "report.rows={'peft': 1} must be a list"),
-        ({"rows": ["peft"], "columns": ["peft"]}, "peft stands twice in rows and columns"),
-        ({"title": 3}, "report.title=3 must be text: quote it"),
-        ({"best": "yes"}, "report.best='yes' must be true or false"),
-        ({"footnotes": [3]}, "report.footnotes=3 must be text"),
-        ({"claims": [3]}, "claims: 3 must have `says`"),
+        ({"interval": "range"}, "report.interval is text ('range'), not 'ci' or 'sd' or 'none'"),
+        ({"metrics": [{"label": "x"}]}, "report.metrics.0 lacks metric"),
+        (
+            {"metrics": [{"metric": "x", "better": "big"}]},
+            "report.metrics.0.better is text ('big'), not 'higher' or 'lower' or 'none' or null",
+        ),
     ],
 )
 def test_a_wrong_layout_says_what_would_work(raw: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         layout.parse(raw, where="report")
-
-
-def test_one_metric_row_or_claim_needs_no_list() -> None:
-    found = layout.parse(
-        {"metrics": "acc", "rows": "peft", "claims": "a[x=1] < a[x=2]", "labels": {8: "eight"}}, where="x"
-    )
-    assert [m.metric for m in found.metrics] == ["acc"]
-    assert found.rows == ("peft",)
-    assert [c["says"] for c in found.claims] == ["a[x=1] < a[x=2]"]
-    assert found.text("8") == "eight"
-
-
-@pytest.mark.parametrize(
-    ("raw", "message"),
-    [
-        ({"where": {"peft": []}}, "report.where.peft keeps no level"),
-        ({"baseline": {"peft": "nope"}}, "No level of factor 'peft' is called 'nope'"),
-        ({"published": {"source": "x"}}, "published.rows must list"),
-        (
-            {"published": {"rows": [{"where": {"peft": "full"}}]}},
-            "must have `where` (factor: level) and `values`",
-        ),
-        ({"published": {"rows": [{"where": {"a": 1}, "values": {"acc": "x"}}]}}, "acc='x' must be a number"),
-        ({"reference": {"rows": []}}, "reference must list `columns`"),
-        ({"reference": {"columns": ["a", "harness"], "rows": [["b"]]}}, "must have one text for each"),
-    ],
-)
-def test_a_layout_that_does_not_fit_its_records_says_so(
-    demo_store: Path, tmp_path: Path, raw: dict[str, object], message: str
-) -> None:
-    with pytest.raises(ConfigError, match=re.escape(message)):
-        making.report("demo", store=demo_store, out=tmp_path, table=raw, formats=("csv",), quiet=True)
-
-
-def test_what_was_to_be_decided_on_and_was_not_measured_is_named(demo_store: Path) -> None:
-    results = making.results_of(records.read(demo_store, "demo"))
-    found = tabulate.build(results, layout.parse({"primary": ["bits_per_byte", "nope.acc"]}, where="x"))
-    assert "Not decided on, as nothing here measured it: nope.acc." in found.footnotes
 
 
 def test_unknown_layouts_factors_and_metrics_are_named(demo_store: Path) -> None:
@@ -370,6 +323,40 @@ def test_a_wide_table_keeps_what_is_decided_on_and_leaves_groups_of_items_to_fig
             {**first, "evaluator": "long_context", "task": "passkey", "metric": name, "value": value}
             for name, value in {"acc": 0.5, **grouped}.items()
         )
-    kept = [column.metric for column in fit.default_metrics(arrange.arrange(found))]
+    kept = [column.metric for column in layout.default_metrics(arrange.arrange(found))]
     assert "long_context.passkey.acc" in kept
     assert [name for name in kept if "=" in name] == ["long_context.passkey.acc.length=2048"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"metrics": [{"metric": "x", "scale": 0}]}, "scale=0 must be above 0"),
+        ({"rows": ["peft"], "columns": ["peft"]}, "peft stands twice in rows and columns"),
+    ],
+)
+def test_a_layout_that_would_divide_by_nothing_or_place_a_factor_twice_is_refused(
+    raw: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        layout.parse(raw, where="report")
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"where": {"peft": []}}, "report.where.peft keeps no level"),
+        ({"baseline": {"peft": "nope"}}, "No level of factor 'peft' is called 'nope'"),
+    ],
+)
+def test_a_layout_that_does_not_fit_its_records_says_so(
+    demo_store: Path, tmp_path: Path, raw: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        making.report("demo", store=demo_store, out=tmp_path, table=raw, formats=("csv",), quiet=True)
+
+
+def test_what_was_to_be_decided_on_and_was_not_measured_is_named(demo_store: Path) -> None:
+    results = making.results_of(records.read(demo_store, "demo"))
+    found = tabulate.build(results, layout.parse({"primary": ["bits_per_byte", "nope.acc"]}, where="x"))
+    assert "Not decided on, as nothing here measured it: nope.acc." in found.footnotes

@@ -39,6 +39,42 @@ def test_no_text_of_a_record_is_markup(tmp_path: Path) -> None:
         assert not re.search(r"<script>\s*alert", text)
 
 
+EVERY = f"{EVIL} [a](javascript:alert(2)) ![i](http://evil.example/x.png) | \\input{{/etc/passwd}}\n# b"
+"""A tag, a link, an image that a browser would fetch, the end of a column, a file for LaTeX, a line."""
+
+
+def test_no_name_unit_label_or_note_is_markup_in_any_format(tmp_path: Path) -> None:
+    factors = {"way" + EVERY: {"full": {"peft": "full"}, "lora" + EVERY: {"peft": "lora"}}, "bits": [8, 4]}
+    columns = [
+        {"metric": "recall.acc", "label": "accuracy" + EVERY, "unit": "points" + EVERY, "note": EVERY},
+        "bits_per_byte",
+    ]
+    layout = {
+        "title": "T" + EVERY,
+        "labels": {"full": "all" + EVERY},
+        "footnotes": [EVERY],
+        "metrics": columns,
+    }
+    says = "recall.acc[bits=8] > recall.acc[bits=4]"
+    claims = [{"says": says, "source": EVERY, "finding": EVERY, "answers": True}]
+    simulate.experiment(tmp_path, factors=factors, items=6, report=layout, claims=claims)
+    for i, path in enumerate(sorted(tmp_path.glob("records/demo/*/record.json"))):
+        record = json.loads(path.read_text())
+        record["provenance"] |= {"versions": {EVERY: EVERY + str(i % 2)}, "platform": EVERY + str(i % 2)}
+        record["facts"]["stage" + EVERY] = {"sha256": EVERY + str(i % 3), "loss_curve": [[0, 2.0], [1, 1.0]]}
+        record["stages"][0] |= {"stage": "stage" + EVERY, "part": EVERY, "alone": bool(i % 2)}
+        path.write_text(json.dumps(record))
+    out = report("demo", store=tmp_path, out=tmp_path / "out", quiet=True)
+    text = (out / "README.md").read_text()
+    assert "](javascript" not in text
+    assert "](http" not in text
+    assert "\n# b" not in text
+    assert "\\input{" not in (out / "table.tex").read_text()
+    for file in (out / "README.md", out / "index.html", *out.glob("figures/*.svg")):
+        assert not re.search(r"<script>\s*alert|<img src=x", file.read_text()), file
+    assert {file.parent for file in out.rglob("*.svg")} == {out / "figures"}
+
+
 @pytest.mark.parametrize("text", ["<b>", "</b>", "<!-- a -->", "<?php", "<a href='x'>", "<svg/onload=x>"])
 def test_whatever_would_open_a_tag_is_text(text: str) -> None:
     assert escape_tags(text) == text.replace("<", "&lt;")

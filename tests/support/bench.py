@@ -3,6 +3,7 @@
 import json
 import os
 import statistics
+import subprocess
 import time
 from pathlib import Path
 
@@ -33,10 +34,18 @@ def median_ratio(found, over, under):
     return statistics.median(a / b for a, b in zip(found[over], found[under], strict=True))
 
 
+def commit():
+    """What is measured."""
+    git = ["git", "-c", "safe.directory=*", "-C", str(Path(__file__).parent)]
+    command = [*git, "describe", "--always", "--dirty", "--match=-"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
 def show(title, columns, rows, *, raw=None):
     """Print a table, numbers to the right; `raw` is what its numbers come from."""
     if os.environ.get(RAW):
-        told = {"title": title, "columns": columns, "rows": rows, "raw": raw or {}, "load": os.getloadavg()}
+        told = {"title": title, "columns": columns, "rows": rows, "raw": raw or {}}
+        told |= {"load": os.getloadavg(), "commit": commit()}
         with Path(os.environ[RAW]).open("a", encoding="utf-8") as file:
             file.write(json.dumps(told) + "\n")
     cells = [[f"{value:,.3g}" if isinstance(value, float) else str(value) for value in row] for row in rows]

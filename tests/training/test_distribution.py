@@ -117,7 +117,9 @@ def test_steps_are_reported_once_and_a_resumed_run_ends_alike(tmp_path: Path, na
             constant: Any = registry().get("schedule", "constant")
             flat = constant(constant.Config(warmup_share=0.0))
             chosen = methods(parallelism=two(name).parallelism, schedule=flat)
-            train(model, TinySource(), language_modeling_loss, work=work, settings=settings, methods=chosen)
+            source = TinySource()
+            train(model, source, language_modeling_loss, work=work, settings=settings, methods=chosen)
+            assert source.state_dict() == {"position": 8 * amount}, "what it met is known where it was asked"
         assert [step for step, _ in work.seen][-3:] == [10, 11, 12]
         ends.append(model.state_dict())
     for key, value in ends[0].items():

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from harness import (
     hookimpl,
     path_ref,
 )
+
+FIRST = 16
+"""Rows by which a plan knows the format."""
 
 
 class HuggingFace(Corpus):
@@ -79,9 +83,9 @@ class HuggingFace(Corpus):
         origin = Path(os.path.abspath(self.config.path)).name
         return Document(id=f"{origin}/{name}", text=text, domain=self.config.domain, split=split)
 
-    def _texts(self, source_split: str) -> Iterator[tuple[int, str]]:
+    def _texts(self, source_split: str, *, streaming: bool = False) -> Iterator[tuple[int, str]]:
         """The number and text of each row that has some."""
-        for number, row in enumerate(self._load(source_split)):
+        for number, row in enumerate(self._load(source_split, streaming=streaming)):
             if number == self.config.max_documents:
                 return
             text = row.get(self.config.text_field)
@@ -94,6 +98,13 @@ class HuggingFace(Corpus):
                 yield number, text.replace("\r\n", "\n")
 
     @classmethod
+    def check_files(cls, config: Any) -> None:
+        splits = (config.source_split, config.validation_split, config.test_split)
+        for split in splits if _is_local(config.path) else ():
+            for _ in islice(cls(config)._texts(split, streaming=True) if split else (), FIRST):
+                pass
+
+    @classmethod
     def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
         if not config.revision and not _is_local(config.path):
             yield Problem(
@@ -102,7 +113,7 @@ class HuggingFace(Corpus):
                 fatal=False,
             )
 
-    def _load(self, source_split: str) -> Any:
+    def _load(self, source_split: str, *, streaming: bool) -> Any:
         import datasets
 
         if not self.config.path:
@@ -118,7 +129,7 @@ class HuggingFace(Corpus):
                 self.config.subset or None,
                 split=source_split,
                 revision=self.config.revision or None,
-                streaming=self.config.max_documents is not None and not folder.is_dir(),
+                streaming=streaming or (self.config.max_documents is not None and not folder.is_dir()),
             )
         except Exception as error:  # the library raises anything, from OSError to its own
             raise DataError(

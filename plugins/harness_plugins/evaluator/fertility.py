@@ -69,6 +69,11 @@ class Fertility(Evaluator):
     def metrics(cls, config: Any, task: str) -> Sequence[str]:
         return _names(task)
 
+    @classmethod
+    def check_files(cls, config: Any) -> None:
+        for language in config.languages if config.path else ():
+            cls(config).texts(language)
+
     def evaluate(self, task: str, subject: Subject) -> Evaluation:
         import pandas as pd
 

@@ -3,13 +3,16 @@
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from torch import nn
+
 from harness import (
     PROMPT_FILES,
+    CellView,
     Choice,
     Evaluation,
     Evaluator,
@@ -18,6 +21,7 @@ from harness import (
     LikelihoodScorer,
     Method,
     Metric,
+    Problem,
     ScoreRequest,
     Subject,
     answer,
@@ -26,6 +30,7 @@ from harness import (
     held_out_documents,
     hookimpl,
     item_files,
+    misread,
     path_ref,
     read_items,
     share_met,
@@ -91,6 +96,12 @@ class Generation(Evaluator):
         if config.prompts == "documents":
             return (held_out_documents(),)
         return (item_files(config.prompts),) if config.prompts.endswith(PROMPT_FILES) else ()
+
+    @classmethod
+    def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
+        """A file that cannot be read, or no skill."""
+        if config.prompts != "documents":
+            yield from misread(config.prompts, limit=config.max_prompts, where="evaluator.generation.prompts")
 
     def evaluate(self, task: str, subject: Subject) -> Evaluation:
         import pandas as pd

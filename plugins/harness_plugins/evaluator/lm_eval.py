@@ -1,6 +1,6 @@
 """lm-eval: any task of the Language Model Evaluation Harness, and the offline ones shipped here."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -8,9 +8,11 @@ from typing import Any
 from torch import nn
 
 from harness import (
+    PROMPT_FILES,
     Choice,
     ConfigError,
     Controls,
+    DataError,
     Evaluation,
     Evaluator,
     IncompatibleError,
@@ -69,6 +71,11 @@ class LmEval(Evaluator):
                 raise ConfigError("evaluator.lm_eval.tasks=[] names no task; e.g. [recall]")
             check_limits(self, "evaluator.lm_eval", "limit")
             check_counts(self, "evaluator.lm_eval", "batch_tokens")
+            for task, files in self.data_files.items():
+                if not isinstance(files, Mapping):
+                    raise ConfigError(
+                        f"evaluator.lm_eval.data_files.{task}={files} must name the split: {{test: {files}}}"
+                    )
             if self.answers not in ("lm_eval", "as_trained"):
                 raise ConfigError(f"evaluator.lm_eval.answers={self.answers} must be lm_eval or as_trained")
 
@@ -110,6 +117,16 @@ class LmEval(Evaluator):
         return found
 
     @classmethod
+    def check_files(cls, config: Any) -> None:
+        from harness import item_rows
+
+        for task in config.tasks:
+            stated = config.data_files.get(task, {}).values()
+            for file in stated or cls.reads(replace(config, tasks=[task])).values():
+                if str(file).endswith(PROMPT_FILES) and not item_rows(Path(file)):
+                    raise DataError(f"{file} has no items")
+
+    @classmethod
     def check(cls, config: Any, cell: Any, meta_model: nn.Module | None) -> Iterable[Problem]:
         from harness import find_task, hub_data, is_cached, without_data
 
@@ -128,7 +145,7 @@ class LmEval(Evaluator):
 
     @classmethod
     def num_items(cls, config: Any, task: str) -> int | None:
-        from harness import DataError, count_items
+        from harness import count_items
 
         try:
             known = [count_items(task, config.data_files.get(task)), config.limit]

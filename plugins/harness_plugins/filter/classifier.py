@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -51,6 +52,12 @@ class Classifier(Filter):
             Document(id="good", text=good, domain="docs", split=Split.train),
             Document(id="bad", text="Buy now, cheap price, free offer!", domain="docs", split=Split.train),
         )
+
+    @classmethod
+    def check_files(cls, config: Any) -> None:
+        for option in ("positive", "negative"):
+            for file in cls.files(config, option):
+                read_text(file)
 
     def apply(self, documents: Iterator[Document]) -> Iterator[Document]:
         if self.config.positive:

@@ -2,9 +2,14 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from harness import ConfigError, Document, Filter, Method, Overlap, Split, file_texts, hookimpl, path_ref
+
+FIRST = 16
+"""Texts of a file by which a plan knows its format."""
 
 
 class DedupSet(Filter):
@@ -42,6 +47,12 @@ class DedupSet(Filter):
             Document(id="test", text=text, domain="docs", split=Split.test),
             Document(id="leak", text=f"Seen on a page: {text}", domain="docs", split=Split.train),
         )
+
+    @classmethod
+    def check_files(cls, config: Any) -> None:
+        for file in cls.files(config, "files"):
+            for _ in islice(file_texts(file), FIRST):
+                pass
 
     def apply(self, documents: Iterator[Document]) -> Iterator[Document]:
         found = list(documents)

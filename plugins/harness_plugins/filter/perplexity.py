@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness import (
     ConfigError,
@@ -59,6 +60,11 @@ class Perplexity(Filter):
             Document(id="prose", text=text, domain="docs", split=Split.train),
             Document(id="noise", text=noise, domain="docs", split=Split.train),
         )
+
+    @classmethod
+    def check_files(cls, config: Any) -> None:
+        for file in cls.files(config, "reference"):
+            read_text(file)
 
     def prepare(self) -> None:
         if self.config.model:

@@ -13,6 +13,7 @@ from torch.optim import Optimizer as TorchOptimizer
 
 from harness import IncompatibleError, Optimizer, Parallelism, Problem, Spread
 
+from ._sharded import gather_to_generate
 from ._split import split_layers, unsplittable
 
 
@@ -89,6 +90,7 @@ class Grid(Parallelism):
             self.schedules: dict[Any, Any] = {}
         if data > 1:
             fully_shard(model, mesh=self.mesh["data"])
+            gather_to_generate(model)
         return model
 
     def optimizer(self, method: Optimizer, model: nn.Module, learning_rate: float) -> TorchOptimizer:

@@ -27,6 +27,7 @@ class Sharded(DataParallel):
         for block in blocks(model):
             fully_shard(block, mesh=mesh, reshard_after_forward=self.reshard)
         fully_shard(model, mesh=mesh, reshard_after_forward=self.reshard)
+        gather_to_generate(model)
         return model
 
     def spread(self) -> Spread:
@@ -41,6 +42,17 @@ class Sharded(DataParallel):
         from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
         return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+
+
+def gather_to_generate(model: nn.Module) -> None:
+    """Have a sharded model gather its weights when it generates.
+
+    An adapted one hands that on to the model inside, whose calls the hooks of the outer one do not see.
+    """
+    from torch.distributed.fsdp import register_fsdp_forward_method
+
+    if hasattr(model, "generate"):
+        register_fsdp_forward_method(model, "generate")
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:

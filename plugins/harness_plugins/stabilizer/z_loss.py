@@ -17,6 +17,7 @@ class ZLoss(Stabilizer):
     name = "z_loss"
     changes = frozenset({"loss"})
     after = frozenset({"loss"})
+    logit_copies = 2  # in the backward pass: the softmax, and the gradient
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Stabilizer.Config):

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from harness import SPECIAL_TOKENS, Method, Tokenizer, hookimpl
-from harness_plugins.tokenizer._sentencepiece import SPACE, learn, wrap
+from harness_plugins.tokenizer._sentencepiece import BPE_BYTES_PER_TOKEN, SPACE, learn, wrap
 
 
 class SentencePieceBpe(Tokenizer):
@@ -18,6 +18,7 @@ class SentencePieceBpe(Tokenizer):
     lossy_characters = SPACE
     extra = "data"
     libraries = ("sentencepiece",)
+    typical_bytes_per_token = BPE_BYTES_PER_TOKEN
 
     @classmethod
     def min_vocab_size(cls) -> int:

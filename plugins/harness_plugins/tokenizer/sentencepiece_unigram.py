@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from harness import SPECIAL_TOKENS, Method, Tokenizer, hookimpl
-from harness_plugins.tokenizer._sentencepiece import SPACE, learn, wrap
+from harness_plugins.tokenizer._sentencepiece import SPACE, UNIGRAM_BYTES_PER_TOKEN, learn, wrap
 
 
 class SentencePieceUnigram(Tokenizer):
@@ -18,6 +18,7 @@ class SentencePieceUnigram(Tokenizer):
     lossy_characters = SPACE
     extra = "data"
     libraries = ("sentencepiece",)
+    typical_bytes_per_token = UNIGRAM_BYTES_PER_TOKEN
 
     @classmethod
     def min_vocab_size(cls) -> int:

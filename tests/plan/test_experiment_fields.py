@@ -1,0 +1,156 @@
+"""Every place of an experiment's YAML with what does not belong there: refused by name, or planned.
+
+Never an internal error, and never an answer that does not say which field is meant.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness.commands.sweep import check_layout
+from harness.compose import Experiment
+from harness.compose.experiment import EXAMPLES
+from harness.errors import ConfigError, HarnessError
+from harness.plan.make import make_plan
+from harness.store import Store
+
+QUESTION: dict[str, Any] = {
+    "factors": {
+        "attention": ["full", "linear"],
+        "rate": {"pretrain.learning_rate": [1e-3, 1e-2]},
+        "way": {"a": {"optimizer": "adamw"}, "b": {"optimizer": "lion", "optimizer.weight_decay": 0.1}},
+    },
+    "baseline": {"attention": "full", "way": "a"},
+    "seeds": [0, 1],
+    "zip": [["rate", "way"]],
+    "exclude": [{"attention": "linear", "way": ["b"]}],
+    "primary": ["bits_per_byte"],
+    "claims": [{"says": "bits_per_byte[way=a] < bits_per_byte[way=b]", "source": "x", "answers": True}],
+    "report": {
+        "rows": ["attention"],
+        "metrics": [{"metric": "bits_per_byte", "format": ".2f", "scale": 1.0, "better": "lower"}],
+        "labels": {"full": "all"},
+        "where": {"way": ["a", "b"]},
+        "baseline": {"attention": "full"},
+        "published": {"rows": [{"where": {"attention": "full"}, "values": {"bits_per_byte": 1.0}}]},
+        "scaling": {"loss": "a", "size": "b", "data": "c", "held_out": {"way": "a"}},
+    },
+    "where_chosen": {"corpus.stdlib.max_bytes": 100_000},
+    "at_most": {"pretrain.batch_size": 8},
+}
+TUNED = {
+    "factors": {"attention": ["full", "linear"]},
+    "tune": {
+        "trials": 2,
+        "search": "random",
+        "metric": "bits_per_byte",
+        "by": ["attention"],
+        "space": {
+            "pretrain.batch_size": [8, 16],
+            "pretrain.learning_rate": {"low": 1e-3, "high": 1e-2, "log": True},
+        },
+        "methods": {"attention": {"linear": {"pretrain.batch_size": [4, 8]}}},
+    },
+}
+LISTED = {
+    "factors": {"attention": ["full", "linear"]},
+    "cells": [{"attention": "full", "seed": 1}, {"attention": "linear"}],
+}
+WRONG: list[Any] = [
+    *(3, -1.5, "x", "", True, None, float("nan"), [], [1], ["x"], [[1]], {}, {"a": 1}, {1: 2, "x": None}),
+    *({"a": {"b": 1}}, {"a": [{"b": None}]}),
+]
+
+
+def places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    if above:
+        yield above
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from places(item, (*above, key))
+
+
+def damaged(stated: dict[str, Any], place: tuple[Any, ...], wrong: Any) -> dict[str, Any]:
+    changed = node = copy.deepcopy(stated)
+    for key in place[:-1]:
+        node = node[key]
+    node[place[-1]] = wrong
+    return changed
+
+
+CASES = [
+    (stated, place, wrong)
+    for stated in (QUESTION, TUNED, LISTED)
+    for place in places(stated)
+    for wrong in WRONG
+]
+FEW = 12
+"""Cases of the fast test, others with every change of the list."""
+
+
+def answer(stated: dict[str, Any], file: Path, store: Store) -> str:
+    """What the plan says; empty where it plans."""
+    file.write_text(yaml.safe_dump(stated, sort_keys=False))
+    try:
+        check_layout(make_plan([f"experiment={file}"], store=store))
+    except HarnessError as error:
+        return str(error)
+    return ""
+
+
+def refuse_nothing_unnamed(cases: list[Any], tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    for stated, place, wrong in cases:
+        said = answer(damaged(stated, place, wrong), tmp_path / "mine.yaml", store)
+        case = f"{'.'.join(map(str, place))}={json.dumps(wrong)}"
+        named = any(str(key) in said for key in place)
+        assert not said or named, f"{case} is refused without a name: {said}"
+
+
+def test_what_is_damaged_here_is_planned_as_it_stands(tmp_path: Path) -> None:
+    for stated in (QUESTION, LISTED):
+        assert answer(stated, tmp_path / "mine.yaml", Store(tmp_path / "store")) == ""
+
+
+def test_some_places_hold_what_they_cannot(tmp_path: Path) -> None:
+    refuse_nothing_unnamed(random.Random(len(CASES)).sample(CASES, FEW), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("field", [*QUESTION, "tune", "cells"])
+def test_every_place_of_a_field_holds_what_it_cannot(field: str, tmp_path: Path) -> None:
+    refuse_nothing_unnamed([case for case in CASES if case[1][0] == field], tmp_path)
+
+
+@pytest.mark.parametrize("field", EXAMPLES)
+def test_the_example_of_a_field_is_right(field: str) -> None:
+    stated = yaml.safe_load(EXAMPLES[field])
+    assert list(stated) == [field]
+    Experiment(**stated)
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong", "said"),
+    [
+        ("factors", {"a": 3}, "factors.a is an integer (3), not a list or a mapping; write e.g. factors: {"),
+        ("factors", {"a": {"x": "s"}}, "factors.a.x is text ('s'), not a list or a mapping or null"),
+        ("exclude", ["a"], "exclude.0 is text ('a'), not a mapping"),
+        ("zip", [3], "zip.0 is an integer (3), not text or a list"),
+        ("cells", [["a"]], "cells.0 is a list, not a mapping"),
+        ("claims", [{"source": "x"}], "claims.0 lacks says"),
+        ("tune", {"methods": {"a": 3}}, "tune.methods.a is an integer (3), not a mapping"),
+        ("report", ["a"], "report is a list, not text or a mapping or null; write e.g. report: attention"),
+    ],
+)
+def test_a_wrong_place_is_named_with_what_belongs_there(field: str, wrong: Any, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Experiment(**{field: wrong})
+    assert str(caught.value).startswith(said)

@@ -135,6 +135,8 @@ class Method:
     """Stages that read an axis which a plugin adds (set by the axis); built-in stages name their own."""
     extra: ClassVar[str | None] = None
     """The optional dependency group that carries its library, if any."""
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """Modules of `extra` without which it does not run at all; the plan refuses it where one is absent."""
     abstract: ClassVar[bool] = True
     """True on contracts, set to False on anything that states a `name`."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from harness.report.frames import Results, name_of
+from harness.report.frames import Results
 from harness.report.opponents import against_itself, opponent
 from harness.report.statistics import MIN_SEEDS, t_quantile
 
@@ -101,11 +101,12 @@ def ratings(results: Results, sample_name: str, column: str = "win_rate") -> lis
             if items is not None and items.measures(column) and len(items):
                 won = items.numbers(column)
                 score, n = float(np.nansum(won)), int(np.isfinite(won).sum())
-                duel = Duels(first=name_of(levels), second=REFERENCE, score=score, n=n)
+                duel = Duels(first=results.name_of(levels), second=REFERENCE, score=score, n=n)
                 per_seed.append(duel)
                 opponents.add(opponent(record, sample_name))
         if per_seed:
-            found.append(replace(rating(name_of(levels), per_seed), against=", ".join(sorted(opponents))))
+            against = ", ".join(sorted(opponents))
+            found.append(replace(rating(results.name_of(levels), per_seed), against=against))
     return sorted(found, key=lambda r: -r.elo)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.axes.corpus import Document, Split
+from harness.data.row_groups import batches
 from harness.errors import DataError
 
 FILE = "documents.parquet"
@@ -109,7 +110,7 @@ def iterate_file(
 
     wanted = None if split is None else Split(split)
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=ROWS_PER_GROUP):
+        for batch in batches(file, rows=ROWS_PER_GROUP):
             for row in batch.to_pylist():
                 if wanted not in (None, row["split"]) or domain not in (None, row["domain"]):
                     continue

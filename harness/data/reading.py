@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from harness.data.row_groups import batches
 from harness.errors import DataError
 
 PACKED = (".gz", ".bz2", ".xz", ".zst")
@@ -309,7 +310,7 @@ def _blocks(path: Path) -> Iterator[Any]:
     size = path.stat().st_size
     if path.suffix == ".parquet":
         file = ParquetFile(path)
-        for batch in file.iter_batches(batch_size=1024):
+        for batch in batches(file, rows=1024):
             _count(size * batch.num_rows / file.metadata.num_rows)
             yield batch
         return

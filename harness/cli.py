@@ -13,6 +13,10 @@ from harness.commands.output import reserved
 from harness.errors import ConfigError, HarnessError, PluginError, UnknownNameError
 
 BAD_INPUT, INTERNAL, FULL, INTERRUPTED = 2, 70, 75, 130
+SPINS = "3000"
+"""Times that a thread of OpenMP looks whether the others are there before it sleeps. By default it looks for
+a millisecond, in which a busy machine gives the others no core: a stage of two threads ran at a tenth of the
+speed of one (docs/speed.md)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Units: the exit code is 0, 1 (some cell has no result), 2 (bad input), 70 (a defect), 75 (a disk is full,
     whoever noticed), 130 (interrupted)
     """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read once, when torch is loaded
     arguments = list(sys.argv[1:] if argv is None else argv)
     ours = reserved(to_the_end=argv is None) if "--json" in arguments else nullcontext()
     try:

@@ -91,6 +91,18 @@ def check_counts(config: Any, where: str, *options: str) -> None:
             raise ConfigError(f"{where}.{option}={value} must be at least 1")
 
 
+def check_distinct(config: Any, where: str, *options: str) -> None:
+    """Refuse lists that name a value twice; `where` is the config key that holds the options.
+
+    Raises: ConfigError
+    """
+    for option in options:
+        values = list(getattr(config, option))
+        if len(set(values)) < len(values):
+            twice = next(value for value in values if values.count(value) > 1)
+            raise ConfigError(f"{where}.{option}={values} names {twice} twice; name it once")
+
+
 class Method:
     """A named choice on an axis.
 
@@ -123,6 +135,8 @@ class Method:
     """Stages that read an axis which a plugin adds (set by the axis); built-in stages name their own."""
     extra: ClassVar[str | None] = None
     """The optional dependency group that carries its library, if any."""
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """Modules of `extra` without which it does not run at all; the plan refuses it where one is absent."""
     abstract: ClassVar[bool] = True
     """True on contracts, set to False on anything that states a `name`."""
 

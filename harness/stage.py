@@ -135,6 +135,8 @@ class Work:
     """A folder of the store for what many stages would compute alike; all of it can be computed again."""
     on_step: Callable[[int, dict[str, float]], None] = field(default=lambda step, facts: None)
     """Reports a logging step to progress bar and trackers."""
+    on_progress: Callable[[int, dict[str, float]], None] = field(default=lambda done, facts: None)
+    """Reports how many documents are done to the progress bar; trackers and the artifact hold none of it."""
     meeting: Meeting | None = None
     """Where the nodes of this stage meet, where a launcher has placed it on several."""
 

@@ -14,7 +14,8 @@ from harness.errors import UnknownNameError
 from harness.plan.costs import Costs
 from harness.plan.estimate import Cost
 from harness.plan.plan import Plan, PlannedCell
-from harness.report.measurements import column_of
+from harness.report.frames import column_of
+from harness.report.measurements import COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from harness.store import Store
 
 ROWS = ("cells", "stages")
+OWN = ("stages", "to_run", "flops", "memory", "disk", "seconds", "at_most", "refused", "notes")
+"""Columns of a plan's cells that measurements lack; a factor called so has `factor.` before it."""
 
 
 def compose(overrides: Overrides = ()) -> Cell:
@@ -73,7 +76,7 @@ def _cells(made: Plan, costs: Costs) -> list[dict[str, Any]]:
     return [
         {
             "cell": cell.cell.id,
-            **{column_of(name): level for name, level in cell.levels.items()},
+            **{column_of(name, COLUMNS + OWN): level for name, level in cell.levels.items()},
             "seed": cell.seed,
             "stages": len(cell.keys),
             "to_run": sum(key in missing for key in _rests_on(made, cell)),

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from harness.errors import ConfigError, IncompatibleError
 from harness.method import CellView, Method, Problem
-from harness.ops.extension import Rotary, rescale, rotary_sets, set_length, trained_length
+from harness.ops.extension import (
+    Rotary,
+    rescale,
+    rotary_sets,
+    set_length,
+    stated_length,
+    trained_length,
+)
 from harness.ops.heads import Heads, Reach
-from harness.ops.unrotated import install
+from harness.ops.rotary import inverse_frequencies
+from harness.ops.unrotated import install, irreplaceable
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+ANY_BASE = 12345.0
+"""Of frequencies on which plans try a method; no model's own, so that a method never finds it there."""
 __all__ = ["Context", "Heads", "Reach", "Rotary"]
 
 
@@ -53,23 +65,75 @@ class Context(Method):
                 message=f"context={cls.name} changes rotary positions, and a {type(meta_model).__name__} "
                 "has none, or changes them itself; use context=direct_finetune or another model",
             )
-        position = getattr(getattr(meta_model, "model", None), "position", None)
-        if "rotary" in cls.requires and position is not None and getattr(position, "follows_length", False):
+        if "rotary" not in cls.requires or meta_model is None:
+            return
+        spec = cell.spec()
+        trained = stated_length(meta_model) if spec is None else spec.max_length
+        if trained is not None:
+            yield from cls.check_rotations(config, _pairs(meta_model), trained)
+        reason = irreplaceable(meta_model) if cls.attend is not Context.attend else ""
+        if reason:
             yield Problem(
                 where="context",
-                message=f"context={cls.name} changes rotary positions, and those of position={position.name} "
+                message=f"context={cls.name} chooses scores, and a {type(meta_model).__name__} {reason}; "
+                "use a scaled-rotary context method",
+            )
+        layers = list(_layers(meta_model))
+        if not layers:
+            return
+        following = {position.name for _, position in layers if getattr(position, "follows_length", False)}
+        for name in sorted(following):
+            yield Problem(
+                where="context",
+                message=f"context={cls.name} changes rotary positions, and those of position={name} "
                 "follow the length by themselves; use context=direct_finetune, or position=rope",
             )
-        attention = cell.choice("attention")
-        if cls.attend is not Context.attend and getattr(
-            getattr(attention, "method", None), "recurrent", False
-        ):
-            assert attention is not None
+        chosen = cell.choice("position")
+        turns = chosen is not None and "rotary" in chosen.method.provides
+        if turns and not any(hasattr(position, "inv_freq") for _, position in layers):
             yield Problem(
                 where="context",
-                message=f"context={cls.name} chooses scores, and attention={attention.method.name} has none; "
-                "use attention=full, or a scaled-rotary context method",
+                message=f"context={cls.name} changes rotary positions, and model.layer_pattern leaves them "
+                "to no layer; use context=direct_finetune, or keep position=rope in one of them",
             )
+        if cls.attend is not Context.attend:
+            yield from _without_scores(cls.name, layers)
+
+    @classmethod
+    def check_rotations(cls, config: Any, pairs: Iterable[int], trained: int) -> Iterator[Problem]:
+        """Scaling that a head of so many rotations cannot have, or that changes none; distances that no model
+        trained on `trained` tokens has met.
+        """
+        try:
+            length, longest = cls.extended(config, trained), cls.longest_distance(config, trained)
+        except ConfigError:  # which the stage says
+            return
+        if longest > trained:
+            yield Problem(
+                where="context",
+                message=f"context={cls.name} reads distances of up to {longest} tokens, beyond the {trained} "
+                "that the model was trained on, at which it fails; lower its window (and limit)",
+            )
+        if cls.scale is Context.scale:
+            return
+        for number in sorted(set(pairs)):
+            frequencies = inverse_frequencies(2 * number, ANY_BASE, torch.device("cpu"))
+            before = Rotary(inv_freq=frequencies, base=ANY_BASE, head_dim=2 * number, max_length=trained)
+            try:
+                after = cls(config).scale(before, length)
+            except (ConfigError, IncompatibleError) as error:
+                yield Problem(where="context", message=str(error))
+                continue
+            if after.attention_factor == 1 and torch.equal(after.inv_freq, frequencies):
+                yield Problem(
+                    where="context.factor",
+                    message=f"context={cls.name} changes nothing at {config.factor:g}; raise it above 1",
+                )
+
+    @classmethod
+    def longest_distance(cls, config: Any, trained: int) -> int:
+        """The longest distance, in tokens, that options leave as it is; 0 where it sees to that itself."""
+        return 0
 
     @classmethod
     def extended(cls, config: Any, trained: int) -> int:
@@ -114,6 +178,36 @@ class Context(Method):
 
     def before_install(self, model: nn.Module) -> None:
         """Read off the model what `attend` needs, e.g. its trained length."""
+
+
+def _pairs(meta_model: nn.Module) -> list[int]:
+    """Rotations of a head, by set of frequencies; nothing where there are none that can be changed."""
+    try:
+        return [len(each.inv_freq) for each in rotary_sets(meta_model)]
+    except IncompatibleError:
+        return []
+
+
+def _layers(meta_model: Any) -> Iterator[tuple[Any, Any]]:
+    """(attention, positions) of every layer of a model of ours; nothing of another."""
+    backbone = getattr(meta_model, "model", None)
+    for stack in (backbone, getattr(backbone, "encoder", None)):
+        at = getattr(stack, "position_of_layer", ())
+        for block, index in zip(getattr(stack, "layers", ()), at, strict=False):
+            yield block.self_attn, stack.position_at(index)  # type: ignore[union-attr]
+
+
+def _without_scores(name: str, layers: Iterable[tuple[Any, Any]]) -> Iterator[Problem]:
+    """Layers whose scores a method cannot choose, as they have none or rotate nothing; each kind once."""
+    found: dict[str, None] = {}
+    for attention, position in layers:
+        if attention.recurrent:
+            found[f"chooses scores, and attention={attention.name} has none"] = None
+        elif not hasattr(position, "inv_freq"):
+            found[f"chooses distances of rotary positions, and position={position.name} has none"] = None
+    for reason in found:
+        message = f"context={name} {reason}; use attention=full and position=rope in every layer, or a "
+        yield Problem(where="context", message=f"{message}scaled-rotary context method")
 
 
 def _is_rotary_free(meta_model: nn.Module | None) -> bool:

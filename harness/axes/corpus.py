@@ -106,6 +106,10 @@ class Corpus(Method):
             return Split.validation
         return Split.train
 
+    def file_bytes(self) -> int | None:
+        """Bytes of the files that `documents` reads, as they lie on disk; None where that is not known."""
+        return None
+
     def most_bytes(self) -> int | None:
         """UTF-8 bytes that all documents can have at most; None where only reading them tells."""
         return None

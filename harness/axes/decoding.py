@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from harness.axes.attention import Attention, CacheKind
+from harness.axes.context import Context
 from harness.errors import IncompatibleError
-from harness.method import CellView, Method, Problem
+from harness.method import CellView, Choice, Method, Problem
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -40,21 +42,45 @@ class Decoding(Method):
 
     @classmethod
     def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
-        """A cache of bits that there are not, or of a method that keeps its own."""
+        """A cache of bits that there are not, or of what keeps something else; virtual tokens beside a method
+        that steps by itself; more tokens wanted at once than there are.
+        """
         from harness.ops.quantized_cache import UNPACKED
 
-        bits = config.cache_bits
+        steps, bits = cls.generate is not Decoding.generate, config.cache_bits
+        tuned = [cell.choice("peft", stage=stage) for stage in cell.stages if "peft" in cell.reads(stage)]
+        if steps and any(getattr(choice and choice.method, "virtual", False) for choice in tuned):
+            yield Problem(where="decoding", message=f"decoding={cls.name}: {NO_VIRTUAL}")
+        option, wanted = cls.at_once(config)
+        head = None if meta_model is None else meta_model.get_output_embeddings()  # type: ignore[operator]
+        if head is not None and wanted > head.weight.shape[0]:
+            message = f"{wanted} is more than the vocabulary's {head.weight.shape[0]} tokens; lower it"
+            yield Problem(where=f"decoding.{option}", message=message)
         if bits == UNPACKED:
             return
+        contexts = [
+            cell.choice("context", stage=name) for name in cell.stages if "context" in cell.reads(name)
+        ]
+        scores = [f"context={each.method.name}" for each in contexts if each and _chooses(each, "attend")]
+        if kept := not_all_kept(cell, meta_model) or "".join(scores[:1]):
+            yield Problem(
+                where="decoding.cache_bits",
+                message=f"{kept} keeps something else than all keys and values; leave it at {UNPACKED}",
+            )
         if not 2 <= bits <= 8:
             message = f"{bits} must be between 2 and 8, or {UNPACKED} for a cache that is not quantized"
             yield Problem(where="decoding.cache_bits", message=message)
-        elif cls.generate is not Decoding.generate:
+        elif steps:
             yield Problem(
                 where="decoding.cache_bits",
                 message=f"decoding={cls.name} keeps a cache of its own; leave it at {UNPACKED}, or choose "
                 "decoding=greedy, sampling or beam",
             )
+
+    @classmethod
+    def at_once(cls, config: Any) -> tuple[str, int]:
+        """The option that says how many tokens it wants to choose among at once, and how many."""
+        return "", 0
 
     def options(self) -> dict[str, Any]:
         """Keyword arguments of transformers' `generate`; `top_k=0` unless asked for."""
@@ -88,6 +114,34 @@ class Decoding(Method):
             seeds=seeds,
             cache_bits=self.config.cache_bits,
         )
+
+
+NO_VIRTUAL = (
+    "it steps through a model by itself, and virtual tokens (of prompt, prefix and p-tuning) are put before "
+    "a prompt by transformers' generate alone; use decoding=greedy, sampling or beam, or peft=lora"
+)
+
+
+def not_all_kept(cell: CellView, meta_model: Any) -> str:
+    """The choice by which a model's cache is no growing one of all keys and values; empty where it is one, as
+    far as a plan can tell.
+    """
+    for block in getattr(getattr(meta_model, "model", None), "layers", ()):
+        attention = getattr(block, "self_attn", None)
+        if isinstance(attention, Attention):
+            paged = attention.config.cache is CacheKind.paged
+            if paged or attention.new_cache() is not None:
+                return f"attention={attention.name}" + (" with attention.cache=paged" if paged else "")
+    for stage in cell.stages:
+        chosen = cell.choice("context", stage=stage) if "context" in cell.reads(stage) else None
+        if chosen is not None and _chooses(chosen, "reach"):
+            return f"context={chosen.method.name}"
+    return ""
+
+
+def _chooses(context: Choice, point: str) -> bool:
+    """Whether a context method overrides a point of its contract."""
+    return getattr(context.method, point, None) is not getattr(Context, point)
 
 
 def check_vocabulary(model: Any, other: Any, *, where: str) -> None:

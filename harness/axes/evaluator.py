@@ -98,6 +98,20 @@ class Evaluator(Method):
         return None
 
     @classmethod
+    def longest(cls, config: Any) -> int | None:
+        """Tokens of the longest sequence that it reads whatever the model's window is, for plans; None where
+        it keeps to the window.
+        """
+        return None
+
+    @classmethod
+    def longest_answer(cls, config: Any) -> int | None:
+        """Tokens of the longest answer it lets the model draw, for which its window must leave room; None
+        where it draws none, or only the task knows.
+        """
+        return None
+
+    @classmethod
     def item_texts(cls, config: Any) -> Sequence[Choice]:
         """Choices of `ItemTexts`: the texts it measures on, which training text must not hold; none where
         items are generated and for what measures no text.
@@ -120,6 +134,8 @@ class Subject:
     """transformers' PreTrainedTokenizerFast."""
     max_length: int
     """Longest sequence the model is run on, in tokens."""
+    name: str = ""
+    """The key of the model's artifact; empty where it has none."""
     device: str = "cpu"
     seed: int = 0
     template: str | None = None

@@ -4,10 +4,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.axes.corpus import Document, Split
 from harness.method import Method
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass
@@ -21,8 +24,9 @@ class FilterReport:
 
 
 class Filter(Method):
-    """A pass over documents. A filter of single documents implements `judge`; one that needs the
-    whole stream (deduplication) overrides `apply`.
+    """A pass over documents. A filter of single documents implements `judge`; one whose verdicts rest on the
+    documents before says so by `remembers`, and hands what it remembers on by `state`; one that needs the
+    whole stream first overrides `apply`.
 
     State: one instance per corpus stage; `report` accumulates; `tell` is called with every document that is
         dropped or rewritten, which of both, and why; `models` holds (model, tokenizer) of what
@@ -32,6 +36,8 @@ class Filter(Method):
     axis = "filter"
     many = True
     default = ()
+    remembers: ClassVar[bool] = False
+    """Whether a verdict rests on the documents before it."""
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):
@@ -59,10 +65,21 @@ class Filter(Method):
 
     def judges_alone(self) -> bool:
         """Whether a verdict rests on the document alone, so that processes may share the documents."""
-        return type(self).apply is Filter.apply and not self.models
+        return self.goes_on() and not self.remembers and not self.models
+
+    def goes_on(self) -> bool:
+        """Whether it takes one document after another, so that a killed stage need not begin anew."""
+        return type(self).apply is Filter.apply
 
     def prepare(self) -> None:
         """Make what verdicts rest on, before the first of them."""
+
+    def state(self) -> dict[str, "np.ndarray"]:
+        """What it remembers of the documents so far, as arrays; nothing for one that remembers none."""
+        return {}
+
+    def restore(self, state: Mapping[str, "np.ndarray"]) -> None:
+        """Remember what `state` gave, after `prepare` and before the first document."""
 
     def judge(self, document: Document) -> Document | str:
         """The document (rewritten or not), or the reason for dropping it."""
@@ -71,6 +88,10 @@ class Filter(Method):
     def apply(self, documents: Iterator[Document]) -> Iterator[Document]:
         """The documents that stay, in their order."""
         self.prepare()
+        yield from self.pass_on(documents)
+
+    def pass_on(self, documents: Iterator[Document]) -> Iterator[Document]:
+        """The next documents that stay, once it is prepared."""
         for document in documents:
             kept = self.settle(document, self.judge(document)) if self.sees(document) else document
             if kept is not None:

@@ -51,6 +51,8 @@ class Peft(Method):
     """What a trained artifact stores: `weights` (full) or `adapter`."""
     mergeable: bool = False
     """Whether the update can be folded into unpacked weights."""
+    virtual: bool = False
+    """Whether it puts virtual tokens before a text, which only transformers' generate continues."""
     reversible: bool = True
     """Whether `disabled` gives back the model as it was before `apply`."""
     kept: Kept = Kept()

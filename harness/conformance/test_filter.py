@@ -83,8 +83,25 @@ def test_a_verdict_rests_on_the_document_where_it_says_so(method: type[Filter], 
     if instance.judges_alone():
         backwards, _ = run(method, tmp_path, documents[::-1])
         assert kept == backwards[::-1], (
-            "a verdict depends on the documents before it, and processes share them: override `apply`, or "
+            "a verdict depends on the documents before it, and processes share them: set `remembers`, or "
             "judge each document alone"
+        )
+
+
+def test_it_goes_on_from_what_it_remembers(method: type[Filter], tmp_path: Path) -> None:
+    documents = stream(method, tmp_path)
+    whole, instance = run(method, tmp_path, documents)
+    if not instance.goes_on():
+        return
+    for cut in (1, len(documents) // 2):
+        first, second = method(method.trial(tmp_path)[0]), method(method.trial(tmp_path)[0])
+        kept = list(first.apply(iter(documents[:cut])))
+        second.prepare()
+        second.restore({name: array.copy() for name, array in first.state().items()})
+        kept += second.pass_on(iter(documents[cut:]))
+        assert kept == whole, (
+            "a second instance that was given `state` judges otherwise than the first would, and a stage "
+            "that was killed would leave other documents: hand on all that verdicts rest on"
         )
 
 

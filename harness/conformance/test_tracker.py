@@ -23,7 +23,14 @@ RECORD: dict[str, Any] = {
          "unit": "", "higher_is_better": True, "stderr": None, "n": 0},
     ],
 }  # fmt: skip
-STEPS = ({"loss": 3.0, "tokens_per_second": 10.0}, {"loss": float("nan")}, {"loss": float("inf")})
+STEPS: tuple[dict[str, Any], ...] = (
+    {"loss": 3.0, "tokens_per_second": 10.0},
+    {"loss": float("nan")},
+    {"loss": float("inf")},
+    {"loss": None, "phase": "warm-up", "skipped": True},
+    {f"layer {i}": 0.1 * i for i in range(500)},
+)
+"""Numbers as a rule; what is undefined is None, and a third party's stage may log words."""
 
 
 class Told(NamedTuple):

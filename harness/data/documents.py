@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.axes.corpus import Document, Split
+from harness.data.row_groups import batches
+from harness.errors import DataError
 
 FILE = "documents.parquet"
 ROWS_PER_GROUP = 1024
@@ -16,56 +18,99 @@ BYTES_PER_GROUP = 8_000_000
 """Of text that is held at once, at least; a document is never cut."""
 
 
+class DocumentWriter:
+    """Writes documents as Parquet, in groups of rows that do not depend on when they come.
+
+    Raises: DataError if an id occurs twice
+    """
+
+    def __init__(self, file: Path) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        names = [(name, pa.string()) for name in ("id", "text", "domain", "split")]
+        self._schema = pa.schema([*names, ("num_bytes", pa.int64())])
+        self._writer = pq.ParquetWriter(file, self._schema, compression="zstd")
+        self._rows: list[dict[str, str | int]] = []
+        self._held = 0
+        self._digest, self._seen = hashlib.sha256(), set[str]()
+        self._bytes: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+        self._documents: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+
+    def add(self, document: Document) -> None:
+        """One more."""
+        if document.id in self._seen:
+            raise DataError(f"two documents have the id '{document.id}'; ids must be unique in a corpus")
+        self._seen.add(document.id)
+        split, data = document.split.value, document.text.encode()
+        self._bytes[split][document.domain] += len(data)
+        self._documents[split][document.domain] += 1
+        self._digest.update(f"{document.id}\0{document.domain}\0{split}\0{len(data)}\0".encode() + data)
+        row = {"id": document.id, "text": document.text, "domain": document.domain, "split": split}
+        self._rows.append({**row, "num_bytes": len(data)})
+        self._held += len(data)
+        if len(self._rows) == ROWS_PER_GROUP or self._held >= BYTES_PER_GROUP:
+            self._write()
+
+    def close(self) -> dict[str, Any]:
+        """Finish the file; number, bytes and hash of its documents.
+
+        Units: num_bytes counts UTF-8 bytes
+        """
+        if self._rows:
+            self._write()
+        self._writer.close()
+        return {
+            "num_documents": {split: dict(counts) for split, counts in self._documents.items()},
+            "num_bytes": {split: dict(counts) for split, counts in self._bytes.items()},
+            "sha256": self._digest.hexdigest(),
+        }
+
+    def _write(self) -> None:
+        import pyarrow as pa
+
+        self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
+        self._rows, self._held = [], 0
+
+
 def write(directory: Path, documents: Iterable[Document]) -> dict[str, Any]:
     """Write documents as Parquet; returns their number, bytes and hash.
 
-    Units: num_bytes counts UTF-8 bytes
     Raises: DataError if an id occurs twice
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from harness.errors import DataError
-
-    fields = [*((name, pa.string()) for name in ("id", "text", "domain", "split")), ("num_bytes", pa.int64())]
-    num_bytes: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    num_documents: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    digest, seen = hashlib.sha256(), set()
-    rows: list[dict[str, str | int]] = []
-    held = 0
-    with pq.ParquetWriter(directory / FILE, pa.schema(fields), compression="zstd") as writer:
+    writer = DocumentWriter(directory / FILE)
+    try:
         for document in documents:
-            if document.id in seen:
-                raise DataError(f"two documents have the id '{document.id}'; ids must be unique in a corpus")
-            seen.add(document.id)
-            split, data = document.split.value, document.text.encode()
-            num_bytes[split][document.domain] += len(data)
-            num_documents[split][document.domain] += 1
-            digest.update(f"{document.id}\0{document.domain}\0{split}\0{len(data)}\0".encode() + data)
-            row = {"id": document.id, "text": document.text, "domain": document.domain, "split": split}
-            rows.append({**row, "num_bytes": len(data)})
-            held += len(data)
-            if len(rows) == ROWS_PER_GROUP or held >= BYTES_PER_GROUP:
-                writer.write_table(pa.Table.from_pylist(rows, schema=pa.schema(fields)))
-                rows, held = [], 0
-        if rows:
-            writer.write_table(pa.Table.from_pylist(rows, schema=pa.schema(fields)))
-    return {
-        "num_documents": {split: dict(counts) for split, counts in num_documents.items()},
-        "num_bytes": {split: dict(counts) for split, counts in num_bytes.items()},
-        "sha256": digest.hexdigest(),
-    }
+            writer.add(document)
+    finally:
+        facts = writer.close()
+    return facts
 
 
 def iterate(
     directory: Path, split: Split | str | None = None, domain: str | None = None
 ) -> Iterator[Document]:
     """Documents in the order they were written, of one split and one domain or of all."""
+    yield from iterate_file(directory / FILE, split, domain)
+
+
+def total_bytes(directory: Path) -> int:
+    """UTF-8 bytes of all documents; no text is read."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    return int(pc.sum(pq.read_table(directory / FILE, columns=["num_bytes"])["num_bytes"]).as_py() or 0)
+
+
+def iterate_file(
+    path: Path, split: Split | str | None = None, domain: str | None = None
+) -> Iterator[Document]:
+    """Documents of a file that `DocumentWriter` wrote."""
     import pyarrow.parquet as pq
 
     wanted = None if split is None else Split(split)
-    with pq.ParquetFile(directory / FILE) as file:
-        for batch in file.iter_batches(batch_size=ROWS_PER_GROUP):
+    with pq.ParquetFile(path) as file:
+        for batch in batches(file, rows=ROWS_PER_GROUP):
             for row in batch.to_pylist():
                 if wanted not in (None, row["split"]) or domain not in (None, row["domain"]):
                     continue

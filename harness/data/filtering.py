@@ -24,24 +24,29 @@ Verdict = Document | str | bool
 """The document rewritten, the reason for dropping it, or whether it was seen and stays as it is."""
 
 
-def filtered(
+def prepare(filters: Sequence[Filter]) -> None:
+    """Make filters ready for `passed_on`; those that read the whole stream first do it then."""
+    for method in filters:
+        if method.goes_on():
+            method.prepare()
+
+
+def passed_on(
     documents: Iterator[Document], filters: Sequence[Filter], *, workers: int | None = None
 ) -> Iterator[Document]:
-    """The documents that stay, in their order, whatever the number of workers (None: one a core)."""
+    """The next documents that stay, in their order, whatever the number of workers (None: one a core)."""
     number = workers or len(os.sched_getaffinity(0))
     for alone, group in itertools.groupby(filters, key=lambda method: method.judges_alone()):
         if alone and number > 1:
             documents = _shared(documents, list(group), number)
         else:
             for method in group:
-                documents = method.apply(documents)
+                documents = method.pass_on(documents) if method.goes_on() else method.apply(documents)
     return documents
 
 
 def _shared(documents: Iterator[Document], methods: list[Filter], workers: int) -> Iterator[Document]:
     """Verdicts come from processes, batch after batch; counts and the stream are made here alone."""
-    for method in methods:
-        method.prepare()
     batches = _batches(documents)
     first = next(batches, None)
     if first is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,11 +9,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from harness.axes.corpus import Document, Split
-from harness.data.reading import read_rows, read_text
+from harness.data.reading import ROWS, read_rows, read_text
 from harness.method import Choice, Method
 from harness.paths import path_ref
-
-_TABLE = re.compile(r"\.(json|jsonl|parquet|arrow)(\.gz|\.bz2|\.xz|\.zst)?$")
 
 
 class ItemTexts(Method):
@@ -76,7 +73,7 @@ def item_files(*files: str) -> Choice:
 
 def file_texts(file: Path) -> Iterator[str]:
     """Every text in rows (JSON, JSON Lines, Parquet, Arrow), as parsed; else all of the file."""
-    if not _TABLE.search(file.name):
+    if not file.name.endswith(ROWS):
         yield read_text(file)
         return
     for row in read_rows(file):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from array import array
 from collections import defaultdict
 from collections.abc import Iterable
@@ -25,8 +26,8 @@ UNKNOWN = 0
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words without punctuation."""
-    return WORD.findall(text.lower())
+    """Lower-case words without punctuation, whichever way accents, ligatures and wide letters are coded."""
+    return WORD.findall((text if text.isascii() else unicodedata.normalize("NFKC", text)).lower())
 
 
 class Overlap:
@@ -91,7 +92,8 @@ class Overlap:
 def distinct(values: np.ndarray) -> np.ndarray:
     """The values, sorted in place, once each."""
     values.sort()
-    return values[np.concatenate([values[:1] == values[:1], values[1:] != values[:-1]])]
+    found: np.ndarray = values[np.concatenate([values[:1] == values[:1], values[1:] != values[:-1]])]
+    return found
 
 
 def ngram_hashes(codes: np.ndarray, size: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import io
 import json
@@ -10,12 +11,16 @@ import lzma
 import re
 import zlib
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from harness.data.row_groups import batches
 from harness.errors import DataError
 
 PACKED = (".gz", ".bz2", ".xz", ".zst")
+TABLES = (".parquet", ".arrow")
 BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError)
 """What reading a broken archive raises."""
 Damaged = Callable[[str], None]
@@ -24,18 +29,87 @@ _REFUSED = (ValueError, RecursionError)
 """What Python's JSON raises, besides what it says of bad syntax: for an integer of over 4,300 digits, and for
 brackets nested too deeply."""
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_COMMA_AT_END = re.compile(r"\s*,\s*([\]}]|$)")
 
 
-def open_binary(path: Path) -> BinaryIO:
+def packed(*endings: str) -> tuple[str, ...]:
+    """Endings of names, each also with one of PACKED behind it."""
+    return tuple(ending + archive for ending in endings for archive in ("", *PACKED))
+
+
+LINES = packed(".jsonl", ".ndjson")
+"""Endings of JSON Lines."""
+ROWS = (*packed(".json"), *LINES, *TABLES)
+"""Endings of all files that `read_rows` reads."""
+
+
+def stem(name: str, endings: tuple[str, ...] = ROWS) -> str:
+    """A file's name without the ending that says how it is read."""
+    return next((name.removesuffix(ending) for ending in endings if name.endswith(ending)), name)
+
+
+@dataclass
+class Meter:
+    """How far the files that are opened within `metered` have been read."""
+
+    bytes: int = 0
+    """As they lie on disk."""
+
+
+_METER: ContextVar[Meter | None] = ContextVar("meter", default=None)
+
+
+@contextlib.contextmanager
+def metered(meter: Meter) -> Iterator[None]:
+    """What is read of files in this block counts."""
+    token = _METER.set(meter)
+    try:
+        yield
+    finally:
+        _METER.reset(token)
+
+
+class _Metered(io.FileIO):
+    """A file that counts what is read of it."""
+
+    meter: Meter
+
+    def readinto(self, buffer: Any) -> int:
+        number = super().readinto(buffer) or 0
+        self.meter.bytes += number
+        return number
+
+
+@contextlib.contextmanager
+def open_binary(path: Path) -> Iterator[BinaryIO]:
     """A file's content as a stream, unpacked where its name ends as one of PACKED."""
     opens: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-    if path.suffix in opens:
-        return cast(BinaryIO, opens[path.suffix](path, "rb"))
-    if path.suffix == ".zst":
-        import pyarrow
+    with _opened(path) as packed:
+        if path.suffix in opens:
+            with opens[path.suffix](packed, "rb") as file:
+                yield file
+        elif path.suffix == ".zst":
+            import pyarrow
 
-        return cast(BinaryIO, io.BufferedReader(pyarrow.input_stream(str(path), compression="zstd")))
-    return path.open("rb")
+            yield cast(BinaryIO, io.BufferedReader(pyarrow.input_stream(packed, compression="zstd")))
+        else:
+            yield packed
+
+
+def _opened(path: Path) -> BinaryIO:
+    """A file as it lies on disk, counted by the meter in force."""
+    meter = _METER.get()
+    if meter is None:
+        return path.open("rb")
+    file = _Metered(str(path), "rb")
+    file.meter = meter
+    return io.BufferedReader(file)
+
+
+def _count(num_bytes: float) -> None:
+    """Count what was read another way."""
+    if (meter := _METER.get()) is not None:
+        meter.bytes += round(num_bytes)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -86,9 +160,10 @@ def read_lines(path: Path, *, damaged: Damaged | None = None) -> Iterator[str]:
 
 
 def read_rows(path: Path, *, damaged: Damaged | None = None) -> Iterator[dict[str, Any]]:
-    """Objects of a JSON Lines file (also packed), of a JSON file that holds a list (or one object) of
-    them, of Parquet or of Arrow.
+    """Objects of a file that ends as one of ROWS: of JSON Lines, of a JSON file that holds a list (or one
+    object) of them, of Parquet or of Arrow.
 
+    JSON Lines may be called `.json`; lines are read one after another, whatever the file is called.
     Raises: DataError naming line and byte offset of what is not a JSON object, or a broken table
     """
     yield from (row for _, row in numbered_rows(path, damaged=damaged))
@@ -96,31 +171,46 @@ def read_rows(path: Path, *, damaged: Damaged | None = None) -> Iterator[dict[st
 
 def numbered_rows(path: Path, *, damaged: Damaged | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
     """Like `read_rows`, each with its number from 0; what is damaged keeps its number and is left out."""
-    if path.suffix in (".parquet", ".arrow"):
+    if path.suffix in TABLES:
         yield from _read_table(path, damaged)
-        return
-    name = path.name
-    for ending in PACKED:
-        name = name.removesuffix(ending)
-    if not name.endswith(".jsonl"):
+    elif path.name.endswith(LINES) or _begins_with_a_row(path):
+        yield from _rows_of_lines(path, damaged)
+    else:
         text = read_text(path)
         try:
             rows = json.loads(text)
         except json.JSONDecodeError as error:
-            if "\n{" not in text.strip():
-                raise DataError(
-                    f"{path}:{error.lineno}: not JSON: {error.msg} at offset {error.pos}"
-                ) from error
+            raise DataError(
+                f"{path}:{error.lineno}: not JSON: {_syntax(error)} at offset {error.pos}"
+            ) from error
         except _REFUSED as error:
             raise DataError(f"{path} cannot be read as JSON: {error}") from error
-        else:
-            rows = rows if isinstance(rows, list) else [rows]
-            for number, row in enumerate(rows):
-                if isinstance(row, dict):
-                    yield number, row
-                else:
-                    _tell(f"{path}: entry {number} is not an object but {type(row).__name__}", damaged)
-            return
+        rows = rows if isinstance(rows, list) else [rows]
+        for number, row in enumerate(rows):
+            if isinstance(row, dict):
+                yield number, row
+            else:
+                _tell(f"{path}: entry {number} is not an object but {type(row).__name__}", damaged)
+
+
+def _begins_with_a_row(path: Path) -> bool:
+    """Whether the first line of a file holds one whole object, or what was meant as one: JSON Lines.
+
+    A line that is the beginning of a longer document breaks off where it ends.
+    """
+    line = next((line for line in read_lines(path, damaged=lambda what: None) if line.strip()), "").strip()
+    if not line.startswith("{"):
+        return False
+    try:
+        json.loads(line)
+    except json.JSONDecodeError as error:
+        return error.pos < len(line)
+    except _REFUSED:
+        pass
+    return True
+
+
+def _rows_of_lines(path: Path, damaged: Damaged | None) -> Iterator[tuple[int, dict[str, Any]]]:
     entries = 0
     for number, offset, line in _raw_lines(path, damaged):
         if not line.strip(b"\xef\xbb\xbf \t\r\n" if number == 1 else None):
@@ -151,7 +241,7 @@ def _row(path: Path, number: int, offset: int, line: bytes, damaged: Damaged | N
         return None
     except json.JSONDecodeError as error:
         where = offset + len(error.doc[: error.pos].encode())
-        _tell(f"{path}:{number}: not JSON: {error.msg} at byte {where}", damaged, error)
+        _tell(f"{path}:{number}: not JSON: {_syntax(error)} at byte {where}", damaged, error)
         return None
     except _REFUSED as error:
         _tell(f"{path}:{number}: cannot be read as JSON: {error}", damaged, error)
@@ -160,6 +250,12 @@ def _row(path: Path, number: int, offset: int, line: bytes, damaged: Damaged | N
         _tell(f"{path}:{number}: not an object but {type(row).__name__}, at byte {offset}", damaged)
         return None
     return row
+
+
+def _syntax(error: json.JSONDecodeError) -> str:
+    """What is wrong with a text; a comma too many is called so."""
+    before = len(error.doc[: error.pos].rstrip(" \t\r\n,"))
+    return "a comma with nothing behind it" if _COMMA_AT_END.match(error.doc, before) else error.msg
 
 
 def _raw_lines(path: Path, damaged: Damaged | None) -> Iterator[tuple[int, int, bytes]]:
@@ -211,17 +307,23 @@ def _blocks(path: Path) -> Iterator[Any]:
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
+    size = path.stat().st_size
     if path.suffix == ".parquet":
-        yield from ParquetFile(path).iter_batches(batch_size=1024)
+        file = ParquetFile(path)
+        for batch in batches(file, rows=1024):
+            _count(size * batch.num_rows / file.metadata.num_rows)
+            yield batch
         return
     with pyarrow.memory_map(str(path)) as source:
         try:
-            file = pyarrow.ipc.open_file(source)
+            whole = pyarrow.ipc.open_file(source)
         except pyarrow.ArrowInvalid:  # the format of streams, which `datasets` writes
             source.seek(0)
             yield from pyarrow.ipc.open_stream(source)
         else:
-            yield from (file.get_batch(i) for i in range(file.num_record_batches))
+            for number in range(whole.num_record_batches):
+                _count(size / whole.num_record_batches)
+                yield whole.get_batch(number)
 
 
 def _rows_of(block: Any) -> Iterator[dict[str, Any] | UnicodeDecodeError]:
@@ -238,5 +340,5 @@ def _rows_of(block: Any) -> Iterator[dict[str, Any] | UnicodeDecodeError]:
 
 def plain_bytes(paths: list[Path]) -> int | None:
     """Bytes of all these files; None where one is compressed, as only reading it tells."""
-    compressed = any(path.suffix in (*PACKED, ".parquet", ".arrow") for path in paths)
+    compressed = any(path.suffix in (*PACKED, *TABLES) for path in paths)
     return None if compressed else sum(path.stat().st_size for path in paths)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -228,7 +229,7 @@ class Template:
 
 
 def _own_template(tokenizer: PreTrainedTokenizerFast) -> str:
-    """Our template for a tokenizer that brings none; begins with BOS where the tokenizer begins so."""
+    """Our template for a tokenizer that brings none; begins with what the tokenizer puts before a text."""
     known = tokenizer.convert_tokens_to_ids("<|assistant|>") not in (None, tokenizer.unk_token_id)
     if known:
         return CHAT_TEMPLATE
@@ -237,8 +238,16 @@ def _own_template(tokenizer: PreTrainedTokenizerFast) -> str:
             "the tokenizer has neither a chat template nor an end token, so that no answer would end; set "
             "its eos_token"
         )
-    begins = tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
-    return ("{{- bos_token -}}" if begins else "") + TEXT_TEMPLATE
+    begins = _beginning(tokenizer)
+    said = "bos_token" if begins == tokenizer.bos_token else json.dumps(begins, ensure_ascii=False)
+    return (f"{{{{- {said} -}}}}" if begins else "") + TEXT_TEMPLATE
+
+
+def _beginning(tokenizer: PreTrainedTokenizerFast) -> str:
+    """The special tokens before a text: BOS, or whatever stands in its place (XGLM's end of a sentence)."""
+    bare, whole = tokenizer("a", add_special_tokens=False)["input_ids"], tokenizer("a")["input_ids"]
+    starts = (place for place in range(len(whole)) if whole[place : place + len(bare)] == bare)
+    return "".join(tokenizer.convert_ids_to_tokens(whole[: next(starts, 0)]))
 
 
 def _splits_freely(tokenizer: PreTrainedTokenizerFast) -> bool:

@@ -78,7 +78,7 @@ class Endpoint:
             try:
                 request = urllib.request.Request(url, content, headers)
                 with urllib.request.urlopen(request, timeout=self.timeout) as response:
-                    return self._read(json.load(response))
+                    return self._read(json.loads(_all_of(response, self.timeout)))
             except urllib.error.HTTPError as error:
                 reason = f"HTTP {error.code}: {_beginning(error)}"
                 again = error.code in AGAIN or error.code >= 500
@@ -103,18 +103,40 @@ class Endpoint:
             text = text_of_content(reply["choices"][0]["message"]["content"], "the reply")
         except (KeyError, IndexError, TypeError, DataError) as error:
             raise ValueError(f"no chat completion: {json.dumps(reply)[:200]}") from error
-        given = reply.get("usage")
-        used = given if isinstance(given, dict) else {}
+        used = reply.get("usage")
         self._count(
             requests=1,
-            prompt_tokens=int(used.get("prompt_tokens") or 0),
-            completion_tokens=int(used.get("completion_tokens") or 0),
+            prompt_tokens=_number(used, "prompt_tokens"),
+            completion_tokens=_number(used, "completion_tokens"),
         )
         return text
 
     def _count(self, **numbers: int) -> None:
         with self._lock:
             self.usage.update(numbers)
+
+
+def _all_of(response: Any, timeout: float) -> bytes:
+    """The body of a reply.
+
+    Raises: TimeoutError where it goes on coming for longer than `timeout` seconds, however little at a time
+    """
+    began, parts = time.monotonic(), [b""]
+    while part := response.read1():
+        parts.append(part)
+        if time.monotonic() - began > timeout:
+            raise TimeoutError(f"the reply was not whole after {timeout:g} s")
+    body = b"".join(parts)
+    stated = response.headers.get("Content-Length")
+    if stated is not None and len(body) < int(stated):
+        raise http.client.IncompleteRead(body, int(stated) - len(body))
+    return body
+
+
+def _number(used: Any, key: str) -> int:
+    """A count of tokens; 0 where the endpoint states none, or no number."""
+    value = used.get(key) if isinstance(used, dict) else None
+    return int(value) if isinstance(value, int | float) and math.isfinite(value) else 0
 
 
 def missing_key(variable: str, *, where: str) -> Iterable[Problem]:

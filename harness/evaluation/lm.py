@@ -18,6 +18,7 @@ from harness.data.tokenization import prefix_token
 from harness.errors import TaskError
 from harness.evaluation.answers import prepare
 from harness.evaluation.generation import StopAt, StopStrings, in_batches
+from harness.evaluation.lm_options import DEFAULT_ANSWER, refused_options
 from harness.evaluation.requests import ScoreRequest, rolling
 from harness.evaluation.scoring import LikelihoodScorer
 from harness.ops.decode import Job, decode
@@ -40,9 +41,9 @@ class SubjectLM(TemplateLM):  # type: ignore[misc]
     """A Subject as lm-eval sees it; answers equal those of lm-eval's own `hf` model.
 
     State: `facts` accumulates the scorer's counts, those of cut prompts, and of spanning continuations
-    Differs: contexts shared by several choices are run once; batches are bounded in tokens; a continuation
-        whose first characters share a token with the context is scored alone, where `hf` fails; of a
-        checkpoint's generation config only the special tokens count
+    Differs: an empty stop string stops nothing; contexts shared by several choices are run once; batches are
+        bounded in tokens; a continuation whose first characters share a token with the context is scored
+        alone, where `hf` fails; of a checkpoint's generation config only the special tokens count
     """
 
     def __init__(
@@ -126,16 +127,29 @@ class SubjectLM(TemplateLM):  # type: ignore[misc]
         Raises: TaskError for an empty continuation
         """
         moved = [_spaces_moved(context, continuation) for context, continuation in pairs]
-        texts = [text for context, rest in moved for text in (context, context + rest) if context]
+        given = [bool(context) for context, _ in pairs]
+        texts = [
+            text
+            for (context, rest), any_given in zip(moved, given, strict=True)
+            for text in (context, context + rest)
+            if any_given
+        ]
         ids = self._encode(texts)
-        return [self._split(context, rest, ids) for context, rest in moved]
+        empty: dict[str, list[int]] = {"": []}
+        return [
+            self._split(*pair, ids if any_given else empty)
+            for pair, any_given in zip(moved, given, strict=True)
+        ]
 
     def _split(
         self, context: str, continuation: str, ids: Mapping[str, list[int]]
     ) -> tuple[list[int], list[int]]:
-        """What is given and what is scored, as lm-eval's TemplateLM splits them."""
+        """What is given and what is scored, as lm-eval's TemplateLM splits them.
+
+        After nothing, or spaces alone, the prefix token is given, where the tokenizer puts none there.
+        """
         opening, lead = self._turn
-        if not context:
+        if not ids[context]:
             tokens = self.tok_encode(continuation, add_special_tokens=False)
             first = [self.prefix_token_id] if tokens[:1] != [self.prefix_token_id] else tokens[:1]
             given, scored = first, tokens[1:] if tokens[:1] == first else tokens
@@ -149,7 +163,10 @@ class SubjectLM(TemplateLM):  # type: ignore[misc]
                 scored = self.tok_encode(continuation, add_special_tokens=False)
                 self.facts["spanning_continuations"] += 1
         if not scored:
-            raise TaskError(f"a choice after the context '...{context[-40:]}' is empty: nothing to score")
+            raise TaskError(
+                f"the choice {continuation!r} after the context '...{context[-40:]}' is empty, or of what "
+                "the tokenizer leaves out: nothing to score"
+            )
         return given, scored
 
     @cached_property
@@ -227,11 +244,12 @@ class SubjectLM(TemplateLM):  # type: ignore[misc]
 
         Raises: TaskError where the answer leaves no room for a prompt
         """
-        options = dict(normalize_gen_kwargs(dict(request.args[1]), 256))
+        options = dict(normalize_gen_kwargs(dict(request.args[1]), DEFAULT_ANSWER))
+        if refused := refused_options(request.args[1]):
+            raise TaskError(f"task {request.task_name}: generation_kwargs.{refused}")
         eos = self.tokenizer.decode(self.eot_token_id, skip_special_tokens=False)
         until = handle_stop_sequences(options.pop("until", None), eos=eos)
         new_tokens = int(options.pop("max_gen_toks"))
-        options.pop("max_length", None)
         if not options["do_sample"]:
             options = {name: value for name, value in options.items() if name not in SAMPLING}
         if new_tokens >= self.max_length:
@@ -310,6 +328,6 @@ class SubjectLM(TemplateLM):  # type: ignore[misc]
 
 
 def _spaces_moved(context: str, continuation: str) -> tuple[str, str]:
-    """Spaces at the context's end belong to what follows, as tokenizers have it."""
+    """Spaces at the context's end, which may be all of it, belong to what follows, as tokenizers have it."""
     kept = context.rstrip()
-    return (kept, context[len(kept) :] + continuation) if kept else (context, continuation)
+    return kept, context[len(kept) :] + continuation

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 import yaml
 
 from harness.data.item_texts import strings
-from harness.data.reading import read_rows
+from harness.data.reading import ROWS, read_rows
 from harness.errors import DataError, TaskError
 from harness.evaluation.items import ITEMS
 from harness.forms import misfit
@@ -152,6 +152,34 @@ def task_files(name: str, *, include_path: str = "") -> dict[str, Path]:
     return found
 
 
+def stated_tasks(name: str, *, include_path: str = "") -> list[dict[str, Any]]:
+    """What the YAML of a task, or of each task of a group, says with what it includes; nothing of a tag.
+
+    Raises: TaskError where there is no such task
+    """
+    path = find_task(name, include_path=include_path)
+    if path is None:
+        return []
+    stated = _whole(path)
+    members = stated.get("task")
+    if not isinstance(members, list):
+        return [stated]
+    found: list[dict[str, Any]] = []
+    for member in members:
+        named = member if isinstance(member, str) else member.get("task")
+        if isinstance(named, str):
+            found += stated_tasks(named, include_path=include_path)
+    return found
+
+
+def _whole(path: Path) -> dict[str, Any]:
+    """The YAML of a task with what it includes."""
+    stated: dict[str, Any] = dict(_stated(path))
+    if "include" not in stated:
+        return stated
+    return {**_whole(path.parent / str(stated["include"])), **stated}
+
+
 class _Task(TypedDict, total=False):
     """What of a task's or group's YAML says where its data lie; lm-eval reads the rest."""
 
@@ -243,13 +271,13 @@ def local_data(files: Mapping[str, str]) -> Any:
 
 
 def item_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of JSON lines, a JSON list, or a JSON object with one list in it; gzipped or not.
+    """Rows of a file as `read_rows` takes them; of a JSON object with one list of objects in it, those.
 
     Raises: DataError naming file and line
     """
     path = path.expanduser()
     if not path.is_file():
-        raise DataError(f"{path} does not exist; give a .json or .jsonl file (.gz allowed)")
+        raise DataError(f"{path} does not exist; give a file that ends in one of {', '.join(ROWS)}")
     rows = list(read_rows(path))
     if len(rows) == 1:
         lists = [value for value in rows[0].values() if not misfit(value, list[dict[str, Any]])]

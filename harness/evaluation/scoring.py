@@ -68,6 +68,11 @@ class LikelihoodScorer:
         if not self._reader.takes_trees():
             self._refused["tree"] = "the model takes no mask of its own"
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the model's weights."""
+        return self._reader.dtype
+
     @torch.inference_mode()
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
         """Scores in the order of the requests. A context that does not fit loses tokens on the left.

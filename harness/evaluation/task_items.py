@@ -44,13 +44,16 @@ class TaskItems(ItemTexts):
         return found
 
     def texts(self, documents: Callable[[Split], Iterator[Document]]) -> Iterator[str]:
+        from harness.evaluation.lm_run import seeded
+
         for name in self.config.tasks:
-            loaded: Mapping[str, Any] = load_task(
-                name,
-                include_path=self.config.include_path,
-                data_files=self.config.data_files.get(name),
-                trust=self.config.trust,
-            )
+            with seeded():
+                loaded: Mapping[str, Any] = load_task(
+                    name,
+                    include_path=self.config.include_path,
+                    data_files=self.config.data_files.get(name),
+                    trust=self.config.trust,
+                )
             for task in loaded["tasks"].values():
                 for row in task.eval_docs:
                     yield from strings(row)

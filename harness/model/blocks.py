@@ -115,6 +115,12 @@ class Stack(nn.Module):
         schemes = [choices["position"]]
         schemes += [chosen for chosen in unique(c["position"] for c in of_layer) if chosen not in schemes]
         self.other_positions = nn.ModuleList(scheme(choice) for choice in schemes[1:])
+        for other in schemes[1:]:
+            if other.method.embed is not Position.embed:  # type: ignore[attr-defined]
+                raise ConfigError(
+                    f"model.layer_pattern: position={other.method.name} adds to the embeddings, which no "
+                    "single layer does; choose it for the model, or rope, xpos, alibi or nope for the layer"
+                )
         self.position_of_layer = [schemes.index(chosen["position"]) for chosen in of_layer]
         scale = spec.residual_scale if self.is_decoder else spec.encoder_residual_scale
         self.layers = nn.ModuleList(

@@ -8,6 +8,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -46,7 +47,7 @@ def import_checkpoint(
 
     `replace` puts other methods in place of the checkpoint's; they must have the same parameters.
 
-    Units: `dtype` None keeps the checkpoint's
+    Units: `dtype` None keeps the checkpoint's, the widest where its tensors differ
     Raises: DataError naming every missing, unknown or misshapen tensor, before any is loaded
     """
     from harness.model.choices import to_plain
@@ -70,7 +71,7 @@ def import_checkpoint(
     for rule in rules:
         for name, tensor in zip(rule.ours, rule.split(shards.read(rule.theirs)), strict=True):
             state[name] = tensor
-    kind = dtype if dtype is not None else next(iter(state.values())).dtype
+    kind = dtype if dtype is not None else reduce(torch.promote_types, (t.dtype for t in state.values()))
     model.to(kind)  # buffers of positions keep their precision
     result = model.load_state_dict(state, strict=False)
     unexpected, missing = result.unexpected_keys, set(result.missing_keys) - {"lm_head.weight"}
@@ -213,10 +214,10 @@ class TensorFiles:
         from safetensors import SafetensorError, safe_open
 
         index, single = path / "model.safetensors.index.json", path / "model.safetensors"
-        if index.is_file():
-            names = _shards(index)
-        elif single.is_file():
+        if single.is_file():  # as transformers has it, where both are there
             names = [single.name]
+        elif index.is_file():
+            names = _shards(index)
         else:
             pickled = ", ".join(sorted(file.name for file in path.glob("*.bin"))[:3])
             found = f"holds {pickled}, which is pickled and" if pickled else "holds no weights and"
@@ -232,6 +233,8 @@ class TensorFiles:
             except (SafetensorError, OSError) as error:
                 raise DataError(f"{path / name} cannot be read as safetensors: {error}") from error
             for key in list(handle.keys()):  # type: ignore[no-untyped-call]
+                if key in self.files:
+                    raise DataError(f"{path}: {key} stands in {name} and in another of its files")
                 self.files[key] = handle
         if source.prefix and not any(key.startswith(source.prefix) for key in self.files):
             self.files = {source.prefix + key: handle for key, handle in self.files.items()}
@@ -242,6 +245,10 @@ class TensorFiles:
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a tensor, from the header."""
         return tuple(self.files[name].get_slice(name[self.cut :]).get_shape())
+
+    def dtype(self, name: str) -> str:
+        """Number format of a tensor as safetensors calls it, e.g. `BF16`, from the header."""
+        return str(self.files[name].get_slice(name[self.cut :]).get_dtype())
 
     def read(self, name: str) -> Tensor:
         """A tensor."""
@@ -262,6 +269,12 @@ def _check(
     known = {rule.theirs for rule in rules}
     tied = set(HEADS)
     faults = [f"missing: {name}" for name in sorted(known - set(shards))]
+    numbers = {name: shards.dtype(name) for name in sorted(known & set(shards))}
+    faults += [
+        f"packed: {name} is {kind}, which is no weight but the code of one"
+        for name, kind in numbers.items()
+        if not kind.startswith(("F32", "F16", "BF16", "F64"))
+    ]
     for name in sorted(set(shards) - known - tied):
         if not name.endswith(source.ignored or ("\0",)):
             faults.append(f"unknown: {name}")

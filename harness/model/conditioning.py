@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import torch
 from torch import Tensor, nn
 
+from harness.axes.decoding import NO_VIRTUAL
 from harness.data.template import IGNORED
 from harness.errors import IncompatibleError
 from harness.model import architecture_of
@@ -65,6 +68,38 @@ def conditioned(
             answer_BT.bool(), document_ids.to(answer_BT.device), PROMPT_DOCUMENT
         )
     return inputs
+
+
+class Prompted(NamedTuple):
+    """What a model reads of prompts before it continues them token by token."""
+
+    ids_BT: Tensor
+    mask_BT: Tensor
+    inputs: dict[str, Tensor]
+    """Given beside the tokens in every pass, one row a prompt: a prefix's length, or an encoder's reading."""
+
+
+def prompted(model: nn.Module, input_BT: Tensor, mask_BT: Tensor) -> Prompted:
+    """Prompts as a model's architecture reads them, for those who decode without transformers' generate.
+
+    Shapes: input_BT, mask_BT padded on the left -> the same, or one start token where an encoder reads them
+    Raises: IncompatibleError for virtual tokens, which transformers' generate alone puts before prompts
+    """
+    if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
+        raise IncompatibleError(f"decoding: {NO_VIRTUAL}")
+    architecture = architecture_of(model)
+    if architecture is None or not (architecture.uses_prefix() or architecture.has_encoder()):
+        return Prompted(input_BT, mask_BT, {})
+    if architecture.uses_prefix():
+        return Prompted(input_BT, mask_BT, {"prefix_length": mask_BT.sum(dim=1)})
+    inner: Any = getattr(model, "get_base_model", lambda: model)()
+    start_id = decoder_start_id(inner)
+    starts_B1 = input_BT[:, -1:] if start_id is None else torch.full_like(input_BT[:, -1:], start_id)
+    read = {
+        "encoder_hidden_states": inner.model.encode(input_BT, mask_BT),
+        "encoder_attention_mask": mask_BT,
+    }
+    return Prompted(starts_B1, torch.ones_like(starts_B1), read)
 
 
 def decoder_start_id(model: nn.Module) -> int | None:

@@ -95,6 +95,8 @@ def state_positions(folder: Path, parameters: dict[str, Any], *, trained: int) -
     far = _far(config.get("rope_parameters") or {})
     by_type = {**config["rope_parameters"], **dict.fromkeys(far, parameters)} if far else parameters
     config["rope_parameters"] = by_type
+    if "head_dim" in config and config["head_dim"] is None:  # which some kinds of scaling multiply
+        config["head_dim"] = config["hidden_size"] // config["num_attention_heads"]
     if parameters["rope_type"] == "dynamic":
         config["max_position_embeddings"] = trained
     if parameters["rope_type"] == "longrope":

@@ -62,8 +62,10 @@ class PromptedGeneration(GenerationMixin):  # type: ignore[misc]
         """Encode the source once and decode from the start token."""
         answers = kwargs.pop("decoder_input_ids", None)
         mask = kwargs.pop("encoder_attention_mask", None)
-        read = kwargs.pop("encoder_outputs", None)
-        read = kwargs.pop("encoder_hidden_states", None) if read is None else read[0]
+        outputs = kwargs.pop("encoder_outputs", None)
+        read = kwargs.pop("encoder_hidden_states", None) if outputs is None else outputs[0]
+        if outputs is not None and mask is None:  # as transformers has it, of what was read
+            mask = kwargs.pop("attention_mask", None)
         source, embeds = kwargs.pop("encoder_input_ids", None), None
         is_source = read is None and source is None
         if is_source:
@@ -72,6 +74,8 @@ class PromptedGeneration(GenerationMixin):  # type: ignore[misc]
         elif answers is None:
             answers = prompt
         if read is None:
+            if source is not None and embeds is not None:
+                raise ConfigError("generate takes a source as input_ids or as inputs_embeds, not both")
             given = source if embeds is None else embeds
             if given is None:
                 raise ConfigError(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from torch import nn
 
 from harness.axes.position import Position
+from harness.errors import ConfigError
 from harness.method import Problem
+from harness.ops.extension import stated_length
 
 
 def beyond_table(meta_model: nn.Module | None, length: int, *, where: str) -> Iterator[Problem]:
@@ -30,13 +33,46 @@ def beyond_table(meta_model: nn.Module | None, length: int, *, where: str) -> It
 
 
 def table_length(model: nn.Module) -> int | None:
-    """Positions in the learned table of a Hugging Face model (GPT-2, OPT); None where it has none."""
-    stated = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    """Positions in a table of a Hugging Face model, learned (GPT-2, OPT) or made beforehand (the rotations of
+    GPT-J); None where it has none.
+    """
+    stated = stated_length(model)
     if stated is None or not hasattr(model, "get_input_embeddings"):
         return None
-    tables = [m for m in model.modules() if isinstance(m, nn.Embedding) and m is not _words(model)]
+    learned = [m for m in model.modules() if isinstance(m, nn.Embedding) and m is not _words(model)]
     # OPT's table begins with two rows that no position reads.
-    return stated if any(stated <= table.num_embeddings <= stated + 2 for table in tables) else None
+    tables = any(stated <= table.num_embeddings <= stated + 2 for table in learned)
+    made = any(buffer.dim() > 1 and len(buffer) == stated for buffer in model.buffers())
+    return stated if tables or made else None
+
+
+def reads(cell: Any, meta_model: nn.Module | None) -> int | None:
+    """Tokens of the longest sequence that a cell's model says it reads, its context extended; None where that
+    is not known before it runs.
+    """
+    spec = cell.spec()
+    length = spec.max_length if spec is not None else stated_length(meta_model)
+    for stage in cell.stages:
+        choice = cell.choice("context", stage=stage) if stage.partition("@")[0] == "extend" else None
+        if choice is not None and length is not None:
+            length = choice.method.extended(choice.config, length)
+    return length
+
+
+def no_room(
+    cell: Any, meta_model: nn.Module | None, *, answer: int | None, window: int | None = None, where: str
+) -> Iterator[Problem]:
+    """A problem where answers leave nothing to a prompt of the window stated, or else of the model's."""
+    try:
+        window = window or reads(cell, meta_model)
+    except ConfigError:  # of the context method, which says so itself
+        return
+    if answer is not None and window is not None and answer >= window:
+        yield Problem(
+            where=where,
+            message=f"answers of {answer} tokens leave no room for a prompt in a window of {window} tokens; "
+            f"let them have {window // 2} or fewer, or take a model with a longer window",
+        )
 
 
 def _words(model: nn.Module) -> nn.Module:

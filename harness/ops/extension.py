@@ -37,6 +37,18 @@ class Rotary:
     attention_factor: float = 1.0
     """Multiplies cos and sin (YaRN's temperature)."""
 
+    def stretched_base(self, factor: float) -> float:
+        """The base with which the slowest rotation is `factor` times slower and the fastest as it is (NTK).
+
+        Raises: IncompatibleError where a head has one rotation, which would be both
+        """
+        if self.head_dim < 4:
+            raise IncompatibleError(
+                "heads have one rotation, which NTK's scaling would both keep and slow; use "
+                "context=position_interpolation, or wider heads"
+            )
+        return float(self.base * factor ** (self.head_dim / (self.head_dim - 2)))
+
     def rebased(self, base: float) -> Rotary:
         """These frequencies with another base, whatever scaling they have already.
 
@@ -121,15 +133,17 @@ def rotary_sets(model: nn.Module) -> list[RotarySet]:
     Raises: IncompatibleError where there are none, or where the model changes them itself
     """
     found: list[RotarySet] = []
+    near = [id(module) for stack in model.modules() for module in _near(stack)]
     for module in model.modules():
         if isinstance(getattr(module, "inv_freq", None), Tensor):
-            found.append(RotarySet(module=module))
+            found += [] if id(module) in near else [RotarySet(module=module)]
             continue
         names = [name for name, _ in module.named_buffers(recurse=False) if name.endswith(_SUFFIX)]
         types = [name.removesuffix(_SUFFIX) for name in names if "original" not in name]
         far = [name for name in types if name != LOCAL] or types
         found += [RotarySet(module=module, layer_type=name) for name in far]
-    if not found:
+    config = getattr(model, "config", None)
+    if not found or getattr(config, "alibi", False):  # Falcon's rotations stand idle beside its biases
         raise IncompatibleError(
             f"{type(model).__name__} has no rotary position embedding, which this context method changes; "
             "use a model with rotary positions (position=rope or xpos), or context=direct_finetune"
@@ -143,6 +157,14 @@ def rotary_sets(model: nn.Module) -> list[RotarySet]:
     return found
 
 
+def _near(stack: Any) -> list[nn.Module]:
+    """Position schemes that only layers with a window have, in a model of ours where others read far."""
+    layers = zip(getattr(stack, "layers", ()), getattr(stack, "position_of_layer", ()), strict=False)
+    reads = [(at, layer.self_attn.reach is None) for layer, at in layers]
+    far = {at for at, reads_far in reads if reads_far}
+    return [stack.position_at(at) for at in {at for at, _ in reads} - far] if far else []
+
+
 def rotary_modules(model: nn.Module) -> list[nn.Module]:
     """The modules that hold inverse frequencies.
 
@@ -151,18 +173,40 @@ def rotary_modules(model: nn.Module) -> list[nn.Module]:
     return list({id(each.module): each.module for each in rotary_sets(model)}.values())
 
 
+LENGTHS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
+"""What configs call the longest sequence that a model reads."""
+
+
+def stated_length(model: Any) -> int | None:
+    """The longest sequence that a model's config says it reads, in tokens; None where it says nothing."""
+    config = getattr(model, "config", None)
+    stated = (getattr(config, name, None) for name in LENGTHS)
+    return next((int(value) for value in stated if value), None)
+
+
 def trained_length(model: nn.Module) -> int:
-    """Tokens the model was trained on, whatever context methods were applied and saved since."""
-    config: Any = model.config
+    """Tokens the model was trained on, whatever context methods were applied and saved since.
+
+    Raises: IncompatibleError where its config does not say
+    """
     now = getattr(model, "context_length", None)  # set by a method applied in this process
-    return int(now or getattr(config, "trained_length", None) or config.max_position_embeddings)
+    found = now or getattr(model.config, "trained_length", None) or stated_length(model)
+    if not found:
+        raise IncompatibleError(
+            f"the config of this {type(model).__name__} does not say on how many tokens it was trained, "
+            "which a context method multiplies; add max_position_embeddings to its config.json, or use "
+            "context=none"
+        )
+    return int(found)  # type: ignore[call-overload, no-any-return]
 
 
 def set_length(model: nn.Module, length: int) -> None:
     """Make every tool that asks the config see the longer context."""
     config: Any = model.config
     if getattr(config, "trained_length", None) is None:
-        config.trained_length = config.max_position_embeddings
+        config.trained_length = trained_length(model)
+    if getattr(config, "max_seq_len", None):  # MPT's biases are made for so many tokens
+        config.max_seq_len = length
     config.max_position_embeddings = length
     spec = getattr(config, "spec", None)
     if isinstance(spec, dict) and "max_length" in spec:

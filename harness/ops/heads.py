@@ -50,6 +50,8 @@ class Heads:
     """How the model rotates; None is Llama's way, by `inv_freq`."""
     length_B: Tensor | None = None
     """Tokens that each sequence had when it was first read; None = the last key's position says it."""
+    cap: float | None = None
+    """Bound c of the scores, c tanh(scores / c), before the softmax (Gemma 2); None is none."""
 
     def rotated(self, x_BNTH: Tensor, position_BT: Tensor, *, is_key: bool = False) -> Tensor:
         """Queries or keys at positions, which may be fractions."""
@@ -78,6 +80,8 @@ class Heads:
 
     def mix(self, scores_BNTS: Tensor, reads_BNTS: Tensor | bool = True) -> Tensor:
         """Softmax over what is visible and read, then the values' average (BNTH)."""
+        if self.cap is not None:
+            scores_BNTS = self.cap * torch.tanh(scores_BNTS / self.cap)
         allowed = self.visible_BNTS & reads_BNTS
         scores_BNTS = scores_BNTS.masked_fill(~allowed, torch.finfo(scores_BNTS.dtype).min)
         return scores_BNTS.float().softmax(-1).to(self.v_BNSH.dtype) @ self.v_BNSH
@@ -129,11 +133,16 @@ def in_blocks(
     scale: float,
     rotary: RotarySet,
     rotate: Rotate,
+    cap: float | None = None,
+    ahead: bool = False,
 ) -> Tensor:
-    """A method's attention, a block of queries and the keys that these may read at a time (BNTH)."""
+    """A method's attention, a block of queries and the keys that these may read at a time (BNTH).
+
+    `ahead` says that queries may read keys after their own, of a prefix or a source.
+    """
     (batch, num_heads, num_queries, _), num_keys = q_BNTH.shape, k_BKSH.shape[2]
     groups, past = num_heads // k_BKSH.shape[1], num_keys - num_queries
-    width = num_keys if state.reach is None else min(num_keys, sum(state.reach) + ROWS)
+    width = num_keys if state.reach is None or ahead else min(num_keys, sum(state.reach) + ROWS)
     size = max(8, min(ROWS, SCORES // (batch * num_heads * width)))
     module = rotary.module
     factor = getattr(module, "attention_factor", getattr(module, rotary.attribute("attention_scaling"), 1.0))
@@ -141,7 +150,9 @@ def in_blocks(
     outputs = []
     for start in range(0, num_queries, size):
         rows = slice(start, min(start + size, num_queries))
-        columns = _columns(state.reach, key_position_BS, past + rows.start, past + rows.stop)
+        columns: slice | Tensor = slice(0, num_keys)
+        if not ahead:
+            columns = _columns(state.reach, key_position_BS, past + rows.start, past + rows.stop)
         heads = Heads(
             q_BNTH=q_BNTH[:, :, rows],
             k_BNSH=k_BKSH[:, :, columns].repeat_interleave(groups, 1),
@@ -154,6 +165,7 @@ def in_blocks(
             attention_factor=float(factor),
             rotate=rotate,
             length_B=lengths_B,
+            cap=cap,
         )
         outputs.append(state.attend(heads))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)

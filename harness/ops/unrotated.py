@@ -21,6 +21,7 @@ from harness.ops.growing_cache import GrowingCache
 from harness.ops.heads import Attend, Reach, Rotate, State, causal, in_blocks, kept_positions, plain
 from harness.ops.rotary import rotate_pairs
 from harness.ops.sink_cache import SinkCache
+from harness.ops.view import causal as causal_view
 
 NAME = "harness_context"
 """Of the attention function registered with Hugging Face."""
@@ -32,12 +33,11 @@ def install(model: nn.Module, attend: Attend, *, reach: Reach = None) -> None:
     Raises: IncompatibleError where the model's attention cannot be replaced, found by trying
     """
     sets = rotary_sets(model)
-    shapes = {each.inv_freq.shape for each in sets}
-    if len(shapes) > 1:
-        raise IncompatibleError("layers of this model rotate differently; this context method needs one way")
+    if reason := irreplaceable(model):
+        raise IncompatibleError(f"a {type(model).__name__} {reason}; use a scaled-rotary context method")
     expected, state = _probe(model), State(plain, None)
     if hasattr(sets[0].module, "rotate"):
-        _install_ours(model, sets[0].module, state)
+        _install_ours(model, state)
     else:
         _install_hf(model, sets, state)
     found = _probe(model)
@@ -50,6 +50,19 @@ def install(model: nn.Module, attend: Attend, *, reach: Reach = None) -> None:
             )
     state.attend, state.reach = attend, reach
     _keep_little(model, state)
+
+
+def irreplaceable(model: Any) -> str:
+    """Why the attention of a model cannot be replaced, as far as its classes tell; empty where it can."""
+    can = getattr(type(model), "_can_set_attn_implementation", None)
+    if can is not None and not can():
+        return "does not let its attention be replaced"
+    for module in model.modules() if can is not None else ():
+        if not getattr(module, "use_rope", True):
+            return "has layers without rotary positions"
+        if isinstance(getattr(module, "sinks", None), nn.Parameter):
+            return "weighs its scores against learned sinks"
+    return ""
 
 
 @torch.no_grad()
@@ -127,18 +140,23 @@ def _after(backbone: Any, args: Any, output: Any) -> None:
     backbone.context_state.cache = backbone.context_state.padding_BS = None
 
 
-def _install_ours(model: nn.Module, rotary: Any, state: State) -> None:
-    for module in model.modules():
-        if hasattr(module, "override") and not getattr(module, "cross", False):
-            if getattr(module, "recurrent", False):
+def _install_ours(model: Any, state: State) -> None:
+    """Every layer's attention and the positions that it has, which may differ from those of other layers."""
+    for stack in (model.base_model, model.base_model.encoder):
+        if stack is None:
+            continue
+        for block, at in zip(stack.layers, stack.position_of_layer, strict=True):
+            layer, rotary = block.self_attn, stack.position_at(at)
+            if layer.recurrent or not hasattr(rotary, "inv_freq"):
                 raise IncompatibleError(
-                    f"attention={module.name} has no scores; this context method changes those"  # type: ignore[union-attr]
+                    f"a layer of attention={layer.name} and position={rotary.name} has no scores of rotated "
+                    "queries and keys, which this context method changes; use a scaled-rotary one"
                 )
-            layer: Any = module
             layer.context_attend, layer.context_rotary = state, [rotary]
             layer.override = _override
-    rotary.plain_rotate = rotary.rotate
-    rotary.rotate = MethodType(_unrotated, rotary)
+            if "plain_rotate" not in rotary.__dict__:
+                rotary.plain_rotate = rotary.rotate
+                rotary.rotate = MethodType(_unrotated, rotary)
 
 
 def _unrotated(self: Any, x_BNTH: Tensor, position_BT: Tensor, *, is_key: bool) -> Tensor:
@@ -180,6 +198,8 @@ def _override(layer: Any, q: Tensor, k: Tensor, v: Tensor, view: Any) -> Tensor:
         scale=layer.scale,
         rotary=RotarySet(module=rotary),
         rotate=lambda x, position, is_key: rotary.plain_rotate(x, position, is_key=is_key),
+        cap=layer.spec.attention_cap,
+        ahead=view.visible is not causal_view,
     )
 
 
@@ -207,11 +227,6 @@ def _install_hf(model: Any, sets: list[RotarySet], state: State) -> None:
                 module.context_attend = state
                 module.context_rotary = [next(each for each in sets if each.layer_type == kind)]
     model.set_attn_implementation(NAME)
-    if model.config._attn_implementation != NAME:
-        raise IncompatibleError(
-            f"{type(model).__name__} does not let its attention be replaced "
-            f"(it stays {model.config._attn_implementation}); use a scaled-rotary context method"
-        )
 
 
 def _mask(*args: Any, attention_mask: Tensor | None = None, config: Any = None, **kwargs: Any) -> Any:
@@ -242,6 +257,7 @@ def _attention_function(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     sliding_window: int | None = None,
+    softcap: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """The attention of a Hugging Face model, in the form its interface wants (BTNH)."""
@@ -294,6 +310,7 @@ def _attention_function(
         scale=query.shape[-1] ** -0.5 if scaling is None else scaling,
         rotary=each,
         rotate=_rotation_of(module, each),
+        cap=softcap,
     )
     return mixed.transpose(1, 2).contiguous(), None
 

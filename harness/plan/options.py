@@ -141,8 +141,8 @@ def refuse_idle_options(asked: Request, cells: Iterable[Cell]) -> None:
         for choice in choices(cell):
             idle = choice.method.idle(choice.config)
             for key in typed:
-                node, _, option = key.rpartition(".")
-                if node == owner(choice):
+                if key.startswith(own := f"{owner(choice)}."):
+                    option = key.removeprefix(own).partition(".")[0]
                     reasons[key].append(idle.get(option, ""))
     for key, found in reasons.items():
         if found and all(found):

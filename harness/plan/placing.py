@@ -15,6 +15,7 @@ from harness.plan.graph import Graph
 from harness.plan.need import Need
 from harness.plan.plan import PlannedCell
 from harness.plan.problems import problems
+from harness.plan.vocabularies import foreign
 
 
 def place(assembler: Assembler, graph: Graph, planned: Sequence[CellPlan]) -> dict[str, PlannedCell]:
@@ -61,7 +62,8 @@ def _check(graph: Graph, cells: dict[str, PlannedCell]) -> None:
             continue
         like = planned.cell.likeness() or planned.cell.id
         if like not in known:
-            known[like] = [*problems(planned.cell), *graph.misread(planned.keys)]
+            files = graph.misread(planned.keys)
+            known[like] = [*problems(planned.cell), *files, *foreign(graph, planned.keys)]
         found = (*known[like], *_unplaced(graph, planned))
         cells[name] = replace(planned, problems=found)
 

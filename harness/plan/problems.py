@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -37,7 +38,8 @@ def problems(cell: Cell) -> list[Problem]:
     """
     chosen = list(choices(cell))
     active = [stage for stage in cell.stages if registry().stage(stage).active(cell)]
-    found = [*_idle(cell), *_capabilities(cell, chosen), *_writers(chosen), *missing(cell, chosen, active)]
+    found = [*_libraries(chosen), *_idle(cell), *_capabilities(cell, chosen), *_writers(chosen)]
+    found += missing(cell, chosen, active)
     for stage in active:
         found += _unshared(cell, stage)
     checking = [choice for choice in chosen if _has_check(choice.method)]
@@ -263,6 +265,20 @@ def _of_any_model() -> frozenset[str]:
     """Capabilities that depend on the model's architecture, which a pretrained model may have or not."""
     shaping = [method for axis in MODEL_AXES for method in registry().methods(axis).values()]
     return frozenset().union(*(method.provides for method in shaping))
+
+
+def _libraries(chosen: list[Choice]) -> Iterator[Problem]:
+    """Methods whose libraries are not installed, with the command that brings them."""
+    for method in dict.fromkeys(choice.method for choice in chosen):
+        absent = next((module for module in method.libraries if find_spec(module) is None), None)
+        if absent is not None:
+            package = registry().source(method).package
+            carrier = f"'{package}[{method.extra}]'" if method.extra else absent
+            yield Problem(
+                where=method.axis,
+                message=f"{method.axis}={method.name} needs the package '{absent}', which is not installed; "
+                f"pip install {carrier}",
+            )
 
 
 def _writers(chosen: list[Choice]) -> Iterator[Problem]:

@@ -127,6 +127,8 @@ def check_declarations(cls: type[Method], where: str) -> None:
             raise PluginError(f"{where}.{name}={value!r}; it must be a frozenset of strings")
     if not isinstance(cls.stages, tuple) or not all(isinstance(stage, str) for stage in cls.stages):
         raise PluginError(f"{where}.stages={cls.stages!r}; it must be a tuple of stages' names")
+    if not isinstance(cls.libraries, tuple) or not all(isinstance(module, str) for module in cls.libraries):
+        raise PluginError(f"{where}.libraries={cls.libraries!r}; it must be a tuple of modules' names")
     for name in ("many", "optional"):
         if not isinstance(getattr(cls, name), bool):
             raise PluginError(f"{where}.{name}={getattr(cls, name)!r}; it must be True or False")

@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.report.frames import Levels, Results, name_of
+from harness.report.frames import Levels, Results
 from harness.report.statistics import LEVEL, Array
 from harness.report.views import one_per_task
 
@@ -94,7 +94,7 @@ def aggregates(results: Results, metrics: Sequence[str]) -> Aggregates | None:
         shares=[tasks[i] for i in shares] if pooled else [],
         seeds=results.seeds,
         rows=rows,
-        left_out=[name_of(levels) for levels in scores if levels not in whole],
+        left_out=[results.name_of(levels) for levels in scores if levels not in whole],
     )
 
 

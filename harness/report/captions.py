@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from harness.report.frames import Results
-from harness.report.numbers import comparisons
+from harness.report.numbers import comparisons, counted
 from harness.report.starts import shared_models
 from harness.report.table import Table, heading
 
@@ -18,7 +18,7 @@ def caption(results: Results, table: Table) -> list[str]:
     many = len(results.seeds) > 1
     start = some.data.get("seed_from")
     lines.append(
-        f"{len(results.records)} configurations, seed{'s' * many} {seeds}"
+        f"{counted(len(results.records), 'configuration')}, seed{'s' * many} {seeds}"
         + (f"; a seed varies {start} and all after it, earlier stages are shared." if start and many else ".")
     )
     if many and (shared := shared_models(results)):

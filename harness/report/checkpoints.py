@@ -11,6 +11,7 @@ from harness.report.contrasts import Comparison, Contrast, Key, canonical
 from harness.report.documents import max_t_bootstrap
 from harness.report.frames import Results
 from harness.report.model import Array
+from harness.report.numbers import counted
 from harness.report.statistics import LEVEL, MIN_ITEMS, MIN_SEEDS, POWER, noncentrality
 
 
@@ -35,7 +36,7 @@ class Checkpoints:
             return replace(nothing, reason=f"{reason}; no items were kept")
         n = int((~np.isnan(own)).sum())
         if n < MIN_ITEMS:
-            text = f"{reason}; only {n} items in common, {MIN_ITEMS} are needed to test them"
+            text = f"{reason}; only {counted(n, 'item')} in common, {MIN_ITEMS} are needed to test them"
             return replace(nothing, num_items=n, reason=text)
         found = []
         for name in families or [""]:

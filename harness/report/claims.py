@@ -142,7 +142,7 @@ def answer(decisions: Decisions, asked: Asked, table: Table | None = None) -> Ch
     metrics, results = asked.contrast.metrics, decisions.results
     base["units"] = units_of(metrics, results, table)
     if claim.tolerance and len(metrics) == 1:
-        found["reason"] += f"; {weighed(claim.tolerance, comparison, results, *metrics, units=base['units'])}"
+        found["reason"] += f"; {weighed(claim, comparison, decisions, *metrics, units=base['units'])}"
     found |= limited(
         found,
         comparison,
@@ -190,14 +190,17 @@ def beyond(comparison: Comparison, bounds: tuple[float, float]) -> bool | None:
     return True if comparison.low > bounds[1] else False if comparison.high < bounds[0] else None
 
 
-def weighed(tolerance: float, comparison: Comparison, results: Results, metric: str, *, units: Units) -> str:
-    """A tolerance beside what the sweep shows and could find: what equality within it is worth."""
+def weighed(claim: Claim, comparison: Comparison, decisions: Decisions, metric: str, *, units: Units) -> str:
+    """A tolerance beside what the sweep shows and could find: what equality within it is worth.
+
+    That of two effects is held against the larger one, any other against what all configurations differ by.
+    """
+    tolerance, effect, results = claim.tolerance, larger_effect(claim, decisions, metric), decisions.results
     wheres = [dict(zip(results.factors, levels, strict=True)) for levels in results.records]
     values = [found.mean for where in wheres if (found := results.measured(where, metric))]
-    span = max(values) - min(values)
-    share = (
-        f"{100 * tolerance / span:.3g} % of all that configurations differ by" if span else "of no difference"
-    )
+    span = max(values) - min(values) if effect is None else effect
+    of = "all that configurations differ by" if effect is None else "the larger effect that it compares"
+    share = f"{100 * tolerance / span:.3g} % of {of}" if span else "of no difference"
     text = f"the tolerance of {units.written(f'{tolerance * units.scale:g}')} is {share}"
     if span and 2 * tolerance >= span:
         text += ", so that little here could refute it"
@@ -206,6 +209,17 @@ def weighed(tolerance: float, comparison: Comparison, results: Results, metric: 
             f", {tolerance / comparison.detectable:.2g} times the smallest difference found with 80 % power"
         )
     return text
+
+
+def larger_effect(claim: Claim, decisions: Decisions, metric: str) -> float | None:
+    """The larger of the two differences that a claim compares; None where it compares numbers."""
+    found = []
+    for side in (claim.left, claim.right):
+        terms = side.terms(1.0)
+        contrast = decisions.contrast([(weight, term.where) for weight, term in terms], metric)
+        if len(terms) == 2 and contrast is not None and contrast.weights:
+            found.append(abs(decisions.compare(contrast).difference))
+    return max(found) if len(found) == 2 else None
 
 
 def check(results: Results, raw: Mapping[str, Any] | str, table: Table | None = None) -> Checked:
@@ -274,12 +288,12 @@ def ask_all(decisions: Decisions, claims: Sequence[Mapping[str, Any] | str]) -> 
     """
     found: list[Asked | Checked] = []
     for raw in claims:
-        text = raw if isinstance(raw, str) else str(raw.get("says", ""))
+        given = stated(raw)
+        text = str(given["says"])
         parse(text)
         try:
             found.append(ask(decisions, raw))
         except HarnessError as error:
-            given: Mapping[str, Any] = {} if isinstance(raw, str) else raw
             found.append(
                 Checked(
                     text=text,

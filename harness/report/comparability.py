@@ -18,6 +18,7 @@ from harness.axes import MODEL_AXES
 from harness.report.contamination import contamination_notes
 from harness.report.drift import drifted_facts, thread_notes
 from harness.report.levels import level_settings
+from harness.report.numbers import counted
 from harness.report.records import Record, label
 from harness.report.tuning import tuning_marks, tuning_notes
 
@@ -165,7 +166,7 @@ def refuse(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
             f"Refused, because the config differs from the other rows' ({text}): {'; '.join(who[:2])}{more}."
         )
     for text, n in Counter(replaced).items():
-        notes.append(f"{n} record{'s' * (n > 1)} of another configuration left out: {text}.")
+        notes.append(f"{counted(n, 'record')} of another configuration left out: {text}.")
     return kept, notes
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from harness.report.frames import Levels
+from harness.report.numbers import counted
 from harness.report.statistics import MIN_SEEDS
 
 About = Literal["methods", "checkpoints", "nothing"]
@@ -144,7 +145,7 @@ def exact(difference: float, *, num_seeds: int) -> Comparison:
 
 
 def too_few(num_seeds: int) -> str:
-    return f"{num_seeds} seed{'s' * (num_seeds != 1)} where {MIN_SEEDS} are needed to speak of methods"
+    return f"{counted(num_seeds, 'seed')} where {MIN_SEEDS} are needed to speak of methods"
 
 
 def one_run(num_seeds: int) -> str:

@@ -107,7 +107,10 @@ def document(made: Report) -> str:
     if (sets := levels.as_text(made.results, table.layout)) is not None:
         parts += [f"## {levels.TITLE}\n", texts_markdown(*sets, numbers=3)]
     if made.law is not None:
-        parts += [f"## {scaling.TITLE}\n", texts_markdown(*scaling.as_text(made.law), numbers=1)]
+        parts += [
+            f"## {scaling.TITLE}\n",
+            texts_markdown(*scaling.as_text(made.law, made.results), numbers=1),
+        ]
     if made.over_tasks is not None:
         texts = overall.as_text(made.over_tasks, table, made.results)
         parts += [f"## {overall.TITLE}\n", texts_markdown(*texts, numbers=len(made.results.factors))]

@@ -16,10 +16,11 @@ from harness.report.drawing import (
     draw,
     legend,
     legend_height,
+    logarithmic,
     look,
     panels,
 )
-from harness.report.frames import Results, name_of
+from harness.report.frames import Results
 
 AGAINST = ("tokens", "flops", "seconds")
 
@@ -82,26 +83,29 @@ def sample_curves(results: Results, column: str) -> Iterator[Figure]:
             continue
         for metric in metrics:
             if curves := views.by_column(results, name, column, metric):
-                yield draw_sample_curves(name, column, metric, curves)
+                yield draw_sample_curves(results, name, column, metric, curves)
                 break
 
 
-def draw_sample_curves(name: str, column: str, metric: str, curves: Sequence[views.Curve]) -> Figure:
+def draw_sample_curves(
+    results: Results, name: str, column: str, metric: str, curves: Sequence[views.Curve]
+) -> Figure:
     """One line a configuration."""
-    texts = [name_of(curve.levels) for curve in curves] if 1 < len(curves) <= MAX_CURVES else []
+    names = [results.name_of(curve.levels) for curve in curves]
+    texts = names if 1 < len(curves) <= MAX_CURVES else []
 
     def paint(canvas: Any) -> None:
         axes = canvas.subplots()
         keys: dict[str, Any] = {}
-        for i, curve in enumerate(curves):
+        for i, (curve, named) in enumerate(zip(curves, names, strict=True)):
             style = look(i)
             (drawn,) = axes.plot(curve.x, curve.y, **style, ms=4, lw=1.3)
-            keys[name_of(curve.levels)] = drawn
+            keys[named] = drawn
             axes.fill_between(curve.x, curve.low, curve.high, color=style["color"], alpha=0.15, lw=0)
         axes.set_xlabel(f"{column} (tokens)")
         axes.set_ylabel(metric.replace("_", " "))
         if np.ptp(curves[0].x) > 0 and curves[0].x.min() > 0 and curves[0].x.max() / curves[0].x.min() >= 8:
-            axes.set_xscale("log", base=2)
+            logarithmic(axes, base=2)
         axes.grid(axis="y")
         if texts:
             legend(canvas, keys)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.report import views
+from harness.report.contrasts import Comparison
 from harness.report.drawing import (
     BAD,
     GOOD,
     HALF,
     INK,
+    LONGEST_TITLE,
     MAX_CURVES,
     SOFT,
     WIDE,
@@ -18,21 +22,60 @@ from harness.report.drawing import (
     draw,
     legend,
     legend_height,
+    logarithmic,
     look,
     panels,
+    short,
     title,
 )
-from harness.report.frames import Results, name_of
+from harness.report.frames import Results
 from harness.report.quantities import is_cost, last_name
 from harness.report.table import Column, Table, heading, metric_columns
 from harness.report.verdicts import verdict
 
+Row = tuple[str, str, str]
+"""Factor, level, and what is given: a row of all panels, so that one column of names is true of each."""
 
-def forest(axes: Any, effects: Sequence[views.Effect], labels: Sequence[str], column: Column) -> None:
+
+def row_of(effect: views.Effect) -> Row:
+    return effect.factor, effect.level, effect.given
+
+
+Panel = tuple[Column, Sequence[views.Effect]]
+
+
+def rows_of(found: Sequence[Panel], *, limit: int | None = None) -> list[Row]:
+    """The rows of all panels, in which a metric without an effect leaves its row empty.
+
+    Of more than `limit` those in which some metric's difference stands out most from its interval
+    """
+    fullest = sorted((effects for _, effects in found), key=len, reverse=True)
+    rows = list(dict.fromkeys(row_of(effect) for effects in fullest for effect in effects))
+    if limit is None or len(rows) <= limit:
+        return rows
+    clear: dict[Row, float] = {}
+    for effect in itertools.chain(*fullest):
+        clear[row_of(effect)] = max(clear.get(row_of(effect), 0.0), clarity(effect.comparison))
+    kept = sorted(rows, key=lambda row: -clear[row])[:limit]
+    return [row for row in rows if row in kept]
+
+
+def clarity(comparison: Comparison) -> float:
+    """A difference in units of half its interval's width; 0 where it has none."""
+    if comparison.low is None or comparison.high is None or comparison.difference == 0:
+        return 0.0
+    half = (comparison.high - comparison.low) / 2
+    return abs(comparison.difference) / half if half > 0 else math.inf
+
+
+def forest(axes: Any, effects: Sequence[views.Effect], labels: Mapping[Row, str], column: Column) -> None:
     """Intervals of effects in the column's unit; a sure one has the colour of its direction."""
     scale = column.spec.scale
-    for y, effect in enumerate(effects):
-        c = effect.comparison
+    places = {row: y for y, row in enumerate(labels)}
+    for effect in effects:
+        c, y = effect.comparison, places.get(row_of(effect))
+        if y is None:
+            continue
         sure = verdict(c, column) in ("better", "worse")
         good = verdict(c, column) == "better"
         colour = (GOOD if good else BAD) if sure else SOFT
@@ -49,7 +92,7 @@ def forest(axes: Any, effects: Sequence[views.Effect], labels: Sequence[str], co
             mew=1.3,
         )
     axes.axvline(0, color=INK, lw=0.8)
-    axes.set_yticks(range(len(labels)), labels)
+    axes.set_yticks(range(len(labels)), map(short, labels.values()))
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.grid(axis="x")
     axes.set_axisbelow(True)
@@ -57,7 +100,16 @@ def forest(axes: Any, effects: Sequence[views.Effect], labels: Sequence[str], co
     axes.locator_params(axis="x", nbins=4)
     unit = "points" if column.unit == "%" else column.unit
     if unit:
-        axes.set_xlabel(unit, fontsize=8)
+        axes.set_xlabel(short(unit, LONGEST_TITLE), fontsize=8)
+
+
+MAX_METRICS, PANELS, MAX_ROWS = 6, 3, 14
+"""Metrics of marginal effects; panels, and rows of interactions, that a page holds."""
+
+
+def of_all(shown: int, there: int, what: str) -> str:
+    """What a figure leaves out, in words; nothing where it shows all."""
+    return f" The first {shown} of {there} {what}." if shown < there else ""
 
 
 EFFECT_CAPTION = (
@@ -70,29 +122,29 @@ EFFECT_CAPTION = (
 
 def marginal_effects(table: Table, results: Results) -> Figure | None:
     """The effect of each level on each metric."""
-    found = [(c, views.marginal_effects(table.decisions, c.info.name)) for c in metric_columns(table)]
+    columns = metric_columns(table)
+    found = [(c, views.marginal_effects(table.decisions, c.info.name)) for c in columns[:MAX_METRICS]]
     found = [(c, effects) for c, effects in found if effects]
     if not found:
         return None
-    rows = max(len(effects) for _, effects in found)
+    rows = {row: f"{results.text(row[0])}: {results.text(row[1])}" for row in rows_of(found)}
     per_row = min(3, len(found))
 
     def paint(canvas: Any) -> None:
         for i, (axes, (column, effects)) in enumerate(
             zip(panels(canvas, len(found), per_row), found, strict=True)
         ):
-            labels = [f"{table.layout.text(e.factor)}: {table.layout.text(e.level)}" for e in effects]
-            forest(axes, effects, labels, column)
+            forest(axes, effects, rows, column)
             aside = "higher" if column.higher_is_better else "lower"
             title(axes, heading(column), f"{aside} is better")
             if i % per_row:
                 axes.set_yticklabels([])
 
-    height = (0.55 + 0.24 * rows) * -(-len(found) // per_row)
+    height = (0.55 + 0.24 * len(rows)) * -(-len(found) // per_row)
     return draw(
         "marginal_effects",
         "Marginal effects.",
-        EFFECT_CAPTION,
+        EFFECT_CAPTION + of_all(MAX_METRICS, len(columns), "metrics"),
         size=(WIDE if per_row > 1 else HALF, max(1.3, height)),
         paint=paint,
         wide=per_row > 1,
@@ -101,16 +153,18 @@ def marginal_effects(table: Table, results: Results) -> Figure | None:
 
 def interactions(table: Table, results: Results) -> Figure | None:
     """Whether effects depend on each other, for the metrics that are no cost."""
-    columns = [c for c in metric_columns(table) if not is_cost(c.info.name)][:3]
-    found = [(c, views.interactions(table.decisions, c.info.name)[:14]) for c in columns]
+    columns = [c for c in metric_columns(table) if not is_cost(c.info.name)]
+    found = [(c, views.interactions(table.decisions, c.info.name)) for c in columns[:PANELS]]
     found = [(c, effects) for c, effects in found if effects]
     if not found:
         return None
+    every = rows_of(found)
+    rows = {row: f"{results.text(row[1])} | {row[2]}" for row in rows_of(found, limit=MAX_ROWS)}
 
     def paint(canvas: Any) -> None:
         for i, (axes, (column, effects)) in enumerate(zip(panels(canvas, len(found), 3), found, strict=True)):
-            forest(axes, effects, [f"{e.level} | {e.given}" for e in effects], column)
-            axes.set_title(heading(column))
+            forest(axes, effects, rows, column)
+            axes.set_title(short(heading(column), LONGEST_TITLE))
             if i:
                 axes.set_yticklabels([])
 
@@ -118,8 +172,10 @@ def interactions(table: Table, results: Results) -> Figure | None:
         "interactions",
         "Interactions.",
         "How much a level's effect changes under another factor's level (difference of differences), with "
-        "simultaneous 95 % intervals; an interval around 0 does not tell it from none.",
-        size=(WIDE, 0.7 + 0.24 * max(len(e) for _, e in found)),
+        "simultaneous 95 % intervals; an interval around 0 does not tell it from none."
+        + of_all(PANELS, len(columns), "metrics")
+        + (f" Of {len(every)} changes those that stand out most." if len(rows) < len(every) else ""),
+        size=(WIDE, 0.7 + 0.24 * len(rows)),
         paint=paint,
         wide=True,
     )
@@ -127,7 +183,7 @@ def interactions(table: Table, results: Results) -> Figure | None:
 
 def pareto_fronts(table: Table, results: Results) -> Figure | None:
     """The first quality metric against each cost."""
-    columns = metric_columns(table)
+    columns = metric_columns(table)[:MAX_METRICS]
     quality = next((c for c in columns if not is_cost(c.info.name)), None)
     costs = {
         c.info.name: heading(c) + (f" ({c.unit})" if c.unit else "") for c in columns if is_cost(c.info.name)
@@ -156,8 +212,7 @@ def pareto_fronts(table: Table, results: Results) -> Figure | None:
     named = len(levels) > MAX_CURVES  # more levels than looks: names at the points of the front instead
     texts = [] if named or len(levels) < 2 else [table.layout.text(level) for level in levels]
     hover = {
-        f"point-{panel}-{i}": f"{name_of(tuple(map(table.layout.text, p.levels)))}: {price} {p.x:.4g}, "
-        f"{heading(quality)} {p.y:.4g}"
+        f"point-{panel}-{i}": f"{results.name_of(p.levels)}: {price} {p.x:.4g}, {heading(quality)} {p.y:.4g}"
         for panel, (price, points) in enumerate(found)
         for i, p in enumerate(points)
     }
@@ -181,17 +236,16 @@ def pareto_fronts(table: Table, results: Results) -> Figure | None:
                 drawn.set_gid(f"point-{panel}-{i}")
                 if named and p.on_front:
                     text = table.layout.text(p.levels[factor])
-                    axes.annotate(text, (p.x, p.y), (4, 4), textcoords="offset points", fontsize=7)
-            axes.set_xlabel(price)
+                    axes.annotate(short(text), (p.x, p.y), (4, 4), textcoords="offset points", fontsize=7)
+            axes.set_xlabel(short(price, LONGEST_TITLE))
             axes.grid()
             axes.set_axisbelow(True)
             if min(p.x for p in points) > 0 and max(p.x for p in points) / min(p.x for p in points) > 20:
-                axes.set_xscale("log")
-                axes.xaxis.set_minor_formatter("")
+                logarithmic(axes)
         for i, text in enumerate(texts):
             style = look(i) | {"linestyle": "none"}
             keys[text] = canvas.axes[0].plot([], [], **style)[0]
-        canvas.axes[0].set_ylabel(heading(quality) + (f" ({quality.unit})" if quality.unit else ""))
+        canvas.axes[0].set_ylabel(short(heading(quality) + (f" ({quality.unit})" if quality.unit else "")))
         if keys:
             legend(canvas, keys, title=table.layout.text(list(results.factors)[factor]))
 

@@ -15,6 +15,7 @@ from harness.report.drawing import (
     WIDE,
     Figure,
     draw,
+    short,
 )
 from harness.report.frames import Results
 from harness.report.table import Table, decided_on
@@ -23,7 +24,7 @@ from harness.report.table import Table, decided_on
 def rating_figure(table: Table, results: Results) -> Figure | None:
     """Elo of each configuration against the win rate's baseline."""
     found = ratings.ratings(results, ratings.win_rate_samples(results))
-    if len(found) < 2 or len(found) > 40:
+    if len(found) < 2 or len(found) > 40 or ratings.several_opponents(found):
         return None
 
     def paint(canvas: Any) -> None:
@@ -32,7 +33,7 @@ def rating_figure(table: Table, results: Results) -> Figure | None:
             axes.plot([r.low, r.high], [y, y], color=PALETTE[0], lw=1.8, solid_capstyle="round")
             axes.plot(r.elo, y, "o", ms=4.5, mec=PALETTE[0], mfc=PALETTE[0] if r.basis == "seeds" else "none")
         axes.axvline(0, color=INK, lw=0.8)
-        axes.set_yticks(range(len(found)), [r.name for r in found])
+        axes.set_yticks(range(len(found)), [short(r.name) for r in found])
         axes.set_ylim(len(found) - 0.5, -0.5)
         axes.set_xlabel("Elo against the baseline of the win rate")
         axes.grid(axis="x")
@@ -80,7 +81,11 @@ def critical_difference(table: Table, results: Results) -> Figure | None:
             x, rank = (0.75 if left else k + 0.25), ranks.ranks[which]
             axes.plot([rank, rank, x], [0, y, y], color=SOFT, lw=0.8)
             side = "right" if left else "left"
-            text = f"{ranks.names[which]}  {rank:.1f}" if left else f"{rank:.1f}  {ranks.names[which]}"
+            text = (
+                f"{short(ranks.names[which])}  {rank:.1f}"
+                if left
+                else f"{rank:.1f}  {short(ranks.names[which])}"
+            )
             axes.text(x - 0.08 if left else x + 0.08, y, text, ha=side, va="center", fontsize=8)
 
     return draw(

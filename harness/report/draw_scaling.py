@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 
 from harness.report import scaling
-from harness.report.drawing import HALF, Figure, draw, legend, legend_height, look
-from harness.report.frames import Results, name_of
+from harness.report.drawing import HALF, Figure, draw, legend, legend_height, logarithmic, look
+from harness.report.frames import Results
 
 
 def scaling_curves(results: Results, law: scaling.Fitted | None) -> Figure | None:
     """The loss by size, one curve of the law for each amount of text; hollow points were foretold."""
     if law is None:
         return None
-    unseen = {p.name for p in law.held_out}
+    unseen = {p.levels for p in law.held_out}
     points = [
-        (*(float(v) for v in np.mean(found, axis=0)), name_of(levels) in unseen)
+        (*(float(v) for v in np.mean(found, axis=0)), levels in unseen)
         for levels in results.records
         if (found := scaling.runs(results, levels, (law.size, law.data, law.loss)))
     ]
@@ -38,7 +38,7 @@ def scaling_curves(results: Results, law: scaling.Fitted | None) -> Figure | Non
             for size, _, loss, hollow in here:
                 fill = "none" if hollow else style["color"]
                 axes.plot([size], [loss], style["marker"], ms=4.5, mec=style["color"], mfc=fill)
-        axes.set_xscale("log")
+        logarithmic(axes)
         axes.set_xlabel(law.size)
         axes.set_ylabel(law.loss.rpartition(".")[2])
         axes.grid(axis="y")

@@ -28,6 +28,10 @@ IMAGES: Mapping[str, dict[str, None]] = {"png": {"Software": None}, "pdf": {"Cre
 """Formats beside SVG, with the metadata to leave out so that the same records give the same bytes."""
 WIDE, HALF = 10.6, 5.1
 """Inches; a wide figure spans the page."""
+LONGEST = 49
+"""Characters of a label in a figure."""
+LONGEST_TITLE = 25
+"""Characters of the title of a panel, which may stand beside two others."""
 LEGEND_ROW = 0.2
 """Inches of one line of a legend."""
 
@@ -58,12 +62,18 @@ def look(place: int) -> dict[str, Any]:
     }
 
 
+def short(label: str, most: int = LONGEST) -> str:
+    """A label that leaves room for what it names: of a long one, both ends."""
+    half = (most - 1) // 2
+    return label if len(label) <= most else f"{label[:half]}…{label[-half:]}"
+
+
 def legend(canvas: Any, labels: Mapping[str, Any], *, title: str = "") -> None:
     """A legend below all panels, where it covers no curve; `labels` maps texts to drawn artists."""
     columns = legend_columns(list(labels), canvas.get_figwidth())
     canvas.legend(
         list(labels.values()),
-        list(labels),
+        list(map(short, labels)),
         loc="outside lower left",
         ncols=columns,
         title=title or None,
@@ -75,7 +85,7 @@ def legend(canvas: Any, labels: Mapping[str, Any], *, title: str = "") -> None:
 
 def legend_columns(labels: list[str], width: float) -> int:
     """How many labels stand side by side in so many inches."""
-    longest = max(map(len, labels), default=1)
+    longest = max((len(short(label)) for label in labels), default=1)
     return max(1, min(len(labels), int(width / (0.6 + 0.055 * longest))))
 
 
@@ -98,6 +108,8 @@ def draw(
 
     `hover` is what the group of an id (`set_gid`) shows under the pointer.
     """
+    import warnings
+
     import matplotlib
     from matplotlib.figure import Figure as Canvas
 
@@ -116,6 +128,8 @@ def draw(
         "axes.titleweight": "bold",
         "axes.titlelocation": "left",
         "text.color": INK,
+        # A label is text, whatever it holds: `$x_1$` is no formula, and half of one no error.
+        "text.parse_math": False,
         "xtick.color": SOFT,
         "ytick.color": SOFT,
         "xtick.labelcolor": INK,
@@ -129,7 +143,9 @@ def draw(
     }
 
     def save(**options: Any) -> bytes:
-        with matplotlib.rc_context(style):
+        with matplotlib.rc_context(style), warnings.catch_warnings():
+            # The text of an SVG is live: the reader's fonts have what those of this machine lack.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
             canvas = Canvas(figsize=size, layout="constrained")
             paint(canvas)
             out = io.BytesIO()
@@ -180,7 +196,23 @@ def panels(canvas: Any, n: int, per_row: int) -> Iterator[Axes]:
             axes.set_visible(False)
 
 
+def logarithmic(axes: Axes, base: float = 10) -> None:
+    """A logarithmic abscissa with plain numbers at its ticks: 128, 1024, 3M."""
+    from matplotlib.ticker import EngFormatter, LogFormatter
+
+    short = EngFormatter(sep="")
+
+    class Plain(LogFormatter):
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            shown = super().__call__(x, pos)
+            return shown and (f"{x:g}" if 1e-3 <= x < 1e5 else short(x))
+
+    axes.set_xscale("log", base=base)
+    axes.xaxis.set_major_formatter(Plain(base))
+    axes.xaxis.set_minor_formatter(Plain(base))
+
+
 def title(axes: Any, text: str, aside: str) -> None:
     """A panel's title with a remark at its right end."""
-    axes.set_title(text)
+    axes.set_title(short(text, LONGEST_TITLE))
     axes.set_title(aside, loc="right", color=SOFT, fontsize=8, fontweight="normal")

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.report.levels import Settings, level_settings
+from harness.report.numbers import counted
 from harness.report.records import Record, flatten, label
 from harness.report.runs import measuring
 
@@ -267,10 +268,7 @@ def thread_notes(records: Sequence[Record]) -> list[str]:
     for record in records:
         for stage, number in threads_of(record).items():
             found.setdefault(number, {})[stage] = None
-    parts = [
-        f"{number} thread{'s' * (number > 1)} ({', '.join(stages)})"
-        for number, stages in sorted(found.items())
-    ]
+    parts = [f"{counted(number, 'thread')} ({', '.join(stages)})" for number, stages in sorted(found.items())]
     return [f"Computed with {' and '.join(parts)}."] if parts else []
 
 

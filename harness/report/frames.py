@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -12,19 +12,16 @@ import numpy as np
 
 from harness.errors import ConfigError, UnknownNameError
 from harness.report.items import item_matrix
-from harness.report.records import Record, flatten
+from harness.report.records import Record, flatten, visible
 from harness.report.runs import replicated
 from harness.report.samples import shown_items
 from harness.report.statistics import MIN_SEEDS, Array, Measured
 
+LARGEST = 1e100
+"""What is larger has no square among the numbers of a machine: a diverged perplexity, say."""
 NOT_IN_SWEEP = "not in the sweep"
 Levels = tuple[str, ...]
 """One level for each factor, in the order of the factors."""
-
-
-def name_of(levels: Levels) -> str:
-    """A configuration in one line."""
-    return " · ".join(levels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +65,16 @@ class Results:
     """What was left out and why, one sentence each."""
     marks: dict[str, list[str]] = field(default_factory=dict)
     """Cell id -> footnotes on its numbers."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Factor or level -> how the table prints it, and all that stands beside the table."""
+
+    def text(self, name: str) -> str:
+        """How a factor or level is printed."""
+        return visible(str(self.labels.get(name, name)))
+
+    def name_of(self, levels: Levels) -> str:
+        """A configuration in one line."""
+        return " · ".join(map(self.text, levels))
 
     @cached_property
     def metrics(self) -> dict[str, MetricInfo]:
@@ -216,9 +223,10 @@ class Results:
                     lines.append(f"seed {seed}: no record")
                 elif record.status != "ok":
                     lines.append(f"seed {seed}: {record.reason}")
-                elif not math.isfinite(value := self.value(levels, seed, metric)):
-                    known = metric in self._numbers[record.cell]
-                    lines.append(f"seed {seed}: {'the value is ' + str(value) if known else 'not measured'}")
+                elif math.isnan(self.value(levels, seed, metric)):
+                    stated = self._numbers[record.cell].get(metric)
+                    why = "not measured" if stated is None else f"the value is {stated:g}"
+                    lines.append(f"seed {seed}: {why}")
         return lines
 
     @cached_property
@@ -234,11 +242,12 @@ class Results:
         return found
 
     def value(self, levels: Levels, seed: int, metric: str) -> float:
-        """A number of one record; NaN where there is none."""
+        """A number of one record; NaN where there is none, or one too large to count with."""
         record = self.records[levels].get(seed)
         if record is None or record.status != "ok":
-            return float("nan")
-        return self._numbers[record.cell].get(metric, float("nan"))
+            return math.nan
+        stated = self._numbers[record.cell].get(metric, math.nan)
+        return stated if abs(stated) <= LARGEST else math.nan
 
     def at(self, levels: Levels, seeds: Sequence[int], metric: str) -> Array:
         """A configuration's numbers by seed; NaN where there is none."""
@@ -359,10 +368,15 @@ class Results:
         if metric not in self._matrices:
             ended = [record for record in self.all_records() if record.status == "ok"]
             printed = [(record, self._numbers[record.cell].get(metric, math.nan)) for record in ended]
-            self._matrices[metric] = item_matrix(printed, metric)
+            self._matrices[metric] = item_matrix([p for p in printed if abs(p[1]) <= LARGEST], metric)
         return self._matrices[metric]
 
     _matrices: dict[str, tuple[Array, dict[str, int]] | None] = field(default_factory=dict)
+
+
+def column_of(factor: str, columns: Collection[str]) -> str:
+    """The column of a factor's levels in a table that has these columns besides."""
+    return f"factor.{factor}" if factor in columns else factor
 
 
 def metric_name(m: Mapping[str, Any]) -> str:

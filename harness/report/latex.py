@@ -124,7 +124,9 @@ def of_cell(cell: TableCell) -> str:
 
 def escape(text: str) -> str:
     """Text that means itself; what LaTeX's fonts cannot show is named by its code."""
-    return "".join(escaped(c) for c in text)
+    # Two hyphens in a row would be a dash.
+    pairs = itertools.pairwise([*text, ""])
+    return "".join(escaped(c) + ("{}" if c == after == "-" else "") for c, after in pairs)
 
 
 def escaped(c: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from harness.errors import ConfigError, UnknownNameError
 from harness.forms import misfit
 from harness.report import layout_form
 from harness.report.quantities import last_name
-from harness.report.records import label
+from harness.report.records import label, visible
 
 if TYPE_CHECKING:
     from harness.report.frames import Results
@@ -87,7 +88,7 @@ class Layout:
 
     def text(self, name: str) -> str:
         """How a factor or level is printed."""
-        return str(self.labels.get(name, name))
+        return visible(str(self.labels.get(name, name)))
 
 
 def conf_folder() -> Path:
@@ -157,6 +158,10 @@ def parse(raw: Mapping[str, Any], *, where: str) -> Layout:
     _refuse_unknown(given.get("scaling", {}), layout_form.Scaling, where=f"{where}.scaling")
     if given.get("reference"):
         _check_reference(given["reference"], where=where)
+    placed = Counter((*given["rows"], *given["columns"]))
+    twice = [factor for factor, count in placed.items() if count > 1]
+    if twice:
+        raise ConfigError(f"{where}: {twice[0]} stands twice in rows and columns; a factor has one place")
     return Layout(**given)
 
 
@@ -178,6 +183,8 @@ def _column(raw: str | Mapping[str, Any], *, where: str) -> MetricColumn:
     given = {"metric": raw} if isinstance(raw, str) else raw
     _refuse_unknown(given, layout_form.Metric, where=f"{where}.metrics")
     column = MetricColumn(**given)
+    if column.scale <= 0:
+        raise ConfigError(f"{where}.metrics: {column.metric}: scale={column.scale:g} must be above 0")
     try:
         format(1.0, column.format)
     except ValueError as error:
@@ -250,6 +257,8 @@ def fit(layout: Layout, results: Results) -> Layout:
                 name=factor,
                 known=factors,
             )
+    for factor, level in layout.baseline.items():
+        results.configurations({factor: label(level)})  # raises for an unknown one
     if not rows and not columns:
         on_top = len(factors) > 1 and len(results.factors[factors[-1]]) <= 4
         rows, columns = (factors[:-1], factors[-1:]) if on_top else (factors, [])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.report.arrange import arrange
-from harness.report.frames import facts
+from harness.report.frames import column_of, facts
 from harness.report.records import read
 from harness.store.records import sweep_name
 
@@ -21,7 +21,7 @@ def load(store: object, experiment: str, *, cells: Iterable[str] | None = None) 
 
     `cells` keeps only those ids. Facts are columns `<stage>.<fact>`. Factors are ordered categories in the
     experiment's order. A cell without numbers has one row that says why. A factor called like a column gets
-    `factor.` before it.
+    `factor.` before it, a fact called like a factor (`pretrain.batch_size`) `fact.`.
     Raises: DataError if there are no records
     """
     import pandas as pd
@@ -44,21 +44,17 @@ def load(store: object, experiment: str, *, cells: Iterable[str] | None = None) 
             "n": 0,
             "higher_is_better": None,
         }
-        levels = {column_of(f): level for f, level in record.levels.items()}
-        rows += [{**levels, **base, **m, **facts(record)} for m in measured or [empty]]
+        levels = {column_of(f, COLUMNS): level for f, level in record.levels.items()}
+        measured_facts = {f"fact.{name}" if name in levels else name: v for name, v in facts(record).items()}
+        rows += [{**levels, **base, **m, **measured_facts} for m in measured or [empty]]
     frame = pd.DataFrame(rows).astype({"value": float, "stderr": float})
     order = arrange(found).factors
     for factor, levels_of_factor in order.items():
-        column = column_of(factor)
+        column = column_of(factor, COLUMNS)
         if column in frame:
             frame[column] = pd.Categorical(frame[column], categories=levels_of_factor, ordered=True)
     frame.attrs["sweep"] = sweep_name(experiment)
     return frame
-
-
-def column_of(factor: str) -> str:
-    """The column of a factor's levels."""
-    return f"factor.{factor}" if factor in COLUMNS else factor
 
 
 COLUMNS = (

@@ -42,4 +42,9 @@ def rounded(value: float, places: int, sign: str = "") -> str:
 def comparisons(*sizes: int) -> str:
     """`1 comparison`, `12 comparisons`, `4 to 12 comparisons`: sizes of families."""
     few, many = min(sizes), max(sizes)
-    return f"{few} to {many} comparisons" if few < many else f"{few} comparison{'s' * (few != 1)}"
+    return f"{few} to {many} comparisons" if few < many else counted(few, "comparison")
+
+
+def counted(number: int, what: str) -> str:
+    """`1 configuration`, `12 configurations`."""
+    return f"{number} {what}{'s' * (number != 1)}"

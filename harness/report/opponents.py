@@ -28,6 +28,15 @@ def against_itself(record: Record, metric: str) -> bool:
     )
 
 
+def opponent(record: Record, metric: str) -> str:
+    """Whom the evaluator of a metric sets a record's model against, as its options name it."""
+    options = (record.data["config"].get("evaluator") or {}).get(metric.partition(".")[0])
+    if not isinstance(options, Mapping):
+        return ""
+    named = (options.get(name) for name in ("baseline", "baseline_answers"))
+    return next((str(name) for name in named if name), f"answers of {options.get('prompts', '')}")
+
+
 def chosen(config: Mapping[str, Any], path: str, value: str) -> bool:
     """Whether a config has an override's value; an axis is compared by its method."""
     node: Any = config

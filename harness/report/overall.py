@@ -8,7 +8,8 @@ import numpy as np
 
 from harness.report.aggregates import MIN_TASKS, Aggregates, Ranged, aggregates, profile, scores_of
 from harness.report.drawing import HALF, MAX_CURVES, Figure, draw, legend, legend_height, look
-from harness.report.frames import Results, name_of
+from harness.report.frames import Results
+from harness.report.numbers import counted
 from harness.report.table import Table, decided_on
 
 TITLE = "Over all tasks"
@@ -39,7 +40,7 @@ def as_text(
     ]
     seeds = len(found.seeds)
     notes = [
-        f"Over {len(found.tasks)} tasks ({', '.join(found.tasks)}) and {seeds} seed{'s' * (seeds > 1)}.",
+        f"Over {len(found.tasks)} tasks ({', '.join(found.tasks)}) and {counted(seeds, 'seed')}.",
         "Mean win rate: the share of the other configurations that the mean over seeds beats, averaged over "
         "tasks; it depends on who else is in the table.",
     ]
@@ -82,7 +83,7 @@ def profiles(found: Aggregates | None, results: Results) -> Figure | None:
         keys = {}
         for place, (levels, share_X) in enumerate(curves):
             style = look(place)
-            (keys[name_of(levels)],) = axes.step(
+            (keys[results.name_of(levels)],) = axes.step(
                 at_X, share_X, where="post", **style, ms=4, lw=1.3, markevery=THRESHOLDS // 6
             )
         axes.set_xlabel("score")
@@ -94,6 +95,6 @@ def profiles(found: Aggregates | None, results: Results) -> Figure | None:
         "profiles",
         "Performance profiles.",
         f"Over {len(found.shares)} tasks and {len(found.seeds)} seeds; the higher curve is the better one.",
-        size=(HALF, 2.8 + legend_height([name_of(levels) for levels, _ in curves], HALF)),
+        size=(HALF, 2.8 + legend_height([results.name_of(levels) for levels, _ in curves], HALF)),
         paint=paint,
     )

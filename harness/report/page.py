@@ -58,7 +58,7 @@ def page(
         "notes": notes(table),
         "claims": claims_section(claims),
         "figures": figures_section(figures),
-        "law": "" if law is None else texts_section(scaling.TITLE, *scaling.as_text(law)),
+        "law": "" if law is None else texts_section(scaling.TITLE, *scaling.as_text(law, results)),
         "ratings": ratings_section(results),
         "published": published_section(beside, table) if beside is not None else "",
         "levels": levels_section(results, table),
@@ -89,9 +89,14 @@ def head_facts(table: Table, results: Results, claims: Sequence[Checked]) -> lis
     records = results.all_records()
     bad = Counter(r.status for r in records if r.status != "ok")
     facts = [
-        f"<b>{len(results.records)}</b> configurations",
-        f"<b>{len(results.seeds)}</b> seed{'s' * (len(results.seeds) > 1)}",
-        f"<b>{len(records)}</b> records",
+        *(
+            f"<b>{number}</b> {what}{'s' * (number != 1)}"
+            for number, what in (
+                (len(results.records), "configuration"),
+                (len(results.seeds), "seed"),
+                (len(records), "record"),
+            )
+        ),
         *(f"<b>{n}</b> {html.escape(status)}" for status, n in bad.items()),
     ]
     if table.baseline:
@@ -178,11 +183,11 @@ def published_section(beside: Sequence[Beside], table: Table) -> str:
     rows = []
     for b in beside:
         place = html.escape(" · ".join(table.layout.text(v) for v in b.where.values()))
-        ours = "-" if b.ours is None else f"{b.ours.mean:.4g}"
+        ours, theirs = b.numbers
         answer = "yes" if b.same else "no: " + html.escape("; ".join(b.differs))
         rows.append(
-            f"<tr><td>{place}</td><td>{html.escape(b.at)}</td><td>{html.escape(b.metric)}</td>"
-            f'<td class="n">{ours}</td><td class="n">{b.published:.4g}</td>'
+            f"<tr><td>{place}</td><td>{html.escape(b.at)}</td><td>{html.escape(b.name)}</td>"
+            f'<td class="n">{ours}</td><td class="n">{theirs}</td>'
             f'<td class="wrap">{answer}</td></tr>'
         )
     empty = "<tr><td>No cell stands at the place of a published value.</td></tr>"

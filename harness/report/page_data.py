@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shlex
 from collections import Counter
@@ -34,11 +35,12 @@ def page_data(table: Table, results: Results) -> dict[str, Any]:
             places.append(len(cells))
             cells.append(cell_data(cell, column, specs.index(column.spec), index))
         rows.append({"levels": list(row.values()), "cells": places})
+    names = (*results.factors, *itertools.chain(*results.factors.values()))
     return {
         "factors": results.factors,
-        "text": {name: table.layout.text(name) for name in (*results.factors, *table.layout.labels)},
+        "text": {name: shown for name in names if (shown := table.layout.text(name)) != name},
         "rowFactors": list(table.rows[0]),
-        "columnFactors": list(table.columns[0].where),
+        "columnFactors": list(table.layout.columns),
         "group": list(table.rows[0]).index(table.layout.group) if table.layout.group in table.rows[0] else -1,
         "baseline": table.baseline,
         "metrics": [metric_data(next(c for c in table.columns if c.spec == spec), table) for spec in specs],

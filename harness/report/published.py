@@ -8,10 +8,11 @@ from fnmatch import fnmatch
 from typing import Any
 
 from harness.errors import ConfigError, HarnessError
-from harness.report.frames import Results
+from harness.report.frames import MetricInfo, Results, column_of
 from harness.report.layout import Layout
 from harness.report.records import Record, label
 from harness.report.statistics import Estimate, estimate
+from harness.report.table import Column
 from harness.report.writers import escape_markdown
 
 
@@ -28,6 +29,21 @@ class Beside:
     """What of the setting is another; empty where it is the same."""
     at: str = ""
     """The published row, in the source's words."""
+    scale: float = 1.0
+    """Factor on both numbers where they are printed, as the table's column has it."""
+    unit: str = ""
+    """After scaling."""
+
+    @property
+    def name(self) -> str:
+        """The metric with the unit in which it is printed."""
+        return f"{self.metric} ({self.unit})" if self.unit else self.metric
+
+    @property
+    def numbers(self) -> tuple[str, str]:
+        """Ours and the published one as they are printed."""
+        ours = "-" if self.ours is None else f"{self.ours.mean * self.scale:.4g}"
+        return ours, f"{self.published * self.scale:.4g}"
 
     @property
     def same(self) -> bool:
@@ -51,6 +67,7 @@ def beside(layout: Layout, results: Results) -> list[Beside]:
             differs = (*unmatched, *differences(spec, where, row["where"], results))
             for name, value in row["values"].items():
                 metric, ours = ours_at(results, where, name)
+                printed, unit = printed_as(metric, layout, results)
                 scale = float(spec.get("scale", {}).get(name, spec.get("scale", {}).get("*", 1)))
                 gap = () if ours is not None else (f"no {name} was measured here",)
                 found.append(
@@ -61,9 +78,20 @@ def beside(layout: Layout, results: Results) -> list[Beside]:
                         ours=ours,
                         differs=(*differs, *gap),
                         at=" \u00b7 ".join(map(label, row["where"].values())),
+                        scale=printed,
+                        unit=unit,
                     )
                 )
     return found
+
+
+def printed_as(metric: str, layout: Layout, results: Results) -> tuple[float, str]:
+    """Scale and unit of the table's column of a metric; raw where the table has none."""
+    info = results.metrics.get(metric, MetricInfo(name=metric))
+    for spec in layout.metrics:
+        if f".{metric}".endswith(f".{spec.metric}"):
+            return spec.scale, Column(where={}, spec=spec, info=info).unit
+    return 1.0, info.unit
 
 
 Place = tuple[dict[str, str], tuple[str, ...]]
@@ -173,21 +201,23 @@ def markdown(found: list[Beside], layout: Layout) -> str:
         "|---|---|---|---:|---:|---|",
     ]
     for b in found:
-        ours = "-" if b.ours is None else f"{b.ours.mean:.4g}"
+        ours, theirs = b.numbers
         answer = "yes" if b.same else "no: " + escape_markdown("; ".join(b.differs))
         place = escape_markdown(", ".join(layout.text(v) for v in b.where.values()))
         at = escape_markdown(b.at)
-        lines.append(
-            f"| {place} | {at} | {escape_markdown(b.metric)} | {ours} | {b.published:.4g} | {answer} |"
-        )
+        lines.append(f"| {place} | {at} | {escape_markdown(b.name)} | {ours} | {theirs} | {answer} |")
     return "\n".join(lines).replace("*", "\\*") + "\n"
+
+
+OWN = ("published_at", "metric", "ours", "published", "same_setting", "differs")
+"""What a published value says beside its levels."""
 
 
 def as_data(found: list[Beside]) -> list[dict[str, Any]]:
     """For JSON."""
     return [
         {
-            **b.where,
+            **{column_of(factor, OWN): level for factor, level in b.where.items()},
             "published_at": b.at,
             "metric": b.metric,
             "ours": None if b.ours is None else float(f"{b.ours.mean:.6g}"),

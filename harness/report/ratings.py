@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from harness.report.frames import Results, name_of
-from harness.report.opponents import against_itself
+from harness.report.frames import Results
+from harness.report.opponents import against_itself, opponent
 from harness.report.statistics import MIN_SEEDS, t_quantile
 
 TITLE = "Ratings from duels"
@@ -39,14 +39,20 @@ class Rating:
     high: float
     basis: str
     """`seeds` or `items`."""
+    against: str = ""
+    """The opponent, as the evaluator's options name it."""
 
 
 def bradley_terry(duels: Sequence[Duels], *, anchor: str) -> dict[str, tuple[float, float]]:
     """Name -> (Elo, its standard error) against the anchor, by maximum likelihood over all duels.
 
+    Whom no chain of duels links to the anchor has no strength against it, and is left out.
     Paper: Bradley and Terry 1952, doi:10.1093/biomet/39.3-4.324
     Differs: half a win and half a loss is added to each pair, so that a shut-out has a finite strength
     """
+    duels = _linked(duels, anchor)
+    if not duels:
+        return {anchor: (0.0, 0.0)}
     if len(duels) == 1:
         (d,) = duels
         won, lost = d.score + 0.5, d.n - d.score + 0.5
@@ -73,6 +79,14 @@ def bradley_terry(duels: Sequence[Duels], *, anchor: str) -> dict[str, tuple[flo
     return {anchor: (0.0, 0.0), **ratings}
 
 
+def _linked(duels: Sequence[Duels], anchor: str) -> list[Duels]:
+    """The duels of those whom a chain of them links to the anchor."""
+    linked = {anchor}
+    while reached := {n for d in duels for n in (d.first, d.second) if {d.first, d.second} & linked} - linked:
+        linked |= reached
+    return [d for d in duels if d.first in linked]
+
+
 def ratings(results: Results, sample_name: str, column: str = "win_rate") -> list[Rating]:
     """A rating for each configuration from the samples of a win rate, best first.
 
@@ -80,16 +94,19 @@ def ratings(results: Results, sample_name: str, column: str = "win_rate") -> lis
     """
     found = []
     for levels, by_seed in results.records.items():
-        per_seed = []
+        per_seed, opponents = [], set()
         for record in by_seed.values():
             judged = record.status == "ok" and not against_itself(record, sample_name)
             items = record.samples(sample_name) if judged else None
             if items is not None and items.measures(column) and len(items):
-                score = float(np.nansum(items.numbers(column)))
-                duel = Duels(first=name_of(levels), second=REFERENCE, score=score, n=len(items))
+                won = items.numbers(column)
+                score, n = float(np.nansum(won)), int(np.isfinite(won).sum())
+                duel = Duels(first=results.name_of(levels), second=REFERENCE, score=score, n=n)
                 per_seed.append(duel)
+                opponents.add(opponent(record, sample_name))
         if per_seed:
-            found.append(rating(name_of(levels), per_seed))
+            against = ", ".join(sorted(opponents))
+            found.append(replace(rating(results.name_of(levels), per_seed), against=against))
     return sorted(found, key=lambda r: -r.elo)
 
 
@@ -103,12 +120,27 @@ def as_text(found: Sequence[Rating]) -> tuple[list[str], list[list[str]], list[s
     if len(found) < 2:
         return None
     rows = [[r.name, f"{r.elo:+.0f}", f"{r.low:.0f} to {r.high:.0f}", r.basis] for r in found]
+    heads = ["configuration", "Elo", "95 % interval", "over"]
+    if several_opponents(found):
+        rows = [[*row, r.against] for row, r in zip(rows, found, strict=True)]
+        note = (
+            "Bradley-Terry strengths on Elo's scale, each against the opponent that it met, which stands at "
+            "0: 400 points are odds of ten to one. Nothing links the opponents, so that only configurations "
+            "with the same one can be compared. Half a win and half a loss is added, so that a shut-out has "
+            "a finite rating."
+        )
+        return [*heads, "against"], rows, [note]
     note = (
         "Bradley-Terry strengths on Elo's scale against the opponent of the win rate, which stands at 0: 400 "
         "points are odds of ten to one. Every configuration met that opponent alone, so that two of them are "
         "compared through it. Half a win and half a loss is added, so that a shut-out has a finite rating."
     )
-    return ["configuration", "Elo", "95 % interval", "over"], rows, [note]
+    return heads, rows, [note]
+
+
+def several_opponents(found: Sequence[Rating]) -> bool:
+    """Whether not all met the same opponent, so that they do not stand on one scale."""
+    return len({r.against for r in found}) > 1
 
 
 def rating(name: str, per_seed: Sequence[Duels]) -> Rating:

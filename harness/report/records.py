@@ -114,6 +114,13 @@ def label(level: object) -> str:
     return str(level)
 
 
+def visible(text: str) -> str:
+    """A label as a reader tells it from others: quoted where it is empty or holds what is not seen."""
+    if text and text == text.strip() and text.isprintable():
+        return text
+    return json.dumps(text, ensure_ascii=not text.isprintable())
+
+
 def flatten(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Leaves of a config as dotted paths; a list is a leaf."""
     if not (isinstance(node, dict) and node):

@@ -121,7 +121,11 @@ def show(layout: Layout) -> None:
 
 
 def as_markdown(layout: Layout, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [f"# {layout.title}\n", "| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    lines = [
+        f"# {layout.title}\n",
+        "| " + " | ".join(map(escape_markdown, heads)) + " |",
+        "|" + "---|" * len(heads),
+    ]
     return "\n".join([*lines, *("| " + " | ".join(map(escape_markdown, row)) + " |" for row in rows)]) + "\n"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from harness.errors import DataError
-from harness.report.frames import Levels, Results, name_of
+from harness.report.frames import Levels, Results
 from harness.report.records import label
 from harness.report.statistics import Array, t_quantile
 
@@ -53,7 +53,7 @@ class Law:
 class Prediction:
     """A configuration that the fit has not seen."""
 
-    name: str
+    levels: Levels
     predicted: float
     low: float
     high: float
@@ -199,7 +199,7 @@ def prediction(
     low, high = interval([float(one.predict(size_R, data_R).mean()) for one in laws])
     spread = loss_R.std(ddof=1) / len(loss_R) ** 0.5 if len(loss_R) > 1 else float("nan")
     return Prediction(
-        name=name_of(levels),
+        levels=levels,
         predicted=float(law.predict(size_R, data_R).mean()),
         low=low,
         high=high,
@@ -208,7 +208,12 @@ def prediction(
     )
 
 
-def as_text(found: Fitted) -> tuple[list[str], list[list[str]], list[str]]:
+def spread_text(half: float) -> str:
+    """Half an interval; nothing of one run, which has none."""
+    return "" if np.isnan(half) else f" ±{half:.3f}"
+
+
+def as_text(found: Fitted, results: Results) -> tuple[list[str], list[list[str]], list[str]]:
     """Heads, rows and notes of the law and its predictions."""
     shown = {
         "E": "E, what no size and no text takes away",
@@ -224,10 +229,10 @@ def as_text(found: Fitted) -> tuple[list[str], list[list[str]], list[str]]:
     ]
     rows += [
         [
-            f"foretold: {p.name}",
+            f"foretold: {results.name_of(p.levels)}",
             f"{p.predicted:.3f}",
             f"{p.low:.3f} to {p.high:.3f}",
-            f"{p.measured:.3f} ±{p.measured_half:.3f} ({p.predicted / p.measured - 1:+.1%})",
+            f"{p.measured:.3f}{spread_text(p.measured_half)} ({p.predicted / p.measured - 1:+.1%})",
         ]
         for p in found.held_out
     ]

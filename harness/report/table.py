@@ -140,10 +140,7 @@ def sign(cell: TableCell) -> str:
     return MARKS.get((cell.verdict, about), "")
 
 
-MAX_METRICS = 6
-
-
 def metric_columns(table: Table) -> list[Column]:
     """One column for each metric of the table that has a better direction."""
     found = {c.info.name: c for c in reversed(table.columns) if c.higher_is_better is not None}
-    return list(reversed(found.values()))[:MAX_METRICS]
+    return list(reversed(found.values()))

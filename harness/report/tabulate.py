@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from harness.report.captions import caption
 from harness.report.decisions import Decisions
 from harness.report.frames import Results
 from harness.report.layout import Better, Layout, fit
+from harness.report.numbers import counted
 from harness.report.opponents import against_itself
 from harness.report.quantities import primary_by_default
 from harness.report.records import label
@@ -28,9 +30,13 @@ def build(results: Results, layout: Layout, decisions: Decisions | None = None) 
     Raises: UnknownNameError for a factor, level or metric that the records do not have
     """
     layout = fit(layout, results)
+    results.labels = layout.labels
     kept = {f: levels_kept(results, layout, f) for f in results.factors}
     fixed = {f: levels[0] for f, levels in kept.items() if f in layout.where and len(levels) == 1}
     rows = [row for row in combinations(kept, layout.rows) if results.configurations({**fixed, **row})]
+    if not rows:
+        wanted = ", ".join(f"{f}={' or '.join(kept[f])}" for f in layout.where)
+        raise ConfigError(f"table '{layout.name}': no record has {wanted}; choose other levels in `where`")
     direct(results, layout)
     infos = [(spec, results.metrics[results.resolve(spec.metric)]) for spec in layout.metrics]
     primary = primary_metrics(results, layout)
@@ -52,12 +58,14 @@ def build(results: Results, layout: Layout, decisions: Decisions | None = None) 
         cells=[],
         baseline={f: v for f, v in given.items() if f in shown},
         caption=[],
-        footnotes=[*layout.footnotes, *results.notes],
+        footnotes=[*layout.footnotes, *results.notes, *undecidable(results, layout)],
         decisions=decisions or Decisions(results),
     )
     table.cells = [
         [new_cell(results, table, {**fixed, **row, **c.where}, c) for c in columns] for row in rows
     ]
+    if not columns:
+        table.footnote(nothing_measured(results))
     pairs = contrasts_to_baseline(table)
     bests = contrasts_to_best(table)
     compare_to_baseline(table, pairs)
@@ -65,6 +73,13 @@ def build(results: Results, layout: Layout, decisions: Decisions | None = None) 
     write_numbers(table)
     table.caption = caption(results, table)
     return table
+
+
+def nothing_measured(results: Results) -> str:
+    """Why a table has no column of numbers."""
+    ended = Counter(record.reason or record.status for record in results.all_records())
+    said = "; ".join(f"{reason} (records: {count})" for reason, count in ended.most_common(4))
+    return f"No record holds a number that this table shows: {said}."
 
 
 def direct(results: Results, layout: Layout) -> None:
@@ -82,9 +97,14 @@ def direct(results: Results, layout: Layout) -> None:
             results.metrics[metric] = replace(results.metrics[metric], higher_is_better=better)
 
 
+def declared(results: Results, layout: Layout) -> tuple[str, ...]:
+    """What the layout, or else the experiment, says that it decides on, as it is written."""
+    return layout.primary or tuple(results.all_records()[-1].experiment.get("primary") or ())
+
+
 def primary_metrics(results: Results, layout: Layout) -> set[str]:
     """Full names of the metrics to decide on: the layout's, the experiment's, else every measured quality."""
-    names = layout.primary or tuple(results.all_records()[-1].experiment.get("primary") or ())
+    names = declared(results, layout)
     if names:
         return results.declared(names)
     return {
@@ -92,11 +112,19 @@ def primary_metrics(results: Results, layout: Layout) -> set[str]:
     }
 
 
+def undecidable(results: Results, layout: Layout) -> list[str]:
+    """What was to be decided on and nothing here measured: a sentence, or none."""
+    lacking = [name for name in declared(results, layout) if not results.knows(name)]
+    return [f"Not decided on, as nothing here measured it: {', '.join(lacking)}."] if lacking else []
+
+
 def levels_kept(results: Results, layout: Layout, factor: str) -> list[str]:
     wanted = layout.where.get(factor)
     if wanted is None:
         return results.factors[factor]
     names = [label(v) for v in (wanted if isinstance(wanted, list | tuple) else [wanted])]
+    if not names:
+        raise ConfigError(f"report.where.{factor} keeps no level; name some of {results.factors[factor]}")
     for name in names:
         results.configurations({factor: name})  # raises for an unknown level
     return names
@@ -138,7 +166,8 @@ def new_cell(results: Results, table: Table, where: Selection, column: Column) -
         shown = f"mean of {len(measured.values)} of {len(results.seeds)} seeds; {'; '.join(cell.missing)}"
         cell.notes.append(table.footnote(shown))
     if 0 < cell.estimate.num_items < MIN_ITEMS and cell.estimate.basis != "seeds":
-        text = f"only {cell.estimate.num_items} items: no interval over items and no test over them"
+        few = counted(cell.estimate.num_items, "item")
+        text = f"only {few}: no interval over items and no test over them"
         cell.notes.append(table.footnote(text))
     return cell
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from harness.report.contrasts import Comparison, Contrast
 from harness.report.decisions import Decisions
-from harness.report.frames import Levels, Results, name_of
+from harness.report.frames import Levels, Results
 from harness.report.statistics import Array, Measured, estimate
 
 Ends = tuple[float, float] | None
@@ -95,7 +95,7 @@ def interactions(decisions: Decisions, metric: str) -> list[Effect]:
             ]
             contrast = decisions.contrast(sides, metric)
             if contrast is not None:
-                asked.append((a, level, f"{b} = {given}", contrast))
+                asked.append((a, level, f"{results.text(b)} = {results.text(given)}", contrast))
     return answered(decisions, asked, metric=metric, family=f"view interactions {metric}")
 
 
@@ -194,7 +194,7 @@ def common_levels(results: Results, who: Sequence[Levels]) -> tuple[str, ...]:
     for i, factor in enumerate(results.factors):
         levels = {levels[i] for levels in who}
         if len(levels) == 1 and len(results.factors[factor]) > 1:
-            named.append(f"{factor} = {next(iter(levels))}")
+            named.append(f"{results.text(factor)} = {results.text(next(iter(levels)))}")
     return tuple(named)
 
 
@@ -264,7 +264,7 @@ def average_ranks(results: Results, metrics: Sequence[str], *, level: float = 0.
     if k < 3 or blocks < MIN_BLOCKS:
         return None
     ranks_KB = rankdata(values_KB, axis=0)
-    names = [name_of(levels) for levels, keep in zip(results.records, kept, strict=True) if keep]
+    names = [results.name_of(levels) for levels, keep in zip(results.records, kept, strict=True) if keep]
     return Ranks(
         names=names,
         ranks=[float(r) for r in ranks_KB.mean(axis=1)],

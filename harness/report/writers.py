@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from harness.report.frames import NOT_IN_SWEEP
+from harness.report.frames import NOT_IN_SWEEP, column_of
 from harness.report.table import Column, Table, TableCell, differs, heading, sign
 
 
@@ -85,11 +85,11 @@ def markdown_of(table: Table, shown_cell: Callable[[TableCell, Column], str]) ->
     factors = [table.layout.text(f) for f in table.rows[0]] or [""]
     heads = [[f] for f in factors] + [[*over(c, table), title_of(c, table)] for c in table.columns]
     lines = [
-        "| " + " | ".join("<br>".join(map(escape_markdown, parts)) for parts in heads) + " |",
+        "| " + " | ".join("<br>".join(map(label_markdown, parts)) for parts in heads) + " |",
         "|" + "---|" * len(factors) + "---:|" * len(table.columns),
     ]
     for (labels, same, _), cells in zip(dimmed(table), table.cells, strict=True):
-        shown = ["" if s else escape_markdown(text) for text, s in zip(labels, same, strict=True)] or [""]
+        shown = ["" if s else label_markdown(text) for text, s in zip(labels, same, strict=True)] or [""]
         numbers = [shown_cell(cell, column) for cell, column in zip(cells, table.columns, strict=True)]
         lines.append("| " + " | ".join(shown + numbers) + " |")
     return "\n".join(lines) + "\n"
@@ -97,16 +97,28 @@ def markdown_of(table: Table, shown_cell: Callable[[TableCell, Column], str]) ->
 
 def markdown_cell(cell: TableCell) -> str:
     if cell.estimate is None:
-        return f"*{escape_markdown(why_missing(cell))}*"
+        return f"*{label_markdown(why_missing(cell))}*"
     value = {1: f"**{cell.value}**", 2: f"<u>{cell.value}</u>"}.get(cell.rank, cell.value)
     spread = f" ±{cell.spread}" if cell.spread else ""
     mark = sign(cell)
     return value + spread + (f" {mark}" if mark else "") + reference_marks(cell)
 
 
+def label_markdown(text: str) -> str:
+    """A label in a table of Markdown, where every character of it means itself."""
+    alone = r"(?<![^\W_])_|_(?![^\W_])"  # inside a word it emphasises nothing
+    return (
+        re.sub(rf"[\\`*\[\]$~|]|{alone}", r"\\\g<0>", _without_tags(text))
+        .replace("\n", " ")
+        .replace("](", "]\\(")
+    )
+
+
 def escape_markdown(text: str) -> str:
     """Text in a table of Markdown."""
-    return escape_tags(text).replace("|", "\\|")
+    # A backslash before a bar would be escaped by the one that escapes the bar.
+    bare = re.sub(r"\\+(?=\|)", lambda found: 2 * found[0], text)
+    return escape_tags(bare).replace("|", "\\|")
 
 
 def escape_tags(text: str) -> str:
@@ -114,7 +126,11 @@ def escape_tags(text: str) -> str:
 
     What a record or an experiment says runs in no browser, and fetches nothing.
     """
-    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text).replace("](", "]\\(").replace("\n", " ")
+    return _without_tags(text).replace("](", "]\\(").replace("\n", " ")
+
+
+def _without_tags(text: str) -> str:
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", re.sub(r"&(?=#?\w+;)", "&amp;", text))
 
 
 def code_markdown(text: str) -> str:
@@ -134,6 +150,14 @@ def header_spans(table: Table, depth: int) -> list[tuple[str, int]]:
     return [(key[-1], len(list(same))) for key, same in itertools.groupby(keys)]
 
 
+COLUMNS = (
+    *("metric", "unit", "mean", "low", "high", "sd_over_seeds", "stderr_over_items", "interval_over"),
+    *("seeds", "items", "verdict", "about", "test", "difference", "difference_low", "difference_high", "p"),
+    *("family", "detectable", "undecided_because", "rank", "missing", "cells"),
+)
+"""Columns of CSV and JSON beside the factors; a factor called so has `factor.` before it."""
+
+
 def flat(table: Table) -> list[dict[str, Any]]:
     """One row a cell with everything known of it; the content of CSV and JSON."""
     rows = []
@@ -142,7 +166,7 @@ def flat(table: Table) -> list[dict[str, Any]]:
             e, c = cell.estimate, cell.comparison
             rows.append(
                 {
-                    **cell.where,
+                    **{column_of(factor, COLUMNS): level for factor, level in cell.where.items()},
                     "metric": column.info.name,
                     "unit": column.info.unit,
                     "mean": number(e.mean) if e else None,

@@ -25,6 +25,7 @@ class Closing:
         self._plan, self._view = plan, view
         self._sessions: dict[str, tuple[Session, Claim]] = {}
         self._times: dict[str, float | None] = {}
+        self._hung: dict[str, str] = {}
         self._started = time.time()
 
     def open(self, cell: PlannedCell) -> Session | None:
@@ -35,7 +36,7 @@ class Closing:
         if claim is None:
             return None
         try:
-            session = Session(self._plan, cell, started=time.time(), warn=self._view.say)
+            session = Session(self._plan, cell, started=time.time(), warn=self._view.say, hung=self._hung)
         except BaseException:
             claim.release()
             raise

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 OnStep = Callable[[int, dict[str, float]], None]
 STEPS = "steps.jsonl"
+DOCUMENTS = "documents"
+"""Fact of a stage that passes documents, not steps."""
 """File of an artifact with the logging steps of its training, for trackers of cells that share it."""
 
 
@@ -51,7 +53,8 @@ class Task:
         store = Store(self.store)
         node = self.node
         if self.out is not None and self.meeting is not None:
-            node.maker().run(self._work(store, self.out, self.meeting.folder.parent, on_step=_unheard))
+            work = self._work(store, self.out, self.meeting.folder.parent, _unheard, _unheard)
+            node.maker().run(work)
             return {}
         checkpoints = store.checkpoints(node.key)
         steps = Steps(checkpoints / STEPS)
@@ -60,6 +63,10 @@ class Task:
             clean = {name: float(value) for name, value in facts.items()}
             steps.add(step, clean)
             report("step", (step, clean))
+
+        def on_progress(done: int, facts: dict[str, float]) -> None:
+            steps.add(done, facts)
+            report("progress", (done, facts))
 
         meta: dict[str, Any] = {
             "part": node.part,
@@ -71,7 +78,7 @@ class Task:
         }
         started = time.monotonic()
         with store.create(node.key, stage=node.stage, kind=node.kind, inputs=node.inputs, meta=meta) as out:
-            work = self._work(store, out, checkpoints, on_step=on_step)
+            work = self._work(store, out, checkpoints, on_step, on_progress)
             self._check_files(store)
             meta["facts"] = _facts(node.maker().run(work), by=node.title)
             if node.kind == "evaluation":
@@ -83,7 +90,7 @@ class Task:
             steps.finish(out / STEPS)
         return meta["facts"]  # type: ignore[no-any-return]
 
-    def _work(self, store: Store, out: Path, checkpoints: Path, *, on_step: OnStep) -> Work:
+    def _work(self, store: Store, out: Path, checkpoints: Path, on_step: OnStep, on_progress: OnStep) -> Work:
         node = self.node
         return Work(
             stage=node.stage,
@@ -99,6 +106,7 @@ class Task:
             cell=node.cell,
             load=lambda key: self._artifact(store, key),
             on_step=on_step,
+            on_progress=on_progress,
             meeting=self.meeting,
         )
 
@@ -135,7 +143,8 @@ def _unheard(step: int, facts: dict[str, float]) -> None:
 
 
 class Steps:
-    """The logging steps of a training, kept beside its checkpoints so that a kill loses none."""
+    """The logging steps of a training, kept beside its checkpoints so that a kill loses none; and how far a
+    stage that passes documents is, which no artifact keeps."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -147,7 +156,7 @@ class Steps:
 
     def finish(self, target: Path) -> None:
         """Write the steps in order, each once (a resumed training repeats some), if there were any."""
-        found = read_steps(self.path)
+        found = [(step, facts) for step, facts in read_steps(self.path) if DOCUMENTS not in facts]
         if found:
             lines = (json.dumps({"step": step, **facts}) for step, facts in found)
             target.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -164,7 +173,8 @@ def read_steps(path: Path) -> list[tuple[int, dict[str, float]]]:
         with contextlib.suppress(ValueError):  # cut off by a kill, or damaged
             facts = json.loads(line)
             if not misfit(facts, dict[str, float | None]) and isinstance(facts.get("step"), int):
-                found[facts.pop("step")] = {name: value for name, value in facts.items() if value is not None}
+                step = facts.pop("step")
+                found[step] = {name: value for name, value in facts.items() if value is not None}
     return sorted(found.items())
 
 

@@ -16,18 +16,33 @@ from harness.method import Choice
 from harness.plan.plan import Plan, PlannedCell, directory
 from harness.registry.known import registry
 from harness.run.execute import STEPS, read_steps
+from harness.run.patience import NoAnswerError, within
 from harness.run.provenance import provenance
 from harness.store.files import full_text, is_disk_full
 from harness.store.records import sweep_dir
+
+PATIENCE = 120.0
+"""Seconds that an observer may take over one event, connecting to its server included."""
+PATIENCE_OF_REPORTS = 600.0
+"""Seconds that a tracker may take over a report, whose files it may send."""
 
 
 class Session:
     """One cell's observers, from its first stage to its record.
 
-    State: `notes` says of each tracker that failed why; it hears nothing more of this cell
+    State: `notes` says of each tracker that failed why; it hears nothing more of this cell. What did not
+        answer in time stands in `hung` and is asked by no later cell of this process either
     """
 
-    def __init__(self, plan: Plan, cell: PlannedCell, *, started: float, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        cell: PlannedCell,
+        *,
+        started: float,
+        warn: Callable[[str], None],
+        hung: dict[str, str],
+    ) -> None:
         folder = directory(plan, cell)
         folder.mkdir(parents=True, exist_ok=True)
         self.run = {
@@ -47,6 +62,7 @@ class Session:
         self._told: set[str] = set()
         self._steps: dict[str, int] = {}
         self._trackers: dict[str, Tracker] = {}
+        self._hung = hung
         for choice in cell.cell.choices("tracker"):
             self._guard(choice.method.name, partial(self._add, choice))
         self._each("harness_run_started", "run_started", run=self.run)
@@ -89,12 +105,19 @@ class Session:
 
     def _guard(self, name: str, call: Callable[[], Any]) -> None:
         """Run an observer; what it raises becomes a note of the record, never the cell's outcome."""
+        if name in self._hung:
+            self.notes.setdefault(name, f"not told of this cell: {self._hung[name]}")
+            self._trackers.pop(name, None)
+            return
         try:
-            call()
+            with within(PATIENCE):
+                call()
         except (Exception, SystemExit) as error:  # a client that gives up may end its process
             if is_disk_full(error):
                 raise StoreFullError(f"tracker {name}: {full_text(error)}") from error
             self._trackers.pop(name, None)
+            if isinstance(error, NoAnswerError):
+                self._hung[name] = str(error)
             if name not in self.notes:
                 self.notes[name] = f"{type(error).__name__}: {error}"
                 self._warn(f"tracker {name} failed and hears nothing more of this cell: {error}")
@@ -110,7 +133,8 @@ def tell_report(plan: Plan, folder: Path, *, warn: Callable[[str], None]) -> Non
                 continue
             told.append(choice)
             try:
-                choice.build().report_written(dict(sweep), str(folder))
+                with within(PATIENCE_OF_REPORTS):
+                    choice.build().report_written(dict(sweep), str(folder))
             except (Exception, SystemExit) as error:
                 if is_disk_full(error):
                     raise StoreFullError(f"tracker {choice.method.name}: {full_text(error)}") from error

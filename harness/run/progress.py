@@ -168,8 +168,9 @@ def view(plan: Plan) -> Lines:
 
 
 def describe_step(step: int, facts: dict[str, float], seconds: float) -> str:
-    """What is known of a training: step, loss, tokens/s, time left."""
-    parts = [f"step {step}"]
+    """What is known of a training: step, loss, tokens/s, time left; of documents, their number and bytes."""
+    passed = "documents" in facts
+    parts = [f"{step:,} documents", f"{facts.get('bytes', 0) / 1e6:,.1f} MB"] if passed else [f"step {step}"]
     if "loss" in facts:
         parts.append(f"loss {facts['loss']:.3f}")
     speed = facts.get("tokens_per_second")
@@ -177,6 +178,6 @@ def describe_step(step: int, facts: dict[str, float], seconds: float) -> str:
         parts.append(f"{speed:,.0f} tokens/s")
     progress = facts.get("progress", 0.0)
     if 0 < progress < 1:
-        left = seconds * (1 - progress) / progress
+        left = facts.get("seconds_left", seconds * (1 - progress) / progress)
         parts.append(f"{progress:.0%}, {left:.0f} s left")
     return ", ".join(parts)

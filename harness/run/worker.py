@@ -297,6 +297,8 @@ class Worker:
             for what, value in entry.child.poll():
                 if what == "step":
                     self._on_step(entry.node, *value)
+                elif what == "progress":
+                    self.view.step(entry.node, *value)
             if entry.claim.lost:
                 entry.child.kill()
             outcome = entry.child.outcome

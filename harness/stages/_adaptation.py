@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +102,12 @@ def adapt(loaded: Loaded, choice: Choice) -> Adapted:
 
 @contextmanager
 def without_dropout(model: nn.Module) -> Iterator[None]:
-    """Switch off all dropout of a model that trains: layers, and rates that modules or the config hold."""
+    """Switch off all that is random in a model that trains: dropout of layers, rates that modules or the
+    config hold, and the noise of routers to experts, which are held as they are in evaluation.
+    """
     kept: list[tuple[Any, str, float]] = []
+    routers = [module for module in model.modules() if _draws_noise(module)]
+    trained = [module.training for module in routers]
     config = getattr(model, "config", None)
     for owner in [*model.modules(), *([config] if config is not None else [])]:
         for name, value in vars(owner).items():
@@ -112,10 +117,24 @@ def without_dropout(model: nn.Module) -> Iterator[None]:
     try:
         for owner, name, _ in kept:
             setattr(owner, name, 0.0)
+        for router in routers:
+            router.eval().__dict__["train"] = partial(_unmoved, router)
         yield
     finally:
         for owner, name, value in kept:
             setattr(owner, name, value)
+        for router, training in zip(routers, trained, strict=True):
+            del router.__dict__["train"]
+            router.train(training)
+
+
+def _draws_noise(module: nn.Module) -> bool:
+    """Whether a module draws noise where it trains (Mixtral's jitter, PhiMoE's choice of experts)."""
+    return any("jitter" in name and isinstance(v, float) and v > 0 for name, v in vars(module).items())
+
+
+def _unmoved(module: nn.Module, mode: bool = True) -> nn.Module:
+    return module
 
 
 def peft_entry(choice: Choice, *, stage: str) -> dict[str, Any]:

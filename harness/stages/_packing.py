@@ -13,6 +13,8 @@ FIRST, SECOND = 7, 9
 """Tokens of the two conversations that are tried; neither fills a block of anything."""
 NOISE = 10.0
 """Times the rounding difference of the first conversation that the second may show."""
+CAUSAL = 0.1
+"""Difference of the first conversation above which it is no rounding: the model reads ahead."""
 
 
 @torch.no_grad()
@@ -20,7 +22,7 @@ def packing_leak(model: Any) -> float:
     """How far the second of two packed conversations is from itself alone, in units of its logits' spread.
 
     What a causal model says of the first conversation cannot depend on the second, so that its difference
-    is rounding; up to `NOISE` times that counts as none.
+    is rounding, and up to `NOISE` times that counts as none; a model that reads ahead leaks there too.
     """
     generator = torch.Generator().manual_seed(0)
     vocabulary = int(model.get_input_embeddings().weight.shape[0])
@@ -37,6 +39,8 @@ def packing_leak(model: Any) -> float:
     model.train(training)
     rounding = _distance(packed_TV[:FIRST], alone[0])
     leak = _distance(packed_TV[FIRST:], alone[1])
+    if rounding > CAUSAL:
+        return max(leak, rounding)
     return 0.0 if leak <= max(NOISE * rounding, 1e-4) else leak
 
 

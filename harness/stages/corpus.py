@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any, NoReturn
 
 from harness.axes.corpus import Corpus, Document, Split
 from harness.axes.filter import Filter
-from harness.data import documents
-from harness.data.filtering import filtered
 from harness.data.lineage import Lineage
+from harness.data.reading import Meter, metered
 from harness.errors import DataError, IncompatibleError
 from harness.hookspecs import hookimpl
 from harness.stage import Stage, Work
+from harness.stages._attempt import Attempt
+from harness.stages._progress import Progress
 from harness.stages._references import referenced
 
 
@@ -22,6 +24,8 @@ class CorpusStage(Stage):
     """Reads the corpus, applies the filters in order and on all cores, writes Parquet.
 
     What was dropped or rewritten, by which filter and why, stands in lineage.jsonl.
+    State: what is filtered, saved now and then; after a kill the rest follows, but where a filter needs the
+        whole stream first (dedup_set, classifier without negative examples)
     Raises: IncompatibleError where the filters leave nothing to train on, DataError where the corpus does
     """
 
@@ -34,13 +38,21 @@ class CorpusStage(Stage):
         corpus: Corpus = work.one("corpus").build()
         read: Counter[tuple[str, str]] = Counter()
         filters: list[Filter] = [choice.build() for choice in work.several("filter")]
-        with Lineage(work.out) as lineage:
-            corpus.damage.tell = lambda what: lineage.add("", did="left out", by="corpus", why=what)
-            for method in filters:
-                method.models = referenced(work, f"filter.{method.name}")
-                method.tell = partial(_told, lineage, method.name)
-            stream = filtered(counted(corpus.documents(), read), filters)
-            facts = documents.write(work.out, stream)
+        for method in filters:
+            method.models = referenced(work, f"filter.{method.name}")
+        attempt = Attempt(work.checkpoints / "filtered", filters)
+        meter, size = Meter(), corpus.file_bytes()
+        progress = Progress(work, lambda: min(1.0, meter.bytes / size) if size else None)
+        with metered(meter), attempt:
+            corpus.damage.tell = lambda what: attempt.damage.add("", did="left out", by="corpus", why=what)
+            stream = counted(corpus.documents(), read, progress)
+            for _ in islice(stream, attempt.documents):  # what an earlier attempt filtered
+                pass
+            progress.begin()
+            for method, told in zip(filters, attempt.told, strict=True):
+                method.tell = partial(_tell, told, method.name)
+            attempt.run(stream)
+            facts = attempt.finish(work.out)
         if corpus.damage.count:
             facts["damaged"] = {"count": corpus.damage.count, "first": corpus.damage.first}
         facts["kept"] = kept(read, facts["num_documents"])
@@ -75,15 +87,18 @@ def _refuse_empty(corpus: Corpus, filters: Sequence[Filter]) -> NoReturn:
     )
 
 
-def _told(lineage: Lineage, name: str, document: Document, did: str, why: str) -> None:
+def _tell(lineage: Lineage, name: str, document: Document, did: str, why: str) -> None:
     where = {"domain": document.domain, "split": document.split.value}
     lineage.add(document.id, did=did, by=f"filter.{name}", why=why, **where)
 
 
-def counted(stream: Iterator[Document], read: Counter[tuple[str, str]]) -> Iterator[Document]:
-    """The documents of a stream, counted by split and domain."""
+def counted(
+    stream: Iterator[Document], read: Counter[tuple[str, str]], progress: Progress
+) -> Iterator[Document]:
+    """The documents of a stream, counted by split and domain, and told of."""
     for document in stream:
         read[document.split.value, document.domain] += 1
+        progress.add(document)
         yield document
 
 

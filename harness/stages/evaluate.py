@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.axes.evaluator import Evaluator, Subject
+from harness.data.item_texts import HeldOutDocuments
 from harness.errors import IncompatibleError
 from harness.hookspecs import hookimpl
 from harness.method import Choice, Method, Problem, check_limits
+from harness.model.reach import beyond_table, no_room
 from harness.stage import Choices, Stage, Work
 
 if TYPE_CHECKING:
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
     from harness.axes.judge import Judge
     from harness.compose import Cell
     from harness.store.artifacts import Artifact
+
+
+UNSTATED = 2048
+"""Tokens of the window of a model that states none."""
 
 
 class Evaluate(Stage):
@@ -57,13 +63,32 @@ class Evaluate(Stage):
 
     @classmethod
     def check(cls, cell: Cell, stage: str, meta_model: nn.Module | None) -> Iterable[Problem]:
-        """A measurement that measures nothing."""
-        if not cell.choices("evaluator", stage=stage):
+        """A measurement that measures nothing, or sequences that the model cannot read."""
+        chosen = cell.choices("evaluator", stage=stage)
+        if not chosen:
             yield Problem(
                 where="evaluator",
                 message=f"evaluator=[] leaves {stage} nothing to measure; choose one, e.g. "
                 f"evaluator=[perplexity], or leave {stage} out of `stages`",
             )
+        documents = "documents" in map(cell.makes, cell.stages)
+        asked = cell.stage_config(stage).max_length
+        if asked is not None:
+            yield from beyond_table(meta_model, asked, where=f"{stage}.max_length")
+        for choice in chosen:
+            method: Any = choice.method
+            where = f"evaluator.{method.name}"
+            texts = {each.method.name for each in method.item_texts(choice.config)}
+            if not documents and HeldOutDocuments.name in texts:
+                yield Problem(
+                    where=where,
+                    message=f"it measures on documents, and no stage of {list(cell.stages)} makes any; "
+                    "add the stage corpus",
+                )
+            if longest := method.longest(choice.config):
+                yield from beyond_table(meta_model, longest, where=where)
+            answer = method.longest_answer(choice.config)
+            yield from no_room(cell, meta_model, answer=answer, window=asked, where=where)
 
     @classmethod
     def narrow(cls, part: str, choices: Choices) -> Choices:
@@ -136,6 +161,7 @@ def load_subject(work: Work, artifact: Artifact, *, max_length: int | None = Non
     return Subject(
         model=model,
         tokenizer=tokenizer,
+        name=artifact.key,
         max_length=max_length or window(model),
         device=work.device,
         seed=work.seed,
@@ -200,9 +226,9 @@ def _judge(work: Work, choice: Any) -> Judge | None:
 
 def window(model: Any) -> int:
     """The longest sequence a model states that it reads, in tokens."""
-    config = getattr(model, "config", None)
-    stated = (getattr(config, key, None) for key in ("max_position_embeddings", "n_positions", "n_ctx"))
-    return int(next((value for value in stated if value), 2048))
+    from harness.ops.extension import stated_length
+
+    return stated_length(model) or UNSTATED
 
 
 def _documents(path: Path, split: str) -> list[Document]:

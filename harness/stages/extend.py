@@ -13,6 +13,7 @@ from harness.errors import ConfigError, EffectError, IncompatibleError
 from harness.hookspecs import hookimpl
 from harness.method import Problem
 from harness.model.reach import beyond_table
+from harness.ops.extension import trained_length
 from harness.rng import Purpose
 from harness.stage import Stage, Work
 from harness.stages._training import TrainingConfig, run_training
@@ -70,12 +71,13 @@ class Extend(Stage):
     def check(cls, cell: Cell, stage: str, meta_model: nn.Module | None) -> Iterable[Problem]:
         """An extended length that the position scheme can hold, and that sequences keep to."""
         choice, spec = cell.choice("context", stage=stage), cell.spec()
-        if choice is None or spec is None:
+        if choice is None or (spec is None and meta_model is None):
             return
         method: Any = choice.method
         try:
-            length = method.extended(choice.config, spec.max_length)
-        except ConfigError as error:
+            trained = trained_length(meta_model) if spec is None else spec.max_length  # type: ignore[arg-type]
+            length = method.extended(choice.config, trained)
+        except (ConfigError, IncompatibleError) as error:
             yield Problem(where="context", message=str(error))
             return
         yield from beyond_table(meta_model, length, where="context.factor")
@@ -86,7 +88,6 @@ class Extend(Stage):
     def run(self, work: Work) -> dict[str, Any]:
         from harness.model.artifact import Delta, describe, open_model, save_model
         from harness.model.snapshot import changes, snapshot
-        from harness.ops.extension import trained_length
 
         choice, settings = work.one("context"), work.config
         method = choice.build()

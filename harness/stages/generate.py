@@ -11,6 +11,7 @@ from harness.compose.schema import stage_key
 from harness.evaluation.prompts import PROMPT_FILES
 from harness.hookspecs import hookimpl
 from harness.method import Problem, check_counts
+from harness.model.reach import no_room
 from harness.paths import path_ref
 from harness.stage import Stage, Work
 from harness.stages.evaluate import load_subject
@@ -50,9 +51,12 @@ class Generate(Stage):
 
     @classmethod
     def check(cls, cell: Cell, stage: str, meta_model: nn.Module | None) -> Iterable[Problem]:
+        """Answers that leave no room for a prompt, and prompts that cannot be read."""
         from harness.evaluation.prompts import misread
 
         config = cell.stage_config(stage)
+        where = f"{stage}.max_new_tokens"
+        yield from no_room(cell, meta_model, answer=config.max_new_tokens, where=where)
         yield from misread(config.prompts, limit=config.max_prompts, where=f"{stage_key(stage)}.prompts")
 
     def run(self, work: Work) -> dict[str, Any]:

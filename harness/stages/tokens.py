@@ -12,6 +12,7 @@ from harness.data.token_files import TokenWriter
 from harness.errors import ConfigError, DataError
 from harness.hookspecs import hookimpl
 from harness.stage import Stage, Work
+from harness.stages._progress import Progress
 
 SAVE_BYTES = 32_000_000
 """Bytes of text after which what is encoded is saved against a kill."""
@@ -41,14 +42,19 @@ class TokensStage(Stage):
         writer = TokenWriter(
             place, vocab_size=rust.get_vocab_size(), bos_id=special["bos"], eos_id=special["eos"]
         )
-        rest = islice(documents.iterate(work.inputs["documents"].path), writer.resume(), None)
+        source = work.inputs["documents"].path
+        rest = islice(documents.iterate(source), writer.resume(), None)
         left, right = tee(rest)
-        unsaved = 0
+        unsaved, total = 0, max(1, documents.total_bytes(source))
+        before = sum(entry["num_bytes"] for domains in writer.splits.values() for entry in domains.values())
+        progress = Progress(work, lambda: (before + progress.bytes) / total)
+        progress.begin()
         with tokenization.all_cores():
             for document, ids in zip(left, tokenization.encode(rust, (d.text for d in right)), strict=True):
                 num_bytes = len(document.text.encode())
                 writer.add(document.split.value, document.domain, ids, num_bytes=num_bytes)
                 unsaved += num_bytes
+                progress.add(document)
                 if unsaved >= SAVE_BYTES:
                     writer.save()
                     unsaved = 0

@@ -93,6 +93,21 @@ def test_a_mistake_gets_one_message(name: str, mistakes: dict[str, list[str]]) -
     assert (found, out) == (code, "")
 
 
+@pytest.mark.parametrize(
+    ("stated", "spins"), [({}, "3000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "")]
+)
+def test_threads_that_wait_leave_the_core_to_others(
+    stated: dict[str, str], spins: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in stated.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    assert cli.main(["--version"]) == 0
+    assert os.environ.get("GOMP_SPINCOUNT", "") == spins
+
+
 def test_a_real_process_ends_the_same_way(tmp_path: Path) -> None:
     refused = harness(["optimizer=lyon"], cwd=tmp_path)
     assert refused.returncode == 2

@@ -1,10 +1,11 @@
 """The suite of filters catches what it should."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from told import told
 
@@ -104,6 +105,28 @@ class EveryTenth(Base):
         return "tenth" if self.seen % 10 == 0 else super().judge(document)
 
 
+class Forgets(EveryTenth):
+    """Remembers, and hands nothing on."""
+
+    name = "forgets"
+    remembers = True
+
+
+class HandsOn(Forgets):
+    name = "hands_on"
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {"seen": np.array(self.seen)}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        self.seen = int(state["seen"])
+
+
+def test_a_filter_that_hands_on_what_it_remembers_passes(tmp_path: Path) -> None:
+    suite.test_it_goes_on_from_what_it_remembers(HandsOn, tmp_path)
+    suite.test_a_verdict_rests_on_the_document_where_it_says_so(HandsOn, tmp_path)
+
+
 def test_a_right_filter_passes(tmp_path: Path) -> None:
     for name, test in vars(suite).items():
         if name.startswith("test_"):
@@ -122,6 +145,7 @@ def test_a_right_filter_passes(tmp_path: Path) -> None:
         (Moody, suite.test_it_judges_the_same_stream_the_same_way),
         (GivesOtherReasons, suite.test_it_judges_the_same_stream_the_same_way),
         (EveryTenth, suite.test_a_verdict_rests_on_the_document_where_it_says_so),
+        (Forgets, suite.test_it_goes_on_from_what_it_remembers),
         (Remembers, suite.test_two_instances_share_nothing),
     ],
 )

@@ -19,7 +19,12 @@ from harness_plugins.filter.pii import Pii
 
 from harness import Document, Filter, Split
 from harness.data import filtering
-from harness.data.filtering import filtered
+from harness.data.filtering import passed_on, prepare
+
+
+def filtered(found: Iterator[Document], methods: list[Filter], *, workers: int) -> Iterator[Document]:
+    prepare(methods)
+    return passed_on(found, methods, workers=workers)
 
 
 def pages(number: int) -> list[Document]:
@@ -125,7 +130,7 @@ from harness_plugins.filter.pii import Pii
 
 filtering.DOCUMENTS_PER_BATCH = 4
 pages = (Document(id=str(n), text="plain words", domain="d", split=Split.train) for n in itertools.count())
-for page in filtering.filtered(pages, [Pii()], workers=2):
+for page in filtering.passed_on(pages, [Pii()], workers=2):
     if page.id == "100":
         print("running", flush=True)
 """

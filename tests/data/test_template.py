@@ -103,6 +103,27 @@ def test_a_tokenizer_that_begins_with_bos_does_so_here(tmp_path: Path) -> None:
     assert tokenizer.decode([i for i in labels.tolist() if i != IGNORED]) == "Yo<|eos|>"
 
 
+@pytest.mark.parametrize("before", ["<|eos|>", "<s>", "[gMASK] <sop>", 'a"{{b}}'])
+def test_what_a_base_tokenizer_puts_before_a_text_stands_before_a_conversation(
+    before: str, tmp_path: Path
+) -> None:
+    """XGLM begins with its end, some without naming a BOS, GLM with two tokens."""
+    from harness_plugins.tokenizer.pretrained import Pretrained
+    from tokenizers.processors import TemplateProcessing
+
+    Pretrained.trial(tmp_path)
+    tokenizer = load_tokenizer(tmp_path)
+    tokenizer.add_special_tokens({"additional_special_tokens": before.split()})
+    named = [(token, tokenizer.convert_tokens_to_ids(token)) for token in before.split()]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=[*(token for token, _ in named), "$A"], special_tokens=named
+    )
+    assert tokenizer("Hi")["input_ids"][: len(named)] == [number for _, number in named]
+    ids, _ = Template(tokenizer).encode(conversation((Role.user, "Hi"), (Role.assistant, "Yo")))
+    begin = tokenizer("\n", add_special_tokens=False)["input_ids"][0]
+    assert ids[: len(named) + 1].tolist() == [*(number for _, number in named), begin]
+
+
 def test_a_tokenizer_without_an_end_is_refused(tmp_path: Path) -> None:
     from harness_plugins.tokenizer.pretrained import Pretrained
 

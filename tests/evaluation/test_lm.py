@@ -135,7 +135,7 @@ def test_a_token_that_spans_context_and_continuation_is_scored_alone_and_counted
     assert total < 0
     assert apart < 0
     assert lm.facts["spanning_continuations"] == 2
-    with pytest.raises(TaskError, match="is empty: nothing to score"):
+    with pytest.raises(TaskError, match="is empty, or of what the tokenizer leaves out: nothing to score"):
         lm._encode_pair("hello", "")
 
 

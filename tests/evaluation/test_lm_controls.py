@@ -13,7 +13,7 @@ from lm_eval.tasks import TaskManager
 
 from harness.axes.evaluator import Evaluation
 from harness.conformance._language import model, subject, tokenizer
-from harness.errors import IncompatibleError
+from harness.errors import IncompatibleError, TaskError
 from harness.evaluation.lm_run import quiet
 from harness.registry.known import registry
 
@@ -145,6 +145,11 @@ def test_generation_options_win_over_a_tasks_own(folder: Path) -> None:
     assert said == [s["filtered_resps"] for s in other["samples"]["write"] if s["filter"] == "first"]
 
 
+def test_another_name_for_the_length_of_answers_wins_too(folder: Path) -> None:
+    found = ours(folder, "write", gen_kwargs={"max_new_tokens": 3})
+    check(found, theirs(folder, "write", gen_kwargs={"max_gen_toks": 3}))
+
+
 def test_sampled_repeats_of_a_document_differ(folder: Path) -> None:
     text = (folder / "write.yaml").read_text().replace("filter_list:", "repeats: 6\nfilter_list:")
     (folder / "write.yaml").write_text(text)
@@ -175,3 +180,123 @@ def test_a_chat_template_that_is_not_there_is_refused(folder: Path) -> None:
             kind(kind.Config(chat_template=True)).evaluate("recall", subject(tokenizer=bare))  # type: ignore[attr-defined]
     finally:
         bare.chat_template = saved
+
+
+def test_results_have_the_fields_of_lm_evals_own_run(folder: Path) -> None:
+    """What its viewers read: all of `lm_eval.result_schema` that a run on its `hf` model has."""
+    from lm_eval.loggers import EvaluationTracker
+    from lm_eval.result_schema import EvalResults, SampleResult
+
+    tracker = EvaluationTracker(output_path=str(folder / "theirs"))
+    options = {"system_instruction": "Be brief.", "apply_chat_template": True}
+    expected = theirs(folder, "both", evaluation_tracker=tracker, **options)
+    tracker.save_results_aggregated(
+        results={name: value for name, value in expected.items() if name != "samples"},
+        samples=expected["samples"],
+    )
+    tracker.save_results_samples("first", expected["samples"]["first"])
+    ours(folder, "both", system_instruction="Be brief.", chat_template=True)
+    mine, other = (
+        json.loads(next((folder / name).rglob("results_*.json")).read_text()) for name in ("out", "theirs")
+    )
+    assert other.keys() <= mine.keys()
+    assert mine.keys() - other.keys() == set()
+    assert other["config"].keys() <= mine["config"].keys()
+    for name in ("results", "groups", "group_subtasks", "versions", "n-shot", "n-samples", "task_hashes"):
+        assert mine[name].keys() == other[name].keys()
+    same = ("group_subtasks", "versions", "n-shot", "n-samples", "higher_is_better", "task_hashes")
+    same += ("system_instruction", "system_instruction_sha", "chat_template_sha", "eot_token_id")
+    assert {name: mine[name] for name in same} == {name: other[name] for name in same}
+    assert mine.keys() <= EvalResults.__annotations__.keys()
+    rows = [
+        json.loads(next((folder / name).rglob("samples_first_*.jsonl")).read_text().splitlines()[0])
+        for name in ("out", "theirs")
+    ]
+    assert rows[0].keys() == rows[1].keys() >= SampleResult.__annotations__.keys()
+    assert rows[0]["arguments"] == rows[1]["arguments"]
+
+
+SHUFFLED = """import random
+
+
+def shuffle(dataset):
+    return dataset.map(lambda row: {"choices": random.sample(row["choices"], len(row["choices"]))})
+"""
+
+
+def test_documents_that_a_task_shuffles_are_those_of_lm_eval(folder: Path) -> None:
+    """By the global random state, which it seeds before it loads a task; ours is left as it was."""
+    import random
+
+    import datasets
+
+    datasets.disable_caching()
+    (folder / "shuffled.py").write_text(SHUFFLED)
+    text = CHOICE.format(name="first", data=folder / "first.json")
+    (folder / "first.yaml").write_text(text + "process_docs: !function shuffled.shuffle\n")
+    random.seed(5)
+    before = random.getstate()
+    found = ours(folder, "first", limit=4)
+    assert random.getstate() == before
+    random.seed(7)
+    check(found, theirs(folder, "first", limit=4))
+    assert found.samples["doc_hash"].tolist() == [
+        sample["doc_hash"] for sample in theirs(folder, "first", limit=4)["samples"]["first"]
+    ]
+
+
+def test_more_examples_than_there_are_are_refused(folder: Path) -> None:
+    with pytest.raises(TaskError, match="num_fewshot=20: task 'first' has 7 examples"):
+        ours(folder, "first", num_fewshot=20)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_gen_toks": 0}, "max_gen_toks=0 must be at least 1"),
+        ({"max_length": 30}, "max_length counts the prompt"),
+        ({"temprature": 1}, "did you mean 'temperature'"),
+        ({"until": [""]}, "an empty stop string would end every answer"),
+        ({"max_gen_toks": 256}, "answers of 256 tokens leave no room for a prompt in a window of 256"),
+    ],
+)
+def test_options_of_generation_that_cannot_be_are_refused_by_the_plan(
+    options: dict[str, Any], message: str
+) -> None:
+    from harness.compose import compose, publish
+    from harness.plan.problems import problems
+
+    publish()
+    given = [f"+evaluator.lm_eval.gen_kwargs.{name}={value}" for name, value in options.items()]
+    if "until" in options:
+        given = ["+evaluator.lm_eval.gen_kwargs.until=['']"]
+    found = [str(problem) for problem in problems(compose(["evaluator=[lm_eval]", *given]))]
+    assert any(message in problem for problem in found), found
+
+
+def test_controls_that_no_task_takes_are_refused() -> None:
+    kind: Any = registry().get("evaluator", "lm_eval")
+    assert kind.idle(kind.Config(tasks=["recall"], gen_kwargs={"max_gen_toks": 4})).keys() == {"gen_kwargs"}
+    assert not kind.idle(kind.Config(tasks=["recall", "instruction_following"], gen_kwargs={"until": ["x"]}))
+    assert not kind.idle(kind.Config(tasks=["recall"], num_fewshot=2))
+
+
+def test_a_tasks_own_answers_must_fit_the_window(folder: Path) -> None:
+    kind: Any = registry().get("evaluator", "lm_eval")
+    at = {"include_path": str(folder)}
+    (folder / "none.yaml").write_text("task: none_stated\nnum_fewshot: 0\ninclude: first.yaml\n")
+    assert kind.longest_answer(kind.Config(tasks=["write"], **at)) == 20
+    assert kind.longest_answer(kind.Config(tasks=["first"], **at)) is None
+    assert kind.longest_answer(kind.Config(tasks=["write", "both"], gen_kwargs={"max_tokens": 9}, **at)) == 9
+    (folder / "write.yaml").write_text((folder / "write.yaml").read_text().replace(", max_gen_toks: 20", ""))
+    assert kind.longest_answer(kind.Config(tasks=["write"], **at)) == 256
+    assert kind.idle(kind.Config(tasks=["none_stated"], num_fewshot=3, **at)).keys() == {"num_fewshot"}
+
+
+def test_the_options_of_generate_are_found_without_importing_it() -> None:
+    from transformers import GenerationConfig
+
+    from harness.evaluation.lm_options import generation_options
+
+    stated = GenerationConfig().to_dict().keys() - {"transformers_version"}
+    assert stated <= set(generation_options())

@@ -139,6 +139,12 @@ def test_bad_rows_name_file_and_line(tmp_path: Path) -> None:
         item_rows(tmp_path / "none.jsonl")
 
 
+def test_rows_may_hold_separators_of_unicode_and_begin_with_a_mark(tmp_path: Path) -> None:
+    text = json.dumps({"a": "one\u2028two\x85three"}, ensure_ascii=False)
+    (tmp_path / "rows.ndjson").write_text(f"\ufeff{text}\r\n\r\n{text}\r\n")
+    assert item_rows(tmp_path / "rows.ndjson") == [{"a": "one\u2028two\x85three"}] * 2
+
+
 def test_standard_errors_are_closed_form_for_means_and_bootstrap_else() -> None:
     def mean(items: list[float]) -> float:
         return sum(items) / len(items)

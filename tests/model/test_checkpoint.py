@@ -1,6 +1,7 @@
 """Checkpoints of Hugging Face families: logits, cache, generation, export, and what a broken one says."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -530,3 +531,54 @@ def test_gemma_3_bounds_no_scores_whatever_its_config_says(tmp_path):
     torch.testing.assert_close(
         import_checkpoint(tmp_path)(ids).logits, theirs(ids).logits, rtol=1e-4, atol=1e-4
     )
+
+
+def _rewrite(folder, change, name="model.safetensors"):
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / "model.safetensors")
+    save_file(change(tensors), folder / name, metadata={"format": "pt"})
+
+
+def test_the_widest_number_format_of_a_checkpoint_is_kept(llama):
+    """Norms in float32 beside bf16 weights, whichever tensor is read first."""
+    from harness.model.checkpoint import import_checkpoint
+
+    def narrow(tensors):
+        return {name: t if "norm" in name else t.bfloat16() for name, t in tensors.items()}
+
+    _rewrite(llama, narrow)
+    ours = import_checkpoint(llama)
+    assert {p.dtype for p in ours.parameters()} == {torch.float32}
+    _rewrite(llama, lambda tensors: {name: t.bfloat16() for name, t in tensors.items()})
+    assert import_checkpoint(llama).dtype == torch.bfloat16
+
+
+def test_codes_of_packed_weights_are_no_weights(llama):
+    from harness.model.checkpoint import import_checkpoint
+
+    packed = "model.layers.0.mlp.up_proj.weight"
+    _rewrite(llama, lambda tensors: {**tensors, packed: tensors[packed].to(torch.int8)})
+    with pytest.raises(DataError, match=rf"packed: {re.escape(packed)} is I8"):
+        import_checkpoint(llama)
+
+
+@torch.no_grad()
+def test_of_two_sets_of_files_the_one_is_read_that_transformers_reads(tmp_path):
+    """A directory that was saved whole over its shards; and a tensor that stands in two shards."""
+    from transformers import AutoModelForCausalLM
+
+    from harness.model.checkpoint import import_checkpoint
+
+    theirs = _checkpoint("llama", _First(), tmp_path, max_shard_size="2KB")
+    first, second = sorted(tmp_path.glob("model-*.safetensors"))[:2]
+    second.write_bytes(first.read_bytes())
+    with pytest.raises(DataError, match=f"stands in {second.name} and in another of its files"):
+        import_checkpoint(tmp_path)
+    from safetensors.torch import save_file
+
+    tensors = {name: t * 1.5 for name, t in theirs.state_dict().items()}
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    ids = _inputs(theirs)
+    wanted = AutoModelForCausalLM.from_pretrained(tmp_path)(ids).logits
+    torch.testing.assert_close(import_checkpoint(tmp_path)(ids).logits, wanted, rtol=1e-4, atol=1e-4)

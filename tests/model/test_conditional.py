@@ -4,11 +4,14 @@ import pytest
 import torch
 from composed import tiny
 
+from harness.compose import compose
 from harness.data.template import IGNORED
 from harness.errors import IncompatibleError
 from harness.evaluation.requests import ScoreRequest
 from harness.evaluation.scoring import LikelihoodScorer
 from harness.model.conditioning import conditioned
+from harness.plan.problems import problems
+from harness.registry.known import registry
 from harness.stages._preferences import answers_log_probs
 from harness.stages._rollout_loss import forward
 from harness.training.losses import conversation_loss
@@ -124,3 +127,40 @@ def test_packed_conversations_are_refused(name, layers):
     del packed["attention_mask"]
     with pytest.raises(IncompatibleError, match="instruction_strategy=proportional"):
         conversation_loss(model, packed)
+
+
+GREEDY = {
+    "contrastive_search": {"alpha": 0.0},
+    "contrastive_decoding": {"alpha": 1.0},
+    "diverse_beam": {"num_beams": 2, "num_groups": 2, "diversity": 0.0, "length_penalty": 0.0},
+    "dola": {"alpha": 1.0, "repetition_penalty": 1.0},
+}
+"""Options under which a strategy takes the likeliest token at every step."""
+
+
+@CONDITIONAL
+@pytest.mark.parametrize("strategy", GREEDY)
+def test_strategies_that_step_by_themselves_read_prompts_as_generation_does(name, layers, strategy):
+    """In a batch padded on the left, whose rows are also read alone."""
+    models = [tiny(architecture=name, shape={"num_encoder_layers": layers}, seed=seed) for seed in (0, 1)]
+    ids, mask = torch.tensor([[0, 0, 1, 2], PROMPT]), torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])
+    method, greedy = registry().get("decoding", strategy), registry().get("decoding", "greedy")()
+    decoding = method(method.Config(**GREEDY[strategy]))
+    decoding.models = {"amateur": models[1]}
+    given = {"max_new_tokens": 6, "seeds": [0, 0]}
+    wanted = greedy.generate(models[0], ids, mask, **given)
+    assert decoding.generate(models[0], ids, mask, **given).tolist() == wanted.tolist()
+
+
+@CONDITIONAL
+def test_a_draft_is_not_asked_where_prompts_are_a_prefix_or_a_source(name, layers):
+    model = tiny(architecture=name, shape={"num_encoder_layers": layers})
+    method = registry().get("decoding", "speculative")
+    decoding = method(method.Config(draft="cell:seed=1"))
+    decoding.models = {"draft": model}
+    ids = torch.tensor([PROMPT])
+    with pytest.raises(IncompatibleError, match="a model with a prefix or an encoder does not"):
+        decoding.generate(model, ids, torch.ones_like(ids), max_new_tokens=2, seeds=[0])
+    encoder = ["model.num_encoder_layers=2"] if layers else []
+    asked = [f"architecture={name}", *encoder, "decoding=speculative", "decoding.draft='cell:seed=1'"]
+    assert any("reads prompts as they stand" in str(problem) for problem in problems(compose(asked)))

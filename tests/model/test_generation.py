@@ -185,3 +185,20 @@ def test_a_table_of_positions_takes_padding_and_packed_documents():
         model(padded)
     with pytest.raises(ConfigError, match="holds 8 positions, but 9 tokens"):
         model(ids[:, :2], position_ids=torch.tensor([[7, 8]]))
+
+
+@torch.no_grad()
+def test_a_source_that_was_read_before_keeps_its_mask(tmp_path):
+    """`encoder_outputs` with the source's `attention_mask`, in the words of transformers."""
+    theirs, ours = _t5(0, tmp_path)
+    source = torch.randint(2, 40, (2, 6), generator=torch.Generator().manual_seed(2))
+    mask = torch.tensor([[1] * 6, [1] * 4 + [0] * 2])
+    options = {**GREEDY, "attention_mask": mask}
+    for beams in (1, 3):
+        read = theirs.get_encoder()(input_ids=source, attention_mask=mask)
+        wanted = theirs.generate(encoder_outputs=read, num_beams=beams, **options)
+        found = ours.generate(encoder_outputs=(ours.model.encode(source, mask),), num_beams=beams, **options)
+        assert found.tolist() == wanted[:, 1:].tolist()
+    embeds = ours.get_input_embeddings()(source)
+    with pytest.raises(ConfigError, match="input_ids or as inputs_embeds, not both"):
+        ours.generate(source, inputs_embeds=embeds, **options)

@@ -9,6 +9,7 @@ from composed import SPEC, tiny
 from harness import ConfigError
 from harness.compose import compose
 from harness.plan.problems import problems
+from harness.registry.known import registry
 
 WINDOWS = [
     {"attention": {"method": "sliding_window", "window": 4}},
@@ -113,3 +114,78 @@ def test_a_pattern_on_an_unknown_axis_names_the_known():
     with pytest.raises(ConfigError, match="not in objective"):
         tiny(shape={"layer_pattern": [{"objective": {"method": "denoising"}}]})
     assert SPEC.layer_pattern == []
+
+
+BASES = [{"position": {"base": 100.0}}, {"position": {"base": 5000.0}}, {}]
+"""Layers that rotate at bases of their own."""
+ATTENDING = ("rerope", "leaky_rerope", "lambda_window", "streaming", "external_memory")
+"""Context methods that choose scores; with windows as long as the text they are the model itself."""
+
+
+def _wide(name):
+    options = {"window": 400, "limit": 400} if name == "lambda_window" else {"window": 400}
+    method = registry().get("context", name)
+    return method(method.Config(**options))
+
+
+@pytest.mark.parametrize("pattern", [BASES, WINDOWS], ids=["bases", "windows"])
+@pytest.mark.parametrize("name", ATTENDING)
+@torch.no_grad()
+def test_context_methods_leave_every_layer_its_own_rotations_and_windows(pattern, name):
+    model, ids = _deep(pattern), torch.arange(50)[None] * 7 % 64
+    wanted = model(ids).logits
+    applied = _wide(name).apply(model)
+    torch.testing.assert_close(applied(ids).logits, wanted, rtol=1e-4, atol=1e-4)
+    cache, parts = applied.new_cache(), []
+    for start, end in ((0, 30), (30, 31), (31, 50)):
+        parts.append(applied(ids[:, start:end], past_key_values=cache).logits)
+    torch.testing.assert_close(torch.cat(parts, dim=1), wanted, rtol=1e-3, atol=1e-4)
+
+
+@torch.no_grad()
+def test_rotations_that_only_windows_have_are_not_stretched(tmp_path):
+    """As transformers' Gemma 3, imported and not."""
+    from transformers import AutoModelForCausalLM, Gemma3TextConfig
+
+    from harness.model.checkpoint import import_checkpoint
+
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
+    shape |= {"num_key_value_heads": 2, "head_dim": 8, "vocab_size": 64, "max_position_embeddings": 64}
+    kinds = ["sliding_attention", "full_attention", "sliding_attention"]
+    config = Gemma3TextConfig(**shape, sliding_window=12, layer_types=kinds, query_pre_attn_scalar=8)
+    theirs = AutoModelForCausalLM.from_config(config).eval()
+    for parameter in theirs.parameters():
+        parameter += 0.3 * torch.randn(parameter.shape)
+    theirs.save_pretrained(tmp_path)
+    ids = torch.arange(100)[None] * 7 % 64
+    for name in ("yarn", "position_interpolation", "dynamic_ntk", "llama3"):
+        method = registry().get("context", name)
+        context = method(method.Config(factor=4.0))
+        ours = context.apply(import_checkpoint(tmp_path))
+        other = context.apply(AutoModelForCausalLM.from_pretrained(tmp_path).eval())
+        torch.testing.assert_close(ours(ids).logits, other(ids).logits, rtol=1e-3, atol=1e-3)
+
+
+STAGES = "stages=[corpus,tokenizer,tokens,pretrain,extend,evaluate]"
+
+
+@pytest.mark.parametrize(
+    ("context", "pattern", "message"),
+    [
+        ("rerope", "[{attention:{method:linear}},{}]", "chooses scores, and attention=linear has none"),
+        ("streaming", "[{position:{method:alibi}},{}]", "rotary positions, and position=alibi has none"),
+        ("yarn", "[{position:{method:alibi}}]", "model.layer_pattern leaves them to no layer"),
+        ("yarn", "[{position:{method:rope_dynamic}},{}]", "those of position=rope_dynamic follow the length"),
+    ],
+)
+def test_a_context_method_that_a_layer_cannot_have_is_refused_by_the_plan(context, pattern, message):
+    found = problems(compose([f"context={context}", f"model.layer_pattern={pattern}", STAGES]))
+    assert any(message in str(problem) for problem in found), found
+    assert not problems(compose(["context=yarn", "model.layer_pattern=[{attention:{method:linear}},{}]"]))
+
+
+@pytest.mark.parametrize("name", ["learned", "sinusoidal"])
+def test_positions_that_are_added_to_embeddings_are_none_of_a_layer(name):
+    found = problems(compose([f"model.layer_pattern=[{{position:{{method:{name}}}}},{{}}]"]))
+    assert any("adds to the embeddings, which no single layer does" in str(problem) for problem in found)

@@ -1,6 +1,7 @@
 """What the plan refuses before anything runs."""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +198,57 @@ def test_a_checkpoint_whose_config_is_damaged_is_refused(content: str, tmp_path:
     (tmp_path / "config.json").write_text(content)
     (problem, *_) = messages("model=pretrained", f"model.path={tmp_path}")
     assert f"{tmp_path}/config.json" in problem
+
+
+def without(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+    """As if a library were not installed."""
+
+    def find(name: str) -> Any:
+        return None if name == module else find_spec(name)
+
+    monkeypatch.setattr("harness.plan.problems.find_spec", find)
+    monkeypatch.setattr("harness_plugins.evaluator.fertility.find_spec", find)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "module", "extra"),
+    [
+        (["tokenizer=sentencepiece_bpe"], "sentencepiece", "data"),
+        (["filter=[c4]"], "datatrove", "data"),
+        (["filter=[language]"], "py3langid", "data"),
+        (["evaluator=[fertility]"], "spacy", "data"),
+        (["optimizer=adam8bit"], "bitsandbytes", "bitsandbytes"),
+        (["tracker=[tensorboard]"], "tensorboard", "tensorboard"),
+    ],
+)
+def test_a_library_that_is_absent_is_named_with_its_extra_before_anything_runs(
+    overrides: list[str], module: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without(monkeypatch, module)
+    (found,) = problems(compose([*overrides, "scale=smoke"]))
+    assert f"needs the package '{module}', which is not installed" in found.message
+    assert f"pip install 'harness-lm[{extra}]'" in found.message
+
+
+def test_what_needs_no_such_library_is_not_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    without(monkeypatch, "spacy")
+    (tmp_path / "en.txt").write_text("Some words.\n")
+    own = [
+        "evaluator=[fertility]",
+        f"evaluator.fertility.path={tmp_path}",
+        "evaluator.fertility.languages=[en]",
+    ]
+    assert problems(compose([*own, "scale=smoke"])) == []
+    assert problems(compose(["quantizer=nf4", "scale=smoke"])) == []
+
+
+def test_every_method_with_an_extra_says_what_it_needs_of_it() -> None:
+    """`extra` alone refuses nothing: a library that it names at most by an import fails in the run."""
+    known = registry()
+    bare = {
+        f"{axis}={method.name}"
+        for axis in known.axes
+        for method in known.methods(axis).values()
+        if method.extra and not (method.libraries or getattr(method, "library", None))
+    }
+    assert bare == {"evaluator=fertility"}, "whose own check asks for spaCy where it has no texts"

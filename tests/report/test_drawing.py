@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import html
 import itertools
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import simulate
+from matplotlib.figure import Figure
 
-from harness.report import making, records
-from harness.report.drawing import MAX_CURVES, PALETTE, draw, legend, legend_height, look
+from harness.report import making, records, views
+from harness.report.draw_effects import forest, rows_of
+from harness.report.drawing import (
+    LONGEST,
+    MAX_CURVES,
+    PALETTE,
+    draw,
+    legend,
+    legend_height,
+    logarithmic,
+    look,
+    short,
+)
 from harness.report.figures import figures
 from harness.report.layout import parse
 from harness.report.runs import measuring, training
+from harness.report.table import metric_columns
 from harness.report.tabulate import build
 
 DEUTERANOPE = np.array(
@@ -103,3 +120,63 @@ def test_a_loss_has_a_figure_whatever_its_stage_is_called(tmp_path: Path) -> Non
 def test_stages_that_measure_are_those_that_declare_to_make_no_model() -> None:
     assert {"evaluate", "generate"} <= measuring()
     assert not {"pretrain", "quantize", "corpus"} & measuring()
+
+
+HOSTILE = ("$x_1$", "$\\frac{1$", "_private", "emoji 🙂", "q" * 300, "<script>", "a & b")
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_label_in_a_figure_is_text_whatever_it_holds() -> None:
+    def paint(canvas: Any) -> None:
+        axes = canvas.subplots()
+        legend(canvas, {text: axes.plot([0, 1], [i, i], **look(i))[0] for i, text in enumerate(HOSTILE)})
+
+    made = draw("x", "x", "x", size=(5, 2.8 + legend_height(list(HOSTILE), 5)), paint=paint)
+    shown = [html.unescape(text) for text in re.findall(r"<text[^>]*>([^<]*)</text>", made.file)]
+    assert {*HOSTILE[:4], "<script>", "a & b", short(HOSTILE[4])} <= set(shown)
+    assert len(short(HOSTILE[4])) == LONGEST
+    assert made.render("png").startswith(b"\x89PNG")
+
+
+def test_a_logarithmic_axis_has_plain_numbers() -> None:
+    def paint(canvas: Any) -> None:
+        axes = canvas.subplots()
+        axes.plot([100, 3e6], [0, 1])
+        logarithmic(axes)
+
+    made = draw("x", "x", "x", size=(5, 2.8), paint=paint)
+    assert {"1000", "10000", "1M"} <= set(re.findall(r"<text[^>]*>([^<]*)</text>", made.file))
+    assert "mathdefault" not in made.file
+
+
+def test_panels_of_metrics_that_only_some_cells_have_share_true_names(tmp_path: Path) -> None:
+    """Names stand at the first panel alone: each row of every other one must be that name's effect."""
+    root = simulate.experiment(tmp_path, factors={"x": ["a", "b", "c", "d"]}, tasks=("recall",), items=12)
+    for path in root.glob("records/demo/*/record.json"):
+        record = json.loads(path.read_text())
+        if record["levels"]["x"] == "b":
+            record["metrics"] = [m for m in record["metrics"] if m["task"] != "recall"]
+            path.write_text(json.dumps(record))
+    found = build(making.results_of(records.read(root, "demo")), parse({}, where="x"))
+    panels = [(c, views.marginal_effects(found.decisions, c.info.name)) for c in metric_columns(found)]
+    assert {len(effects) for _, effects in panels} == {2, 3}
+    assert rows_of(panels) == [("x", level, "") for level in "bcd"]
+    axes = Figure().subplots()
+    column, effects = next(panel for panel in panels if len(panel[1]) == 2)
+    forest(axes, effects, {row: row[1] for row in rows_of(panels)}, column)
+    drawn = [float(line.get_ydata()[0]) for line in axes.lines if line.get_marker() not in ("None", None)]
+    assert drawn == [1, 2], "nothing at the name of what has no number"
+
+
+def test_a_figure_that_leaves_rows_out_says_so_and_keeps_the_clearest(tmp_path: Path) -> None:
+    factors = {"x": list("abcdefg"), "y": list("pqrs")}
+    root = simulate.experiment(tmp_path, factors=factors, tasks=(), items=12)
+    for path in root.glob("records/demo/*/record.json"):
+        record = json.loads(path.read_text())
+        if record["levels"] == {"x": "g", "y": "s"}:
+            record["metrics"][0]["value"] += 9
+            path.write_text(json.dumps(record))
+    results = making.results_of(records.read(root, "demo"))
+    made = {figure.name: figure for figure in figures(build(results, parse({}, where="x")), results)}
+    assert "Of 18 changes those that stand out most." in made["interactions"].caption
+    assert ">g | y = s</text>" in made["interactions"].svg

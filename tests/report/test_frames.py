@@ -38,6 +38,17 @@ def test_the_public_call_reads_the_same_frame(demo_store: Path) -> None:
     assert harness.records("demo", store=demo_store).equals(measurements.load(demo_store, "demo"))
 
 
+def test_a_factor_keeps_its_column_beside_a_fact_of_its_name(tmp_path: Path) -> None:
+    """An ad-hoc sweep's factor is called like the option that it sets, and a stage measures that too."""
+    name = "pretrain.effective_batch"
+    simulate.experiment(tmp_path, factors={name: ["8", "16"], "value": ["a", "b"]}, tasks=())
+    frame = measurements.load(tmp_path, "demo")
+    assert list(frame[name].cat.categories) == ["8", "16"]
+    assert set(frame[name]) == {"8", "16"}
+    assert set(frame[f"fact.{name}"]) == {16.0}
+    assert set(frame["factor.value"]) == {"a", "b"}
+
+
 def test_levels_keep_the_order_of_the_experiment(demo_store: Path) -> None:
     assert results_of(demo_store).factors["quantizer"] == ["16 bit", "8 bit", "4 bit"]
 

@@ -74,3 +74,8 @@ def test_a_long_table_is_cut_into_floats_that_fit_a_page(tmp_path: Path) -> None
     assert [len(lines_of(part)) - 1 for part in parts] == [ROWS, ROWS, 3]
     assert all("\\caption{" in part for part in parts)
     assert len(set(re.findall(r"^l\d+ ", text, flags=re.M))) == 2 * ROWS + 3
+
+
+def test_hyphens_in_a_row_are_no_dash() -> None:
+    assert escape("--flag a-b ---") == "-{}-flag a-b -{}-{}-"
+    assert escape("1\u20132") == "1--2"

@@ -152,7 +152,9 @@ def test_published_values_stand_beside_ours_and_say_what_differs(quantization: P
     assert not first["same_setting"]
     assert any("model.path is absent, published *llama-7b*" in d for d in first["differs"])
     assert "Beside the published values" in (out / "index.html").read_text(encoding="utf-8")
-    assert "0.4734" in (out / "README.md").read_text(encoding="utf-8")
+    text = (out / "README.md").read_text(encoding="utf-8")
+    assert "| lm_eval.mmlu.acc (%) | " in text, "in the unit of the table's column"
+    assert "| 47.34 | no: " in text
 
 
 OTHER_TABLES = {
@@ -306,7 +308,7 @@ def test_published_values_of_a_layout_stand_in_its_reports_unasked(tmp_path: Pat
     )
     text = (making.report("demo", store=root, out=tmp_path / "o", quiet=True) / "README.md").read_text()
     assert "## Beside the published values" in text
-    assert "0.4734" in text
+    assert "| 47.34 |" in text
 
 
 def test_a_wide_table_keeps_what_is_decided_on_and_leaves_groups_of_items_to_figures(
@@ -324,3 +326,37 @@ def test_a_wide_table_keeps_what_is_decided_on_and_leaves_groups_of_items_to_fig
     kept = [column.metric for column in layout.default_metrics(arrange.arrange(found))]
     assert "long_context.passkey.acc" in kept
     assert [name for name in kept if "=" in name] == ["long_context.passkey.acc.length=2048"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"metrics": [{"metric": "x", "scale": 0}]}, "scale=0 must be above 0"),
+        ({"rows": ["peft"], "columns": ["peft"]}, "peft stands twice in rows and columns"),
+    ],
+)
+def test_a_layout_that_would_divide_by_nothing_or_place_a_factor_twice_is_refused(
+    raw: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        layout.parse(raw, where="report")
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"where": {"peft": []}}, "report.where.peft keeps no level"),
+        ({"baseline": {"peft": "nope"}}, "No level of factor 'peft' is called 'nope'"),
+    ],
+)
+def test_a_layout_that_does_not_fit_its_records_says_so(
+    demo_store: Path, tmp_path: Path, raw: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        making.report("demo", store=demo_store, out=tmp_path, table=raw, formats=("csv",), quiet=True)
+
+
+def test_what_was_to_be_decided_on_and_was_not_measured_is_named(demo_store: Path) -> None:
+    results = making.results_of(records.read(demo_store, "demo"))
+    found = tabulate.build(results, layout.parse({"primary": ["bits_per_byte", "nope.acc"]}, where="x"))
+    assert "Not decided on, as nothing here measured it: nope.acc." in found.footnotes

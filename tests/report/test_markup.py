@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from pathlib import Path
 
 import pytest
 import simulate
+from markdown_it import MarkdownIt
 
 from harness.report.making import report
-from harness.report.writers import code_markdown, escape_markdown, escape_tags
+from harness.report.records import visible
+from harness.report.writers import code_markdown, escape_markdown, escape_tags, label_markdown
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>"
 
@@ -80,3 +83,42 @@ def test_whatever_would_open_a_tag_is_text(text: str) -> None:
 def test_comparisons_and_code_are_left_readable() -> None:
     assert escape_markdown("a < 5 and b <= c | d") == "a < 5 and b <= c \\| d"
     assert code_markdown("loss[a] <= loss[b] ` <b>") == "`loss[a] <= loss[b] ' <b>`"
+
+
+LABELS = tuple(
+    r"""
+[] | ["language", "pii"] | a|b | a\|b | back\ | x\\|y | [x](y) | ![x](y) | [x]: y | <script>x</script> | a<b
+a&lt;b | &amp; | &#60; | __p__ | a_b | _a | *b* | $x_1$ | ~~s~~ | `c` | a `b | \input | # h | - l | <http://e.vil>
+100 % | emoji 🙂
+""".replace("\n", " | ")
+    .strip(" |")
+    .split(" | ")
+)
+
+
+def cells(first: str) -> list[str]:
+    """A row of a Markdown table as a reader sees it."""
+    markdown = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+    return re.findall(r"<td>(.*?)</td>", markdown.render(f"| a | b |\n|---|---|\n| {first} | 1 |\n"))
+
+
+@pytest.mark.parametrize("text", LABELS)
+def test_a_label_is_read_as_it_is_written(text: str) -> None:
+    shown = cells(label_markdown(text))
+    assert [html.unescape(cell) for cell in shown] == [text, "1"]
+    assert "<" not in shown[0], "no markup of its own"
+
+
+@pytest.mark.parametrize("text", LABELS)
+def test_prose_stays_in_its_column_and_links_nowhere(text: str) -> None:
+    shown = cells(escape_markdown(text))
+    assert len(shown) == 2
+    assert not {"<a", "<img", "<script"} & set(re.findall(r"<\w+", shown[0]))
+
+
+def test_labels_that_look_alike_are_told_apart() -> None:
+    alike = ["two lines", "two\nlines", " two lines", "two lines ", "two\u00a0lines", "two\x07 lines"]
+    assert len({visible(text) for text in alike}) == len(alike)
+    assert visible("") == '""'
+    assert [visible(text) for text in ("16 bit", "naïve 🙂", "[]")] == ["16 bit", "naïve 🙂", "[]"]
+    assert all(visible(text).isprintable() for text in alike)

@@ -302,3 +302,32 @@ class TestInChromium:
 
     def test_nothing_went_wrong_on_the_way(self, tab: browser.Browser) -> None:
         assert tab.errors == []
+
+
+LABELS = (
+    "constructor",
+    "__proto__",
+    "",
+    "two\nlines",
+    "q" * 200,
+    "<b>x</b>",
+    *(f"level {i}" for i in range(30)),
+)
+
+
+@pytest.mark.browser
+@needs_chromium
+def test_labels_of_any_kind_are_shown_and_break_no_line(tmp_path: Path) -> None:
+    levels = {text: {"optimizer.x": i} for i, text in enumerate(LABELS)}
+    root = simulate.experiment(tmp_path / "s", factors={"opt": levels}, seeds=(0,), tasks=(), items=12)
+    out = report("demo", store=root, out=tmp_path / "o", formats=("html",), quiet=True)
+    with browser.Browser(width=390, height=800) as tab:
+        tab.go((out / "index.html").as_uri())
+        shown = tab.read("[...document.querySelectorAll('#grid tbody th')].map(h => h.textContent)")
+        assert shown == [*LABELS[:2], '""', '"two\\nlines"', *LABELS[4:]]
+        assert tab.read("document.documentElement.scrollWidth") == 390
+        tab.read(f"document.querySelector('[data-cell=\"{tab.read('D.cells.length') - 1}\"]').click()")
+        bold = "[...document.querySelectorAll('#panel .forest .me')].map(t => t.textContent)"
+        assert tab.read(bold)[0] == LABELS[-1], "the row that was clicked is among those drawn"
+        assert tab.read("document.querySelector('#panel').scrollWidth") <= 390
+        assert tab.errors == []

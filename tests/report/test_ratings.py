@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,60 @@ def test_planted_strengths_lie_in_their_intervals() -> None:
         found = ratings.bradley_terry(duels, anchor="a")
         inside += sum(abs(found[k][0] - strengths[k]) <= 1.96 * found[k][1] for k in "bcd")
     assert inside / 120 >= 0.9
+
+
+def by_iteration(duels: list[Duels], anchor: str) -> dict[str, float]:
+    """Zermelo's iteration (1929), which needs no library: strength = points / expected meetings."""
+    names = {name for d in duels for name in (d.first, d.second)}
+    strength = dict.fromkeys(names, 1.0)
+    for _ in range(3000):
+        strength = {
+            name: sum(
+                d.score + 0.5 if d.first == name else d.n - d.score + 0.5
+                for d in duels
+                if name in (d.first, d.second)
+            )
+            / sum(
+                (d.n + 1) / (strength[d.first] + strength[d.second])
+                for d in duels
+                if name in (d.first, d.second)
+            )
+            for name in names
+        }
+    return {name: 400 * math.log10(s / strength[anchor]) for name, s in strength.items()}
+
+
+@pytest.mark.filterwarnings("ignore::statsmodels.tools.sm_exceptions.PerfectSeparationWarning")
+@pytest.mark.parametrize(
+    "scores",
+    [(7.5, 10.0, 3.0), (10.0, 10.0, 5.0), (5.0, 5.0, 5.0), (0.0, 0.0, 0.0)],
+    ids=["ties", "one wins all", "all alike", "one loses all"],
+)
+def test_ratings_are_those_of_zermelos_iteration(scores: tuple[float, float, float]) -> None:
+    pairs = (("a", "b"), ("a", "c"), ("b", "c"))
+    duels = [Duels(first=x, second=y, score=s, n=10) for (x, y), s in zip(pairs, scores, strict=True)]
+    found = ratings.bradley_terry(duels, anchor="b")
+    expected = by_iteration(duels, "b")
+    assert {name: elo for name, (elo, _) in found.items()} == pytest.approx(expected, abs=1e-6)
+
+
+def test_who_never_met_the_anchors_circle_has_no_rating() -> None:
+    duels = [Duels(first=x, second=y, score=7, n=10) for x, y in (("a", "b"), ("c", "d"), ("d", "e"))]
+    found = ratings.bradley_terry(duels, anchor="a")
+    assert found.keys() == {"a", "b"}
+    assert found["b"] == pytest.approx(ratings.bradley_terry(duels[:1], anchor="a")["b"])
+    assert ratings.bradley_terry(duels, anchor="x") == {"x": (0.0, 0.0)}
+
+
+def test_ratings_against_different_opponents_say_so() -> None:
+    given = ratings.rating("a", [Duels(first="a", second=ratings.REFERENCE, score=7, n=10)])
+    same, other = (replace(given, name=name, against=name) for name in ("b", "c"))
+    heads, rows, (note,) = ratings.as_text([same, other]) or ([], [], [""])
+    assert heads[-1] == "against"
+    assert [row[-1] for row in rows] == ["b", "c"]
+    assert "only configurations with the same one can be compared" in note
+    heads, _, _ = ratings.as_text([given, replace(given, name="d")]) or ([], [], [])
+    assert heads[-1] == "over"
 
 
 def test_a_shut_out_has_a_finite_rating() -> None:

@@ -127,6 +127,31 @@ def test_a_tolerance_is_weighed_against_what_configurations_differ_by(demo_store
     assert "little here could refute it" in found.reason
 
 
+def test_a_tolerance_between_effects_is_weighed_against_them(demo_store: Path) -> None:
+    """Ten times what 4 bits cost says nothing of whether preference tuning changes that."""
+    results = making.results_of(records.read(demo_store, "demo"))
+    metric = results.resolve("recall.acc")
+
+    def cost(alignment: str) -> float:
+        found = [
+            results.measured({"alignment": alignment, "quantizer": bits}, metric)
+            for bits in ("4 bit", "16 bit")
+        ]
+        assert found[0]
+        assert found[1]
+        return abs(found[0].mean - found[1].mean)
+
+    says = " = ".join(
+        f"(recall.acc[quantizer=4 bit] - recall.acc[quantizer=16 bit])[alignment={a}]"
+        for a in ("dpo", "none")
+    )
+    larger = max(cost("dpo"), cost("none"))
+    wide, narrow = (claims.check(results, f"{says} +- {share * larger:.6f}").reason for share in (0.6, 0.2))
+    assert "is 60 % of the larger effect that it compares, so that little here could refute it" in wide
+    assert "is 20 % of the larger effect that it compares" in narrow
+    assert "little here" not in narrow
+
+
 def test_a_claim_has_the_unit_and_scale_of_its_column(demo_store: Path) -> None:
     results = making.results_of(records.read(demo_store, "demo"))
     layout = parse({"metrics": [{"metric": "recall.acc", "scale": 100, "unit": "%"}]}, where="x")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import simulate
 
-from harness.errors import UnknownNameError
+from harness.errors import ConfigError, UnknownNameError
 from harness.report import making, quantities, records, table, tabulate, writers
 from harness.report.frames import MetricInfo
 from harness.report.latex import latex
@@ -240,6 +240,44 @@ def test_csv_and_json_hold_every_cell_with_its_test(sharp: table.Table) -> None:
     assert {"low", "high", "p", "family", "test", "about", "detectable", "cells"} <= set(rows[0])
 
 
+def test_a_factor_called_like_a_column_keeps_its_levels(tmp_path: Path) -> None:
+    factors = {"rank": {"4": {"peft.rank": 4}, "8": {"peft.rank": 8}}, "test": ["a", "b"]}
+    simulate.experiment(tmp_path, factors=factors, tasks=(), items=12)
+    (first, *_) = list(csv.DictReader(io.StringIO(writers.as_csv(built(tmp_path)))))
+    assert (first["factor.rank"], first["factor.test"]) == ("4", "a")
+    assert first["rank"] in "012"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [math.inf, -math.inf, 1e300, math.nan])
+def test_a_number_too_large_to_count_with_is_said_and_hurts_no_other(tmp_path: Path, value: float) -> None:
+    simulate.experiment(tmp_path / "s", tasks=("recall", "instructions"), items=12)
+    whole = built(tmp_path / "s")
+    simulate.edit(
+        tmp_path / "s",
+        "demo",
+        0,
+        metrics=lambda found: [{**m, "value": value, "stderr": value} for m in found],
+    )
+    spoilt = built(tmp_path / "s")
+    changed = [
+        (a, b) for a, b in zip(whole.all_cells(), spoilt.all_cells(), strict=True) if a.estimate != b.estimate
+    ]
+    assert {b.missing[0].partition(": ")[2] for _, b in changed} == {f"the value is {value:g}"}
+    assert len({tuple(b.where.items()) for _, b in changed}) == 1, "one configuration"
+    out = making.report("demo", store=tmp_path / "s", out=tmp_path / "o", quiet=True)
+    assert "NaN" not in (out / "table.json").read_text()
+
+
+def test_a_value_that_is_not_a_number_takes_no_items_from_others(tmp_path: Path) -> None:
+    simulate.experiment(tmp_path, seeds=(0,), tasks=("recall",), items=40)
+    simulate.edit(tmp_path, "demo", 3, metrics=lambda found: [{**m, "value": math.nan} for m in found])
+    tests = {
+        c.comparison.test for c in built(tmp_path).all_cells() if c.metric.endswith("acc") and c.comparison
+    }
+    assert "document bootstrap" in tests
+
+
 def test_an_unknown_format_is_named(demo_store: Path, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'latex'"):
         making.report("demo", store=demo_store, out=tmp_path, formats=["latx"])
@@ -272,3 +310,25 @@ def test_the_report_imports_neither_torch_nor_transformers(demo_store: Path, tmp
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_sweep_that_measured_nothing_has_a_report_that_says_why(tmp_path: Path) -> None:
+    root = simulate.experiment(tmp_path / "s", factors={"peft": ["full"]}, seeds=(0,), tasks=())
+    outcome = {"status": "oom", "reason": "no memory", "stage": "pretrain", "step": 3}
+    simulate.edit(root, "demo", 0, outcome=outcome, metrics=[])
+    out = making.report("demo", store=root, out=tmp_path / "o", quiet=True)
+    for name in ("README.md", "table.tex", "index.html"):
+        text = (out / name).read_text()
+        assert "No record holds a number that this table shows: oom in pretrain at step 3: no memory" in text
+    assert "- 1 configuration, seed 0." in (out / "README.md").read_text()
+
+
+def test_a_layout_whose_levels_no_record_has_together_is_refused(tmp_path: Path) -> None:
+    factors = {"peft": ["full", "lora"], "bits": ["4", "8"]}
+    root = simulate.experiment(tmp_path, factors=factors, seeds=(0,), tasks=())
+    for path in root.glob("records/demo/*/record.json"):
+        if json.loads(path.read_text())["levels"] == {"peft": "full", "bits": "4"}:
+            path.unlink()
+    layout = parse({"where": {"peft": "full", "bits": [4]}}, where="x")
+    with pytest.raises(ConfigError, match="no record has peft=full, bits=4"):
+        tabulate.build(making.results_of(records.read(root, "demo")), layout)

@@ -1,5 +1,6 @@
 """Workers: every stage once, every cell its outcome, whatever happens to processes."""
 
+import contextlib
 import json
 import os
 import re
@@ -10,7 +11,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -20,6 +21,7 @@ from harness.errors import NewerFormatError, StoreFullError
 from harness.method import Choice
 from harness.plan.need import Need
 from harness.plan.plan import Plan, directory
+from harness.run import lifecycle
 from harness.run.outcome import Outcomes
 from harness.run.progress import Lines
 from harness.run.record import look_before
@@ -312,6 +314,39 @@ def test_a_tracker_that_ends_its_process_costs_no_cell(tmp_path: Path) -> None:
     record = read_record(directory(plan, plan.cells[0]))
     assert record["outcome"]["status"] == "ok"
     assert "no connection" in record["notes"]["leaving_for_tests"]
+
+
+class Hanging(Tracker):
+    """Never comes back from the server, and takes an interruption for a lost connection once."""
+
+    name = "hanging_for_tests"
+    tries: ClassVar[list[str]] = []
+
+    def run_started(self, run: dict[str, Any]) -> None:
+        for _ in range(2):
+            with contextlib.suppress(Exception):
+                self.tries.append(run["cell"])
+                time.sleep(30)
+        time.sleep(30)
+
+
+def test_a_tracker_that_hangs_is_left_alone_and_costs_one_cell_its_patience_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "PATIENCE", 0.05)
+    Hanging.tries.clear()
+    plan = toy_plan(tmp_path, [tracked(Hanging, number=2), tracked(Hanging, number=3)])
+    began = time.monotonic()
+    work(plan, workers=1)
+    assert time.monotonic() - began < 20
+    records = [read_record(directory(plan, cell)) for cell in plan.cells]
+    assert [r["outcome"]["status"] for r in records] == ["ok", "ok"]
+    assert sorted(r["notes"]["hanging_for_tests"] for r in records) == [
+        "NoAnswerError: no answer within 0.05 s",
+        "not told of this cell: no answer within 0.05 s",
+    ]
+    assert len(set(Hanging.tries)) == 1
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
 SWEEP = """

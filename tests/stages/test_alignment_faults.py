@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 import tiny_models as tiny
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+)
 
 from harness.axes.alignment import LogProbs
 from harness.axes.instruction import Conversation, Role, Turn
@@ -208,6 +217,60 @@ def test_packing_is_refused_where_it_leaks() -> None:
 
     with pytest.raises(IncompatibleError, match=r"packing: Deaf does not keep packed conversations apart.*%"):
         refuse_leaks(Deaf())
+
+
+LAYERS = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8}
+FAMILIES: dict[str, tuple[bool, dict[str, Any]]] = {
+    "gpt2": (True, {"n_embd": 32, "n_layer": 2, "n_head": 2}),
+    "gemma": (True, {**LAYERS, "num_key_value_heads": 1, "head_dim": 16}),
+    "gemma3_text": (True, {**LAYERS, "num_key_value_heads": 1, "head_dim": 16, "sliding_window": 8}),
+    "opt": (False, {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "ffn_dim": 64}),
+    "bloom": (False, {"hidden_size": 32, "n_layer": 2, "n_head": 2}),
+    "falcon": (False, {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "alibi": True}),
+    "mamba": (False, {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8}),
+    "bamba": (False, {**LAYERS, "num_key_value_heads": 2, "attn_layer_indices": [1], **MAMBA}),
+    "xlnet": (False, {"d_model": 32, "n_layer": 2, "n_head": 2, "d_inner": 64}),
+}
+"""Whether each keeps packed documents apart by their positions, and a small one."""
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_families_that_read_across_packed_documents_are_found(kind: str) -> None:
+    """The measurement says what the losses of packed conversations say."""
+    apart, options = FAMILIES[kind]
+    torch.manual_seed(0)
+    ends = {"pad_token_id": 1, "bos_token_id": 2, "eos_token_id": 2}
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(kind, vocab_size=64, **options, **ends)
+    ).eval()
+    for weight in model.parameters():
+        if weight.ndim > 1:
+            torch.nn.init.normal_(weight, std=0.2)
+    ids = torch.randint(5, 64, (1, 20))
+    positions = torch.cat([torch.arange(9), torch.arange(11)])[None]
+    with torch.no_grad():
+        packed = model(input_ids=ids, position_ids=positions, use_cache=False).logits[0]
+        alone = torch.cat([model(input_ids=p, use_cache=False).logits[0] for p in ids.split([9, 11], dim=1)])
+    assert torch.allclose(packed, alone, atol=1e-3) is apart
+    assert (packing_leak(model) == 0) is apart
+
+
+@pytest.mark.parametrize("kind", ["mixtral", "phimoe"])
+def test_routers_draw_no_noise_where_dropout_is_off(kind: str) -> None:
+    options = {**LAYERS, "num_key_value_heads": 2, "num_local_experts": 2, "router_jitter_noise": 0.3}
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, vocab_size=64, **options))
+    for weight in model.parameters():
+        if weight.ndim > 1:
+            torch.nn.init.normal_(weight, std=0.2)
+    ids = torch.randint(5, 60, (2, 12))
+    with torch.no_grad():
+        expected = model.eval()(ids).logits
+        with without_dropout(model):
+            model.train()
+            assert torch.equal(model(ids).logits, expected)
+        assert not torch.equal(model.train()(ids).logits, model(ids).logits), "it comes back"
 
 
 class Windows:

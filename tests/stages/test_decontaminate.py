@@ -1,11 +1,16 @@
 """Stage decontaminate: what it drops, what it leaves, what enters its key, and what is said of it."""
 
+import bz2
+import gzip
 import json
+import lzma
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from harness.axes.corpus import Document, Split
 from harness.axes.evaluator import Evaluator
@@ -90,6 +95,32 @@ def test_items_of_a_task_are_dropped_as_parsed_text_however_often_they_stand(tmp
     assert facts["num_documents"] == {"train": {"web": 18}, "test": {"web": 1}}
     said = list(lineage.rows(tmp_path / "out"))
     assert [row["id"] for row in said] == [document.id for document in leaks]
+
+
+def written(file: Path) -> str:
+    """The item as a file of its container, escaped where that escapes."""
+    rows = [{"prompt": ITEM, "answer": "72"}]
+    if file.suffix == ".parquet":
+        parquet.write_table(pa.Table.from_pylist(rows), file)
+        return str(file)
+    text = json.dumps(rows) if ".json." in file.name else json.dumps(rows[0]) + "\n"
+    packs: dict[str, Any] = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
+    packs[".zst"] = lambda data: pa.compress(data, codec="zstd", asbytes=True)
+    file.write_bytes(packs[file.suffix](text.encode()))
+    return str(file)
+
+
+@pytest.mark.parametrize("ending", ["jsonl.zst", "ndjson.gz", "json.bz2", "jsonl.xz", "parquet"])
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [("win_rate", "prompts"), ("win_rate", "answers"), ("generation", "prompts"), ("answers", "prompts")],
+)
+def test_items_of_every_evaluator_are_found_in_every_container(
+    ending: str, name: str, option: str, tmp_path: Path
+) -> None:
+    chosen = evaluator(name, **{option: written(tmp_path / f"items.{ending}")})
+    facts = run(tmp_path, [page(0, f"Seen: {ITEM.upper()}"), page(1)], chosen)
+    assert facts["decontaminated"]["by_source"] == {"item_files": 1}
 
 
 def test_phrases_that_many_documents_share_are_no_leak_of_held_out_text(tmp_path: Path) -> None:

@@ -30,13 +30,22 @@ def mounted(axis: str, stage: str) -> str:
 
 
 def chosen(method: type[Method]) -> tuple[str, ...]:
-    """A method, and where needed what brings a stage that reads it, as overrides that the plan takes."""
+    """A method, and where needed what brings a stage or a method that reads it, as overrides of a plan."""
     alone = asked(method.axis, method.name)
-    for more in ((), *((stage_example(stage),) for stage in readers(method.axis))):
+    for more in ((), *((stage_example(stage),) for stage in readers(method.axis)), *_users(method.axis)):
         way = (alone, *filter(None, more))
         if not _refused(*way) and _is_read(method, *way):
             return way
     return ()
+
+
+def _users(axis: str) -> Iterator[tuple[str, ...]]:
+    """Methods of other axes whose result depends on an axis, alone and beside what brings another stage."""
+    users = [m for other in axes() for m in own(other) if axis in getattr(m, "uses", ()) and not m.extra]
+    for user in users:
+        way = asked(user.axis, user.name)
+        yield (way,)
+        yield from ((way, brought) for stage in registry().stages if (brought := stage_example(stage)))
 
 
 def _is_read(method: type[Method], *way: str) -> bool:

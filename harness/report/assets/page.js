@@ -25,6 +25,8 @@ function packed(id) {
 const details = packed("details"), samples = packed("samples-data");
 const short = (x) => (x === null || x === undefined ? "–" : Math.abs(x) >= 1e5 || (x !== 0 && Math.abs(x) < 1e-3) ? x.toExponential(2) : String(+x.toPrecision(4)));
 const pText = (p) => (p === null || p === undefined ? "–" : p < 0.001 ? "< 0.001" : p.toFixed(3));
+/** A factor or level as the table prints it. */
+const named = (v) => (Object.hasOwn(D.text, v) ? D.text[v] : v ?? "");
 const signed = (x) => (x > 0 ? "+" : "") + short(x);
 
 /* ---- state ---- */
@@ -33,13 +35,13 @@ for (const f of Object.keys(D.factors)) state.off[f] = new Set();
 
 /* ---- toolbar ---- */
 function chip(text, isOn, toggle) {
-  const b = h("button", { class: "chip", type: "button", "aria-pressed": String(isOn()), click: () => { toggle(); b.setAttribute("aria-pressed", String(isOn())); drawGrid(); } }, text);
+  const b = h("button", { class: "chip", type: "button", title: text, "aria-pressed": String(isOn()), click: () => { toggle(); b.setAttribute("aria-pressed", String(isOn())); drawGrid(); } }, text);
   return b;
 }
 function drawTools() {
   const groups = [...D.rowFactors, ...D.columnFactors].map((f) =>
-    h("fieldset", {}, h("legend", {}, D.text[f] || f), D.factors[f].map((v) =>
-      chip(D.text[v] || v, () => !state.off[f].has(v), () => (state.off[f].has(v) ? state.off[f].delete(v) : state.off[f].add(v))))));
+    h("fieldset", {}, h("legend", {}, named(f)), D.factors[f].map((v) =>
+      chip(named(v), () => !state.off[f].has(v), () => (state.off[f].has(v) ? state.off[f].delete(v) : state.off[f].add(v))))));
   const metrics = D.metrics.length > 1 && h("fieldset", {}, h("legend", {}, "metrics"), D.metrics.map((m, i) =>
     chip(m.label, () => !state.offMetrics.has(i), () => (state.offMetrics.has(i) ? state.offMetrics.delete(i) : state.offMetrics.add(i)))));
   const turn = D.columnFactors.length > 0 && D.metrics.length > 1 && h("button", { class: "quiet", id: "turn", type: "button", click: () => { state.major = state.major === "level" ? "metric" : "level"; drawGrid(); } }, "Group columns by metric");
@@ -56,7 +58,7 @@ function visibleColumns() {
 }
 function visibleRows() {
   let rows = D.rows.map((r, i) => ({ ...r, i })).filter((r) =>
-    D.rowFactors.every((f, k) => !state.off[f].has(r.levels[k])) && r.levels.map((v) => D.text[v] || v).join(" ").toLowerCase().includes(state.query));
+    D.rowFactors.every((f, k) => !state.off[f].has(r.levels[k])) && r.levels.map(named).join(" ").toLowerCase().includes(state.query));
   if (state.sort) {
     const key = (r) => { const c = D.cells[r.cells[state.sort.column]]; return c.mean ?? null; };
     rows.sort((a, b) => { const x = key(a), y = key(b); return x === null ? 1 : y === null ? -1 : (x - y) * state.sort.direction; });
@@ -65,7 +67,7 @@ function visibleRows() {
 }
 function heading(c) {
   const m = D.metrics[c.metric];
-  const label = state.major === "level" || !D.columnFactors.length ? [m.label + m.arrow, m.unit && h("small", {}, m.unit)] : [c.levels.map((v) => D.text[v] || v).join(" · ")];
+  const label = state.major === "level" || !D.columnFactors.length ? [m.label + m.arrow, m.unit && h("small", {}, m.unit)] : [c.levels.map(named).join(" · ")];
   const active = state.sort && state.sort.column === c.i;
   return h("th", { scope: "col", "aria-sort": active ? (state.sort.direction > 0 ? "ascending" : "descending") : null, class: c.edge ? "edge" : null },
     h("button", { class: "sort", type: "button", "data-column": c.i, title: m.name, click: () => sortBy(c.i, m.better) }, label, active ? (state.sort.direction > 0 ? " ▴" : " ▾") : ""));
@@ -77,7 +79,7 @@ function sortBy(column, better) {
   else state.sort = null;
   drawGrid();
 }
-const spans = (c) => (state.major === "level" ? c.levels.map((v) => D.text[v] || v) : D.columnFactors.length ? [D.metrics[c.metric].label + D.metrics[c.metric].arrow] : []);
+const spans = (c) => (state.major === "level" ? c.levels.map(named) : D.columnFactors.length ? [D.metrics[c.metric].label + D.metrics[c.metric].arrow] : []);
 /** Head and body of the table of some columns. */
 function gridOf(columns, rows) {
   const keys = columns.map(spans);
@@ -93,7 +95,7 @@ function gridOf(columns, rows) {
     }
     lines.push(line);
   }
-  lines.push(h("tr", {}, h("th", { class: "head lead" }, h("div", { class: "labels" }, D.rowFactors.map((f) => h("span", {}, D.text[f] || f)))), columns.map(heading)));
+  lines.push(h("tr", {}, h("th", { class: "head lead" }, h("div", { class: "labels" }, D.rowFactors.map((f) => h("span", {}, named(f))))), columns.map(heading)));
   let previous = [];
   const body = rows.map((r) => {
     const again = r.levels.map((v, k) => !state.sort && previous.slice(0, k + 1).join("\0") === r.levels.slice(0, k + 1).join("\0"));
@@ -101,7 +103,7 @@ function gridOf(columns, rows) {
     previous = r.levels;
     const shared = sharedNotes(r);
     return h("tr", { class: starts ? "starts" : null },
-      h("th", { class: "head", scope: "row" }, h("div", { class: "labels" }, r.levels.map((v, k) => h("span", { class: again[k] && k < r.levels.length - 1 ? "again" : null }, D.text[v] || v, k === r.levels.length - 1 ? marks(shared) : null)))),
+      h("th", { class: "head", scope: "row" }, h("div", { class: "labels" }, r.levels.map((v, k) => h("span", { class: again[k] && k < r.levels.length - 1 ? "again" : null }, named(v), k === r.levels.length - 1 ? marks(shared) : null)))),
       columns.map((c) => drawCell(r.cells[c.i], c.edge, shared)));
   });
   if (!rows.length || !columns.length) body.push(h("tr", {}, h("td", {}, "Nothing fits these filters.")));
@@ -124,9 +126,9 @@ function drawGrid() {
   grid.replaceChildren(...gridOf(columns, rows));
   grid.classList.toggle("few", columns.length < 6);
   $("paper").replaceChildren(...(matchMedia("print").matches ? blocks(columns).map((block) => h("table", { class: "grid" }, gridOf(block, rows))) : []));
-  const widths = D.rowFactors.map((f) => Math.max(...[f, ...D.factors[f]].map((v) => (D.text[v] || v).length)));
+  const widths = D.rowFactors.map((f) => Math.max(...[f, ...D.factors[f]].map((v) => named(v).length)));
   document.querySelectorAll(".grid .labels").forEach((d) => [...d.children].forEach((s, k) => s.style.setProperty("--w", `${Math.min(widths[k], 22) * 0.58 + 0.5}em`)));
-  if ($("turn")) $("turn").textContent = state.major === "level" ? "Group columns by metric" : "Group columns by " + D.columnFactors.map((f) => D.text[f] || f).join(", ");
+  if ($("turn")) $("turn").textContent = state.major === "level" ? "Group columns by metric" : "Group columns by " + D.columnFactors.map(named).join(", ");
 }
 /** Footnotes that every number of a row has: they stand at the row's name, once. */
 function sharedNotes(row) {
@@ -188,7 +190,7 @@ function tip(at, c) {
 function hideTip() { $("tip").classList.remove("on"); }
 
 /* ---- one number ---- */
-const levelsText = (where) => Object.values(where).map((v) => D.text[v] || v).join(" · ") || "all";
+const levelsText = (where) => Object.values(where).map(named).join(" · ") || "all";
 function open(index, keepHash) {
   hideTip();
   const c = D.cells[index], m = D.metrics[c.metric];
@@ -218,25 +220,29 @@ function show(title, subtitle, ...content) {
 $("panel").addEventListener("close", () => history.replaceState(null, "", location.pathname + location.search));
 $("panel").addEventListener("click", (e) => { if (e.target === $("panel")) $("panel").close(); });
 
-/** The column of a number: every row's interval, this one in colour. */
+/** The column of a number: intervals of the baseline and the rows around it, this one in colour. */
+const NEAR = 24;
 function forest(index) {
   const row = D.rows.find((r) => r.cells.includes(index));
   if (!row) return null;
   const column = row.cells.indexOf(index);
-  const shown = D.rows.map((r) => ({ r, c: D.cells[r.cells[column]] })).filter((x) => x.c.mean !== undefined).slice(0, 24);
-  if (shown.length < 2) return null;
+  const all = D.rows.map((r) => ({ r, c: D.cells[r.cells[column]] })).filter((x) => x.c.mean !== undefined);
+  if (all.length < 2) return null;
+  const me = all.findIndex((x) => x.r === row), first = Math.max(0, Math.min(me - NEAR / 2, all.length - NEAR)), near = all.slice(first, first + NEAR);
+  const base = all.filter((x) => x.c.verdict === "baseline" && !near.includes(x));
+  const shown = [...base, ...near];
   const ends = shown.flatMap(({ c }) => [c.low ?? c.mean, c.high ?? c.mean]);
   const lo = Math.min(...ends), hi = Math.max(...ends), span = hi - lo || 1, left = 190, width = 700, right = 60;
   const x = (v) => left + ((v - lo) / span) * (width - left - right);
-  const svg = h("svg", { class: "forest", viewBox: `0 0 ${width} ${shown.length * 22 + 8}`, role: "img", "aria-label": "All rows of this column" });
+  const svg = h("svg", { class: "forest", viewBox: `0 0 ${width} ${shown.length * 22 + 8}`, role: "img", "aria-label": "Rows of this column" });
   shown.forEach(({ r, c }, n) => {
     const y = n * 22 + 14, me = D.cells[index] === c, colour = me ? "var(--accent)" : c.verdict === "baseline" ? "var(--ink)" : "var(--faint)";
-    svg.append(h("text", { x: 0, y: y + 4, class: me ? "me" : null }, r.levels.map((v) => D.text[v] || v).join(" · ").slice(0, 32)),
+    svg.append(h("text", { x: 0, y: y + 4, class: me ? "me" : null }, r.levels.map(named).join(" · ").slice(0, 32)),
       h("line", { x1: left, x2: width - right, y1: y, y2: y, stroke: "var(--hair)" }),
       c.low !== null ? h("line", { x1: x(c.low), x2: x(c.high), y1: y, y2: y, stroke: colour, "stroke-width": me ? 2.5 : 1.5 }) : "",
       h("circle", { cx: x(c.mean), cy: y, r: me ? 4.5 : 3.5, fill: colour }), h("text", { x: width, y: y + 4, "text-anchor": "end", class: me ? "me" : null }, c.value));
   });
-  return svg;
+  return [svg, shown.length < all.length ? h("p", { class: "notes" }, `${shown.length} of ${all.length} rows.`) : null];
 }
 
 /* ---- one record ---- */
@@ -293,7 +299,7 @@ let recordSort = null;
 const numeric = (name) => (["seconds", "seed", "stages run"].includes(name) ? "n" : null);
 function drawRecords() {
   const factors = Object.keys(D.factors);
-  const columns = [...factors.map((f) => [D.text[f] || f, (r) => D.text[r.levels[f]] || r.levels[f] || ""]), ["seed", (r) => r.seed], ["outcome", (r) => (r.status === "ok" ? "ok" : r.reason)], ["stages run", (r) => r.run], ["seconds", (r) => r.seconds], ["cell", (r) => r.id]];
+  const columns = [...factors.map((f) => [named(f), (r) => named(r.levels[f])]), ["seed", (r) => r.seed], ["outcome", (r) => (r.status === "ok" ? "ok" : r.reason)], ["stages run", (r) => r.run], ["seconds", (r) => r.seconds], ["cell", (r) => r.id]];
   const rows = [...D.records];
   if (recordSort) rows.sort((a, b) => { const x = columns[recordSort[0]][1](a), y = columns[recordSort[0]][1](b); return (x < y ? -1 : x > y ? 1 : 0) * recordSort[1]; });
   $("records").replaceChildren(
@@ -321,10 +327,10 @@ function drawScatter() {
     for (const r of D.records) {
       const at = axes.map((n) => r.metrics[n]);
       if (at.some((v) => v === null || v === undefined)) continue;
-      const name = levelsText(r.levels);
-      groups.set(name, [...(groups.get(name) || []), at.map((v, k) => v * known(axes[k]).scale)]);
+      const who = JSON.stringify(r.levels);
+      groups.set(who, [...(groups.get(who) || []), at.map((v, k) => v * known(axes[k]).scale)]);
     }
-    const points = [...groups].map(([name, all]) => ({ name, at: [0, 1].map((k) => spread(all.map((p) => p[k]))) }));
+    const points = [...groups].map(([who, all]) => ({ name: levelsText(JSON.parse(who)), at: [0, 1].map((k) => spread(all.map((p) => p[k]))) }));
     const W = 1000, H = 420, left = 80, right = 20, top = 24, bottom = 46;
     const axis = (k, from, to) => {
       const ends = spread(points.flatMap((p) => [p.at[k].low, p.at[k].high])), pad = (ends.high - ends.low || Math.abs(ends.high) || 1) * 0.05, lo = ends.low - pad, hi = ends.high + pad;

@@ -27,9 +27,11 @@ class DirectFinetune(Context):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if sorted({*self.stages, self.factor}) != [*self.stages, self.factor]:
+            rises = sorted({*self.stages, self.factor}) == [*self.stages, self.factor]
+            if not rises or any(stage < 1 for stage in self.stages):
                 raise ConfigError(
-                    f"context.stages={list(self.stages)} must increase and stay below factor={self.factor}"
+                    f"context.stages={list(self.stages)} must increase from 1 and stay below "
+                    f"factor={self.factor}"
                 )
 
     config: Config

@@ -10,6 +10,7 @@ from harness import Context, Method, Rotary, hookimpl, rescale_dynamically, set_
 class DynamicNtk(Context):
     """NTK-aware scaling by the length of each sequence; short ones are read as in training.
 
+    Raises: IncompatibleError for heads of one rotation
     Paper: emozilla 2023, in Peng et al. 2023, arXiv:2309.00071, appendix B.2
     Differs: cached keys keep the rotation of the step that made them, as in transformers
     """
@@ -25,9 +26,9 @@ class DynamicNtk(Context):
     def scale(self, rotary: Rotary, length: int) -> Rotary:
         if length <= rotary.max_length:
             return rotary
-        rotated, factor = rotary.head_dim, self.config.factor
+        factor = self.config.factor
         stretch = factor * length / rotary.max_length - (factor - 1)
-        return rotary.rebased(rotary.base * stretch ** (rotated / (rotated - 2)))
+        return rotary.rebased(rotary.stretched_base(stretch))
 
     def rope_parameters(self, rotary: Rotary) -> dict[str, Any]:
         return {"rope_type": "dynamic", "rope_theta": rotary.base, "factor": float(self.config.factor)}

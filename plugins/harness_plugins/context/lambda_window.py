@@ -1,11 +1,12 @@
 """Lambda-shaped window: the first tokens and the last ones, with bounded distances."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from harness import ConfigError, Context, Heads, Method, Reach, hookimpl
+from harness import ConfigError, Context, Heads, Method, Reach, check_limits, hookimpl, trained_length
 
 
 class LambdaWindow(Context):
@@ -24,15 +25,15 @@ class LambdaWindow(Context):
         """First tokens that stay readable."""
         window: int = 256
         """Last tokens that are read, the query included."""
-        limit: int = 256
-        """Largest distance, in tokens; at most the trained length."""
+        limit: int | None = None
+        """Largest distance, in tokens; null = the trained length, which it may not exceed."""
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if self.window < 1 or self.limit < 1 or self.sinks < 0:
+            check_limits(self, "context", "limit", null="the trained length")
+            if self.window < 1 or self.sinks < 0:
                 raise ConfigError(
-                    f"context.window={self.window} and limit={self.limit} must be at least 1, "
-                    f"sinks={self.sinks} not negative"
+                    f"context.window={self.window} must be at least 1, sinks={self.sinks} not negative"
                 )
 
     config: Config
@@ -40,8 +41,15 @@ class LambdaWindow(Context):
     def reach(self) -> Reach:
         return self.config.sinks, self.config.window
 
+    @classmethod
+    def longest_distance(cls, config: Any, trained: int) -> int:
+        return config.limit or 0
+
+    def before_install(self, model: nn.Module) -> None:
+        self.limit = self.config.limit or trained_length(model)
+
     def attend(self, heads: Heads) -> Tensor:
-        limit, distance = self.config.limit, heads.distance()
+        limit, distance = self.limit, heads.distance()
         far = heads.scores(
             torch.full_like(heads.query_position_BT, limit), torch.zeros_like(heads.key_position_BS)
         )

@@ -1,6 +1,7 @@
 """Leaky ReRoPE: distances beyond a window grow more slowly."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,6 +33,10 @@ class LeakyReRope(Context):
                 )
 
     config: Config
+
+    @classmethod
+    def longest_distance(cls, config: Any, trained: int) -> int:
+        return int(config.window)
 
     def attend(self, heads: Heads) -> Tensor:
         window, leak = self.config.window, self.config.leak

@@ -10,6 +10,7 @@ class NtkAware(Context):
 
     Frequencies that are scaled already (Llama 3's) keep that scaling.
 
+    Raises: IncompatibleError for heads of one rotation
     Paper: Peng et al. 2023, arXiv:2309.00071, definition 1
     """
 
@@ -20,7 +21,7 @@ class NtkAware(Context):
 
     def base(self, rotary: Rotary) -> float:
         """The larger base."""
-        return float(rotary.base * self.config.factor ** (rotary.head_dim / (rotary.head_dim - 2)))
+        return rotary.stretched_base(self.config.factor)
 
     def rope_parameters(self, rotary: Rotary) -> dict[str, Any]:
         return {"rope_type": "default", "rope_theta": self.base(rotary)}

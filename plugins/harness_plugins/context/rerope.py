@@ -1,11 +1,12 @@
 """ReRoPE: distances beyond a window are all read as the window."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from harness import ConfigError, Context, Heads, Method, hookimpl
+from harness import Context, Heads, Method, check_limits, hookimpl, trained_length
 
 
 class ReRope(Context):
@@ -19,18 +20,24 @@ class ReRope(Context):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Context.Config):
-        window: int = 128
-        """Longest distance that is told apart, in tokens; at most half the trained length works well."""
+        window: int | None = None
+        """Longest distance that is told apart, in tokens; null = half the trained length."""
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if self.window < 1:
-                raise ConfigError(f"context.window={self.window} must be at least 1")
+            check_limits(self, "context", "window", null="half the trained length")
 
     config: Config
 
+    @classmethod
+    def longest_distance(cls, config: Any, trained: int) -> int:
+        return config.window or 0
+
+    def before_install(self, model: nn.Module) -> None:
+        self.window = self.config.window or max(1, trained_length(model) // 2)
+
     def attend(self, heads: Heads) -> Tensor:
-        window = self.config.window
+        window = self.window
         far = heads.scores(
             torch.full_like(heads.query_position_BT, window), torch.zeros_like(heads.key_position_BS)
         )

@@ -1,11 +1,12 @@
 """Streaming: attention sinks and a rolling window, at positions within the cache."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from harness import ConfigError, Context, Heads, Method, Reach, hookimpl
+from harness import ConfigError, Context, Heads, Method, Reach, check_limits, hookimpl, trained_length
 
 
 class Streaming(Context):
@@ -22,23 +23,30 @@ class Streaming(Context):
     class Config(Context.Config):
         sinks: int = 4
         """First tokens that stay readable."""
-        window: int = 252
-        """Last tokens that are read, the query included."""
+        window: int | None = None
+        """Last tokens that are read, the query included; null = what the first ones leave of the trained
+        length, which both together may not exceed."""
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if self.window < 1 or self.sinks < 0:
-                raise ConfigError(
-                    f"context.window={self.window} must be at least 1, sinks={self.sinks} not negative"
-                )
+            check_limits(self, "context", "window", null="what the sinks leave of the trained length")
+            if self.sinks < 0:
+                raise ConfigError(f"context.sinks={self.sinks} must not be negative")
 
     config: Config
 
+    @classmethod
+    def longest_distance(cls, config: Any, trained: int) -> int:
+        return int(config.sinks + (config.window or 1))
+
+    def before_install(self, model: nn.Module) -> None:
+        self.window = self.config.window or max(1, trained_length(model) - self.config.sinks)
+
     def reach(self) -> Reach:
-        return self.config.sinks, self.config.window
+        return self.config.sinks, self.window
 
     def attend(self, heads: Heads) -> Tensor:
-        sinks, window = self.config.sinks, self.config.window
+        sinks, window = self.config.sinks, self.window
         key = heads.key_position_BS[:, None, None, :]
         # The query is the last of sinks + window cached tokens, once there are that many.
         in_cache = heads.query_position_BT.clamp(max=sinks + window - 1)

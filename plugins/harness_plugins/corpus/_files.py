@@ -94,6 +94,9 @@ class FileCorpus(Corpus):
             raise DataError(message)
         tell(message)
 
+    def file_bytes(self) -> int | None:
+        return sum(file.stat().st_size for _, file, _ in self.named_files())
+
     def most_bytes(self) -> int | None:
         return plain_bytes([file for _, file, _ in self.named_files()])
 

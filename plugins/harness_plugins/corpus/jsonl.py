@@ -5,16 +5,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import DataError, Document, Method, Split, hookimpl, numbered_rows, path_ref
+from harness import (
+    LINES,
+    TABLES,
+    Document,
+    Method,
+    Split,
+    hookimpl,
+    numbered_rows,
+    path_ref,
+    stem,
+)
 from harness_plugins.corpus._files import FileCorpus
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.bz2", ".jsonl.xz", ".jsonl.zst", ".parquet", ".arrow")
-SPLITS = {"valid": Split.validation, "val": Split.validation, "dev": Split.validation}
-"""Other words for a split."""
+SUFFIXES = (*LINES, *TABLES)
+SPLITS = {
+    **dict.fromkeys(("valid", "val", "dev", "eval"), Split.validation),
+    "training": Split.train,
+    "testing": Split.test,
+}
+"""Other words for a split, in small letters."""
 
 
 class Jsonl(FileCorpus):
-    """Documents from rows: .jsonl (also .gz, .bz2, .xz, .zst), .parquet and .arrow files.
+    """Documents from rows: .jsonl and .ndjson (also .gz, .bz2, .xz, .zst), .parquet and .arrow files.
 
     Raises: DataError naming file, line and byte of what is no object, or what lacks the text
     """
@@ -35,7 +49,7 @@ class Jsonl(FileCorpus):
         domain_field: str = ""
         """Key of the domain; empty takes the name of the file."""
         split_field: str = ""
-        """Key of the split (train, validation or valid or val or dev, test); empty decides by a hash."""
+        """Key of the split (train, validation, test, or other words for them); empty decides by a hash."""
 
     config: Config
 
@@ -51,7 +65,6 @@ class Jsonl(FileCorpus):
         return {**super().idle(config), **dict.fromkeys(shares, "corpus.split_field says each row's split")}
 
     def read(self, name: str, file: Path, stated: Split | None) -> Iterator[Document]:
-        stem = next((name.removesuffix(end) for end in SUFFIXES if name.endswith(end)), name)
         for number, row in numbered_rows(file, damaged=self.damaged()):
             text = row.get(self.config.text_field)
             if not isinstance(text, str):
@@ -59,11 +72,14 @@ class Jsonl(FileCorpus):
                 continue
             if text.strip():
                 inner = f"{name}/{number}"
+                split = stated or self._split(file, number, row, inner)
+                if split is None:
+                    continue
                 yield Document(
                     id=inner,
                     text=text.replace("\r\n", "\n"),
-                    domain=str(row.get(self.config.domain_field) or stem),
-                    split=stated or self._split(file, number, row, inner),
+                    domain=str(row.get(self.config.domain_field) or stem(name)),
+                    split=split,
                 )
 
     def _lacks_text(self, file: Path, number: int, row: dict[str, Any]) -> None:
@@ -72,16 +88,18 @@ class Jsonl(FileCorpus):
             f"set corpus.text_field to one of {sorted(row)}, or corpus.on_error=skip"
         )
 
-    def _split(self, file: Path, number: int, row: dict[str, Any], inner: str) -> Split:
+    def _split(self, file: Path, number: int, row: dict[str, Any], inner: str) -> Split | None:
+        """The split of a row; None where it names none, which is damage."""
         if not self.config.split_field:
             return self.place(inner)
-        word = str(row.get(self.config.split_field))
+        word = str(row.get(self.config.split_field)).strip().lower()
         if word in SPLITS or word in list(Split):
             return SPLITS.get(word) or Split(word)
-        raise DataError(
+        self.damaging(
             f"{file}: object {number} has '{word}' under '{self.config.split_field}'; "
-            f"a split is one of {[*Split, *SPLITS]}"
+            f"a split is one of {[*map(str, Split), *SPLITS]}; correct it, or set corpus.on_error=skip"
         )
+        return None
 
 
 @hookimpl

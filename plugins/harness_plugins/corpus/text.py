@@ -12,12 +12,13 @@ from harness import (
     Split,
     check_limits,
     hookimpl,
+    packed,
     path_ref,
     read_lines,
 )
 from harness_plugins.corpus._files import FileCorpus
 
-SUFFIXES = (".txt", ".md", ".txt.gz", ".txt.bz2", ".txt.xz", ".txt.zst")
+SUFFIXES = packed(".txt", ".md")
 
 
 class SplitBy(Enum):
@@ -66,6 +67,10 @@ class Text(FileCorpus):
         text = "".join(f"Paragraph {number} says little.\n\n" for number in range(200))
         (directory / "book.txt").write_text(text)
         return cls.Config(path=str(directory / "book.txt"), document_bytes=300)
+
+    def file_bytes(self) -> int | None:
+        times = 2 if self.config.split_by is SplitBy.position else 1  # they are measured first
+        return times * (super().file_bytes() or 0)
 
     def documents(self) -> Iterator[Document]:
         if self.config.split_by is SplitBy.position:

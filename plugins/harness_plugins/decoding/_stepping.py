@@ -6,24 +6,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness import IncompatibleError, last_logits
+from harness import IncompatibleError, last_logits, prompted
 
 
 class Stepper:
     """Holds the cache and what the last token yielded.
 
-    Shapes: logits_BV float32 at the last position; hidden_BTD of every layer for the tokens of the last call
+    Shapes: prompt_BT and mask_BT as the decoder reads the prompts, logits_BV float32 at the last position;
+        hidden_BTD of every layer for the tokens of the last call
     State: cache, mask and outputs; `select` reorders all of them along the batch
-    Raises: IncompatibleError where the model keeps no cache that can be reordered
+    Raises: IncompatibleError where the model keeps no cache that can be reordered, or has virtual tokens
     """
 
     def __init__(self, model: nn.Module, input_BT: Tensor, mask_BT: Tensor, *, hidden: bool = False) -> None:
-        self.model, self.mask_BT, self.hidden = model, mask_BT, hidden
+        self.model, self.hidden = model, hidden
+        self.prompt_BT, self.mask_BT, self.inputs = prompted(model, input_BT, mask_BT)
         self.cache: Any = None
         self.logits_BV: Tensor
         self.layers: tuple[Tensor, ...]
-        positions_BT = (mask_BT.cumsum(-1) - 1).clamp(min=0)
-        self._run(input_BT, positions_BT)
+        self._run(self.prompt_BT, (self.mask_BT.cumsum(-1) - 1).clamp(min=0))
         if not hasattr(self.cache, "batch_select_indices"):
             raise IncompatibleError(
                 f"{type(model).__name__} keeps no cache that can be reordered; use decoding=sampling"
@@ -39,6 +40,7 @@ class Stepper:
         self.cache.batch_select_indices(rows_B)
         self.mask_BT, self.logits_BV = self.mask_BT[rows_B], self.logits_BV[rows_B]
         self.layers = tuple(layer_BTD[rows_B] for layer_BTD in self.layers)
+        self.inputs = {name: value[rows_B] for name, value in self.inputs.items()}
 
     def _run(self, input_BT: Tensor, positions_BT: Tensor) -> None:
         # Only the last token's logits are needed; those of a prompt would fill the memory.
@@ -50,6 +52,7 @@ class Stepper:
             use_cache=True,
             output_hidden_states=self.hidden,
             **last_logits(self.model),
+            **self.inputs,
         )
         self.cache, self.logits_BV = out.past_key_values, out.logits[:, -1].float()
         self.layers = tuple(out.hidden_states) if self.hidden else ()

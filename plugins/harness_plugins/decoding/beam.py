@@ -32,6 +32,10 @@ class Beam(Decoding):
 
     config: Config
 
+    @classmethod
+    def at_once(cls, config: Any) -> tuple[str, int]:
+        return "num_beams", int(config.num_beams)
+
     def options(self) -> dict[str, Any]:
         config = self.config
         return {

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +35,10 @@ class ContrastiveSearch(Decoding):
                 raise ConfigError(f"decoding.alpha={self.alpha} must lie between 0 and 1; the paper's is 0.6")
 
     config: Config
+
+    @classmethod
+    def at_once(cls, config: Any) -> tuple[str, int]:
+        return "top_k", int(config.top_k)
 
     @torch.inference_mode()
     def generate(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,13 +34,17 @@ class DiverseBeam(Decoding):
         """Whether a group stops once it has as many ended sequences as beams."""
 
         def __post_init__(self) -> None:
-            if self.num_groups < 2 or self.num_beams % self.num_groups:
+            if self.num_groups < 2 or self.num_beams < 2 or self.num_beams % self.num_groups:
                 raise ConfigError(
                     f"decoding.num_groups={self.num_groups} must be at least 2 and divide "
                     f"decoding.num_beams={self.num_beams}"
                 )
 
     config: Config
+
+    @classmethod
+    def at_once(cls, config: Any) -> tuple[str, int]:
+        return "num_beams", int(config.num_beams)
 
     @torch.inference_mode()
     def generate(

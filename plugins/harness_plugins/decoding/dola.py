@@ -65,7 +65,8 @@ class DoLa(Decoding):
         head: Any = model.get_output_embeddings()  # type: ignore[operator]
         candidates = self.candidates(model, len(stepper.layers) - 1)
         # Padding was never seen; the last token of a left-padded prompt always was.
-        seen_BT = torch.where(mask_BT.bool(), input_BT, input_BT[:, -1:])
+        prompt_BT = stepper.prompt_BT
+        seen_BT = torch.where(stepper.mask_BT.bool(), prompt_BT, prompt_BT[:, -1:])
 
         def choose() -> Tensor:
             nonlocal seen_BT

@@ -16,6 +16,8 @@ from harness import (
     check_vocabulary,
     hookimpl,
     model_ref,
+    not_all_kept,
+    prompted,
     quantile,
     special_ids,
     uniforms,
@@ -57,6 +59,16 @@ class Speculative(Decoding):
         yield from super().check(config, cell, meta_model)
         if not config.draft:
             yield Problem(where="decoding.draft", message=NO_DRAFT)
+        if kept := not_all_kept(cell, meta_model):
+            yield Problem(
+                where="decoding",
+                message=f"decoding=speculative takes tokens back, which the cache of {kept} cannot forget; "
+                "use attention=full (attention.cache=contiguous) and no context method that chooses scores",
+            )
+        architecture = cell.choice("architecture")
+        method: Any = getattr(architecture, "method", None)
+        if method is not None and (method.uses_prefix() or method.has_encoder()):
+            yield Problem(where="decoding", message=f"decoding=speculative: {NO_CONDITION}")
 
     @torch.inference_mode()
     def generate(
@@ -71,6 +83,9 @@ class Speculative(Decoding):
         if "draft" not in self.models:
             raise ConfigError(f"decoding.draft: {NO_DRAFT}")
         check_vocabulary(model, self.models["draft"], where="decoding.draft")
+        for each in (model, self.models["draft"]):
+            if prompted(each, input_BT, mask_BT).inputs:
+                raise IncompatibleError(f"decoding=speculative: {NO_CONDITION}")
         target, draft = (Reader(each, rows=len(input_BT)) for each in (model, self.models["draft"]))
         if not (target.forgets and draft.forgets):
             raise IncompatibleError(
@@ -159,6 +174,10 @@ def until(tokens: list[int], ends: Sequence[int]) -> list[int]:
     return tokens
 
 
+NO_CONDITION = (
+    "it reads prompts as they stand, and a model with a prefix or an encoder does not; use "
+    "architecture=causal_decoder, or decoding=greedy, sampling or beam"
+)
 NO_DRAFT = (
     "speculative decoding needs a draft model; name one with the same tokenizer, e.g. "
     "decoding.draft='cell:model.num_layers=1'"

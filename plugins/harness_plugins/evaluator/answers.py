@@ -1,6 +1,5 @@
 """Answers: how many bits the model needs for a byte of right answers to prompts that it was not tuned on."""
 
-import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from harness import (
     hidden_bytes,
     hookimpl,
     item_files,
+    item_hashes,
     path_ref,
     ratio_metric,
     read_items,
@@ -121,7 +121,7 @@ class Answers(Evaluator):
         samples = pd.DataFrame(
             {
                 "task": task,
-                "doc_hash": [hashlib.sha256(item.prompt.encode()).hexdigest() for item in items],
+                "doc_hash": item_hashes([item.prompt for item in items]),
                 "prompt": [item.prompt for item in items],
                 "target": [item.answer for item in items],
                 "answer_bits_per_byte": bits / sizes,

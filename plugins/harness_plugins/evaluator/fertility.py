@@ -1,11 +1,13 @@
 """Fertility: how many tokens a tokenizer needs for a word or a character of several languages."""
 
-import hashlib
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from harness import (
     ConfigError,
@@ -15,13 +17,16 @@ from harness import (
     Method,
     Metric,
     MissingExtraError,
+    Problem,
     Subject,
     encode_plain,
     hookimpl,
+    item_hashes,
     path_ref,
     read_text,
 )
 
+SENTENCES = "evaluator=[fertility] without path"
 UNSPACED = frozenset(["ja", "zh", "th", "lo", "km", "my", "bo"])
 """Languages that put no spaces between words."""
 
@@ -77,7 +82,7 @@ class Fertility(Evaluator):
         samples = pd.DataFrame(
             {
                 "task": task,
-                "doc_hash": [hashlib.sha256(text.encode()).hexdigest() for text in texts],
+                "doc_hash": item_hashes(texts),
                 "prompt": [f"{task}/{number}" for number in range(len(texts))],
                 "tokens": tokens,
                 "bytes": [len(text.encode()) for text in texts],
@@ -106,6 +111,12 @@ class Fertility(Evaluator):
         ]
         return Evaluation(metrics=metrics, samples=samples)
 
+    @classmethod
+    def check(cls, config: Any, cell: Any, meta_model: nn.Module | None) -> Iterable[Problem]:
+        if not config.path and find_spec("spacy") is None:
+            absent = MissingExtraError(package="spacy", extra="data", needed_by=SENTENCES)
+            yield Problem(where="evaluator.fertility.path", message=f"{absent}, or give a folder of texts")
+
     def texts(self, language: str) -> list[str]:
         """Sentences of spaCy, or lines of a file.
 
@@ -119,9 +130,7 @@ class Fertility(Evaluator):
         try:
             import spacy  # noqa: F401 - says what is missing before a language does
         except ImportError as error:
-            raise MissingExtraError(
-                package="spacy", extra="data", needed_by="evaluator=[fertility] without path"
-            ) from error
+            raise MissingExtraError(package="spacy", extra="data", needed_by=SENTENCES) from error
         try:
             return list(importlib.import_module(f"spacy.lang.{language}.examples").sentences)
         except ModuleNotFoundError as error:

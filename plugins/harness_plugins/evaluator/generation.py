@@ -1,6 +1,5 @@
 """Generation: quality and speed of a decoding method."""
 
-import hashlib
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -30,6 +29,7 @@ from harness import (
     held_out_documents,
     hookimpl,
     item_files,
+    item_hashes,
     misread,
     path_ref,
     read_items,
@@ -92,6 +92,10 @@ class Generation(Evaluator):
         return (*BETTER, "distinct_1", "distinct_2", "speed")
 
     @classmethod
+    def longest_answer(cls, config: Any) -> int | None:
+        return config.max_new_tokens  # type: ignore[no-any-return]
+
+    @classmethod
     def item_texts(cls, config: Any) -> Sequence[Choice]:
         if config.prompts == "documents":
             return (held_out_documents(),)
@@ -118,7 +122,7 @@ class Generation(Evaluator):
         samples = pd.DataFrame(
             {
                 "task": task,
-                "doc_hash": [hashlib.sha256(prompt.encode()).hexdigest() for prompt in prompts],
+                "doc_hash": item_hashes(prompts),
                 "prompt": prompts,
                 "answer": found.texts,
                 "target": [item.answer for item in items],

@@ -1,6 +1,7 @@
 """lm-eval: any task of the Language Model Evaluation Harness, and the offline ones shipped here."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from harness import (
     DataError,
     Evaluation,
     Evaluator,
+    HarnessError,
     IncompatibleError,
     Method,
     Problem,
@@ -132,10 +134,21 @@ class LmEval(Evaluator):
 
     @classmethod
     def check(cls, config: Any, cell: Any, meta_model: nn.Module | None) -> Iterable[Problem]:
-        from harness import find_task, hub_data, is_cached, without_data
+        from harness import find_task, hub_data, is_cached, refused_options, without_data
 
         if config.include_path and not Path(config.include_path).expanduser().is_dir():
             return  # said of every option that names files
+        stops = config.gen_kwargs.get("until", [])
+        if "" in (stops if isinstance(stops, list) else [stops]):
+            message = "an empty stop string would end every answer before it begins; leave it out"
+            yield Problem(where="evaluator.lm_eval.gen_kwargs.until", message=message)
+        if refused := refused_options(config.gen_kwargs):
+            yield Problem(where="evaluator.lm_eval.gen_kwargs", message=refused)
+        for task in sorted(set(config.data_files) - set(config.tasks)):
+            message = (
+                f"'{task}' is none of the tasks {list(config.tasks)}; name the one that reads these files"
+            )
+            yield Problem(where=f"evaluator.lm_eval.data_files.{task}", message=message)
         for task in config.tasks:
             try:
                 path = find_task(task, include_path=config.include_path)
@@ -158,6 +171,35 @@ class LmEval(Evaluator):
         return min((count for count in known if count is not None), default=None)
 
     @classmethod
+    def longest_answer(cls, config: Any) -> int | None:
+        from harness import answer_tokens
+
+        found = [answer_tokens(stated, config.gen_kwargs) for stated in cls.stated(config)]
+        return max((tokens for tokens in found if tokens is not None), default=None)
+
+    @classmethod
+    def stated(cls, config: Any) -> list[dict[str, Any]]:
+        """What the YAML of all tasks says, as far as it is there."""
+        from harness import stated_tasks
+
+        found: list[dict[str, Any]] = []
+        for task in config.tasks:
+            with suppress(HarnessError, OSError):  # `check` says so
+                found += stated_tasks(task, include_path=config.include_path)
+        return found
+
+    @classmethod
+    def idle(cls, config: Any) -> Mapping[str, str]:
+        stated, found = cls.stated(config), {}
+        if not stated:
+            return {}
+        if config.num_fewshot and all(task.get("num_fewshot") == 0 for task in stated):
+            found["num_fewshot"] = "all of these tasks state num_fewshot: 0, which lm-eval keeps to"
+        if config.gen_kwargs and not any(task.get("output_type") == "generate_until" for task in stated):
+            found["gen_kwargs"] = "none of these tasks lets the model write; they compare likelihoods"
+        return found
+
+    @classmethod
     def item_texts(cls, config: Any) -> Sequence[Choice]:
         from harness import held_out_documents, own_origin, task_items
 
@@ -177,11 +219,11 @@ class LmEval(Evaluator):
         )
 
     def evaluate(self, task: str, subject: Subject) -> Evaluation:
-        from harness import Source, drawing_from, load_task, quiet, run_tasks
+        from harness import Source, drawing_from, load_task, quiet, run_tasks, seeded
 
         config = self.config
         documents = subject.documents("test") if subject.documents is not None else []
-        with quiet(), drawing_from(Source(documents=documents, limit=config.limit)):
+        with quiet(), seeded(), drawing_from(Source(documents=documents, limit=config.limit)):
             loaded = load_task(
                 task,
                 include_path=config.include_path,
@@ -195,6 +237,8 @@ class LmEval(Evaluator):
 
         Raises: IncompatibleError for a chat template that the tokenizer does not have
         """
+        from harness import one_length
+
         config = self.config
         template = subject.template is not None if config.chat_template is None else config.chat_template
         if template and not subject.tokenizer.chat_template:
@@ -208,7 +252,7 @@ class LmEval(Evaluator):
             chat_template=template,
             system_instruction=config.system_instruction or None,
             fewshot_as_multiturn=config.fewshot_as_multiturn,
-            gen_kwargs=config.gen_kwargs,
+            gen_kwargs=one_length(config.gen_kwargs),
             fewshot_seed=config.fewshot_seed,
             batch_tokens=config.batch_tokens,
             as_trained=config.answers == "as_trained",

@@ -22,15 +22,16 @@ from harness import (
     Metric,
     ScoreRequest,
     Subject,
+    check_distinct,
     encode_plain,
     held_out_documents,
     hookimpl,
 )
+from harness_plugins.evaluator._long_tasks import largest, noise
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FILLER = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again. "
 QUESTION = "What is the pass key? The pass key is"
 
 
@@ -38,8 +39,8 @@ class LongContext(Evaluator):
     """What a model does with contexts of growing length, beyond the trained window too.
 
     Paper: Mohtashami and Jaggi 2023, arXiv:2305.16300 (pass key); Chen et al. 2023, arXiv:2306.15595
-    Units: lengths and positions in tokens (the pass key's to within one filler sentence); loss in nats per
-        token, comparable between models of one tokenizer only; bits per byte beside it
+    Units: lengths and positions in tokens (the pass key's with its answer, to a sentence); loss in nats
+        per token, comparable between models of one tokenizer only; bits per byte beside it
     """
 
     name = "long_context"
@@ -64,6 +65,7 @@ class LongContext(Evaluator):
                 raise ConfigError(f"evaluator.long_context.lengths={self.lengths} must all be at least 16")
             if not self.depths or not all(0 <= depth <= 1 for depth in self.depths):
                 raise ConfigError(f"evaluator.long_context.depths={self.depths} must lie between 0 and 1")
+            check_distinct(self, "evaluator.long_context", "lengths", "depths")
             if self.num_choices < 2 or self.num_windows < 1 or self.num_keys < 1 or self.buckets < 1:
                 raise ConfigError(
                     "evaluator.long_context needs num_choices >= 2, num_windows, num_keys, buckets >= 1"
@@ -82,6 +84,10 @@ class LongContext(Evaluator):
     @classmethod
     def metrics(cls, config: Any, task: str) -> Sequence[str]:
         return ("loss", "bits_per_byte") if task == "loss" else ("acc", "exact_match")
+
+    @classmethod
+    def longest(cls, config: Any) -> int | None:
+        return max(config.lengths)  # type: ignore[no-any-return]
 
     @classmethod
     def item_texts(cls, config: Any) -> Sequence[Choice]:
@@ -151,10 +157,8 @@ class LongContext(Evaluator):
                 for _ in range(self.config.num_keys):
                     keys = [str(key) for key in rng.sample(range(10000, 100000), self.config.num_choices)]
                     prompt = self.plant(subject, keys[0], length, depth)
-                    context = subject.tokenizer.encode(prompt, add_special_tokens=False)
-                    for key in keys:
-                        answer = subject.tokenizer.encode(f" {key}", add_special_tokens=False)
-                        requests.append(ScoreRequest(context, answer))
+                    context = self.read(subject, prompt)
+                    requests += [ScoreRequest(context, self.answer(subject, key)) for key in keys]
                     digest = hashlib.sha256(prompt.encode()).hexdigest()
                     rows.append({"doc_hash": digest, "length": length, "depth": depth, "target": keys[0]})
         scores = scorer.score(requests)
@@ -165,17 +169,34 @@ class LongContext(Evaluator):
         return rows
 
     def plant(self, subject: Subject, key: str, length: int, depth: float) -> str:
-        """A prompt of about `length` tokens with the key at `depth`."""
-        tokenizer = subject.tokenizer
+        """The longest prompt that, with the key after it, is of `length` tokens or fewer; the key at `depth`.
+
+        Raises: ConfigError where not even the key and the question are
+        """
         needle = f"The pass key is {key}. Remember it. {key} is the pass key. "
-        frame = len(tokenizer.encode(subject.prompt(needle + QUESTION) + f" {key}"))
-        sentences = FILLER.split(". ")[:-1]
-        size = len(tokenizer.encode(FILLER)) / len(sentences)
-        count = max(0, int((length - frame) / size))
-        filler = [f"{sentences[index % len(sentences)]}. " for index in range(count)]
-        place = round(depth * count)
-        text = "".join([*filler[:place], needle, *filler[place:], QUESTION])
-        return subject.prompt(text)
+        room = length - len(self.answer(subject, key))
+
+        def made(count: int) -> str:
+            filler = [f"{noise(index)} " for index in range(count)]
+            place = round(depth * count)
+            return subject.prompt("".join([*filler[:place], needle, *filler[place:], QUESTION]))
+
+        if (least := len(self.read(subject, made(0)))) > room:
+            raise ConfigError(
+                f"evaluator.long_context.lengths: {length} tokens do not hold a pass key and the question "
+                f"for it, which take {least + length - room}; raise lengths"
+            )
+        return made(largest(lambda count: len(self.read(subject, made(count))) <= room))
+
+    def read(self, subject: Subject, prompt: str) -> list[int]:
+        """A prompt's tokens, those included that the tokenizer puts before a text where no template does."""
+        ids: list[int] = subject.tokenizer.encode(prompt, add_special_tokens=subject.template is None)
+        return ids
+
+    def answer(self, subject: Subject, key: str) -> list[int]:
+        """A key's tokens."""
+        ids: list[int] = subject.tokenizer.encode(f" {key}", add_special_tokens=False)
+        return ids
 
     def summarize(self, task: str, samples: pd.DataFrame, groups: Sequence[str]) -> list[Metric]:
         """Means over windows or keys: over all, by each group, and, for the pass key, by the grid."""

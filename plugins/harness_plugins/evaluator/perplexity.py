@@ -90,6 +90,10 @@ class Perplexity(Evaluator):
         return cls.Config(max_documents=8, max_bytes=128)
 
     @classmethod
+    def longest(cls, config: Any) -> int | None:
+        return config.window  # type: ignore[no-any-return]
+
+    @classmethod
     def item_texts(cls, config: Any) -> Sequence[Choice]:
         return (held_out_documents(),)
 

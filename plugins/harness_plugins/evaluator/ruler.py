@@ -16,11 +16,12 @@ from harness import (
     Metric,
     Subject,
     check_counts,
+    check_distinct,
     greedy_tokens,
     held_out_documents,
     hookimpl,
 )
-from harness_plugins.evaluator._long_tasks import TASKS, Exercise
+from harness_plugins.evaluator._long_tasks import TASKS, Exercise, largest
 
 
 class Ruler(Evaluator):
@@ -28,8 +29,8 @@ class Ruler(Evaluator):
 
     Paper: Hsieh et al. 2024, arXiv:2404.06654, sections 3.1 to 3.4
     Differs: questions about real text ask for the word that follows others, as no data set is at hand
-    Units: lengths in tokens, question and answer included; score is the share of right answers that the
-        greedily drawn text holds
+    Units: lengths in tokens of the model, question and answer included, to a word; score is the share of
+        right answers that the greedily drawn text holds as words of their own
     Error: standard errors over exercises
     """
 
@@ -43,7 +44,8 @@ class Ruler(Evaluator):
         lengths: list[int] = field(default_factory=lambda: [256, 512])
         """Context lengths; those beyond the model's window are tried all the same."""
         depths: list[float] = field(default_factory=lambda: [0.0, 0.5, 1.0])
-        """Where a single planted piece stands (0 = start, 1 = end)."""
+        """Where the piece stands that is asked for (0 = start, 1 = end); of tasks that ask for several, which
+        are spread over the context, there are as many exercises, and none is reported by depth."""
         num_items: int = 4
         """Exercises at every length and depth."""
         max_new_tokens: int = 24
@@ -58,6 +60,12 @@ class Ruler(Evaluator):
             if not self.depths or not all(0 <= depth <= 1 for depth in self.depths):
                 raise ConfigError(f"evaluator.ruler.depths={self.depths} must lie between 0 and 1")
             check_counts(self, "evaluator.ruler", "num_items", "max_new_tokens")
+            check_distinct(self, "evaluator.ruler", "lengths", "depths")
+            if self.max_new_tokens >= min(self.lengths):
+                raise ConfigError(
+                    f"evaluator.ruler.max_new_tokens={self.max_new_tokens} leaves no room for a question in "
+                    f"lengths={self.lengths}; lower the one or raise the others"
+                )
 
     config: Config
 
@@ -78,6 +86,10 @@ class Ruler(Evaluator):
         return len(config.lengths) * len(config.depths) * int(config.num_items)
 
     @classmethod
+    def longest(cls, config: Any) -> int | None:
+        return max(config.lengths)  # type: ignore[no-any-return]
+
+    @classmethod
     def item_texts(cls, config: Any) -> Sequence[Choice]:
         return (held_out_documents(),)
 
@@ -86,6 +98,7 @@ class Ruler(Evaluator):
 
         texts = self.texts(subject)
         rows: list[dict[str, Any]] = []
+        exercises: list[Exercise] = []
         prompts: list[list[int]] = []
         for length in self.config.lengths:
             for depth in self.config.depths:
@@ -100,17 +113,17 @@ class Ruler(Evaluator):
                             "task": task,
                             "doc_hash": hashlib.sha256(text.encode()).hexdigest(),
                             "length": length,
-                            "depth": depth,
+                            "depth": depth if exercise.deep is not None else float("nan"),
                             "prompt": text[-200:],
                             "target": ", ".join(exercise.answers),
-                            "answers": list(exercise.answers),
+                            "tokens": len(prompt),
                         }
                     )
+                    exercises.append(exercise)
         said = greedy_tokens(subject, prompts, max_new_tokens=self.config.max_new_tokens)
-        for row, tokens in zip(rows, said, strict=True):
+        for row, exercise, tokens in zip(rows, exercises, said, strict=True):
             row["answer"] = subject.tokenizer.decode(tokens, skip_special_tokens=True)
-            answers = row.pop("answers")
-            row["score"] = sum(answer in row["answer"] for answer in answers) / len(answers)
+            row["score"] = exercise.score(row["answer"])
         samples = pd.DataFrame(rows)
         metrics = [self.mean(task, "score", samples["score"])]
         for group in ("length", "depth"):
@@ -133,35 +146,25 @@ class Ruler(Evaluator):
         return texts
 
     def fitted(self, subject: Subject, exercise: Exercise, *, length: int, depth: float) -> list[int]:
-        """Tokens of the longest context that leaves room for the question and the answer.
+        """Tokens of the longest context, to a word, that leaves room for the question and the answer.
 
         Raises: ConfigError where what is planted does not fit
         """
         room = length - self.config.max_new_tokens
 
-        def made(pieces: int) -> list[int]:
-            context = [exercise.filler(index) for index in range(pieces)]
-            planted = list(exercise.planted)
-            for place, piece in enumerate(planted):
-                share = depth if len(planted) == 1 else (place + 1) / (len(planted) + 1)
-                context.insert(round(share * pieces) + place, piece)
-            text = " ".join([*([exercise.opening] if exercise.opening else []), *context])
-            whole = subject.prompt(f"{text}\n{exercise.question}")
+        def made(pieces: int, words: int = 0) -> list[int]:
+            context = exercise.context(pieces, words=words, depth=depth)
+            whole = subject.prompt(f"{context}\n{exercise.question}")
             ids: list[int] = subject.tokenizer.encode(whole, add_special_tokens=subject.template is None)
             return ids
 
-        low, high = 0, 1
-        if len(made(0)) > room:
+        if (least := len(made(exercise.fewest))) > room:
             raise ConfigError(
-                f"evaluator.ruler.lengths: {length} tokens hold no context beside a question of "
-                f"{len(made(0))} tokens and an answer of {self.config.max_new_tokens}; raise lengths"
+                f"evaluator.ruler.lengths: {length} tokens hold no context beside a question, which takes "
+                f"{least} with what it asks for, and an answer of {self.config.max_new_tokens}; raise lengths"
             )
-        while len(made(high)) <= room:
-            low, high = high, 2 * high
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if len(made(middle)) <= room else (low, middle)
-        return made(low)
+        pieces = largest(lambda count: len(made(count)) <= room, at_least=exercise.fewest)
+        return made(pieces, largest(lambda count: len(made(pieces, count)) <= room))
 
     def mean(self, task: str, metric: str, values: Any) -> Metric:
         """The mean of scores with its standard error."""

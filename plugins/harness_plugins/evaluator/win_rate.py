@@ -1,7 +1,6 @@
 """Win rate: how often a judge prefers the model's answers to a baseline's."""
 
-import hashlib
-import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -29,10 +28,13 @@ from harness import (
     check_counts,
     hookimpl,
     item_files,
+    item_hashes,
     length_controlled,
     model_ref,
     path_ref,
+    read_answers,
     read_items,
+    same_prompt,
 )
 
 
@@ -54,7 +56,7 @@ class WinRate(Evaluator):
         baseline: str = model_ref()
         """Model whose answers are the other side; empty = `baseline_answers`, else the prompts' answers."""
         prompts: str = path_ref("instructions", suffixes=PROMPT_FILES, or_name=True)
-        """A skill whose test items are asked, or a JSON (lines) file with `prompt` and `answer`."""
+        """A skill whose test items are asked, or a file of rows with `prompt` and `answer`."""
         answers: str = path_ref(suffixes=PROMPT_FILES)
         """File of this side's answers to the prompts (`prompt` or `instruction`, `answer` or `output`), in
         place of the model's own; then its prompts are asked unless `prompts` names a file."""
@@ -102,8 +104,12 @@ class WinRate(Evaluator):
             )
 
     @classmethod
+    def longest_answer(cls, config: Any) -> int | None:
+        return None if config.answers else config.max_new_tokens
+
+    @classmethod
     def item_texts(cls, config: Any) -> Sequence[Choice]:
-        return (item_files(config.prompts),) if config.prompts.endswith(PROMPT_FILES) else ()
+        return (item_files(asked),) if (asked := _asked(config)).endswith(PROMPT_FILES) else ()
 
     def evaluate(self, task: str, subject: Subject) -> Evaluation:
         import pandas as pd
@@ -134,7 +140,7 @@ class WinRate(Evaluator):
         samples = pd.DataFrame(
             {
                 "task": task,
-                "doc_hash": [hashlib.sha256(item.prompt.encode()).hexdigest() for item in items],
+                "doc_hash": item_hashes([item.prompt for item in items]),
                 "prompt": [item.prompt for item in items],
                 "answer": ours,
                 "target": theirs,
@@ -159,9 +165,8 @@ class WinRate(Evaluator):
         )
 
     def items(self) -> list[Item]:
-        """The prompts, from a file of answers where no other file is named."""
-        own = self.config.answers and not self.config.prompts.endswith((".json", ".jsonl", ".gz"))
-        return read_items(self.config.answers if own else self.config.prompts, limit=self.config.max_prompts)
+        """The prompts."""
+        return read_items(_asked(self.config), limit=self.config.max_prompts)
 
     def ours(self, subject: Subject, items: list[Item]) -> tuple[list[str], int]:
         """This side's answers, and how many reached their limit."""
@@ -191,27 +196,42 @@ class WinRate(Evaluator):
         return found.texts, sum(len(tokens) >= limit for tokens in found.tokens)
 
     def from_file(self, option: str, items: list[Item]) -> tuple[list[str], int] | None:
-        """Answers to the prompts out of the option's file; None where it names none.
+        """Answers to the prompts out of the option's file, whatever their order; None where it names none.
 
-        Raises: DataError counting prompts that the file does not answer
+        A prompt that is asked several times gets its answers in their order; a single one serves all.
+        Raises: DataError counting prompts that the file does not answer, or not as often as they are asked
         """
         file = getattr(self.config, option)
         if not file:
             return None
-        known = {item.prompt: item.answer for item in read_items(file, limit=sys.maxsize)}
-        missing = [item.prompt for item in items if not known.get(item.prompt)]
+        known = read_answers(file)
+        asked, found, missing = Counter[str](), list[str](), list[str]()
+        for item in items:
+            prompt = same_prompt(item.prompt)
+            own = known.get(prompt, [])
+            if asked[prompt] < len(own) or len(set(own)) == 1:
+                found.append(own[min(asked[prompt], len(own) - 1)])
+            else:
+                missing.append(item.prompt)
+            asked[prompt] += 1
         if missing:
             raise DataError(
-                f"evaluator.win_rate.{option}={file} answers {len(items) - len(missing)} of {len(items)} "
-                f"prompts; the first without an answer: {missing[0][:80]!r}"
+                f"evaluator.win_rate.{option}={file} answers {len(found)} of {len(items)} prompts; the first "
+                f"without an answer of its own: {missing[0][:80]!r}"
             )
-        return [known[item.prompt] for item in items], 0
+        return found, 0
 
     def opponent(self, subject: Subject) -> str:
         """What the other side is."""
         if subject.baseline is not None:
             return "model"
         return "file" if self.config.baseline_answers else "reference answers"
+
+
+def _asked(config: Any) -> str:
+    """Where the prompts come from: a file of answers where no other file is named."""
+    own = config.answers and not config.prompts.endswith(PROMPT_FILES)
+    return str(config.answers if own else config.prompts)
 
 
 def metrics(task: str, one: np.ndarray, other: np.ndarray, longer: np.ndarray) -> list[Metric]:

@@ -5,9 +5,25 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from harness import DataError, Prompt, Role, Turn, as_turns, turns_of
+from harness import (
+    DataError,
+    NoTextError,
+    Prompt,
+    Role,
+    Turn,
+    as_turns,
+    messages_in,
+    plain_text,
+    spoken_turns,
+    turns_of,
+)
 
-SPEAKER = re.compile(r"(?:^|\n\n)(Human|Assistant):")
+DIALOGUE = re.compile(r"\s*Human:(?s:.*)\n\s*\nAssistant:")
+"""How a text in HH's form begins."""
+ASKED = ("prompt", "question", "instruction", "input")
+"""Where a prompt stands, in the formats in use; an `input` beside an `instruction` belongs to it."""
+SCORES = ("overall_score", "fine-grained_score", "score")
+LABELS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 
 Row = Mapping[str, Any]
 
@@ -28,8 +44,16 @@ def parse(row: Row, where: str) -> Iterator[Pair]:
     """The preferences of an entry, whichever of the known formats it has.
 
     Raises: DataError naming the place and the known formats where it has none; LeftOut where an answer or a
-        label is null
+        label is null, or no text
     """
+    try:
+        yield from _parsed(row, where)
+    except NoTextError as error:
+        raise LeftOut(f"it holds a part of type '{error.kind}'") from error
+
+
+def _parsed(row: Row, where: str) -> Iterator[Pair]:
+    row = _with_prompt(row)
     for keys, parser in PARSERS.items():
         if all(row.get(key) is not None for key in keys):
             yield from parser(row, where)
@@ -45,13 +69,15 @@ def parse(row: Row, where: str) -> Iterator[Pair]:
 
 def _labelled(row: Row, where: str) -> Iterator[Pair]:
     """KTO: one answer and whether it is good (TRL's unpaired preferences)."""
-    if not isinstance(row["label"], bool | int):
+    good = LABELS.get(str(row["label"]).lower())
+    if good is None:
         raise DataError(f"{where}: label must be true or false, not {row['label']!r}")
-    asked, answer = _asked(row, where), row["completion"]
-    if not isinstance(answer, str):
+    asked, answer = _asked(row, where), messages_in(row["completion"])
+    text = plain_text(answer)
+    if text is None:
         *between, last = _turns(answer, where)
-        asked, answer = _joined(asked, between), last.text
-    yield Pair(asked, answer, "") if row["label"] else Pair(asked, "", answer)
+        asked, text = _joined(asked, between), last.text
+    yield Pair(asked, text, "") if good else Pair(asked, "", text)
 
 
 def _scored(row: Row, where: str) -> Iterator[Pair]:
@@ -60,32 +86,36 @@ def _scored(row: Row, where: str) -> Iterator[Pair]:
     if not isinstance(answers, list | tuple):
         raise DataError(f"{where}: completions must be a list of {{response, overall_score}}")
     scored = []
+    scale = next((key for key in SCORES if any(_number(_first(a, key)) is not None for a in answers)), "")
     for answer in answers:
-        score = _number(_first(answer, "overall_score", "fine-grained_score", "score"))
+        score = _number(_first(answer, scale))
         text = _first(answer, "response", "text", "content")
         if score is not None and text is not None:
             scored.append((score, text if isinstance(text, str) else _turns(text, where)[-1].text))
     if len(scored) > 1:
         best, worst = max(scored, key=lambda pair: pair[0]), min(scored, key=lambda pair: pair[0])
         if best[0] > worst[0]:
-            yield Pair(str(row["instruction"]), best[1], worst[1])
+            yield Pair(_asked(row, where), best[1], worst[1])
 
 
 def _paired(row: Row, where: str) -> Iterator[Pair]:
     """TRL's explicit prompts with two answers, as text or messages; messages may repeat the prompt."""
-    chosen, rejected = row["chosen"], row["rejected"]
+    chosen, rejected = messages_in(row["chosen"]), messages_in(row["rejected"])
     asked = _asked(row, where)
-    if isinstance(chosen, str) and isinstance(rejected, str):
-        yield Pair(asked, chosen, rejected)
-        return
-    yield _divided(_turns(chosen, where), _turns(rejected, where), asked, where)
+    texts = plain_text(chosen), plain_text(rejected)
+    if texts[0] is None or texts[1] is None:
+        yield _divided(_turns(chosen, where), _turns(rejected, where), asked, where)
+    elif not isinstance(asked, str) and all(DIALOGUE.match(text) for text in texts if text):
+        yield _divided(spoken_turns(texts[0], where), spoken_turns(texts[1], where), asked, where)
+    else:
+        yield Pair(asked, texts[0], texts[1])
 
 
 def _dialogues(row: Row, where: str) -> Iterator[Pair]:
     """Two whole dialogues that differ in the end: HH's texts, or messages (TRL's implicit prompts)."""
-    chosen, rejected = row["chosen"], row["rejected"]
+    chosen, rejected = messages_in(row["chosen"]), messages_in(row["rejected"])
     if isinstance(chosen, str):
-        chosen, rejected = _spoken(chosen, where), _spoken(str(rejected), where)
+        chosen, rejected = spoken_turns(chosen, where), spoken_turns(str(rejected), where)
     else:
         chosen, rejected = _turns(chosen, where), _turns(rejected, where)
     yield _divided(chosen, rejected, None, where)
@@ -116,12 +146,33 @@ def _divided(chosen: list[Turn], rejected: list[Turn], asked: Prompt | None, whe
     return Pair(prompt, chosen[-1].text, rejected[-1].text)
 
 
+def _with_prompt(row: Row) -> Row:
+    """An entry whose prompt stands under `prompt`, where it has one beside its answers under another name."""
+    if row.get("prompt") is not None or "completions" in row or not {"chosen", "rejected"} <= row.keys():
+        return row
+    answer = messages_in(row["chosen"])
+    whole = len(answer) > 1 if isinstance(answer, list | tuple) else DIALOGUE.match(str(answer))
+    if whole:
+        return row
+    before = _first(row, "conversations", "conversation")
+    texts = [str(row[key]) for key in ASKED[1:] if row.get(key)]
+    asked = before if before is not None else "\n\n".join(texts)
+    return {**row, "prompt": asked} if asked else row
+
+
 def _asked(row: Row, where: str) -> Prompt:
-    """The prompt of an entry: a text, or messages."""
-    prompt = row["prompt"]
-    if isinstance(prompt, str):
-        return tuple(_open(_spoken(prompt, where))) if prompt.startswith("\n\nHuman:") else prompt
-    return tuple(_turns(prompt, where))
+    """The prompt of an entry: a text, or messages; behind what a `system` beside it says."""
+    given = messages_in(_first(row, "prompt", "instruction"))
+    text = plain_text(given)
+    if text is None:
+        asked: Prompt = tuple(_turns(given, where))
+    else:
+        asked = tuple(_open(spoken_turns(text, where))) if DIALOGUE.match(text) else text
+    system = row.get("system")
+    turns = as_turns(asked)
+    if not isinstance(system, str) or not system.strip() or turns[0].role is Role.system:
+        return asked
+    return (Turn(role=Role.system, text=system), *turns)
 
 
 def _open(turns: list[Turn]) -> list[Turn]:
@@ -157,17 +208,6 @@ def _turns(messages: Any, where: str) -> list[Turn]:
     if not isinstance(messages, list | tuple) or not messages:
         raise DataError(f"{where}: expected text or a list of messages, found {type(messages).__name__}")
     return turns_of(messages, where)
-
-
-def _spoken(text: str, where: str) -> list[Turn]:
-    """Turns of an HH dialogue."""
-    parts = SPEAKER.split(text)[1:]
-    if not parts:
-        raise DataError(f"{where}: a dialogue needs '\\n\\nHuman:' and '\\n\\nAssistant:', or give a prompt")
-    roles = {"Human": Role.user, "Assistant": Role.assistant}
-    return [
-        Turn(role=roles[who], text=said.strip()) for who, said in zip(parts[::2], parts[1::2], strict=True)
-    ]
 
 
 def _number(value: Any) -> float | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import (
+    ROWS,
     ConfigError,
     Conversation,
     DataError,
@@ -25,10 +26,10 @@ from harness import (
     listed,
     path_ref,
     read_rows,
+    stem,
 )
 from harness_plugins.feedback._formats import LeftOut, Pair, parse
 
-SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".parquet")
 FIRST = 16
 """Entries of a file by which a plan knows its format."""
 
@@ -38,7 +39,8 @@ class Preferences(Feedback):
 
     {prompt, chosen, rejected} and {chosen, rejected} as text or messages (TRL, UltraFeedback binarized), HH's
     pairs of dialogues, UltraFeedback's scored completions (best against worst), and {prompt, completion,
-    label} (KTO). Prompts of several turns stay whole. Pairs of equal or empty answers are left out, counted.
+    label} (KTO). The prompt may also be called question, instruction or input, and a `system` may stand
+    beside it. Prompts of several turns stay whole. Pairs of equal or empty answers are left out, counted.
     Paper: Bai et al. 2022, arXiv:2204.05862 (HH); Cui et al. 2023, arXiv:2310.01377 (UltraFeedback)
     Raises: DataError naming file and entry of what has none of the formats
     """
@@ -48,9 +50,10 @@ class Preferences(Feedback):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Feedback.Config):
-        path: str = path_ref(suffixes=SUFFIXES, required=True)
-        """File, folder or pattern of .json, .jsonl (also .gz) and .parquet files; required."""
-        validation_path: str = path_ref(suffixes=SUFFIXES)
+        path: str = path_ref(suffixes=ROWS, required=True)
+        """File, folder or pattern of .json, .jsonl, .ndjson (also .gz, .bz2, .xz, .zst), .parquet and .arrow
+        files; required."""
+        validation_path: str = path_ref(suffixes=ROWS)
         """Files whose preferences are for validation; then none of `path` is."""
         validation_share: float = 0.05
         """Share of prompts held out for validation (0 to 1)."""
@@ -109,7 +112,7 @@ class Preferences(Feedback):
         path = getattr(self.config, option)
         folder = Path(path).expanduser().is_dir()
         given = path or option == "path"
-        found = listed(path, option=f"feedback.{option}", suffixes=SUFFIXES) if given else {}
+        found = listed(path, option=f"feedback.{option}", suffixes=ROWS) if given else {}
         for name, file in found.items():
             yield name.partition("/")[2] if folder else name, file
 
@@ -128,7 +131,7 @@ class Preferences(Feedback):
                         self._count(reason)
                         continue
                     yield Preference(
-                        id=f"{option}/{inner.partition('.')[0]}/{number}/{place}",
+                        id=f"{option}/{stem(inner)}/{number}/{place}",
                         prompt=pair.prompt,
                         chosen=pair.chosen,
                         rejected=pair.rejected,
@@ -147,6 +150,8 @@ class Preferences(Feedback):
 def _useless(pair: Pair) -> str:
     """Why a pair teaches nothing; empty where it does."""
     chosen, rejected = pair.chosen.strip(), pair.rejected.strip()
+    if not as_text(pair.prompt).strip():
+        return "the prompt is empty"
     if not chosen and not rejected:
         return "both answers are empty"
     return "the answers are equal" if chosen == rejected else ""

@@ -12,6 +12,7 @@ class Datatrove(Filter):
     """A filter of datatrove with its defaults as ours; English, split into words by spaCy's rules."""
 
     extra = "data"
+    libraries = ("datatrove", "spacy")
 
     @abstractmethod
     def build(self) -> Any:

@@ -2,7 +2,7 @@
 
 import hashlib
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,7 @@ class DedupDocument(Filter):
     """
 
     name = "dedup_document"
+    remembers = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Filter.Config):
@@ -59,7 +60,7 @@ class DedupDocument(Filter):
             Document(id="copy", text=text + " and more", domain="docs", split=Split.train),
         )
 
-    def apply(self, documents: Iterator[Document]) -> Iterator[Document]:
+    def prepare(self) -> None:
         number = self.config.bands * self.config.rows
         rng = np.random.default_rng(0)
         self.factors_H = rng.integers(2**63, size=number, dtype=np.uint64) * 2 + 1
@@ -67,29 +68,42 @@ class DedupDocument(Filter):
         self.kept = self.compared = 0
         self.whole: set[bytes] = set()
         self.buckets: list[dict[int, int | list[int]]] = [{} for _ in range(self.config.bands)]
-        yield from super().apply(documents)
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {"signatures": self.signatures[: self.kept], "compared": np.array(self.compared)}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        for signature_H in state["signatures"]:
+            self._keep(signature_H)
+        self.compared = int(state["compared"])
 
     def judge(self, document: Document) -> Document | str:
         signature_H = self.signature(document.text)
-        whole = hashlib.blake2b(signature_H.tobytes(), digest_size=8).digest()
-        if whole in self.whole:
+        if _whole(signature_H) in self.whole:
             return "near copy"
-        # Of two bands with one hash the signatures are compared and differ: it costs a comparison.
-        keys = [hash(band.tobytes()) for band in np.split(signature_H, self.config.bands)]
+        keys = self._keys(signature_H)
         candidates_C = list({index for band, key in enumerate(keys) for index in self._bucket(band, key)})
         self.compared += len(candidates_C)
         if candidates_C:
             same_C = (self.signatures[candidates_C] == signature_H).mean(axis=1)
             if (same_C >= self.config.threshold).any():
                 return "near copy"
-        for band, key in enumerate(keys):
+        self._keep(signature_H)
+        return document
+
+    def _keys(self, signature_H: np.ndarray) -> list[int]:
+        """A hash of each band; of two with one hash the signatures are compared and differ."""
+        return [hash(band.tobytes()) for band in np.split(signature_H, self.config.bands)]
+
+    def _keep(self, signature_H: np.ndarray) -> None:
+        """Remember a document that stays."""
+        for band, key in enumerate(self._keys(signature_H)):
             self._add(band, key)
         if self.kept == len(self.signatures):
             self.signatures = np.concatenate([self.signatures, np.empty_like(self.signatures)])
         self.signatures[self.kept] = signature_H
         self.kept += 1
-        self.whole.add(whole)
-        return document
+        self.whole.add(_whole(signature_H))
 
     def _bucket(self, band: int, key: int) -> Sequence[int]:
         """Earlier documents that share a band; most bands are shared by nobody, and hold one number."""
@@ -116,6 +130,10 @@ class DedupDocument(Filter):
             hashes_HS = self.factors_H[:, None] * codes_S[start : start + 4096]
             lowest_H = np.minimum(lowest_H, hashes_HS.min(axis=1))
         return (lowest_H >> np.uint64(32)).astype(np.uint32)
+
+
+def _whole(signature_H: np.ndarray) -> bytes:
+    return hashlib.blake2b(signature_H.tobytes(), digest_size=8).digest()
 
 
 @hookimpl

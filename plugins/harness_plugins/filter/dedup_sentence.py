@@ -2,13 +2,19 @@
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness import ConfigError, Document, Filter, Method, Split, hookimpl
+import numpy as np
 
-SENTENCE = re.compile(r"[^.!?\n]*(?:[.!?]+[ \t]*\n?|\n|$)")
+from harness import UNSPACED, ConfigError, Document, Filter, Method, Split, hookimpl
+
+ENDS = ".!?\u3002\uff01\uff1f\uff61\u0964\u061f\u1362"
+"""What ends a sentence, in Chinese, Japanese, Hindi, Arabic and Amharic too."""
+SENTENCE = re.compile(rf"[^{ENDS}\n]*(?:[{ENDS}]+[ \t]*\n?|\n|$)")
+CHARACTER = re.compile(f"[{UNSPACED}]")
+"""What stands for a word where no spaces do."""
 
 
 class DedupSentence(Filter):
@@ -20,13 +26,14 @@ class DedupSentence(Filter):
     """
 
     name = "dedup_sentence"
+    remembers = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Filter.Config):
         span: int = 3
         """Sentences compared at once."""
         min_words: int = 8
-        """Words below which a span may repeat."""
+        """Words, or characters of a script without spaces, below which a span may repeat."""
 
         def __post_init__(self) -> None:
             if self.span < 1:
@@ -45,9 +52,14 @@ class DedupSentence(Filter):
             ),
         )
 
-    def apply(self, documents: Iterator[Document]) -> Iterator[Document]:
+    def prepare(self) -> None:
         self.seen: set[bytes] = set()
-        yield from super().apply(documents)
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {"seen": np.frombuffer(b"".join(self.seen), dtype=np.uint64)}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        self.seen.update(number.tobytes() for number in state["seen"])
 
     def judge(self, document: Document) -> Document | str:
         sentences = [part for part in SENTENCE.findall(document.text) if part]
@@ -56,9 +68,10 @@ class DedupSentence(Filter):
         for start in range(len(full) - self.config.span + 1):
             span = full[start : start + self.config.span]
             words = " ".join(sentences[index] for index in span).lower().split()
-            if len(words) < self.config.min_words:
+            text = " ".join(words)
+            if len(words) + len(CHARACTER.findall(text)) < self.config.min_words:
                 continue
-            digest = hashlib.blake2b(" ".join(words).encode(), digest_size=8).digest()
+            digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
             if digest in self.seen:
                 cut.update(span)
             self.seen.add(digest)

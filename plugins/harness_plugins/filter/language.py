@@ -17,6 +17,7 @@ class Language(Filter):
 
     name = "language"
     extra = "data"
+    libraries = ("py3langid",)
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Filter.Config):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from harness import (
+    ROWS,
     ConfigError,
     Conversation,
     DataError,
@@ -20,10 +21,11 @@ from harness import (
     check_limits,
     listed,
     path_ref,
+    plain_text,
     read_rows,
+    stem,
 )
 
-SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".parquet")
 NO_ANSWER = "without an answer"
 SHORTENED = "that lost turns around a gap"
 
@@ -47,11 +49,12 @@ class Reader(Instruction):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Instruction.Config):
-        path: str = path_ref(suffixes=SUFFIXES, required=True)
-        """File, folder or pattern of .json, .jsonl (also .gz) and .parquet files; required."""
-        validation_path: str = path_ref(suffixes=SUFFIXES)
+        path: str = path_ref(suffixes=ROWS, required=True)
+        """File, folder or pattern of .json, .jsonl, .ndjson (also .gz, .bz2, .xz, .zst), .parquet and .arrow
+        files; required."""
+        validation_path: str = path_ref(suffixes=ROWS)
         """Files whose conversations are for validation; then none of `path` is."""
-        test_path: str = path_ref(suffixes=SUFFIXES)
+        test_path: str = path_ref(suffixes=ROWS)
         """Files whose conversations are for testing; then none of `path` is."""
         validation_share: float = 0.05
         """Share of prompts held out for validation (0 to 1)."""
@@ -108,7 +111,7 @@ class Reader(Instruction):
     def _read(self, option: str, split: Split | None) -> Iterator[Conversation]:
         """Conversations of files, of a given split or by a hash of their prompts."""
         for inner, file in self._files(option):
-            place = inner.partition(".")[0] if split is None else f"{split}/{inner.partition('.')[0]}"
+            place = stem(inner) if split is None else f"{split}/{stem(inner)}"
             for number, parsed in enumerate(self.parse(_placed(file))):
                 if parsed is None:
                     continue
@@ -135,7 +138,7 @@ class Reader(Instruction):
         path = getattr(self.config, option)
         folder = Path(path).expanduser().is_dir()
         given = path or option == "path"
-        found = listed(path, option=f"instruction.{option}", suffixes=SUFFIXES) if given else {}
+        found = listed(path, option=f"instruction.{option}", suffixes=ROWS) if given else {}
         for name, file in found.items():
             yield name.partition("/")[2] if folder else name, file
 
@@ -199,15 +202,16 @@ def pair(prompt: str, answer: str) -> list[Turn]:
 
 
 def text_of(row: dict[str, Any], key: str, *, default: str | None = None) -> str:
-    """A text of an entry.
+    """A text of an entry, or a number as one; empty where null stands there.
 
-    Raises: DataError naming the entry where there is none
+    Raises: DataError naming the entry where it has no such key, or no text there
     """
-    value = row.get(key, default)
-    if not isinstance(value, str):
+    value = row.get(key, default) if default is not None or key in row else ()
+    text = plain_text(value)
+    if text is None:
         keys = sorted(k for k in row if k != "#")
         raise DataError(f"{row['#']}: no text under '{key}', only {keys}; try the reader of another format")
-    return value
+    return text
 
 
 def _placed(file: Path) -> Iterator[dict[str, Any]]:

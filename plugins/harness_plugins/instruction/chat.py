@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness import (
+    ROWS,
     ConfigError,
     Conversation,
     Document,
@@ -39,7 +40,7 @@ class Chat(Instruction):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Instruction.Config):
-        path: str = path_ref(suffixes=(".json", ".jsonl", ".json.gz", ".jsonl.gz", ".parquet"))
+        path: str = path_ref(suffixes=ROWS)
         """JSON, JSON Lines or Parquet with `messages`; empty makes conversations of exercises."""
         skills: list[str] = field(default_factory=lambda: ["instructions", "recall"])
         """Skills of the exercises, in equal parts."""

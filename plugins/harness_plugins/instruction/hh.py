@@ -1,13 +1,10 @@
 """Anthropic's helpful and harmless format: whole dialogues in one text."""
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
-from harness import DataError, Method, Role, Turn, hookimpl
+from harness import Method, hookimpl, spoken_turns
 from harness_plugins.instruction._reader import Parsed, Reader, text_of
-
-SPEAKER = re.compile(r"\n\n(Human|Assistant):")
 
 
 class Hh(Reader):
@@ -25,19 +22,8 @@ class Hh(Reader):
 
     def parse(self, rows: Iterator[dict[str, Any]]) -> Iterator[Parsed | None]:
         for row in rows:
-            parts = SPEAKER.split(text_of(row, "chosen"))[1:]
-            if not parts:
-                raise DataError(
-                    f"{row['#']}: 'chosen' is no dialogue; it must hold Human: and Assistant: turns"
-                )
-            speakers, texts = parts[::2], parts[1::2]
-            yield (
-                "hh",
-                [
-                    Turn(role=Role.user if speaker == "Human" else Role.assistant, text=text.strip())
-                    for speaker, text in zip(speakers, texts, strict=True)
-                ],
-            )
+            text = text_of(row, "chosen")
+            yield "hh", spoken_turns(text, row["#"]) if text.strip() else []
 
 
 @hookimpl

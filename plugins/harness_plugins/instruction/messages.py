@@ -5,10 +5,12 @@ from harness_plugins.instruction._messages import MessagesReader
 
 
 class Messages(MessagesReader):
-    """JSON Lines, JSON or Parquet of {messages: [{role, content}], tools}; UltraChat's files are such.
+    """JSON Lines, JSON or Parquet of {messages: [{role, content}], tools}, as UltraChat's files are, or of
+    {prompt, completion}, each a text or messages (TRL).
 
     Content may be text, parts of text, or null beside `tool_calls`; calls are learned as the template writes
-    them, what tools answer is read. The role `developer` is read as system.
+    them, what tools answer is read. The role `developer` is read as system, and so is a `system` beside the
+    messages. Conversations with images or sounds are left out, counted.
     Paper: Ding et al. 2023, arXiv:2305.14233 (UltraChat)
     """
 

@@ -10,6 +10,7 @@ from harness import (
     Choice,
     ConfigError,
     Conversation,
+    DataError,
     Document,
     Instruction,
     Method,
@@ -26,7 +27,7 @@ class Mixture(Instruction):
     A cap bounds a source, shares set how many training conversations come from each (as many as there are
     without repeating one). A training prompt that another source holds out is left out, counted.
     Paper: survey section 5.1.4 (mixtures are plain concatenations); Wei et al. 2021, arXiv:2109.01652 (caps)
-    Raises: ConfigError naming the source at fault
+    Raises: ConfigError naming the source at fault, DataError where one gives nothing to train on
     """
 
     name = "mixture"
@@ -40,7 +41,7 @@ class Mixture(Instruction):
         caps: dict[str, int] = field(default_factory=dict)
         """Most training conversations of a source."""
         shares: dict[str, float] = field(default_factory=dict)
-        """Share of the training conversations from each source, summing to 1; empty takes all there are."""
+        """Share of the training conversations (not tokens) of each source, summing to 1; empty takes all."""
 
         def __post_init__(self) -> None:
             if not self.sources or len(set(self.sources)) < len(self.sources) or "mixture" in self.sources:
@@ -104,6 +105,12 @@ class Mixture(Instruction):
             kept = [c for c in found if _asked(c) not in tested]
             if len(kept) < len(found):
                 self.left_out[f"{name}: held out by another source"] = len(found) - len(kept)
+            if not kept:
+                why = {k: v for k, v in self.left_out.items() if k.startswith(f"{name}: ")}
+                raise DataError(
+                    f"instruction.sources: '{name}' gives no training conversation ({why or 'it has none'}); "
+                    "leave it out, or give it others"
+                )
             training[name] = _some(kept, self.config.caps.get(name, len(kept)))
         for name, number in self._numbers({name: len(found) for name, found in training.items()}).items():
             yield from _some(training[name], number)

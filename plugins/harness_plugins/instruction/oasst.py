@@ -36,10 +36,16 @@ class Oasst(Reader):
     config: Config
 
     def parse(self, rows: Iterator[dict[str, Any]]) -> Iterator[Parsed | None]:
-        replies: dict[str | None, list[dict[str, Any]]] = defaultdict(list)
+        replies: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        known: set[str] = set()
         for row in rows:
-            replies[row.get("parent_id")].append(row)
-        for root in replies[None]:
+            parent = text_of(row, "parent_id", default="")
+            replies[parent].append(row)
+            known.add(text_of(row, "message_id"))
+        for parent, orphans in replies.items():
+            for _ in orphans if parent and parent not in known else ():
+                self._count("whose parent is not in the file")
+        for root in replies[""]:
             if self.config.language and root.get("lang") != self.config.language:
                 yield None
                 continue
@@ -49,7 +55,7 @@ class Oasst(Reader):
                 if role is None:
                     raise DataError(f"{node['#']}: role '{node['role']}' is none of {', '.join(ROLES)}")
                 turns.append(Turn(role=role, text=text_of(node, "text").strip()))
-                below = replies.get(text_of(node, "message_id"))
+                below = replies.pop(text_of(node, "message_id"), None)
                 if not below:
                     break
                 node = min(below, key=_rank)

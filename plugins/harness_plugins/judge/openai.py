@@ -113,8 +113,11 @@ class OpenAi(Judge):
 
     def prefer(self, duels: Sequence[Duel]) -> list[float]:
         known, reasons = self._read_kept(), list[str]()
+        different = {self._key(duel): duel for duel in duels}
         with ThreadPoolExecutor(self.config.parallel) as pool:
-            verdicts = list(pool.map(lambda duel: self._prefer(duel, known, reasons), duels))
+            found = pool.map(lambda key: self._prefer(key, different[key], known, reasons), different)
+            told = dict(zip(different, found, strict=True))
+        verdicts = [told[self._key(duel)] for duel in duels]
         if duels and all(verdict != verdict for verdict in verdicts):
             raise HarnessError(f"judge {self.config.model}: no verdict on {len(duels)} duels; {reasons[0]}")
         return verdicts
@@ -133,8 +136,7 @@ class OpenAi(Judge):
         into, out = self.config.price_in, self.config.price_out
         return None if into is None or out is None else (read * into + written * out) / 1e6
 
-    def _prefer(self, duel: Duel, known: dict[str, float], reasons: list[str]) -> float:
-        key = self._key(duel)
+    def _prefer(self, key: str, duel: Duel, known: dict[str, float], reasons: list[str]) -> float:
         if key in known:
             self._count("taken from an earlier attempt")
             return known[key]
@@ -150,8 +152,8 @@ class OpenAi(Judge):
                 reasons.append(f"judge.{error}")
                 return NO_VERDICT
             verdict = read_verdict(text)
+            self._keep(key, verdict)
             if verdict is not None:
-                self._keep(key, verdict)
                 self._count("readable")
                 return verdict
             self._count("unreadable answers")
@@ -166,26 +168,34 @@ class OpenAi(Judge):
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def _read_kept(self) -> dict[str, float]:
+        """Verdicts of earlier attempts; what those have used counts here too."""
         if self.kept is None or not self.kept.exists():
             return {}
         found, text = {}, self.kept.read_text()
         if text and not text.endswith("\n"):  # or the next verdict would be lost with the cut line
             self.kept.write_text(f"{text}\n")
+        usage: dict[str, int] = {}
         for line in text.splitlines():
             try:
                 row = json.loads(line)
-                found[str(row["duel"])] = float(row["verdict"])
-            except (ValueError, KeyError, TypeError):  # the last line of a killed process
+            except ValueError:  # the last line of a killed process
                 continue
+            if row["verdict"] is not None:
+                found[row["duel"]] = row["verdict"]
+            usage = row["usage"]
+        if not self.endpoint.usage:
+            self.endpoint.usage.update(usage)
         return found
 
-    def _keep(self, key: str, verdict: float) -> None:
+    def _keep(self, key: str, verdict: float | None) -> None:
+        """Write down what an answer said and what all so far have used, paid for as it is."""
         if self.kept is None:
             return
         with self._lock:
             self.kept.parent.mkdir(parents=True, exist_ok=True)
+            row = {"duel": key, "verdict": verdict, "usage": dict(self.endpoint.usage)}
             with self.kept.open("a") as file:
-                file.write(json.dumps({"duel": key, "verdict": verdict}) + "\n")
+                file.write(json.dumps(row) + "\n")
 
     def _count(self, what: str) -> None:
         with self._lock:

@@ -21,6 +21,7 @@ class Adam8bit(Moments):
 
     name = "adam8bit"
     extra = "bitsandbytes"
+    libraries = ("bitsandbytes",)
     conflicts = frozenset({"sharded_weights", "split_optimizer"})
 
     def build(self, model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:

@@ -51,6 +51,7 @@ class VirtualTokens(LibraryPeft):
 
     Config = VirtualConfig
     config: VirtualConfig
+    virtual = True
     kept = Kept(inputs=False)
 
     @classmethod

@@ -17,6 +17,7 @@ class SentencePieceBpe(Tokenizer):
     name = "sentencepiece_bpe"
     lossy_characters = SPACE
     extra = "data"
+    libraries = ("sentencepiece",)
     typical_bytes_per_token = BPE_BYTES_PER_TOKEN
 
     @classmethod

@@ -17,6 +17,7 @@ class SentencePieceUnigram(Tokenizer):
     name = "sentencepiece_unigram"
     lossy_characters = SPACE
     extra = "data"
+    libraries = ("sentencepiece",)
     typical_bytes_per_token = UNIGRAM_BYTES_PER_TOKEN
 
     @classmethod

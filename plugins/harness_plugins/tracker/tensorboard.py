@@ -1,14 +1,10 @@
 """TensorBoard: event files beside the record."""
 
-import importlib.util
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-from harness import Method, Problem, Tracker, hookimpl
+from harness import Method, Tracker, hookimpl
 
 
 class TensorBoard(Tracker):
@@ -19,18 +15,11 @@ class TensorBoard(Tracker):
 
     name = "tensorboard"
     extra = "tensorboard"
+    libraries = ("tensorboard",)
 
     def __init__(self, config: Tracker.Config | None = None) -> None:
         super().__init__(config)
         self._writer: Any = None
-
-    @classmethod
-    def check(cls, config: Any, cell: Any, meta_model: nn.Module | None) -> Iterable[Problem]:
-        if importlib.util.find_spec("tensorboard") is None:
-            yield Problem(
-                where="tracker",
-                message="tensorboard is not installed; pip install 'harness-lm[tensorboard]'",
-            )
 
     def run_started(self, run: dict[str, Any]) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -43,17 +32,18 @@ class TensorBoard(Tracker):
 
     def training_step(self, run: dict[str, Any], stage: str, step: int, facts: dict[str, float]) -> None:
         for name, value in facts.items():
-            if value is None:
-                continue
-            self._writer.add_scalar(f"{stage}/{name}", value, step)
+            self._scalar(f"{stage}/{name}", value, step)
 
     def cell_finished(self, run: dict[str, Any], record: dict[str, Any]) -> None:
         for found in record.get("metrics", []):
-            name = f"{found['evaluator']}/{found['task']}/{found['metric']}"
-            if found["value"] is not None:  # undefined, as a mean over nothing is
-                self._writer.add_scalar(name, found["value"], 0)
+            self._scalar(f"{found['evaluator']}/{found['task']}/{found['metric']}", found["value"], 0)
         self._writer.add_text("outcome", json.dumps(record.get("outcome", {})))
         self._writer.close()
+
+    def _scalar(self, name: str, value: object, step: int) -> None:
+        """A point of a curve; none of what is undefined, as a mean over nothing is, or no number."""
+        if isinstance(value, int | float):
+            self._writer.add_scalar(name, value, step)
 
 
 @hookimpl

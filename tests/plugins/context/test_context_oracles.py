@@ -545,20 +545,17 @@ def test_models_without_rotary_positions_are_refused() -> None:
 
 
 def test_models_that_attend_otherwise_are_refused_by_trying() -> None:
-    from transformers import Gemma2Config, Gemma2ForCausalLM
+    """Cohere 2's layers that read everything rotate nothing, which no attribute of theirs says."""
+    from transformers import Cohere2Config, Cohere2ForCausalLM
 
     torch.manual_seed(0)
     shape = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = Gemma2Config(
-        vocab_size=48,
-        num_key_value_heads=1,
-        head_dim=16,
-        attn_logit_softcapping=0.5,
-        layer_types=["full_attention"],
-        **shape,
+    kinds = ["full_attention"]
+    config = Cohere2Config(
+        vocab_size=48, num_key_value_heads=1, layer_types=kinds, pad_token_id=0, bos_token_id=1, **shape
     )
     with pytest.raises(IncompatibleError, match="not rotary attention as Llama has it"):
-        build("rerope").apply(sharp(Gemma2ForCausalLM(config)))
+        build("rerope").apply(sharp(Cohere2ForCausalLM(config)))
 
 
 def test_impossible_options_are_refused() -> None:
@@ -571,3 +568,47 @@ def test_impossible_options_are_refused() -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             build(name, **options)
+
+
+@pytest.mark.parametrize("architecture", ["prefix_decoder", "encoder_decoder"])
+@pytest.mark.parametrize("name", ["rerope", "external_memory"])
+@torch.no_grad()
+def test_prompts_that_are_read_in_both_directions_are_read_whole(name: str, architecture: str) -> None:
+    """A prefix or a source of more tokens than a block of queries."""
+    layers = 2 if architecture == "encoder_decoder" else 0
+    model = tiny(architecture=architecture, shape={"num_encoder_layers": layers, "max_length": 1024})
+    ids = torch.arange(600)[None] * 7 % 64
+    inputs: dict[str, Any] = {"prefix_length": torch.tensor([550])}
+    if layers:
+        inputs = {"encoder_input_ids": ids.flip(1)}
+    wanted = model(ids, **inputs).logits
+    method: Any = registry().get("context", name)
+    applied = method(method.Config(window=1000)).apply(model)
+    torch.testing.assert_close(applied(ids, **inputs).logits, wanted, rtol=1e-3, atol=1e-4)
+
+
+@torch.no_grad()
+def test_bounded_scores_stay_bounded() -> None:
+    """Gemma 2's, where scores are large enough for the bound to tell."""
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    shape |= {"num_key_value_heads": 2, "head_dim": 8, "vocab_size": 64, "max_position_embeddings": 128}
+    config = Gemma2Config(**shape, query_pre_attn_scalar=8, attn_logit_softcapping=2.0, sliding_window=64)
+    theirs = Gemma2ForCausalLM(config).eval()
+    for name, parameter in theirs.named_parameters():
+        if "q_proj" in name or "k_proj" in name:
+            parameter *= 20
+    ids = torch.arange(40)[None] * 7 % 64
+    wanted = theirs(ids).logits
+    method: Any = registry().get("context", "rerope")
+    found = method(method.Config(window=100)).apply(theirs)(ids).logits
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4)
+    ours = tiny(shape={"attention_cap": 0.5})
+    for name, parameter in ours.named_parameters():
+        if "q_proj" in name or "k_proj" in name:
+            parameter *= 10
+    wanted = ours(ids).logits
+    found = method(method.Config(window=100)).apply(ours)(ids).logits
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4)

@@ -105,3 +105,54 @@ def test_a_pretrained_model_without_rotary_positions_is_refused_by_the_plan(tmp_
     stages = "stages=[corpus,extend,evaluate]"
     problems = found("model=pretrained", f"model.path={tmp_path}", stages, "context=yarn")
     assert any("context=yarn changes rotary positions, and a GPT2LMHeadModel has none" in p for p in problems)
+
+
+BIG = (
+    "model.max_length=64",
+    "pretrain.sequence_length=64",
+    "stages=[corpus,tokenizer,tokens,pretrain,extend]",
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("context=yarn", "context.factor=1"), "context=yarn changes nothing at 1; raise it above 1"),
+        (("context=dynamic_ntk", "context.factor=1"), "context=dynamic_ntk changes nothing at 1"),
+        (("context=llama3", "context.factor=1"), "context=llama3 changes nothing at 1"),
+        (
+            ("context=longrope", "context.long=[1,2,3]"),
+            "has 3 factors, but the model has 16 rotations a head",
+        ),
+        (("context=ntk_aware", "model.head_dim=2"), "heads have one rotation"),
+        (("context=lambda_window", "context.limit=65"), "distances of up to 65 tokens, beyond the 64 that"),
+        (("context=streaming", "context.window=61"), "distances of up to 65 tokens, beyond the 64 that"),
+        (("context=rerope", "context.window=100"), "distances of up to 100 tokens, beyond the 64 that"),
+        (("context=leaky_rerope", "context.window=100"), "distances of up to 100 tokens, beyond the 64 that"),
+    ],
+)
+def test_options_that_change_nothing_or_go_beyond_what_was_trained_are_refused_by_the_plan(
+    options: tuple[str, ...], message: str
+) -> None:
+    problems = found(*BIG, *options)
+    assert any(message in problem for problem in problems), problems
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("context=base_modification", "context.factor=1"),
+        ("context=lambda_window", "context.limit=64"),
+        ("context=streaming", "context.window=60"),
+        ("context=streaming",),
+        ("context=lambda_window",),
+        ("context=rerope",),
+    ],
+)
+def test_windows_follow_the_trained_length_unless_they_are_stated(options: tuple[str, ...]) -> None:
+    assert found(*BIG, *options) == []
+
+
+def test_stages_of_length_begin_at_the_trained_one() -> None:
+    with pytest.raises(ConfigError, match="must increase from 1"):
+        compose(["context=direct_finetune", "context.stages=[0.5]", "context.factor=4"])

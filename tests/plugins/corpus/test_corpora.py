@@ -256,6 +256,18 @@ def test_rows_are_read_from_every_container(ending: str, tmp_path: Path) -> None
     assert [document.split for document in found] == [Split.validation, *[Split.train] * 4]
 
 
+def test_splits_are_named_in_many_words_and_a_row_of_none_is_damage(tmp_path: Path) -> None:
+    words = ["Train", "training", "TEST", "testing", " dev", "Validation", "eval", "", None, "holdout"]
+    rows = [json.dumps({"text": f"t{n}", "part": word}).encode() for n, word in enumerate(words)]
+    file = written(tmp_path, "rows.jsonl", rows)
+    with pytest.raises(DataError, match=r"object 7 has '' under 'part'; a split is one of .*on_error=skip"):
+        list(jsonl(file, split_field="part").documents())
+    corpus = jsonl(file, split_field="part", on_error="skip")
+    found = [document.split.value for document in corpus.documents()]
+    assert found == ["train"] * 2 + ["test"] * 2 + ["validation"] * 3
+    assert corpus.damage.count == 3
+
+
 def test_held_out_files_of_ones_own_are_the_only_held_out_documents(tmp_path: Path) -> None:
     many = written(tmp_path, "train.jsonl", [b'{"text": "%d"}' % number for number in range(300)])
     few = written(tmp_path, "held.jsonl", [b'{"text": "held"}'])

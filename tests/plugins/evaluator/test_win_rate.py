@@ -9,7 +9,7 @@ import pytest
 from harness_plugins.evaluator.win_rate import WinRate, metrics
 from scipy.special import expit
 
-from harness import Duel, Judge, Subject, length_controlled
+from harness import DataError, Duel, Judge, Subject, length_controlled
 from harness.compose import compose
 
 
@@ -125,6 +125,58 @@ def test_the_plan_refuses_a_judge_that_sees_no_difference(tmp_path: Path) -> Non
     missing = compose(["evaluator=[win_rate]", f"evaluator.win_rate.prompts={tmp_path / 'none.json'}"])
     (choice,) = missing.choices("evaluator")
     assert list(WinRate.check(choice.config, missing, None))
+
+
+def rows(file: Path, *found: dict[str, Any]) -> str:
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found))
+    return str(file)
+
+
+def test_files_may_differ_in_order_names_of_keys_and_ends_of_lines(tmp_path: Path) -> None:
+    ours = rows(
+        tmp_path / "a.jsonl",
+        {"instruction": "One\u2028line", "output": "long answer"},
+        {"instruction": "Sum", "input": "1 2", "output": "3"},
+        {"instruction": "Hi\r\nyou ", "output": ""},
+    )
+    theirs = rows(
+        tmp_path / "b.ndjson",
+        {"prompt": [{"role": "user", "content": "Hi\nyou"}], "response": "said"},
+        {"question": "never asked", "answer": "x"},
+        {"question": "Sum\n1 2", "answer": 30},
+        {"prompt": "One\u2028line", "completion": [{"role": "assistant", "content": "short"}]},
+    )
+    found, _ = evaluate(Longer(), answers=ours, baseline_answers=theirs)
+    assert (found["win_rate"].value, found["win_rate"].n) == (pytest.approx(1 / 3), 3), (
+        "an empty answer loses"
+    )
+
+
+def test_a_prompt_asked_twice_meets_its_answers_in_their_order(tmp_path: Path) -> None:
+    ours = rows(tmp_path / "a.jsonl", *({"prompt": "Q", "answer": text} for text in ("aaa", "a")))
+    theirs = rows(tmp_path / "b.jsonl", *({"prompt": "Q", "answer": text} for text in ("bb", "bbbb")))
+    evaluator = WinRate(WinRate.Config(answers=ours, baseline_answers=theirs))
+    samples = evaluator.evaluate("win_rate", subject(Longer())).samples
+    assert samples is not None
+    assert list(samples["win_rate"]) == [1.0, 0.0]
+    assert samples["doc_hash"].is_unique, "paired tests tell the items apart by it"
+    single = rows(tmp_path / "c.jsonl", {"prompt": "Q", "answer": "bb"})
+    found, _ = evaluate(Longer(), answers=ours, baseline_answers=single)
+    assert found["win_rate"].value == 0.5, "a single answer serves both"
+
+
+def test_prompts_that_a_file_does_not_answer_are_counted(tmp_path: Path) -> None:
+    ours = rows(tmp_path / "a.jsonl", *({"prompt": f"Q{i}", "answer": "a"} for i in range(4)))
+    theirs = rows(tmp_path / "b.jsonl", {"prompt": "Q1", "answer": "b"}, {"prompt": "Q2"})
+    with pytest.raises(DataError, match=r"answers 1 of 4 prompts; the first without an answer .*'Q0'"):
+        evaluate(Longer(), answers=ours, baseline_answers=theirs)
+    twice = [*({"prompt": "Q0", "answer": text} for text in "ab"), {"prompt": "Q0", "answer": "c"}]
+    with pytest.raises(DataError, match="answers 2 of 3 prompts"):
+        evaluate(
+            Longer(),
+            answers=rows(tmp_path / "c.jsonl", *twice),
+            baseline_answers=rows(tmp_path / "d.jsonl", *twice[:2]),
+        )
 
 
 @pytest.mark.shared

@@ -214,3 +214,95 @@ def test_the_real_pairs_of_hh_are_those_of_trl(shared_data: Path) -> None:
             theirs["rejected"][-1]["content"],
         )
         assert as_turns(found[number].prompt)[-1].role is Role.user
+
+
+SYSTEM = [("system", "Be kind."), ("user", "Sky?")]
+
+
+@pytest.mark.parametrize(
+    ("row", "asked"),
+    [
+        ({"system": "Be kind.", "prompt": "Sky?", "chosen": "Blue.", "rejected": "Green."}, SYSTEM),
+        ({"system": "Be kind.", "question": "Sky?", "chosen": "Blue.", "rejected": "Green."}, SYSTEM),
+        ({"input": "Sky?", "chosen": "Blue.", "rejected": "Green."}, SYSTEM[1:]),
+        (
+            {"instruction": "Answer.", "input": "Sky?", "chosen": "Blue.", "rejected": "Green."},
+            [("user", "Answer.\n\nSky?")],
+        ),
+        ({"conversations": [ASKED], "chosen": BLUE, "rejected": GREEN}, SYSTEM[1:]),
+        (
+            {"chosen": json.dumps([ASKED, BLUE]), "rejected": json.dumps([ASKED, GREEN]), "question": "no"},
+            SYSTEM[1:],
+        ),
+        (
+            {
+                "chosen": "\r\n\r\nHuman: Sky?\r\n\r\nAssistant: Blue.",
+                "rejected": "\r\n\r\nHuman: Sky?\r\n\r\nAssistant: Green.",
+            },
+            SYSTEM[1:],
+        ),
+        (
+            {
+                "prompt": "Human: Sky?\n\nAssistant:",
+                "chosen": "\n\nHuman: Sky?\n\nAssistant: Blue.",
+                "rejected": "\n\nHuman: Sky?\n\nAssistant: Green.",
+            },
+            SYSTEM[1:],
+        ),
+        (
+            {
+                "instruction": "Sky?",
+                "completions": [{"response": "Blue.", "score": 2}, {"response": "Green.", "score": 1}],
+                "system": "Be kind.",
+            },
+            SYSTEM,
+        ),
+    ],
+    ids=["system", "orca", "input", "alpaca", "sharegpt", "JSON", "CRLF", "whole", "ultrafeedback"],
+)
+def test_prompts_under_other_names_are_read(
+    tmp_path: Path, row: dict[str, Any], asked: list[tuple[str, str]]
+) -> None:
+    (found,), _ = read(tmp_path, row)
+    assert said(found) == (asked, "Blue.", "Green.")
+
+
+@pytest.mark.parametrize(("label", "good"), [(1, True), (0.0, False), ("True", True), ("false", False)])
+def test_labels_in_every_spelling(tmp_path: Path, label: object, good: bool) -> None:
+    (found,), _ = read(tmp_path, {"prompt": "Sky?", "completion": "Blue.", "label": label})
+    assert (found.chosen if good else found.rejected) == "Blue."
+
+
+@pytest.mark.parametrize("label", [5, -1, "good", [True]])
+def test_a_label_that_is_none_is_refused(tmp_path: Path, label: object) -> None:
+    with pytest.raises(DataError, match="entry 0: label must be true or false"):
+        read(tmp_path, {"prompt": "Sky?", "completion": "Blue.", "label": label})
+
+
+def test_scores_of_two_scales_are_not_compared(tmp_path: Path) -> None:
+    answers = [
+        {"response": "Grey.", "overall_score": None, "fine-grained_score": 4.9},
+        {"response": "Blue.", "overall_score": 4, "fine-grained_score": 4.5},
+        {"response": "Green.", "overall_score": 2, "fine-grained_score": 2.5},
+    ]
+    (found,), _ = read(tmp_path, {"instruction": "Sky?", "completions": answers})
+    assert (found.chosen, found.rejected) == ("Blue.", "Green.")
+
+
+def test_numbers_are_texts_and_an_empty_prompt_and_an_image_are_counted(tmp_path: Path) -> None:
+    image = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}
+    rows: list[dict[str, Any]] = [
+        {"prompt": 7, "chosen": 5, "rejected": 6.5},
+        {"prompt": "", "chosen": "x", "rejected": "y"},
+        {"prompt": [image], "chosen": [BLUE], "rejected": [GREEN]},
+    ]
+    (found,), left_out = read(tmp_path, *rows)
+    assert (found.prompt, found.chosen, found.rejected) == ("7", "5", "6.5")
+    assert left_out == {"the prompt is empty": 1, "it holds a part of type 'image_url'": 1}
+
+
+def test_files_that_share_a_first_part_of_their_name_give_ids_of_their_own(tmp_path: Path) -> None:
+    for name in ("web.v1", "web.v2"):
+        (tmp_path / f"{name}.ndjson").write_text('{"prompt": "q", "chosen": "a", "rejected": "b"}\n')
+    feedback = Preferences(Preferences.Config(path=str(tmp_path), validation_share=0.0))
+    assert [p.id for p in feedback.preferences((), 0)] == ["path/web.v1/0/0", "path/web.v2/0/0"]

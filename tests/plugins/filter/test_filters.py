@@ -233,6 +233,21 @@ def test_repeated_sentences_are_cut_and_the_rest_stays() -> None:
     assert method.report.rewritten == 1
 
 
+def test_sentences_without_spaces_are_cut_too() -> None:
+    poem = "\u7532\u4e59\u4e19\u4e01\u3002\u5929\u5730\u7384\u9ec4\uff01\u5bd2\u6765\u6691\u5f80\uff1f"
+    new = "\u65b0\u53e5\u5b50\u3002"
+    first, second = DedupSentence().apply(iter([make("a", poem), make("b", new + poem)]))
+    assert (first.text, second.text) == (poem, new)
+
+
+def test_copies_are_copies_however_their_accents_are_coded() -> None:
+    texts = (
+        "caf\u00e9 \ufb01n de l\u2019ann\u00e9e, \uff11\uff12 euros",
+        "cafe\u0301 fin de l\u2019anne\u0301e, 12 euros",
+    )
+    assert len(list(DedupDocument().apply(iter(make(str(i), text) for i, text in enumerate(texts))))) == 1
+
+
 def test_sentences_are_all_of_the_text() -> None:
     from harness_plugins.filter.dedup_sentence import SENTENCE
 
@@ -382,3 +397,35 @@ def test_a_benchmark_in_json_lines_is_read_as_text_not_as_source(tmp_path: Path)
     method = DedupSet(DedupSet.Config(files=[str(tmp_path / "bench.jsonl")]))
     assert "\\u00e9" in (tmp_path / "bench.jsonl").read_text(), "escaped, as json.dumps has it"
     assert dropped(method, [make("leak", f"Seen: {words}"), make("clean", "nothing of it")]) == {"leak"}
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("IBAN BE68 5390 0754 7034 BIC GKCCBEBB", "IBAN <IBAN> BIC GKCCBEBB"),
+        ("ES91 2100 0418 4502 0005 1332 SWIFT CAIX", "<IBAN> SWIFT CAIX"),
+        ("PL61 1090 1014 0000 0712 1981 2874 PKO", "<IBAN> PKO"),
+        ("de89-3704-0044-0532-0130-00", "<IBAN>"),
+        ("NO93 8601 1117 947.", "<IBAN>."),
+        ("at 1609459200008 and 1609459200000123 us", None),
+        ("Maestro 6759 6498 2643 8453", "Maestro <CARD>"),
+        ("2001:4860:4860::8888: refused", "<IP>: refused"),
+        ("[2606:4700:4700::1111]:443 or 64:ff9b::8.8.8.8", "[<IP>]:443 or <IP>"),
+        ("93.184.216.34: timed out", "<IP>: timed out"),
+        ("1.2.3.4: Overview, 12:30:45, 00:1A:2B:3C:4D:5E, fe80::1%eth0, 64:ff9b::10.0.0.1", None),
+        ("+33\u00a01\u202f42\u202f68\u202f53\u202f00", "<PHONE>"),
+        ("+33 1 42 68 53 00/01", "<PHONE>/01"),
+        ("+49 30/901820", "<PHONE>"),
+        ("0033 1 42 68 53 00", "<PHONE>"),
+        ("\uff0b81 3\u20133224\u20135000", "<PHONE>"),
+        ("+1 (415) 555-2671x123, 415-555-2671 ext. 12", "<PHONE>, <PHONE>"),
+        ("00123456789 and 0044 of 5000 pages", None),
+        ("\u00f1andu@example.com, _x@example.com", "<EMAIL>, <EMAIL>"),
+        ("user@example.xn--p1ai.", "<EMAIL>."),
+        ("\u90ae\u7bb1jane@example.com", "\u90ae\u7bb1<EMAIL>"),
+        ("pkg@1.0.0-beta.rc and lodash@4.17.21", None),
+    ],
+)
+def test_personal_data_in_more_spellings(text: str, masked: str | None) -> None:
+    (found,) = Pii().apply(iter([make("a", text)]))
+    assert found.text == (masked or text)

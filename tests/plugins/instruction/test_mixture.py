@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from harness_plugins.instruction.mixture import Mixture
 
-from harness import ConfigError, Split
+from harness import ConfigError, DataError, Split
 
 
 def messages(folder: Path, name: str, questions: list[str]) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def mixed(folder: Path, **options: Any) -> tuple[Counter[str], Mixture]:
     pairs.write_text("".join(json.dumps({"prompt": f"p{i}", "completion": "c"}) + "\n" for i in range(100)))
     method = Mixture(
         Mixture.Config(
-            sources=["messages", "flan"],
+            sources=options.pop("sources", ["messages", "flan"]),
             options={
                 "messages": messages(folder, "chat", [f"m{i}" for i in range(300)]),
                 "flan": {"path": str(pairs), "validation_share": 0.0, "test_share": 0.0},
@@ -85,9 +85,22 @@ def test_what_one_source_holds_out_is_not_learned_from_another(tmp_path: Path) -
     assert method.left_out == {"messages: held out by another source": len(tested)}
 
 
+def test_a_source_that_gives_nothing_is_named_with_the_reason(tmp_path: Path) -> None:
+    silent = messages(tmp_path, "chat", [" "])
+    pairs = messages(tmp_path, "other", ["a", "b"])
+    method = Mixture(
+        Mixture.Config(
+            sources=["messages", "chat"], options={"messages": silent, "chat": {"path": pairs["path"]}}
+        )
+    )
+    with pytest.raises(DataError, match=r"'messages' gives no training conversation .*without an answer': 1"):
+        list(method.conversations((), 0))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"sources": ["flan", "flan"]}, "each once"),
         ({"shares": {"messages": 1.0}}, "each source a positive share"),
         ({"shares": {"messages": 0.5, "flan": 0.6}}, "summing to 1"),
         ({"caps": {"alpaca": 3}}, "caps names"),

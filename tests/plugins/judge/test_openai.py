@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
@@ -35,6 +36,8 @@ class Endpoint:
     odd: bytes = b""
     """The first reply, in place of a completion; half of it comes where `breaks`."""
     breaks: bool = False
+    drip: float = 0.0
+    """Seconds between the bytes of the first reply, which goes on for ever."""
 
 
 @pytest.fixture
@@ -53,6 +56,15 @@ def endpoint() -> Iterator[Endpoint]:
                     self.send_header("Retry-After", found.retry_after)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
+                return
+            if found.drip:
+                wait, found.drip = found.drip, 0.0
+                self.send_response(200)
+                self.end_headers()
+                with contextlib.suppress(OSError):
+                    for _ in range(200):
+                        self.wfile.write(b" ")
+                        time.sleep(wait)
                 return
             if found.odd:
                 odd, found.odd = found.odd, b""
@@ -175,6 +187,33 @@ def test_a_missing_key_is_found_by_the_plan(monkeypatch: pytest.MonkeyPatch) -> 
         ("Tie. A is brief, B is exact.", 0.5),
         ("It's not a tie: A wins", 1.0),
         ("", None),
+        ("answer: b", 0.0),
+        ("Winner: a", 1.0),
+        ('{"reason": "short", "winner": "b"}', 0.0),
+        ("assistant a is better", 1.0),
+        ("Output (b)", 0.0),
+        ("\\boxed{A}", 1.0),
+        ("Score A: 9/10\nScore B: 4/10\nAnswer: A", 1.0),
+        ("<think>A is longer, so A.</think>\nB", 0.0),
+        ("<think>A is longer, so", None),
+        ("I prefer B to A.", 0.0),
+        ("I prefer answer A over answer B", 1.0),
+        ("A beats B", 1.0),
+        ("B loses to A", 1.0),
+        ("A is much, much better", 1.0),
+        ("A is good, B is better", 0.0),
+        ("I think that A's answer is better than B's", 1.0),
+        ("Answer B is more accurate than answer A", 0.0),
+        ("Answer A is less helpful than answer B", None),
+        ("Answer B, not A", 0.0),
+        ("not A", None),
+        ("A, B", None),
+        ("A/B", None),
+        ("Between A and B, A is more helpful", None),
+        ("B≫A", 0.0),
+        ("A≈B", 0.5),
+        ("As an AI, I cannot judge", None),
+        ("I'm sorry, I can't help with that.", None),
     ],
 )
 def test_verdicts_are_read_as_people_read_them(text: str, verdict: float | None) -> None:
@@ -205,6 +244,32 @@ def test_paid_verdicts_survive_a_stopped_evaluation(endpoint: Endpoint, tmp_path
     second.kept = first.kept
     assert second.prefer(duels(6)) == [1.0] * 6
     assert len(endpoint.seen) == 6, "the first four are not paid for again"
+
+
+def test_what_an_interrupted_evaluation_has_used_is_counted_on(endpoint: Endpoint, tmp_path: Path) -> None:
+    """Unreadable answers are paid for too, and a duel that comes twice is asked once."""
+    kept = tmp_path / "verdicts.jsonl"
+    endpoint.verdict = "I cannot say"
+    first = judge_at(endpoint, asks=1)
+    first.kept = kept
+    with pytest.raises(HarnessError, match="no verdict on 2 duels"):
+        first.prefer(duels(2))
+    endpoint.verdict = None
+    for number, requests in ((3, 5), (5, 7), (5, 7)):
+        judge = judge_at(endpoint, price_in=1e6, price_out=0.0)
+        judge.kept = kept
+        assert judge.prefer([*duels(number), *duels(number)]) == [1.0] * 2 * number
+        assert judge.facts()["judge_usage"]["requests"] == requests == len(endpoint.seen)
+        assert judge.facts()["judge_cost"] == 100 * requests
+
+
+def test_a_reply_that_drips_is_given_up(endpoint: Endpoint) -> None:
+    endpoint.drip = 0.05
+    judge = judge_at(endpoint, timeout=0.2)
+    began = time.perf_counter()
+    assert judge.prefer(duels(1)) == [1.0]
+    assert time.perf_counter() - began < 2
+    assert judge.facts()["judge_usage"]["failed_attempts"] == 1
 
 
 def test_usage_and_cost_are_counted(endpoint: Endpoint) -> None:

@@ -1,0 +1,48 @@
+"""How far a stage that passes documents is: how many, how many bytes, and how long the rest takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from harness.axes.corpus import Document
+from harness.stage import Work
+
+EVERY = 1.0
+"""Seconds between two messages."""
+
+
+class Progress:
+    """Counts documents and tells of them.
+
+    Units: bytes are UTF-8; `share` gives the part of the work that is done (0 to 1), None where nobody knows
+    """
+
+    def __init__(self, work: Work, share: Callable[[], float | None]) -> None:
+        self.work, self.share = work, share
+        self.documents = self.bytes = 0
+        self._began = self._told = time.monotonic()
+        self._from = 0.0
+
+    def add(self, document: Document) -> None:
+        """One more."""
+        self.documents += 1
+        self.bytes += len(document.text.encode())
+        now = time.monotonic()
+        if now - self._told >= EVERY:
+            self._told = now
+            self.work.on_progress(self.documents, self._facts(now - self._began))
+
+    def begin(self) -> None:
+        """The pace is measured from here on: what was counted before is of an earlier attempt."""
+        self._began = self._told = time.monotonic()
+        self._from = self.share() or 0.0
+
+    def _facts(self, seconds: float) -> dict[str, float]:
+        facts = {"documents": float(self.documents), "bytes": float(self.bytes)}
+        share = self.share()
+        if share is not None:
+            facts["progress"] = share
+            if share > self._from:
+                facts["seconds_left"] = seconds * (1 - share) / (share - self._from)
+        return facts

@@ -2,7 +2,13 @@
 
 import re
 
-SIGNS = str.maketrans({**dict.fromkeys("≻≫»", ">"), **dict.fromkeys("≺≪«", "<"), **dict.fromkeys("≈≃", "=")})
+SIGNS = str.maketrans(
+    {
+        **dict.fromkeys("\u227b\u226b\u00bb", ">"),
+        **dict.fromkeys("\u227a\u226a\u00ab", "<"),
+        **dict.fromkeys("\u2248\u2243", "="),
+    }
+)
 WINS = {"a": 1.0, "b": 0.0}
 NOUN = r"(?:answer|output|response|assistant|option)"
 GOOD = r"(?:better|preferred|preferable|superior|best|stronger)"

@@ -111,7 +111,7 @@ def drifted_facts(records: Sequence[Record]) -> tuple[list[str], dict[str, list[
     moves = movers(settings_of)
     together: dict[tuple[str, ...], list[str]] = {}
     for name, values in columns.items():
-        odd: dict[str, tuple[str, str]] = {}
+        odd: dict[str, tuple[Any, Any]] = {}
         for group in groups_of(name, values, by_cell, settings_of, moves):
             if not agree(name, list(group.values())):
                 odd |= outliers(name, group, notes)
@@ -125,7 +125,7 @@ def drifted_facts(records: Sequence[Record]) -> tuple[list[str], dict[str, list[
     return notes, marks
 
 
-def outliers(name: str, values: Mapping[str, Any], notes: list[str]) -> dict[str, tuple[str, str]]:
+def outliers(name: str, values: Mapping[str, Any], notes: list[str]) -> dict[str, tuple[Any, Any]]:
     """Cell -> its value and most others'; where most differ there is a note on the whole table instead."""
     texts = {cell: text_of(value) for cell, value in values.items()}
     counts = Counter(texts.values())
@@ -139,16 +139,24 @@ def outliers(name: str, values: Mapping[str, Any], notes: list[str]) -> dict[str
         span = f" from {text_of(min(numbers))} to {text_of(max(numbers))}" if numbers else ""
         notes.append(f"Measured {in_words(name)} varies{span} over {len(values)} records.")
         return {}
-    return {cell: (text, common) for cell, text in texts.items() if text != common}
+    usual = next(value for cell, value in values.items() if texts[cell] == common)
+    return {cell: (values[cell], usual) for cell, text in texts.items() if text != common}
 
 
-def drift_text(name: str, odd: Mapping[str, tuple[str, str]]) -> str:
+def drift_text(name: str, odd: Mapping[str, tuple[Any, Any]]) -> str:
     """What is said of all cells in which a fact is another than elsewhere."""
     if name.endswith(HASHES):
         return f"{in_words(name)} differs from the other rows'"
-    own = " or ".join(dict.fromkeys(value for value, _ in odd.values()))
-    elsewhere = " or ".join(dict.fromkeys(common for _, common in odd.values()))
+    own, elsewhere = (in_short(side) for side in zip(*odd.values(), strict=True))
     return f"measured {in_words(name)} is {own}, elsewhere {elsewhere}"
+
+
+def in_short(values: Sequence[Any]) -> str:
+    """Values as `1 or 2`; more than three numbers by their range."""
+    texts = list(dict.fromkeys(map(text_of, values)))
+    if len(texts) > 3 and all(isinstance(value, int | float) for value in values):
+        return f"{text_of(min(values))} to {text_of(max(values))}"
+    return " or ".join(texts)
 
 
 def in_words(name: str) -> str:

@@ -451,3 +451,15 @@ def test_facts_that_set_the_same_cells_apart_share_a_footnote(tmp_path: Path) ->
 def test_a_level_that_sets_an_axis_others_leave_alone_explains_a_run_of_its_own() -> None:
     committed = Path(__file__).parents[2] / "reports/context_extension/records.json.gz"
     assert drift.other_runs(list(records.read_compact(committed))) == {}  # alibi is trained on its own
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([1, 1, 2], "1 or 2"),
+        (["bfloat16", "float16", "float32", "float64"], "bfloat16 or float16 or float32 or float64"),
+        ([5.13644, 47.0588, 15.2381, 30.4762], "5.13644 to 47.0588"),
+    ],
+)
+def test_more_than_three_numbers_are_told_by_their_range(values: list[object], said: str) -> None:
+    assert drift.in_short(values) == said

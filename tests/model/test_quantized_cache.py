@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from harness import ConfigError
+from harness.compose import compose
 from harness.ops.decode import new_cache
 from harness.ops.quantized_cache import GROUP, QuantizedCache
 
@@ -151,5 +152,5 @@ def test_what_cannot_be_is_refused() -> None:
         QuantizedCache(bits=1)
     for name, bits, message in (("greedy", 9, "between 2 and 8"), ("dola", 4, "a cache of its own")):
         choice = tiny.choose("decoding", name, cache_bits=bits)
-        problems = list(choice.method.check(choice.config, None, None))  # type: ignore[arg-type]
+        problems = list(choice.method.check(choice.config, compose(["scale=smoke"]), None))
         assert any(message in str(problem) for problem in problems)

@@ -233,7 +233,8 @@ def test_cells_that_are_the_same_are_left_out(store: Store) -> None:
     arguments = [*SMALL, "peft=full,lora", "stages=[corpus,tokenizer]"]
     plan = make_plan([*arguments, "optimizer.weight_decay=0.1,0.2", "tracker=[],[jsonl]"], store=store)
     assert len(plan.cells) == 4
-    assert plan.notes == ["4 cells the same as another, left out"]
+    idle = "optimizer.weight_decay=0.1,0.2 changes nothing: no cell runs a stage that reads optimizer"
+    assert plan.notes == ["4 cells the same as another, left out", idle]
 
 
 @pytest.mark.parametrize(

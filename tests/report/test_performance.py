@@ -42,7 +42,7 @@ def test_what_benchmarks_show_becomes_a_page(
     assert "| bare | 100 |" not in page, "a table that was measured again stands once"
     loop, lora = page.split("## Loop")[1].split("## LoRA")
     assert "beside other work" not in loop
-    assert "beside other work: a load of 99.0" in lora
+    assert "beside other work (a load of 99.0" in lora
     raw = json.loads((tmp_path / "out" / "raw.json").read_text())
     assert raw["tables"][0]["raw"] == {"bare": [1.0, 2.0]}
     assert raw["environment"]["torch"]

@@ -73,6 +73,7 @@ def benchmark(root: Path) -> Choice:
         "task: escaped\ndataset_path: json\n"
         f"dataset_kwargs:\n  data_files:\n    test: {file}\n"
         "test_split: test\noutput_type: generate_until\n"
+        "generation_kwargs:\n  max_gen_toks: 8\n"
         'doc_to_text: "{{question}}"\ndoc_to_target: "{{answer}}"\n'
         "metric_list:\n  - metric: exact_match\n"
     )

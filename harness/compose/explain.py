@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import fields
@@ -17,6 +18,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from harness.compose.overrides import read
 from harness.compose.schema import Root, sections
 from harness.errors import ConfigError, HarnessError, UnknownNameError
+from harness.forms import misfit
 from harness.registry.known import registry
 
 REFUSED = (HydraException, OmegaConfBaseException, ValueError, AttributeError, TypeError)
@@ -133,7 +135,18 @@ def explain(error: Exception, overrides: Sequence[str], without_values: DictConf
         raise ConfigError(
             f"{prefix}{axis}@{package}: no stage takes {axis} there; known: {', '.join(_mounts(axis))}"
         ) from error
-    raise ConfigError(prefix + _first_line(error)) from error
+    misfitting = _misfitting(_file(where[1])) if where and "Cannot merge" in str(error) else ""
+    raise ConfigError(prefix + (misfitting or _first_line(error))) from error
+
+
+def _misfitting(file: str) -> str:
+    """Which root key of a file is a list for a mapping, or one for the other: merging does not say which."""
+    with contextlib.suppress(OSError, OmegaConfBaseException):
+        stated: Any = OmegaConf.to_container(OmegaConf.load(file))
+        for key, hint in get_type_hints(Root).items():
+            if wrong := key in stated and misfit(stated[key], hint, key):
+                return str(wrong)
+    return ""
 
 
 def unknown_key(key: str, node: DictConfig | None) -> str:

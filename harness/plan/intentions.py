@@ -83,8 +83,11 @@ def check_claims(
     known = _levels((declared, experiment), found)
     chosen = {choice.method.name: choice.config for cell in cells for choice in cell.choices("evaluator")}
     notes = []
-    for raw in experiment.claims:
-        claim = claims.parse(str(claims.stated(raw)["says"]))
+    for place, raw in enumerate(experiment.claims):
+        try:
+            claim = claims.parse(str(claims.stated(raw)["says"]))
+        except ConfigError as error:
+            raise ConfigError(f"claims.{place}: {error}") from error
         for _, term in claim.terms():
             _refuse_unknown(term.where, known, where=f"claim '{claim}'")
             if not _is_known(term.metric, chosen, where=f"claim '{claim}'"):

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.forms import misfit
 from harness.report.contrasts import Comparison, Contrast
 from harness.report.decisions import Decisions
 from harness.report.frames import Levels, Results
@@ -178,14 +179,17 @@ def loss_curves(results: Results, stage: str, *, against: str = "steps") -> list
 
 
 def curve_points(points: Sequence[Sequence[float]], facts: Mapping[str, Any], against: str) -> Any:
-    """Finite points with x in the asked unit; None where the stage did not measure it."""
+    """Finite points with x in the asked unit; None where the stage did not measure it, or it is damaged."""
+    if misfit(points, list[tuple[float, float | None]]):
+        return None
     xy = np.array([[float(p[0]), float(p[1])] for p in points if p[1] is not None and math.isfinite(p[1])])
     if len(xy) < 2:
         return None
     if against == "steps":
         return xy[:, 0], xy[:, 1]
-    total, steps = facts.get(against), facts.get("steps") or xy[-1, 0]
-    return (xy[:, 0] * (float(total) / steps), xy[:, 1]) if total else None
+    measured = (facts.get(against), facts.get("steps"))
+    total, steps = (value if isinstance(value, int | float) else None for value in measured)
+    return (xy[:, 0] * (total / (steps or xy[-1, 0])), xy[:, 1]) if total else None
 
 
 def common_levels(results: Results, who: Sequence[Levels]) -> tuple[str, ...]:

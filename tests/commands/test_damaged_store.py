@@ -162,6 +162,8 @@ def test_no_value_of_another_type_stops_a_command_or_the_sweep(
         stated = json.loads(file.read_text())
         for place in places(stated):
             for wrong in WRONG:
+                if place == ("format",) and isinstance(wrong, int | float) and wrong > 1:
+                    continue  # of a newer version, which nobody may set aside
                 changed = node = copy.deepcopy(stated)
                 for key in place[:-1]:
                     node = node[key]

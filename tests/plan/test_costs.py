@@ -23,7 +23,7 @@ from harness.plan.measured import Known, bytes_per_token, data_key, tokenizer_of
 from harness.plan.node import Node
 from harness.plan.plan import Plan
 from harness.plan.problems import shapes_of
-from harness.plan.trainings import longest_sequence, memory_bound
+from harness.plan.trainings import MARGIN, longest_sequence, memory_bound
 from harness.run.resources import Options
 from harness.store import Artifact, Store
 
@@ -192,7 +192,7 @@ def test_answers_nobody_has_counted_are_bounded(store: Store) -> None:
 
 
 def test_an_encoders_windows_are_bounded_where_nobody_has_measured_their_sources(store: Store) -> None:
-    """Their padded length was recorded as if both were equally wide, which they are in this report."""
+    """The plan says a bound: both as wide as they can be, and a margin for what the formula leaves out."""
     (report,) = (file for file in REPORTS if file.parent.name == "architecture")
     _, made, node, facts = next(
         found
@@ -203,7 +203,8 @@ def test_an_encoders_windows_are_bounded_where_nobody_has_measured_their_sources
     cost = Costs(made, known=known).of(node)
     assert cost.at_most
     assert cost.flops == pytest.approx(facts["flops"], rel=WITHIN)
-    assert cost.memory == pytest.approx(facts["peak_memory"], rel=WITHIN)
+    assert cost.memory is not None
+    assert facts["peak_memory"] <= cost.memory <= MARGIN * (1 + WITHIN) * facts["peak_memory"]
 
 
 def test_unknown_lengths_give_a_bound_and_say_so(store: Store) -> None:

@@ -28,7 +28,9 @@ def read(overrides: Sequence[str]) -> list[Override]:
     return [_read(text) for text in overrides]
 
 
+@functools.lru_cache(maxsize=4096)
 def _read(text: str) -> Override:
+    """Once in a process: checks and compositions ask for the same texts again, and nobody changes one."""
     try:
         return parser().parse_override(text)
     except HydraException as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from wrong_places import places, with_wrong
 
 from harness.cli import main
 from harness.plan.manifest import write_manifest
@@ -137,16 +137,6 @@ def test_no_damaged_file_stops_a_command_or_the_sweep(
         answered(store, tmp_path, capsys, monkeypatch)
 
 
-def places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    if above:
-        yield above
-    items = (
-        value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
-    )
-    for key, item in items if len(above) < 4 else ():
-        yield from places(item, (*above, key))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", ["artifact.json", "record.json", "sweep.json", "claims/*", "outcomes/*/*", "cache/*"]
@@ -160,14 +150,11 @@ def test_no_value_of_another_type_stops_a_command_or_the_sweep(
 ) -> None:
     for file in sorted(template.rglob(kind))[:2]:
         stated = json.loads(file.read_text())
-        for place in places(stated):
+        for place in places(stated, first_alone=True, opens=lambda place: len(place) < 4):
             for wrong in WRONG:
                 if place == ("format",) and isinstance(wrong, int | float) and wrong > 1:
                     continue  # of a newer version, which nobody may set aside
-                changed = node = copy.deepcopy(stated)
-                for key in place[:-1]:
-                    node = node[key]
-                node[place[-1]] = wrong
+                changed = with_wrong(stated, place, wrong)
                 store = tmp_path / "store"
                 shutil.copytree(template, store)
                 (store / file.relative_to(template)).write_text(json.dumps(changed))

@@ -5,15 +5,14 @@ Never an internal error, and never an answer that does not say which field is me
 
 from __future__ import annotations
 
-import copy
 import json
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from wrong_places import places, with_wrong
 
 from harness.commands.sweep import check_layout
 from harness.compose import Experiment
@@ -70,22 +69,6 @@ WRONG: list[Any] = [
 ]
 
 
-def places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    if above:
-        yield above
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, item in items:
-        yield from places(item, (*above, key))
-
-
-def damaged(stated: dict[str, Any], place: tuple[Any, ...], wrong: Any) -> dict[str, Any]:
-    changed = node = copy.deepcopy(stated)
-    for key in place[:-1]:
-        node = node[key]
-    node[place[-1]] = wrong
-    return changed
-
-
 CASES = [
     (stated, place, wrong)
     for stated in (QUESTION, TUNED, LISTED)
@@ -109,7 +92,7 @@ def answer(stated: dict[str, Any], file: Path, store: Store) -> str:
 def refuse_nothing_unnamed(cases: list[Any], tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     for stated, place, wrong in cases:
-        said = answer(damaged(stated, place, wrong), tmp_path / "mine.yaml", store)
+        said = answer(with_wrong(stated, place, wrong), tmp_path / "mine.yaml", store)
         case = f"{'.'.join(map(str, place))}={json.dumps(wrong)}"
         named = any(str(key) in said for key in (*place, *(["table layout"] if "report" in place else [])))
         assert not said or named, f"{case} is refused without a name: {said}"

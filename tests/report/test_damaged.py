@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import gzip
 import json
 import random
-from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import simulate
+from wrong_places import places, with_wrong
 
 from harness.errors import DataError, HarnessError
 from harness.report import records
@@ -61,31 +60,15 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    if above:
-        yield above
-    if above and above[0] in FREE and len(above) > 2:
-        return
-    items = (
-        value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
-    )
-    for key, item in items:
-        yield from places(item, (*above, key))
-
-
-def changed(record: dict[str, Any], place: tuple[Any, ...], wrong: Any) -> dict[str, Any]:
-    found = node = copy.deepcopy(record)
-    for key in place[:-1]:
-        node = node[key]
-    node[place[-1]] = wrong
-    return found
+def is_open(place: tuple[Any, ...]) -> bool:
+    return place[0] not in FREE or len(place) <= 2
 
 
 def reported(store: Path, folder: Path, record: dict[str, Any], cases: list[Any], formats: list[str]) -> None:
     """Make a report with each damage in the newest record; what it says must be an answer."""
     file = folder / "record.json"
     for place, wrong in cases:
-        file.write_text(json.dumps(changed(record, place, wrong)))
+        file.write_text(json.dumps(with_wrong(record, place, wrong)))
         # Of one table for all records, the newest one's question is taken.
         answers = suppress(HarnessError) if place[0] in ("experiment", "format", "metrics") else nullcontext()
         with answers:
@@ -100,7 +83,7 @@ def newest(store: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def cases_of(record: dict[str, Any]) -> list[tuple[tuple[Any, ...], Any]]:
-    return [(place, wrong) for place in places(record) for wrong in WRONG]
+    return [(place, wrong) for place in places(record, first_alone=True, opens=is_open) for wrong in WRONG]
 
 
 def test_some_places_of_a_record_hold_what_they_cannot(store: Path) -> None:

@@ -14,7 +14,8 @@ from harness.commands.models import load_subject
 from harness.commands.records import committed, find
 from harness.errors import ConfigError, DataError
 from harness.plan.manifest import find_record
-from harness.report.records import Record, read_compact
+from harness.report.compact import read_compact
+from harness.report.record import Record
 from harness.report.scored import TEXT
 
 if TYPE_CHECKING:

@@ -53,6 +53,7 @@ def records(
     *,
     store: Store | Path | str | None = None,
     cells: Sequence[str] | None = None,
+    records: Sequence[Store | Path | str] = (),
 ) -> pd.DataFrame:
     """All measurements of an experiment: one row a cell and metric.
 
@@ -60,10 +61,11 @@ def records(
     stderr (over the n items), n, higher_is_better, and all facts as `<stage>.<fact>`. A cell without numbers
     has one row that says why. `experiment` is the name of an experiment or sweep, or a frame of its cells;
     `store` a store, its folder, or a committed `records.json.gz`; `cells` keeps only those ids.
+    `records` are places of further ones, as for `harness.report`.
     Units: those of the column `unit`
     Raises: DataError if there are no records, naming the experiments that have some
     """
-    return load(store, sweep_of(experiment), cells=cells)
+    return load(store, sweep_of(experiment), cells=cells, beside=records)
 
 
 def report(
@@ -75,12 +77,15 @@ def report(
     out: Path | str | None = None,
     compare: str | None = None,
     store: Store | Path | str | None = None,
+    records: Sequence[Store | Path | str] = (),
 ) -> Reported:
     """Write the report of an experiment, and return it; Jupyter shows its table.
 
     `experiment` is a name, or a frame that `harness.sweep` returned, whose cells alone are then reported;
     `table` a layout's name, path or content; `out` a folder (default: reports/NAME below the store);
     `images` formats of figures beside SVG; `compare="published"` puts the survey's values beside ours.
+    `records` are places whose records join those of `store`: another store, a committed report or its
+    `records.json.gz`, an archive of `harness store export`.
     Units: as each column says; intervals hold 95 % of the time
     Raises: DataError without records; UnknownNameError for a format, layout, factor or metric; ConfigError
     """
@@ -92,6 +97,7 @@ def report(
         store=store,
         cells=None if isinstance(experiment, str) else set(experiment["cell"]),
         compare=compare,
+        records=records,
     )
     made, folder = written(sweep_of(experiment), asked)
     return Reported(folder=folder, content=made)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,10 +17,7 @@ from harness.compose.schema import stage_key
 from harness.errors import ConfigError, IncompatibleError, StoreError
 from harness.store import Store
 from harness.store.files import new_folder
-from harness.store.records import read_record, record_dir
-
-TOLERANCE = 1e-6
-"""Relative difference up to which a reproduced metric counts as equal."""
+from harness.store.records import is_timed, numbers, read_record, record_dir, same_number
 
 
 def diff(arguments: Sequence[str]) -> int:
@@ -40,7 +36,7 @@ def diff(arguments: Sequence[str]) -> int:
     for section in sections:
         for key, left, right in differences(a.get(section), b.get(section), section):
             table.add_row(key, str(left), str(right))
-    for key, left, right in differences(_metrics(a), _metrics(b), "metrics"):
+    for key, left, right in differences(numbers(a), numbers(b), "metrics"):
         table.add_row(key, str(left), str(right))
     for key, left, right in differences(_circumstances(a), _circumstances(b), ""):
         table.add_row(key.lstrip("."), str(left), str(right))
@@ -262,13 +258,12 @@ def _own_file(loaded: Any, target: Path) -> str:
 
 
 def _verdict(before: Mapping[str, Any], after: Mapping[str, Any]) -> int:
-    old, new = _metrics(before), _metrics(after)
+    old, new = numbers(before), numbers(after)
     table = Table("metric", "recorded", "reproduced", "")
     differ = after["outcome"]["status"] != before["outcome"]["status"]
     for name in [*old, *(name for name in new if name not in old)]:
         a, b = old.get(name), new.get(name)
-        same = a == b or (a is not None and b is not None and math.isclose(a, b, rel_tol=TOLERANCE))
-        timed = any(word in name for word in ("efficiency", "per_second", "seconds"))
+        same, timed = same_number(a, b), is_timed(name)
         differ |= not same and not timed
         table.add_row(name, str(a), str(b), "" if same else ("varies by nature" if timed else "DIFFERS"))
     Console().print(table)
@@ -281,7 +276,3 @@ def _verdict(before: Mapping[str, Any], after: Mapping[str, Any]) -> int:
         print(f"the keys of the stages are the same; what else differs: {changed}")
     print("reproduced" if not differ else "not reproduced")
     return 1 if differ else 0
-
-
-def _metrics(record: Mapping[str, Any]) -> dict[str, float]:
-    return {f"{m['evaluator']}.{m['task']}.{m['metric']}": m["value"] for m in record["metrics"]}

@@ -10,8 +10,8 @@ from typing import Any
 from harness.data.lineage import rows
 from harness.errors import StoreError
 from harness.plan.manifest import find_record
-from harness.report.committed import RECORDS
-from harness.report.records import Record, label, read_compact
+from harness.report.compact import RECORDS, read_compact
+from harness.report.record import Record, label
 from harness.store import Store
 
 
@@ -46,8 +46,7 @@ def committed(name: str) -> tuple[Path | None, str]:
 
 def line(record: Record) -> str:
     """`0a1b2c3d (bits = 4, seed 1)`."""
-    levels = ", ".join([*(f"{f} = {label(v)}" for f, v in record.levels.items()), f"seed {record.seed}"])
-    return f"{record.cell[:8]} ({levels})"
+    return f"{record.cell[:8]} ({record.where})"
 
 
 def show(root: Path, name: str, *, as_json: bool) -> str:

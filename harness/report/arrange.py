@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.errors import DataError
+from harness.report.copies import one_a_place
 from harness.report.frames import Levels, Results
-from harness.report.records import Record, label
+from harness.report.record import Record, label
 from harness.stated import levels_of
 
 
@@ -17,7 +18,7 @@ def factor_levels(factors: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def arrange(records: Sequence[Record]) -> Results:
-    """Records by configuration and seed; duplicates give way to the newest, and a note says so.
+    """Records by configuration and seed.
 
     Raises: DataError if there are no records
     """
@@ -30,19 +31,11 @@ def arrange(records: Sequence[Record]) -> Results:
             known = factors.setdefault(factor, [])
             if level not in known:
                 known.append(level)
-    notes = []
+    shown, notes = one_a_place(records)
     arranged: dict[Levels, dict[int, Record]] = {}
-    for record in records:
+    for record in shown:
         levels = tuple(record.levels.get(f, "unset") for f in factors)
-        by_seed = arranged.setdefault(levels, {})
-        previous = by_seed.get(record.seed)
-        if previous is not None:
-            where = ", ".join(levels)
-            notes.append(
-                f"Two records of {where}, seed {record.seed}: {record.cell} is newer and is shown, "
-                f"{previous.cell} is not."
-            )
-        by_seed[record.seed] = record
+        arranged.setdefault(levels, {})[record.seed] = record
     for factor, levels_of_factor in factors.items():
         place = list(factors).index(factor)
         if any(levels[place] == "unset" for levels in arranged) and "unset" not in levels_of_factor:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import HarnessError, StoreFullError
+from harness.errors import ConfigError, HarnessError, StoreFullError
 from harness.report import freshness
 from harness.report.committed import rebuild
 from harness.report.drawing import IMAGES
@@ -32,6 +32,16 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--figures", default="", help=f"write figures as {','.join(IMAGES)} too, beside SVG")
     parser.add_argument("--out", type=Path, help="folder (default: reports/EXPERIMENT below the store)")
     parser.add_argument("--store", type=Path, help="a store, or a records.json.gz (default: the store)")
+    parser.add_argument(
+        "--with",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="PATH",
+        dest="records",
+        help="records that join those of the store: of another store, a committed report or its "
+        "records.json.gz, or an archive of `harness store export`; may be given several times",
+    )
     parser.add_argument("--compare", help="published: the survey's values beside ours")
     parser.add_argument(
         "--committed",
@@ -41,6 +51,13 @@ def main(arguments: Sequence[str]) -> int:
     asked = parser.parse_args(list(arguments))
     formats = [name for name in asked.format.split(",") if name]
     if asked.committed:
+        if asked.records:
+            name = asked.experiment or "NAME"
+            folder = (asked.out or Path("reports")) / name
+            raise ConfigError(
+                "--committed makes reports of the records beside them alone; to join others to these, use "
+                f"`harness report {name} --with {folder} --out {folder}`"
+            )
         only = asked.experiment and sweep_name(asked.experiment)
         for folder in rebuild(asked.out or Path("reports"), only=only, formats=formats):
             print(f"Report: {folder}")
@@ -53,6 +70,7 @@ def main(arguments: Sequence[str]) -> int:
         out=asked.out,
         store=asked.store,
         compare=asked.compare,
+        records=asked.records,
     )
     return 0
 

@@ -10,10 +10,9 @@ from omegaconf import OmegaConf
 
 from harness.compose import config_dir
 from harness.errors import DataError
+from harness.report.compact import RECORDS
 from harness.report.making import PUBLISHED, report
 from harness.report.writers import FORMATS
-
-RECORDS = "records.json.gz"
 
 
 def rebuild(root: Path, *, only: str | None = None, formats: Sequence[str] = FORMATS) -> Iterator[Path]:

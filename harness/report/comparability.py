@@ -16,10 +16,11 @@ from typing import Any
 
 from harness.axes import MODEL_AXES
 from harness.report.contamination import contamination_notes
+from harness.report.copies import one_a_place
 from harness.report.drift import drifted_facts, thread_notes
 from harness.report.levels import level_settings
 from harness.report.numbers import counted
-from harness.report.records import Record, label
+from harness.report.record import Record, label
 from harness.report.tuning import tuning_marks, tuning_notes
 
 NOT_CONTROLS = frozenset(
@@ -62,17 +63,15 @@ class Comparable:
 
 
 def comparable(records: Sequence[Record]) -> Comparable:
-    """Refuse config drift, footnote fact drift."""
+    """Refuse config drift, show one record a place, footnote fact drift."""
     kept, notes = refuse(records)
+    kept, repeated = one_a_place(kept)
     ok = [r for r in kept if r.status == "ok"]
     fact_notes, marks = drifted_facts(ok)
     for cell, texts in tuning_marks(ok).items():
         marks.setdefault(cell, []).extend(texts)
-    return Comparable(
-        records=kept,
-        notes=[*tuning_notes(ok), *notes, *fact_notes, *contamination_notes(ok), *thread_notes(ok)],
-        marks=marks,
-    )
+    of_table = (*fact_notes, *contamination_notes(ok), *thread_notes(ok))
+    return Comparable(records=kept, notes=[*tuning_notes(ok), *notes, *repeated, *of_table], marks=marks)
 
 
 def factor_keys(experiment: Mapping[str, Any]) -> dict[str, set[str]]:
@@ -148,18 +147,18 @@ def refuse(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
     for members in inside.values():
         for at, text in differing([values for _, values in members]).items():
             drift.setdefault(members[at][0], text)
-    places = {place(r) for i, r in enumerate(records) if i not in drift}
+    places = {r.place for i, r in enumerate(records) if i not in drift}
     kept, replaced, notes = [], [], []
     refused: dict[str, list[str]] = {}
     for i, record in enumerate(records):
         if i not in drift:
             kept.append(record)
-        elif place(record) in places:
+        elif record.place in places:
             replaced.append(drift[i])
         else:
             outcome = {"status": "refused", "reason": drift[i], "stage": None, "step": None}
             kept.append(dataclasses.replace(record, data={**record.data, "outcome": outcome}, _cache={}))
-            refused.setdefault(drift[i], []).append(where(record))
+            refused.setdefault(drift[i], []).append(record.where)
     for text, who in refused.items():
         more = f" and {len(who) - 2} more" if len(who) > 2 else ""
         notes.append(
@@ -180,14 +179,6 @@ def differing(found: Sequence[Mapping[str, Any]]) -> dict[int, str]:
     common = max(counts, key=lambda text: (counts[text], last[text]))
     reference = found[last[common]]
     return {i: describe(own, reference) for i, own in enumerate(found) if texts[i] != common}
-
-
-def place(record: Record) -> tuple[Any, ...]:
-    return tuple(sorted(record.levels.items())), record.seed
-
-
-def where(record: Record) -> str:
-    return ", ".join([*(f"{f} = {v}" for f, v in record.levels.items()), f"seed {record.seed}"])
 
 
 def describe(own: Mapping[str, Any], reference: Mapping[str, Any], limit: int = 4) -> str:

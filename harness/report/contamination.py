@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TypedDict
 
 from harness.forms import misfit
-from harness.report.records import Record
+from harness.report.record import Record
 
 STAGE = "decontaminate"
 

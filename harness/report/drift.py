@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.report.levels import Settings, level_settings
 from harness.report.numbers import counted
-from harness.report.records import Record, flatten, label
+from harness.report.record import Record, flatten, label
 from harness.report.runs import measuring
 
 COUNTS = frozenset(

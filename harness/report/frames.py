@@ -12,7 +12,7 @@ import numpy as np
 
 from harness.errors import ConfigError, UnknownNameError
 from harness.report.items import item_matrix
-from harness.report.records import Record, flatten, visible
+from harness.report.record import Record, flatten, visible
 from harness.report.runs import replicated
 from harness.report.samples import shown_items
 from harness.report.statistics import MIN_SEEDS, Array, Measured

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.report.layout import conf_folder
-from harness.report.records import Record
+from harness.report.record import Record
 from harness.store.files import read_json, sha256_file, write_json
 from harness.store.fingerprint import Fingerprints, versions
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.report.records import Record
+from harness.report.record import Record
 from harness.report.scored import Scored
 from harness.report.statistics import Array
 

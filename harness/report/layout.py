@@ -13,7 +13,7 @@ from harness.errors import ConfigError, UnknownNameError
 from harness.forms import misfit
 from harness.report import layout_form
 from harness.report.quantities import last_name
-from harness.report.records import label, visible
+from harness.report.record import label, visible
 
 if TYPE_CHECKING:
     from harness.report.frames import Results

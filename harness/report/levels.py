@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.report.frames import Results
 from harness.report.layout import Layout
-from harness.report.records import Record, label
+from harness.report.record import Record, label
 from harness.report.tuning import shown
 from harness.stated import levels_of
 

@@ -12,6 +12,7 @@ from harness.report import published, reference
 from harness.report.aggregates import Aggregates
 from harness.report.arrange import arrange
 from harness.report.claims import answer_all, ask_all
+from harness.report.compact import RECORDS, write_compact
 from harness.report.comparability import comparable
 from harness.report.decisions import Decisions
 from harness.report.document import Report, show, write
@@ -22,7 +23,8 @@ from harness.report.frames import Results
 from harness.report.layout import Layout, load_layout, shipped
 from harness.report.levels import rate_notes
 from harness.report.overall import over_tasks, profiles
-from harness.report.records import Record, read, store_root, write_compact
+from harness.report.record import Record
+from harness.report.records import read, store_root
 from harness.report.scaling import Fitted, scaling
 from harness.report.table import Table
 from harness.report.tabulate import build
@@ -54,7 +56,9 @@ class Request:
     store: object = None
     """A Store, a folder or a committed `records.json.gz`."""
     cells: Collection[str] | None = None
-    """Keeps only those records."""
+    """Keeps only those records of the store."""
+    records: Sequence[object] = ()
+    """Where further records lie that join: other stores, committed reports or their files, archives."""
     compare: str | None = None
     """The survey's values stand beside ours where the layout has some at our places; `published` says so too
     where none has."""
@@ -104,7 +108,7 @@ def written(experiment: str, asked: Request) -> tuple[Report, Path]:
             f"table={asked.table} is a reference table, of no records; `harness report --table` has it"
         )
     experiment = sweep_name(experiment)
-    records = read(asked.store, experiment, cells=asked.cells)
+    records = read(asked.store, experiment, cells=asked.cells, beside=asked.records)
     results = results_of(records)
     if asked.table is None:
         layout = own_layout(experiment, records[-1], results)
@@ -129,8 +133,9 @@ def written(experiment: str, asked: Request) -> tuple[Report, Path]:
     folder = Path(asked.out) if asked.out is not None else default_folder(experiment, asked.store)
     write(made, folder, formats=asked.formats, images=asked.images)
     root = store_root(asked.store)
-    if root != folder / "records.json.gz":
-        write_compact(records, folder / "records.json.gz", shown=results.shown, root=root)
+    if root != folder / RECORDS or asked.records:
+        roots = [root, *map(store_root, asked.records)]
+        write_compact(records, folder / RECORDS, shown=results.shown, roots=roots)
     return made, folder
 
 

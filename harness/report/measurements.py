@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,17 +16,20 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def load(store: object, experiment: str, *, cells: Iterable[str] | None = None) -> pd.DataFrame:
+def load(
+    store: object, experiment: str, *, cells: Iterable[str] | None = None, beside: Sequence[object] = ()
+) -> pd.DataFrame:
     """One row a cell and metric: factors, seed, outcome, value, unit, direction, error, items, and all facts.
 
-    `cells` keeps only those ids. Facts are columns `<stage>.<fact>`. Factors are ordered categories in the
-    experiment's order. A cell without numbers has one row that says why. A factor called like a column gets
-    `factor.` before it, a fact called like a factor (`pretrain.batch_size`) `fact.`.
+    `cells` keeps only those ids of the store; records that lie `beside` it join. Facts are columns
+    `<stage>.<fact>`. Factors are ordered categories in the experiment's order. A cell without numbers has one
+    row that says why. A factor called like a column gets `factor.` before it, a fact called like a factor
+    (`pretrain.batch_size`) `fact.`.
     Raises: DataError if there are no records
     """
     import pandas as pd
 
-    found = read(store, experiment, cells=cells)
+    found = read(store, experiment, cells=cells, beside=beside)
     keys = ("evaluator", "task", "metric", "value", "unit", "stderr", "n", "higher_is_better")
     rows = []
     for record in found:

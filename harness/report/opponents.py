@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from harness.report.records import Record, label
+from harness.report.record import Record, label
 
 CELL = "cell:"
 """How an option names another cell of the sweep: by its overrides."""

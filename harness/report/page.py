@@ -22,7 +22,7 @@ from harness.report.overall import TITLE
 from harness.report.overall import as_text as overall_text
 from harness.report.page_data import as_text, detail_data, page_data, shared_parts
 from harness.report.published import Beside
-from harness.report.records import Record
+from harness.report.record import Record
 from harness.report.samples import shown_samples
 from harness.report.table import Table
 from harness.report.writers import as_html

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.report.frames import Results, metric_name
-from harness.report.records import Record, flatten
+from harness.report.record import Record, flatten
 from harness.report.table import Column, Table, TableCell, differs, heading, sign
 from harness.report.writers import arrow, number, why_missing
 

@@ -10,7 +10,7 @@ from typing import Any
 from harness.errors import ConfigError, HarnessError
 from harness.report.frames import MetricInfo, Results, column_of
 from harness.report.layout import Layout
-from harness.report.records import Record, label
+from harness.report.record import Record, label
 from harness.report.statistics import Estimate, estimate
 from harness.report.table import Column
 from harness.report.writers import escape_markdown

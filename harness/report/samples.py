@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.report.records import Record
+from harness.report.record import Record
 from harness.report.scored import Scored
 
 ITEMS = 6
@@ -28,7 +28,9 @@ def score_columns(items: Scored) -> list[str]:
 def chosen_items(frames: Sequence[Scored], items: int) -> list[str]:
     """Items with text, half those whose score differs most over the cells, half the first."""
     first = frames[0]
-    usable = [d for d, p in zip(first.docs, first.values("prompt"), strict=True) if isinstance(p, str)]
+    partly = [frame for frame in frames if frame is first or frame.lacks("prompt")]  # of committed reports
+    with_text = [dict.fromkeys(frame.having("prompt")) for frame in partly]
+    usable = [doc for doc in with_text[0] if all(doc in kept for kept in with_text)] or list(with_text[0])
     columns = score_columns(first)
     spread: dict[str, float] = {}
     if columns:

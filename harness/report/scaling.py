@@ -11,7 +11,7 @@ import numpy as np
 
 from harness.errors import DataError
 from harness.report.frames import Levels, Results
-from harness.report.records import label
+from harness.report.record import label
 from harness.report.statistics import Array, t_quantile
 
 TITLE = "Scaling law"

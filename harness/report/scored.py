@@ -84,6 +84,14 @@ class Scored:
 
         return column in self and (self.kinds[column] or pa.types.is_null(self.table.field(column).type))
 
+    def lacks(self, column: str) -> bool:
+        """Whether some item has nothing in a column."""
+        return bool(self.table.column(column).null_count)
+
+    def having(self, column: str) -> list[str]:
+        """Documents whose items have something in a column."""
+        return [doc for doc, value in zip(self.docs, self.values(column), strict=True) if value is not None]
+
     @property
     def numeric(self) -> list[str]:
         """Columns of numbers that are no text of an item."""

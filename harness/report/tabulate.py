@@ -18,7 +18,7 @@ from harness.report.layout import Better, Layout, fit
 from harness.report.numbers import counted
 from harness.report.opponents import against_itself
 from harness.report.quantities import primary_by_default
-from harness.report.records import label
+from harness.report.record import label
 from harness.report.statistics import MIN_ITEMS, Estimate, estimate
 from harness.report.table import Column, Selection, Table, TableCell
 from harness.report.verdicts import compare_to_baseline, contrasts_to_baseline, contrasts_to_best, rank

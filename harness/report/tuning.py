@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.report.arrange import factor_levels
-from harness.report.records import Record, label
+from harness.report.record import Record, label
 
 
 def tuning_notes(records: Sequence[Record]) -> list[str]:

@@ -74,8 +74,17 @@ def unpack(store: Store, source: Path) -> tuple[list[str], list[str], list[str]]
         return [_name(targets[folder]) for folder in new_records], new_keys, there
 
 
-def _extract(source: Path, folder: Path) -> None:
-    """Files and folders of an archive, all of them in their places.
+def unpack_records(source: Path, folder: Path) -> None:
+    """Write the records of an archive, without the artifacts, below `<folder>/records`.
+
+    Raises: StoreError where the file is no archive of ours
+    """
+    with disk_errors(folder):
+        _extract(source, folder, below="records")
+
+
+def _extract(source: Path, folder: Path, *, below: str = "") -> None:
+    """Files and folders of an archive, all of them in their places; those below one place alone.
 
     Raises: StoreError naming the first entry that is not
     """
@@ -90,7 +99,8 @@ def _extract(source: Path, folder: Path) -> None:
                     raise StoreError(
                         f"{source} is no archive of `harness store export`: it holds {member.name}"
                     )
-                archive.extract(member, folder, filter="data")
+                if name.startswith(below):
+                    archive.extract(member, folder, filter="data")
     except FileNotFoundError:
         raise StoreError(f"there is no file {source}") from None
     except _BROKEN as error:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import glob
 import logging
+import math
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ TRIALS = ".tune"
 _NAME = re.compile(r"\w[\w .+=@,~-]*")
 _LONGEST = 200
 """Bytes of a name: file systems take 255, and what is written beside it has a suffix."""
+TOLERANCE = 1e-6
+"""Relative difference up to which a number that was measured again counts as equal."""
+_TIMED = ("efficiency", "per_second", "seconds")
 log = logging.getLogger("harness.store")
 
 
@@ -108,6 +112,33 @@ def records(root: Path, *, sweep: str | None = None) -> Iterator[tuple[Path, dic
             raise
         except StoreError as error:
             log.warning("%s (%s)", error, set_aside(root, file))
+
+
+def numbers(record: Mapping[str, Any]) -> dict[str, float | None]:
+    """Metrics of a record by `<evaluator>.<task>.<metric>`."""
+    return {f"{m['evaluator']}.{m['task']}.{m['metric']}": m["value"] for m in record["metrics"]}
+
+
+def is_timed(metric: str) -> bool:
+    """Whether a metric varies by nature each time it is measured."""
+    return any(word in metric for word in _TIMED)
+
+
+def same_number(a: float | None, b: float | None) -> bool:
+    """Whether a number and the same measured again agree."""
+    return a == b or (a is not None and b is not None and math.isclose(a, b, rel_tol=TOLERANCE))
+
+
+def differing_numbers(
+    a: Mapping[str, Any], b: Mapping[str, Any]
+) -> dict[str, tuple[float | None, float | None]]:
+    """Metrics, times and speeds aside, in which two records disagree, with both values."""
+    ours, theirs = numbers(a), numbers(b)
+    return {
+        name: (ours.get(name), theirs.get(name))
+        for name in {**ours, **theirs}
+        if not is_timed(name) and not same_number(ours.get(name), theirs.get(name))
+    }
 
 
 def set_aside(root: Path, file: Path) -> str:

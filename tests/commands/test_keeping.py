@@ -22,7 +22,8 @@ from harness.commands.show import main as show
 from harness.errors import ConfigError, StoreError, UnknownNameError
 from harness.plan.manifest import find_record, stages_of, write_manifest
 from harness.plan.plan import Plan
-from harness.report.records import read, write_compact
+from harness.report.compact import write_compact
+from harness.report.records import read
 from harness.run import progress
 from harness.run.execute import STEPS, Task
 from harness.run.outcome import Outcome, Outcomes

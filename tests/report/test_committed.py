@@ -15,9 +15,9 @@ from harness.report import committed
 from harness.report.arrange import arrange
 from harness.report.commands import main
 from harness.report.committed import findings, rebuild
+from harness.report.compact import read_compact, write_compact
 from harness.report.layout import read_yaml
 from harness.report.making import report
-from harness.report.records import read_compact, write_compact
 from harness.report.samples import shown_items
 
 REPORTS = Path(__file__).parents[2] / "reports"

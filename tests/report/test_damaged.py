@@ -14,7 +14,7 @@ import simulate
 from wrong_places import places, with_wrong
 
 from harness.errors import DataError, HarnessError
-from harness.report import records
+from harness.report import compact, records, scored
 from harness.report.making import report
 
 WRONG: list[Any] = [3, -1.5, "x", True, None, [], [1], {}, {"a": {"b": 1}}, {"a": [1]}]
@@ -135,7 +135,7 @@ def test_samples_without_documents_are_none(columns: dict[str, Any], said: str, 
 
     pd.DataFrame(columns).to_parquet(tmp_path / "x.parquet")
     with pytest.raises(DataError, match=said):
-        records.Scored.read(tmp_path / "x.parquet")
+        scored.Scored.read(tmp_path / "x.parquet")
 
 
 def test_a_metric_that_samples_have_as_text_has_no_items(tmp_path: Path) -> None:
@@ -170,8 +170,8 @@ def test_a_damaged_file_of_records_says_where(change: Any, said: str, tmp_path: 
     content = {"format": 1, "documents": {"t": ["a"]}, "records": [{**row, "samples": {"t": ROW}}]}
     file = tmp_path / "records.json.gz"
     file.write_bytes(gzip.compress(json.dumps(content).encode()))
-    assert len(records.read_compact(file)) == 1
+    assert len(compact.read_compact(file)) == 1
     change(content)
     file.write_bytes(gzip.compress(json.dumps(content).encode()))
     with pytest.raises(HarnessError, match=said):
-        records.read_compact(file)
+        compact.read_compact(file)

@@ -16,7 +16,7 @@ from harness.report import arrange, claims, frames, tabulate, verdicts, views
 from harness.report.decisions import Decisions
 from harness.report.latex import latex
 from harness.report.layout import parse
-from harness.report.records import Record
+from harness.report.record import Record
 from harness.report.table import sign
 
 Value = Callable[[Mapping[str, str], int], float]

@@ -8,7 +8,7 @@ import pytest
 import simulate
 
 from harness.errors import ConfigError, DataError, UnknownNameError
-from harness.report import arrange, frames, measurements, records
+from harness.report import arrange, compact, frames, measurements, records
 from harness.report.samples import shown_items
 
 
@@ -140,18 +140,18 @@ def test_of_duplicate_records_the_newest_is_kept_and_it_is_said(tmp_path: Path) 
     results = results_of(tmp_path)
     assert "f" * 16 in {r.cell for r in results.all_records()}
     assert len(results.all_records()) == 36
-    assert any("Two records of" in note for note in results.notes)
+    assert any("Several records of peft = " in note for note in results.notes)
 
 
 def test_a_compact_file_gives_the_same_results_as_the_folder(demo_store: Path, tmp_path: Path) -> None:
     folder = records.read(demo_store, "demo")
     shown = shown_items(folder)
-    records.write_compact(folder, tmp_path / "records.json.gz", shown=shown)
+    compact.write_compact(folder, tmp_path / "records.json.gz", shown=shown)
     first = (tmp_path / "records.json.gz").read_bytes()
-    compact = records.read(tmp_path / "records.json.gz", "demo")
-    records.write_compact(compact, tmp_path / "records.json.gz", shown=shown_items(compact))
+    again = records.read(tmp_path / "records.json.gz", "demo")
+    compact.write_compact(again, tmp_path / "records.json.gz", shown=shown_items(again))
     assert (tmp_path / "records.json.gz").read_bytes() == first, "the compact form must be a fixed point"
-    a, b = arrange.arrange(folder), arrange.arrange(compact)
+    a, b = arrange.arrange(folder), arrange.arrange(again)
     for where in ({"peft": "lora"}, {"quantizer": "4 bit", "alignment": "dpo"}):
         x, y = (r.measured(where, "lm_eval.recall.acc") for r in (a, b))
         assert x is not None
@@ -164,7 +164,7 @@ def test_paths_of_a_store_leave_it_as_paths_below_it(tmp_path: Path) -> None:
     root = simulate.experiment(tmp_path / "store", tasks=(), factors={"peft": ["full", "lora"]})
     simulate.edit(root, "demo", 0, config={"model": {"path": f"{root}/models/some.gguf"}})
     found = records.read(root, "demo")
-    records.write_compact(found, tmp_path / "records.json", shown={}, root=root)
+    compact.write_compact(found, tmp_path / "records.json", shown={}, roots=[root])
     text = (tmp_path / "records.json").read_text()
     assert '"$HARNESS_STORE/models/some.gguf"' in text
     assert str(root) not in text

@@ -12,7 +12,7 @@ import simulate
 from markdown_it import MarkdownIt
 
 from harness.report.making import report
-from harness.report.records import visible
+from harness.report.record import visible
 from harness.report.writers import code_markdown, escape_markdown, escape_tags, label_markdown
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>"

@@ -16,7 +16,7 @@ import simulate
 from harness.report import arrange, figures, frames, tabulate, views
 from harness.report.decisions import Decisions
 from harness.report.layout import Layout
-from harness.report.records import Record
+from harness.report.record import Record
 from harness.report.scored import Scored
 
 FACTORS = {"a": ["a0", "a1"], "b": ["b0", "b1", "b2"]}

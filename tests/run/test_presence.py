@@ -12,7 +12,7 @@ import pytest
 
 from harness.plan.plan import directory
 from harness.report.drift import drifted_facts
-from harness.report.records import Record
+from harness.report.record import Record
 from harness.run import presence, worker
 from harness.run.presence import Presence
 from harness.run.resources import Options

@@ -23,7 +23,7 @@ from harness.plan.make import make_plan
 from harness.plan.plan import Plan
 from harness.registry.known import registry
 from harness.report.contamination import contamination_notes
-from harness.report.records import Record
+from harness.report.record import Record
 from harness.stage import Work
 from harness.stages._leaks import with_item_texts, without_test_items
 from harness.stages._training import TuningConfig

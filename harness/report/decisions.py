@@ -29,7 +29,7 @@ from harness.report.contrasts import (
 )
 from harness.report.frames import Levels, Results
 from harness.report.intervals import interval
-from harness.report.model import Array, Parts, SeedModel, own_parts
+from harness.report.model import Array, Parts, SeedModel, own_parts, summed
 from harness.report.runs import tree
 from harness.report.simultaneous import MaxT
 from harness.report.statistics import MIN_SEEDS, POWER, noncentrality, same
@@ -116,11 +116,7 @@ class Decisions:
 
     def _answer(self, contrast: Contrast, families: Sequence[str]) -> Comparison:
         seeds = contrast.seeds
-        terms = self._terms(contrast)
         per_seed_S = self._per_seed(contrast)
-        scale = max((float(np.abs(term_S).max(initial=0)) for term_S in terms), default=0)
-        if np.abs(per_seed_S).max(initial=0) <= 1e-12 * max(scale, 1e-300):
-            per_seed_S = np.zeros_like(per_seed_S)
         mean = float(per_seed_S.mean())
         if not any(self.results.replicated(v) for _, v, _ in contrast.weights):
             if not any(self.results.sampled(m) for m, _, _ in contrast.weights):
@@ -164,14 +160,10 @@ class Decisions:
         return float("inf")
 
     def _per_seed(self, contrast: Contrast) -> Array:
-        return np.asarray(sum(self._terms(contrast), start=np.zeros(len(contrast.seeds))))
-
-    def _terms(self, contrast: Contrast) -> list[Array]:
-        """What each configuration adds to a contrast, by seed."""
-        seeds = contrast.seeds
-        return [
-            weight * self.results.at(levels, seeds, metric) for metric, levels, weight in contrast.weights
-        ]
+        at = self.results.at
+        if not contrast.weights:  # a configuration against itself
+            return np.zeros(len(contrast.seeds))
+        return summed([weight * at(levels, contrast.seeds, m) for m, levels, weight in contrast.weights])
 
     def _parts(self, contrast: Contrast) -> Parts:
         metrics = contrast.metrics

@@ -17,6 +17,8 @@ from harness.report.variances import spread
 
 Array = NDArray[np.float64]
 Places = NDArray[np.int64]
+ARITHMETIC = 1e-12
+"""Share of a metric's largest value below which what is left of it is the arithmetic of floats."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +71,14 @@ class Level:
     total_df: float
 
 
-def level_of(centred_GS: Array, *, group_C: Places, parent_G: Places, floor: float) -> Level:
+def level_of(centred_GS: Array, *, group_C: Places, parent_G: Places, floor: float, noise: float) -> Level:
     """The spread of the groups of one level. Shapes: centred_GS, groups x seeds"""
     siblings_G = np.bincount(parent_G)[parent_G]
     families = [np.flatnonzero(parent_G == p) for p in np.unique(parent_G[siblings_G > 1])]
     moderated_G, own_G, df_G = (np.zeros(len(parent_G)) for _ in range(3))
-    found = spread([centred_GS[members] for members in families], floor=floor) if families else []
+    found = (
+        spread([centred_GS[members] for members in families], floor=floor, noise=noise) if families else []
+    )
     for members, s in zip(families, found, strict=True):
         moderated_G[members], own_G[members], df_G[members] = s.moderated, s.own, s.df
     return Level(
@@ -115,11 +119,13 @@ class SeedModel:
             {name: i for i, name in enumerate(dict.fromkeys(p[:d] for p in paths))} for d in range(depth + 1)
         ]
         values_GS = centred(self.values_CS[kept_C])
+        noise = ARITHMETIC * float(np.nanmax(np.abs(self.values_CS[kept_C])))
         for d in range(depth, 0, -1):
             group_C = np.full(len(self.values_CS), -1)
             group_C[kept_C] = [numbers[d][path[:d]] for path in paths]
             parent_G = np.array([numbers[d - 1][name[:-1]] for name in numbers[d]])
-            self.levels.append(level_of(values_GS, group_C=group_C, parent_G=parent_G, floor=self.floor))
+            level = level_of(values_GS, group_C=group_C, parent_G=parent_G, floor=self.floor, noise=noise)
+            self.levels.append(level)
             values_GS = means(values_GS, parent_G)
         self._root_S = values_GS[0]
 
@@ -144,7 +150,7 @@ class SeedModel:
         """A contrast (weights add up to 0) over the seeds at these places."""
         values_CS = self.values_CS[:, list(seeds)]
         used = weights_C != 0
-        per_seed_S = weights_C[used] @ values_CS[used]
+        per_seed_S = summed(list(weights_C[used, None] * values_CS[used]))
         own_weights_C = np.where(self.replicated_C, weights_C, 0.0)
         rows: list[Array] = []
         total_df = root = 0.0
@@ -176,6 +182,19 @@ class SeedModel:
             peers_A=peers_A,
             total_df=total_df,
         )
+
+
+def summed(terms: Sequence[Array]) -> Array:
+    """A contrast by seed, of what each configuration adds to it; what floats alone leave of it is no spread.
+
+    Shapes: terms S each
+    """
+    total_S = np.sum(terms, axis=0)
+    noise = ARITHMETIC * float(np.abs(terms).max())
+    if np.ptp(total_S) <= noise:
+        mean = float(total_S.mean())
+        total_S = np.full_like(total_S, mean if abs(mean) > noise else 0.0)
+    return np.asarray(total_S)
 
 
 def centred(values_KS: Array) -> Array:

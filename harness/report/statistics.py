@@ -82,7 +82,7 @@ def _t_quantile(df: float, level: float) -> float:
 
 def same(values: Array) -> bool:
     """Whether all values are one number: no replication took place."""
-    return bool(np.ptp(values) <= 1e-9 * max(1.0, float(np.abs(values).max())))
+    return bool(np.ptp(values) <= 1e-9 * np.abs(values).max())
 
 
 def estimate(measured: Measured) -> Estimate:

@@ -35,13 +35,14 @@ class Spread:
     total_df: float
 
 
-def spread(groups: Sequence[Array], *, floor: float = 0.0) -> list[Spread]:
+def spread(groups: Sequence[Array], *, floor: float = 0.0, noise: float = 0.0) -> list[Spread]:
     """Spread of the arms of each group around arm + block, both fixed; one prior for all groups.
 
-    `floor` is the variance that rounding alone gives (the resolution of a share of few items).
+    `floor` is the variance that rounding alone gives (the resolution of a share of few items), `noise` the
+    residual up to which the arithmetic of floats alone may be seen: it counts as none.
     Shapes: groups, each arms x blocks with NaN where an arm lacks a block
     """
-    found = [residual_variances(values_KS) for values_KS in groups]
+    found = [residual_variances(values_KS, noise=noise) for values_KS in groups]
     own = np.maximum(np.concatenate([own_K for own_K, _ in found]), floor)
     df = np.concatenate([df_K for _, df_K in found])
     total = float(df.sum())
@@ -56,7 +57,7 @@ def spread(groups: Sequence[Array], *, floor: float = 0.0) -> list[Spread]:
     ]
 
 
-def residual_variances(values_KS: Array) -> tuple[Array, Array]:
+def residual_variances(values_KS: Array, *, noise: float = 0.0) -> tuple[Array, Array]:
     """Each arm's residual variance and its degrees of freedom.
 
     An arm's degrees of freedom are what its residuals keep, the sum of 1 - leverage; they add up to those of
@@ -83,6 +84,7 @@ def residual_variances(values_KS: Array) -> tuple[Array, Array]:
     )
     df_K = np.where(used, (m_KS * (1 - leverage_KS)).sum(axis=1), 0.0)
     df_K = np.where(df_K > 1e-6, df_K, 0.0)
+    residuals_KS[np.abs(residuals_KS) <= noise] = 0.0
     squares_K = (residuals_KS**2).sum(axis=1)
     own_K = np.where(df_K > 0, squares_K / np.where(df_K > 0, df_K, 1.0), 0.0)
     return own_K, df_K

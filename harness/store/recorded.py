@@ -88,6 +88,14 @@ class Config(TypedDict, total=False):
     evaluator: dict[str, dict[str, Any]]
 
 
+class Facts(TypedDict, total=False):
+    """What a stage measured; beside these, whatever it likes."""
+
+    effects: dict[str, Any]
+    loss_curve: list[tuple[float, float | None]]
+    """Steps and losses of a training."""
+
+
 class Recorded(TypedDict):
     """A record."""
 
@@ -103,7 +111,7 @@ class Recorded(TypedDict):
     metrics: list[Metric]
     overrides: NotRequired[list[str]]
     seed_from: NotRequired[str | None]
-    facts: NotRequired[dict[str, dict[str, Any]]]
+    facts: NotRequired[dict[str, Facts]]
     effects: NotRequired[dict[str, dict[str, Any]]]
     models: NotRequired[dict[str, dict[str, Any]]]
     provenance: NotRequired[Provenance]
@@ -117,12 +125,6 @@ class File(TypedDict):
     size: int
     mtime_ns: int
     sha256: str
-
-
-class Facts(TypedDict, total=False):
-    """What a stage measured; beside these, whatever it likes."""
-
-    effects: dict[str, Any]
 
 
 class Described(TypedDict):

@@ -98,6 +98,16 @@ def test_every_place_of_a_record_holds_what_it_cannot(part: int, store: Path) ->
     reported(store, folder, record, cases_of(record)[part::8], ["md", "csv", "latex", "json", "html"])
 
 
+@pytest.mark.parametrize("curve", [3, [[0, 1, 2]], [["a", 1.0]], {"0": 1.0}])
+def test_a_record_with_a_damaged_curve_is_damaged_for_every_reader(
+    curve: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    simulate.experiment(tmp_path, factors={"peft": ["full", "lora"]}, seeds=(0,), items=4)
+    simulate.edit(tmp_path, "demo", 0, facts=lambda f: {**f, "pretrain": {"steps": 1, "loss_curve": curve}})
+    assert len(records.read(tmp_path, "demo")) == 1
+    assert "facts.pretrain.loss_curve" in caplog.text
+
+
 @pytest.mark.parametrize("wrong", [{"dropped": 1}, 3])
 def test_what_says_nothing_readable_of_test_items_is_left_out(wrong: Any, tmp_path: Path) -> None:
     simulate.experiment(tmp_path, factors={"peft": ["full"]}, seeds=(0,), items=4)

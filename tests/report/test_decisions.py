@@ -304,3 +304,15 @@ def test_one_shared_pretraining_limits_what_is_said() -> None:
         record.data["stages"][1]["key"] = f"pretrain {record.seed}"
     again = claims.check(results, "acc[x=b] > acc[x=a]")
     assert "checkpoint" not in again.reason
+
+
+def test_what_the_arithmetic_of_floats_leaves_is_no_spread() -> None:
+    """Bytes that each seed moves by the same everywhere: rounding decides nothing."""
+    shift = {"a": 24_399_689.0, "b": 17_436_500.0, "c": 29_454_300.0}
+    results = results_of(lambda v, s: shift[v["x"]] + 1e8 / (3 + s) ** 0.5, factors={"x": ["a", "b", "c"]})
+    decisions = Decisions(results)
+    contrast = decisions.contrast([(1.0, {"x": "b"}), (-1.0, {"x": "a"})], "lm_eval.t.acc")
+    assert contrast is not None
+    decisions.declare("cells", [contrast])
+    found = decisions.compare(contrast)
+    assert (found.test, found.detectable) == ("exact", None)

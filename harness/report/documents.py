@@ -30,7 +30,7 @@ def max_t_bootstrap(differences: Sequence[Array], *, level: float) -> list[tuple
     mean_K = d_KD.sum(axis=1) / np.maximum(n_K, 1)
     deviations_KD = np.where(there_KD, d_KD - mean_K[:, None], 0.0)
     stderr_K = np.sqrt((deviations_KD**2).sum(axis=1) / np.maximum(n_K - 1, 1) / np.maximum(n_K, 1))
-    moving = stderr_K > 1e-12 * np.maximum(1.0, np.abs(mean_K))
+    moving = stderr_K > 1e-12 * np.abs(d_KD).max(axis=1)
     # One document more: where few differ, a resample may hold none of them and would seem to have no spread.
     one_K = np.abs(deviations_KD).max(axis=1) / np.maximum(n_K, 1)
     stderr_K = np.where(moving, np.hypot(stderr_K, one_K), 0.0)

@@ -55,6 +55,8 @@ EXACT = frozenset(
 """Facts that must agree exactly."""
 EXACT_ENDINGS = ("sha256", "_hash", "version", "truncated", "truncated_contexts")
 HASHES = ("sha256", "_hash")
+ABSENT = "not stated"
+"""The value of a fact where its stage does not state it."""
 TOLERANCE = 0.01
 VERSIONS = {
     **dict.fromkeys(("versions", "git", "harness", "python", "platform"), "versions"),
@@ -102,10 +104,7 @@ def drifted_facts(records: Sequence[Record]) -> tuple[list[str], dict[str, list[
     marks: dict[str, list[str]] = {}
     if not records:
         return notes, marks
-    columns: dict[str, dict[str, Any]] = {}
-    for record in records:
-        for name, value in record_facts(record):
-            columns.setdefault(name, {})[record.cell] = value
+    columns = stated_facts(records)
     by_cell = {r.cell: r for r in records}
     settings_of = level_settings(records[-1].experiment)
     moves = movers(settings_of)
@@ -123,6 +122,32 @@ def drifted_facts(records: Sequence[Record]) -> tuple[list[str], dict[str, list[
     for cell, text in (*other_runs(records).items(), *beside_others(records)):
         marks.setdefault(cell, []).append(text)
     return notes, marks
+
+
+def stated_facts(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
+    """Fact -> cell -> value; ABSENT where a cell has the stage and lacks a fact that another seed has.
+
+    What no seed of a configuration has (steps of a method that trains nothing) its stage has no place for.
+    """
+    columns: dict[str, dict[str, Any]] = {}
+    holders: dict[str, dict[str, str]] = {}
+    for record in records:
+        of = "; ".join(map("=".join, sorted(record.levels.items())))
+        for name, value in record_facts(record):
+            columns.setdefault(name, {})[record.cell] = value
+            holders.setdefault(holder(name), {})[record.cell] = of
+    for name, values in columns.items():
+        places = holders[holder(name)]
+        if len(values) < len(places):
+            stating = {places[cell] for cell in values}
+            values |= {c: ABSENT for c, of in places.items() if c not in values and of in stating}
+    return columns
+
+
+def holder(name: str) -> str:
+    """What has a fact: its stage; of a stage that measures, the task."""
+    parts = name.split(".")
+    return ".".join(parts[:3] if parts[0] in measuring() else parts[:1])
 
 
 def outliers(name: str, values: Mapping[str, Any], notes: list[str]) -> dict[str, tuple[Any, Any]]:
@@ -178,8 +203,7 @@ def record_facts(record: Record) -> Iterator[tuple[str, Any]]:
     for m in record.data["metrics"]:
         name = f"{m['evaluator']}.{m['task']}.{m['metric']}"
         for fact in ("n", "unit", "higher_is_better"):
-            if fact in m:
-                yield f"{name}.{fact}", "none" if m[fact] in (None, "") else m[fact]
+            yield f"{name}.{fact}", "none" if m.get(fact) in (None, "") else m[fact]
     for stage, number in threads_of(record).items():
         yield f"{stage}.threads", number
     provenance = record.data.get("provenance", {})

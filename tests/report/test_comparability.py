@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import simulate
 
 from harness.report import arrange, compact, comparability, drift, records, tabulate
 from harness.report.layout import Layout
+from harness.report.record import Record, flatten
 
 Change = Callable[[dict[str, Any]], None]
 
@@ -110,7 +112,7 @@ REAL = Path(__file__).parents[2] / "reports" / "demo" / "records.json.gz"
 
 
 @pytest.fixture(scope="module")
-def real() -> list[records.Record]:
+def real() -> list[Record]:
     """What the committed demo really measured."""
     return records.read(REAL, "demo")
 
@@ -157,12 +159,12 @@ RECALL = ("facts", "evaluate", "lm_eval.recall")
     ],
 )
 def test_drift_of_a_real_record_is_found_where_real_records_state_it(
-    real: list[records.Record], path: tuple[str, ...], value: Any, message: str
+    real: list[Record], path: tuple[str, ...], value: Any, message: str
 ) -> None:
     place = next(i for i, r in enumerate(real) if r.levels["alignment"] == "dpo" and r.seed == 1)
     data = copy.deepcopy(dict(real[place].data))
     message = message.format(before=set_at(data, path, value))
-    drifted = records.Record(data=data)
+    drifted = Record(data=data)
     found = comparability.comparable([*real[:place], drifted, *real[place + 1 :]])
     before = comparability.comparable(real)
     if message.startswith("refused"):
@@ -293,7 +295,7 @@ def test_records_of_two_code_versions_are_said(tmp_path: Path) -> None:
     assert any("versions.torch is 2.13.0 (records: 35), 2.11.0 (records: 1)" in n for n in notes)
 
 
-def planted(real: list[records.Record], change: Change, **levels: Any) -> comparability.Comparable:
+def planted(real: list[Record], change: Change, **levels: Any) -> comparability.Comparable:
     """The real records with one of them changed; `levels` and `seed` choose it."""
     wanted = {"tuning": "lora", "alignment": "none", "bits": "16 bit", "seed": 1, **levels}
     place = next(
@@ -303,7 +305,7 @@ def planted(real: list[records.Record], change: Change, **levels: Any) -> compar
     )
     data = copy.deepcopy(dict(real[place].data))
     change(data)
-    return comparability.comparable([*real[:place], records.Record(data=data), *real[place + 1 :]])
+    return comparability.comparable([*real[:place], Record(data=data), *real[place + 1 :]])
 
 
 def at(*path: str | int, to: Any) -> Change:
@@ -329,7 +331,7 @@ def at(*path: str | int, to: Any) -> Change:
     ],
 )
 def test_a_seed_of_a_level_with_another_config_is_refused(
-    real: list[records.Record], path: tuple[str, ...], value: Any, reason: str
+    real: list[Record], path: tuple[str, ...], value: Any, reason: str
 ) -> None:
     """What a factor frees must not vary inside its level."""
     found = planted(real, at(*path, to=value))
@@ -359,7 +361,7 @@ MEASUREMENT = ("facts", "evaluate", "lm_eval.recall")
     ],
 )
 def test_every_planted_fact_is_footnoted_on_its_cell(
-    real: list[records.Record], path: tuple[str | int, ...], value: Any, said: str
+    real: list[Record], path: tuple[str | int, ...], value: Any, said: str
 ) -> None:
     found = planted(real, at(*path, to=value))
     before = comparability.comparable(real)
@@ -389,7 +391,7 @@ def test_every_planted_fact_is_footnoted_on_its_cell(
     ],
 )
 def test_two_machines_commits_or_versions_are_said_for_the_whole_table(
-    real: list[records.Record], path: tuple[str, ...], value: Any, said: str
+    real: list[Record], path: tuple[str, ...], value: Any, said: str
 ) -> None:
     found = planted(real, at(*path, to=value))
     assert any(said in note for note in found.notes), found.notes
@@ -397,23 +399,23 @@ def test_two_machines_commits_or_versions_are_said_for_the_whole_table(
     assert not any(said in note for note in comparability.comparable(real).notes)
 
 
-def test_threads_of_a_stage_are_a_fact(real: list[records.Record]) -> None:
+def test_threads_of_a_stage_are_a_fact(real: list[Record]) -> None:
     """Records say how many threads each stage had; one that had another number is footnoted."""
     data = [copy.deepcopy(dict(r.data)) for r in real]
     for i, row in enumerate(data):
         for stage in row["stages"]:
             stage["threads"] = 2 if i == 5 and stage["stage"] == "instruct" else 1
-    found = comparability.comparable([records.Record(data=row) for row in data])
+    found = comparability.comparable([Record(data=row) for row in data])
     assert found.marks[data[5]["cell"]][-1] == "measured threads of instruct is 2, elsewhere 1"
 
 
-def test_a_level_that_removes_a_stage_frees_no_count_of_the_others(real: list[records.Record]) -> None:
+def test_a_level_that_removes_a_stage_frees_no_count_of_the_others(real: list[Record]) -> None:
     """`untuned` sets `instruction: none`; full and lora must have read as much as each other all the same."""
     data = [copy.deepcopy(dict(r.data)) for r in real]
     for row in data:
         if row["levels"]["tuning"] == "full":
             row["facts"]["instruct"]["tokens"] = 50_000
-    found = comparability.comparable([records.Record(data=row) for row in data])
+    found = comparability.comparable([Record(data=row) for row in data])
     assert any("tokens of instruct" in text for marks in found.marks.values() for text in marks)
     assert not any(
         "instruct" in text for marks in comparability.comparable(real).marks.values() for text in marks
@@ -463,3 +465,53 @@ def test_a_level_that_sets_an_axis_others_leave_alone_explains_a_run_of_its_own(
 )
 def test_more_than_three_numbers_are_told_by_their_range(values: list[object], said: str) -> None:
     assert drift.in_short(values) == said
+
+
+def changed(value: Any, how: str) -> Any:
+    """Another value of the same kind: more or less of a number."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value * 2 + 1 if how == "more" else value / 2 - 1
+    if isinstance(value, Mapping):
+        return {key: changed(inner, how) for key, inner in value.items()} or {"other": 1}
+    return f"other {value}" if how == "more" else ""
+
+
+def leaf_of(node: Any, path: str) -> tuple[dict[str, Any], str] | None:
+    """The mapping that holds a dotted path, whose names may hold dots, and the last name."""
+    if not isinstance(node, dict):
+        return None
+    if path in node:
+        return node, path
+    inner = (
+        leaf_of(part, path.removeprefix(f"{k}.")) for k, part in node.items() if path.startswith(f"{k}.")
+    )
+    return next((found for found in inner if found), None)
+
+
+@pytest.mark.parametrize("name", ["demo", "instruction_tuning", "precision", "decoding", "quantization"])
+def test_drift_of_any_controlled_fact_is_seen_in_both_directions_and_where_it_is_not_stated(
+    name: str,
+) -> None:
+    """Every fact that real records state, one of each name: more, less, and left out, in one cell."""
+    real = compact.read_compact(Path(__file__).parents[2] / "reports" / name / "records.json.gz")
+    ok = [record for record in real if record.status == "ok"]
+    notes, marks = drift.drifted_facts(ok)
+    place = next(i for i, r in enumerate(ok) if sum(r.levels == other.levels for other in ok) > 1)
+    data = ok[place].data
+    paths = [p for p, value in flatten(data["facts"]) if drift.is_controlled(p) and value not in (None, "")]
+    paths = list({(p.partition(".")[0], p.rpartition(".")[2]): p for p in paths}.values())
+    assert len(paths) > 20
+    unseen = []
+    for path, how in itertools.product(paths, ("more", "less", "gone")):
+        altered = {**data, "facts": copy.deepcopy(data["facts"])}
+        holder, last = leaf_of(altered["facts"], path) or ({}, "")
+        if how == "gone":
+            del holder[last]
+        else:
+            holder[last] = changed(holder[last], how)
+        found = drift.drifted_facts([*ok[:place], Record(data=altered), *ok[place + 1 :]])
+        if (sorted(found[0]), found[1]) == (sorted(notes), marks):
+            unseen.append((path, how))
+    assert not unseen

@@ -12,7 +12,7 @@ import pytest
 import simulate
 
 from harness.errors import ConfigError
-from harness.report import arrange, claims, frames, tabulate, verdicts, views
+from harness.report import arrange, claims, frames, tabulate, views
 from harness.report.decisions import Decisions
 from harness.report.latex import latex
 from harness.report.layout import parse
@@ -34,90 +34,6 @@ def results_of(value: Value, *, factors: Mapping[str, Any], seeds: int = 3, **ex
             record["metrics"].append(simulate.metric("lm_eval", "t", "acc", value(levels, seed), **extra))
             found.append(Record(data=record))
     return arrange.arrange(found)
-
-
-def random_results(rng: np.random.Generator) -> tuple[frames.Results, list[str]]:
-    """A table of random shape, effects, spreads and gaps, with claims on random pairs of cells."""
-    sizes = rng.integers(2, 5, rng.integers(1, 3))
-    factors = {f"f{i}": [f"l{i}{v}" for v in range(n)] for i, n in enumerate(sizes)}
-    cells = {c: rng.normal(0, 2) * rng.integers(0, 2) for c in itertools.product(*factors.values())}
-    noise = {c: rng.choice([0.2, 1.0, 5.0]) for c in cells}
-    seeds = int(rng.integers(2, 6))
-    block = rng.normal(0, 1, seeds)
-
-    def value(levels: Mapping[str, str], seed: int) -> float:
-        cell = tuple(levels.values())
-        return float("nan") if rng.random() < 0.05 else cells[cell] + block[seed] + rng.normal(0, noise[cell])
-
-    results = results_of(value, factors=factors, seeds=seeds)
-    texts = []
-    for _ in range(4):
-        sides = []
-        for _ in range(2):
-            named = [f for f in factors if rng.random() < 0.8] or list(factors)[:1]
-            inside = ", ".join(f"{f}={rng.choice(factors[f])}" for f in named)
-            sides.append(f"acc[{inside}]")
-        texts.append(f"{sides[0]} {rng.choice(['<', '>', '=', '<=', '>='])} {sides[1]}")
-    return results, texts
-
-
-def test_random_reports_never_contradict_themselves() -> None:
-    rng = np.random.default_rng(9)
-    met = {"marked": 0, "claims that are cells": 0, "effects that are cells": 0}
-    for _ in range(150):
-        results, texts = random_results(rng)
-        decisions = Decisions(results)
-        asked = claims.ask_all(decisions, texts)
-        built = tabulate.build(results, parse({"rows": list(results.factors)}, where="x"), decisions)
-        checked = claims.answer_all(decisions, asked)
-        effects = views.marginal_effects(decisions, "lm_eval.t.acc")
-        answers = {}
-        for cell, column in ((c, built.columns[0]) for c in built.all_cells()):
-            if (c := cell.comparison) is None:
-                continue
-            contrast = decisions.contrast([(1.0, cell.where), (-1.0, built.baseline)], cell.metric)
-            assert contrast is not None
-            answers[contrast.key] = c
-            marked = cell.verdict in ("better", "worse")
-            assert marked == c.significant == (c.p is not None and c.p <= 0.05)
-            assert cell.verdict == verdicts.verdict(c, column)
-            met["marked"] += marked
-        for a, found in zip(asked, checked, strict=True):
-            if not isinstance(a, claims.Asked) or a.contrast is None or found.low is None:
-                continue
-            known = answers.get(a.contrast.key)
-            if known is not None:
-                met["claims that are cells"] += 1
-                ends = {round(abs(known.low or 0), 9), round(abs(known.high or 0), 9)}
-                assert {round(abs(found.low), 9), round(abs(found.high or 0), 9)} == ends
-                if a.claim.relation in "<>" and found.verdict != "undecided":
-                    assert known.significant
-        for effect in effects:
-            base = views.baseline_level(results, effect.factor)
-            contrast = decisions.contrast(
-                [(1.0, {effect.factor: effect.level}), (-1.0, {effect.factor: base})], effect.metric
-            )
-            assert contrast is not None
-            if contrast.key in answers:
-                met["effects that are cells"] += 1
-                assert abs(effect.comparison.difference) == pytest.approx(
-                    abs(answers[contrast.key].difference)
-                )
-                assert effect.comparison.significant == answers[contrast.key].significant
-        for (cell,) in built.cells:
-            inside = (
-                [c for (c,) in built.cells if c.where["f0"] == cell.where["f0"]]
-                if built.layout.group
-                else [c for (c,) in built.cells]
-            )
-            reference = [c for c in inside if c.verdict == "baseline" and not c.missing]
-            if cell.rank:
-                assert not (reference and cell.verdict == "worse"), (
-                    "worse than the baseline, yet perhaps best"
-                )
-                better = [c for c in inside if c.verdict == "better" and not c.missing]
-                assert not (cell in reference and better), "beaten, yet perhaps best"
-    assert all(met.values()), met
 
 
 def test_seeds_that_all_agree_are_evidence() -> None:

@@ -14,7 +14,9 @@ from harness.plan.claims import Claim, parse, stated
 from harness.report.contrasts import Comparison, Contrast
 from harness.report.decisions import Decisions
 from harness.report.frames import Results
+from harness.report.levels import set_by_hand
 from harness.report.numbers import comparisons, difference_text
+from harness.report.quantities import is_cost
 from harness.report.starts import given_model, shared_models
 
 if TYPE_CHECKING:
@@ -143,13 +145,11 @@ def answer(decisions: Decisions, asked: Asked, table: Table | None = None) -> Ch
     base["units"] = units_of(metrics, results, table)
     if claim.tolerance and len(metrics) == 1:
         found["reason"] += f"; {weighed(claim, comparison, decisions, *metrics, units=base['units'])}"
-    found |= limited(
-        found,
-        comparison,
-        bounds=base["bounds"],
-        better=direction(metrics, results),
-        results=results,
-    )
+    better = direction(metrics, results)
+    found |= limited(found, comparison, bounds=base["bounds"], better=better, results=results)
+    if found["verdict"] != "undecided" and comparison.test != "exact" and not any(map(is_cost, metrics)):
+        compared = {levels for _, levels, _ in asked.contrast.weights}
+        found["reason"] += "; at learning rates set by hand" if set_by_hand(results, compared) else ""
     found["reason"] += f"; over {comparison.left_out}" if comparison.left_out else ""
     return Checked(**base, **found)
 

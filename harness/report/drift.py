@@ -111,9 +111,16 @@ def drifted_facts(records: Sequence[Record]) -> tuple[list[str], dict[str, list[
     together: dict[tuple[str, ...], list[str]] = {}
     for name, values in columns.items():
         odd: dict[str, tuple[Any, Any]] = {}
+        varying: list[str] = []
         for group in groups_of(name, values, by_cell, settings_of, moves):
-            if not agree(name, list(group.values())):
+            if agree(name, list(group.values())):
+                continue
+            if name.partition(".")[0] not in VERSIONS and is_scattered(group):
+                varying.append(scattered(group, [by_cell[cell] for cell in group], among=records))
+            else:
                 odd |= outliers(name, group, notes)
+        if varying:
+            notes.append(f"Measured {in_words(name)} varies: {'; '.join(varying)}.")
         if odd:
             together.setdefault(tuple(odd), []).append(drift_text(name, odd))
     for cells, texts in together.items():  # one footnote for all that sets these cells apart
@@ -151,21 +158,31 @@ def holder(name: str) -> str:
 
 
 def outliers(name: str, values: Mapping[str, Any], notes: list[str]) -> dict[str, tuple[Any, Any]]:
-    """Cell -> its value and most others'; where most differ there is a note on the whole table instead."""
+    """Cell -> its value and most others'; of versions and machines a note on the whole table instead."""
     texts = {cell: text_of(value) for cell, value in values.items()}
     counts = Counter(texts.values())
-    common, n = counts.most_common(1)[0]
+    common, _ = counts.most_common(1)[0]
     if name.partition(".")[0] in VERSIONS:
         listed = ", ".join(f"{text} (records: {count})" for text, count in counts.most_common(4))
         notes.append(f"Records of different {VERSIONS[name.partition('.')[0]]}: {name} is {listed}.")
         return {}
-    if n == 1 or len(counts) > 4:
-        numbers = [v for v in values.values() if isinstance(v, int | float)]
-        span = f" from {text_of(min(numbers))} to {text_of(max(numbers))}" if numbers else ""
-        notes.append(f"Measured {in_words(name)} varies{span} over {len(values)} records.")
-        return {}
     usual = next(value for cell, value in values.items() if texts[cell] == common)
     return {cell: (values[cell], usual) for cell, text in texts.items() if text != common}
+
+
+def is_scattered(values: Mapping[str, Any]) -> bool:
+    """Whether no value is usual, so that none is odd."""
+    counts = Counter(map(text_of, values.values()))
+    return max(counts.values()) == 1 or len(counts) > 4
+
+
+def scattered(values: Mapping[str, Any], own: Sequence[Record], *, among: Sequence[Record]) -> str:
+    """`50,234 to 51,303 over the 3 records of alignment = dpo`."""
+    numbers = [v for v in values.values() if isinstance(v, int | float)]
+    span = f"{text_of(min(numbers))} to {text_of(max(numbers))} " if numbers else ""
+    shared = [f"{f} = {v}" for f, v in own[0].levels.items() if {r.levels.get(f) for r in own} == {v}]
+    named = ", ".join(shared) if len(own) < len(among) else ""
+    return f"{span}over {'the ' * bool(named)}{counted(len(own), 'record')}{named and f' of {named}'}"
 
 
 def drift_text(name: str, odd: Mapping[str, tuple[Any, Any]]) -> str:
@@ -346,7 +363,7 @@ def groups_of(
             apart.append(json.dumps(moving, sort_keys=True, default=str))
         # What a seed draws (calibration texts, say) may differ between seeds, and be absent.
         seed = str(records[cell].seed) if drawn else ""
-        if value or not hashed:
+        if value or not drawn:
             groups.setdefault((seed, *apart), {})[cell] = value
     return list(groups.values())
 

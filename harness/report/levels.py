@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from harness.report.frames import Results
+from harness.report.frames import Levels, Results
 from harness.report.layout import Layout
 from harness.report.record import Record, label
 from harness.report.tuning import shown
@@ -72,6 +72,18 @@ def who(own: Sequence[Record], groups: Mapping[str, Sequence[Record]]) -> str:
         if not any(record.levels.get(factor) in levels for record in others):
             return ", ".join(levels)
     return "; ".join(dict.fromkeys(", ".join(record.levels.values()) for record in own))
+
+
+def set_by_hand(results: Results, configurations: Iterable[Levels]) -> bool:
+    """Whether configurations differ by a training whose learning rate nobody tuned."""
+    runs: dict[tuple[str, int], set[str]] = {}
+    for levels in configurations:
+        for seed, record in results.records[levels].items():
+            trained = {path.partition(".")[0] for path, _ in rates(record)}
+            for stage in record.data["stages"]:
+                if stage["stage"] in trained:
+                    runs.setdefault((stage["stage"], seed), set()).add(str(stage["key"]))
+    return any(len(keys) > 1 for keys in runs.values())
 
 
 def rates(record: Record) -> Iterator[tuple[str, float]]:

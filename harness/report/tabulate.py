@@ -204,6 +204,10 @@ def half_width(found: Estimate, interval: str) -> float | None:
     return max(found.high - found.mean, found.mean - found.low)
 
 
+MOST_PLACES = 6
+"""Decimals of a number in a table."""
+
+
 def auto_format(cells: Sequence[TableCell], scale: float) -> str:
     """Two digits of the median uncertainty; without one, four significant digits of the largest value."""
     estimates = [c.estimate for c in cells if c.estimate]
@@ -215,6 +219,10 @@ def auto_format(cells: Sequence[TableCell], scale: float) -> str:
         places = 3 - int(np.floor(np.log10(largest)))
         if all(float(e.mean * scale).is_integer() for e in estimates):
             places = 0
+        # Exact numbers that differ, and are marked so, are printed apart.
+        values = {float(f"{e.mean * scale:.9g}") for e in estimates}
+        while places < MOST_PLACES and len({round(v, places) for v in values}) < len(values):
+            places += 1
     else:
         places = 0
-    return f".{min(max(places, 0), 6)}f"
+    return f".{min(max(places, 0), MOST_PLACES)}f"

@@ -232,3 +232,27 @@ def test_what_the_arithmetic_of_floats_leaves_is_no_spread() -> None:
     decisions.declare("cells", [contrast])
     found = decisions.compare(contrast)
     assert (found.test, found.detectable) == ("exact", None)
+
+
+def test_a_claim_about_trained_methods_says_where_nobody_tuned_their_rates() -> None:
+    rng = np.random.default_rng(5)
+    results = results_of(lambda v, s: (v["x"] == "b") + float(rng.normal(0, 0.02)), factors={"x": ["a", "b"]})
+    says = "acc[x=b] > acc[x=a]"
+    for record in results.all_records():
+        record.data["facts"]["instruct"] = {"steps": 80}
+    assert "; at learning rates set by hand" in claims.check(results, says).reason
+    for record in results.all_records():
+        (instruct,) = (stage for stage in record.data["stages"] if stage["stage"] == "instruct")
+        instruct["key"] = f"one run of seed {record.seed}"
+    assert "by hand" not in claims.check(results, says).reason
+    for record in results.all_records():
+        record.data["stages"][2]["key"] = record.cell
+        record.data["tune"] = {"chosen": {"instruct.learning_rate": 1e-3}, "edge": []}
+    assert "by hand" not in claims.check(results, says).reason
+
+
+def test_exact_numbers_that_differ_are_printed_apart() -> None:
+    sizes = {"a": 0.628174, "b": 0.628235, "c": 12.5}
+    results = results_of(lambda v, s: sizes[v["x"]], factors={"x": list(sizes)})
+    built = tabulate.build(results, parse({"rows": ["x"]}, where="x"))
+    assert [cell.value for cell in built.all_cells()] == ["0.62817", "0.62823", "12.50000"]

@@ -154,7 +154,7 @@ def test_one_level_of_a_factor_is_swept_by_its_name(
     ],
 )
 def test_a_sweep_is_asked_for_what_was_typed(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hydra composes what cells share before it sweeps, and options of swept methods have no place in that."""
+    """Hydra composes what cells share before it sweeps; options of swept methods have no place in that."""
     from harness.commands import hydra, sweep
     from harness.plan.factors import request
 

@@ -14,7 +14,7 @@ from harness.plan.claims import Claim, parse, stated
 from harness.report.contrasts import Comparison, Contrast
 from harness.report.decisions import Decisions
 from harness.report.frames import Results
-from harness.report.levels import set_by_hand
+from harness.report.levels import limits_of_tuning
 from harness.report.numbers import comparisons, difference_text
 from harness.report.quantities import is_cost
 from harness.report.starts import given_model, shared_models
@@ -149,7 +149,7 @@ def answer(decisions: Decisions, asked: Asked, table: Table | None = None) -> Ch
     found |= limited(found, comparison, bounds=base["bounds"], better=better, results=results)
     if found["verdict"] != "undecided" and comparison.test != "exact" and not any(map(is_cost, metrics)):
         compared = {levels for _, levels, _ in asked.contrast.weights}
-        found["reason"] += "; at learning rates set by hand" if set_by_hand(results, compared) else ""
+        found["reason"] += limits_of_tuning(results, compared)
     found["reason"] += f"; over {comparison.left_out}" if comparison.left_out else ""
     return Checked(**base, **found)
 

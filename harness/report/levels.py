@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.report.frames import Levels, Results
@@ -72,6 +72,15 @@ def who(own: Sequence[Record], groups: Mapping[str, Sequence[Record]]) -> str:
         if not any(record.levels.get(factor) in levels for record in others):
             return ", ".join(levels)
     return "; ".join(dict.fromkeys(", ".join(record.levels.values()) for record in own))
+
+
+def limits_of_tuning(results: Results, configurations: Collection[Levels]) -> str:
+    """What of a verdict rests on rates that nobody tuned, or on an edge of what was tried, as `; ...`."""
+    records = [record for levels in configurations for record in results.records[levels].values()]
+    edge = any((record.data.get("tune") or {}).get("edge") for record in records)
+    return ("; at learning rates set by hand" if set_by_hand(results, configurations) else "") + (
+        "; a tuned value lies on the edge of what was tried" if edge else ""
+    )
 
 
 def set_by_hand(results: Results, configurations: Iterable[Levels]) -> bool:

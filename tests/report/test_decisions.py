@@ -249,6 +249,8 @@ def test_a_claim_about_trained_methods_says_where_nobody_tuned_their_rates() -> 
         record.data["stages"][2]["key"] = record.cell
         record.data["tune"] = {"chosen": {"instruct.learning_rate": 1e-3}, "edge": []}
     assert "by hand" not in claims.check(results, says).reason
+    results.all_records()[0].data["tune"]["edge"].append("instruct.learning_rate=0.001 is the lowest of 3")
+    assert "; a tuned value lies on the edge of what was tried" in claims.check(results, says).reason
 
 
 def test_exact_numbers_that_differ_are_printed_apart() -> None:

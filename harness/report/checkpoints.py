@@ -8,9 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from harness.report.contrasts import Comparison, Contrast, Key, canonical
-from harness.report.documents import max_t_bootstrap
+from harness.report.documents import Array, Documents, apart, max_t_bootstrap
 from harness.report.frames import Results
-from harness.report.model import Array
 from harness.report.numbers import counted
 from harness.report.statistics import LEVEL, MIN_ITEMS, MIN_SEEDS, POWER, noncentrality
 
@@ -23,7 +22,7 @@ class Checkpoints:
 
     def __init__(self, results: Results, families: Mapping[str, Mapping[Key, Contrast]]) -> None:
         self._results, self._families = results, families
-        self._by_family: dict[str, dict[Key, Array]] = {}
+        self._by_family: dict[str, dict[Key, Documents]] = {}
         self._resampled: dict[tuple[str, tuple[Key, ...]], list[tuple[float, float, float, float]]] = {}
 
     def answer(self, contrast: Contrast, families: Sequence[str], mean: float, reason: str) -> Comparison:
@@ -34,7 +33,7 @@ class Checkpoints:
         )
         if own is None:
             return replace(nothing, reason=f"{reason}; no items were kept")
-        n = int((~np.isnan(own)).sum())
+        n = int((~np.isnan(own.values)).sum())
         if n < MIN_ITEMS:
             text = f"{reason}; only {counted(n, 'item')} in common, {MIN_ITEMS} are needed to test them"
             return replace(nothing, num_items=n, reason=text)
@@ -62,7 +61,7 @@ class Checkpoints:
             reason=reason,
         )
 
-    def _documents(self, contrast: Contrast) -> Array | None:
+    def _documents(self, contrast: Contrast) -> Documents | None:
         """The contrast at each document; NaN where a side did not score it."""
         if len(contrast.metrics) != 1:
             return None
@@ -73,9 +72,9 @@ class Checkpoints:
             if items_SD is None:
                 return None
             total = total + weight * items_SD.mean(axis=0)
-        return np.asarray(total)
+        return Documents(task=metric.rpartition(".")[0], values=np.asarray(total))
 
-    def _documents_of(self, family: str) -> dict[Key, Array]:
+    def _documents_of(self, family: str) -> dict[Key, Documents]:
         """The family's contrasts that rest on documents."""
         if family not in self._by_family:
             found = {}
@@ -84,15 +83,15 @@ class Checkpoints:
                 if runs and len(contrast.seeds) >= MIN_SEEDS:
                     continue
                 own = self._documents(canonical(contrast))
-                if own is not None and (~np.isnan(own)).sum() >= MIN_ITEMS:
+                if own is not None and (~np.isnan(own.values)).sum() >= MIN_ITEMS:
                     found[contrast.key] = own
             self._by_family[family] = found
         return self._by_family[family]
 
     def _bootstrap(
-        self, family: str, members: Mapping[Key, Array]
+        self, family: str, members: Mapping[Key, Documents]
     ) -> list[tuple[float, float, float, float]]:
         place = (family, tuple(members))
         if place not in self._resampled:
-            self._resampled[place] = max_t_bootstrap(list(members.values()), level=LEVEL)
+            self._resampled[place] = max_t_bootstrap(apart(list(members.values())), level=LEVEL)
         return self._resampled[place]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,32 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 RESAMPLES = 2000
+
+
+class Documents(NamedTuple):
+    """A number at each document of a task, in the task's order; NaN where it was not scored."""
+
+    task: str
+    values: Array
+
+
+def apart(found: Sequence[Documents]) -> list[Array]:
+    """The same over one list of documents: each task's stand behind those of the task before, NaN elsewhere.
+
+    So documents that two comparisons share are drawn together, and those of other tasks on their own.
+    """
+    places: dict[tuple[str, int], slice] = {}
+    size = 0
+    for each in found:
+        place = each.task, len(each.values)
+        if place not in places:
+            places[place] = slice(size, size := size + len(each.values))
+    spread = []
+    for each in found:
+        values = np.full(size, np.nan)
+        values[places[each.task, len(each.values)]] = each.values
+        spread.append(values)
+    return spread
 
 
 def max_t_bootstrap(differences: Sequence[Array], *, level: float) -> list[tuple[float, float, float, float]]:

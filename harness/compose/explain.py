@@ -160,6 +160,8 @@ def unknown_key(key: str, node: DictConfig | None) -> str:
     if axis is not None and parent and not OmegaConf.is_dict(beside):
         way = f"choose one, {axis.axis}=NAME"
         return f"{key}: no {axis.axis} is chosen, which could have options; drop it, or {way}"
+    if axis is None and (broken := registry().broken(key.split(".")[0])):
+        return str(broken)
     if not OmegaConf.is_dict(beside):
         return f"No config key is called '{key}'"
     known = sorted(str(item) for item in beside if item != "method")

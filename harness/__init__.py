@@ -65,7 +65,7 @@ _PUBLIC = {
         ("inverse_frequencies", "cos_sin", "rotate_pairs", "rotation_factors", "check_rotation_factors"),
         "harness.ops.rotary",
     ),
-    **dict.fromkeys(("parallel_linear", "chunked_linear"), "harness.ops.linear"),
+    **dict.fromkeys(("parallel_linear", "chunked_linear", "kept_by_chunks"), "harness.ops.linear"),
     "Norm": "harness.axes.norm",
     "NormPosition": "harness.axes.norm_position",
     "FeedForward": "harness.axes.feed_forward",

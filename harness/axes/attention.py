@@ -168,6 +168,14 @@ class Attention(nn.Module, Method):
     keeps_scores: bool = False
     """Whether training keeps a number or more for each pair of tokens, as a fused kernel does not: the plan
     then only bounds its memory."""
+
+    @classmethod
+    def kept_values(cls, config: Any, spec: ModelSpec, length: int) -> float:
+        """Values that a token of `length` keeps in one layer for its scores, most in single precision, until
+        the backward pass; a fused kernel keeps none.
+        """
+        return 3.0 * spec.num_heads * length if cls.keeps_scores else 0.0
+
     absolute: bool = False
     """Whether `mask` depends on more than q - k and h; `keys` then holds only where positions are slots."""
 

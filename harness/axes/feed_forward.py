@@ -21,6 +21,11 @@ class FeedForward(nn.Module, Method):
     default = "swiglu"
     gated: bool = False
 
+    @classmethod
+    def kept_values(cls, config: Any, spec: ModelSpec) -> float:
+        """Values that a token keeps in one layer until the backward pass, its input and output apart."""
+        return (4.0 if cls.gated else 2.0) * spec.ffn_dim
+
     def __init__(self, config: Any, spec: ModelSpec, layer: int) -> None:
         nn.Module.__init__(self)
         Method.__init__(self, config)

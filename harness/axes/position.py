@@ -24,6 +24,14 @@ class Position(nn.Module, Method):
     keeps_scores: bool = False
     """Whether training keeps a number or more for each pair of tokens (a learned bias, a term of the query):
     the plan then only bounds its memory."""
+
+    @classmethod
+    def kept_values(cls, config: Any, spec: ModelSpec, length: int) -> float:
+        """Values in single precision that a token of `length` keeps for them in one layer until the backward
+        pass.
+        """
+        return 3.0 * spec.num_heads * length if cls.keeps_scores else 0.0
+
     follows_length: bool = False
     """Whether its rotations depend on how long the whole row is, so that those who batch tell rows apart."""
 

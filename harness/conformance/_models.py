@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.axes import MODEL_AXES
 from harness.axes.architecture import Architecture
@@ -108,6 +108,28 @@ def inputs_for(model: LanguageModel, rows: int = 2) -> dict[str, Tensor]:
     if model.model.architecture.uses_prefix():
         inputs["prefix_length"] = torch.full((rows,), 5)
     return inputs
+
+
+def kept_values(layer: nn.Module, *inputs: Any, **options: Any) -> float:
+    """Numbers that a layer keeps for the backward pass of a call, for each token of its first input, which
+    is counted and requires a gradient; weights are not counted, nor masks that all rows and layers share.
+
+    Shapes: the first input BTD
+    """
+    weights = {parameter.untyped_storage().data_ptr() for parameter in layer.parameters()}
+    found: dict[int, tuple[float, Tensor]] = {}
+
+    def keep(x: Tensor) -> Tensor:
+        storage = x.untyped_storage()
+        shared = x.dim() == 4 and len(x) == 1
+        if x.is_floating_point() and not shared and storage.data_ptr() not in weights:
+            found[storage.data_ptr()] = storage.nbytes() / x.itemsize, x
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        layer(*inputs, **options)
+    tokens: int = inputs[0][..., 0].numel()
+    return sum(count for count, _ in found.values()) / tokens
 
 
 class GrowingCache:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from harness.axes.attention import Attention
 from harness.conformance._model_suite import *  # noqa: F403
-from harness.conformance._models import SPEC, LayeredCache, model_of, tokens
+from harness.conformance._models import SPEC, LayeredCache, kept_values, model_of, tokens
 from harness.method import Method
+from harness.model.views import view_of
 from harness.ops.paged_cache import PagedCache
 from harness.ops.state_cache import StateCache
 
@@ -71,3 +73,19 @@ def test_projections_have_uniform_names(method: type[Method]) -> None:
     modules = dict(_layer(method).named_modules())
     for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
         assert isinstance(modules.get(name), torch.nn.Linear), f"{name} must be a Linear layer"
+
+
+@pytest.mark.parametrize("length", [16, 200])
+def test_a_layer_keeps_no_more_than_the_plan_counts(method: type[Method], length: int) -> None:
+    """Memory is bounded by the projections of any attention and `kept_values`."""
+    model = model_of(method, dtype=torch.float32, max_length=length).train()
+    layer, spec = model.model.layers[0].self_attn, model.spec
+    assert isinstance(layer, Attention)
+    x_BTD = torch.randn(2, length, spec.dim, requires_grad=True)
+    view = view_of(x_BTD, architecture=model.model.architecture, num_layers=spec.num_layers)
+    plain = spec.dim + 6 * spec.num_heads * spec.head_dim
+    stated = plain + layer.kept_values(layer.config, spec, length)
+    found = kept_values(layer, x_BTD, view, position=model.model.position)
+    assert found < 1.2 * stated, (
+        f"a token keeps {found:.0f} values; the plan counts {stated:.0f}: kept_values"
+    )

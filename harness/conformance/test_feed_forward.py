@@ -7,7 +7,7 @@ import torch
 from harness.axes.feed_forward import FeedForward
 from harness.conformance._compare import close
 from harness.conformance._model_suite import *  # noqa: F403
-from harness.conformance._models import SPEC, model_of
+from harness.conformance._models import SPEC, kept_values, model_of
 from harness.method import Method
 
 AXIS = "feed_forward"
@@ -33,3 +33,14 @@ def test_layers_have_uniform_names(method: type[Method]) -> None:
     names = {name.rpartition(".")[2] for name, module in _layer(method).named_modules() if module is not None}
     wanted = {"up_proj", "down_proj"} | ({"gate_proj"} if _layer(method).gated else set())
     assert wanted <= names, f"missing: {sorted(wanted - names)}"
+
+
+def test_a_layer_keeps_what_the_plan_counts(method: type[Method]) -> None:
+    """Memory is planned by `kept_values`: what a token keeps is within a fifth of it."""
+    layer = _layer(method).train()
+    x_BTD = torch.randn(4, 64, SPEC.dim, dtype=torch.float64, requires_grad=True)
+    stated = layer.kept_values(layer.config, layer.spec) + SPEC.dim
+    found = kept_values(layer, x_BTD)
+    assert stated / 1.2 < found < 1.2 * stated, (
+        f"a token keeps {found:.0f} values; kept_values says {stated:.0f}"
+    )

@@ -15,6 +15,7 @@ from harness.axes.quantizer import PackedLayout
 from harness.errors import IncompatibleError
 from harness.model import register
 from harness.model.artifact import Loaded, restore
+from harness.ops.decode import last_logits
 from harness.ops.extension import LOCAL, Rotary
 from harness.ops.packed_linear import replace_module
 from harness.ops.rotary import inverse_frequencies
@@ -182,5 +183,5 @@ def with_adapter(model: Any, adapter: Path, method: str) -> Any:
 def _logits(model: Any, length: int) -> Tensor:
     """Logits of the last tokens of an arbitrary sequence."""
     ids = torch.arange(length, device=model.device)[None] * 7 % model.config.vocab_size
-    logits: Tensor = model(input_ids=ids, use_cache=False).logits
+    logits: Tensor = model(input_ids=ids, use_cache=False, **last_logits(model, PROBE)).logits
     return logits[:, -PROBE:].float()

@@ -6,7 +6,7 @@ Shapes: B batch, T queries, S keys, N heads, K key/value heads, H head dim
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -33,13 +33,13 @@ Rotate = Callable[[Tensor, Tensor, bool], Tensor]
 class Heads:
     """What one attention layer is given: some queries, and all keys that any of them may read.
 
-    Shapes: q_BNTH, k_BNSH, v_BNSH; query_position_BT, key_position_BS (B may be 1); visible_BNTS bool,
-    broadcastable: what the model lets each query read
+    Shapes: q_BNTH, k_BKSH, v_BKSH (N a multiple of K); query_position_BT, key_position_BS (B may be 1);
+    visible_BNTS bool, broadcastable: what the model lets each query read
     """
 
     q_BNTH: Tensor
-    k_BNSH: Tensor
-    v_BNSH: Tensor
+    k_BKSH: Tensor
+    v_BKSH: Tensor
     query_position_BT: Tensor
     key_position_BS: Tensor
     visible_BNTS: Tensor
@@ -52,6 +52,8 @@ class Heads:
     """Tokens that each sequence had when it was first read; None = the last key's position says it."""
     cap: float | None = None
     """Bound c of the scores, c tanh(scores / c), before the softmax (Gemma 2); None is none."""
+    turned: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    """Positions that keys were last rotated at, and these keys, which several scores share."""
 
     def rotated(self, x_BNTH: Tensor, position_BT: Tensor, *, is_key: bool = False) -> Tensor:
         """Queries or keys at positions, which may be fractions."""
@@ -63,8 +65,15 @@ class Heads:
     def scores(self, query_position_BT: Tensor, key_position_BS: Tensor) -> Tensor:
         """Scores of all pairs with queries and keys at these positions (BNTS)."""
         q_BNTH = self.rotated(self.q_BNTH, query_position_BT)
-        k_BNSH = self.rotated(self.k_BNSH, key_position_BS, is_key=True)
-        return q_BNTH @ k_BNSH.transpose(-1, -2) * self.scale
+        if not self.turned or self.turned[0][0] is not key_position_BS:
+            self.turned[:] = [(key_position_BS, self.rotated(self.k_BKSH, key_position_BS, is_key=True))]
+        return self._grouped(q_BNTH * self.scale, self.turned[0][1].transpose(-1, -2))
+
+    def _grouped(self, left_BNTX: Tensor, right_BKXY: Tensor) -> Tensor:
+        """Products of all heads with the key/value heads that they share (BNTY)."""
+        batch, _, length, width = left_BNTX.shape
+        left = left_BNTX.reshape(batch, right_BKXY.shape[1], -1, width)
+        return (left @ right_BKXY).view(batch, -1, length, right_BKXY.shape[-1])
 
     def plain_scores(self) -> Tensor:
         """Scores as the unchanged model has them (BNTS)."""
@@ -84,7 +93,7 @@ class Heads:
             scores_BNTS = self.cap * torch.tanh(scores_BNTS / self.cap)
         allowed = self.visible_BNTS & reads_BNTS
         scores_BNTS = scores_BNTS.masked_fill(~allowed, torch.finfo(scores_BNTS.dtype).min)
-        return scores_BNTS.float().softmax(-1).to(self.v_BNSH.dtype) @ self.v_BNSH
+        return self._grouped(scores_BNTS.float().softmax(-1).to(self.v_BKSH.dtype), self.v_BKSH)
 
 
 Attend = Callable[[Heads], Tensor]
@@ -141,7 +150,7 @@ def in_blocks(
     `ahead` says that queries may read keys after their own, of a prefix or a source.
     """
     (batch, num_heads, num_queries, _), num_keys = q_BNTH.shape, k_BKSH.shape[2]
-    groups, past = num_heads // k_BKSH.shape[1], num_keys - num_queries
+    past = num_keys - num_queries
     width = num_keys if state.reach is None or ahead else min(num_keys, sum(state.reach) + ROWS)
     size = max(8, min(ROWS, SCORES // (batch * num_heads * width)))
     module = rotary.module
@@ -155,8 +164,8 @@ def in_blocks(
             columns = _columns(state.reach, key_position_BS, past + rows.start, past + rows.stop)
         heads = Heads(
             q_BNTH=q_BNTH[:, :, rows],
-            k_BNSH=k_BKSH[:, :, columns].repeat_interleave(groups, 1),
-            v_BNSH=v_BKSH[:, :, columns].repeat_interleave(groups, 1),
+            k_BKSH=k_BKSH[:, :, columns],
+            v_BKSH=v_BKSH[:, :, columns],
             query_position_BT=query_position_BT[:, rows],
             key_position_BS=key_position_BS[:, columns],
             visible_BNTS=visible(rows, columns),

@@ -96,6 +96,19 @@ def chunked_linear(
         return torch.cat(outputs, dim=2), state
 
 
+def kept_by_chunks(length: int, *, state_dim: int, width: int, decay_dims: int = 0) -> float:
+    """Values of a head that a token of `length` keeps until the backward pass of `chunked_linear`.
+
+    The pairs of its chunk, their decays (`decay_dims` 1 of a head, 2 of each component) and the states
+    between chunks
+    """
+    if decay_dims == 2:
+        chunk = min(GATED_CHUNK, length)
+        return 3.0 * chunk * state_dim + state_dim * width / chunk
+    chunk = min(CHUNK, length)
+    return (4.0 if decay_dims else 1.0) * chunk + state_dim * width / chunk
+
+
 def _cuts(document_BT: Tensor | None) -> Callable[[slice], bool]:
     """Whether a document of any row begins within a chunk; taken for granted where asking would wait."""
     if document_BT is None or document_BT.device.type != "cpu" or torch.compiler.is_compiling():

@@ -324,7 +324,9 @@ def _rotation_of(module: Any, each: RotarySet) -> Rotate:
         cos, sin = each.module.plain_forward(x_BNTH, position_BT, *types)
         if own is not None and cos.shape[-1] in (x_BNTH.shape[-1], 2 * each.inv_freq.numel()):
             try:
-                turned = own(x_BNTH, x_BNTH, cos, sin)[1 if is_key else 0]
+                # Of the other of queries and keys, one head that nobody reads.
+                pair = (x_BNTH[:, :1], x_BNTH) if is_key else (x_BNTH, x_BNTH[:, :1])
+                turned = own(*pair, cos, sin)[1 if is_key else 0]
             except (RuntimeError, TypeError):
                 turned = None
             if turned is not None and turned.shape == x_BNTH.shape:

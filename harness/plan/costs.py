@@ -23,14 +23,15 @@ from harness.plan.trainings import (
     HALF,
     MARGIN,
     computes_in_half,
+    counted_weights,
     held,
-    is_gated,
     keeps_scores,
     longest_sequence,
     node_cost,
     packed_bits,
     scored,
     sequences_at_once,
+    size_of,
     splits_windows,
     state_bytes,
     trains,
@@ -89,7 +90,7 @@ class Costs:
         if built is None:
             return None
         model, counted = built
-        size = Size.of(spec, gated=is_gated(node), counted=counted)
+        size = size_of(node, spec, counted=counted)
         adapters = self._adapters(node, model)
         full = sequences_at_once(node)
         fill, width = self._learned(self._known.fill, node), self._learned(self._known.width, node)
@@ -112,7 +113,6 @@ class Costs:
             packed_bits=packed_bits(node, size),
             mixed=computes_in_half(node),
             held=held(node),
-            flash=not keeps_scores(node),
         )
         each = self.share(node)
         if each is not None:
@@ -135,14 +135,13 @@ class Costs:
         if self._adapters(node, model) is not None:
             return None
         return share(
-            Size.of(spec, gated=is_gated(node), counted=counted),
+            size_of(node, spec, counted=counted),
             parallelism.spread(),
             batch_size=settings.batch_size,
             micro_batch_size=settings.micro_batch_size,
             sequence_length=longest_sequence(node),
             mixed=computes_in_half(node),
             recompute=settings.recompute,
-            flash=not keeps_scores(node),
             state_bytes=self._state_bytes(node, model, None),
             scored=scored(node, share=1.0),
         )
@@ -200,8 +199,6 @@ class Costs:
 
     def _built(self, cell: Cell) -> tuple[Any, tuple[int, int]] | None:
         """A model of shapes without data, and its weights: (multiplied, all)."""
-        from harness.training.measure import matmul_weights
-
         try:
             model = shapes_of(cell)
         except (ConfigError, IncompatibleError):
@@ -209,8 +206,7 @@ class Costs:
         if model is None:
             return None
         if id(model) not in self._counted:
-            everything = sum(parameter.numel() for parameter in model.parameters())
-            self._counted[id(model)] = matmul_weights(model)[0], everything
+            self._counted[id(model)] = counted_weights(model)
         return model, self._counted[id(model)]
 
     def _state_bytes(self, node: Node, model: Any, adapters: int | None) -> float | None:

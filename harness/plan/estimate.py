@@ -61,10 +61,22 @@ class Size:
     num_encoder_layers: int = 0
     counted: tuple[int, int] | None = None
     """(weights that are multiplied, all weights) where a model was built to count them."""
+    hidden: float | None = None
+    """Values that a token keeps of a block's feed-forward layer; null is of one with these matrices."""
+    scores: float = 0.0
+    """Values in fp32 that a token keeps of a block's scores, where no fused kernel computes them."""
 
     @classmethod
-    def of(cls, spec: ModelSpec, *, gated: bool = True, counted: tuple[int, int] | None = None) -> Size:
-        """The size of a spec."""
+    def of(
+        cls,
+        spec: ModelSpec,
+        *,
+        gated: bool = True,
+        counted: tuple[int, int] | None = None,
+        hidden: float | None = None,
+        scores: float = 0.0,
+    ) -> Size:
+        """The size of a spec; `hidden` and `scores` are means over its layers."""
         return cls(
             vocab_size=spec.vocab_size,
             dim=spec.dim,
@@ -76,6 +88,8 @@ class Size:
             tied=spec.tie_embeddings,
             num_encoder_layers=spec.num_encoder_layers,
             counted=counted,
+            hidden=hidden,
+            scores=scores,
         )
 
     @property
@@ -120,7 +134,13 @@ class Size:
         return 4 * multiplied + 2 * trained + 12 * self.num_layers * self.width * sequence_length
 
     def layer_activations(
-        self, sequence_length: int, *, element: int, flash: bool, kept: Kept = ALL, autocast: bool = False
+        self,
+        sequence_length: int,
+        *,
+        element: int,
+        flash: bool = True,
+        kept: Kept = ALL,
+        autocast: bool = False,
     ) -> float:
         """Bytes that one block keeps for the backward pass, per token.
 
@@ -131,8 +151,10 @@ class Size:
         matrices = 2 if self.gated else 1
         unread = 0 if kept.inputs else 2 * self.dim + self.ffn_dim
         outputs = kept.outputs * (2 * self.dim + 3 * self.width + matrices * self.ffn_dim)
-        hidden = 2 * matrices * self.ffn_dim
-        scores = 0 if flash else (2 * element + 4) * self.num_heads * sequence_length
+        hidden = 2 * matrices * self.ffn_dim if self.hidden is None else self.hidden
+        scores = 4 * self.scores
+        if not flash:
+            scores = (2 * element + 4) * self.num_heads * sequence_length
         wide = 16 * self.dim if autocast else 0
         return element * (6 * self.dim + 4 * self.width + hidden - unread + outputs) + wide + scores
 
@@ -155,7 +177,7 @@ class Size:
         sequence_length: int,
         *,
         element: int,
-        flash: bool,
+        flash: bool = True,
         recompute: bool,
         scored: Scored = EVERY,
         kept: Kept = ALL,
@@ -178,12 +200,12 @@ class Size:
         return ends + blocks + self.logits(element=element, scored=scored)
 
     def source_activations(
-        self, sequence_length: int, *, element: int, flash: bool, recompute: bool, kept: Kept = ALL
+        self, sequence_length: int, *, element: int, recompute: bool, kept: Kept = ALL
     ) -> float:
         """Bytes kept per token of an encoder's source, with the keys and values that other blocks make."""
         if recompute:
             return element * (self.dim * self.num_encoder_layers + 2 * self.width)
-        block = self.layer_activations(sequence_length, element=element, flash=flash, kept=kept)
+        block = self.layer_activations(sequence_length, element=element, kept=kept)
         return block * self.num_encoder_layers + element * 2 * self.width * self.num_layers
 
 
@@ -217,7 +239,6 @@ def training_cost(
     mixed: bool = False,
     held: int = 4,
     recompute: bool = False,
-    flash: bool = True,
     chunk_rows: int = 0,
 ) -> Cost:
     """FLOPs, peak tensor bytes and size on disk of a training on one device in fp32 or mixed precision.
@@ -236,7 +257,6 @@ def training_cost(
     activations = padded_tokens * size.activations(
         sequence_length,
         element=element,
-        flash=flash,
         recompute=recompute,
         scored=scored,
         kept=kept,
@@ -244,7 +264,7 @@ def training_cost(
     )
     if source_tokens:
         activations += source_tokens * size.source_activations(
-            sequence_length, element=element, flash=flash, recompute=recompute, kept=kept
+            sequence_length, element=element, recompute=recompute, kept=kept
         )
     if scored.chunked:
         activations += 4.0 * size.vocab_size * min(chunk_rows, scored.share * padded_tokens)

@@ -38,7 +38,6 @@ def share(
     sequence_length: int,
     mixed: bool,
     recompute: bool,
-    flash: bool,
     state_bytes: float | None = None,
     scored: Scored = EVERY,
 ) -> Share:
@@ -70,7 +69,6 @@ def share(
     kept = size.activations(
         sequence_length,
         element=element,
-        flash=flash,
         recompute=recompute,
         scored=scored,
         autocast=mixed,

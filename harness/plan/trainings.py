@@ -8,10 +8,11 @@ from harness.axes import MODEL_AXES
 from harness.axes.alignment import Needs
 from harness.compose import Cell
 from harness.method import Choice
-from harness.model.pattern import every_choice
+from harness.model.pattern import every_choice, layer_choices
 from harness.plan.estimate import ALL, Cost, Scored, Size, training_cost
 from harness.plan.node import Node
 from harness.plan.problems import shapes_of
+from harness.spec import ModelSpec
 
 HALF = 0.5
 """Share of a window's positions that are its source, at most: sources and targets are both whole windows."""
@@ -30,17 +31,19 @@ def memory_bound(node: Node) -> float:
     spec = node.cell.spec() if isinstance(node.cell, Cell) and node.device == "cpu" else None
     if spec is None:
         return 0.0
-    size = Size.of(spec, gated=is_gated(node))
-    if not trains(node):
-        return 8.0 * size.parameters if "model" in node.inputs else 0.0
-    source = HALF if splits_windows(node) else 0.0
+    if not trains(node) and "model" not in node.inputs:
+        return 0.0
     model = shapes_of(node.cell)
+    counted = None if model is None else counted_weights(model)
+    if not trains(node):
+        return 8.0 * Size.of(spec, gated=is_gated(node), counted=counted).parameters
+    size = size_of(node, spec, counted=counted)
+    source = HALF if splits_windows(node) else 0.0
     cost = node_cost(
         node,
         size,
         width=sequences_at_once(node),
         source=source,
-        flash=not keeps_scores(node),
         state_bytes=None if model is None else state_bytes(node, model, None),
     )
     assert cost.memory is not None
@@ -60,7 +63,6 @@ def node_cost(
     packed_bits: float | None = None,
     mixed: bool = False,
     held: int = 4,
-    flash: bool = True,
 ) -> Cost:
     """What `training_cost` says of a node's settings and methods.
 
@@ -92,7 +94,6 @@ def node_cost(
         mixed=mixed,
         held=held,
         recompute=settings.recompute,
-        flash=flash,
         chunk_rows=chunk_rows(size.vocab_size, node.device),
     )
 
@@ -119,6 +120,35 @@ def longest_sequence(node: Node) -> int:
     assert spec is not None
     extends: Any = context.method
     return int(extends.extended(context.config, spec.max_length))
+
+
+def size_of(node: Node, spec: ModelSpec, *, counted: tuple[int, int] | None) -> Size:
+    """The size of the model that a node trains; what its layers keep is the mean over them."""
+    shape = {axis: node.choices.get(axis) or node.cell.choice(axis) for axis in MODEL_AXES}
+    chosen: dict[str, Any] = {axis: choice for axis, choice in shape.items() if isinstance(choice, Choice)}
+    hidden = scores = 0.0
+    of_layers = [layer_choices(spec, chosen, i) for i in range(len(spec.layer_pattern) or 1)]
+    for index in range(spec.num_layers):
+        layer: dict[str, Any] = of_layers[index % len(of_layers)]
+        feed_forward, attention, position = (layer[a] for a in ("feed_forward", "attention", "position"))
+        hidden += feed_forward.method.kept_values(feed_forward.config, spec)
+        of_pairs = ((c.method, c.config) for c in (attention, position))
+        length = longest_sequence(node)
+        scores += max(method.kept_values(config, spec, length) for method, config in of_pairs)
+    return Size.of(
+        spec,
+        gated=is_gated(node),
+        counted=counted,
+        hidden=hidden / spec.num_layers,
+        scores=scores / spec.num_layers,
+    )
+
+
+def counted_weights(model: Any) -> tuple[int, int]:
+    """Weights of a model of shapes: (multiplied, all)."""
+    from harness.training.measure import matmul_weights
+
+    return matmul_weights(model)[0], sum(parameter.numel() for parameter in model.parameters())
 
 
 def is_gated(node: Node) -> bool:

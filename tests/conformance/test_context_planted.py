@@ -30,7 +30,7 @@ class Clairvoyant(Context):
     name = "clairvoyant"
 
     def attend(self, heads: Heads) -> Tensor:
-        return heads.plain_scores().softmax(-1) @ heads.v_BNSH
+        return heads.plain_scores().softmax(-1) @ heads.v_BKSH
 
 
 class Slots(Context):
@@ -39,7 +39,7 @@ class Slots(Context):
     name = "slots"
 
     def attend(self, heads: Heads) -> Tensor:
-        keys = torch.arange(heads.k_BNSH.shape[2])[None]
+        keys = torch.arange(heads.k_BKSH.shape[2])[None]
         queries = keys[:, -heads.q_BNTH.shape[2] :]
         far = heads.scores(queries * 0 + 3, keys * 0)
         near = keys[:, None, None, :] < 4

@@ -54,6 +54,17 @@ class DeafAttention(Attention):
         return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
 
 
+class HoardingAttention(Attention):
+    """Writes all scores out, and does not say so."""
+
+    name = "hoarding"
+
+    def attend(self, q, k, v, view, position):
+        allowed = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).tril(k.shape[2] - q.shape[2])
+        scores = (q @ k.transpose(-1, -2) * self.scale).masked_fill(~allowed, float("-inf"))
+        return scores.softmax(dim=-1) @ v
+
+
 class ForgetfulAttention(Attention):
     """Its `keys` leave out what its mask allows."""
 
@@ -238,6 +249,11 @@ def test_the_suite_finds_a_planted_bug(test, broken):
     assert dataclasses.is_dataclass(broken.Config)
     with told():
         test(broken)
+
+
+def test_scores_that_the_plan_does_not_know_are_found():
+    with pytest.raises(AssertionError, match="kept_values"):
+        attention.test_a_layer_keeps_no_more_than_the_plan_counts(HoardingAttention, 200)
 
 
 @pytest.mark.parametrize(

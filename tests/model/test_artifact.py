@@ -145,3 +145,16 @@ def test_a_damaged_packed_file_is_refused(shelf: tiny.Shelf) -> None:
     save_file(tensors, file)
     with pytest.raises(DataError, match="does not fit its model"):
         load_model(shelf.load("small"), shelf.load)
+
+
+def test_an_export_is_compared_by_the_logits_of_its_last_tokens_alone(tmp_path: Path) -> None:
+    """All logits of a long text fill the memory: those of 8,240 tokens of SmolLM2 are 1.6 GB."""
+    from harness.model.exported import PROBE, compare
+
+    model, seen = tiny.llama(), []
+    model.save_pretrained(tmp_path)
+    model.lm_head.register_forward_hook(lambda _, __, out: seen.append(out.shape[1]))
+    model.config.trained_length = 100
+    model.config.max_position_embeddings = 200
+    compare(model, tmp_path)
+    assert seen == [PROBE, PROBE]

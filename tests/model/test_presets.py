@@ -38,10 +38,29 @@ def test_every_row_of_the_survey_has_a_card():
         ("bloom_176b", 176247271424),
         ("gpt2_124m", 124439808),
         ("pythia_160m", 162322944),
+        ("gemma3_1b", 999885952),
     ],
 )
 def test_released_checkpoints_have_exactly_this_many_weights(name, exact):
     assert card(FILES[name]).counted == exact
+
+
+def test_a_card_has_the_layers_that_its_pattern_says():
+    """Those of transformers' Gemma 3 of that size: windows in five of six layers, and two bases."""
+    from transformers import Gemma3TextConfig
+
+    from harness.axes import MODEL_AXES
+    from harness.compose import compose
+    from harness.model import meta_model
+
+    theirs = Gemma3TextConfig(num_hidden_layers=26)
+    cell = compose(["model=gemma3_1b", "tokenizer.vocab_size=262144"])
+    model = meta_model(cell.spec(), {axis: cell.choice(axis) for axis in MODEL_AXES}).model
+    windows = [getattr(layer.self_attn.config, "window", None) for layer in model.layers]
+    assert windows == [512 if kind == "sliding_attention" else None for kind in theirs.layer_types]
+    bases = [model.position_at(at).config.base for at in model.position_of_layer]
+    stated = theirs.rope_parameters
+    assert bases == [stated[kind]["rope_theta"] for kind in theirs.layer_types]
 
 
 def test_the_page_of_cards_is_up_to_date():

@@ -35,7 +35,6 @@ def bloom(**changed: Any) -> Share:
         sequence_length=2048,
         mixed=True,
         recompute=True,
-        flash=True,
     )
 
 
@@ -70,7 +69,7 @@ def test_blooms_communication_by_hand() -> None:
 def test_zero_3_sends_half_as_much_again_and_keeps_a_part_of_everything() -> None:
     """Section 7 of arXiv:1910.02054: 1.5 times the volume of data parallelism."""
     base = {"batch_size": 64, "micro_batch_size": 1, "sequence_length": 128, "mixed": False}
-    options: Any = base | {"recompute": False, "flash": True}
+    options: Any = base | {"recompute": False}
     size = LLAMA["7B"]
     plain, zero1, zero2, zero3 = (
         share(size, Spread(data=64, splits=frozenset(splits)), **options)
@@ -86,7 +85,7 @@ def test_zero_3_sends_half_as_much_again_and_keeps_a_part_of_everything() -> Non
 def test_one_process_takes_what_the_formula_of_one_says() -> None:
     from harness.plan.estimate import training_cost
 
-    options: Any = {"sequence_length": 512, "mixed": True, "recompute": False, "flash": True}
+    options: Any = {"sequence_length": 512, "mixed": True, "recompute": False}
     size = LLAMA["7B"]
     alone = share(size, Spread(), batch_size=4, micro_batch_size=1, **options)
     planned = training_cost(size, tokens=0, padded_tokens=512, accumulates=True, **options).memory

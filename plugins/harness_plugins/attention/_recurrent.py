@@ -5,7 +5,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness import Attention, Position, StateCache, View, chunked_linear, parallel_linear
+from harness import (
+    Attention,
+    ModelSpec,
+    Position,
+    StateCache,
+    View,
+    chunked_linear,
+    kept_by_chunks,
+    parallel_linear,
+)
 
 
 class Recurrent(Attention):
@@ -17,6 +26,12 @@ class Recurrent(Attention):
 
     recurrent = True
     keeps_scores = True
+
+    @classmethod
+    def kept_values(cls, config: Any, spec: ModelSpec, length: int) -> float:
+        decays, width = cls.log_decay is not Recurrent.log_decay, spec.head_dim
+        sums = kept_by_chunks(length, state_dim=width, width=width, decay_dims=int(decays))
+        return spec.num_heads * (sums + 11.0 * width)
 
     def log_decay(self, x_BTD: Tensor, position: Position | None) -> Tensor | None:
         """Logarithm of the decay before each token, None where nothing decays.

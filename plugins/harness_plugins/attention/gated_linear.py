@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness import ConfigError, Method, ModelSpec, Position, hookimpl
+from harness import ConfigError, Method, ModelSpec, Position, hookimpl, kept_by_chunks
 from harness_plugins.attention._recurrent import Recurrent
 
 
@@ -39,6 +39,12 @@ class GatedLinear(Recurrent):
                 )
 
     config: Config
+
+    @classmethod
+    def kept_values(cls, config: Config, spec: ModelSpec, length: int) -> float:
+        width = spec.head_dim
+        sums = kept_by_chunks(length, state_dim=width, width=width, decay_dims=2)
+        return spec.num_heads * (sums + 12.0 * width)
 
     def build(self, spec: ModelSpec) -> None:
         super().build(spec)

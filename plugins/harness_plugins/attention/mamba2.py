@@ -9,7 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness import ConfigError, IncompatibleError, Method, ModelSpec, Position, StateCache, View, hookimpl
+from harness import (
+    ConfigError,
+    IncompatibleError,
+    Method,
+    ModelSpec,
+    Position,
+    StateCache,
+    View,
+    hookimpl,
+    kept_by_chunks,
+)
 from harness_plugins.attention._convolution import short_convolution
 from harness_plugins.attention._recurrent import Recurrent, Sums
 
@@ -51,6 +61,12 @@ class Mamba2(Recurrent):
     @classmethod
     def modify_spec(cls, config: Any, spec: ModelSpec) -> ModelSpec:
         return dataclasses.replace(spec, rotary_dim=config.state_dim)
+
+    @classmethod
+    def kept_values(cls, config: Config, spec: ModelSpec, length: int) -> float:
+        width, state = spec.head_dim, config.state_dim
+        sums = kept_by_chunks(length, state_dim=state, width=width, decay_dims=1)
+        return spec.num_heads * (sums + 6.0 * width + 5.0 * state)
 
     @classmethod
     def small(cls) -> Any:

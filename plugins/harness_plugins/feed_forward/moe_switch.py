@@ -48,6 +48,10 @@ class MoeSwitch(Experts):
 
     config: Config
 
+    @classmethod
+    def kept_values(cls, config: Config, spec: ModelSpec) -> float:
+        return 2.0 * spec.ffn_dim + 2.0 * spec.dim  # a copy of the token, and its output, to be weighted
+
     def forward(self, x_BTD: Tensor) -> Tensor:
         x_MD = x_BTD.flatten(0, -2)
         wide = torch.promote_types(x_MD.dtype, torch.float32)

@@ -50,6 +50,11 @@ class MoeTopK(Experts):
 
     config: Config
 
+    @classmethod
+    def kept_values(cls, config: Config, spec: ModelSpec) -> float:
+        # Each expert reads a copy of the token, and its output is weighted.
+        return config.experts_per_token * (4.0 * spec.ffn_dim + 2.0 * spec.dim)
+
     def forward(self, x_BTD: Tensor) -> Tensor:
         x_MD = x_BTD.flatten(0, -2)
         wide = torch.promote_types(x_MD.dtype, torch.float32)

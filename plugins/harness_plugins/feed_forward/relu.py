@@ -1,9 +1,11 @@
 """ReLU feed-forward: the original transformer's."""
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness import FeedForward, Method, hookimpl
+from harness import FeedForward, Method, ModelSpec, hookimpl
 
 
 class Relu(FeedForward):
@@ -13,6 +15,10 @@ class Relu(FeedForward):
     """
 
     name = "relu"
+
+    @classmethod
+    def kept_values(cls, config: Any, spec: ModelSpec) -> float:
+        return 1.0 * spec.ffn_dim  # its output tells where its input was negative
 
     def activation(self, x: Tensor) -> Tensor:
         return F.relu(x)

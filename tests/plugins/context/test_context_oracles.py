@@ -159,8 +159,8 @@ def test_every_pair_is_compared_at_the_papers_distance(name: str) -> None:
     position = torch.arange(T)[None]
     heads = Heads(
         q_BNTH=q,
-        k_BNSH=k,
-        v_BNSH=v,
+        k_BKSH=k,
+        v_BKSH=v,
         query_position_BT=position,
         key_position_BS=position,
         visible_BNTS=torch.ones(T, T, dtype=torch.bool).tril()[None, None],

@@ -62,23 +62,6 @@ VERSIONS = {
 }
 """Provenance that tells versions and machines apart; named for the whole table."""
 
-AXIS_FACTS: Mapping[str, frozenset[str]] = {
-    "corpus": COUNTS | {"sha256"},
-    "filter": COUNTS | {"sha256"},
-    "tokenizer": COUNTS - {"bytes"} | {"vocab_size"},
-    "mixture": COUNTS,
-    "curriculum": COUNTS | {"sequence_length"},
-    "objective": COUNTS,
-    "instruction": COUNTS | {"template"},
-    "instruction_strategy": COUNTS,
-    "alignment": COUNTS,
-    "quantizer": frozenset({"calibration_sha256"}),
-    "batch_schedule": COUNTS | {"effective_batch"},
-    "precision": frozenset({"dtype"}),
-    "context": frozenset({"max_length", "sequence_length", "truncated", "truncated_contexts"}),
-    "judge": frozenset({"judge"}),
-}
-"""Facts that choosing another method of an axis is bound to move; its methods' `changes` count too."""
 OPTION_FACTS: Mapping[str, frozenset[str]] = {
     "budget": COUNTS,
     "batch_size": COUNTS | {"batch_size", "effective_batch"},
@@ -87,7 +70,7 @@ OPTION_FACTS: Mapping[str, frozenset[str]] = {
     "import": frozenset(),
     "threads": frozenset({"threads"}),
 }
-"""Facts that a stage's option is bound to move."""
+"""Facts that options of all stages that train are bound to move, and those of the root."""
 
 
 def is_controlled(path: str) -> bool:
@@ -335,22 +318,32 @@ def drawn_from(record: Record, stage: str) -> str:
 
 def movers(settings_of: Settings) -> dict[tuple[str, str], dict[str, frozenset[str]]]:
     """(factor, level) -> key it sets -> facts that the key is bound to move."""
-    from harness.registry import index as registry_index
-
-    changes: dict[str, frozenset[str]] = {}
-    for m in registry_index.read()["methods"]:  # the index: nothing is imported
-        changes[m["axis"]] = changes.get(m["axis"], frozenset()) | frozenset(m["changes"])
+    declared = declarations()
     return {
-        (factor, level): {key: moved_by(key, changes) for key in setting}
+        (factor, level): {key: moved_by(key, declared) for key in setting}
         for factor, levels in settings_of.items()
         for level, setting in levels.items()
     }
 
 
-def moved_by(key: str, changes: Mapping[str, frozenset[str]]) -> frozenset[str]:
-    """Facts that a factor's key is bound to move; `changes` is what an axis' methods say they change."""
+def declarations() -> dict[str, frozenset[str]]:
+    """What methods and stages say they move, by axis and by `<stage>.<option>`."""
+    from harness.registry import index as registry_index
+
+    index = registry_index.read()  # nothing is imported
+    pairs = [(m["axis"], fact) for m in index["methods"] for fact in (*m["changes"], *m["moves_facts"])]
+    for stage in index["stages"].values():
+        pairs += [(f"{stage['key']}.{option}", fact) for option, fact in stage["moves_facts"]]
+    found: dict[str, frozenset[str]] = {}
+    for key, fact in pairs:
+        found[key] = found.get(key, frozenset()) | (COUNTS if fact == "counts" else {fact})
+    return found
+
+
+def moved_by(key: str, declared: Mapping[str, frozenset[str]]) -> frozenset[str]:
+    """Facts that a factor's key is bound to move, given what methods and stages declare."""
     head, *rest = key.partition("@")[0].split(".")
-    moved = AXIS_FACTS.get(head, frozenset())
+    moved = declared.get(head, frozenset()) | declared.get(".".join([head, *rest[:1]]), frozenset())
     for option in rest:
         moved |= OPTION_FACTS.get(option, frozenset())
-    return moved | changes.get(head, frozenset())
+    return moved

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,10 +17,12 @@ from third_party import Folder, distribution, harness
 
 from harness.axes import BUILTIN
 from harness.compose import compose, config_dir
-from harness.compose.schema import Root
+from harness.compose.describe import describe_stage
+from harness.compose.schema import Root, stage_key
 from harness.errors import PluginError
 from harness.method import Choice
 from harness.plan.problems import problems
+from harness.registry import index as registry_index
 from harness.registry.checks import ROOT_KEYS, check_name
 from harness.registry.known import Registry, registry
 from harness.registry.modules import blaming
@@ -242,6 +246,35 @@ def test_stages_that_could_not_be_placed(folder: Folder, change: tuple[str, str]
     assert [*known.stages] == [name for name in good.stages if name != "thin"]
 
 
+@pytest.mark.parametrize(
+    ("declared", "cause"),
+    [
+        ("moves_facts = (('share', 'counts'),)", None),
+        (
+            "moves_facts = {'share': 'counts'}",
+            "it must be a tuple of pairs, each an option of ['threads', 'share']",
+        ),
+        ("moves_facts = (('shares', 'counts'),)", "it must be a tuple of pairs, each an option of"),
+        ("decontaminates = 'share'", None),
+        ("decontaminates = True", "Thin.decontaminates=True; it must be one of ['threads', 'share']"),
+    ],
+)
+def test_what_a_stage_says_to_reports_is_held_to_its_options(declared: str, cause: str | None) -> None:
+    names: dict[str, object] = {}
+    exec(STAGE.replace('name = "thin"', f'name = "thin"\n    {declared}'), names)
+    known = SimpleNamespace(axes={}, stage_source=lambda name: SimpleNamespace(package="", version=""))
+    if cause is None:
+        assert describe_stage(names["Thin"], known)["key"] == "thin"  # type: ignore[arg-type]
+        return
+    with pytest.raises(PluginError, match=re.escape(cause)):
+        describe_stage(names["Thin"], known)  # type: ignore[arg-type]
+
+
+def test_the_index_says_where_the_options_of_a_stage_stand() -> None:
+    for name, stage in registry_index.read()["stages"].items():
+        assert stage["key"] == stage_key(name)
+
+
 def test_a_method_that_a_built_in_has_already_keeps_the_built_in(folder: Folder) -> None:
     content = AXIS.replace("class Green(Contract)", "class Green(Schedule)").replace('"green"', '"cosine"')
     known = Registry.load()
@@ -309,6 +342,10 @@ DEADLY = {
         '    name = "green"',
         '    name = "green"\n\n    @classmethod\n    def summary(cls):\n        raise SystemExit',
     ),
+    "letters": AXIS.replace("watermark", "initial")
+    .replace("_key", "_initial_key")
+    .replace('name = "green"', 'name = "green"\n    moves_facts = "tokens"'),
+    "stage": STAGE.replace('name = "thin"', 'name = "thin"\n    decontaminates = True'),
 }
 CAUSES = {
     "exits": "SystemExit: 3",
@@ -319,11 +356,15 @@ CAUSES = {
     "stays": "it starts the thread 'own' when it is imported, which would keep every command from ending; "
     "start it where it is used, or with daemon=True",
     "undescribed": "Green cannot be described: SystemExit",
+    "letters": "Green cannot be described: Green.moves_facts='tokens'; it must be a frozenset of strings",
+    "stage": "Thin cannot be described: Thin.decontaminates=True; it must be one of ['threads', 'share']",
 }
 
 
 @pytest.mark.parametrize(
-    "words", [("exits", "stays", "prints"), pytest.param(tuple(DEADLY), marks=pytest.mark.slow)], ids=len
+    "words",
+    [("exits", "stays", "prints", "stage"), pytest.param(tuple(DEADLY), marks=pytest.mark.slow)],
+    ids=len,
 )
 def test_plugins_that_exit_die_or_hang_are_named_and_harm_nothing(
     words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

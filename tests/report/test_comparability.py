@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import simulate
 
-from harness.report import arrange, comparability, drift, records, runs, tabulate
+from harness.report import arrange, comparability, drift, records, reruns, runs, tabulate
 from harness.report.layout import Layout
 
 Change = Callable[[dict[str, Any]], None]
@@ -487,7 +487,7 @@ def test_facts_that_set_the_same_cells_apart_share_a_footnote(tmp_path: Path) ->
 
 def test_a_level_that_sets_an_axis_others_leave_alone_explains_a_run_of_its_own() -> None:
     committed = Path(__file__).parents[2] / "reports/context_extension/records.json.gz"
-    assert drift.other_runs(list(records.read_compact(committed))) == {}  # alibi is trained on its own
+    assert reruns.other_runs(list(records.read_compact(committed))) == {}  # alibi is trained on its own
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 import re
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
-
-import pandas as pd
 
 import harness
 from harness.commands import reference
@@ -54,16 +54,18 @@ def readme() -> str:
 
 
 def readme_table() -> list[str]:
-    frame = pd.read_csv(REPORTS / SHOWN / "table.csv").set_index(["quantizer", "metric"])
-    lines = [
-        " | ".join(("| quantizer", *COLUMNS.values(), "")).rstrip(),
-        "|---" + "|---:" * len(COLUMNS) + "|",
-    ]
+    with (REPORTS / SHOWN / "table.csv").open(encoding="utf-8") as file:
+        numbers = {(row["quantizer"], row["metric"]): _number(row) for row in csv.DictReader(file)}
+    lines = [f"| quantizer | {' | '.join(COLUMNS.values())} |", "|---" + "|---:" * len(COLUMNS) + "|"]
     for quantizer in ROWS:
-        cells = (frame.loc[quantizer, metric] for metric in COLUMNS)
-        numbers = (f"{cell['mean']:.3f} ±{(cell['high'] - cell['low']) / 2:.3f}" for cell in cells)
-        lines.append(f"| {quantizer} | {' | '.join(numbers)} |")
+        lines.append(f"| {quantizer} | {' | '.join(numbers[quantizer, metric] for metric in COLUMNS)} |")
     return lines
+
+
+def _number(row: Mapping[str, str]) -> str:
+    if not row["mean"]:
+        return "-"
+    return f"{float(row['mean']):.3f} ±{(float(row['high'] or 'nan') - float(row['low'] or 'nan')) / 2:.3f}"
 
 
 def default_config() -> str:

@@ -67,14 +67,14 @@ packages = ["{module}"]
 """
 
 
-def readme(package: str, axis: str, name: str) -> str:
+def readme(package: str, axis: str, name: str, *, look: str) -> str:
     """README.md of a third-party package."""
     return f"""# {package}
 
 `{axis}={name}` for harness.
 
     pip install -e .
-    harness show {axis} {name}
+    {look}
     harness check {package}
 """
 

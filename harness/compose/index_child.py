@@ -62,6 +62,7 @@ def main(channel: int, refused: Mapping[str, str]) -> None:
         for name, stage in known.stages.items()
     }
     suites = [str(folder_of(path, "harness_suites")) for path in known.suites]
+    conf = [str(folder_of(path, "harness_conf")) for path in known.conf]
     quarantined = [
         {
             "module": broken.source.module,
@@ -74,5 +75,13 @@ def main(channel: int, refused: Mapping[str, str]) -> None:
         for broken in known.quarantined
     ]
     eager = [asdict(source) for source in known.eager]
-    tell(methods=methods, axes=axes, stages=stages, suites=suites, eager=eager, quarantined=quarantined)
+    tell(
+        methods=methods,
+        axes=axes,
+        stages=stages,
+        suites=suites,
+        conf=conf,
+        eager=eager,
+        quarantined=quarantined,
+    )
     os._exit(0)  # threads and exit handlers of plugins do not hold it

@@ -8,13 +8,14 @@ import re
 from pathlib import Path
 
 import pytest
-from third_party import harness
+from third_party import ROOT, harness
 
 from harness.axes import BUILTIN
 from harness.commands import scaffold
 from harness.commands.new import main
 from harness.errors import ConfigError, HarnessError
 from harness.registry.known import registry
+from harness.report.layout import load_layout
 
 INFO = "Metadata-Version: 2.1\nName: harness-mine\nVersion: 0.1.0\n"
 
@@ -90,9 +91,81 @@ def test_a_package_may_begin_with_a_stage(tmp_path: Path, monkeypatch: pytest.Mo
     assert (Path("harness-mine") / "tests" / "test_my_step.py").is_file()
 
 
+@pytest.mark.parametrize("first", ["", pytest.param("norm", marks=pytest.mark.slow)], ids=["alone", "second"])
+def test_an_axis_passes_as_it_is_written_with_its_stage_method_and_suite(
+    first: str, mine: Path, tmp_path: Path
+) -> None:
+    if first:
+        assert main([first, "my_norm", "--package", "harness-mine"]) == 0
+    assert main(["axis", "my_axis", "--package", "harness-mine"]) == 0
+    checked = harness(["check", "harness-mine", "--", "-vv"], mine, cwd=tmp_path)
+    assert checked.returncode == 0, checked.stdout[-5000:] + checked.stderr
+    assert "my_axis=shrink, stage apply_my_axis" in checked.stdout
+    assert "::test_shape_and_number_format_stay[my_axis=shrink] PASSED" in checked.stdout
+    planned = harness(["plan", "my_axis=none,shrink", "quantizer=rtn", "scale=smoke"], mine, cwd=tmp_path)
+    assert "apply_my_axis" in planned.stdout, planned.stderr
+    refused = harness(["plan", "my_axis=shrink", "my_axis.factor=2"], mine, cwd=tmp_path)
+    assert "my_axis.factor=2.0 must lie between 0 and 1" in refused.stdout + refused.stderr
+
+
+def test_the_suites_of_a_new_axis_and_stage_find_a_method_that_does_nothing(
+    mine: Path, tmp_path: Path
+) -> None:
+    assert main(["axis", "my_axis", "--package", "harness-mine"]) == 0
+    file = mine / "harness_mine" / "my_axis_shrink.py"
+    file.write_text(file.read_text().replace("weight_OI * self.config.factor", "weight_OI"))
+    checked = harness(["check", "harness-mine", "--", "-k", "shape or model_of"], mine, cwd=tmp_path)
+    assert checked.returncode == 1
+    assert "nothing changes" in checked.stdout
+    assert "my_axis=shrink was asked for and changed nothing" in " ".join(checked.stdout.split())
+
+
+def test_a_layout_is_found_by_its_name(mine: Path, tmp_path: Path) -> None:
+    assert main(["norm", "my_norm", "--package", "harness-mine"]) == 0
+    for name in ("my_table", "other_table"):
+        assert main(["layout", name, "--package", "harness-mine"]) == 0
+    layouts = mine / "harness_mine" / "conf" / "report"
+    table = layouts / "my_table.yaml"
+    table.write_text(table.read_text().replace("title: my_table", "title: What I measured"))
+    records = str(ROOT / "reports" / "demo" / "records.json.gz")
+    asked = ["report", "demo", "--store", records, "--table", "my_table", "--format", "md", "--out", "out"]
+    made = harness(asked, mine, cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    page = (tmp_path / "out" / "README.md").read_text()
+    assert "What I measured" in page
+    assert "bits per byte" in page
+    (layouts / "demo.yaml").write_text("title: mine")
+    clash = harness(asked, mine, cwd=tmp_path)
+    assert "are both the layout 'demo'; rename one" in clash.stderr
+
+
+def test_a_package_may_begin_with_a_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["layout", "my_table", "--package", "harness-mine"]) == 0
+    assert "harness report SWEEP --table my_table" in Path("harness-mine/README.md").read_text()
+    assert "pkg://harness_mine.conf" in Path("harness-mine/harness_mine/conf_folder.py").read_text()
+
+
+def test_a_new_layout_stands_in_a_checkout_and_an_axis_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plugins" / "harness_plugins").mkdir(parents=True)
+    assert main(["layout", "my_table"]) == 0
+    assert load_layout("conf/report/my_table.yaml").title == "my_table"
+    with pytest.raises(HarnessError, match="--package NAME` writes one into a package"):
+        main(["axis", "my_axis"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["axis", "quantizer"], "'quantizer' is an axis already"),
+        (["axis", "quantize"], "the stage quantize exists already"),
+        (["axis", "My-Axis"], "is no name"),
+        (["axis", "Myaxis"], "'Myaxis' is no axis name; use snake_case, e.g. my_axis"),
+        (["layout", "demo"], "the layout demo exists already, in "),
+        (["layout", "Demo"], "'Demo' is no layout name; use e.g. my_table"),
         (["stage", "quantize"], "the stage quantize exists already, in harness.stages.quantize"),
         (["stage", "pruner"], "'pruner' is an axis, whose config key a stage would take"),
         (["stage", "seed"], "'seed' is a key of every config"),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import random
 from importlib.metadata import entry_points
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -384,18 +386,23 @@ SHARED_BY_ALL = {
     "signal.signal(signal.SIGINT, signal.SIG_IGN)": "the answer to SIGINT",
     "warnings.simplefilter('error')": "which warnings are errors",
     "os.environ['OMP_NUM_THREADS'] = '64'": "OMP_NUM_THREADS in the environment",
+    "random.seed(0)": "the seed of Python's random numbers",
+    "numpy.random.seed(0)": "the seed of numpy's random numbers",
+    "torch.manual_seed(0)": "the seed of torch's random numbers",
     "torch.set_default_dtype(torch.float64)": "torch's default dtype",
     "torch.set_float32_matmul_precision('medium')": "the precision of torch's products",
     "torch.use_deterministic_algorithms(True)": "whether torch is deterministic",
     "torch.set_grad_enabled(False)": "whether torch keeps gradients",
+    "torch.set_num_threads(torch.get_num_threads() + 1)": "the number of torch's threads",
+    "torch.set_default_device('meta')": "torch's default device",
     "numpy.seterr(all='raise')": "numpy's answer to faulty numbers",
 }
-BUSYBODY = "import os, signal, warnings\nimport numpy, torch\n"
+BUSYBODY = "import os, random, signal, warnings\nimport numpy, torch\n"
 
 
 @pytest.mark.parametrize("statement", SHARED_BY_ALL)
 def test_what_all_share_is_no_plugins_to_change_by_being_imported(folder: Folder, statement: str) -> None:
-    before = [one.read() for one in SHARED]
+    before = [(one, one.read()) for one in SHARED]
     known = Registry.load(
         [
             folder.plugin("busybody", BUSYBODY + statement + "\n" + AXIS),
@@ -405,7 +412,31 @@ def test_what_all_share_is_no_plugins_to_change_by_being_imported(folder: Folder
     (broken,) = known.quarantined
     assert f"it changes {SHARED_BY_ALL[statement]} when it is imported" in broken.cause
     assert "mine" in known.methods("schedule")
-    assert [one.read() for one in SHARED] == before
+    assert all(one.same(was, one.read()) for one, was in before)
+
+
+@pytest.mark.parametrize("statement", [text for text in SHARED_BY_ALL if "seed" in text])
+def test_a_hook_that_seeds_for_all_is_named_and_the_numbers_go_on_as_before(
+    folder: Folder, statement: str
+) -> None:
+    def drawn() -> list[float]:
+        return [random.random(), float(numpy.random.rand()), float(torch.rand(()))]
+
+    states = random.getstate(), numpy.random.get_state(), torch.get_rng_state()
+    expected = drawn()
+    random.setstate(states[0])
+    numpy.random.set_state(states[1])
+    torch.set_rng_state(states[2])
+    content = OPTIONS.format(field="scale: int = 1").replace("    return", f"    {statement}\n    return")
+    (broken,) = Registry.load([folder.plugin("seeding", "import random, numpy\n" + content)]).quarantined
+    assert f"it changes {SHARED_BY_ALL[statement]} when harness_methods is called" in broken.cause
+    assert drawn() == expected
+
+
+def test_a_plugin_that_only_draws_numbers_loads(folder: Folder) -> None:
+    draws = "import random, numpy\n[random.random() for _ in range(2000)], numpy.random.rand(2000)\n"
+    known = Registry.load([folder.plugin("drawing", draws + OPTIONS.format(field="scale: int = 1"))])
+    assert not known.quarantined
 
 
 def test_what_all_share_is_set_back_where_the_import_fails(folder: Folder) -> None:

@@ -6,15 +6,20 @@ import argparse
 import keyword
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, NotRequired, TypedDict
 
 from harness.commands import scaffold, scaffold_stage
 from harness.commands.list import STAGE
 from harness.errors import ConfigError, HarnessError
+from harness.forms import misfit
 from harness.registry.checks import check_key, check_name
 from harness.registry.known import registry
 from harness.registry.modules import GROUP
+
+_Project = TypedDict("_Project", {"name": str, "entry-points": NotRequired[dict[str, dict[str, str]]]})
+"""What is read of a project's metadata."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -34,8 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     _check_free(asked)
     files = _package(asked) if asked.package else _checkout(asked)
     for path, content in files.items():
-        helper = path.name.startswith("_") and path.exists() and path.read_text(encoding="utf-8") == content
-        if path.exists() and not helper:
+        if path.exists() and not (path.name.startswith("_") and _holds(path, content)):
             raise HarnessError(f"{path} exists; nothing was written")
     for path, content in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,48 +98,79 @@ def _package(asked: argparse.Namespace) -> dict[Path, str]:
     """The files of a package, or those that add a method or a stage to one that is there."""
     root = Path(asked.package)
     there = (root / "pyproject.toml").is_file()
-    module = _module(root) if there else re.sub(r"[^a-z0-9]+", "_", root.name.lower())
+    name = root.absolute().resolve().name
+    module = re.sub(r"[^a-z0-9]+", "_", name.lower())
+    folder = _folder(root) if there else root / module
     if asked.axis == STAGE:
         written = {f"{asked.name}.py": scaffold_stage.stage(asked.name)}
         test = scaffold_stage.test(asked.name)
     else:
         written = scaffold.method(asked.axis, asked.name, like=asked.like, package=True)
+        edited = any(
+            path.exists() and not _holds(path, written[path.name]) for path in _helpers(folder, written)
+        )
+        written = scaffold.with_own_helpers(written, asked.name) if edited else written
         test = scaffold.test(asked.axis, asked.name)
-    files = {root / module / name: content for name, content in written.items()}
+    files = {folder / name: content for name, content in written.items()}
     files[root / "tests" / f"test_{asked.name}.py"] = test
     if there:
         return files
+    about = (
+        {}
+        if (root / "README.md").exists()
+        else {root / "README.md": scaffold.readme(name, asked.axis, asked.name)}
+    )
     return {
-        root / "pyproject.toml": scaffold.project(root.name, module, asked.axis, asked.name),
-        root / "README.md": scaffold.readme(root.name, asked.axis, asked.name),
-        root / module / "__init__.py": f'"""Methods of {root.name} for harness."""\n',
+        root / "pyproject.toml": scaffold.project(name, module, asked.axis, asked.name),
+        **about,
+        folder / "__init__.py": f'"""Methods of {name} for harness."""\n',
         **files,
     }
 
 
-def _module(root: Path) -> str:
-    """The package that a distribution's entry point names; every module in it is found.
+def _helpers(folder: Path, written: Iterable[str]) -> list[Path]:
+    """Where the private modules of a method go."""
+    return [folder / name for name in written if name.startswith("_")]
+
+
+def _holds(path: Path, content: str) -> bool:
+    return path.read_text(encoding="utf-8") == content
+
+
+def _folder(root: Path) -> Path:
+    """The folder of the package that a distribution's entry point names; every module in it is found.
 
     Raises: ConfigError where it names none
     """
-    with (root / "pyproject.toml").open("rb") as file:
-        try:
-            project = tomllib.load(file).get("project", {})
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"{root}/pyproject.toml cannot be read: {error}") from error
-    named = project.get("entry-points", {}).get(GROUP, {}).values()
-    found = [name for name in named if (root / name.replace(".", "/") / "__init__.py").is_file()]
+    named = _project(root).get("entry-points", {}).get(GROUP, {}).values()
+    places = [base / name.replace(".", "/") for name in named for base in (root, root / "src")]
+    found = [place for place in places if (place / "__init__.py").is_file()]
     if not found:
         raise ConfigError(
             f"{root}/pyproject.toml names no package of its folder under [project.entry-points.{GROUP}]; "
             f'add one, e.g. {root.name.replace("-", "_")} = "{root.name.replace("-", "_")}"'
         )
-    return str(found[0]).replace(".", "/")
+    return found[0]
+
+
+def _project(root: Path) -> dict[str, Any]:
+    """What a package's pyproject.toml says of its project.
+
+    Raises: ConfigError where it cannot be read
+    """
+    with (root / "pyproject.toml").open("rb") as file:
+        try:
+            found = tomllib.load(file).get("project", {})
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{root}/pyproject.toml cannot be read: {error}") from error
+    if wrong := misfit(found, _Project, "project"):
+        raise ConfigError(f"{root}/pyproject.toml: {wrong}")
+    return dict(found)
 
 
 def _next_steps(asked: argparse.Namespace) -> str:
     install = f"pip install -e {asked.package}\n" if asked.package else ""
-    package = Path(asked.package).name if asked.package else "harness-lm"
+    package = _project(Path(asked.package))["name"] if asked.package else "harness-lm"
     look = f"harness show {asked.axis} {asked.name}\n"
     docs = "" if asked.package or asked.axis != STAGE else "python -m harness.commands.docs\n"
     return f"{install}{docs}{look}harness check {package} -- -k {asked.name}"

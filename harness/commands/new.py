@@ -6,19 +6,23 @@ import argparse
 import keyword
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any, NotRequired, TypedDict
 
 from harness.commands import scaffold, scaffold_axis, scaffold_layout, scaffold_stage
 from harness.commands.list import STAGE
 from harness.errors import ConfigError, HarnessError
+from harness.forms import misfit
 from harness.registry.checks import check_key, check_name
 from harness.registry.known import registry
 from harness.registry.modules import GROUP
 from harness.report.layout import shipped
 
 AXIS, LAYOUT = "axis", "layout"
+_Project = TypedDict("_Project", {"name": str, "entry-points": NotRequired[dict[str, dict[str, str]]]})
+"""What is read of a project's metadata."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -41,8 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     _check_free(asked)
     files = _package(asked) if asked.package else _checkout(asked)
     for path, content in files.items():
-        helper = path.name.startswith("_") and path.exists() and path.read_text(encoding="utf-8") == content
-        if path.exists() and not helper:
+        if path.exists() and not (path.name.startswith("_") and _holds(path, content)):
             raise HarnessError(f"{path} exists; nothing was written")
     for path, content in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,14 +117,17 @@ def _package(asked: argparse.Namespace) -> dict[Path, str]:
     """The files of a package, or those that add to one that is there."""
     root = Path(asked.package)
     there = (root / "pyproject.toml").is_file()
-    module = _module(root) if there else re.sub(r"[^a-z0-9]+", "_", root.name.lower())
-    files = _files(asked, _written(asked, root / module), root / module, root / "tests")
+    name = root.absolute().resolve().name
+    module = re.sub(r"[^a-z0-9]+", "_", name.lower())
+    folder = _folder(root) if there else root / module
+    files = _files(asked, _written(asked, folder), folder, root / "tests")
     if there:
         return files
+    about = {root / "README.md": scaffold.readme(name, asked.axis, asked.name, look=_look(asked))}
     return {
-        root / "pyproject.toml": scaffold.project(root.name, module, asked.axis, asked.name),
-        root / "README.md": scaffold.readme(root.name, asked.axis, asked.name, look=_look(asked)),
-        root / module / "__init__.py": f'"""Methods of {root.name} for harness."""\n',
+        root / "pyproject.toml": scaffold.project(name, module, asked.axis, asked.name),
+        **({} if (root / "README.md").exists() else about),
+        folder / "__init__.py": f'"""Methods of {name} for harness."""\n',
         **files,
     }
 
@@ -149,31 +155,56 @@ def _written(asked: argparse.Namespace, package: Path | None) -> dict[str, str]:
         if package is None or any("def harness_conf" in path.read_text() for path in package.glob("*.py")):
             return layout
         return {**layout, "conf_folder.py": scaffold_layout.hook(_dotted(package, asked))}
-    return scaffold.method(asked.axis, asked.name, like=asked.like, package=package is not None)
+    written = scaffold.method(asked.axis, asked.name, like=asked.like, package=package is not None)
+    helpers = [] if package is None else _helpers(package, written)
+    edited = any(path.exists() and not _holds(path, written[path.name]) for path in helpers)
+    return scaffold.with_own_helpers(written, asked.name) if edited else written
 
 
 def _dotted(package: Path, asked: argparse.Namespace) -> str:
-    return ".".join(package.relative_to(asked.package).parts)
+    """The import path of a package's folder, below its project's folder or `src` there."""
+    parts = package.relative_to(asked.package).parts
+    return ".".join(parts[1:] if parts[0] == "src" else parts)
 
 
-def _module(root: Path) -> str:
-    """The package that a distribution's entry point names; every module in it is found.
+def _helpers(folder: Path, written: Iterable[str]) -> list[Path]:
+    """Where the private modules of a method go."""
+    return [folder / name for name in written if name.startswith("_")]
+
+
+def _holds(path: Path, content: str) -> bool:
+    return path.read_text(encoding="utf-8") == content
+
+
+def _folder(root: Path) -> Path:
+    """The folder of the package that a distribution's entry point names; every module in it is found.
 
     Raises: ConfigError where it names none
     """
-    with (root / "pyproject.toml").open("rb") as file:
-        try:
-            project = tomllib.load(file).get("project", {})
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"{root}/pyproject.toml cannot be read: {error}") from error
-    named = project.get("entry-points", {}).get(GROUP, {}).values()
-    found = [name for name in named if (root / name.replace(".", "/") / "__init__.py").is_file()]
+    named = _project(root).get("entry-points", {}).get(GROUP, {}).values()
+    places = [base / name.replace(".", "/") for name in named for base in (root, root / "src")]
+    found = [place for place in places if (place / "__init__.py").is_file()]
     if not found:
         raise ConfigError(
             f"{root}/pyproject.toml names no package of its folder under [project.entry-points.{GROUP}]; "
             f'add one, e.g. {root.name.replace("-", "_")} = "{root.name.replace("-", "_")}"'
         )
-    return str(found[0]).replace(".", "/")
+    return found[0]
+
+
+def _project(root: Path) -> dict[str, Any]:
+    """What a package's pyproject.toml says of its project.
+
+    Raises: ConfigError where it cannot be read
+    """
+    with (root / "pyproject.toml").open("rb") as file:
+        try:
+            found = tomllib.load(file).get("project", {})
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{root}/pyproject.toml cannot be read: {error}") from error
+    if wrong := misfit(found, _Project, "project"):
+        raise ConfigError(f"{root}/pyproject.toml: {wrong}")
+    return dict(found)
 
 
 def _look(asked: argparse.Namespace) -> str:
@@ -184,7 +215,7 @@ def _look(asked: argparse.Namespace) -> str:
 
 def _next_steps(asked: argparse.Namespace) -> str:
     install = f"pip install -e {asked.package}\n" if asked.package else ""
-    package = Path(asked.package).name if asked.package else "harness-lm"
+    package = _project(Path(asked.package))["name"] if asked.package else "harness-lm"
     docs = "" if asked.package or asked.axis != STAGE else "python -m harness.commands.docs\n"
     check = "" if asked.axis == LAYOUT else f"\nharness check {package} -- -k {asked.name}"
     return f"{install}{docs}{_look(asked)}{check}"

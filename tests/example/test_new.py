@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import re
 from pathlib import Path
@@ -49,6 +50,58 @@ def test_a_package_takes_a_second_method(mine: Path, tmp_path: Path) -> None:
         ConfigError, match=r"names no package of its folder under \[project.entry-points.harness\]"
     ):
         main(["attention", "fifth", "--package", "harness-mine"])
+
+
+def test_a_package_that_was_edited_meanwhile_takes_another_method(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Moved below src, called otherwise, its copied helper changed, and asked from inside."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["quantizer", "first", "--package", "harness-mine", "--like", "rtn"]) == 0
+    root = tmp_path / "harness-mine"
+    (root / "src").mkdir()
+    inside = (root / "harness_mine").rename(root / "src" / "harness_mine")
+    project = (root / "pyproject.toml").read_text().replace('"harness-mine"', '"ours"')
+    (root / "pyproject.toml").write_text(project)
+    edited = (inside / "_grid.py").read_text() + "# ours\n"
+    (inside / "_grid.py").write_text(edited)
+    monkeypatch.chdir(root)
+    capsys.readouterr()
+    assert main(["quantizer", "second", "--package", ".", "--like", "gptq"]) == 0
+    assert "harness check ours -- -k second" in capsys.readouterr().out
+    assert main(["norm", "third", "--package", "."]) == 0
+    assert (inside / "third.py").is_file()
+    assert (inside / "_grid.py").read_text() == edited
+    monkeypatch.syspath_prepend(str(root / "src"))
+    second = importlib.import_module("harness_mine.second")
+    assert second.make_grid.__module__ == "harness_mine._second_grid"
+
+
+def test_a_package_may_begin_beside_a_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine").mkdir()
+    Path("mine/README.md").write_text("mine")
+    assert main(["norm", "first", "--package", "mine"]) == 0
+    assert Path("mine/README.md").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("project", "said"),
+    [
+        ("[project", "cannot be read: Expected ']'"),
+        ("[project]\nname = 3\n", "project.name is an integer"),
+        ("[project]\nversion = '1'\n", "project lacks name"),
+        ("[project]\nname = 'a'\nentry-points = 3\n", "project.entry-points is an integer"),
+    ],
+)
+def test_a_project_that_cannot_be_read_is_named(
+    project: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine").mkdir()
+    Path("mine/pyproject.toml").write_text(project)
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        main(["norm", "first", "--package", "mine"])
 
 
 @pytest.mark.parametrize("axis", BUILTIN)

@@ -183,7 +183,7 @@ def _folder(root: Path) -> Path:
     """
     named = _project(root).get("entry-points", {}).get(GROUP, {}).values()
     places = [base / name.replace(".", "/") for name in named for base in (root, root / "src")]
-    found = [place for place in places if (place / "__init__.py").is_file()]
+    found: list[Path] = [place for place in places if (place / "__init__.py").is_file()]
     if not found:
         raise ConfigError(
             f"{root}/pyproject.toml names no package of its folder under [project.entry-points.{GROUP}]; "

@@ -45,6 +45,8 @@ and its record says so), .retry=failed (run again what ended so; oom, timeout, l
 MULTIRUN = "hydra.mode=MULTIRUN"
 _SHOWS_ONLY = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--shell-completion", "-sc")
 """Flags of Hydra that run nothing."""
+_NOT_OURS = ("-", "+", "~", "hydra.")
+"""What begins a flag, an override that adds or deletes, and one of Hydra itself."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -87,7 +89,7 @@ def through_hydra(arguments: Sequence[str]) -> int:
         os.environ["COMP_LINE"] = re.sub(r"^(\S+) (?:run|sweep|plan) ", r"\1 ", os.environ["COMP_LINE"])
     if multirun:
         explain.refuse_nothing(job_overrides(_without_values_of_flags(arguments)), config_dir())
-        arguments = _levels_as_sweeps(arguments)
+        arguments = _unread_by_hydra(arguments)
     codes: list[int] = []
     refused: list[HarnessError] = []  # said by us, without what Hydra would print before it
 
@@ -124,13 +126,16 @@ def _run(overrides: Sequence[str], options: Options | None = None) -> int:
     return int(run_cell(overrides, options) or 0)
 
 
-def _levels_as_sweeps(arguments: Sequence[str]) -> list[str]:
-    """The arguments, those that name a level as sweeps of one value, which Hydra hands on unread."""
+def _unread_by_hydra(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with levels of factors and options as Hydra hands them on to the sweep."""
+    from harness.plan.grammar import unread
     from harness.plan.make import named_levels
 
     named = named_levels(job_overrides(_without_values_of_flags(arguments)))
-    split = [(text, *text.partition("=")) for text in arguments]
-    return [f"{key}=choice({value})" if key in named else text for text, key, _, value in split]
+    return [
+        unread(text) if key in named or ("." in key and not key.startswith(_NOT_OURS)) else text
+        for text, key in ((text, text.partition("=")[0]) for text in arguments)
+    ]
 
 
 def _as_it_runs(arguments: Sequence[str]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,11 +24,12 @@ PROMPT_FILES = ROWS
 ANSWER_KEYS = ("answer", "output", "completion", "response")
 
 
-def read_items(source: str, *, limit: int, split: str = "test") -> list[Item]:
+def read_items(source: str, *, limit: int, split: str = "test", validation_share: float = 0.0) -> list[Item]:
     """The first `limit` items of a skill's split, or of a file with rows.
 
     A row has a prompt (`prompt`, `instruction` with `input`, or `question`), maybe an answer (`answer`,
-    `output`, `completion` or `response`), `checks`, and `split`; without one it is of the test split.
+    `output`, `completion` or `response`), `checks`, and `split`; without one it is of the test split, or of
+    validation where its hash falls into `validation_share`.
     Raises: DataError naming file and row; UnknownNameError where neither a file nor a skill has this name
     """
     if not source.endswith(PROMPT_FILES):
@@ -38,12 +39,24 @@ def read_items(source: str, *, limit: int, split: str = "test") -> list[Item]:
     rows = item_rows(Path(source))
     if not rows:
         raise DataError(f"{source} has no rows")
-    chosen = [place for place, row in enumerate(rows) if row.get("split", "test") == split]
+    chosen = [
+        place
+        for place, row in enumerate(rows)
+        if (row.get("split") or _split_by_hash(row, validation_share)) == split
+    ]
     if not chosen:
         raise DataError(
             f"{source} has no row of the {split} split; say it in the rows, {json.dumps({'split': split})}"
         )
     return [_item(rows[place], f"{source}, row {place + 1}") for place in chosen[:limit]]
+
+
+def _split_by_hash(row: Mapping[str, Any], validation_share: float) -> str:
+    """The split of a row that states none: its own content decides, so that other rows move nothing."""
+    if not validation_share:
+        return "test"
+    drawn = int.from_bytes(hashlib.sha256(json.dumps(row, sort_keys=True).encode()).digest()[:8], "big")
+    return "validation" if drawn < validation_share * 2**64 else "test"
 
 
 def misread(source: str, *, limit: int, where: str) -> Iterator[Problem]:

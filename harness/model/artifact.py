@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from harness.compose.typed import instance
@@ -160,16 +161,19 @@ def load_model(
     merge: bool = True,
     trainable: bool = False,
     adapters: bool = True,
+    dtype: str | None = None,
 ) -> Loaded:
     """The model of an artifact: its base, then everything applied, in order.
 
     `merge` folds an adapter into unpacked weights where its method allows; `trainable` loads the
-    adapter's parameters requiring gradients; `adapters=False` leaves the last unmerged adapter off.
+    adapter's parameters requiring gradients; `adapters=False` leaves the last unmerged adapter off;
+    `dtype` is torch's name of the format of parameters (None: as stored), while buffers, as frequencies of
+    rotary positions and scales of packed weights are, keep theirs.
     Raises: DataError where the directory holds no model of ours
     """
     path = artifact if isinstance(artifact, Path) else artifact.path
     if not (path / MANIFEST).exists():
-        return load_pretrained(str(path), device=device)
+        return _cast(load_pretrained(str(path), device=device), dtype)
     manifest = json.loads((path / MANIFEST).read_text())
     kind, applied = Delta(manifest["delta"]), manifest["applied"]
     here = {"path": str(path)} if isinstance(artifact, Path) else {"key": artifact.key}
@@ -192,6 +196,14 @@ def load_model(
     loaded.tokenizer_from = manifest["tokenizer"]
     loaded.model.to(device)
     loaded.model.eval()
+    return _cast(loaded, dtype)
+
+
+def _cast(loaded: Loaded, dtype: str | None) -> Loaded:
+    if dtype is not None:
+        for parameter in loaded.model.parameters():
+            if parameter.is_floating_point():
+                parameter.data = parameter.data.to(getattr(torch, dtype))
     return loaded
 
 

@@ -21,6 +21,12 @@ from harness.errors import ConfigError
 
 _SIMPLE = re.compile(r"[A-Za-z0-9_./:@%+-][A-Za-z0-9_./:@%+-]*( +[A-Za-z0-9_./:@%+-]+)*")
 
+FIXED = "fixed"
+"""A tag of Hydra's grammar: `key=tag(fixed,choice([value]))` is one value, which Hydra hands on unread.
+
+It stands in a list because null is no choice there.
+"""
+
 
 @dataclass(frozen=True)
 class Assignment:
@@ -106,6 +112,18 @@ def label_text(value: Any) -> str:
     return value if isinstance(value, str) else value_text(value)
 
 
+def unread(override: str) -> str:
+    """An override that Hydra hands on as it stands, without composing it.
+
+    Before it sweeps, Hydra composes what all cells share, where neither an option of a method that is swept
+    nor a level of an experiment's factor has a place.
+    """
+    key, _, value = override.partition("=")
+    if not value or parse([override])[0].sweeps:
+        return override
+    return f"{key}=tag({FIXED},choice([{value}]))"
+
+
 def split_overrides(text: str) -> list[str]:
     """Overrides separated by commas outside brackets and quotes, as in `cell:a=b,c=[1,2]`."""
     found, depth, quote, current = [], 0, "", ""
@@ -136,6 +154,9 @@ def _assignment(override: Override) -> Assignment:
     value = override.value()
     if isinstance(value, Glob):
         return Assignment(key, _matching(override, value), True)
+    if FIXED in (getattr(value, "tags", None) or ()):
+        (held,) = override.sweep_string_iterator()
+        return Assignment(key, (held[1:-1],), False)
     if override.is_sweep_override():
         return Assignment(key, tuple(override.sweep_string_iterator()), True)
     return Assignment(key, (override.get_value_element_as_str(),), False)

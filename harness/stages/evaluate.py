@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,14 @@ UNSTATED = 2048
 """Tokens of the window of a model that states none."""
 
 
+class Dtype(StrEnum):
+    """A format of numbers, by torch's name."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
 class Evaluate(Stage):
     """Measures the cell's latest model.
 
@@ -48,6 +57,9 @@ class Evaluate(Stage):
     class Config(Stage.Config):
         max_length: int | None = None
         """Longest sequence the model is run on, in tokens; null = what the model states."""
+        dtype: Dtype | None = None
+        """Format of weights and activations while measured; null = that of the stored weights. Softmax and
+        losses are in float32 always."""
 
         def __post_init__(self) -> None:
             check_limits(self, "evaluate", "max_length", null="what the model states")
@@ -112,13 +124,12 @@ class Evaluate(Stage):
 
     def run(self, work: Work) -> dict[str, Any]:
         chosen = _evaluator(work.part, work.choices)
-        subject = load_subject(work, work.inputs["model"], max_length=work.config.max_length)
+        config = work.config
+        load = partial(load_subject, work, max_length=config.max_length, dtype=config.dtype)
+        subject = load(work.inputs["model"])
         own = {name: artifact for name, artifact in work.inputs.items() if name.startswith("evaluator.")}
         named = {name.rpartition(".")[2]: artifact for name, artifact in own.items()}
-        subject.models = {
-            option: partial(load_subject, work, artifact, max_length=work.config.max_length)
-            for option, artifact in named.items()
-        }
+        subject.models = {option: partial(load, artifact) for option, artifact in named.items()}
         subject.names = {option: artifact.key for option, artifact in named.items()}
         subject.baseline = subject.models.get("baseline")
         subject.cache = work.cache
@@ -145,13 +156,18 @@ def _evaluator(part: str, choices: Choices) -> Choice:
     return replace(found[0], config=config)
 
 
-def load_subject(work: Work, artifact: Artifact, *, max_length: int | None = None) -> Subject:
-    """A model artifact ready to be measured, with what the cell chose for it."""
+def load_subject(
+    work: Work, artifact: Artifact, *, max_length: int | None = None, dtype: str | None = None
+) -> Subject:
+    """A model artifact ready to be measured, with what the cell chose for it.
+
+    `dtype` is the format that it computes in (None: that of its weights).
+    """
     from harness.data.template import Template
     from harness.evaluation.sampling import end_ids
     from harness.model.artifact import load_model, restore
 
-    loaded = load_model(artifact, work.load, device=work.device)
+    loaded = load_model(artifact, work.load, device=work.device, dtype=dtype)
     model, tokenizer = loaded.model.eval(), loaded.tokenizer
     if loaded.template:  # an answer ends where the template ends a turn
         model.generation_config.eos_token_id = end_ids(model, Template(tokenizer))  # type: ignore[union-attr, arg-type]
@@ -167,14 +183,14 @@ def load_subject(work: Work, artifact: Artifact, *, max_length: int | None = Non
         seed=work.seed,
         template=tokenizer.chat_template if loaded.template else None,
         prompts=[choice.build() for choice in applied if choice.method.prompt is not Method.prompt],
-        decoding=_decoding(work, decoding, tokenizer),
+        decoding=_decoding(work, decoding, tokenizer, dtype),
         judge=_judge(work, judge),
         documents=None if documents is None else partial(_documents, documents.path),
         stored_bytes=_stored_bytes(artifact, work),
     )
 
 
-def _decoding(work: Work, choice: Any, tokenizer: Any) -> Decoding | None:
+def _decoding(work: Work, choice: Any, tokenizer: Any, dtype: str | None) -> Decoding | None:
     """The chosen decoding, with the models its options name."""
     from harness.model.artifact import load_model
 
@@ -185,7 +201,7 @@ def _decoding(work: Work, choice: Any, tokenizer: Any) -> Decoding | None:
     for name, artifact in work.inputs.items():
         axis, _, option = name.partition(".")
         if axis == "decoding":
-            loaded = load_model(artifact, work.load, device=work.device)
+            loaded = load_model(artifact, work.load, device=work.device, dtype=dtype)
             same_tokens(tokenizer, loaded.tokenizer, where=name)
             models[option] = loaded.model.eval()
     decoding.models = models

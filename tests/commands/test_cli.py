@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -138,6 +139,30 @@ def test_one_level_of_a_factor_is_swept_by_its_name(
         ("full", "dpo", "4 bit"),
         ("lora", "dpo", "4 bit"),
     }
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "quantizer=rtn,gptq quantizer.bits=3",  # no quantizer is there by default
+        "evaluator=[perplexity],[lm_eval] seed=0,1 pretrain.budget={unit:steps,amount:2}",
+        "evaluator=[lm_eval] evaluator.lm_eval.tasks='[recall,two words]' peft=lora,dora peft.rank=4",
+        "optimizer@instruct.optimizer=adamw,lion instruct.optimizer.weight_decay=0.3",
+        "experiment=quantizers quantizer=rtn,hqq quantizer.bits=4",
+        "experiment=demo alignment=dpo,ppo align.learning_rate=1e-4 corpus.stdlib.max_bytes=null",
+        "corpus=text corpus.path='\"a, b.txt\"' scale=smoke,mini evaluate.max_length=64",
+    ],
+)
+def test_a_sweep_is_asked_for_what_was_typed(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hydra composes what cells share before it sweeps; options of swept methods have no place in that."""
+    from harness.commands import hydra, sweep
+    from harness.plan.factors import request
+
+    typed = shlex.split(line)
+    asked: list[str] = []
+    monkeypatch.setattr(sweep, "multirun", lambda arguments, *_, **__: asked.extend(arguments))
+    hydra.sweep(typed)
+    assert request(asked) == request(typed)
 
 
 def test_words_complete_on_tab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

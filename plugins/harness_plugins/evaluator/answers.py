@@ -54,6 +54,8 @@ class Answers(Evaluator):
         """A skill whose items are asked, or a JSON (lines) file with `prompt` and `answer`."""
         split: str = "test"
         """Prompts to score: `test`, or `validation` for tuning; rows of a file say theirs in `split`."""
+        validation_share: float = 0.0
+        """Share of a file's rows, by their hash, that are its validation split where they state none."""
         max_prompts: int = 128
         """Prompts scored, from the start."""
         batch_tokens: int = 1024
@@ -63,6 +65,10 @@ class Answers(Evaluator):
             check_counts(self, "evaluator.answers", "max_prompts", "batch_tokens")
             if self.split not in ("validation", "test"):
                 raise ConfigError(f"evaluator.answers.split={self.split} must be validation or test")
+            if not 0 <= self.validation_share < 1:
+                raise ConfigError(
+                    f"evaluator.answers.validation_share={self.validation_share} must be in [0, 1)"
+                )
 
     config: Config
 
@@ -95,7 +101,13 @@ class Answers(Evaluator):
 
         Raises: DataError naming the first without one
         """
-        found = read_items(self.config.prompts, limit=self.config.max_prompts, split=self.config.split)
+        config = self.config
+        found = read_items(
+            config.prompts,
+            limit=config.max_prompts,
+            split=config.split,
+            validation_share=config.validation_share,
+        )
         for item in found:
             if not item.answer:
                 raise DataError(f"{item.id} has no answer to be scored")

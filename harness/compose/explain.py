@@ -17,9 +17,10 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from harness.axes import MODEL_AXES
 from harness.compose.overrides import read
-from harness.compose.schema import Root, mounted_axes, sections, stage_key
+from harness.compose.schema import Root, model_options, mounted_axes, sections, stage_key
 from harness.errors import ConfigError, HarnessError, UnknownNameError
 from harness.forms import misfit
+from harness.registry import index
 from harness.registry.known import registry
 
 REFUSED = (HydraException, OmegaConfBaseException, ValueError, AttributeError, TypeError)
@@ -53,6 +54,11 @@ def check(overrides: Sequence[str]) -> None:
             root, _, rest = key.partition(".")
             whole = f"{root}={{{rest}: VALUE}}"
             raise ConfigError(f"{text}: write '{whole}', as its keys have dots themselves")
+        elif key == "report" and not override.is_add() and isinstance(override.value(), str):
+            raise ConfigError(
+                f"{text}: how a table is laid out is said when it is made, `harness report SWEEP --table "
+                f"{override.value()}`, or in an experiment's file, `report: {override.value()}`"
+            )
         elif key.startswith("model.fetch"):
             raise ConfigError(
                 f"{text}: only a preset says where its model comes from, e.g. model=smollm2_135m; name your "
@@ -139,7 +145,8 @@ def explain(error: Exception, overrides: Sequence[str], without_values: DictConf
         raise ConfigError(f"{prefix}{key} takes a list, e.g. {key}=[A,B]") from error
     if key and (where or isinstance(cause, ValidationError)):
         given = next((text for text in overrides if text.lstrip("+").split("=")[0] == key), key)
-        raise ConfigError(f"{prefix}{given}: {_first_line(cause)}") from error
+        several = "of type 'list'" in str(cause) and f"; `harness sweep` compares several, {key}=a,b"
+        raise ConfigError(f"{prefix}{given}: {_first_line(cause)}{several or ''}") from error
     taken_out = re.match(r"Error merging override ~([^=\s]+)", str(error))
     if taken_out:
         raise ConfigError(
@@ -176,8 +183,17 @@ def _misplaced(overrides: Sequence[str], node: DictConfig | None) -> str:
                 place == key and OmegaConf.is_config(value) and ("." in key or key in get_type_hints(Root))
             )
             if plain and given is not None and (wrong := misfit(given, kind, key)):
-                return f"{wrong}; write e.g. {key}={'{KEY: VALUE}' if kind is dict else '[A,B]'}"
+                return f"{wrong}; write e.g. {_example(key, value)}"
     return ""
+
+
+def _example(key: str, value: Any) -> str:
+    """How a list or mapping that stands at a key is stated."""
+    if OmegaConf.is_dict(value):
+        options = [f"{key}.{name}=..." for name in value]
+        return " ".join(options) or f"{key}={{KEY: VALUE}}"
+    numbers = get_type_hints(Root).get(key) == list[int]
+    return f"{key}=[0,1]" if numbers else f"{key}=[A,B]"
 
 
 def _misfitting(file: str) -> str:
@@ -212,6 +228,9 @@ def _unknown_key(key: str, overrides: Sequence[str], node: DictConfig | None) ->
     what = "config key" if not parent else f"option of {parent}"
     if axis is not None and "method" in beside:
         what = f"option of {parent.replace('.', '=') if axis.many else f'{parent}={beside.method}'}"
+    elsewhere = [] if parent else _options_called(name)
+    if elsewhere:
+        return f"No config key is called '{key}'; options of that name: {', '.join(elsewhere)}"
     message = str(UnknownNameError(what=what, name=name, known=known))
     having = [
         method.name
@@ -219,6 +238,18 @@ def _unknown_key(key: str, overrides: Sequence[str], node: DictConfig | None) ->
         if any(f.name == name for f in fields(method.Config))
     ]
     return f"{message}. Methods that have it: {', '.join(having)}" if having else message
+
+
+def _options_called(name: str) -> list[str]:
+    """Keys of the options of stages, of the model and of methods that have a name."""
+    kinds = {key: registry().stage(stage).Config for key, stage in sections().items()}
+    kinds["model"] = model_options()
+    found = [key for key, kind in kinds.items() if any(f.name == name for f in fields(kind))]
+    for method in index.read()["methods"]:
+        if any(option["name"] == name for option in method["options"]):
+            axis = method["axis"]
+            found.append(f"{axis}.{method['name']}" if registry().axes[axis].many else axis)
+    return [f"{key}.{name}" for key in dict.fromkeys(found)]
 
 
 def _unchosen(axis: str, overrides: Sequence[str], node: DictConfig) -> str:

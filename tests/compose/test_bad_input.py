@@ -74,6 +74,16 @@ CASES = {
     "model.path=[x]": "model.path=[x]: Cannot convert 'list' to string",
     "model.import=true": "model.import=true changes nothing: it imports the model at model.path, and none",
     "model.fetch=x": "only a preset says where its model comes from, e.g. model=smollm2_135m",
+    "=3": "'=3' names no key; write key=value",
+    "~": "'~' names no key",
+    "demo": "'demo' is no override; an experiment is chosen by experiment=demo",
+    "./my.yaml": "'./my.yaml' is no override; an experiment is chosen by experiment=./my.yaml",
+    "report=ability": "`harness report SWEEP --table ability`, or in an experiment's file, `report: ability`",
+    "seeds=3": "seeds is an integer (3), not a list; write e.g. seeds=[0,1]",
+    "seed=[0,1]": "`harness sweep` compares several, seed=a,b",
+    "pretrain.budget=3": "write e.g. pretrain.budget.unit=... pretrain.budget.amount=...",
+    "learning_rate=3": "No config key is called 'learning_rate'; options of that name: pretrain.l",
+    "max_documents=3": "evaluator.perplexity.max_documents",
     "evaluator.lm_eval.tasks=x": "lm_eval is not chosen; add it, e.g. evaluator=[lm_eval]",
 }
 

@@ -222,6 +222,8 @@ def _unknown_key(key: str, overrides: Sequence[str], node: DictConfig | None) ->
             f"{key}: {stage} has no {root} of its own, and takes the root's; set {root}.{name}, or choose "
             f"one for it too, {root}@{parent}=NAME"
         )
+    if axis is None and (broken := registry().broken(key.split(".")[0])):
+        return str(broken)
     if not OmegaConf.is_dict(beside):
         return f"No config key is called '{key}'"
     known = sorted(str(item) for item in beside if item != "method")

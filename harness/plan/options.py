@@ -204,7 +204,9 @@ def _exists(key: str) -> bool:
     if axis := registry().axes.get(owner):
         name, _, rest = option.partition(".")
         methods = registry().methods(owner)
-        kinds = [method.Config for method in methods.values() if not axis.many or method.name == name]
+        kinds: list[type] = [
+            method.Config for method in methods.values() if not axis.many or method.name == name
+        ]
         option = rest if axis.many else option
     else:
         stage = sections().get(owner)

@@ -123,6 +123,10 @@ class Method:
     """Whether the axis has a `none`, provided by the core, which removes its stage (set by the axis)."""
     changes: ClassVar[frozenset[str]] = frozenset()
     """Resources this method writes, e.g. `scores`, `rotary`, `weights`, `embedding_gradient`."""
+    moves_facts: ClassVar[frozenset[str]] = frozenset()
+    """Measured facts that choosing it or its options is bound to move (mostly set by the axis), beside those
+    it `changes`: a report holds them against no level that does. `counts` stands for all numbers of tokens,
+    bytes, steps and documents."""
     after: ClassVar[frozenset[str]] = frozenset()
     """Resources it may write although another method did so before it."""
     requires: ClassVar[frozenset[str]] = frozenset()

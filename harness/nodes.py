@@ -45,7 +45,12 @@ def contained(node: Any) -> Any:
     try:
         return OmegaConf.to_container(node, resolve=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key}: {' '.join(str(error.msg or error).split())}") from error
+        raise ConfigError(f"{error.full_key}: {refusal(error)}") from error
+
+
+def refusal(error: OmegaConfBaseException) -> str:
+    """What OmegaConf says of a value, in one line and without its place."""
+    return " ".join(str(error.msg or error).partition("\n    full_key:")[0].split())
 
 
 def as_text(value: Any, **options: Any) -> str:

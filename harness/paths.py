@@ -83,7 +83,9 @@ class Named:
         """
         option = f"{where}.{self.option}" if where else self.option
         if self.ref.folder and self.value and not expanded(self.value).is_dir():
-            raise DataError(f"{option}: '{self.value}' is not a folder{_alike(self.value)}")
+            path = expanded(self.value)
+            way = f"; give the one it lies in, '{path.parent}'" if path.is_file() else _alike(self.value)
+            raise DataError(f"{option}: '{self.value}' is not a folder{way}")
         return listed(self.value, option=option, suffixes=self.ref.suffixes)
 
 

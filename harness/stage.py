@@ -51,6 +51,14 @@ class Stage:
     scores_answers: ClassVar[bool] = False
     """Whether its loss reads the logits of labelled positions alone, not those of all positions."""
 
+    decontaminates: ClassVar[str] = ""
+    """Its option that says whether what shares text with test items is left out; a report says where it is
+    off, and of a stage that makes documents where a cell does without. The fact `decontaminated` holds what
+    it `seen` and `dropped`, of which n-grams (`ngram`), and how often `by_source`."""
+    moves_facts: ClassVar[tuple[tuple[str, str], ...]] = ()
+    """(option, measured fact) that the option is bound to move: a report holds the fact against no level that
+    sets it. `counts` stands for all numbers of tokens, bytes, steps and documents."""
+
     trial: ClassVar[tuple[str, ...]] = ()
     """Overrides with which conformance tries it on a small model, where it makes a model of a model."""
 

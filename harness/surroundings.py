@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import locale
+import operator
 import os
+import random
 import signal
 import sys
 import warnings
@@ -33,7 +35,9 @@ class Shared:
     library: str = ""
     """Where it is a library's: nothing is known of it before that is loaded."""
     usual: Any = None
-    """What it is when the library has just been loaded."""
+    """What it is when the library has just been loaded; None where that cannot be known."""
+    same: Callable[[Any, Any], bool] = operator.eq
+    """Whether it is as it was before."""
 
 
 def _folder() -> str:
@@ -60,6 +64,35 @@ def _set_variable(name: str, value: str | None) -> None:
         os.environ[name] = value
 
 
+_WORDS = 624
+"""Of a Mersenne Twister's state, which are all replaced once each was drawn."""
+_LAPS = 16
+"""How often drawing may have replaced them."""
+
+
+def _drawn(before: Any, after: Any) -> bool:
+    """Whether drawing numbers leads from one state of `random` to another, as seeding does not."""
+    stream = random.Random()
+    stream.setstate(before)
+    for _ in range(_LAPS):
+        if stream.getstate()[1][:_WORDS] == after[1][:_WORDS]:
+            return True
+        stream.getrandbits(32 * _WORDS)
+    return False
+
+
+def _numpy_drawn(before: Any, after: Any) -> bool:
+    """The same of numpy's, whose default generator is the same."""
+    return bool((before[1] == after[1]).all()) or _drawn(
+        *((3, (*s[1].tolist(), s[2]), None) for s in (before, after))
+    )
+
+
+def _torch_state() -> tuple[int, Any]:
+    """Seed and state of torch's global numbers."""
+    return _torch().initial_seed(), _torch().get_rng_state()
+
+
 def _raised() -> list[Any]:
     """Filters that make errors of warnings."""
     return [entry for entry in warnings.filters if entry[0] == "error"]
@@ -82,6 +115,21 @@ SHARED = (
     *(
         Shared(f"{name} in the environment", partial(os.environ.get, name), partial(_set_variable, name))
         for name in VARIABLES
+    ),
+    Shared("the seed of Python's random numbers", random.getstate, random.setstate, same=_drawn),
+    Shared(
+        "the seed of numpy's random numbers",
+        lambda: sys.modules["numpy"].random.get_state(),
+        lambda state: sys.modules["numpy"].random.set_state(state),
+        library="numpy",
+        same=_numpy_drawn,
+    ),
+    Shared(
+        "the seed of torch's random numbers",
+        _torch_state,
+        lambda was: _torch().set_rng_state(was[1]),
+        library="torch",
+        same=lambda before, after: before[0] == after[0],
     ),
     Shared(
         "torch's default dtype",
@@ -112,6 +160,19 @@ SHARED = (
         usual=True,
     ),
     Shared(
+        "the number of torch's threads",
+        lambda: _torch().get_num_threads(),
+        lambda count: _torch().set_num_threads(count),
+        library="torch",
+    ),
+    Shared(
+        "torch's default device",
+        lambda: str(_torch().get_default_device()),
+        lambda name: _torch().set_default_device(None if name == "cpu" else name),
+        library="torch",
+        usual="cpu",
+    ),
+    Shared(
         "numpy's answer to faulty numbers",
         lambda: sys.modules["numpy"].geterr(),
         lambda value: sys.modules["numpy"].seterr(**value),
@@ -133,7 +194,8 @@ def kept(doing: str) -> Iterator[None]:
         yield
     finally:
         for one, was in before:
-            if _is_there(one) and one.read() != was:
+            unknown = one.library and was is None
+            if not unknown and _is_there(one) and not one.same(was, one.read()):
                 changed.append(one)
                 one.write(was)
     if changed:

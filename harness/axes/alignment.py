@@ -76,6 +76,7 @@ class Alignment(Method):
     axis = "alignment"
     default = "none"
     optional = True
+    moves_facts = frozenset({"counts"})
     needs: Needs = Needs.preferences
     needs_reference: bool = True
     needs_reward: bool = False

@@ -10,6 +10,7 @@ class BatchSchedule(Method):
 
     axis = "batch_schedule"
     default = "constant"
+    moves_facts = frozenset({"counts", "effective_batch"})
 
     @abstractmethod
     def batch_size(self, final: int, progress: float) -> int:

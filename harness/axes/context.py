@@ -40,6 +40,7 @@ class Context(Method):
     axis = "context"
     default = "none"
     optional = True
+    moves_facts = frozenset({"max_length", "sequence_length", "truncated", "truncated_contexts"})
     requires = frozenset({"rotary"})
     changes = frozenset({"rotary"})
     after = frozenset({"rotary"})

@@ -63,6 +63,7 @@ class Corpus(Method):
 
     axis = "corpus"
     default = "stdlib"
+    moves_facts = frozenset({"counts", "sha256"})
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):

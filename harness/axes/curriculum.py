@@ -26,6 +26,7 @@ class Curriculum(Method):
 
     axis = "curriculum"
     default = "none"
+    moves_facts = frozenset({"counts", "sequence_length"})
 
     @classmethod
     def trial(cls) -> Method.Config:

@@ -36,6 +36,7 @@ class Filter(Method):
     axis = "filter"
     many = True
     default = ()
+    moves_facts = frozenset({"counts", "sha256"})
     remembers: ClassVar[bool] = False
     """Whether a verdict rests on the documents before it."""
 

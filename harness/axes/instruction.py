@@ -79,6 +79,7 @@ class Instruction(Method):
     axis = "instruction"
     default = "task"
     optional = True
+    moves_facts = frozenset({"counts", "template"})
 
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)

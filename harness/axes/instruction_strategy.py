@@ -22,6 +22,7 @@ class InstructionStrategy(Method):
 
     axis = "instruction_strategy"
     default = "proportional"
+    moves_facts = frozenset({"counts"})
 
     writes: ClassVar[bool] = False
     """Whether a model must write for it; suites without one leave it out."""

@@ -36,6 +36,7 @@ class Judge(Method):
 
     axis = "judge"
     default = "rules"
+    moves_facts = frozenset({"judge"})
     online: ClassVar[bool] = False
     """Whether it asks a server; suites and plans without a network leave it out."""
     kept: Path | None = None

@@ -17,6 +17,7 @@ class Mixture(Method):
 
     axis = "mixture"
     default = "proportional"
+    moves_facts = frozenset({"counts"})
 
     tokens: Mapping[str, np.ndarray] = MappingProxyType({})
 

@@ -46,6 +46,7 @@ class Objective(Method):
 
     axis = "objective"
     default = "language_modeling"
+    moves_facts = frozenset({"counts"})
 
     @abstractmethod
     def example(

@@ -21,6 +21,7 @@ class Precision(Method):
 
     axis = "precision"
     default = "fp32"
+    moves_facts = frozenset({"dtype"})
 
     @abstractmethod
     def autocast(self, device_type: str) -> AbstractContextManager[Any]:

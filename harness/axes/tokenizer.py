@@ -38,6 +38,7 @@ class Tokenizer(Method):
 
     axis = "tokenizer"
     default = "byte_bpe"
+    moves_facts = frozenset({"counts", "vocab_size"})
     lossless: bool = True
     reproducible: bool = True
     """Whether the same texts always give the same vocabulary."""

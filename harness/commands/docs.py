@@ -5,14 +5,12 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 import re
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-
-import pandas as pd
 
 import harness
 from harness.commands import reference
@@ -24,38 +22,14 @@ REPORTS = ROOT / "reports"
 """The committed ones; `make demo` writes another below the store."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Shown:
-    """What the README shows of a committed report."""
-
-    report: str
-    levels: tuple[str, ...]
-    """Factors."""
-    metrics: Mapping[str, tuple[str, float, int]]
-    """Metric -> column, scale, decimals."""
-
-
-SHOWN = (
-    Shown(
-        report="demo",
-        levels=("tuning", "alignment", "bits"),
-        metrics={
-            "perplexity.perplexity.bits_per_byte": ("bits/byte", 1, 3),
-            "lm_eval.instruction_following.followed": ("instructions %", 100, 1),
-            "lm_eval.recall.acc": ("recall %", 100, 1),
-            "win_rate.win_rate.win_rate": ("win rate %", 100, 1),
-            "efficiency.efficiency.weights_in_memory": ("weights MiB", 1, 2),
-        },
-    ),
-    Shown(
-        report="quantizers_real",
-        levels=("quantizer",),
-        metrics={
-            "perplexity.perplexity.bits_per_byte": ("bits/byte", 1, 3),
-            "divergence.divergence.kl": ("KL from 16 bit (nats)", 1, 3),
-        },
-    ),
-)
+SHOWN = "quantizers_real"
+"""The report of which the README shows a part."""
+ROWS = ("16 bit", *(f"{name} 4" for name in ("rtn", "gptq", "awq", "hqq", "qat")), "nf4", "fp4", "gguf q4_1")
+COLUMNS = {
+    "perplexity.perplexity.bits_per_byte": "bits/byte",
+    "divergence.divergence.kl": "KL from 16 bit (nats)",
+}
+"""Metric -> heading."""
 
 
 def surface() -> str:
@@ -72,33 +46,26 @@ def surface() -> str:
 
 
 def readme() -> str:
-    """README.md with tables of committed reports."""
+    """README.md with a part of a committed report's table: mean and half the interval."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for shown in SHOWN:
-        begin = re.escape("| " + " | ".join(shown.levels) + " |")
-        found = re.findall(rf"^{begin}.*?(?=\n\n)", text, re.DOTALL | re.MULTILINE)
-        assert len(found) == 1, f"README.md has {len(found)} tables of {shown.report}"
-        text = text.replace(found[0], "\n".join(readme_table(shown)))
-    return text
+    found = re.findall(r"^\| quantizer \|.*?(?=\n\n)", text, re.DOTALL | re.MULTILINE)
+    assert len(found) == 1, f"README.md has {len(found)} tables of {SHOWN}"
+    return text.replace(found[0], "\n".join(readme_table()))
 
 
-def readme_table(shown: Shown) -> list[str]:
-    """A report's table, cut down: mean and half the interval."""
-    frame = pd.read_csv(REPORTS / shown.report / "table.csv")
-    frame = frame[frame["mean"].notna()]  # e.g. the untuned model is not quantized
-    titles = [*shown.levels, *(title for title, _, _ in shown.metrics.values())]
-    rule = "|---" * len(shown.levels) + "|---:" * len(shown.metrics) + "|"
-    lines = ["| " + " | ".join(titles) + " |", rule]
-    for levels, cells in frame.groupby(list(shown.levels), sort=False):
-        row = [str(level) for level in levels]
-        by_metric = cells.set_index("metric")
-        for metric, (_, scale, decimals) in shown.metrics.items():
-            cell = by_metric.loc[metric]
-            half = (cell["high"] - cell["low"]) / 2 * scale
-            margin: str = "" if pd.isna(half) else f" ±{half:.{decimals}f}"
-            row.append(f"{cell['mean'] * scale:.{decimals}f}{margin}")
-        lines.append("| " + " | ".join(row) + " |")
+def readme_table() -> list[str]:
+    with (REPORTS / SHOWN / "table.csv").open(encoding="utf-8") as file:
+        numbers = {(row["quantizer"], row["metric"]): _number(row) for row in csv.DictReader(file)}
+    lines = [f"| quantizer | {' | '.join(COLUMNS.values())} |", "|---" + "|---:" * len(COLUMNS) + "|"]
+    for quantizer in ROWS:
+        lines.append(f"| {quantizer} | {' | '.join(numbers[quantizer, metric] for metric in COLUMNS)} |")
     return lines
+
+
+def _number(row: Mapping[str, str]) -> str:
+    if not row["mean"]:
+        return "-"
+    return f"{float(row['mean']):.3f} ±{(float(row['high'] or 'nan') - float(row['low'] or 'nan')) / 2:.3f}"
 
 
 def default_config() -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from harness.errors import ConfigError
@@ -29,6 +30,17 @@ def method(axis: str, name: str, *, like: str | None, package: bool) -> dict[str
     file = Path(inspect.getfile(begun))
     helpers = _helpers(file) if package else {}
     return {f"{name}.py": _renamed(begun, file.read_text(encoding="utf-8"), name), **helpers}
+
+
+def with_own_helpers(written: Mapping[str, str], name: str) -> dict[str, str]:
+    """A method's files with private helpers of other names, where a package has changed those it has."""
+    own = {file: f"_{name}{file}" if file.startswith("_") else file for file in written}
+    found = {}
+    for file, text in written.items():
+        for before, after in own.items():
+            text = text.replace(f"from .{before[:-3]} import", f"from .{after[:-3]} import")
+        found[own[file]] = text
+    return found
 
 
 def test(axis: str, name: str) -> str:
@@ -67,14 +79,14 @@ packages = ["{module}"]
 """
 
 
-def readme(package: str, axis: str, name: str) -> str:
+def readme(package: str, axis: str, name: str, *, look: str) -> str:
     """README.md of a third-party package."""
     return f"""# {package}
 
 `{axis}={name}` for harness.
 
     pip install -e .
-    harness show {axis} {name}
+    {look}
     harness check {package}
 """
 

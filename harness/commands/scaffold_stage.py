@@ -87,7 +87,7 @@ def test_it_is_left_out_unless_asked_for() -> None:
 
 def stage(name: str) -> str:
     """The module of a stage."""
-    return TEXT.format(name=name, words=_words(name))
+    return TEXT.format(name=name, words=class_name(name))
 
 
 def test(name: str) -> str:
@@ -95,5 +95,6 @@ def test(name: str) -> str:
     return TEST.format(name=name)
 
 
-def _words(name: str) -> str:
+def class_name(name: str) -> str:
+    """`my_step` -> `MyStep`."""
     return "".join(word.capitalize() for word in name.split("_"))

@@ -20,6 +20,7 @@ from harness.compose.settle import option_keys, settle, typed_keys
 from harness.compose.shared import identity, once, shared
 from harness.compose.typed import instance
 from harness.errors import ConfigError, ImpossibleValueError, UnknownNameError
+from harness.forms import misfit
 from harness.method import CellView, Choice, Problem
 from harness.nodes import as_text, contained, plain
 from harness.registry.known import registry
@@ -58,6 +59,8 @@ class Cell(CellView):
         """Why the values of this cell cannot be, one reason a node."""
         self._keeps_faults = keep_faults
         self.overrides = overrides
+        if wrong := misfit(raw["stages"], list[str], "stages"):
+            raise ConfigError(f"{wrong}; write e.g. stages=[corpus,tokenizer]")
         self.stages = tuple(raw["stages"])
         self.seed, self.base_seed = int(raw["seed"]), int(raw["base_seed"])
         self.seed_from: str | None = raw["seed_from"]
@@ -239,17 +242,27 @@ class Cell(CellView):
             )
         if self.seed_from is not None and self.seed_from not in self.stages:
             raise UnknownNameError(what="stage (in seed_from)", name=self.seed_from, known=self.stages)
+        if self.model_path() is None and self.imports_model():
+            text = "model.import=true changes nothing: it imports the model at model.path, and none is named"
+            self._fault("model", ImpossibleValueError(text))
         if self.model_path() == "":
             text = "model=pretrained needs model.path=DIR (a directory, or a name on the hub)"
             self._fault("model", ImpossibleValueError(text))
         pretrained = self.model_path() is not None
         if pretrained and not self.imports_model():
             chosen = [axis for axis in MODEL_AXES if self._raw.get(axis)]
-            if chosen:
+            if chosen == [*MODEL_AXES]:
                 text = (
-                    f"{chosen[0]}={self._raw[chosen[0]]['method']} cannot change the pretrained model "
-                    f"{self.model_path()}; drop it, or set model.import=true to import the checkpoint into "
-                    "harness's own transformer, where it applies"
+                    f"model.path={self.model_path()} stands beside a model that is built here; write "
+                    "model=pretrained model.path=..., which leaves its methods out, or model.import=true"
+                )
+                self._fault("model", ImpossibleValueError(text))
+            elif chosen:
+                node, ours = self._raw[chosen[0]], "into harness's own transformer, where it applies"
+                given = f"{chosen[0]}={node['method']}" if "method" in node else f"{chosen[0]}.{min(node)}"
+                text = (
+                    f"{given} cannot change the pretrained model {self.model_path()}; drop it, or set "
+                    f"model.import=true to import the checkpoint {ours}"
                 )
                 self._fault(chosen[0], ImpossibleValueError(text))
 
@@ -318,11 +331,16 @@ class Cell(CellView):
     def _canonical_options(self, stage: str) -> dict[str, Any]:
         content: dict[str, Any] = plain(self.stage_config(stage))
         raw = self._stage_raw(stage)
+        mounted = mounted_axes(stage)
         for axis in stage_axes(stage):
             own = raw.get(axis)
             if isinstance(own, Mapping) and "method" in own:
                 content[axis] = _with_name(self._choice(axis, own, f"{stage}.{axis}"))
-        for axis in mounted_axes(stage):
+            elif own is not None and axis in mounted:
+                key = f"{stage_key(stage)}.{axis}"
+                named = own if isinstance(own, str) else "NAME"
+                raise ConfigError(f"{key}={plain(own)} chooses no {axis}; write {axis}@{key}={named}")
+        for axis in mounted:
             if registry().axes[axis].many:
                 content[f"{axis}s"] = plain(raw.get(f"{axis}s"))
             else:

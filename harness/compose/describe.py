@@ -12,6 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from harness.errors import PluginError
 from harness.method import Method, summary
 from harness.nodes import plain
 from harness.registry.known import Registry
@@ -36,6 +37,7 @@ def describe(method: type[Method], known: Registry) -> dict[str, Any]:
         "notes": {label: text for label in LABELS if (text := paragraph(method, label))},
         "options": options(method.Config),
         "extra": method.extra,
+        "moves_facts": sorted(_moved(method)),
         **{
             word: sorted(getattr(method, word))
             for word in ("requires", "conflicts", "provides", "changes", "after")
@@ -49,6 +51,7 @@ def describe_stage(stage: type[Stage], known: Registry) -> dict[str, Any]:
     axes = [name for name, axis in known.axes.items() if name in stage.axes or stage.name in axis.stages]
     return {
         "name": stage.name,
+        "key": f"{stage.name}_stage" if stage.name in known.axes else stage.name,
         "package": source.package,
         "version": source.version,
         "summary": summary(stage),
@@ -57,7 +60,41 @@ def describe_stage(stage: type[Stage], known: Registry) -> dict[str, Any]:
         "may_need": list(stage.may_need),
         "produces": stage.produces,
         "options": options(stage.Config),
+        "decontaminates": _decontaminates(stage),
+        "moves_facts": [list(pair) for pair in _moving(stage)],
     }
+
+
+def _moved(method: type[Method]) -> frozenset[str]:
+    """Raises: PluginError for anything but a frozenset of words"""
+    found: object = method.moves_facts
+    if not isinstance(found, frozenset) or not all(isinstance(word, str) for word in found):
+        raise PluginError(f"{method.__qualname__}.moves_facts={found!r}; it must be a frozenset of strings")
+    return found
+
+
+def _moving(stage: type[Stage]) -> tuple[tuple[str, str], ...]:
+    """Raises: PluginError for anything but pairs of an option that there is and a word"""
+    found: Any = stage.moves_facts
+    pairs = isinstance(found, tuple) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in found)
+    if not pairs or not all(isinstance(fact, str) and option in _names(stage) for option, fact in found):
+        raise PluginError(
+            f"{stage.__qualname__}.moves_facts={found!r}; it must be a tuple of pairs, each an option of "
+            f"{_names(stage)} and the measured fact that it moves"
+        )
+    return found  # type: ignore[no-any-return]
+
+
+def _decontaminates(stage: type[Stage]) -> str:
+    """Raises: PluginError for anything but an option that there is"""
+    found: Any = stage.decontaminates
+    if found in ("", *_names(stage)):
+        return str(found)
+    raise PluginError(f"{stage.__qualname__}.decontaminates={found!r}; it must be one of {_names(stage)}")
+
+
+def _names(stage: type[Stage]) -> list[str]:
+    return [f.name for f in fields(stage.Config)]
 
 
 def paragraph(cls: type[Any], label: str) -> str:

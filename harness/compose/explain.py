@@ -15,16 +15,20 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
+from harness.axes import MODEL_AXES
 from harness.compose.overrides import read
-from harness.compose.schema import Root, sections
+from harness.compose.schema import Root, model_options, mounted_axes, sections, stage_key
 from harness.errors import ConfigError, HarnessError, UnknownNameError
 from harness.forms import misfit
+from harness.registry import index
 from harness.registry.known import registry
 
 REFUSED = (HydraException, OmegaConfBaseException, ValueError, AttributeError, TypeError)
 """What a composition raises for a bad override or file."""
 
 
+KEYED = ("where_chosen", "at_most")
+"""Root keys of which every entry's name is a dotted key of the config."""
 _PLACE = re.compile(r"^In '[^']+': \w+ raised while composing config:")
 """How Hydra begins what it says of a file; which one stands before it in ours."""
 _NO_FILES = ("config", "hydra/config")
@@ -46,6 +50,20 @@ def check(overrides: Sequence[str]) -> None:
         elif key in sections() and not isinstance(override.value(), dict):
             option = next(f.name for f in fields(registry().stage(sections()[key]).Config))
             raise ConfigError(f"{text}: {key} holds options; set one of them, e.g. {key}.{option}=...")
+        elif key.partition(".")[0] in KEYED and "." in key:
+            root, _, rest = key.partition(".")
+            whole = f"{root}={{{rest}: VALUE}}"
+            raise ConfigError(f"{text}: write '{whole}', as its keys have dots themselves")
+        elif key == "report" and not override.is_add() and isinstance(override.value(), str):
+            raise ConfigError(
+                f"{text}: how a table is laid out is said when it is made, `harness report SWEEP --table "
+                f"{override.value()}`, or in an experiment's file, `report: {override.value()}`"
+            )
+        elif key.startswith("model.fetch"):
+            raise ConfigError(
+                f"{text}: only a preset says where its model comes from, e.g. model=smollm2_135m; name your "
+                "own by model=pretrained model.path=DIR"
+            )
         elif override.is_delete() and key in Root.__dataclass_fields__:
             raise ConfigError(f"{text} leaves {key} undefined; use {_without(key)}")
         elif key.endswith(".method"):
@@ -111,6 +129,8 @@ def explain(error: Exception, overrides: Sequence[str], without_values: DictConf
     """
     if isinstance(error, HarnessError):
         raise error
+    if text := _misplaced(overrides, without_values):
+        raise ConfigError(text) from error
     where = re.match(r"In '([^']+)': ", str(error))
     prefix = f"{_file(where[1])}: " if where and where[1] not in _NO_FILES else ""
     if isinstance(error, MissingConfigException):
@@ -120,15 +140,21 @@ def explain(error: Exception, overrides: Sequence[str], without_values: DictConf
     key = getattr(cause, "full_key", None) or (in_text[1] if in_text else "")
     unknown = isinstance(cause, ConfigKeyError | ConfigAttributeError) or "not in" in str(cause)
     if key and unknown:
-        raise ConfigError(prefix + unknown_key(str(key), without_values)) from error
+        raise ConfigError(prefix + _unknown_key(str(key), overrides, without_values)) from error
+    if key and "is not a ListConfig" in str(cause):
+        raise ConfigError(f"{prefix}{key} takes a list, e.g. {key}=[A,B]") from error
     if key and (where or isinstance(cause, ValidationError)):
         given = next((text for text in overrides if text.lstrip("+").split("=")[0] == key), key)
-        raise ConfigError(f"{prefix}{given}: {_first_line(cause)}") from error
+        several = "of type 'list'" in str(cause) and f"; `harness sweep` compares several, {key}=a,b"
+        raise ConfigError(f"{prefix}{given}: {_first_line(cause)}{several or ''}") from error
     taken_out = re.match(r"Error merging override ~([^=\s]+)", str(error))
     if taken_out:
         raise ConfigError(
             f"~{taken_out[1]} would leave {taken_out[1]} without a value; set it instead"
         ) from error
+    merged = re.match(r"Error merging override ([^=\s]+)=", str(error))
+    if merged:
+        raise ConfigError(f"{prefix}{merged[1]} takes a list, e.g. {merged[1]}=[A,B]") from error
     misplaced = re.match(r"(?:In '[^']+': )?Could not override '([^'@]+)@([^']+)'", str(error))
     if misplaced:
         axis, package = misplaced.groups()
@@ -137,6 +163,39 @@ def explain(error: Exception, overrides: Sequence[str], without_values: DictConf
         ) from error
     misfitting = _misfitting(_file(where[1])) if where and "Cannot merge" in str(error) else ""
     raise ConfigError(prefix + (misfitting or _first_line(error))) from error
+
+
+def _misplaced(overrides: Sequence[str], node: DictConfig | None) -> str:
+    """Which override names a part of what has none (`seed.x=3`), or no list or mapping where one is."""
+    if node is None:
+        return ""
+    for override in read(overrides):
+        key, text = override.key_or_group, override.input_line
+        places = key.split(".") if override.package is None else []
+        for depth in range(1, len(places) + 1):
+            place = ".".join(places[:depth])
+            value = OmegaConf.select(node, place, throw_on_resolution_failure=False)
+            if value is None:
+                break
+            if place != key and not OmegaConf.is_dict(value):
+                return f"{text}: {place} is {value}, which has no parts; state it as a whole, {place}=..."
+            kind = dict if OmegaConf.is_dict(value) else list
+            given = override.value()
+            plain = (
+                place == key and OmegaConf.is_config(value) and ("." in key or key in get_type_hints(Root))
+            )
+            if plain and given is not None and (wrong := misfit(given, kind, key)):
+                return f"{wrong}; write e.g. {_example(key, value)}"
+    return ""
+
+
+def _example(key: str, value: Any) -> str:
+    """How a list or mapping that stands at a key is stated."""
+    if OmegaConf.is_dict(value):
+        options = [f"{key}.{name}=..." for name in value]
+        return " ".join(options) or f"{key}={{KEY: VALUE}}"
+    numbers = get_type_hints(Root).get(key) == list[int]
+    return f"{key}=[0,1]" if numbers else f"{key}=[A,B]"
 
 
 def _misfitting(file: str) -> str:
@@ -149,7 +208,7 @@ def _misfitting(file: str) -> str:
     return ""
 
 
-def unknown_key(key: str, node: DictConfig | None) -> str:
+def _unknown_key(key: str, overrides: Sequence[str], node: DictConfig | None) -> str:
     """Why there is no such key, with what exists beside it and which methods do have it."""
     parent, _, name = key.rpartition(".")
     beside: Any = OmegaConf.select(node, parent) if node is not None and parent else node
@@ -157,9 +216,14 @@ def unknown_key(key: str, node: DictConfig | None) -> str:
     if axis is not None and axis.many and (parent == axis.axis or not OmegaConf.is_dict(beside)):
         chosen = registry().get(axis.axis, key.split(".")[1]).name
         return f"{key}: {chosen} is not chosen; add it, e.g. {axis.axis}=[{chosen}]"
-    if axis is not None and parent and not OmegaConf.is_dict(beside):
-        way = f"choose one, {axis.axis}=NAME"
-        return f"{key}: no {axis.axis} is chosen, which could have options; drop it, or {way}"
+    if axis is not None and node is not None and not OmegaConf.is_dict(node.get(axis.axis)):
+        return _unchosen(axis.axis, overrides, node)
+    if parent in (taken := _taken_from_root()) and not OmegaConf.is_dict(beside):
+        stage, root = taken[parent]
+        return (
+            f"{key}: {stage} has no {root} of its own, and takes the root's; set {root}.{name}, or choose "
+            f"one for it too, {root}@{parent}=NAME"
+        )
     if axis is None and (broken := registry().broken(key.split(".")[0])):
         return str(broken)
     if not OmegaConf.is_dict(beside):
@@ -168,6 +232,9 @@ def unknown_key(key: str, node: DictConfig | None) -> str:
     what = "config key" if not parent else f"option of {parent}"
     if axis is not None and "method" in beside:
         what = f"option of {parent.replace('.', '=') if axis.many else f'{parent}={beside.method}'}"
+    elsewhere = [] if parent else _options_called(name)
+    if elsewhere:
+        return f"No config key is called '{key}'; options of that name: {', '.join(elsewhere)}"
     message = str(UnknownNameError(what=what, name=name, known=known))
     having = [
         method.name
@@ -175,6 +242,29 @@ def unknown_key(key: str, node: DictConfig | None) -> str:
         if any(f.name == name for f in fields(method.Config))
     ]
     return f"{message}. Methods that have it: {', '.join(having)}" if having else message
+
+
+def _options_called(name: str) -> list[str]:
+    """Keys of the options of stages, of the model and of methods that have a name."""
+    kinds = {key: registry().stage(stage).Config for key, stage in sections().items()}
+    kinds["model"] = model_options()
+    found = [key for key, kind in kinds.items() if any(f.name == name for f in fields(kind))]
+    for method in index.read()["methods"]:
+        if any(option["name"] == name for option in method["options"]):
+            axis = method["axis"]
+            found.append(f"{axis}.{method['name']}" if registry().axes[axis].many else axis)
+    return [f"{key}.{name}" for key in dict.fromkeys(found)]
+
+
+def _unchosen(axis: str, overrides: Sequence[str], node: DictConfig) -> str:
+    """Why an option of an axis on which nothing is chosen has nowhere to go."""
+    text = next((text for text in overrides if text.lstrip("+~").startswith(f"{axis}.")), f"{axis}.*")
+    if axis in MODEL_AXES and node.model.path is not None:
+        return (
+            f"{text} changes nothing: a pretrained model brings its own {axis}; drop it, or set "
+            f"model.import=true and {axis}=NAME to put a method in its place in harness's own transformer"
+        )
+    return f"{text}: no {axis} is chosen, which could have options; drop it, or choose one, {axis}=NAME"
 
 
 def _missing(error: MissingConfigException, prefix: str) -> NoReturn:
@@ -200,9 +290,16 @@ def _file(config: str) -> str:
 
 
 def _mounts(axis: str) -> list[str]:
-    from harness.compose.schema import mounted_axes, stage_key
+    return [f"{axis}@{place}" for place, (_, name) in _taken_from_root().items() if name == axis]
 
-    return [f"{axis}@{stage_key(stage)}.{axis}" for stage in registry().stages if axis in mounted_axes(stage)]
+
+def _taken_from_root() -> dict[str, tuple[str, str]]:
+    """Stage and axis by the place where the stage may choose for itself, `align.optimizer`."""
+    return {
+        f"{stage_key(stage)}.{axis}": (stage, axis)
+        for stage in registry().stages
+        for axis in mounted_axes(stage)
+    }
 
 
 def _first_line(error: BaseException) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -35,17 +35,20 @@ def main(channel: int, refused: Mapping[str, str]) -> None:
         tell(module=source.module, plugin=plugin, printed=os.fstat(STDOUT).st_size)
 
     known = Registry.load(refused=refused, announce=announce, caught=(BaseException,))
-    methods = []
-    for method in known.all():
-        source = known.source(method)
+
+    def described(
+        what: type[Any], source: Source, describing: Callable[..., dict[str, Any]]
+    ) -> dict[str, Any]:
         announce(source)
         try:
-            methods.append(describe(method, known))
-            json.dumps(methods[-1])
+            found = describing(what, known)
+            json.dumps(found)
         except BaseException as error:
-            cause = f"{method.__qualname__} cannot be described: {said(error)}"
-            tell(refused={source.module: cause})
+            tell(refused={source.module: f"{what.__qualname__} cannot be described: {said(error)}"})
             os._exit(0)
+        return found
+
+    methods = [described(method, known.source(method), describe) for method in known.all()]
     axes = {
         name: {
             "summary": axis.summary(),
@@ -54,8 +57,12 @@ def main(channel: int, refused: Mapping[str, str]) -> None:
         }
         for name, axis in known.axes.items()
     }
-    stages = {name: describe_stage(stage, known) for name, stage in known.stages.items()}
+    stages = {
+        name: described(stage, known.stage_source(name), describe_stage)
+        for name, stage in known.stages.items()
+    }
     suites = [str(folder_of(path, "harness_suites")) for path in known.suites]
+    conf = [str(folder_of(path, "harness_conf")) for path in known.conf]
     quarantined = [
         {
             "module": broken.source.module,
@@ -68,5 +75,13 @@ def main(channel: int, refused: Mapping[str, str]) -> None:
         for broken in known.quarantined
     ]
     eager = [asdict(source) for source in known.eager]
-    tell(methods=methods, axes=axes, stages=stages, suites=suites, eager=eager, quarantined=quarantined)
+    tell(
+        methods=methods,
+        axes=axes,
+        stages=stages,
+        suites=suites,
+        conf=conf,
+        eager=eager,
+        quarantined=quarantined,
+    )
     os._exit(0)  # threads and exit handlers of plugins do not hold it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -11,6 +12,8 @@ from hydra.errors import HydraException
 
 from harness.compose.arguments import refuse_flags
 from harness.errors import ConfigError
+
+SUFFIXES = (".yaml", ".yml")
 
 
 @functools.cache
@@ -32,8 +35,12 @@ def read(overrides: Sequence[str]) -> list[Override]:
 def _read(text: str) -> Override:
     """Once in a process: checks and compositions ask for the same texts again, and nobody changes one."""
     try:
-        return parser().parse_override(text)
+        override = parser().parse_override(text)
     except HydraException as error:
+        if "=" not in text and (Path(text).suffix in SUFFIXES or text in _experiments()):
+            raise ConfigError(
+                f"'{text}' is no override; an experiment is chosen by experiment={text}"
+            ) from error
         lines = str(error).splitlines()
         detail = next((line for line in lines if not line.startswith(("Error parsing", "See "))), lines[0])
         key, _, value = text.partition("=")
@@ -41,3 +48,12 @@ def _read(text: str) -> Override:
             f"'{text}' is no override ({detail}); write key=value, or key=a,b to sweep. A value with spaces "
             f"or special characters needs quotes of its own within the shell's: '{key}=\"{value or 'text'}\"'"
         ) from error
+    if not override.key_or_group:
+        raise ConfigError(f"'{text}' names no key; write key=value")
+    return override
+
+
+def _experiments() -> list[str]:
+    from harness.compose.hydra import options_of
+
+    return options_of("experiment")

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.nodes import BooleanNode
+from omegaconf.nodes import BooleanNode, StringNode
 
 from harness.axes import TRAINING_AXES
 from harness.compose.experiment import Experiment
@@ -67,7 +67,7 @@ def model_node() -> DictConfig:
     """The `model` node: the transformer's shape, or the path of a pretrained model and where to fetch it."""
     node: DictConfig = OmegaConf.structured(model_options())
     OmegaConf.set_struct(node, False)
-    node["path"] = None
+    node["path"] = StringNode(None)
     node["fetch"] = None
     node["import"] = BooleanNode(False)
     OmegaConf.set_struct(node, True)

@@ -5,12 +5,22 @@ All of it yields to what was typed on the command line, and all of it is shown b
 
 from __future__ import annotations
 
+import functools
+import json
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any
 
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
 from harness.errors import ConfigError, UnknownNameError
+from harness.forms import misfit
+from harness.nodes import as_text, refusal, writable
 from harness.registry.known import registry
+
+EXAMPLES = {"where_chosen": "corpus.stdlib.max_bytes: 3_000_000", "at_most": "pretrain.batch_size: 8"}
 
 
 def settle(raw: dict[str, Any], *, typed: Collection[str], stated: Collection[str]) -> None:
@@ -22,12 +32,19 @@ def settle(raw: dict[str, Any], *, typed: Collection[str], stated: Collection[st
     What they overrule is taken out of both, so that settling once more changes nothing.
     Raises: UnknownNameError, ConfigError where `where_chosen` names what does not exist
     """
-    for block, above in (("where_chosen", stated), ("at_most", typed)):
+    for block, form, above in (
+        ("where_chosen", dict[str, Any], stated),
+        ("at_most", dict[str, float], typed),
+    ):
         given = raw.get(block) or {}
+        if wrong := misfit(given, form, block):
+            raise ConfigError(f"{wrong}; write e.g. {block}: {{{EXAMPLES[block]}}}")
         raw[block] = {key: value for key, value in given.items() if not _is_typed(block, key, above)}
     for key, value in raw["where_chosen"].items():
         _set_where_chosen(raw, key, value)
     for key, most in raw["at_most"].items():
+        if not 0 <= most < math.inf:
+            raise ConfigError(f"at_most.{key}={most} bounds nothing; a bound is a number from 0 on")
         _bound(raw, key, most)
 
 
@@ -73,6 +90,7 @@ def _parts(key: str) -> tuple[str, str, str]:
 def _set_where_chosen(raw: dict[str, Any], key: str, value: Any) -> None:
     """Set an option of a method at the root and in every stage that chose that method for itself."""
     axis, name, option = _parts(key)
+    _refuse_misfit(key, as_text(value))
     if registry().axes[axis].many:
         if name in (raw.get(axis) or {}):
             raw[axis] = {**raw[axis], name: {**raw[axis][name], option: value}}
@@ -82,6 +100,17 @@ def _set_where_chosen(raw: dict[str, Any], key: str, value: Any) -> None:
         chosen = value_at(raw, path)
         if isinstance(chosen, Mapping) and chosen.get("method") == name:
             put(raw, path, {**chosen, option: value})
+
+
+@functools.lru_cache(maxsize=1024)
+def _refuse_misfit(key: str, text: str) -> None:
+    """Refuse a value, here as JSON, of another type than its option's; once for all cells."""
+    axis, name, option = _parts(key)
+    node = writable(OmegaConf.structured(registry().get(axis, name).Config))
+    try:
+        OmegaConf.merge(node, OmegaConf.create({option: json.loads(text)}))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"where_chosen.{key}: {refusal(error)}") from error
 
 
 def _bound(raw: dict[str, Any], key: str, most: float) -> None:

@@ -16,7 +16,7 @@ from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBas
 
 from harness.errors import ConfigError, HarnessError, ImpossibleValueError, UnknownNameError
 from harness.method import SIGNED, Choice
-from harness.nodes import as_text, plain, writable
+from harness.nodes import as_text, plain, refusal, writable
 
 T = TypeVar("T")
 
@@ -58,8 +58,7 @@ def _convert(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     except MissingMandatoryValue as error:
         raise ImpossibleValueError(f"{where}.{error.full_key} must be given") from error
     except OmegaConfBaseException as error:
-        message = " ".join(str(error.msg or error).partition("\n    full_key:")[0].split())
-        raise ConfigError(f"{where}.{error.full_key}: {message}") from error
+        raise ConfigError(f"{where}.{error.full_key}: {refusal(error)}") from error
     assert isinstance(checked, dict)
     try:
         built = _build(kind, checked)

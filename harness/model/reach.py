@@ -53,7 +53,7 @@ def reads(cell: Any, meta_model: nn.Module | None) -> int | None:
     spec = cell.spec()
     length = spec.max_length if spec is not None else stated_length(meta_model)
     for stage in cell.stages:
-        choice = cell.choice("context", stage=stage) if stage.partition("@")[0] == "extend" else None
+        choice = cell.choice("context", stage=stage) if "context" in cell.reads(stage) else None
         if choice is not None and length is not None:
             length = choice.method.extended(choice.config, length)
     return length

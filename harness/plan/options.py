@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
+from typing import Any
 
 from harness.compose import Cell
 from harness.compose.hydra import written_out
@@ -182,7 +183,8 @@ def idle_options(asked: Request, cells: Sequence[Cell]) -> list[str]:
         if not open_axes:  # as a rule after the first cell
             break
         open_axes -= {*cell.reads(stage)}
-    notes = []
+    bounds = dict.fromkeys(key for cell in cells for key in cell.config["at_most"])
+    notes = [f"at_most.{key} bounds nothing: no option is called so" for key in bounds if not _exists(key)]
     for item in (*asked.plain, *asked.swept):
         key = item.key.lstrip("+")
         text = f"{item.key}={','.join(item.values)}"
@@ -195,3 +197,19 @@ def idle_options(asked: Request, cells: Sequence[Cell]) -> list[str]:
         elif option and section in open_axes and section not in runs:
             notes.append(f"{text} changes nothing: no cell runs a stage that reads {section}")
     return notes
+
+
+def _exists(key: str) -> bool:
+    """Whether a dotted key names an option of some method, of a stage or of the model."""
+    owner, _, option = key.partition(".")
+    if axis := registry().axes.get(owner):
+        name, _, rest = option.partition(".")
+        methods = registry().methods(owner)
+        kinds: list[type[Any]] = [
+            method.Config for method in methods.values() if not axis.many or method.name == name
+        ]
+        option = rest if axis.many else option
+    else:
+        stage = sections().get(owner)
+        kinds = [registry().stage(stage).Config] if stage else [model_options()] if owner == "model" else []
+    return any(f.name == option.partition(".")[0] for kind in kinds for f in fields(kind))

@@ -10,15 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from harness.plan.estimate import (
+from harness.plan.capacity import (
     USABLE,
-    Size,
     least_gpus,
     lora_batch,
     weight_bytes,
     zero3_batch,
     zero3_bytes,
 )
+from harness.plan.estimate import Size
 
 GIB = 2**30
 A800, RTX3090 = 80 * GIB, 24 * GIB

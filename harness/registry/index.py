@@ -28,8 +28,8 @@ KEPT = 30 * 24 * 3600.0
 
 
 def read(*, fresh: bool = False) -> dict[str, Any]:
-    """The index: `methods` and `stages` (see `compose.describe`), `axes`, `suites`, `quarantined`, `eager`
-    (modules that bring more than methods, or nothing) and what plugins `printed`.
+    """The index: `methods` and `stages` (see `compose.describe`), `axes`, folders of `suites` and `conf`,
+    `quarantined`, `eager` (modules that bring more than methods, or nothing) and what plugins `printed`.
 
     From the cache where it holds, unless it is to be `fresh`.
     """

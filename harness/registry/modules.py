@@ -274,7 +274,8 @@ def _call(module: ModuleType, hook: str) -> list[Any]:
     implementation = getattr(module, hook, None)
     if implementation is None or getattr(implementation, f"{GROUP}_impl", None) is None:
         return []
-    result = implementation()
+    with kept(f"when {hook} is called"):
+        result = implementation()
     return result if isinstance(result, list) else [result]
 
 

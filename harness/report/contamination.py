@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from harness.forms import misfit
 from harness.report.record import Record
-
-STAGE = "decontaminate"
 
 
 class Decontaminated(TypedDict):
@@ -28,25 +26,50 @@ def contamination_notes(records: Sequence[Record]) -> list[str]:
 
 
 def _notes(record: Record) -> Iterator[str]:
-    facts, config = record.data.get("facts", {}), record.data["config"]
-    for stage, own in facts.items():
+    config, stages = record.data["config"], _stages()
+    for name, own in record.data.get("facts", {}).items():
         found = own.get("decontaminated")
         if misfit(found, Decontaminated):
             continue  # of no stage of ours, or nothing
-        entries = "documents" if stage == STAGE else f"entries of {stage}"
+        documents = stages.get(_base(name), {}).get("produces") == "documents"
         by_source = ", ".join(
-            f"{name.replace('_', ' ')}: {count:,}" for name, count in sorted(found["by_source"].items())
+            f"{source.replace('_', ' ')}: {count:,}" for source, count in sorted(found["by_source"].items())
         )
         yield (
-            f"Decontaminated: {found['dropped']:,} of {found['seen']:,} training {entries} shared "
-            f"{found['ngram']}-grams with test items and were dropped{by_source and f' ({by_source})'}."
+            f"Decontaminated: {found['dropped']:,} of {found['seen']:,} training "
+            f"{'documents' if documents else f'entries of {name}'} shared {found['ngram']}-grams with test "
+            f"items and were dropped{by_source and f' ({by_source})'}."
         )
-    if STAGE in config and STAGE not in facts and "corpus" in config.get("stages", ()):
-        if STAGE not in config["stages"]:
-            yield f"Training text was not compared with test items: `stages` leaves out {STAGE}."
-        elif not config[STAGE].get("enabled", True):
-            yield f"Training text was not compared with test items: {STAGE}.enabled=false."
-    for stage in config.get("stages", ()):
-        options = config.get(stage) or config.get(f"{stage}_stage") or {}
-        if isinstance(options, Mapping) and options.get("decontaminate") is False:
-            yield f"What {stage} learns was not compared with test items: {stage}.decontaminate=false."
+    listed = config.get("stages", ())
+    ran = {_base(name) for name in listed}
+    able = [name for name, stage in stages.items() if _filters(stage) and stage["key"] in config]
+    if any(_begins(stages.get(name, {})) for name in ran) and able and not ran & {*able}:
+        yield f"Training text was not compared with test items: `stages` leaves out {' and '.join(able)}."
+    for name in listed:
+        base, _, suffix = name.partition("@")
+        if not (stage := stages.get(base)) or not (option := stage["decontaminates"]):
+            continue
+        key = "_".join(filter(None, (stage["key"], suffix)))
+        if (config.get(key) or {}).get(option) is False:
+            what = "Training text" if _filters(stage) else f"What {name} learns"
+            yield f"{what} was not compared with test items: {key}.{option}=false."
+
+
+def _stages() -> Mapping[str, Mapping[str, Any]]:
+    from harness.registry import index as registry_index
+
+    return registry_index.read()["stages"]  # type: ignore[no-any-return]
+
+
+def _base(stage: str) -> str:
+    return stage.partition("@")[0]
+
+
+def _filters(stage: Mapping[str, Any]) -> bool:
+    """Whether it makes documents without those that share text with test items."""
+    return bool(stage["decontaminates"]) and stage["produces"] == "documents"
+
+
+def _begins(stage: Mapping[str, Any]) -> bool:
+    """Whether it brings the documents that the others read."""
+    return stage.get("produces") == "documents" and "documents" not in stage["needs"]

@@ -16,6 +16,7 @@ from harness.report.frames import Results
 from harness.report.latex import latex
 from harness.report.page import PLANNED, page
 from harness.report.table import Table
+from harness.report.terminal import terminal
 from harness.report.writers import (
     as_csv,
     as_json,
@@ -25,7 +26,6 @@ from harness.report.writers import (
     escape_tags,
     markdown,
     notes_markdown,
-    terminal,
 )
 
 WRITERS: Mapping[str, tuple[str, Callable[[Table], str]]] = {

@@ -14,6 +14,7 @@ from typing import Any
 from harness.report.levels import Settings, level_settings
 from harness.report.numbers import counted
 from harness.report.record import Record, flatten, label
+from harness.report.reruns import beside_others, other_runs
 from harness.report.runs import measuring
 
 COUNTS = frozenset(
@@ -64,23 +65,6 @@ VERSIONS = {
 }
 """Provenance that tells versions and machines apart; named for the whole table."""
 
-AXIS_FACTS: Mapping[str, frozenset[str]] = {
-    "corpus": COUNTS | {"sha256"},
-    "filter": COUNTS | {"sha256"},
-    "tokenizer": COUNTS - {"bytes"} | {"vocab_size"},
-    "mixture": COUNTS,
-    "curriculum": COUNTS | {"sequence_length"},
-    "objective": COUNTS,
-    "instruction": COUNTS | {"template"},
-    "instruction_strategy": COUNTS,
-    "alignment": COUNTS,
-    "quantizer": frozenset({"calibration_sha256"}),
-    "batch_schedule": COUNTS | {"effective_batch"},
-    "precision": frozenset({"dtype"}),
-    "context": frozenset({"max_length", "sequence_length", "truncated", "truncated_contexts"}),
-    "judge": frozenset({"judge"}),
-}
-"""Facts that choosing another method of an axis is bound to move; its methods' `changes` count too."""
 OPTION_FACTS: Mapping[str, frozenset[str]] = {
     "budget": COUNTS,
     "batch_size": COUNTS | {"batch_size", "effective_batch"},
@@ -89,7 +73,7 @@ OPTION_FACTS: Mapping[str, frozenset[str]] = {
     "import": frozenset(),
     "threads": frozenset({"threads"}),
 }
-"""Facts that a stage's option is bound to move."""
+"""Facts that options of all stages that train are bound to move, and those of the root."""
 
 
 def is_controlled(path: str) -> bool:
@@ -238,73 +222,6 @@ def record_facts(record: Record) -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def other_runs(records: Sequence[Record]) -> dict[str, str]:
-    """Cells whose run of a stage is another than its config alone explains: other code, data or libraries.
-
-    A factor touches a stage where the stage's key differs between most pairs of records that differ in this
-    factor alone. Under equal levels of those, and one seed of the stage, the run must be one; a level that
-    sets an axis which others leave alone (`position` among contexts) may have a run of its own.
-    """
-    marks: dict[str, str] = {}
-    settings_of = level_settings(records[-1].experiment)
-    names = dict.fromkeys(
-        str(s["stage"])
-        for r in records
-        for s in r.data.get("stages", ())
-        if s["stage"] not in measuring() and s.get("key")
-    )
-    for name in names:
-        runs = {
-            r.cell: (str(s["key"]), s.get("seed"))
-            for r in records
-            for s in r.data.get("stages", ())
-            if s["stage"] == name and s.get("key")
-        }
-        those = [r for r in records if r.cell in runs]
-        touching = [f for f in records[-1].levels if touches(f, those, runs)]
-        groups: dict[tuple[Any, ...], list[Record]] = {}
-        for r in those:
-            which = (runs[r.cell][1], axes_set(r, settings_of), *(r.levels.get(f, "") for f in touching))
-            groups.setdefault(which, []).append(r)
-        for members in groups.values():
-            counts = Counter(runs[r.cell][0] for r in members)
-            common, n = counts.most_common(1)[0]
-            for r in members:
-                if n > len(members) / 2 and runs[r.cell][0] != common:
-                    marks.setdefault(
-                        r.cell, f"{name} is another run than its config explains: code or inputs differ"
-                    )
-    return marks
-
-
-def axes_set(record: Record, settings_of: Settings) -> frozenset[str]:
-    """The axes and stages whose options the levels of a record set."""
-    sets = (settings_of.get(factor, {}).get(label(level), {}) for factor, level in record.levels.items())
-    return frozenset(key.partition(".")[0] for keys in sets for key in keys)
-
-
-def touches(factor: str, records: Sequence[Record], runs: Mapping[str, tuple[str, Any]]) -> bool:
-    """Whether the key of a stage differs between most levels of a factor, all else equal."""
-    others: dict[tuple[Any, ...], list[str]] = {}
-    for r in records:
-        rest = (r.seed, *(v for f, v in r.levels.items() if f != factor))
-        others.setdefault(rest, []).append(runs[r.cell][0])
-    same = sum(max(Counter(keys).values()) - 1 for keys in others.values())
-    return 2 * same < sum(len(keys) - 1 for keys in others.values())
-
-
-def beside_others(records: Sequence[Record]) -> Iterator[tuple[str, str]]:
-    """(cell, footnote) of measurements of speed that waited for the machine to be quiet in vain."""
-    for record in records:
-        busy = [s for s in record.data.get("stages") or () if s.get("alone") is False]
-        if busy:
-            names = ", ".join(" ".join(filter(None, (s["stage"], s.get("part")))) for s in busy)
-            yield (
-                record.cell,
-                f"{names}: measured beside other work on the machine: its speeds are too low",
-            )
-
-
 def threads_of(record: Record) -> dict[str, int]:
     """Processor threads by stage; nothing of records that do not say."""
     stages = record.data.get("stages") or ()
@@ -376,22 +293,32 @@ def drawn_from(record: Record, stage: str) -> str:
 
 def movers(settings_of: Settings) -> dict[tuple[str, str], dict[str, frozenset[str]]]:
     """(factor, level) -> key it sets -> facts that the key is bound to move."""
-    from harness.registry import index as registry_index
-
-    changes: dict[str, frozenset[str]] = {}
-    for m in registry_index.read()["methods"]:  # the index: nothing is imported
-        changes[m["axis"]] = changes.get(m["axis"], frozenset()) | frozenset(m["changes"])
+    declared = declarations()
     return {
-        (factor, level): {key: moved_by(key, changes) for key in setting}
+        (factor, level): {key: moved_by(key, declared) for key in setting}
         for factor, levels in settings_of.items()
         for level, setting in levels.items()
     }
 
 
-def moved_by(key: str, changes: Mapping[str, frozenset[str]]) -> frozenset[str]:
-    """Facts that a factor's key is bound to move; `changes` is what an axis' methods say they change."""
+def declarations() -> dict[str, frozenset[str]]:
+    """What methods and stages say they move, by axis and by `<stage>.<option>`."""
+    from harness.registry import index as registry_index
+
+    index = registry_index.read()  # nothing is imported
+    pairs = [(m["axis"], fact) for m in index["methods"] for fact in (*m["changes"], *m["moves_facts"])]
+    for stage in index["stages"].values():
+        pairs += [(f"{stage['key']}.{option}", fact) for option, fact in stage["moves_facts"]]
+    found: dict[str, frozenset[str]] = {}
+    for key, fact in pairs:
+        found[key] = found.get(key, frozenset()) | (COUNTS if fact == "counts" else {fact})
+    return found
+
+
+def moved_by(key: str, declared: Mapping[str, frozenset[str]]) -> frozenset[str]:
+    """Facts that a factor's key is bound to move, given what methods and stages declare."""
     head, *rest = key.partition("@")[0].split(".")
-    moved = AXIS_FACTS.get(head, frozenset())
+    moved = declared.get(head, frozenset()) | declared.get(".".join([head, *rest[:1]]), frozenset())
     for option in rest:
         moved |= OPTION_FACTS.get(option, frozenset())
-    return moved | changes.get(head, frozenset())
+    return moved

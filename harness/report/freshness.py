@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.report.layout import conf_folder
+from harness.report.layout import shipped
 from harness.report.record import Record
 from harness.store.files import read_json, sha256_file, write_json
 from harness.store.fingerprint import Fingerprints, versions
@@ -21,7 +21,7 @@ def inputs(records: Sequence[Record], root: Path) -> str:
     """
     files = [file for record in records if record.folder is not None for file in files_of(record.folder)]
     made_of: list[Any] = [[file.name, sha256_file(file)] for file in files]
-    made_of += [[file.name, sha256_file(file)] for file in sorted(conf_folder().glob("*.yaml"))]
+    made_of += [[file.name, sha256_file(file)] for file in shipped().values()]
     made_of += [
         [file.name, sha256_file(file)] for file in sorted((Path(__file__).parent / "assets").iterdir())
     ]

@@ -99,8 +99,19 @@ def conf_folder() -> Path:
 
 
 def shipped() -> dict[str, Path]:
-    """Layout name -> its file."""
-    return {path.stem: path for path in sorted(conf_folder().glob("*.yaml"))}
+    """Layout name -> its file: harness's, and those in `report/` of the folders that plugins ship.
+
+    Raises: ConfigError where two are called alike
+    """
+    from harness.registry import index as registry_index
+
+    folders = [conf_folder(), *(Path(path) / "report" for path in registry_index.read()["conf"])]
+    found: dict[str, Path] = {}
+    for path in (path for folder in folders for path in sorted(folder.glob("*.yaml"))):
+        if path.stem in found:
+            raise ConfigError(f"{path} and {found[path.stem]} are both the layout '{path.stem}'; rename one")
+        found[path.stem] = path
+    return found
 
 
 def load_layout(chosen: str | Mapping[str, Any] | None) -> Layout:

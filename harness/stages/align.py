@@ -49,6 +49,8 @@ class Align(Stage):
     may_need = ("documents", "reward")
     produces = "model"
     scores_answers = True
+    decontaminates = "decontaminate"
+    moves_facts = (("decontaminate", "counts"), ("max_new_tokens", "counts"))
 
     @dataclass(frozen=True, kw_only=True)
     class Config(TuningConfig):

@@ -52,6 +52,15 @@ class Decontaminate(Stage):
     needs = ("documents",)
     produces = "documents"
     seeded = False
+    decontaminates = "enabled"
+    moves_facts = (
+        ("enabled", "counts"),
+        ("enabled", "sha256"),
+        ("ngram", "counts"),
+        ("ngram", "sha256"),
+        ("max_documents", "counts"),
+        ("max_documents", "sha256"),
+    )
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Stage.Config):

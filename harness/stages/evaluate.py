@@ -52,6 +52,7 @@ class Evaluate(Stage):
     needs = ("model",)
     may_need = ("documents", "reward")
     produces = "evaluation"
+    moves_facts = (("max_length", "truncated"), ("max_length", "truncated_contexts"))
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Stage.Config):

@@ -40,6 +40,7 @@ class Extend(Stage):
     may_need = ("tokens",)
     produces = "model"
     full_windows = True
+    moves_facts = (("packing", "counts"), ("train", "counts"))
 
     @dataclass(frozen=True, kw_only=True)
     class Config(TrainingConfig):

@@ -34,6 +34,7 @@ class Generate(Stage):
     needs = ("model",)
     may_need = ("documents",)
     produces = "generations"
+    moves_facts = (("prompts", "counts"), ("max_prompts", "counts"), ("max_new_tokens", "counts"))
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Stage.Config):

@@ -48,6 +48,8 @@ class Instruct(Stage):
     needs = ("model",)
     may_need = ("documents", "tokens")
     produces = "model"
+    decontaminates = "decontaminate"
+    moves_facts = (("decontaminate", "counts"),)
 
     @dataclass(frozen=True, kw_only=True)
     class Config(TuningConfig):

@@ -39,6 +39,7 @@ class Pretrain(Stage):
     needs = ("tokens", "tokenizer")
     produces = "model"
     full_windows = splits_windows = True
+    moves_facts = (("packing", "counts"),)
 
     @dataclass(frozen=True, kw_only=True)
     class Config(TrainingConfig):

@@ -34,6 +34,10 @@ class Prune(Stage):
     needs = ("model",)
     may_need = ("tokens", "documents")
     produces = "model"
+    moves_facts = (
+        ("calibration_sequences", "calibration_sha256"),
+        ("calibration_length", "calibration_sha256"),
+    )
     trial = ("pruner=wanda", "prune.calibration_sequences=8", "prune.calibration_length=32")
 
     Config = CalibrationConfig

@@ -44,6 +44,10 @@ class Quantize(Stage):
     needs = ("model",)
     may_need = ("tokens", "documents")
     produces = "model"
+    moves_facts = (
+        ("calibration_sequences", "calibration_sha256"),
+        ("calibration_length", "calibration_sha256"),
+    )
     trial = ("quantizer=rtn",)
 
     @dataclass(frozen=True, kw_only=True)

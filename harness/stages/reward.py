@@ -47,6 +47,8 @@ class Reward(Stage):
     may_need = ("documents",)
     produces = "reward"
     scores_answers = True
+    decontaminates = "decontaminate"
+    moves_facts = (("decontaminate", "counts"),)
 
     @dataclass(frozen=True, kw_only=True)
     class Config(TuningConfig):

@@ -6,6 +6,7 @@ is taken for what it does not hash to.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import re
 import shutil
@@ -22,7 +23,7 @@ from harness.store.keys import digest
 from harness.store.records import NAME, read_record, record_dir
 
 _PLACES = re.compile(
-    r"artifacts(/([0-9a-f]{2})(/\2[0-9a-f]{62}(/[^/]+)*)?)?|records(/[^/]+(/[\w.-]+(/[^/]+)*)?)?"
+    r"artifacts(/([0-9a-f]{2})(/\2[0-9a-f]{62}(/[^/]+){0,32})?)?|records(/[^/]+(/[\w.-]+(/[^/]+){0,32})?)?"
 )
 """What an archive may hold: `artifacts/<2>/<key>/...` and `records/<sweep>/<cell>/...`."""
 
@@ -32,6 +33,8 @@ _BROKEN = (
     *(IsADirectoryError, NotADirectoryError, FileExistsError),
 )
 """What reading raises that breaks off or is damaged, or whose files and folders stand in each other's way."""
+_NAMES = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
+"""What the operating system says of names that no file can have."""
 
 
 def pack(store: Store, target: Path, *, where: Path, place: str, keys: Iterable[str]) -> None:
@@ -60,6 +63,8 @@ def unpack(store: Store, source: Path) -> tuple[list[str], list[str], list[str]]
             if digest(from_archive.verify(key).meta.get("material")) != key:
                 raise StoreError(f"{source}: {key[:12]} is not the key of what its artifact was made of")
         records = [file.parent for file in sorted(Path(tmp).glob(f"records/*/*/{NAME}"))]
+        if not keys and not records:
+            raise StoreError(f"{source} holds no record and no artifact")
         targets = {folder: _target(store, folder) for folder in records}
         new_keys = [key for key in keys if store.find(key) is None]
         for key in new_keys:
@@ -103,7 +108,9 @@ def _extract(source: Path, folder: Path, *, below: str = "") -> None:
                     archive.extract(member, folder, filter="data")
     except FileNotFoundError:
         raise StoreError(f"there is no file {source}") from None
-    except _BROKEN as error:
+    except (*_BROKEN, OSError) as error:
+        if not isinstance(error, _BROKEN) and error.errno not in _NAMES:
+            raise
         raise StoreError(f"{source} is no archive of `harness store export`: {error}") from error
 
 

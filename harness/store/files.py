@@ -17,8 +17,13 @@ from typing import Any, TypedDict
 from harness.errors import NewerFormatError, StoreError, StoreFullError
 from harness.forms import misfit
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_FULL_WORDS = ("no space left on device", "os error 28", "disk quota exceeded", "os error 122")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_LARGE_WORDS = ("os error 27", "[errno 27]")
+_FULL_WORDS = (
+    *("no space left on device", "os error 28", "disk quota exceeded", "os error 122"),
+    *_LARGE_WORDS,
+)
+_LIMIT = "as `ulimit -f` shows, or the file system; raise it"
 _ROOM = 64 * 1024
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 log = logging.getLogger("harness.store")
@@ -152,7 +157,15 @@ def full_text(error: BaseException) -> str:
     """What a full disk means for people, whoever noticed it."""
     if isinstance(error, StoreFullError):
         return str(error)
+    if _is_too_large(error):
+        return f"a file is full ({error}), by the limit on its size {_LIMIT} and run the same command again"
     return f"a disk is full ({error}); free space and run the same command again"
+
+
+def _is_too_large(error: BaseException) -> bool:
+    """Whether the limit on one file's size was met, and not the disk's."""
+    number = error.errno if isinstance(error, OSError) else None
+    return number == errno.EFBIG or any(words in str(error).lower() for words in _LARGE_WORDS)
 
 
 def has_no_room(folder: Path) -> bool:
@@ -172,6 +185,11 @@ def disk_errors(where: Path) -> Iterator[None]:
     except StoreError:
         raise
     except OSError as error:
+        if _is_too_large(error):
+            raise StoreFullError(
+                f"A file under {where} is full, by the limit on its size {_LIMIT} and run the same command "
+                "again; nothing that was finished is lost"
+            ) from error
         if is_disk_full(error):
             raise StoreFullError(
                 f"The disk under {where} is full. Free space (`harness store gc` removes what no record "

@@ -17,6 +17,8 @@ from typing import Any
 from harness.errors import StoreError
 from harness.store.files import read_cache, sha256_file, write_json
 
+REPORTED = {"decontaminates", "moves_facts"}
+"""What a contract declares for those who read records: no run rests on it, so it is left out of the hash."""
 _DATA = {".yaml", ".yml", ".json", ".jinja", ".j2", ".txt"}
 
 
@@ -200,11 +202,12 @@ def _data_files(folder: Path) -> tuple[Path, ...]:
 
 
 def _tree_hash(tree: ast.Module) -> str:
-    """Hash of a syntax tree without docstrings, comments and places."""
+    """Hash of a syntax tree without docstrings, comments, places and what is declared for reports alone."""
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
-            node.body = [s for s in body if not _is_text(s)]  # type: ignore[attr-defined]
+            told = isinstance(node, ast.ClassDef)
+            node.body = [s for s in body if not (_is_text(s) or (told and _is_reported(s)))]  # type: ignore[attr-defined]
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 
@@ -214,6 +217,14 @@ def _is_text(statement: ast.AST) -> bool:
         and isinstance(statement.value, ast.Constant)
         and isinstance(statement.value.value, str)
     )
+
+
+def _is_reported(statement: ast.AST) -> bool:
+    """Whether a statement of a class assigns one of REPORTED."""
+    if not isinstance(statement, ast.Assign | ast.AnnAssign):
+        return False
+    targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+    return all(isinstance(target, ast.Name) and target.id in REPORTED for target in targets)
 
 
 def _imports(tree: ast.Module) -> list[list[Any]]:

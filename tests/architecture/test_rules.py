@@ -187,7 +187,7 @@ def test_generated_files_are_up_to_date() -> None:
     assert [*stale, *docs.left_over()] == [], "run `python -m harness.commands.docs`"
 
 
-def test_the_readme_shows_the_demo_s_table() -> None:
+def test_the_readme_shows_a_report_s_numbers() -> None:
     shown = (ROOT / "README.md").read_text(encoding="utf-8")
     assert shown == docs.readme(), "run `python -m harness.commands.docs`"
 

@@ -84,6 +84,10 @@ def commands(made: Plan, folder: Path) -> list[list[str]]:
         ["store", "gc", "--dry-run"],
         ["store", "verify"],
         ["store", "gc"],
+        ["report", "toy"],
+        ["reproduce", first],
+        ["export", first, str(folder / "model")],
+        ["plan", "scale=smoke", "stages=[corpus]"],
     ]
 
 

@@ -176,8 +176,12 @@ def test_a_packed_record_is_taken_into_another_store(
         entry("artifacts/ab/" + "ab" * 32 + "/a", kind=tarfile.CHRTYPE),
         entry("records/toy/0/record.json", b"[" * 10_000),
         entry("records/toy\n/0/record.json", b"{}"),
+        entry("records/toy/0/" + "a" * 300),
+        entry("records/toy/0/" + "a/" * 1500 + "a"),
+        entry("records"),
+        entry("artifacts/ab/" + "ab" * 32),
     ],
-    ids=range(16),
+    ids=range(20),
 )
 def test_an_archive_of_anybody_harms_no_store(bad: Any, own_store: Path, tmp_path: Path) -> None:
     file = archive_with(tmp_path / "evil.tar.gz", bad)

@@ -56,6 +56,34 @@ CASES = {
     "++nonsense=1": "No config key is called 'nonsense'",
     "attention": "'attention' is no override",
     "pretrain.budget.unit=parsecs": "pretrain.budget.unit=parsecs: Invalid value 'parsecs', expected one of",
+    "seed.x=3": "seed.x=3: seed is 0, which has no parts; state it as a whole, seed=...",
+    "stages.x=3": "stages.x=3: stages is ['corpus', ",
+    "stages=[[a]]": "stages.0 is a list, not text; write e.g. stages=[corpus,tokenizer]",
+    "stages={a: b}": "stages is a mapping, not a list; write e.g. stages=[A,B]",
+    "where_chosen=3": "where_chosen is an integer (3), not a mapping; write e.g. where_chosen={KEY: VALUE}",
+    "at_most.pretrain.batch_size=3": "write 'at_most={pretrain.batch_size: VALUE}', as its keys have dots",
+    "at_most={pretrain.batch_size: [1]}": "at_most.pretrain.batch_size is a list, not a number",
+    "at_most={pretrain.batch_size: -1}": "at_most.pretrain.batch_size=-1.0 bounds nothing",
+    "where_chosen={corpus.stdlib.max_bytes: [1]}": "where_chosen.corpus.stdlib.max_bytes: Value '[1]'",
+    "pretrain.stabilizers=clip_norm": "pretrain.stabilizers takes a list, e.g. pretrain.stabilizers=[A,B]",
+    "pretrain.stabilizers={a: 3}": "pretrain.stabilizers takes a list",
+    "align.optimizer=lion": "align.optimizer=lion chooses no optimizer; write optimizer@align.optimizer=lion",
+    "+align.optimizer.eps=1": "chooses no optimizer; write optimizer@align.optimizer=NAME",
+    "align.optimizer.eps=1": "align has no optimizer of its own, and takes the root's; set optimizer.eps, or",
+    "model.path=x": "model.path=x stands beside a model that is built here; write model=pretrained",
+    "model.path=[x]": "model.path=[x]: Cannot convert 'list' to string",
+    "model.import=true": "model.import=true changes nothing: it imports the model at model.path, and none",
+    "model.fetch=x": "only a preset says where its model comes from, e.g. model=smollm2_135m",
+    "=3": "'=3' names no key; write key=value",
+    "~": "'~' names no key",
+    "demo": "'demo' is no override; an experiment is chosen by experiment=demo",
+    "./my.yaml": "'./my.yaml' is no override; an experiment is chosen by experiment=./my.yaml",
+    "report=ability": "`harness report SWEEP --table ability`, or in an experiment's file, `report: ability`",
+    "seeds=3": "seeds is an integer (3), not a list; write e.g. seeds=[0,1]",
+    "seed=[0,1]": "`harness sweep` compares several, seed=a,b",
+    "pretrain.budget=3": "write e.g. pretrain.budget.unit=... pretrain.budget.amount=...",
+    "learning_rate=3": "No config key is called 'learning_rate'; options of that name: pretrain.l",
+    "max_documents=3": "evaluator.perplexity.max_documents",
     "evaluator.lm_eval.tasks=x": "lm_eval is not chosen; add it, e.g. evaluator=[lm_eval]",
 }
 
@@ -71,6 +99,17 @@ def test_it_says_where_what_and_what_would_work(override: str, message: str) -> 
 def test_an_option_that_other_methods_have_names_them() -> None:
     with pytest.raises(ConfigError, match=r"Methods that have it: .*sliding_window"):
         compose(["attention.window=3"])
+
+
+@pytest.mark.parametrize("option", ["attention.window=3", "+attention.window=3", "position.base=5"])
+def test_an_option_of_what_a_pretrained_model_brings_itself_is_refused(option: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose(["model=pretrained", "model.path=DIR", option])
+    axis = option.lstrip("+").partition(".")[0]
+    added = "cannot change the pretrained model DIR; drop it, or set model.import=true"
+    plain = f"changes nothing: a pretrained model brings its own {axis}; drop it, or set model.import=true"
+    said = f"attention.window {added}" if option.startswith("+") else f"{option} {plain}"
+    assert str(caught.value).startswith(said)
 
 
 @pytest.mark.parametrize(

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import re
 from pathlib import Path
 
 import pytest
-from third_party import harness
+from third_party import ROOT, harness
 
 from harness.axes import BUILTIN
 from harness.commands import scaffold
 from harness.commands.new import main
 from harness.errors import ConfigError, HarnessError
 from harness.registry.known import registry
+from harness.report.layout import load_layout
 
 INFO = "Metadata-Version: 2.1\nName: harness-mine\nVersion: 0.1.0\n"
 
@@ -48,6 +50,58 @@ def test_a_package_takes_a_second_method(mine: Path, tmp_path: Path) -> None:
         ConfigError, match=r"names no package of its folder under \[project.entry-points.harness\]"
     ):
         main(["attention", "fifth", "--package", "harness-mine"])
+
+
+def test_a_package_that_was_edited_meanwhile_takes_another_method(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Moved below src, called otherwise, its copied helper changed, and asked from inside."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["quantizer", "first", "--package", "harness-mine", "--like", "rtn"]) == 0
+    root = tmp_path / "harness-mine"
+    (root / "src").mkdir()
+    inside = (root / "harness_mine").rename(root / "src" / "harness_mine")
+    project = (root / "pyproject.toml").read_text().replace('"harness-mine"', '"ours"')
+    (root / "pyproject.toml").write_text(project)
+    edited = (inside / "_grid.py").read_text() + "# ours\n"
+    (inside / "_grid.py").write_text(edited)
+    monkeypatch.chdir(root)
+    capsys.readouterr()
+    assert main(["quantizer", "second", "--package", ".", "--like", "gptq"]) == 0
+    assert "harness check ours -- -k second" in capsys.readouterr().out
+    assert main(["norm", "third", "--package", "."]) == 0
+    assert (inside / "third.py").is_file()
+    assert (inside / "_grid.py").read_text() == edited
+    monkeypatch.syspath_prepend(str(root / "src"))
+    second = importlib.import_module("harness_mine.second")
+    assert second.make_grid.__module__ == "harness_mine._second_grid"
+
+
+def test_a_package_may_begin_beside_a_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine").mkdir()
+    Path("mine/README.md").write_text("mine")
+    assert main(["norm", "first", "--package", "mine"]) == 0
+    assert Path("mine/README.md").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("project", "said"),
+    [
+        ("[project", "cannot be read: Expected ']'"),
+        ("[project]\nname = 3\n", "project.name is an integer"),
+        ("[project]\nversion = '1'\n", "project lacks name"),
+        ("[project]\nname = 'a'\nentry-points = 3\n", "project.entry-points is an integer"),
+    ],
+)
+def test_a_project_that_cannot_be_read_is_named(
+    project: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine").mkdir()
+    Path("mine/pyproject.toml").write_text(project)
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        main(["norm", "first", "--package", "mine"])
 
 
 @pytest.mark.parametrize("axis", BUILTIN)
@@ -90,9 +144,81 @@ def test_a_package_may_begin_with_a_stage(tmp_path: Path, monkeypatch: pytest.Mo
     assert (Path("harness-mine") / "tests" / "test_my_step.py").is_file()
 
 
+@pytest.mark.parametrize("first", ["", pytest.param("norm", marks=pytest.mark.slow)], ids=["alone", "second"])
+def test_an_axis_passes_as_it_is_written_with_its_stage_method_and_suite(
+    first: str, mine: Path, tmp_path: Path
+) -> None:
+    if first:
+        assert main([first, "my_norm", "--package", "harness-mine"]) == 0
+    assert main(["axis", "my_axis", "--package", "harness-mine"]) == 0
+    checked = harness(["check", "harness-mine", "--", "-vv"], mine, cwd=tmp_path)
+    assert checked.returncode == 0, checked.stdout[-5000:] + checked.stderr
+    assert "my_axis=shrink, stage apply_my_axis" in checked.stdout
+    assert "::test_shape_and_number_format_stay[my_axis=shrink] PASSED" in checked.stdout
+    planned = harness(["plan", "my_axis=none,shrink", "quantizer=rtn", "scale=smoke"], mine, cwd=tmp_path)
+    assert "apply_my_axis" in planned.stdout, planned.stderr
+    refused = harness(["plan", "my_axis=shrink", "my_axis.factor=2"], mine, cwd=tmp_path)
+    assert "my_axis.factor=2.0 must lie between 0 and 1" in refused.stdout + refused.stderr
+
+
+def test_the_suites_of_a_new_axis_and_stage_find_a_method_that_does_nothing(
+    mine: Path, tmp_path: Path
+) -> None:
+    assert main(["axis", "my_axis", "--package", "harness-mine"]) == 0
+    file = mine / "harness_mine" / "my_axis_shrink.py"
+    file.write_text(file.read_text().replace("weight_OI * self.config.factor", "weight_OI"))
+    checked = harness(["check", "harness-mine", "--", "-k", "shape or model_of"], mine, cwd=tmp_path)
+    assert checked.returncode == 1
+    assert "nothing changes" in checked.stdout
+    assert "my_axis=shrink was asked for and changed nothing" in " ".join(checked.stdout.split())
+
+
+def test_a_layout_is_found_by_its_name(mine: Path, tmp_path: Path) -> None:
+    assert main(["norm", "my_norm", "--package", "harness-mine"]) == 0
+    for name in ("my_table", "other_table"):
+        assert main(["layout", name, "--package", "harness-mine"]) == 0
+    layouts = mine / "harness_mine" / "conf" / "report"
+    table = layouts / "my_table.yaml"
+    table.write_text(table.read_text().replace("title: my_table", "title: What I measured"))
+    records = str(ROOT / "reports" / "demo" / "records.json.gz")
+    asked = ["report", "demo", "--store", records, "--table", "my_table", "--format", "md", "--out", "out"]
+    made = harness(asked, mine, cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    page = (tmp_path / "out" / "README.md").read_text()
+    assert "What I measured" in page
+    assert "bits per byte" in page
+    (layouts / "demo.yaml").write_text("title: mine")
+    clash = harness(asked, mine, cwd=tmp_path)
+    assert "are both the layout 'demo'; rename one" in clash.stderr
+
+
+def test_a_package_may_begin_with_a_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["layout", "my_table", "--package", "harness-mine"]) == 0
+    assert "harness report SWEEP --table my_table" in Path("harness-mine/README.md").read_text()
+    assert "pkg://harness_mine.conf" in Path("harness-mine/harness_mine/conf_folder.py").read_text()
+
+
+def test_a_new_layout_stands_in_a_checkout_and_an_axis_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plugins" / "harness_plugins").mkdir(parents=True)
+    assert main(["layout", "my_table"]) == 0
+    assert load_layout("conf/report/my_table.yaml").title == "my_table"
+    with pytest.raises(HarnessError, match="--package NAME` writes one into a package"):
+        main(["axis", "my_axis"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["axis", "quantizer"], "'quantizer' is an axis already"),
+        (["axis", "quantize"], "the stage quantize exists already"),
+        (["axis", "My-Axis"], "is no name"),
+        (["axis", "Myaxis"], "'Myaxis' is no axis name; use snake_case, e.g. my_axis"),
+        (["layout", "demo"], "the layout demo exists already, in "),
+        (["layout", "Demo"], "'Demo' is no layout name; use e.g. my_table"),
         (["stage", "quantize"], "the stage quantize exists already, in harness.stages.quantize"),
         (["stage", "pruner"], "'pruner' is an axis, whose config key a stage would take"),
         (["stage", "seed"], "'seed' is a key of every config"),

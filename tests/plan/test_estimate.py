@@ -2,7 +2,8 @@
 
 import pytest
 
-from harness.plan.estimate import Scored, Size, least_gpus, training_cost, weight_bytes
+from harness.plan.capacity import least_gpus, weight_bytes
+from harness.plan.estimate import Scored, Size, training_cost
 from harness.plan.table8 import (
     A800,
     GIB,

@@ -103,6 +103,11 @@ def test_what_is_damaged_here_is_planned_as_it_stands(tmp_path: Path) -> None:
         assert answer(stated, tmp_path / "mine.yaml", Store(tmp_path / "store")) == ""
 
 
+def test_a_range_for_a_factor_that_is_gone_is_refused_by_name(tmp_path: Path) -> None:
+    said = answer({**TUNED, "factors": {}}, tmp_path / "mine.yaml", Store(tmp_path / "store"))
+    assert said == "No factor (in tune) is called 'attention'. Known: none"
+
+
 def test_some_places_hold_what_they_cannot(tmp_path: Path) -> None:
     refuse_nothing_unnamed(random.Random(len(CASES)).sample(CASES, FEW), tmp_path)
 

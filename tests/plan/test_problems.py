@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from harness.axes.stabilizer import Stabilizer
 from harness.compose import compose
 from harness.errors import HarnessError
 from harness.method import Choice
+from harness.model import reach
 from harness.plan.make import make_plan
 from harness.plan.problems import _writers, problems
 from harness.registry.known import registry
@@ -252,3 +254,24 @@ def test_every_method_with_an_extra_says_what_it_needs_of_it() -> None:
         if method.extra and not (method.libraries or getattr(method, "library", None))
     }
     assert bare == {"evaluator=fertility"}, "whose own check asks for spaCy where it has no texts"
+
+
+@pytest.mark.parametrize("stage", ["instruct", "instruct@chat"])
+def test_virtual_tokens_before_packed_sequences_are_refused_in_whatever_stage_learns_them(stage: str) -> None:
+    order = f"stages=[corpus,tokenizer,tokens,pretrain,{stage},evaluate]"
+    found = [
+        p.message for p in problems(compose([order, "peft=prompt_tuning", "instruction_strategy=packing"]))
+    ]
+    assert any("instruction_strategy=packing packs several conversations into one" in text for text in found)
+    without = [order, "peft=prompt_tuning", "instruction_strategy=proportional"]
+    assert not [p for p in problems(compose(without)) if "virtual tokens stand" in p.message]
+
+
+def test_a_window_is_extended_by_whatever_stage_reads_the_axis() -> None:
+    cell = SimpleNamespace(
+        stages=("pretrain", "stretch@twice"),
+        spec=lambda: SimpleNamespace(max_length=128),
+        reads=lambda stage: ("context",) if stage == "stretch@twice" else (),
+        choice=lambda axis, stage: compose(["context=yarn", "context.factor=4"]).choice(axis),
+    )
+    assert reach.reads(cell, None) == 512

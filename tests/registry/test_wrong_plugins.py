@@ -5,9 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import random
+import re
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy
 import pytest
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -15,10 +19,12 @@ from third_party import Folder, distribution, harness
 
 from harness.axes import BUILTIN
 from harness.compose import compose, config_dir
-from harness.compose.schema import Root
+from harness.compose.describe import describe_stage
+from harness.compose.schema import Root, stage_key
 from harness.errors import PluginError
 from harness.method import Choice
 from harness.plan.problems import problems
+from harness.registry import index as registry_index
 from harness.registry.checks import ROOT_KEYS, check_name
 from harness.registry.known import Registry, registry
 from harness.registry.modules import blaming
@@ -242,6 +248,35 @@ def test_stages_that_could_not_be_placed(folder: Folder, change: tuple[str, str]
     assert [*known.stages] == [name for name in good.stages if name != "thin"]
 
 
+@pytest.mark.parametrize(
+    ("declared", "cause"),
+    [
+        ("moves_facts = (('share', 'counts'),)", None),
+        (
+            "moves_facts = {'share': 'counts'}",
+            "it must be a tuple of pairs, each an option of ['threads', 'share']",
+        ),
+        ("moves_facts = (('shares', 'counts'),)", "it must be a tuple of pairs, each an option of"),
+        ("decontaminates = 'share'", None),
+        ("decontaminates = True", "Thin.decontaminates=True; it must be one of ['threads', 'share']"),
+    ],
+)
+def test_what_a_stage_says_to_reports_is_held_to_its_options(declared: str, cause: str | None) -> None:
+    names: dict[str, object] = {}
+    exec(STAGE.replace('name = "thin"', f'name = "thin"\n    {declared}'), names)
+    known = SimpleNamespace(axes={}, stage_source=lambda name: SimpleNamespace(package="", version=""))
+    if cause is None:
+        assert describe_stage(names["Thin"], known)["key"] == "thin"  # type: ignore[arg-type]
+        return
+    with pytest.raises(PluginError, match=re.escape(cause)):
+        describe_stage(names["Thin"], known)  # type: ignore[arg-type]
+
+
+def test_the_index_says_where_the_options_of_a_stage_stand() -> None:
+    for name, stage in registry_index.read()["stages"].items():
+        assert stage["key"] == stage_key(name)
+
+
 def test_a_method_that_a_built_in_has_already_keeps_the_built_in(folder: Folder) -> None:
     content = AXIS.replace("class Green(Contract)", "class Green(Schedule)").replace('"green"', '"cosine"')
     known = Registry.load()
@@ -309,6 +344,10 @@ DEADLY = {
         '    name = "green"',
         '    name = "green"\n\n    @classmethod\n    def summary(cls):\n        raise SystemExit',
     ),
+    "letters": AXIS.replace("watermark", "initial")
+    .replace("_key", "_initial_key")
+    .replace('name = "green"', 'name = "green"\n    moves_facts = "tokens"'),
+    "stage": STAGE.replace('name = "thin"', 'name = "thin"\n    decontaminates = True'),
 }
 CAUSES = {
     "exits": "SystemExit: 3",
@@ -319,11 +358,15 @@ CAUSES = {
     "stays": "it starts the thread 'own' when it is imported, which would keep every command from ending; "
     "start it where it is used, or with daemon=True",
     "undescribed": "Green cannot be described: SystemExit",
+    "letters": "Green cannot be described: Green.moves_facts='tokens'; it must be a frozenset of strings",
+    "stage": "Thin cannot be described: Thin.decontaminates=True; it must be one of ['threads', 'share']",
 }
 
 
 @pytest.mark.parametrize(
-    "words", [("exits", "stays", "prints"), pytest.param(tuple(DEADLY), marks=pytest.mark.slow)], ids=len
+    "words",
+    [("exits", "stays", "prints", "stage"), pytest.param(tuple(DEADLY), marks=pytest.mark.slow)],
+    ids=len,
 )
 def test_plugins_that_exit_die_or_hang_are_named_and_harm_nothing(
     words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -384,18 +427,23 @@ SHARED_BY_ALL = {
     "signal.signal(signal.SIGINT, signal.SIG_IGN)": "the answer to SIGINT",
     "warnings.simplefilter('error')": "which warnings are errors",
     "os.environ['OMP_NUM_THREADS'] = '64'": "OMP_NUM_THREADS in the environment",
+    "random.seed(0)": "the seed of Python's random numbers",
+    "numpy.random.seed(0)": "the seed of numpy's random numbers",
+    "torch.manual_seed(0)": "the seed of torch's random numbers",
     "torch.set_default_dtype(torch.float64)": "torch's default dtype",
     "torch.set_float32_matmul_precision('medium')": "the precision of torch's products",
     "torch.use_deterministic_algorithms(True)": "whether torch is deterministic",
     "torch.set_grad_enabled(False)": "whether torch keeps gradients",
+    "torch.set_num_threads(torch.get_num_threads() + 1)": "the number of torch's threads",
+    "torch.set_default_device('meta')": "torch's default device",
     "numpy.seterr(all='raise')": "numpy's answer to faulty numbers",
 }
-BUSYBODY = "import os, signal, warnings\nimport numpy, torch\n"
+BUSYBODY = "import os, random, signal, warnings\nimport numpy, torch\n"
 
 
 @pytest.mark.parametrize("statement", SHARED_BY_ALL)
 def test_what_all_share_is_no_plugins_to_change_by_being_imported(folder: Folder, statement: str) -> None:
-    before = [one.read() for one in SHARED]
+    before = [(one, one.read()) for one in SHARED]
     known = Registry.load(
         [
             folder.plugin("busybody", BUSYBODY + statement + "\n" + AXIS),
@@ -405,7 +453,31 @@ def test_what_all_share_is_no_plugins_to_change_by_being_imported(folder: Folder
     (broken,) = known.quarantined
     assert f"it changes {SHARED_BY_ALL[statement]} when it is imported" in broken.cause
     assert "mine" in known.methods("schedule")
-    assert [one.read() for one in SHARED] == before
+    assert all(one.same(was, one.read()) for one, was in before)
+
+
+@pytest.mark.parametrize("statement", [text for text in SHARED_BY_ALL if "seed" in text])
+def test_a_hook_that_seeds_for_all_is_named_and_the_numbers_go_on_as_before(
+    folder: Folder, statement: str
+) -> None:
+    def drawn() -> list[float]:
+        return [random.random(), float(numpy.random.rand()), float(torch.rand(()))]
+
+    states = random.getstate(), numpy.random.get_state(), torch.get_rng_state()
+    expected = drawn()
+    random.setstate(states[0])
+    numpy.random.set_state(states[1])
+    torch.set_rng_state(states[2])
+    content = OPTIONS.format(field="scale: int = 1").replace("    return", f"    {statement}\n    return")
+    (broken,) = Registry.load([folder.plugin("seeding", "import random, numpy\n" + content)]).quarantined
+    assert f"it changes {SHARED_BY_ALL[statement]} when harness_methods is called" in broken.cause
+    assert drawn() == expected
+
+
+def test_a_plugin_that_only_draws_numbers_loads(folder: Folder) -> None:
+    draws = "import random, numpy\n[random.random() for _ in range(2000)], numpy.random.rand(2000)\n"
+    known = Registry.load([folder.plugin("drawing", draws + OPTIONS.format(field="scale: int = 1"))])
+    assert not known.quarantined
 
 
 def test_what_all_share_is_set_back_where_the_import_fails(folder: Folder) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import simulate
 
-from harness.report import arrange, compact, comparability, drift, records, tabulate
+from harness.report import arrange, compact, comparability, drift, records, reruns, runs, tabulate
 from harness.report.layout import Layout
 from harness.report.record import Record, flatten
 
@@ -204,22 +204,59 @@ def test_a_fact_that_the_factor_must_move_is_no_drift(tmp_path: Path) -> None:
     assert found.marks == {}
 
 
+@pytest.mark.parametrize(
+    ("method", "stage", "marked"),
+    [
+        ({"changes": [], "moves_facts": []}, [], 3),
+        ({"changes": ["dtype"], "moves_facts": []}, [], 0),
+        ({"changes": [], "moves_facts": ["dtype"]}, [], 0),
+        ({"changes": [], "moves_facts": ["counts"]}, [], 3),
+        ({"changes": [], "moves_facts": []}, [["blocks", "dtype"]], 3),
+    ],
+)
 def test_a_third_partys_axis_says_itself_what_it_moves(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: dict[str, Any], stage: list[Any], marked: int
 ) -> None:
-    """`changes` of a plugin's methods counts like the built-in knowledge."""
+    """`changes` and `moves_facts` of a plugin's methods count like those of built-in ones."""
+    assert drifted(tmp_path, monkeypatch, "pruner", ["a", "b"], method=method, stage=stage) == marked
+
+
+@pytest.mark.parametrize(
+    ("moves", "marked"),
+    [([], 3), ([["blocks", "dtype"]], 0), ([["others", "dtype"]], 3), ([["blocks", "counts"]], 3)],
+)
+def test_a_third_partys_stage_says_which_facts_its_options_move(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: list[Any], marked: int
+) -> None:
+    levels = {"few": {"fold.blocks": 1}, "many": {"fold.blocks": 9}}
+    method = {"changes": [], "moves_facts": []}
+    assert drifted(tmp_path, monkeypatch, "blocks", levels, method=method, stage=moves) == marked
+
+
+def drifted(
+    root: Path, monkeypatch: pytest.MonkeyPatch, factor: str, levels: Any, *, method: Any, stage: list[Any]
+) -> int:
+    """How many records are marked where the number format follows the factor, given what plugins declare."""
     from harness.registry import index as registry_index
 
-    simulate.experiment(tmp_path, name="own", factors={"pruner": ["a", "b"]}, tasks=(), effects={})
-    for path in tmp_path.glob("records/own/*/record.json"):
+    simulate.experiment(root, name="own", factors={factor: levels}, tasks=(), effects={})
+    for path in root.glob("records/own/*/record.json"):
         record = json.loads(path.read_text())
-        record["facts"]["pretrain"]["dtype"] = record["levels"]["pruner"]
+        record["facts"]["pretrain"]["dtype"] = record["levels"][factor]
         path.write_text(json.dumps(record))
-    found = records.read(tmp_path, "own")
-    for changes, marked in (([], 3), (["dtype"], 0)):
-        index = {"methods": [{"axis": "pruner", "name": "a", "changes": changes}]}
-        monkeypatch.setattr(registry_index, "read", lambda index=index: index)
-        assert len(comparability.comparable(found).marks) == marked
+    fold = {
+        "key": "fold",
+        "produces": "model",
+        "needs": ["model"],
+        "decontaminates": "",
+        "moves_facts": stage,
+    }
+    index = {"methods": [{"axis": "pruner", "name": "a", **method}], "stages": {"fold": fold}}
+    monkeypatch.setattr(registry_index, "read", lambda: index)
+    runs.measuring.cache_clear()
+    found = comparability.comparable(records.read(root, "own"))
+    runs.measuring.cache_clear()
+    return len(found.marks)
 
 
 def test_a_hash_of_a_stage_that_all_seeds_share_may_not_differ_between_seeds(tmp_path: Path) -> None:
@@ -466,7 +503,7 @@ def test_facts_that_set_the_same_cells_apart_share_a_footnote(tmp_path: Path) ->
 
 def test_a_level_that_sets_an_axis_others_leave_alone_explains_a_run_of_its_own() -> None:
     committed = Path(__file__).parents[2] / "reports/context_extension/records.json.gz"
-    assert drift.other_runs(list(compact.read_compact(committed))) == {}  # alibi is trained on its own
+    assert reruns.other_runs(list(compact.read_compact(committed))) == {}  # alibi is trained on its own
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def test_other_layouts_and_other_code_make_it_again(
     layouts.mkdir()
     (layouts / "demo.yaml").write_text("title: another")
     with monkeypatch.context() as patch:
-        patch.setattr(freshness, "conf_folder", lambda: layouts)
+        patch.setattr(freshness, "shipped", lambda: {"demo": layouts / "demo.yaml"})
         assert freshness.inputs(found, root) != before
     with monkeypatch.context() as patch:
         patch.setattr(freshness, "versions", lambda libraries: {"matplotlib": "0"})

@@ -21,7 +21,7 @@ from harness.report import (
     reference,
     table,
     tabulate,
-    writers,
+    terminal,
 )
 
 T10 = {
@@ -131,7 +131,7 @@ def test_table_eight_shows_for_each_work_what_it_has_and_plans_the_rest(tmp_path
         work: [table.heading(c) for c in found.columns if c.where["work"] == work] for work in factors["work"]
     }
     assert shown == {"full tuning": ["time", "tuning", "trained", "decoding"], "16 bit": ["decoding"]}
-    _, lines = writers.unfolded(found)
+    _, lines = terminal.unfolded(found)
     blank = {tuple(labels): [cell is None for cell in cells] for labels, cells in lines}
     assert blank["0.2 M", "16 bit"] == [True, True, True, False], "decoding stands under its own heading"
     out = making.report("t8", table="T8", store=root, out=tmp_path / "t8", quiet=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import subprocess
 import tempfile
@@ -26,8 +27,8 @@ from toy import ToyCell, executions, toy_plan  # isort: skip
 FULL = 75
 
 
-def no_room(*given: Any, **named: Any) -> Any:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+def no_room(*given: Any, number: int = errno.ENOSPC, **named: Any) -> Any:
+    raise OSError(number, os.strerror(number))
 
 
 def code_of(plan: Plan) -> int:
@@ -78,6 +79,25 @@ def test_a_full_disk_pauses_wherever_it_shows_and_the_same_sweep_goes_on(
     assert code_of(plan) == 0
     assert len(executions(tmp_path)) == len(set(executions(tmp_path)))
     assert len(list(sweep_dir(tmp_path, "toy").glob("*/record.json"))) == 1
+
+
+@pytest.mark.parametrize("number", [errno.EDQUOT, errno.EFBIG])
+@pytest.mark.parametrize("site", ["a claim", "a record"])
+def test_a_quota_and_the_largest_size_of_a_file_are_a_full_disk(
+    tmp_path: Path,
+    site: str,
+    number: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plan = toy_plan(tmp_path, [ToyCell({})])
+    with monkeypatch.context() as patch:
+        owner, name = {"a claim": (claims, "_create"), "a record": (record, "write_record")}[site]
+        patch.setattr(owner, name, functools.partial(no_room, number=number))
+        assert code_of(plan) == FULL
+    said = capsys.readouterr().err
+    assert ("ulimit -f" in said) == (number == errno.EFBIG)
+    assert "run the same command again" in said
 
 
 def test_why_a_stage_failed_is_told_although_its_log_is_full(tmp_path: Path) -> None:

@@ -230,6 +230,39 @@ def test_a_report_says_how_many_were_dropped_or_that_nobody_looked() -> None:
     assert contamination_notes([record(config={"stages": ["corpus"]})]) == []  # from before there was one
 
 
+def test_a_third_partys_stage_says_what_it_compares(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its contract, under its own name and that of its option."""
+    from harness.registry import index as registry_index
+
+    index = registry_index.read()
+    own = {"needs": ["documents"], "produces": "documents", "decontaminates": "search", "moves_facts": []}
+    learns = {**own, "produces": "model"}
+    stages = index["stages"] | {"scrub": {**own, "key": "scrub"}, "filter": {**learns, "key": "filter_stage"}}
+    monkeypatch.setattr(registry_index, "read", lambda: {**index, "stages": stages})
+    not_compared = "was not compared with test items"
+    options = {"decontaminate": {"enabled": True}, "scrub": {"search": True}}
+    for listed, changed, said in (
+        (["corpus", "scrub"], {}, []),
+        (
+            ["corpus", "scrub"],
+            {"scrub": {"search": False}},
+            [f"Training text {not_compared}: scrub.search=false."],
+        ),
+        (["corpus"], {}, [f"Training text {not_compared}: `stages` leaves out decontaminate and scrub."]),
+        (
+            ["filter"],
+            {"filter": {}, "filter_stage": {"search": False}},
+            [f"What filter learns {not_compared}: filter_stage.search=false."],
+        ),
+        (
+            ["reward@second"],
+            {"reward": None, "reward_stage_second": {"decontaminate": False}},
+            [f"What reward@second learns {not_compared}: reward_stage_second.decontaminate=false."],
+        ),
+    ):
+        assert contamination_notes([record(config={**options, **changed, "stages": listed})]) == said
+
+
 def tuning(root: Path, *evaluators: Choice, corpus: Path | None = None, **options: Any) -> Work:
     """What a stage that learns from conversations is handed."""
     (root / "tuned").mkdir()

@@ -102,3 +102,25 @@ def test_a_model_directory_is_known_by_content_and_hashed_once(tmp_path: Path) -
         external("path:/no/such", cache=cache)
     with pytest.raises(ConfigError, match=r"holds no config\.json"):
         external(str(tmp_path), cache=cache)
+
+
+@pytest.mark.parametrize(
+    ("declared", "counts"),
+    [
+        ('moves_facts = frozenset({"tokens"})', False),
+        ('moves_facts: object = (("blocks", "counts"),)', False),
+        ('moves_facts = decontaminates = ""', False),
+        ('needs = moves_facts = ("documents",)', True),
+        ("def moves_facts(self): return 1", True),
+        ("x = [moves_facts := 1]", True),
+    ],
+)
+def test_what_a_class_declares_for_reports_is_in_no_key(package: Path, declared: str, counts: bool) -> None:
+    module = package / "a.py"
+    text = module.read_text()
+    module.write_text(f"{text}class A:\n    name = 1\n")
+    before = fingerprint(package)
+    module.write_text(f"{text}class A:\n    name = 1\n    {declared}\n")
+    assert (fingerprint(package) != before) is counts
+    module.write_text(f"{text}class A:\n    name = 1\nmoves_facts = 1\n")
+    assert fingerprint(package) != before, "a variable of a module is read by its code"

@@ -57,17 +57,20 @@ class VirtualTokens(LibraryPeft):
     @classmethod
     def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
         yield from super().check(config, cell, meta_model)
-        strategy = cell.choice("instruction_strategy", stage="instruct")
-        if strategy is None or "instruct" not in cell.stages:
-            return
-        packing, name = strategy.build(), strategy.method.name
-        if packing.packs() or packing.pretraining_share():
-            several = "conversations" if packing.packs() else "documents of pretraining data"
-            yield Problem(
-                where=f"peft={cls.name}",
-                message=f"virtual tokens stand before a sequence, and instruction_strategy={name} packs "
-                f"several {several} into one; use proportional",
-            )
+        for stage in cell.stages:
+            if not {"peft", "instruction_strategy"} <= {*cell.reads(stage)}:
+                continue
+            tuned, strategy = (cell.choice(axis, stage=stage) for axis in ("peft", "instruction_strategy"))
+            if strategy is None or tuned is None or (tuned.method, tuned.config) != (cls, config):
+                continue
+            packing, name = strategy.build(), strategy.method.name
+            if packing.packs() or packing.pretraining_share():
+                several = "conversations" if packing.packs() else "documents of pretraining data"
+                yield Problem(
+                    where=f"peft={cls.name}",
+                    message=f"virtual tokens stand before a sequence, and instruction_strategy={name} packs "
+                    f"several {several} into one; use proportional",
+                )
 
     def virtual_tokens(self) -> int:
         return self.config.num_virtual_tokens

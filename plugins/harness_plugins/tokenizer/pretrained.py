@@ -73,7 +73,7 @@ class Pretrained(Tokenizer):
         if config.path and folder.is_dir() and lacking:
             yield Problem(
                 where="tokenizer.path",
-                message=f"{folder} holds no {lacking[0]}; give a Hugging Face directory",
+                message=f"{folder} holds no {lacking[0]}; {_way(folder, lacking)}",
             )
 
     @classmethod
@@ -91,6 +91,16 @@ class Pretrained(Tokenizer):
 
     def train(self, texts: Iterator[str]) -> Any:
         raise NotImplementedError("a pretrained tokenizer is not trained")
+
+
+def _way(folder: Path, lacking: list[str]) -> str:
+    """How a folder comes to hold what a tokenizer needs."""
+    if lacking == ["tokenizer_config.json"]:
+        return (
+            f"`transformers.PreTrainedTokenizerFast(tokenizer_file='{folder / 'tokenizer.json'}', "
+            "eos_token='...').save_pretrained(DIR)` writes both into DIR"
+        )
+    return "give a Hugging Face directory"
 
 
 def entries(file: Path) -> int:

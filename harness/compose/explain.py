@@ -167,7 +167,9 @@ def explain(error: Exception, overrides: Sequence[str], without_values: DictConf
 
 def _misplaced(overrides: Sequence[str], node: DictConfig | None) -> str:
     """Which override names a part of what has none (`seed.x=3`), or no list or mapping where one is."""
-    for override in read(overrides) if node is not None else ():
+    if node is None:
+        return ""
+    for override in read(overrides):
         key, text = override.key_or_group, override.input_line
         places = key.split(".") if override.package is None else []
         for depth in range(1, len(places) + 1):

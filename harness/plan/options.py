@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
+from typing import Any
 
 from harness.compose import Cell
 from harness.compose.hydra import written_out
@@ -204,7 +205,7 @@ def _exists(key: str) -> bool:
     if axis := registry().axes.get(owner):
         name, _, rest = option.partition(".")
         methods = registry().methods(owner)
-        kinds = [method.Config for method in methods.values() if not axis.many or method.name == name]
+        kinds: list[Any] = [m.Config for m in methods.values() if not axis.many or m.name == name]
         option = rest if axis.many else option
     else:
         stage = sections().get(owner)

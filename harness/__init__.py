@@ -78,6 +78,7 @@ _PUBLIC = {
         ("Instruction", "Conversation", "Turn", "Role", "Prompt", "as_text", "as_turns"),
         "harness.axes.instruction",
     ),
+    **dict.fromkeys(("OnError", "count_unreadable"), "harness.data.damage"),
     **dict.fromkeys(
         (
             "LINES",

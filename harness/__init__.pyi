@@ -89,6 +89,8 @@ from harness.compose.typed import choose as choose
 from harness.data.checks import check as check
 from harness.data.checks import share_met as share_met
 from harness.data.checks import violated as violated
+from harness.data.damage import OnError as OnError
+from harness.data.damage import count_unreadable as count_unreadable
 from harness.data.item_texts import ItemTexts as ItemTexts
 from harness.data.item_texts import file_texts as file_texts
 from harness.data.item_texts import held_out_documents as held_out_documents

@@ -153,7 +153,8 @@ def check_config(config: Any, where: str) -> None:
         typing.get_type_hints(config)
         OmegaConf.structured(config)
     except Exception as error:
-        raise PluginError(f"{where} cannot be published to Hydra: {first_line(error)}") from error
+        way = "; name the choices in an Enum" if "Literal[" in str(error) else ""
+        raise PluginError(f"{where} cannot be published to Hydra: {first_line(error)}{way}") from error
     for f in fields(config):
         default = f.default_factory() if f.default_factory is not MISSING else f.default
         try:

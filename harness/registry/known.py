@@ -66,7 +66,7 @@ class Registry:
         Raises: UnknownNameError with a suggestion; PluginError if the plugin that has it is quarantined
         """
         if axis not in self.axes:
-            raise _unknown(self._broken(axis), UnknownNameError(what="axis", name=axis, known=self.axes))
+            raise _unknown(self.broken(axis), UnknownNameError(what="axis", name=axis, known=self.axes))
         return self._methods[axis]
 
     def get(self, axis: str, name: str) -> type[Method]:
@@ -77,7 +77,7 @@ class Registry:
         known = self.methods(axis)
         if name not in known:
             unknown = UnknownNameError(what=f"{axis} method", name=name, known=known)
-            raise _unknown(self._broken(name), unknown)
+            raise _unknown(self.broken(name), unknown)
         return known[name]
 
     def stage(self, name: str) -> type[Stage]:
@@ -88,7 +88,7 @@ class Registry:
         base = name.partition("@")[0]
         if base not in self.stages:
             unknown = UnknownNameError(what="stage", name=base, known=self.stages)
-            raise _unknown(self._broken(base), unknown)
+            raise _unknown(self.broken(base), unknown)
         return self.stages[base]
 
     def axes_of(self, stage: str) -> tuple[str, ...]:
@@ -215,7 +215,7 @@ class Registry:
         self._methods[method.axis].add(method)
         self._sources[method.axis, method.name] = source
 
-    def _broken(self, name: str) -> Quarantined | None:
+    def broken(self, name: str) -> Quarantined | None:
         """The quarantined module that seems to define a name."""
         return next((broken for broken in self.quarantined if name in broken.offers), None)
 

@@ -171,3 +171,35 @@ def test_a_stage_that_takes_its_name_is_named_and_neither_wins(lowrank: Path, tm
     listed = harness(["list"], site, cwd=tmp_path)
     assert listed.returncode == 0, listed.stderr
     assert "does not load: it claims the stage factorize, and so does other_factorize" in listed.stdout
+
+
+def test_an_option_of_a_stage_that_does_not_load_says_so(tmp_path: Path) -> None:
+    distribution(
+        tmp_path,
+        "polish",
+        "polish",
+        """
+import dataclasses, typing
+from harness import Stage, hookimpl
+
+class Polish(Stage):
+    name = "polish"
+    after = ("pretrain",)
+    produces = "model"
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Config(Stage.Config):
+        kind: typing.Literal["dull", "bright"] = "dull"
+
+    def run(self, work):
+        return {}
+
+@hookimpl
+def harness_stages():
+    return [Polish]
+""",
+    )
+    for arguments in (["run", "polish.kind=bright"], ["plan", "stages=[corpus,polish]"]):
+        refused = harness(arguments, tmp_path, cwd=tmp_path)
+        assert refused.returncode == 2
+        assert "Plugin 'polish' from polish 1.0 does not load: " in refused.stderr

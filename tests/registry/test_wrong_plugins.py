@@ -78,7 +78,7 @@ def harness_methods():
             "scale: list[int] | dict[str, int] = dataclasses.field(default_factory=list)",
             "cannot be published",
         ),
-        ("scale: typing.Literal['a', 'b'] = 'a'", "cannot be published"),
+        ("scale: typing.Literal['a', 'b'] = 'a'", "name the choices in an Enum"),
         ("scale: 'Nowhere' = 1", "name 'Nowhere' is not defined"),
         ("scale: bytes = b'a'", "Config.scale=b'a' is no plain value"),
         ("scale: int = 'three'", "cannot be published"),

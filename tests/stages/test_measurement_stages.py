@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import tiny_models as tiny
+import torch
 
 from harness.compose import compose
 from harness.conformance._language import documents
@@ -115,6 +116,35 @@ def test_a_decoding_gets_the_model_its_option_names(bench: Bench) -> None:
     decoding = load_subject(work, work.inputs["model"]).decoding
     assert decoding is not None
     assert list(decoding.models) == ["draft"]
+
+
+def test_a_model_is_measured_in_the_format_that_is_asked(bench: Bench) -> None:
+    """Weights and the draft's are cast, frequencies of rotary positions are not."""
+    bench.inputs["decoding.draft"] = bench.model("draft", bench.directory)
+    work = bench.work(Evaluate, "win_rate.win_rate", "decoding=speculative")
+    stored, low = (load_subject(work, work.inputs["model"], dtype=dtype) for dtype in (None, "bfloat16"))
+    assert {p.dtype for p in stored.model.parameters()} == {torch.float32}
+    assert low.decoding is not None
+    for model in (low.model, *low.decoding.models.values()):
+        assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    frequencies = {n: b.dtype for n, b in low.model.named_buffers() if b.is_floating_point()}
+    assert frequencies == {n: b.dtype for n, b in stored.model.named_buffers() if b.is_floating_point()}
+    assert set(frequencies.values()) == {torch.float32}
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_the_stage_measures_in_the_format_of_its_config(
+    bench: Bench, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str | None] = []
+
+    def load(*arguments: Any, dtype: str | None, **options: Any) -> Any:
+        seen.append(dtype)
+        return load_subject(*arguments, dtype=dtype, **options)
+
+    monkeypatch.setattr("harness.stages.evaluate.load_subject", load)
+    Evaluate().run(bench.work(Evaluate, "perplexity.perplexity", f"evaluate.dtype={dtype}"))
+    assert seen == [dtype]
 
 
 def test_the_size_on_disk_is_that_of_the_weight_files(bench: Bench) -> None:

@@ -3,22 +3,14 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from enum import Enum
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
-from harness import Corpus, DataError, Document, Split, listed, path_ref, plain_bytes
+from harness import Corpus, DataError, Document, OnError, Split, listed, path_ref, plain_bytes
 
 FIRST = 16
 """Documents of a file by which a plan knows its format."""
-
-
-class OnError(Enum):
-    """What an entry that cannot be read does to the run."""
-
-    fail = "fail"
-    skip = "skip"
 
 
 class FileCorpus(Corpus):

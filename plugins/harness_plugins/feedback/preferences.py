@@ -18,14 +18,16 @@ from harness import (
     DataError,
     Feedback,
     Method,
+    OnError,
     Preference,
     Split,
     as_text,
     check_limits,
+    count_unreadable,
     hookimpl,
     listed,
+    numbered_rows,
     path_ref,
-    read_rows,
     stem,
 )
 from harness_plugins.feedback._formats import LeftOut, Pair, parse
@@ -59,6 +61,8 @@ class Preferences(Feedback):
         """Share of prompts held out for validation (0 to 1)."""
         max_preferences: int | None = None
         """Training preferences to read; null = all."""
+        on_error: OnError = OnError.fail
+        """fail | skip: entries that cannot be read end the run, or are left out, counted, the first named."""
 
         def __post_init__(self) -> None:
             if not 0 <= self.validation_share < 1:
@@ -85,13 +89,20 @@ class Preferences(Feedback):
 
     @classmethod
     def check_files(cls, config: Any) -> None:
+        skips = config.on_error is OnError.skip
+        passed: tuple[type[Exception], ...] = (LeftOut, DataError) if skips else (LeftOut,)
+        damaged = (lambda what: None) if skips else None
         for option in ("path", "validation_path"):
             files = [file for _, file in cls(config)._files(option)]
-            first = [(file, *entry) for file in files for entry in islice(enumerate(read_rows(file)), FIRST)]
+            first = [
+                (file, *entry)
+                for file in files
+                for entry in islice(numbered_rows(file, damaged=damaged), FIRST)
+            ]
             if files and not first:
                 raise DataError(f"feedback.{option}={getattr(config, option)} holds no entry")
             for file, number, row in first:
-                with suppress(LeftOut):
+                with suppress(*passed):
                     list(parse(row, f"{file}, entry {number}"))
 
     def preferences(self, conversations: Sequence[Conversation], seed: int) -> Iterator[Preference]:
@@ -117,12 +128,18 @@ class Preferences(Feedback):
             yield name.partition("/")[2] if folder else name, file
 
     def _read(self, option: str, split: Split | None) -> Iterator[Preference]:
+        damaged = count_unreadable(self.left_out) if self.config.on_error is OnError.skip else None
         for inner, file in self._files(option):
-            for number, row in enumerate(read_rows(file)):
+            for number, row in numbered_rows(file, damaged=damaged):
                 try:
                     pairs = list(parse(row, f"{file}, entry {number}"))
                 except LeftOut as why:
                     self._count(str(why))
+                    continue
+                except DataError as error:
+                    if damaged is None:
+                        raise
+                    damaged(str(error))
                     continue
                 if not pairs:
                     self._count("no answer is better than another")

@@ -2,7 +2,8 @@
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,14 +16,16 @@ from harness import (
     DataError,
     Document,
     Instruction,
+    OnError,
     Role,
     Split,
     Turn,
     check_limits,
+    count_unreadable,
     listed,
+    numbered_rows,
     path_ref,
     plain_text,
-    read_rows,
     stem,
 )
 
@@ -62,6 +65,8 @@ class Reader(Instruction):
         """Share of prompts held out for test (0 to 1)."""
         max_conversations: int | None = None
         """Conversations to read; null = all."""
+        on_error: OnError = OnError.fail
+        """fail | skip: entries that cannot be read end the run, or are left out, counted, the first named."""
 
         def __post_init__(self) -> None:
             if (
@@ -112,7 +117,7 @@ class Reader(Instruction):
         """Conversations of files, of a given split or by a hash of their prompts."""
         for inner, file in self._files(option):
             place = stem(inner) if split is None else f"{split}/{stem(inner)}"
-            for number, parsed in enumerate(self.parse(_placed(file))):
+            for number, parsed in enumerate(self._parsed(file)):
                 if parsed is None:
                     continue
                 source, given, *tools = parsed
@@ -129,6 +134,20 @@ class Reader(Instruction):
                     split=split or self._split(turns),
                     tools=tuple(tools[0]) if tools else (),
                 )
+
+    def _parsed(self, file: Path) -> Iterator[Parsed | None]:
+        """What the format says of a file's entries; parsing goes on behind one that is left out."""
+        skips = self.config.on_error is OnError.skip
+        damaged = count_unreadable(self.left_out) if skips else None
+        rows = _placed(file, damaged)
+        while True:
+            try:
+                yield from self.parse(rows)
+                return
+            except DataError as error:
+                if damaged is None:
+                    raise
+                damaged(str(error))
 
     def _files(self, option: str) -> Iterator[tuple[str, Path]]:
         """The files of an option, by the names that count below a folder; none where it may be empty and is.
@@ -147,9 +166,11 @@ class Reader(Instruction):
 
         Raises: DataError where they have another format
         """
-        rows = list(islice(_placed(file), FIRST))
-        for _ in self.parse(iter(rows)):
-            pass
+        skips = self.config.on_error is OnError.skip
+        rows = list(islice(_placed(file, (lambda what: None) if skips else None), FIRST))
+        with suppress(*((DataError,) if skips else ())):
+            for _ in self.parse(iter(rows)):
+                pass
         return bool(rows)
 
     def _count(self, reason: str) -> None:
@@ -214,7 +235,7 @@ def text_of(row: dict[str, Any], key: str, *, default: str | None = None) -> str
     return text
 
 
-def _placed(file: Path) -> Iterator[dict[str, Any]]:
+def _placed(file: Path, damaged: Callable[[str], None] | None) -> Iterator[dict[str, Any]]:
     """Entries with their place under `#`, for messages."""
-    for number, row in enumerate(read_rows(file)):
+    for number, row in numbered_rows(file, damaged=damaged):
         yield {**row, "#": f"{file}, entry {number}"}

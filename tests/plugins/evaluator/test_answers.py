@@ -81,3 +81,24 @@ def test_what_cannot_be_scored_is_refused_by_name(tmp_path: Path) -> None:
         Answers(Answers.Config(prompts=str(file), split="validation")).items()
     with pytest.raises(ConfigError, match="must be validation or test"):
         Answers.Config(split="train")
+
+
+def test_rows_of_a_file_without_splits_are_split_by_their_own_hash(tmp_path: Path) -> None:
+    """A row keeps its side whatever rows are added, and every row has one."""
+    rows = [{"question": f"What is {n} + {n}?", "answer": str(2 * n)} for n in range(400)]
+
+    def asked(split: str, rows: list[dict[str, str]], share: float = 0.1) -> set[str]:
+        file = tmp_path / "questions.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        config = Answers.Config(prompts=str(file), split=split, validation_share=share, max_prompts=400)
+        return {item.prompt for item in Answers(config).items()}
+
+    validation, test = (asked(split, rows) for split in ("validation", "test"))
+    assert not validation & test
+    assert len(validation) + len(test) == 400
+    assert 22 <= len(validation) <= 58  # 40, and three standard deviations of a binomial count
+    assert asked("validation", rows[::2]) == {row["question"] for row in rows[::2]} & validation
+    assert len(asked("test", rows, share=0.0)) == 400
+    assert asked("test", [row | {"split": "test"} for row in rows]) == test | validation
+    with pytest.raises(ConfigError, match=r"validation_share=1\.0 must be in \[0, 1\)"):
+        Answers.Config(validation_share=1.0)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from harness_plugins.feedback.preferences import Preferences
 
-from harness import DataError, Preference, Role, Split, as_turns
+from harness import DataError, OnError, Preference, Role, Split, as_turns
 
 ASKED = {"role": "user", "content": "Sky?"}
 BLUE, GREEN = ({"role": "assistant", "content": text} for text in ("Blue.", "Green."))
@@ -306,3 +306,22 @@ def test_files_that_share_a_first_part_of_their_name_give_ids_of_their_own(tmp_p
         (tmp_path / f"{name}.ndjson").write_text('{"prompt": "q", "chosen": "a", "rejected": "b"}\n')
     feedback = Preferences(Preferences.Config(path=str(tmp_path), validation_share=0.0))
     assert [p.id for p in feedback.preferences((), 0)] == ["path/web.v1/0/0", "path/web.v2/0/0"]
+
+
+def test_entries_that_cannot_be_read_end_the_run_or_are_counted(tmp_path: Path) -> None:
+    pair = json.dumps({"prompt": "p", "chosen": "good", "rejected": "bad"})
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("\n".join(['{"prompt": ', pair, '{"prompt": "p"}', "3", pair]))
+
+    def preferences(on_error: OnError) -> Preferences:
+        config = Preferences.Config(path=str(file), validation_share=0.0, on_error=on_error)
+        Preferences.check_files(config)
+        return Preferences(config)
+
+    with pytest.raises(DataError, match=r"pairs\.jsonl"):
+        preferences(OnError.fail)
+    feedback = preferences(OnError.skip)
+    assert [p.chosen for p in feedback.preferences((), 0)] == ["good", "good"]
+    ((reason, count),) = feedback.left_out.items()
+    assert count == 3
+    assert reason.startswith(f"that cannot be read, the first: {file}:1")

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from harness import DataError
+from harness import DataError, OnError
 from harness.registry.known import registry
 
 ASKED, SAID = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
@@ -197,3 +197,32 @@ def test_schemas_of_tools_keep_no_nulls_of_a_table_at_any_depth() -> None:
     assert plain_call({"parameters": schema}) == {
         "parameters": {"anyOf": [{"type": "string"}, {"type": "null"}]}
     }
+
+
+BROKEN = ['{"question": "q"', "[1]", '{"question": {"a": 1}, "answer": "a"}', '{"ask": "q"}']
+"""Not JSON, no object, no text, no such key."""
+
+
+@pytest.mark.parametrize("position", range(4))
+def test_entries_that_cannot_be_read_end_the_run_or_are_counted(position: int, tmp_path: Path) -> None:
+    """Wherever they stand, what is whole around them is read, and the first is named with its place."""
+    whole = [json.dumps({"question": f"q{n}", "answer": f"a{n}"}) for n in range(4)]
+    lines = [*whole[:position], *BROKEN, *whole[position:]]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(lines) + "\n")
+    with pytest.raises(DataError, match=r"rows\.jsonl"):
+        read("question_answer", file)
+    found, left_out, _ = read("question_answer", file, on_error=OnError.skip)
+    assert found == [[("user", f"q{n}"), ("assistant", f"a{n}")] for n in range(4)]
+    ((reason, count),) = left_out.items()
+    assert count == len(BROKEN)
+    assert reason.startswith(f"that cannot be read, the first: {file}:{position + 1}:")
+
+
+def test_a_file_whose_first_entries_are_damaged_is_planned_where_they_may_be(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join([*BROKEN, json.dumps({"question": "q", "answer": "a"})]))
+    method: Any = registry().get("instruction", "question_answer")
+    with pytest.raises(DataError):
+        method.check_files(method.Config(path=str(file)))
+    method.check_files(method.Config(path=str(file), on_error=OnError.skip))

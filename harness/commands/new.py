@@ -143,7 +143,7 @@ def _folder(root: Path) -> Path:
     Raises: ConfigError where it names none
     """
     named = _project(root).get("entry-points", {}).get(GROUP, {}).values()
-    places = [base / name.replace(".", "/") for name in named for base in (root, root / "src")]
+    places: list[Path] = [base / name.replace(".", "/") for name in named for base in (root, root / "src")]
     found = [place for place in places if (place / "__init__.py").is_file()]
     if not found:
         raise ConfigError(

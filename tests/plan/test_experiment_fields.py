@@ -90,7 +90,9 @@ def refused_by_type(stated: dict[str, Any]) -> str:
 
 
 def is_named(place: Sequence[Any], said: str) -> bool:
-    return any(str(key) in said for key in (*place, *(["table layout"] if "report" in place else [])))
+    """Whether a message says one of a place's keys; of several factors, it may say the one."""
+    words = [str(key).removesuffix("s") for key in place] + ["table layout"] * ("report" in place)
+    return any(word in said for word in words)
 
 
 def few() -> list[Any]:

@@ -182,8 +182,8 @@ def _folder(root: Path) -> Path:
     Raises: ConfigError where it names none
     """
     named = _project(root).get("entry-points", {}).get(GROUP, {}).values()
-    places = [base / name.replace(".", "/") for name in named for base in (root, root / "src")]
-    found: list[Path] = [place for place in places if (place / "__init__.py").is_file()]
+    places: list[Path] = [base / name.replace(".", "/") for name in named for base in (root, root / "src")]
+    found = [place for place in places if (place / "__init__.py").is_file()]
     if not found:
         raise ConfigError(
             f"{root}/pyproject.toml names no package of its folder under [project.entry-points.{GROUP}]; "

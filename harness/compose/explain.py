@@ -15,12 +15,11 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
-from harness.axes import MODEL_AXES
 from harness.compose.overrides import read
-from harness.compose.schema import Root, model_options, mounted_axes, sections, stage_key
+from harness.compose.schema import Root, sections
+from harness.compose.unknown import mounts, unknown_key
 from harness.errors import ConfigError, HarnessError, UnknownNameError
 from harness.forms import misfit
-from harness.registry import index
 from harness.registry.known import registry
 
 REFUSED = (HydraException, OmegaConfBaseException, ValueError, AttributeError, TypeError)
@@ -140,7 +139,7 @@ def explain(error: Exception, overrides: Sequence[str], without_values: DictConf
     key = getattr(cause, "full_key", None) or (in_text[1] if in_text else "")
     unknown = isinstance(cause, ConfigKeyError | ConfigAttributeError) or "not in" in str(cause)
     if key and unknown:
-        raise ConfigError(prefix + _unknown_key(str(key), overrides, without_values)) from error
+        raise ConfigError(prefix + unknown_key(str(key), overrides, without_values)) from error
     if key and "is not a ListConfig" in str(cause):
         raise ConfigError(f"{prefix}{key} takes a list, e.g. {key}=[A,B]") from error
     if key and (where or isinstance(cause, ValidationError)):
@@ -159,7 +158,7 @@ def explain(error: Exception, overrides: Sequence[str], without_values: DictConf
     if misplaced:
         axis, package = misplaced.groups()
         raise ConfigError(
-            f"{prefix}{axis}@{package}: no stage takes {axis} there; known: {', '.join(_mounts(axis))}"
+            f"{prefix}{axis}@{package}: no stage takes {axis} there; known: {', '.join(mounts(axis))}"
         ) from error
     misfitting = _misfitting(_file(where[1])) if where and "Cannot merge" in str(error) else ""
     raise ConfigError(prefix + (misfitting or _first_line(error))) from error
@@ -208,65 +207,6 @@ def _misfitting(file: str) -> str:
     return ""
 
 
-def _unknown_key(key: str, overrides: Sequence[str], node: DictConfig | None) -> str:
-    """Why there is no such key, with what exists beside it and which methods do have it."""
-    parent, _, name = key.rpartition(".")
-    beside: Any = OmegaConf.select(node, parent) if node is not None and parent else node
-    axis = registry().axes.get(key.split(".")[0])
-    if axis is not None and axis.many and (parent == axis.axis or not OmegaConf.is_dict(beside)):
-        chosen = registry().get(axis.axis, key.split(".")[1]).name
-        return f"{key}: {chosen} is not chosen; add it, e.g. {axis.axis}=[{chosen}]"
-    if axis is not None and node is not None and not OmegaConf.is_dict(node.get(axis.axis)):
-        return _unchosen(axis.axis, overrides, node)
-    if parent in (taken := _taken_from_root()) and not OmegaConf.is_dict(beside):
-        stage, root = taken[parent]
-        return (
-            f"{key}: {stage} has no {root} of its own, and takes the root's; set {root}.{name}, or choose "
-            f"one for it too, {root}@{parent}=NAME"
-        )
-    if axis is None and (broken := registry().broken(key.split(".")[0])):
-        return str(broken)
-    if not OmegaConf.is_dict(beside):
-        return f"No config key is called '{key}'"
-    known = sorted(str(item) for item in beside if item != "method")
-    what = "config key" if not parent else f"option of {parent}"
-    if axis is not None and "method" in beside:
-        what = f"option of {parent.replace('.', '=') if axis.many else f'{parent}={beside.method}'}"
-    elsewhere = [] if parent else _options_called(name)
-    if elsewhere:
-        return f"No config key is called '{key}'; options of that name: {', '.join(elsewhere)}"
-    message = str(UnknownNameError(what=what, name=name, known=known))
-    having = [
-        method.name
-        for method in (registry().methods(axis.axis).values() if axis is not None else ())
-        if any(f.name == name for f in fields(method.Config))
-    ]
-    return f"{message}. Methods that have it: {', '.join(having)}" if having else message
-
-
-def _options_called(name: str) -> list[str]:
-    """Keys of the options of stages, of the model and of methods that have a name."""
-    kinds = {key: registry().stage(stage).Config for key, stage in sections().items()}
-    kinds["model"] = model_options()
-    found = [key for key, kind in kinds.items() if any(f.name == name for f in fields(kind))]
-    for method in index.read()["methods"]:
-        if any(option["name"] == name for option in method["options"]):
-            axis = method["axis"]
-            found.append(f"{axis}.{method['name']}" if registry().axes[axis].many else axis)
-    return [f"{key}.{name}" for key in dict.fromkeys(found)]
-
-
-def _unchosen(axis: str, overrides: Sequence[str], node: DictConfig) -> str:
-    """Why an option of an axis on which nothing is chosen has nowhere to go."""
-    text = next((text for text in overrides if text.lstrip("+~").startswith(f"{axis}.")), f"{axis}.*")
-    if axis in MODEL_AXES and node.model.path is not None:
-        return (
-            f"{text} changes nothing: a pretrained model brings its own {axis}; drop it, or set "
-            f"model.import=true and {axis}=NAME to put a method in its place in harness's own transformer"
-        )
-    return f"{text}: no {axis} is chosen, which could have options; drop it, or choose one, {axis}=NAME"
-
-
 def _missing(error: MissingConfigException, prefix: str) -> NoReturn:
     """A choice that no config stands for."""
     group, _, name = (error.missing_cfg_file or "").rpartition("/")
@@ -287,19 +227,6 @@ def _file(config: str) -> str:
     """The file of a config as Hydra names it; one of a user's is called by its path."""
     _, elsewhere, path = config.partition("//")
     return f"/{path}" if elsewhere else f"conf/{config}.yaml"
-
-
-def _mounts(axis: str) -> list[str]:
-    return [f"{axis}@{place}" for place, (_, name) in _taken_from_root().items() if name == axis]
-
-
-def _taken_from_root() -> dict[str, tuple[str, str]]:
-    """Stage and axis by the place where the stage may choose for itself, `align.optimizer`."""
-    return {
-        f"{stage_key(stage)}.{axis}": (stage, axis)
-        for stage in registry().stages
-        for axis in mounted_axes(stage)
-    }
 
 
 def _first_line(error: BaseException) -> str:

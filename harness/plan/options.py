@@ -205,9 +205,7 @@ def _exists(key: str) -> bool:
     if axis := registry().axes.get(owner):
         name, _, rest = option.partition(".")
         methods = registry().methods(owner)
-        kinds: list[type[Any]] = [
-            method.Config for method in methods.values() if not axis.many or method.name == name
-        ]
+        kinds: list[Any] = [m.Config for m in methods.values() if not axis.many or m.name == name]
         option = rest if axis.many else option
     else:
         stage = sections().get(owner)

@@ -110,7 +110,7 @@ def _check_levels(block: Tune, factors: Sequence[Factor]) -> None:
     for name, ranges in block.methods.items():
         alike = [factor for factor in factors if factor.name == name]
         if not alike:
-            raise UnknownNameError(what="factor (in tune)", name=name, known=[f.name for f in factors])
+            raise UnknownNameError(what="factor (in tune)", name=str(name), known={f.name for f in factors})
         known = {level.label for factor in alike for level in factor.levels}
         for label in ranges:
             if label_text(label) not in known:

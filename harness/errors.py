@@ -1,7 +1,7 @@
 """Every error a user can meet; each message says where, what is wrong, and what would work."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class HarnessError(Exception):
@@ -12,6 +12,10 @@ class ConfigError(HarnessError, ValueError):
     """A config value that cannot work."""
 
 
+MOST_LISTED = 100
+"""Names that a message lists; no axis has as many methods."""
+
+
 class UnknownNameError(ConfigError):
     """A name that nothing is registered under."""
 
@@ -19,10 +23,18 @@ class UnknownNameError(ConfigError):
         known = sorted(known)
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f" Did you mean '{close[0]}'?" if close else ""
-        super().__init__(f"No {what} is called '{name}'.{hint} Known: {', '.join(known) or 'none'}")
+        super().__init__(f"No {what} is called '{name}'.{hint} Known: {_listed(name, known) or 'none'}")
 
     def __reduce__(self) -> tuple[type[ConfigError], tuple[str]]:
         return ConfigError, (str(self),)
+
+
+def _listed(name: str, known: Sequence[str]) -> str:
+    """The known names, of very many those that are most like the one that was given."""
+    if len(known) <= MOST_LISTED:
+        return ", ".join(known)
+    shown = difflib.get_close_matches(name, known, n=12, cutoff=0.2) or known[:12]
+    return f"{', '.join(shown)} and {len(known) - len(shown)} more"
 
 
 class ImpossibleValueError(ConfigError):

@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from harness.report.contrasts import Comparison, Contrast, Key, canonical
-from harness.report.documents import Array, Documents, apart, max_t_bootstrap
+from harness.report.documents import Documents, apart, max_t_bootstrap
 from harness.report.frames import Results
+from harness.report.model import ARITHMETIC
 from harness.report.numbers import counted
 from harness.report.statistics import LEVEL, MIN_ITEMS, MIN_SEEDS, POWER, noncentrality
 
@@ -62,17 +63,19 @@ class Checkpoints:
         )
 
     def _documents(self, contrast: Contrast) -> Documents | None:
-        """The contrast at each document; NaN where a side did not score it."""
+        """The contrast at each document, 0 where only floats leave more; NaN where a side did not score it."""
         if len(contrast.metrics) != 1:
             return None
         (metric,) = contrast.metrics
-        total: Array | float = 0.0
+        terms = []
         for _, levels, weight in contrast.weights:
             items_SD = self._results.items([levels], contrast.seeds, metric)
             if items_SD is None:
                 return None
-            total = total + weight * items_SD.mean(axis=0)
-        return Documents(task=metric.rpartition(".")[0], values=np.asarray(total))
+            terms.append(weight * items_SD.mean(axis=0))
+        total = np.sum(terms, axis=0)
+        total[np.abs(total) <= ARITHMETIC * np.nanmax(np.abs(terms), initial=0)] = 0.0
+        return Documents(task=metric.rpartition(".")[0], values=total)
 
     def _documents_of(self, family: str) -> dict[Key, Documents]:
         """The family's contrasts that rest on documents."""

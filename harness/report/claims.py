@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UnknownNameError
 from harness.plan.claims import Claim, parse, stated
 from harness.report.contrasts import Comparison, Contrast
 from harness.report.decisions import Decisions
@@ -305,6 +305,22 @@ def ask_all(decisions: Decisions, claims: Sequence[Mapping[str, Any] | str]) -> 
             )
     decisions.declare(FAMILY, [a.contrast for a in found if isinstance(a, Asked) and a.contrast])
     return found
+
+
+def fitting(decisions: Decisions, claims: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A layout's claims, without `optional` ones of a metric, factor or level that the records lack."""
+    kept = []
+    for given in claims:
+        claim = {key: value for key, value in given.items() if key != "optional"}
+        try:
+            ask(decisions, claim)
+        except UnknownNameError:
+            if given.get("optional"):
+                continue
+        except HarnessError:
+            pass  # said where it is asked
+        kept.append(claim)
+    return kept
 
 
 def answer_all(

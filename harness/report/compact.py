@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import os
 import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,8 @@ RECORDS = "records.json.gz"
 """The file's name beside a committed report."""
 IN_STORE = "$HARNESS_STORE"
 """What the path of a store is written as where its records leave it."""
+DATA = "HARNESS_DATA"
+"""The variable that names the folder of a user's data; paths below it are written from there."""
 
 
 def write_compact(
@@ -28,8 +31,8 @@ def write_compact(
 ) -> None:
     """All that a report needs in one file: records, per-item values, texts of the `shown` items by task.
 
-    The same records give the same bytes (no time stamp), and paths below the stores at `roots` are written
-    from there, so that the file can be committed.
+    The same records give the same bytes (no time stamp), and paths below the stores at `roots` and below the
+    folder of data are written from there, so that the file can be committed.
     """
     documents: dict[str, dict[str, int]] = {}
     wanted = defaultdict(set, {name: set(docs) for name, docs in shown.items()})
@@ -56,8 +59,10 @@ def write_compact(
     # Keys keep their order: that of `factors` and of its levels is the order of the table.
     names = {name: list(known) for name, known in documents.items()}
     content = json.dumps({"format": FORMAT, "documents": names, "records": rows}, separators=(",", ":"))
-    for root in filter(Path.is_absolute, roots):
-        content = content.replace(json.dumps(f"{root}/")[1:-1], f"{IN_STORE}/")
+    places = [*((root, IN_STORE) for root in roots), (Path(os.environ.get(DATA, "")), f"${DATA}")]
+    for root, name in places:
+        if root.is_absolute():
+            content = content.replace(json.dumps(f"{root}/")[1:-1], f"{name}/")
     data = content.encode()
     path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
 

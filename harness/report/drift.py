@@ -123,7 +123,7 @@ def stated_facts(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
     columns: dict[str, dict[str, Any]] = {}
     holders: dict[str, dict[str, str]] = {}
     for record in records:
-        of = "; ".join(map("=".join, sorted(record.levels.items())))
+        of = of_levels(record)
         for name, value in record_facts(record):
             columns.setdefault(name, {})[record.cell] = value
             holders.setdefault(holder(name), {})[record.cell] = of
@@ -133,6 +133,11 @@ def stated_facts(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
             stating = {places[cell] for cell in values}
             values |= {c: ABSENT for c, of in places.items() if c not in values and of in stating}
     return columns
+
+
+def of_levels(record: Record) -> str:
+    """The configuration of a record, whatever its seed."""
+    return "; ".join(map("=".join, sorted(record.levels.items())))
 
 
 def holder(name: str) -> str:
@@ -271,6 +276,7 @@ def groups_of(
         return []
     hashed = parts[-1].endswith(HASHES)
     drawn = hashed and len({drawn_from(records[cell], name.split(".")[0]) for cell in values}) > 1
+    stating = {of_levels(records[cell]) for cell, value in values.items() if value}
     groups: dict[tuple[str, ...], dict[str, Any]] = {}
     for cell, value in values.items():
         apart = []
@@ -278,9 +284,9 @@ def groups_of(
             setting, bound = settings_of.get(factor, {}).get(level, {}), moves.get((factor, level), {})
             moving = {k: v for k, v in setting.items() if not bound[k].isdisjoint(parts)}
             apart.append(json.dumps(moving, sort_keys=True, default=str))
-        # What a seed draws (calibration texts, say) may differ between seeds, and be absent.
+        # What a seed draws (calibration texts, say) may differ between seeds; a method may have none.
         seed = str(records[cell].seed) if drawn else ""
-        if value or not drawn:
+        if value or not drawn or of_levels(records[cell]) in stating:
             groups.setdefault((seed, *apart), {})[cell] = value
     return list(groups.values())
 

@@ -59,6 +59,13 @@ class Reference(TypedDict):
     axes: NotRequired[dict[str, str]]
 
 
+class OptionalClaim(Claim):
+    """A claim of a layout, which experiments of other metrics and levels use too."""
+
+    optional: NotRequired[bool]
+    """Left out where the records have no such metric, factor or level."""
+
+
 class Layout(TypedDict, total=False):
     """A table; `harness.report.layout.Layout` says what each key means."""
 
@@ -77,7 +84,7 @@ class Layout(TypedDict, total=False):
     baseline: dict[str, Any]
     labels: dict[Any, str | float]
     footnotes: Words
-    claims: list[str | Claim] | None
+    claims: list[str | OptionalClaim] | None
     published: Published
     scaling: Scaling
     planned: bool

@@ -11,7 +11,7 @@ from harness.errors import ConfigError, DataError, UnknownNameError
 from harness.report import published, reference
 from harness.report.aggregates import Aggregates
 from harness.report.arrange import arrange
-from harness.report.claims import answer_all, ask_all
+from harness.report.claims import answer_all, ask_all, fitting
 from harness.report.compact import RECORDS, write_compact
 from harness.report.comparability import comparable
 from harness.report.decisions import Decisions
@@ -117,7 +117,7 @@ def written(experiment: str, asked: Request) -> tuple[Report, Path]:
         beside = None  # nobody asked, and none of its rows has a place here
     decisions = Decisions(results)
     stated = [_worded(claim, asked.findings) for claim in records[-1].experiment.get("claims") or ()]
-    claims = ask_all(decisions, [*stated, *layout.claims])
+    claims = ask_all(decisions, [*stated, *fitting(decisions, layout.claims)])
     law = law_of(results, layout)
     built = build(results, layout, decisions)
     together = over_tasks(built, results)

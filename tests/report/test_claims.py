@@ -115,6 +115,35 @@ def test_unknown_names_are_errors_for_one_claim_and_undecided_in_a_list(strong: 
     assert "No level of factor 'quantizer' is called '2 bit'" in found.reason
 
 
+def test_claims_over_tasks_of_other_sizes_are_one_family(tmp_path: Path) -> None:
+    """Two seeds: the documents decide, and each task has its own."""
+    simulate.experiment(tmp_path, seeds=(0, 1), items=300, tasks=("recall",), effects={"alignment.dpo": 2.0})
+    for place in sorted(tmp_path.glob("records/demo/*/record.json")):
+        data = json.loads(place.read_text())
+        half = simulate.pd.DataFrame({"doc_hash": [f"d{i}" for i in range(40)], "acc": [0.0, 1.0] * 20})
+        data["metrics"].append(simulate.metric("lm_eval", "copy", "acc", 0.5, n=40))
+        simulate.write(tmp_path, data, {"lm_eval.copy": half})
+    results = arrange.arrange(records.read(tmp_path, "demo"))
+    said = [f"{task}.acc[alignment=dpo] > {task}.acc[alignment=none]" for task in ("recall", "copy")]
+    recall, copy = claims.check_all(results, said)
+    assert "these checkpoints say confirmed" in recall.reason
+    assert "these checkpoints say confirmed" not in copy.reason
+
+
+def test_an_optional_claim_of_a_layout_is_left_out_where_records_have_no_such_thing(
+    strong: frames.Results,
+) -> None:
+    fits = {"says": "recall.acc[quantizer=4 bit] < recall.acc[quantizer=16 bit]"}
+    others = [
+        {"says": "recal.acc[quantizer=4 bit] < recall.acc[quantizer=16 bit]"},
+        {"says": "recall.acc[quantizer=2 bit] < recall.acc[quantizer=16 bit]"},
+        {"says": "recall.acc[size=large] < recall.acc[quantizer=16 bit]"},
+    ]
+    decisions = claims.Decisions(strong)
+    assert claims.fitting(decisions, [{**claim, "optional": True} for claim in (fits, *others)]) == [fits]
+    assert claims.fitting(decisions, others) == others
+
+
 def test_a_failed_cell_makes_the_claim_undecided_with_its_reason(tmp_path: Path) -> None:
     simulate.experiment(tmp_path, tasks=())
     for i, path in enumerate(sorted(tmp_path.glob("records/demo/*/record.json"))):

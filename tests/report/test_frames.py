@@ -160,11 +160,18 @@ def test_a_compact_file_gives_the_same_results_as_the_folder(demo_store: Path, t
         assert np.array_equal(x.items_SD, y.items_SD)  # type: ignore[arg-type]
 
 
-def test_paths_of_a_store_leave_it_as_paths_below_it(tmp_path: Path) -> None:
+def test_paths_of_a_store_leave_it_as_paths_below_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARNESS_DATA", str(tmp_path / "data"))
     root = simulate.experiment(tmp_path / "store", tasks=(), factors={"peft": ["full", "lora"]})
-    simulate.edit(root, "demo", 0, config={"model": {"path": f"{root}/models/some.gguf"}})
+    simulate.edit(
+        root,
+        "demo",
+        0,
+        config={"model": {"path": f"{root}/models/some.gguf", "data": f"{tmp_path}/data/a.json"}},
+    )
     found = records.read(root, "demo")
     compact.write_compact(found, tmp_path / "records.json", shown={}, roots=[root])
     text = (tmp_path / "records.json").read_text()
     assert '"$HARNESS_STORE/models/some.gguf"' in text
-    assert str(root) not in text
+    assert '"$HARNESS_DATA/a.json"' in text
+    assert str(tmp_path) not in text

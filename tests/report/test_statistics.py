@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from harness.report import statistics
-from harness.report.documents import max_t_bootstrap
+from harness.report.documents import Documents, apart, max_t_bootstrap
 from harness.report.intervals import interval
 from harness.report.model import SeedModel, own_parts
 from harness.report.runs import replicated, tree
@@ -186,6 +186,27 @@ def test_one_comparison_of_documents_equals_scipys_bootstrap_in_the_large() -> N
     oracle = bootstrap((d,), np.mean, n_resamples=5000, random_state=0).confidence_interval
     assert (low, high) == pytest.approx((oracle.low, oracle.high), abs=0.02)
     assert (p <= 0.05) == (low > 0 or high < 0)
+
+
+def test_documents_of_several_tasks_are_drawn_apart_and_those_of_one_task_together() -> None:
+    """A task beside others keeps the intervals of its own documents, but for what simultaneity asks."""
+    rng = np.random.default_rng(3)
+    first, second = rng.normal(0.1, 1.0, (2, 400))
+    other = rng.normal(0.3, 1.0, 90)
+    found = apart(
+        [Documents("a", first), Documents("b", other), Documents("a", second), Documents("a", other)]
+    )
+    assert [len(d) for d in found] == [580] * 4  # the fourth has other documents than its task's first
+    there = [~np.isnan(d) for d in found]
+    assert (there[0] == there[2]).all()
+    assert not (there[0] & there[1]).any()
+    assert not (there[1] & there[3]).any()
+    together = max_t_bootstrap(found, level=0.05)
+    for (low, high, _, stderr), own in zip(together, (first, other, second, other), strict=True):
+        ((alone_low, alone_high, _, alone),) = max_t_bootstrap([own], level=0.05)
+        assert stderr == pytest.approx(alone)
+        assert low + high == pytest.approx(alone_low + alone_high)
+        assert alone_high - alone_low < high - low < 1.5 * (alone_high - alone_low)
 
 
 def test_a_share_has_wilsons_interval_inside_zero_and_one() -> None:

@@ -63,7 +63,7 @@ class Checkpoints:
         )
 
     def _documents(self, contrast: Contrast) -> Documents | None:
-        """The contrast at each document, 0 where only floats leave more; NaN where a side did not score it."""
+        """The contrast at each document, 0 where floats leave more; NaN where a side did not score it."""
         if len(contrast.metrics) != 1:
             return None
         (metric,) = contrast.metrics

@@ -214,8 +214,7 @@ class Cell(CellView):
 
     def _stage_raw(self, stage: str) -> Mapping[str, Any]:
         base = stage.partition("@")[0]
-        if base not in registry().stages:
-            raise UnknownNameError(what="stage", name=base, known=registry().stages)
+        registry().stage(base)
         values = self._raw.get(stage_key(base)) or {}
         return values if base == stage else {**values, **(self._raw.get(stage_key(stage)) or {})}
 
@@ -232,9 +231,7 @@ class Cell(CellView):
 
     def _check_stages(self) -> None:
         for stage in self.stages:
-            base = stage.partition("@")[0]
-            if base not in registry().stages:
-                raise UnknownNameError(what="stage", name=base, known=registry().stages)
+            registry().stage(stage)
         twice = {stage for stage in self.stages if self.stages.count(stage) > 1}
         if twice:
             raise ConfigError(

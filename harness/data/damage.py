@@ -17,8 +17,10 @@ class OnError(Enum):
     skip = "skip"
 
 
-def count_unreadable(left_out: dict[str, int]) -> Damaged:
-    """Counts what it is told of among the entries that were left out, by reason."""
+def count_unreadable(on_error: OnError, left_out: dict[str, int]) -> Damaged | None:
+    """Counts what it is told of among what was left out, by reason; None where that is an error."""
+    if on_error is OnError.fail:
+        return None
 
     def count(what: str) -> None:
         reason = next((reason for reason in left_out if reason.startswith(UNREADABLE)), UNREADABLE + what)

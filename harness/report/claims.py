@@ -312,15 +312,19 @@ def fitting(decisions: Decisions, claims: Sequence[Mapping[str, Any]]) -> list[d
     kept = []
     for given in claims:
         claim = {key: value for key, value in given.items() if key != "optional"}
-        try:
-            ask(decisions, claim)
-        except UnknownNameError:
-            if given.get("optional"):
-                continue
-        except HarnessError:
-            pass  # said where it is asked
-        kept.append(claim)
+        if not (given.get("optional") and _names_nothing(decisions, claim)):
+            kept.append(claim)
     return kept
+
+
+def _names_nothing(decisions: Decisions, claim: Mapping[str, Any]) -> bool:
+    try:
+        ask(decisions, claim)
+    except UnknownNameError:
+        return True
+    except HarnessError:
+        pass  # said where it is asked
+    return False
 
 
 def answer_all(

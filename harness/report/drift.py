@@ -121,9 +121,9 @@ def stated_facts(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
     What no seed of a configuration has (steps of a method that trains nothing) its stage has no place for.
     """
     columns: dict[str, dict[str, Any]] = {}
-    holders: dict[str, dict[str, str]] = {}
+    holders: dict[str, dict[str, Any]] = {}
     for record in records:
-        of = of_levels(record)
+        of = record.place[0]
         for name, value in record_facts(record):
             columns.setdefault(name, {})[record.cell] = value
             holders.setdefault(holder(name), {})[record.cell] = of
@@ -133,11 +133,6 @@ def stated_facts(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
             stating = {places[cell] for cell in values}
             values |= {c: ABSENT for c, of in places.items() if c not in values and of in stating}
     return columns
-
-
-def of_levels(record: Record) -> str:
-    """The configuration of a record, whatever its seed."""
-    return "; ".join(map("=".join, sorted(record.levels.items())))
 
 
 def holder(name: str) -> str:
@@ -276,7 +271,7 @@ def groups_of(
         return []
     hashed = parts[-1].endswith(HASHES)
     drawn = hashed and len({drawn_from(records[cell], name.split(".")[0]) for cell in values}) > 1
-    stating = {of_levels(records[cell]) for cell, value in values.items() if value}
+    stating = {records[cell].place[0] for cell, value in values.items() if value}
     groups: dict[tuple[str, ...], dict[str, Any]] = {}
     for cell, value in values.items():
         apart = []
@@ -286,7 +281,7 @@ def groups_of(
             apart.append(json.dumps(moving, sort_keys=True, default=str))
         # What a seed draws (calibration texts, say) may differ between seeds; a method may have none.
         seed = str(records[cell].seed) if drawn else ""
-        if value or not drawn or of_levels(records[cell]) in stating:
+        if value or not drawn or records[cell].place[0] in stating:
             groups.setdefault((seed, *apart), {})[cell] = value
     return list(groups.values())
 

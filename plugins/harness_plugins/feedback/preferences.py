@@ -89,9 +89,8 @@ class Preferences(Feedback):
 
     @classmethod
     def check_files(cls, config: Any) -> None:
-        skips = config.on_error is OnError.skip
-        passed: tuple[type[Exception], ...] = (LeftOut, DataError) if skips else (LeftOut,)
-        damaged = (lambda what: None) if skips else None
+        damaged = count_unreadable(config.on_error, {})
+        passed = (LeftOut, DataError) if damaged else (LeftOut,)
         for option in ("path", "validation_path"):
             files = [file for _, file in cls(config)._files(option)]
             first = [
@@ -128,7 +127,7 @@ class Preferences(Feedback):
             yield name.partition("/")[2] if folder else name, file
 
     def _read(self, option: str, split: Split | None) -> Iterator[Preference]:
-        damaged = count_unreadable(self.left_out) if self.config.on_error is OnError.skip else None
+        damaged = count_unreadable(self.config.on_error, self.left_out)
         for inner, file in self._files(option):
             for number, row in numbered_rows(file, damaged=damaged):
                 try:

@@ -3,7 +3,6 @@
 import hashlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -117,7 +116,8 @@ class Reader(Instruction):
         """Conversations of files, of a given split or by a hash of their prompts."""
         for inner, file in self._files(option):
             place = stem(inner) if split is None else f"{split}/{stem(inner)}"
-            for number, parsed in enumerate(self._parsed(file)):
+            damaged = count_unreadable(self.config.on_error, self.left_out)
+            for number, parsed in enumerate(self._parsed(_placed(file, damaged), damaged)):
                 if parsed is None:
                     continue
                 source, given, *tools = parsed
@@ -135,11 +135,10 @@ class Reader(Instruction):
                     tools=tuple(tools[0]) if tools else (),
                 )
 
-    def _parsed(self, file: Path) -> Iterator[Parsed | None]:
-        """What the format says of a file's entries; parsing goes on behind one that is left out."""
-        skips = self.config.on_error is OnError.skip
-        damaged = count_unreadable(self.left_out) if skips else None
-        rows = _placed(file, damaged)
+    def _parsed(
+        self, rows: Iterator[dict[str, Any]], damaged: Callable[[str], None] | None
+    ) -> Iterator[Parsed | None]:
+        """What the format says of entries; parsing goes on behind one that is left out."""
         while True:
             try:
                 yield from self.parse(rows)
@@ -166,11 +165,10 @@ class Reader(Instruction):
 
         Raises: DataError where they have another format
         """
-        skips = self.config.on_error is OnError.skip
-        rows = list(islice(_placed(file, (lambda what: None) if skips else None), FIRST))
-        with suppress(*((DataError,) if skips else ())):
-            for _ in self.parse(iter(rows)):
-                pass
+        damaged = count_unreadable(self.config.on_error, {})
+        rows = list(islice(_placed(file, damaged), FIRST))
+        for _ in self._parsed(iter(rows), damaged):
+            pass
         return bool(rows)
 
     def _count(self, reason: str) -> None:

@@ -25,11 +25,19 @@ MIXED = [
 """Recurrences of two kinds and attention, with experts and another base in one layer: Jamba in small."""
 
 
+WIDTHS = [
+    {"attention": {"method": "multi_head_latent", "latent_dim": 8, "rope_dim": 4}},
+    {"attention": {"method": "mamba2", "state_dim": 12}},
+    {},
+]
+"""Attentions that leave 4, 12 and all components of a head to rotation."""
+
+
 def _deep(pattern, **methods):
     return tiny(shape={"num_layers": 5, "layer_pattern": pattern}, **methods)
 
 
-@pytest.mark.parametrize("pattern", [WINDOWS, MIXED], ids=["windows", "mixed"])
+@pytest.mark.parametrize("pattern", [WINDOWS, MIXED, WIDTHS], ids=["windows", "mixed", "widths"])
 @torch.no_grad()
 def test_a_hybrid_decodes_and_packs_as_it_reads_at_once(pattern):
     model = _deep(pattern)
@@ -62,6 +70,13 @@ def test_a_layer_is_what_the_pattern_says():
     torch.testing.assert_close(windows(ids).logits, plain(ids).logits)
     ids = torch.arange(30)[None]
     assert not torch.allclose(windows(ids).logits, plain(ids).logits, atol=1e-3)
+
+
+def test_each_layer_rotates_what_its_own_attention_leaves_to_positions():
+    whole = SPEC.head_dim
+    for chosen, widths in (("full", [4, 12, whole]), (("mamba2", {"state_dim": 6}), [4, 12, 6])):
+        model = _deep(WIDTHS, attention=chosen).model
+        assert [model.position_at(at).width for at in model.position_of_layer][:3] == widths
 
 
 @torch.no_grad()

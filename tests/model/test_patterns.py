@@ -6,7 +6,7 @@ import pytest
 import torch
 from composed import SPEC, tiny
 
-from harness import ConfigError
+from harness import ConfigError, IncompatibleError
 from harness.compose import compose
 from harness.plan.problems import problems
 from harness.registry.known import registry
@@ -88,6 +88,44 @@ def test_a_hybrid_is_saved_with_its_pattern(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["spec"]["layer_pattern"] == MIXED
     again = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
     assert torch.equal(again(ids).logits, model(ids).logits)
+
+
+SLIDES = {"attention": {"method": "sliding_window", "window": 4}}
+ROTATED = {"method": "rope", "base": 100.0}
+GEMMA = {"norm_position": "sandwich", "feed_forward": ("geglu", {"tanh": True})}
+GEMMA_SHAPE = {"norm_offset": True, "embedding_scale": SPEC.dim**0.5}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "methods", "shape", "family"),
+    [
+        ([SLIDES, {}], {}, {}, "qwen3"),
+        ([{"attention": {"method": "sliding_window"}}, {"attention": {"kernel": "math"}}], {}, {}, "qwen3"),
+        ([{}, {"attention": {"window": 5}}], {"attention": ("sliding_window", {"window": 5})}, {}, "qwen3"),
+        ([SLIDES | {"position": ROTATED}, {}], GEMMA, GEMMA_SHAPE, "gemma3_text"),
+        ([{"attention": {"window": 5}}, {}], {"attention": ("sliding_window", {"window": 4})}, {}, ""),
+        ([SLIDES, {}], {"attention": ("grouped_query", {"num_kv_heads": 2})}, {}, ""),
+        ([{"attention": {"method": "linear"}}, {}], {}, {}, ""),
+        ([{"position": ROTATED}, {}], {}, {}, ""),
+        ([SLIDES | {"position": {"method": "nope"}}, {}], GEMMA, GEMMA_SHAPE, ""),
+    ],
+)
+@torch.no_grad()
+def test_a_pattern_is_exported_as_transformers_reads_it_or_refused(pattern, methods, shape, family, tmp_path):
+    """What a node leaves out is the method's default, or the model's own option."""
+    from transformers import AutoModelForCausalLM
+
+    from harness.model.checkpoint import export_checkpoint
+
+    model = tiny(shape={"num_layers": 3, "qk_norm": True, "layer_pattern": pattern, **shape}, **methods)
+    if not family:
+        with pytest.raises(IncompatibleError, match="layer_pattern|several widths|position=nope in a layer"):
+            export_checkpoint(model, tmp_path)
+        return
+    assert export_checkpoint(model, tmp_path) == family
+    ids = torch.arange(1, 15)[None]
+    found = AutoModelForCausalLM.from_pretrained(tmp_path).eval()(ids).logits
+    torch.testing.assert_close(found, model(ids).logits, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from harness.model.families.family import (
+    ATTENTIONS,
     Family,
     Methods,
     Rule,
@@ -15,7 +16,6 @@ from harness.model.families.family import (
     kv_heads_of,
     layer_attention,
     layer_rules,
-    layer_types,
     same,
 )
 from harness.model.families.rope import METHODS, rope_config, rope_of
@@ -95,18 +95,17 @@ class Llama(Family):
         return list(config.get("layer_types") or derived)
 
     def write_config(self, spec: ModelSpec, methods: Methods) -> dict[str, Any]:
-        kinds = ("full", "multi_query", "grouped_query", "flash", "paged", "sliding_window")
         self.expect_methods(
             methods,
             architecture="causal_decoder",
-            attention=kinds,
+            attention=ATTENTIONS,
             position=METHODS,
             norm="rmsnorm",
             norm_position="pre",
             feed_forward=self.feed_forward_method,
         )
         self.expect_common(spec)
-        sliding, window = window_layers(self, spec, methods)
+        sliding, window = self.expect_windows(spec, methods)
         self.expect(spec.qk_norm == (self.model_type == "qwen3"), f"qk_norm={spec.qk_norm}")
         if self.model_type != "phi3":
             self.expect(methods["position"].get("fraction", 1.0) == 1, "partly rotated heads")
@@ -185,23 +184,6 @@ class Llama(Family):
         """The feed-forward of a layer, which has the same name on both sides."""
         for name in ("gate_proj", "up_proj", "down_proj"):
             yield from layer_rules(f"{here}.{name}", f"{here}.{name}", bias=spec.bias)
-
-
-def window_layers(source: Family, spec: ModelSpec, methods: Methods) -> tuple[list[str], int | None]:
-    """`layer_types` and `sliding_window` of a model.
-
-    Raises: IncompatibleError for a pattern of anything but one window
-    """
-    windows = {"method", "window", "num_kv_heads"}
-    for entry in spec.layer_pattern:
-        node = entry.get("attention", {})
-        fits = set(entry) <= {"attention"} and set(node) <= windows
-        fits = fits and node.get("method", "sliding_window") == "sliding_window"
-        source.expect(fits, f"model.layer_pattern={spec.layer_pattern}")
-    kinds, window = layer_types(spec, methods)
-    slides = "sliding_attention" in kinds
-    source.expect(not slides or window is not None, "windows of several widths")
-    return kinds, window if slides else None
 
 
 def _biases(spec: ModelSpec) -> tuple[bool, bool]:

@@ -155,7 +155,6 @@ class Family:
             found = methods[axis]["method"]
             self.expect(found in names, f"{axis}={found} (it takes {' or '.join(names)})")
 
-
     def expect_windows(
         self, spec: ModelSpec, methods: Methods, *, also: tuple[str, ...] = ()
     ) -> tuple[list[str], int | None]:

@@ -22,6 +22,15 @@ from harness.model.families.rope import METHODS, rope_config, rope_of
 from harness.spec import ModelSpec
 
 _ARCHITECTURES = {"gemma2": "Gemma2ForCausalLM", "gemma3_text": "Gemma3ForCausalLM"}
+_LEFT_OUT: dict[str, Any] = {
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "sliding_window": 4096,
+    "hidden_activation": "gelu_pytorch_tanh",
+}
+"""What transformers takes for an option that a config leaves out."""
+_LENGTH = {"gemma2": 8192, "gemma3_text": 131072}
+"""Likewise, for `max_position_embeddings`."""
 _PERIOD = {"gemma2": 2, "gemma3_text": 6}
 """Every how many layers one reads everything, where a config names no `layer_types`."""
 
@@ -41,9 +50,9 @@ class Gemma(Family):
         self.model_type, self.architecture = model_type, _ARCHITECTURES[model_type]
 
     def read_config(self, config: Mapping[str, Any]) -> tuple[ModelSpec, Methods]:
-        activation = config.get("hidden_activation") or config.get("hidden_act", "gelu_pytorch_tanh")
-        if activation != "gelu_pytorch_tanh":
-            raise self.refuse(f"hidden_activation={activation}")
+        config = {**_LEFT_OUT, "max_position_embeddings": _LENGTH[self.model_type], **config}
+        if config["hidden_activation"] != "gelu_pytorch_tanh":
+            raise self.refuse(f"hidden_activation={config['hidden_activation']}")
         if config.get("use_bidirectional_attention"):
             raise self.refuse("use_bidirectional_attention=true")
         second = self.model_type == "gemma2"
@@ -63,7 +72,7 @@ class Gemma(Family):
             num_heads=heads,
             head_dim=config.get("head_dim") or config["hidden_size"] // heads,
             ffn_dim=config["intermediate_size"],
-            max_length=config.get("max_position_embeddings", 8192),
+            max_length=config["max_position_embeddings"],
             qkv_bias=bias,
             out_bias=bias,
             tie_embeddings=bool(config.get("tie_word_embeddings", True)),
@@ -164,7 +173,10 @@ class Gemma(Family):
         }
         return {
             "rope_parameters": {
-                kind: {"rope_type": "default", **one.get("rope_parameters", {"rope_theta": one["rope_theta"]})}
+                kind: {
+                    "rope_type": "default",
+                    **one.get("rope_parameters", {"rope_theta": one["rope_theta"]}),
+                }
                 for kind, one in said.items()
             }
         }

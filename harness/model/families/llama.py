@@ -29,6 +29,29 @@ _ARCHITECTURES = {
     "phi3": "Phi3ForCausalLM",
     "mixtral": "MixtralForCausalLM",
 }
+_LEFT_OUT: dict[str, dict[str, Any]] = {
+    "llama": {"max_position_embeddings": 2048},
+    "mistral": {"num_key_value_heads": 8, "sliding_window": 4096, "max_position_embeddings": 131072},
+    "qwen2": {"num_key_value_heads": 32, "sliding_window": 4096, "max_position_embeddings": 32768},
+    "qwen3": {
+        "num_key_value_heads": 32,
+        "head_dim": 128,
+        "sliding_window": 4096,
+        "max_position_embeddings": 32768,
+    },
+    "phi3": {
+        "rms_norm_eps": 1e-5,
+        "max_position_embeddings": 4096,
+        "original_max_position_embeddings": 4096,
+    },
+    "mixtral": {
+        "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 1e6,
+        "max_position_embeddings": 131072,
+    },
+}
+"""What transformers takes for an option that a config leaves out."""
 _WINDOWED = ("mistral", "phi3", "mixtral")
 """Model types whose layers all have the window that the config names."""
 
@@ -48,6 +71,7 @@ class Llama(Family):
         self.model_type, self.architecture = model_type, _ARCHITECTURES[model_type]
 
     def read_config(self, config: Mapping[str, Any]) -> tuple[ModelSpec, Methods]:
+        config = {**_LEFT_OUT[self.model_type], **config}
         if config.get("hidden_act", "silu") not in ("silu", "swish"):
             raise self.refuse(f"hidden_act={config['hidden_act']}")
         heads = config["num_attention_heads"]
@@ -60,7 +84,7 @@ class Llama(Family):
             num_heads=heads,
             head_dim=config.get("head_dim") or config["hidden_size"] // heads,
             ffn_dim=config["intermediate_size"],
-            max_length=config.get("max_position_embeddings", 2048),
+            max_length=config["max_position_embeddings"],
             bias=bool(config.get("mlp_bias", False)),
             qkv_bias=True if self.model_type == "qwen2" else attention_bias,
             out_bias=False if self.model_type == "qwen2" else attention_bias,

@@ -159,6 +159,8 @@ class Attention(nn.Module, Method):
     """Whether its past is a state of fixed size, so that decoding keeps a StateCache."""
     causal_only: bool = False
     """Whether it is a recurrence over the past that has no bidirectional form."""
+    reads_keys: bool = True
+    """Whether it goes on from keys and values that others made, as prefix tuning gives them to every layer."""
 
     @property
     def reach(self) -> int | None:

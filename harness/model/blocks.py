@@ -19,7 +19,7 @@ from harness.axes.norm_position import NormPosition
 from harness.axes.position import Position
 from harness.errors import ConfigError
 from harness.method import Choice
-from harness.model.pattern import layer_choices, unique
+from harness.model.pattern import layer_choices, layer_spec
 from harness.ops.view import (
     View,
 )
@@ -103,29 +103,37 @@ class Stack(nn.Module):
     def build_blocks(
         self, spec: ModelSpec, choices: Choices, *, num_layers: int, bidirectional: bool, cross: bool
     ) -> None:
-        """Create the blocks; a layer whose pattern names another position scheme gets one of its own."""
-        own = dataclasses.replace(spec, num_layers=num_layers)
+        """Create the blocks; a layer whose pattern names another position scheme gets one of its own, and so
+        does one whose attention leaves other components to rotation.
+        """
         of_layer = [layer_choices(spec, choices, i) for i in range(num_layers)]
+        shapes = [layer_spec(spec, choices, chosen) for chosen in of_layer]
 
-        def scheme(choice: Choice) -> Position:
+        def scheme(choice: Choice, shape: ModelSpec) -> Position:
             assert issubclass(choice.method, Position)
+            own = dataclasses.replace(shape, num_layers=num_layers)
             return choice.method(choice.config, own, bidirectional=bidirectional)
 
-        self.position: Position = scheme(choices["position"])
-        schemes = [choices["position"]]
-        schemes += [chosen for chosen in unique(c["position"] for c in of_layer) if chosen not in schemes]
-        self.other_positions = nn.ModuleList(scheme(choice) for choice in schemes[1:])
-        for other in schemes[1:]:
-            if other.method.embed is not Position.embed:  # type: ignore[attr-defined]
-                raise ConfigError(
-                    f"model.layer_pattern: position={other.method.name} adds to the embeddings, which no "
-                    "single layer does; choose it for the model, or rope, xpos, alibi or nope for the layer"
-                )
-        self.position_of_layer = [schemes.index(chosen["position"]) for chosen in of_layer]
+        self.position: Position = scheme(choices["position"], spec)
+        schemes, others = [_told(choices["position"], spec)], []
+        self.position_of_layer = []
+        for chosen, shape in zip(of_layer, shapes, strict=True):
+            choice = chosen["position"]
+            if (told := _told(choice, shape)) not in schemes:
+                schemes.append(told)
+                others.append(scheme(choice, shape))
+                if type(others[-1]).embed is not Position.embed:
+                    raise ConfigError(
+                        f"model.layer_pattern: position={choice.method.name} adds to the embeddings, which "
+                        "no single layer does; choose it for the model, or rope, xpos, alibi or nope for the "
+                        "layer"
+                    )
+            self.position_of_layer.append(schemes.index(told))
+        self.other_positions = nn.ModuleList(others)
         scale = spec.residual_scale if self.is_decoder else spec.encoder_residual_scale
         self.layers = nn.ModuleList(
-            self.block_type(spec, chosen, i, cross=cross, residual_scale=scale)
-            for i, chosen in enumerate(of_layer)
+            self.block_type(shape, chosen, i, cross=cross, residual_scale=scale)
+            for i, (shape, chosen) in enumerate(zip(shapes, of_layer, strict=True))
         )
         for layer, at in zip(self.layers, self.position_of_layer, strict=True):
             attention: Any = layer.self_attn
@@ -165,6 +173,12 @@ class Stack(nn.Module):
         if seen is not None:
             seen.append(x_BTD)
         return x_BTD
+
+
+def _told(choice: Choice, shape: ModelSpec) -> tuple[Choice, int | None]:
+    """What tells position schemes apart: one that turns queries and keys is made for their width."""
+    turns = choice.method.rotate is not Position.rotate  # type: ignore[attr-defined]
+    return choice, shape.rotary_dim if turns else None
 
 
 def check_pair(attention: Attention, position: Position, *, bidirectional: bool) -> None:

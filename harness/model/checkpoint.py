@@ -122,10 +122,15 @@ def export_checkpoint(model: HarnessForCausalLM, out: Path, *, model_type: str |
         except IncompatibleError as error:
             reasons.append(str(error))
             continue
-        state = model.state_dict()
+        state, rules = model.state_dict(), list(target.rules(spec, methods))
+        left = set(state) - {ours for rule in rules for ours in rule.ours}
+        left -= {"lm_head.weight"} if spec.tie_embeddings else set()
+        if left:
+            reasons.append(f"the {name} family has no place for {', '.join(sorted(left)[:3])}")
+            continue
         tensors = {
             rule.theirs: rule.join(*(state[ours].detach().cpu() for ours in rule.ours)).contiguous()
-            for rule in target.rules(spec, methods)
+            for rule in rules
         }
         out.mkdir(parents=True, exist_ok=True)
         kept = {key: getattr(model.config, key, None) for key in _GENERATION}

@@ -193,11 +193,11 @@ class HarnessModel(Transformer, HarnessPreTrainedModel):  # type: ignore[misc]
     def new_cache(self) -> Cache:
         """An empty cache, of whose layers each is what its attention keeps."""
         attentions: list[Any] = [layer.self_attn for layer in self.layers]
-        paged = [attention.config.cache is CacheKind.paged for attention in attentions]
-        if all(paged):
-            return Cache(layers=paged_layers(len(paged)))
-        cache = DynamicCache()
-        cache.layers = [attention.new_cache() or DynamicLayer() for attention in attentions]
+        cache = DynamicCache()  # of which peft knows that it has no end
+        if all(attention.config.cache is CacheKind.paged for attention in attentions):
+            cache.layers = paged_layers(len(attentions))
+        else:
+            cache.layers = [attention.new_cache() or DynamicLayer() for attention in attentions]
         return cache
 
     def get_input_embeddings(self) -> nn.Embedding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 
 from harness.compose.typed import instance
@@ -37,6 +38,14 @@ def layer_choices(spec: ModelSpec, choices: Mapping[str, Choice], layer: int) ->
         config = instance(method.Config, {**stated, **options}, where=where)
         chosen[axis] = Choice(axis=axis, method=method, config=config)
     return chosen
+
+
+def layer_spec(spec: ModelSpec, choices: Mapping[str, Choice], chosen: Mapping[str, Choice]) -> ModelSpec:
+    """The shape as the attention of one layer changes it, where that is not the model's own."""
+    attention = chosen["attention"]
+    if attention == choices["attention"]:
+        return spec
+    return attention.method.modify_spec(attention.config, dataclasses.replace(spec, rotary_dim=None))
 
 
 def unique(choices: Iterable[Choice]) -> list[Choice]:

@@ -246,5 +246,11 @@ def check_spec(spec: ModelSpec, choices: Choices) -> None:
             f"model.num_encoder_layers={spec.num_encoder_layers}, but architecture="
             f"{choices['architecture'].method.name} has no encoder; set it to 0"
         )
+    if spec.parallel_residual and encoder:
+        raise ConfigError(
+            "model.parallel_residual=true adds attention and feed-forward to what both read, which leaves no "
+            f"place to read a source; set it to false, or use another architecture than "
+            f"{choices['architecture'].method.name}"
+        )
     if spec.parallel_residual and choices["norm_position"].method.name != "pre":
         raise ConfigError("model.parallel_residual=true is defined for norm_position=pre only")

@@ -69,7 +69,7 @@ def view_of(
     ordered, shifted = padding is None or not known(has_holes(padding), otherwise=True), False
     if document is None or inferred:  # stated documents decide their own positions
         key_position, even, shifted = given_positions(
-            key_position, padding, position_ids, cache, num_layers=num_layers
+            key_position, padding, position_ids, cache, rows=len(tokens), num_layers=num_layers
         )
         ordered = ordered and even
     prefix = None
@@ -119,6 +119,7 @@ def given_positions(
     position_ids: Tensor | None,
     cache: Any,
     *,
+    rows: int,
     num_layers: int,
 ) -> tuple[Tensor, bool, bool]:
     """Positions of all keys, whether their differences are those of slots, and whether they are shifted.
@@ -126,7 +127,7 @@ def given_positions(
     Positions of one's own are kept beside a cache's keys, so that later calls know those of the past; a
     call that gives none counts on from the last one.
 
-    Shapes: derived_BS, padding_BS, position_ids BT (or T) -> BS
+    Shapes: derived_BS, padding_BS, position_ids BT, 1T or T -> BS, B = rows
     """
     kept = None
     if cache is not None:
@@ -149,7 +150,6 @@ def given_positions(
     same = shift_BT == 0 if padding_BS is None else (shift_BT == 0) | ~padding_BS[:, past:]
     if kept is None and known(same.all(), otherwise=False):
         return derived_BS, True, False
-    rows = max(len(before_BS), len(given_BT))
     whole_BS = torch.cat((before_BS.expand(rows, -1), given_BT.expand(rows, -1)), dim=1)
     if cache is not None:
         kept = kept or beside(cache, PositionCache, index=0, num_layers=num_layers, make=True)

@@ -155,7 +155,7 @@ def in_blocks(
     size = max(8, min(ROWS, SCORES // (batch * num_heads * width)))
     module = rotary.module
     factor = getattr(module, "attention_factor", getattr(module, rotary.attribute("attention_scaling"), 1.0))
-    lengths_B = _first_lengths(state, key_position_BS, num_queries)
+    lengths_B = _first_lengths(state, key_position_BS.expand(batch, -1), num_queries)
     outputs = []
     for start in range(0, num_queries, size):
         rows = slice(start, min(start + size, num_queries))

@@ -97,15 +97,15 @@ class _CacheMaker:
     reach: Reach
 
     def __call__(self) -> Any:
-        from transformers import Cache
+        from transformers import DynamicCache
         from transformers.cache_utils import CacheLayerMixin
 
         CacheLayerMixin.register(SinkCache)
         CacheLayerMixin.register(GrowingCache)
-        layers = range(self.depth)
-        if self.reach is None:
-            return Cache(layers=[GrowingCache() for _ in layers])
-        return Cache(layers=[SinkCache(*self.reach) for _ in layers])
+        cache, reach = DynamicCache(), self.reach
+        kept = [GrowingCache() if reach is None else SinkCache(*reach) for _ in range(self.depth)]
+        cache.layers = kept
+        return cache
 
 
 def _before(backbone: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

@@ -207,6 +207,30 @@ def _logits(model, ids, source):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
+def test_what_a_config_leaves_out_is_what_transformers_takes_for_it(name):
+    """With sizes alone, beside a kind of rotary scaling, and with windows where a family has them."""
+    from transformers import AutoConfig
+
+    from harness.model.families import family
+
+    sizes = {"vocab_size": 40, "hidden_size": 256, "num_attention_heads": 64, "num_hidden_layers": 30}
+    sizes |= {"opt": {"ffn_dim": 24}, "bloom": {}}.get(name, {"intermediate_size": 24})
+    if name == "gpt2":
+        sizes = {"vocab_size": 40, "n_embd": 32, "n_layer": 2, "n_head": 4}
+    if name == "t5":
+        sizes = {"vocab_size": 40, "d_model": 32, "d_kv": 8, "d_ff": 24, "num_layers": 2, "num_heads": 4}
+    llama3 = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    cases = [{}, {"use_sliding_window": True}]
+    cases += (
+        [{"rope_parameters": llama3}] if name in LIKE_LLAMA and name not in ("phi3", "gemma3_text") else []
+    )
+    for case in cases:
+        left_out = {**sizes, **case}
+        whole = AutoConfig.for_model(name, **left_out).to_dict()
+        assert family(name).read_config(left_out) == family(name).read_config(whole), case
+
+
+@pytest.mark.parametrize("name", FAMILIES)
 @settings(
     max_examples=4,
     deadline=None,

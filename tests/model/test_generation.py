@@ -91,9 +91,16 @@ def test_a_static_cache_changes_nothing(attention):
 
 @torch.no_grad()
 def test_a_cache_of_transformers_knows_positions_of_ones_own():
-    """Also one that grows its layers by need, reordered and cropped as any other."""
+    """Also one that grows its layers by need, reordered and cropped as any other; one row of positions
+    stands for all.
+    """
     model = tiny(position="alibi")
-    ids, at = torch.randint(1, 64, (2, 12)), torch.tensor([[50], [9]]) + torch.arange(12)
+    ids = torch.randint(1, 64, (2, 12))
+    for start in ([[50], [9]], [[50]]):
+        _continue_at(model, ids, torch.tensor(start) + torch.arange(12))
+
+
+def _continue_at(model, ids, at):
     whole = model(ids, position_ids=at).logits
     cache = DynamicCache()
     model(ids[:, :6], position_ids=at[:, :6], past_key_values=cache)

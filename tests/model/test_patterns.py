@@ -6,7 +6,7 @@ import pytest
 import torch
 from composed import SPEC, tiny
 
-from harness import ConfigError
+from harness import ConfigError, IncompatibleError
 from harness.compose import compose
 from harness.plan.problems import problems
 from harness.registry.known import registry
@@ -25,11 +25,19 @@ MIXED = [
 """Recurrences of two kinds and attention, with experts and another base in one layer: Jamba in small."""
 
 
+WIDTHS = [
+    {"attention": {"method": "multi_head_latent", "latent_dim": 8, "rope_dim": 4}},
+    {"attention": {"method": "mamba2", "state_dim": 12}},
+    {},
+]
+"""Attentions that leave 4, 12 and all components of a head to rotation."""
+
+
 def _deep(pattern, **methods):
     return tiny(shape={"num_layers": 5, "layer_pattern": pattern}, **methods)
 
 
-@pytest.mark.parametrize("pattern", [WINDOWS, MIXED], ids=["windows", "mixed"])
+@pytest.mark.parametrize("pattern", [WINDOWS, MIXED, WIDTHS], ids=["windows", "mixed", "widths"])
 @torch.no_grad()
 def test_a_hybrid_decodes_and_packs_as_it_reads_at_once(pattern):
     model = _deep(pattern)
@@ -64,6 +72,13 @@ def test_a_layer_is_what_the_pattern_says():
     assert not torch.allclose(windows(ids).logits, plain(ids).logits, atol=1e-3)
 
 
+def test_each_layer_rotates_what_its_own_attention_leaves_to_positions():
+    whole = SPEC.head_dim
+    for chosen, widths in (("full", [4, 12, whole]), (("mamba2", {"state_dim": 6}), [4, 12, 6])):
+        model = _deep(WIDTHS, attention=chosen).model
+        assert [model.position_at(at).width for at in model.position_of_layer][:3] == widths
+
+
 @torch.no_grad()
 def test_a_hybrid_is_saved_with_its_pattern(tmp_path):
     from transformers import AutoModelForCausalLM
@@ -73,6 +88,44 @@ def test_a_hybrid_is_saved_with_its_pattern(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["spec"]["layer_pattern"] == MIXED
     again = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
     assert torch.equal(again(ids).logits, model(ids).logits)
+
+
+SLIDES = {"attention": {"method": "sliding_window", "window": 4}}
+ROTATED = {"method": "rope", "base": 100.0}
+GEMMA = {"norm_position": "sandwich", "feed_forward": ("geglu", {"tanh": True})}
+GEMMA_SHAPE = {"norm_offset": True, "embedding_scale": SPEC.dim**0.5}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "methods", "shape", "family"),
+    [
+        ([SLIDES, {}], {}, {}, "qwen3"),
+        ([{"attention": {"method": "sliding_window"}}, {"attention": {"kernel": "math"}}], {}, {}, "qwen3"),
+        ([{}, {"attention": {"window": 5}}], {"attention": ("sliding_window", {"window": 5})}, {}, "qwen3"),
+        ([SLIDES | {"position": ROTATED}, {}], GEMMA, GEMMA_SHAPE, "gemma3_text"),
+        ([{"attention": {"window": 5}}, {}], {"attention": ("sliding_window", {"window": 4})}, {}, ""),
+        ([SLIDES, {}], {"attention": ("grouped_query", {"num_kv_heads": 2})}, {}, ""),
+        ([{"attention": {"method": "linear"}}, {}], {}, {}, ""),
+        ([{"position": ROTATED}, {}], {}, {}, ""),
+        ([SLIDES | {"position": {"method": "nope"}}, {}], GEMMA, GEMMA_SHAPE, ""),
+    ],
+)
+@torch.no_grad()
+def test_a_pattern_is_exported_as_transformers_reads_it_or_refused(pattern, methods, shape, family, tmp_path):
+    """What a node leaves out is the method's default, or the model's own option."""
+    from transformers import AutoModelForCausalLM
+
+    from harness.model.checkpoint import export_checkpoint
+
+    model = tiny(shape={"num_layers": 3, "qk_norm": True, "layer_pattern": pattern, **shape}, **methods)
+    if not family:
+        with pytest.raises(IncompatibleError, match="layer_pattern|several widths|position=nope in a layer"):
+            export_checkpoint(model, tmp_path)
+        return
+    assert export_checkpoint(model, tmp_path) == family
+    ids = torch.arange(1, 15)[None]
+    found = AutoModelForCausalLM.from_pretrained(tmp_path).eval()(ids).logits
+    torch.testing.assert_close(found, model(ids).logits, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

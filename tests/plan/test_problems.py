@@ -267,6 +267,23 @@ def test_virtual_tokens_before_packed_sequences_are_refused_in_whatever_stage_le
     assert not [p for p in problems(compose(without)) if "virtual tokens stand" in p.message]
 
 
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ("attention=multi_head_latent", "and attention=multi_head_latent reads none; use peft=prompt_tuning"),
+        ("model.layer_pattern=[{attention:{method:mamba2}},{}]", "and attention=mamba2 reads none"),
+        ("model.layer_pattern=[{attention:{method:multi_query}},{}]", "have different numbers of key/value"),
+        ("architecture=prefix_decoder", "virtual tokens stand where architecture=prefix_decoder"),
+        ("attention=linear", ""),
+    ],
+)
+def test_a_prefix_is_refused_by_layers_that_cannot_read_it(chosen: str, message: str) -> None:
+    stages = "stages=[corpus,tokenizer,tokens,pretrain,instruct,evaluate]"
+    found = [p for p in messages(stages, "peft=prefix_tuning", chosen) if "peft=prefix_tuning" in p]
+    assert all(message in problem for problem in found)
+    assert bool(found) == bool(message)
+
+
 def test_a_window_is_extended_by_whatever_stage_reads_the_axis() -> None:
     cell = SimpleNamespace(
         stages=("pretrain", "stretch@twice"),

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from harness.errors import IncompatibleError
+from harness.model.choices import from_plain, plain_node
+from harness.model.pattern import layer_choices
 from harness.spec import ModelSpec
 
 RARE = (
@@ -23,6 +25,8 @@ RARE = (
     "rotary_dim",
 )
 """Fields of a shape that few families know."""
+ATTENTIONS = ("full", "multi_query", "grouped_query", "flash", "paged", "sliding_window")
+"""Attention methods that families of grouped queries and windows can write."""
 Methods = dict[str, dict[str, Any]]
 """{axis: {method: name, option: value}}."""
 
@@ -151,6 +155,28 @@ class Family:
             found = methods[axis]["method"]
             self.expect(found in names, f"{axis}={found} (it takes {' or '.join(names)})")
 
+    def expect_windows(
+        self, spec: ModelSpec, methods: Methods, *, also: tuple[str, ...] = ()
+    ) -> tuple[list[str], int | None]:
+        """`layer_types` and `sliding_window` of a model whose layers differ in one window, and in `also`.
+
+        Raises: IncompatibleError for layers that differ otherwise
+        """
+        heads, attentions = kv_heads_of(spec, methods["attention"]), []
+        for layer in layers_of(spec, methods):
+            attention = layer["attention"]
+            apart = [axis for axis, node in layer.items() if node != methods[axis]]
+            fits = set(apart) <= {"attention", *also} and attention["method"] in ATTENTIONS
+            self.expect(
+                fits and kv_heads_of(spec, attention) == heads, f"model.layer_pattern={spec.layer_pattern}"
+            )
+            attentions.append(attention)
+        slides = [node["method"] == "sliding_window" for node in attentions]
+        windows = {int(node["window"]) for node in attentions if node["method"] == "sliding_window"}
+        self.expect(len(windows) < 2, "windows of several widths")
+        kinds = ["sliding_attention" if near else "full_attention" for near in slides]
+        return kinds, windows.pop() if windows else None
+
 
 def head_methods(num_heads: int, num_kv_heads: int) -> dict[str, Any]:
     """The attention choice for a number of key/value heads."""
@@ -199,11 +225,10 @@ def layer_attention(
     ]
 
 
-def layer_types(spec: ModelSpec, methods: Methods) -> tuple[list[str], int | None]:
-    """`layer_types` and `sliding_window` of a model; the latter is None for windows of several widths."""
-    pattern = spec.layer_pattern or [{}]
-    nodes = [pattern[i % len(pattern)].get("attention", methods["attention"]) for i in range(spec.num_layers)]
-    sliding = [node.get("method", methods["attention"]["method"]) == "sliding_window" for node in nodes]
-    windows = {int(node["window"]) for node, slides in zip(nodes, sliding, strict=True) if slides}
-    window = windows.pop() if len(windows) == 1 else None
-    return ["sliding_attention" if slides else "full_attention" for slides in sliding], window
+def layers_of(spec: ModelSpec, methods: Methods) -> list[Methods]:
+    """The methods of every layer, with all their options."""
+    choices = from_plain(methods)
+    return [
+        {axis: plain_node(choice) for axis, choice in layer_choices(spec, choices, i).items()}
+        for i in range(spec.num_layers)
+    ]

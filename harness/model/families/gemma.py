@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from harness.model.families.family import (
+    ATTENTIONS,
     Family,
     Methods,
     Rule,
@@ -14,13 +15,22 @@ from harness.model.families.family import (
     kv_heads_of,
     layer_attention,
     layer_rules,
-    layer_types,
+    layers_of,
     same,
 )
 from harness.model.families.rope import METHODS, rope_config, rope_of
 from harness.spec import ModelSpec
 
 _ARCHITECTURES = {"gemma2": "Gemma2ForCausalLM", "gemma3_text": "Gemma3ForCausalLM"}
+_LEFT_OUT: dict[str, Any] = {
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "sliding_window": 4096,
+    "hidden_activation": "gelu_pytorch_tanh",
+}
+"""What transformers takes for an option that a config leaves out."""
+_LENGTH = {"gemma2": 8192, "gemma3_text": 131072}
+"""Likewise, for `max_position_embeddings`."""
 _PERIOD = {"gemma2": 2, "gemma3_text": 6}
 """Every how many layers one reads everything, where a config names no `layer_types`."""
 
@@ -40,9 +50,9 @@ class Gemma(Family):
         self.model_type, self.architecture = model_type, _ARCHITECTURES[model_type]
 
     def read_config(self, config: Mapping[str, Any]) -> tuple[ModelSpec, Methods]:
-        activation = config.get("hidden_activation") or config.get("hidden_act", "gelu_pytorch_tanh")
-        if activation != "gelu_pytorch_tanh":
-            raise self.refuse(f"hidden_activation={activation}")
+        config = {**_LEFT_OUT, "max_position_embeddings": _LENGTH[self.model_type], **config}
+        if config["hidden_activation"] != "gelu_pytorch_tanh":
+            raise self.refuse(f"hidden_activation={config['hidden_activation']}")
         if config.get("use_bidirectional_attention"):
             raise self.refuse("use_bidirectional_attention=true")
         second = self.model_type == "gemma2"
@@ -62,7 +72,7 @@ class Gemma(Family):
             num_heads=heads,
             head_dim=config.get("head_dim") or config["hidden_size"] // heads,
             ffn_dim=config["intermediate_size"],
-            max_length=config.get("max_position_embeddings", 8192),
+            max_length=config["max_position_embeddings"],
             qkv_bias=bias,
             out_bias=bias,
             tie_embeddings=bool(config.get("tie_word_embeddings", True)),
@@ -109,7 +119,7 @@ class Gemma(Family):
         self.expect_methods(
             methods,
             architecture="causal_decoder",
-            attention=("full", "multi_query", "grouped_query", "flash", "paged", "sliding_window"),
+            attention=ATTENTIONS,
             position=METHODS,
             norm="rmsnorm",
             norm_position="sandwich",
@@ -123,9 +133,7 @@ class Gemma(Family):
         self.expect(second or spec.attention_cap is None, "bounded scores")
         self.expect(not spec.parallel_residual and not spec.embedding_norm and not spec.bias, "this layout")
         self.expect(spec.logit_scale == 1 and spec.qkv_bias == spec.out_bias, "these scales or biases")
-        self.expect(methods["position"].get("fraction", 1.0) == 1, "partly rotated heads")
-        kinds, window = layer_types(spec, methods)
-        self.expect("sliding_attention" not in kinds or window is not None, "windows of several widths")
+        kinds, window = self.expect_windows(spec, methods, also=() if second else ("position",))
         scale = spec.attention_scale or spec.head_dim**-0.5
         return {
             "vocab_size": spec.vocab_size,
@@ -150,24 +158,26 @@ class Gemma(Family):
         }
 
     def _rope(self, spec: ModelSpec, methods: Methods, kinds: list[str]) -> dict[str, Any]:
-        allowed = {"attention"} if self.model_type == "gemma2" else {"attention", "position"}
-        near = methods["position"]
-        for entry in spec.layer_pattern:
-            slides = entry.get("attention", {}).get("method") == "sliding_window"
-            self.expect(
-                set(entry) <= allowed and (slides or not entry), f"layer_pattern={spec.layer_pattern}"
-            )
-            near = entry.get("position", near)
-        config = rope_config(methods["position"])
+        of_kind: dict[str, dict[str, Any]] = {}
+        for kind, layer in zip(kinds, layers_of(spec, methods), strict=True):
+            position = layer["position"]
+            same = of_kind.setdefault(kind, position) == position
+            self.expect(same, f"several positions in layers of {kind}")
+            self.expect(position["method"] in METHODS, f"position={position['method']} in a layer")
+            self.expect(position.get("fraction", 1.0) == 1, "partly rotated heads")
         if self.model_type == "gemma2":
-            return config
+            return rope_config(methods["position"])
+        said = {
+            kind: rope_config(of_kind.get(kind, methods["position"]))
+            for kind in ("full_attention", "sliding_attention")
+        }
         return {
             "rope_parameters": {
                 kind: {
                     "rope_type": "default",
-                    **said.get("rope_parameters", {"rope_theta": said["rope_theta"]}),
+                    **one.get("rope_parameters", {"rope_theta": one["rope_theta"]}),
                 }
-                for kind, said in (("full_attention", config), ("sliding_attention", rope_config(near)))
+                for kind, one in said.items()
             }
         }
 

@@ -54,7 +54,7 @@ class GptNeox(Family):
         ffn: dict[str, Any] = {"method": "relu"}
         if activation != "relu":
             ffn = {"method": "gelu", "tanh": activation != "gelu"}
-        position = rope_of({"rotary_pct": 0.25, **config}, self)
+        position = rope_of({"rotary_pct": 0.25, "max_position_embeddings": 2048, **config}, self)
         return spec, decoder({"method": "full"}, position, "layernorm", ffn)
 
     def write_config(self, spec: ModelSpec, methods: Methods) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from harness.model.families.family import (
+    ATTENTIONS,
     Family,
     Methods,
     Rule,
@@ -15,7 +16,6 @@ from harness.model.families.family import (
     kv_heads_of,
     layer_attention,
     layer_rules,
-    layer_types,
     same,
 )
 from harness.model.families.rope import METHODS, rope_config, rope_of
@@ -29,6 +29,29 @@ _ARCHITECTURES = {
     "phi3": "Phi3ForCausalLM",
     "mixtral": "MixtralForCausalLM",
 }
+_LEFT_OUT: dict[str, dict[str, Any]] = {
+    "llama": {"max_position_embeddings": 2048},
+    "mistral": {"num_key_value_heads": 8, "sliding_window": 4096, "max_position_embeddings": 131072},
+    "qwen2": {"num_key_value_heads": 32, "sliding_window": 4096, "max_position_embeddings": 32768},
+    "qwen3": {
+        "num_key_value_heads": 32,
+        "head_dim": 128,
+        "sliding_window": 4096,
+        "max_position_embeddings": 32768,
+    },
+    "phi3": {
+        "rms_norm_eps": 1e-5,
+        "max_position_embeddings": 4096,
+        "original_max_position_embeddings": 4096,
+    },
+    "mixtral": {
+        "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 1e6,
+        "max_position_embeddings": 131072,
+    },
+}
+"""What transformers takes for an option that a config leaves out."""
 _WINDOWED = ("mistral", "phi3", "mixtral")
 """Model types whose layers all have the window that the config names."""
 
@@ -48,6 +71,7 @@ class Llama(Family):
         self.model_type, self.architecture = model_type, _ARCHITECTURES[model_type]
 
     def read_config(self, config: Mapping[str, Any]) -> tuple[ModelSpec, Methods]:
+        config = {**_LEFT_OUT[self.model_type], **config}
         if config.get("hidden_act", "silu") not in ("silu", "swish"):
             raise self.refuse(f"hidden_act={config['hidden_act']}")
         heads = config["num_attention_heads"]
@@ -60,7 +84,7 @@ class Llama(Family):
             num_heads=heads,
             head_dim=config.get("head_dim") or config["hidden_size"] // heads,
             ffn_dim=config["intermediate_size"],
-            max_length=config.get("max_position_embeddings", 2048),
+            max_length=config["max_position_embeddings"],
             bias=bool(config.get("mlp_bias", False)),
             qkv_bias=True if self.model_type == "qwen2" else attention_bias,
             out_bias=False if self.model_type == "qwen2" else attention_bias,
@@ -95,18 +119,17 @@ class Llama(Family):
         return list(config.get("layer_types") or derived)
 
     def write_config(self, spec: ModelSpec, methods: Methods) -> dict[str, Any]:
-        kinds = ("full", "multi_query", "grouped_query", "flash", "paged", "sliding_window")
         self.expect_methods(
             methods,
             architecture="causal_decoder",
-            attention=kinds,
+            attention=ATTENTIONS,
             position=METHODS,
             norm="rmsnorm",
             norm_position="pre",
             feed_forward=self.feed_forward_method,
         )
         self.expect_common(spec)
-        sliding, window = window_layers(self, spec, methods)
+        sliding, window = self.expect_windows(spec, methods)
         self.expect(spec.qk_norm == (self.model_type == "qwen3"), f"qk_norm={spec.qk_norm}")
         if self.model_type != "phi3":
             self.expect(methods["position"].get("fraction", 1.0) == 1, "partly rotated heads")
@@ -185,23 +208,6 @@ class Llama(Family):
         """The feed-forward of a layer, which has the same name on both sides."""
         for name in ("gate_proj", "up_proj", "down_proj"):
             yield from layer_rules(f"{here}.{name}", f"{here}.{name}", bias=spec.bias)
-
-
-def window_layers(source: Family, spec: ModelSpec, methods: Methods) -> tuple[list[str], int | None]:
-    """`layer_types` and `sliding_window` of a model.
-
-    Raises: IncompatibleError for a pattern of anything but one window
-    """
-    windows = {"method", "window", "num_kv_heads"}
-    for entry in spec.layer_pattern:
-        node = entry.get("attention", {})
-        fits = set(entry) <= {"attention"} and set(node) <= windows
-        fits = fits and node.get("method", "sliding_window") == "sliding_window"
-        source.expect(fits, f"model.layer_pattern={spec.layer_pattern}")
-    kinds, window = layer_types(spec, methods)
-    slides = "sliding_attention" in kinds
-    source.expect(not slides or window is not None, "windows of several widths")
-    return kinds, window if slides else None
 
 
 def _biases(spec: ModelSpec) -> tuple[bool, bool]:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from harness import (
     Attention,
+    IncompatibleError,
     ModelSpec,
     Position,
     StateCache,
@@ -53,6 +54,21 @@ class Recurrent(Attention):
         """
         return sums(*turned, v)
 
+    def state_in(self, cache: Any) -> StateCache | None:
+        """What a cache keeps of this layer; None where it holds keys.
+
+        Raises: IncompatibleError for a variant that cannot go on from keys
+        """
+        layer = cache.layers[self.layer] if self.layer < len(cache.layers) else None
+        if isinstance(layer, StateCache):
+            return layer
+        if not self.reads_keys:
+            raise IncompatibleError(
+                f"attention={self.name} keeps a state and reads no keys from a cache, as peft=prefix_tuning "
+                "and cache_implementation=static give; use another peft method, or attention=full"
+            )
+        return None
+
     def finish(self, mixed_BNTH: Tensor, x_BTD: Tensor) -> Tensor:
         """Heads to the model's width."""
         return self.o_proj(mixed_BNTH.to(x_BTD.dtype).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
@@ -71,10 +87,8 @@ class Recurrent(Attention):
         k, v = self.project_keys(x_BTD) if memory_BSD is None else self.read_memory(memory_BSD, cache)
         kept, key_position = None, view.query_position_BT
         if cache is not None and memory_BSD is None:
-            layer = cache.layers[self.layer] if self.layer < len(cache.layers) else None
-            if isinstance(layer, StateCache):
-                kept = layer
-            else:
+            kept = self.state_in(cache)
+            if kept is None:
                 k, v, view = self.read(cache, k, v, view)
                 key_position = view.key_position_BS
         q, k = self.feature(q, is_key=False), self.feature(k, is_key=True)

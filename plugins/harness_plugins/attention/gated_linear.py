@@ -18,11 +18,13 @@ class GatedLinear(Recurrent):
     Differs: keys are as wide as values; where positions rotate queries and keys, the two components of a pair
     share the mean of their log gates, so that scores depend on distances only (the paper has no positions)
     State: one H by H matrix a head while decoding
-    Raises: ConfigError for a rank or normalizer below 1, a prefix, or an encoder
+    Raises: ConfigError for a rank or normalizer below 1, a prefix, or an encoder; IncompatibleError for a
+    cache of keys
     """
 
     name = "gated_linear"
     causal_only = True
+    reads_keys = False
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Recurrent.Config):

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from harness import (
     ConfigError,
-    IncompatibleError,
     Method,
     ModelSpec,
     Position,
@@ -39,6 +38,7 @@ class Mamba2(Recurrent):
 
     name = "mamba2"
     causal_only = True
+    reads_keys = False
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Recurrent.Config):
@@ -109,12 +109,7 @@ class Mamba2(Recurrent):
         memory_BSD: Tensor | None = None,
     ) -> Tensor:
         self.watch(x_BTD, x_BTD, x_BTD, view, position)
-        kept = None if cache is None else cache.layers[self.layer]
-        if kept is not None and not isinstance(kept, StateCache):
-            raise IncompatibleError(
-                "attention=mamba2 keeps a state and reads no keys from a cache, as peft=prefix_tuning and "
-                "cache_implementation=static give; use another peft method, or attention=full"
-            )
+        kept = None if cache is None else self.state_in(cache)
         q, k, v = self._convolved(x_BTD, view, kept)
         if position is not None:
             q = position.rotate(q, view.query_position_BT, is_key=False)

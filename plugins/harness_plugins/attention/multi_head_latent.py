@@ -31,6 +31,7 @@ class MultiHeadLatent(Attention):
     """
 
     name = "multi_head_latent"
+    reads_keys = False
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Attention.Config):

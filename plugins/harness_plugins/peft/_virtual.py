@@ -57,6 +57,13 @@ class VirtualTokens(LibraryPeft):
     @classmethod
     def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
         yield from super().check(config, cell, meta_model)
+        architecture = getattr(getattr(meta_model, "model", None), "architecture", None)
+        if architecture is not None and architecture.uses_prefix():
+            yield Problem(
+                where=f"peft={cls.name}",
+                message=f"virtual tokens stand where architecture={architecture.name} counts its prefix "
+                "from; use another peft method, or architecture=causal_decoder",
+            )
         for stage in cell.stages:
             if not {"peft", "instruction_strategy"} <= {*cell.reads(stage)}:
                 continue

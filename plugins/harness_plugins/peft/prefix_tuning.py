@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from harness import Method, hookimpl
+from harness import Attention, Method, Problem, hookimpl
 
 from ._scope import LinearConfig, layer_size, linear_targets
 from ._virtual import EncodedConfig, VirtualTokens
+
+if TYPE_CHECKING:
+    from harness import CellView
 
 
 class PrefixTuning(VirtualTokens):
@@ -22,6 +26,24 @@ class PrefixTuning(VirtualTokens):
 
     Config = EncodedConfig
     config: EncodedConfig
+
+    @classmethod
+    def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
+        yield from super().check(config, cell, meta_model)
+        layers = [] if meta_model is None else [m for m in meta_model.modules() if isinstance(m, Attention)]
+        without = sorted({layer.name for layer in layers if not layer.reads_keys})
+        if without:
+            yield Problem(
+                where=f"peft={cls.name}",
+                message=f"it gives every layer keys and values, and attention={' and '.join(without)} reads "
+                "none; use peft=prompt_tuning or p_tuning, or another attention",
+            )
+        if len({layer.kv_heads for layer in layers}) > 1:
+            yield Problem(
+                where=f"peft={cls.name}",
+                message="it gives every layer equally many keys, and those of model.layer_pattern have "
+                "different numbers of key/value heads; use peft=prompt_tuning or p_tuning",
+            )
 
     def library_config(self, model: nn.Module) -> Any:
         from peft import PrefixTuningConfig

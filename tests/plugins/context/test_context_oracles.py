@@ -198,6 +198,16 @@ def test_greedy_generation_with_a_cache_equals_without(name: str, kind: str) -> 
     )
 
 
+@pytest.mark.parametrize("name", ["streaming", "parallel_context_windows"])
+def test_beams_of_a_batch_are_those_of_each_row_alone(name: str) -> None:
+    """Rows without padding, of which a cache keeps positions and lengths as it keeps keys."""
+    model, rows = build(name, **OPTIONS[name]).apply(model_of("ours")), ids(LENGTH + 9, 2)
+    options = {"max_new_tokens": 4, "num_beams": 3, "do_sample": False, "pad_token_id": 0}
+    options |= {"eos_token_id": None}
+    both = model.generate(rows, **options)
+    assert torch.equal(both, torch.cat([model.generate(row[None], **options) for row in rows]))
+
+
 @pytest.mark.parametrize("kind", ["ours", "theirs"])
 def test_an_answer_belongs_to_the_task_of_the_prompt_it_was_asked_by(kind: str) -> None:
     method = build("parallel_context_windows", **OPTIONS["parallel_context_windows"])

@@ -55,8 +55,8 @@ def plan(
     """
     import pandas as pd
 
-    from harness.commands.sweep import check_layout
     from harness.plan.make import make_plan
+    from harness.report.intended import check_layout
     from harness.run.machine import available_memory
 
     if rows not in ROWS:

@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.commands.output import answer
-from harness.commands.sweep import check_layout
 from harness.commands.table8 import print_table8
 from harness.compose import load
 from harness.compose.arguments import SEARCH, job_overrides, standing
@@ -22,6 +21,7 @@ from harness.plan.files import flat
 from harness.plan.make import make_plan
 from harness.plan.plan import Plan, PlannedCell
 from harness.registry.known import registry
+from harness.report.intended import check_layout
 from harness.run.launch import NODES_LAUNCHER
 from harness.run.machine import available_memory
 from harness.store import Store

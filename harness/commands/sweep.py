@@ -19,6 +19,7 @@ from harness.plan.make import make_plan
 from harness.plan.manifest import write_manifest
 from harness.plan.need import Need
 from harness.plan.plan import Plan
+from harness.report.intended import check_layout
 from harness.run.crew import Crew, serve
 from harness.run.launch import WORKER, Hydra, launch, options, read_plan
 from harness.run.machine import cores, one_thread_of_numpy
@@ -128,16 +129,6 @@ def work_on(file: Path) -> int:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTERM)
     return code
-
-
-def check_layout(made: Plan) -> None:
-    """The layout that an experiment names must exist before anything runs.
-
-    Raises: UnknownNameError, ConfigError
-    """
-    from harness.report.layout import load_layout
-
-    load_layout(made.experiment.report)
 
 
 def work(made: Plan, options: Options, *, place: Callable[[Plan], bool] | None = None) -> int:

@@ -34,7 +34,7 @@ class Experiment:
     zip: list[Any] = field(default_factory=list)
     """Factors that move together instead of being crossed."""
     cells: list[Any] = field(default_factory=list)
-    """Explicit cells instead of a product."""
+    """Explicit cells instead of a product; factors that none of them names are crossed with them."""
     exclude: list[Any] = field(default_factory=list)
     """Combinations of levels to leave out."""
     tune: dict[str, Any] | None = field(default_factory=dict)

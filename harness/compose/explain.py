@@ -154,6 +154,15 @@ def explain(error: Exception, overrides: Sequence[str], without_values: DictConf
     merged = re.match(r"Error merging override ([^=\s]+)=", str(error))
     if merged:
         raise ConfigError(f"{prefix}{merged[1]} takes a list, e.g. {merged[1]}=[A,B]") from error
+    there = re.match(
+        r"(?:Could not append to config\. An item is already at '|Multiple values for )([\w./@]+\w)",
+        str(error),
+    )
+    added = there and next((text for text in overrides if text.lstrip("+").startswith(f"{there[1]}=")), "")
+    if there and added:
+        raise ConfigError(
+            f"{added}: {there[1]} is there already; set it without the +, {added.lstrip('+')}"
+        ) from error
     misplaced = re.match(r"(?:In '[^']+': )?Could not override '([^'@]+)@([^']+)'", str(error))
     if misplaced:
         axis, package = misplaced.groups()

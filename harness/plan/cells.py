@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ def cells(
 
     Raises: ConfigError, UnknownNameError where zip, cells or exclude name what does not exist
     """
-    combinations = list(_explicit(experiment, found) if experiment.cells else _crossed(experiment, found))
+    combinations = list(_combinations(experiment, found))
     excluded = [dict(item) for item in experiment.exclude]
     for item in excluded:
         _check_names(item, found, where="exclude")
@@ -46,8 +47,9 @@ def cells(
             continue
         overrides = tuple(text for level in combination.values() for text in level.overrides)
         levels = {name: level.label for name, level in combination.items()}
+        own = _own_first(_stages(overrides, stages), first, stages)
         for seed in seeds:
-            seeding = (f"seed={seed}", f"seed_from={first or 'null'}")
+            seeding = (f"seed={seed}", f"seed_from={own or 'null'}")
             planned.append(CellPlan(overrides=overrides + seeding, levels=levels, seed=seed))
     return planned
 
@@ -73,12 +75,33 @@ def first_stage(experiment: Experiment, found: Iterable[Factor], stages: Sequenc
     return stages[min(positions)] if positions else None
 
 
+def _own_first(own: Sequence[str], first: str | None, stages: Sequence[str]) -> str | None:
+    """The stage from which a seed varies a cell that lists its `own`: where it lacks the `first` of the
+    sweep's `stages`, the next it has; where that was its end, its last."""
+    if first is None or first in own or not own:
+        return first
+    before = stages[: stages.index(first)]
+    return next((stage for stage in own if stage not in before), own[-1])
+
+
+def _stages(overrides: Iterable[str], stages: Sequence[str]) -> Sequence[str]:
+    """The stages of a cell: those that its own overrides list, else the sweep's."""
+    found = [_listed(text) for text in overrides if text.partition("=")[0] == _STAGES]
+    return found[-1] if found else stages
+
+
+@functools.cache
+def _listed(text: str) -> Sequence[str]:
+    (item,) = parse([text])
+    value = item.value()
+    return tuple(map(str, value)) if isinstance(value, list) else ()
+
+
 def _parting(factor: Factor, stages: Sequence[str]) -> list[str]:
     """The stages at the first place where the levels' lists of stages part; nothing where none sets them."""
-    own = [{item.key: item for item in parse(level.overrides)}.get(_STAGES) for level in factor.levels]
-    if not any(own):
+    if _STAGES not in factor.sets():
         return []
-    lists = [item.value() if item else list(stages) for item in own]
+    lists = [_stages(level.overrides, stages) for level in factor.levels]
     parting = next((row for row in itertools.zip_longest(*lists) if len(set(row)) > 1), ())
     return [stage for stage in parting if stage in stages]
 
@@ -134,12 +157,22 @@ def _crossed(experiment: Experiment, found: Sequence[Factor]) -> Iterator[dict[s
         yield {factor.name: merged[factor.name] for factor in found}
 
 
+def _combinations(experiment: Experiment, found: Sequence[Factor]) -> Iterator[dict[str, Level]]:
+    """The product of the factors, or the experiment's list of cells with the product of those that it names
+    nowhere."""
+    if not experiment.cells:
+        yield from _crossed(experiment, found)
+        return
+    named = {name for row in experiment.cells for name in row}
+    others = list(_crossed(experiment, [factor for factor in found if factor.name not in named]))
+    for row in _explicit(experiment, found):
+        yield from ({**row, **other} for other in others)
+
+
 def _explicit(experiment: Experiment, found: Sequence[Factor]) -> Iterator[dict[str, Level]]:
     """The cells of an explicit list: each names levels of factors, or sets keys directly."""
     by_name = {factor.name: factor for factor in found}
     for row in experiment.cells:
-        if not isinstance(row, Mapping):
-            raise ConfigError(f"cells: {row!r} must be a mapping of factors to levels or of keys to values")
         combination = {}
         for name, value in row.items():
             if name in by_name:

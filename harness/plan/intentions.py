@@ -54,7 +54,7 @@ def settled_baseline(
     that one stands in.
     Raises: UnknownNameError for a factor or level that the experiment does not have
     """
-    known = _levels((declared, experiment), found)
+    known = known_levels((declared, experiment), found)
     notes, baseline = [], {}
     for name, level in experiment.baseline.items():
         label = label_text(level)
@@ -80,7 +80,7 @@ def check_claims(
     Raises: ConfigError for a claim that does not parse; UnknownNameError for a factor, level or metric that
         nothing has
     """
-    known = _levels((declared, experiment), found)
+    known = known_levels((declared, experiment), found)
     chosen = {choice.method.name: choice.config for cell in cells for choice in cell.choices("evaluator")}
     notes = []
     for place, raw in enumerate(experiment.claims):
@@ -100,12 +100,19 @@ def check_primary(experiment: Experiment, cells: Iterable[Cell]) -> list[str]:
 
     Raises: UnknownNameError for one that nothing has
     """
-    chosen = {choice.method.name: choice.config for cell in cells for choice in cell.choices("evaluator")}
     return [
         f"primary {metric} decides nothing: no chosen evaluator measures it"
-        for metric in experiment.primary
-        if not _is_known(metric, chosen, where="primary")
+        for metric in unmeasured(experiment.primary, cells, where="primary")
     ]
+
+
+def unmeasured(metrics: Iterable[str], cells: Iterable[Cell], *, where: str) -> list[str]:
+    """Those of some metrics that no chosen evaluator measures.
+
+    Raises: UnknownNameError for one that nothing has
+    """
+    chosen = {choice.method.name: choice.config for cell in cells for choice in cell.choices("evaluator")}
+    return [metric for metric in metrics if not _is_known(metric, chosen, where=where)]
 
 
 def _is_known(metric: str, chosen: Mapping[str, Any], *, where: str) -> bool:
@@ -122,7 +129,7 @@ def _is_known(metric: str, chosen: Mapping[str, Any], *, where: str) -> bool:
     return False
 
 
-def _levels(stated: Iterable[Experiment], found: Sequence[Factor]) -> dict[str, set[str]]:
+def known_levels(stated: Iterable[Experiment], found: Sequence[Factor]) -> dict[str, set[str]]:
     """Levels by factor: those that are stated, and those the command line asks for."""
     known: dict[str, set[str]] = {}
     for factor in (*(f for experiment in stated for f in factors(experiment, request([]))), *found):

@@ -20,11 +20,12 @@ from harness.plan.grammar import resolved
 from harness.plan.graph import Graph
 from harness.plan.intentions import check_claims, check_primary, refuse_unknown_factors, settled_baseline
 from harness.plan.options import (
-    idle_options,
+    idle_notes,
     refuse_idle_choices,
     refuse_idle_options,
     refuse_options_without_method,
     refuse_shapes_of_others,
+    refuse_unread_options,
     swept_nodes,
 )
 from harness.plan.placing import place
@@ -100,7 +101,8 @@ def make_plan(
     refuse_idle_options(asked, (cell.cell for cell in made.first.cells if cell.keys))
     composed_cells = [cell.cell for cell in made.first.cells if cell.keys]
     refuse_shapes_of_others(asked, composed_cells)
-    notes += idle_options(asked, composed_cells)
+    refuse_unread_options(asked, made.first.cells)
+    notes += idle_notes(asked, composed_cells)
     if experiment.claims:
         notes += check_claims(experiment, found, (cell.cell for cell in made.first.cells), declared=declared)
     if experiment.primary:

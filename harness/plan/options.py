@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, cast
 
 from harness.compose import Cell
 from harness.compose.hydra import written_out
 from harness.compose.schema import model_options, readers, sections, stage_axes, stage_key
 from harness.errors import ConfigError, UnknownNameError
+from harness.method import Choice
 from harness.plan.assemble import belongs_to, is_axis
 from harness.plan.cells import CellPlan
 from harness.plan.factors import Factor, Request
@@ -168,35 +169,104 @@ def refuse_shapes_of_others(asked: Request, cells: Sequence[Cell]) -> None:
             )
 
 
-def idle_options(asked: Request, cells: Sequence[Cell]) -> list[str]:
-    """Notes on typed stages that do nothing in any cell, and on typed options that no stage reads."""
-    acting = {
-        (cell, stage) for cell in cells for stage in cell.stages if registry().stage(stage).active(cell)
-    }
-    names = {name for _, stage in acting for name in (stage, stage.partition("@")[0])}
-    runs = {stage_key(name) for name in names}
-    typed = {
-        key.lstrip("+").partition(".")[0] for item in (*asked.plain, *asked.swept) if "." in (key := item.key)
-    }
-    open_axes = typed.intersection(registry().axes) - {"tracker"}
+def refuse_unread_options(asked: Request, planned: Sequence[PlannedCell]) -> None:
+    """A typed option of a stage, or of a method that a stage reads, must have that stage in some cell.
+
+    One that decides whether its stage has anything to do is read by that (`decontaminate.enabled=false`). A
+    cell that could not be put together may be the one with the stage; why it could not is said of the cell.
+    Raises: ConfigError naming the option and the stage that no cell runs
+    """
+    typed = [item for item in (*asked.plain, *asked.swept) if "." in item.key]
+    if not typed or not all(cell.keys for cell in planned):
+        return
+    cells = [cell.cell for cell in planned]
+    acting = _acting(cells)
+    runs = {stage_key(name) for _, stage in acting for name in (stage, stage.partition("@")[0])}
+    open_axes = {item.key.lstrip("+").partition(".")[0] for item in typed} & {*registry().axes} - {"tracker"}
     for cell, stage in acting:
         if not open_axes:  # as a rule after the first cell
             break
         open_axes -= {*cell.reads(stage)}
+    for item in typed:
+        key = item.key.lstrip("+")
+        section, _, option = (key.partition("@")[2] or key).partition(".")
+        if not option or section in runs:
+            continue
+        stage = sections().get(section)
+        text = f"{item.key}={','.join(item.values)} changes nothing: no cell runs"
+        if stage is not None and f"{section}.{option}" not in _switches(stage, cells):
+            raise ConfigError(f"{text} {stage}; {_bringing(stage, cells)}, or drop it")
+        if stage is None and section in open_axes:
+            raise ConfigError(
+                f"{text} a stage that reads {section} ({' or '.join(readers(section))}); choose what brings "
+                "one, or drop it"
+            )
+
+
+def _switches(stage: str, cells: Sequence[Cell]) -> list[str]:
+    """What decides in some cell whether a stage has anything to do: an option's key, or an axis."""
+    found: dict[str, None] = {}
+    for cell in cells:
+        if stage in cell.stages:
+            registry().stage(stage).active(cast(Cell, _Noted(cell, found)))
+    return list(found)
+
+
+class _Noted:
+    """A cell as it is, which notes the axes and the options of stages that are asked for."""
+
+    def __init__(self, cell: Cell, found: dict[str, None]) -> None:
+        self._cell, self._found = cell, found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cell, name)
+
+    def choice(self, axis: str, *, stage: str | None = None) -> Choice | None:
+        self._found[axis] = None
+        return self._cell.choice(axis, stage=stage)
+
+    def stage_config(self, stage: str) -> Any:
+        return _NotedOptions(stage_key(stage), self._cell.stage_config(stage), self._found)
+
+
+class _NotedOptions:
+    """Options as they are, which note what is asked of them."""
+
+    def __init__(self, key: str, options: Any, found: dict[str, None]) -> None:
+        self._key, self._options, self._found = key, options, found
+
+    def __getattr__(self, name: str) -> Any:
+        self._found[f"{self._key}.{name}"] = None
+        return getattr(self._options, name)
+
+
+def _bringing(stage: str, cells: Sequence[Cell]) -> str:
+    """What would have a stage run."""
+    if not any(stage in cell.stages for cell in cells):
+        return f"add {stage} to `stages`"
+    ways = [
+        f"{'set' if '.' in name else 'choose'} {name}={'...' if '.' in name else 'NAME'}"
+        for name in _switches(stage, cells)
+    ]
+    return " or ".join(ways) or f"leave {stage} something to do"
+
+
+def idle_notes(asked: Request, cells: Sequence[Cell]) -> list[str]:
+    """Notes on typed stages that do nothing in any cell, and on bounds of what no option is called."""
+    names = {name for _, stage in _acting(cells) for name in (stage, stage.partition("@")[0])}
     bounds = dict.fromkeys(key for cell in cells for key in cell.config["at_most"])
     notes = [f"at_most.{key} bounds nothing: no option is called so" for key in bounds if not _exists(key)]
     for item in (*asked.plain, *asked.swept):
-        key = item.key.lstrip("+")
-        text = f"{item.key}={','.join(item.values)}"
-        if key == "stages":
+        if item.key.lstrip("+") == "stages":
+            text = f"{item.key}={','.join(item.values)}"
             listed = {stage: None for cell in cells for stage in cell.stages if stage not in names}
             notes += [f"{text}: {stage} does nothing, as none of its methods is chosen" for stage in listed]
-        section, _, option = (key.partition("@")[2] or key).partition(".")
-        if option and section in sections() and section not in runs:
-            notes.append(f"{text} changes nothing: no cell runs {sections()[section]}")
-        elif option and section in open_axes and section not in runs:
-            notes.append(f"{text} changes nothing: no cell runs a stage that reads {section}")
     return notes
+
+
+def _acting(cells: Sequence[Cell]) -> set[tuple[Cell, str]]:
+    """Cells with each stage that has something to do there."""
+    return {(cell, name) for cell in cells for name in cell.stages if registry().stage(name).active(cell)}
 
 
 def _exists(key: str) -> bool:

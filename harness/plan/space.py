@@ -72,9 +72,11 @@ def dimension(path: str, spec: Any, *, where: str, integer: bool = False) -> Dim
     for key in spec:
         if key not in KEYS:
             raise UnknownNameError(what=f"part of the range {name}", name=str(key), known=KEYS)
-    low, high, log = spec.get("low"), spec.get("high"), bool(spec.get("log", False))
+    low, high, log = spec.get("low"), spec.get("high"), spec.get("log", False)
     if not is_number(low) or not is_number(high):
         raise ConfigError(f"{name}={dict(spec)}: a range needs the numbers `low` and `high`")
+    if not isinstance(log, bool):
+        raise ConfigError(f"{name}.log={log!r}: write true or false")
     if not low < high:
         raise ConfigError(f"{name} is empty: low={low} must be less than high={high}")
     if log and low <= 0:

@@ -44,8 +44,8 @@ def make_tuning(
         _refuse_factors(base, spaces)
         cell = assembler.cell(base.overrides)
         dims = tuple(
-            dimension(path, spec, where="tune.space", integer=_is_integer(cell, path))
-            for path, spec in spaces.items()
+            dimension(path, spec, where=where, integer=_is_integer(cell, path))
+            for path, (where, spec) in spaces.items()
             if path not in fixed
         )
         methods.append(Tuned(levels=levels, base=base, dimensions=dims))
@@ -93,16 +93,17 @@ def _is_at(item: CellPlan, baseline: Mapping[str, str], by: Collection[str]) -> 
     return all(item.levels.get(f) == label for f, label in baseline.items() if f not in by)
 
 
-def _spaces(block: Tune, levels: Mapping[str, str], factors: Sequence[Factor]) -> dict[str, Any]:
-    """The ranges of one method: those of all, replaced by its own."""
-    spaces = dict(block.space)
+def _spaces(block: Tune, levels: Mapping[str, str], factors: Sequence[Factor]) -> dict[str, tuple[str, Any]]:
+    """The ranges of one method, each with where it is stated: those of all, replaced by its own."""
+    spaces = {path: ("tune.space", spec) for path, spec in block.space.items()}
     for factor in factors:
         for label, own in block.methods.get(factor.name, {}).items():
             if levels.get(factor.name) == label_text(label):
-                spaces |= own
+                where = f"tune.methods.{factor.name}.{label}"
+                spaces |= {path: (where, spec) for path, spec in own.items()}
     if not spaces:
         raise ConfigError("tune.space is empty; give e.g. {pretrain.learning_rate: {low: 1e-4, high: 1e-2}}")
-    return {path: spec for path, spec in spaces.items() if spec is not None}
+    return {path: (where, spec) for path, (where, spec) in spaces.items() if spec is not None}
 
 
 def _check_levels(block: Tune, factors: Sequence[Factor]) -> None:
@@ -117,12 +118,13 @@ def _check_levels(block: Tune, factors: Sequence[Factor]) -> None:
                 alike[0].level(label)
 
 
-def _refuse_factors(base: CellPlan, spaces: Mapping[str, Any]) -> None:
+def _refuse_factors(base: CellPlan, spaces: Mapping[str, tuple[str, Any]]) -> None:
     """No option may be set by a factor's level and tuned as well."""
     for item in parse(base.overrides):
         if item.key in spaces:
             raise ConfigError(
-                f"tune.space.{item.key} is tuned and also set by a factor ({item.overrides()[0]}); drop one"
+                f"{spaces[item.key][0]}.{item.key} is tuned and also set by a factor "
+                f"({item.overrides()[0]}); drop one"
             )
 
 

@@ -1,5 +1,6 @@
 """Cells: what a question and a command line cross, and which stage the seed varies."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -75,6 +76,10 @@ def test_explicit_cells_and_exclusions_choose_among_levels() -> None:
     assert levels(planned(experiment)) == [
         {"peft": "lora", "bits": "4 bit"},
         {"peft": "full", "pretrain.learning_rate": "0.1"},
+    ]
+    crossed = replace(experiment, factors={**experiment.factors, "optimizer": ["adamw", "lion"]})
+    assert levels(planned(crossed)) == [
+        {**listed, "optimizer": name} for listed in levels(planned(experiment)) for name in ("adamw", "lion")
     ]
     experiment = Experiment(
         factors={"peft": ["full", "lora"], "bits": BITS},
@@ -214,8 +219,13 @@ def test_orders_of_stages_part_where_their_lists_differ() -> None:
     experiment = Experiment(factors={"order": orders})
     assert first_stage(experiment, factors(experiment, request([])), chain) == "instruct"
     orders = {"whole": {}, "untuned": {"stages": ["corpus", "pretrain", "evaluate"]}}
+    orders["bare"] = {"stages": ["corpus", "pretrain"]}
     experiment = Experiment(factors={"order": orders})
-    assert first_stage(experiment, factors(experiment, request([])), chain) == "instruct"
+    found = factors(experiment, request([]))
+    assert first_stage(experiment, found, chain) == "instruct"
+    made = cells(experiment, found, seeds=[0], stages=chain)
+    own = [cell.overrides[-1].removeprefix("seed_from=") for cell in made]
+    assert own == ["instruct", "evaluate", "pretrain"], "each the first that it has"
 
 
 @pytest.mark.parametrize(

@@ -224,6 +224,11 @@ BAD_BLOCKS: list[tuple[dict[str, Any], str]] = [
     ({"space": {RATE: []}}, "nothing to choose"),
     ({"space": {RATE: {"low": 0, "high": 1, "log": True}}}, "log range begins above 0"),
     ({"space": {RATE: ["fast", "slow"]}}, "learning_rate"),
+    ({"space": {RATE: {"low": 0.1, "high": 1, "log": ["x"]}}}, r"learning_rate\.log=\['x'\]: write true or"),
+    (
+        {"methods": {"optimizer": {"lion": {RATE: {"law": 1}}}}},
+        r"range tune\.methods\.optimizer\.lion\.pretrain",
+    ),
     ({"space": {}}, "tune.space is empty"),
     ({"metric": "acc"}, r"No metric measured on the validation split .* is called 'acc'"),
     ({"metric": "bits_per_bite"}, "bits_per_byte"),

@@ -54,7 +54,7 @@ performance: $(VENV)/.dev ## make reports/performance of what `make bench` measu
 	@test -s build/bench.jsonl || { echo "make bench first: it writes build/bench.jsonl"; exit 1; }
 	$(BIN)/python tests/benchmarks/performance.py build/bench.jsonl reports/performance
 
-calibration: $(VENV)/.dev ## simulate what the decision rule errs and finds; writes docs/calibration.md, 40 minutes
+calibration: $(VENV)/.dev ## simulate what the decision rule errs and finds; writes docs/calibration.md, 15 minutes
 	@mkdir -p build && rm -f build/calibration.jsonl
 	HARNESS_BENCH_OUT=$(CURDIR)/build/calibration.jsonl $(BIN)/python -m pytest -s tests/benchmarks/bench_calibration.py
 	$(BIN)/python tests/benchmarks/calibration.py build/calibration.jsonl docs/calibration.md

@@ -14,23 +14,33 @@ from performance import section, told_of
 HEAD = """# How well a report decides
 
 Errors, power and coverage of the rule of [How a report decides](decisions.md), by simulation:
-`make calibration` draws the tables, decides each with the code that decides reports, and writes this page. A
-share rests on 1,000 tables: the standard error of 5 % is 0.7, of 80 % 1.3.
+`make calibration` draws tables, decides each with the code that decides reports, and writes this page. A
+share rests on {tables} tables: its standard error is {of_5:.1f} points at 5 %, {of_80:.1f} at 80 %.
 
-Each table has a block effect for its seed (2 SDs of the noise) and noise of its own for every run. Errors are
-of whole tables: one wrong mark among all comparisons with the baseline is an error. With 2 seeds nothing is
-said about methods, so that no such error can be made: documents decide about these checkpoints (last table).
-"before" is a paired t test for each cell with Holm's correction over 4 metrics, the rule before this one."""
+Each table has a block effect of its seed (2 SDs of the noise) and noise of its own for every run. Errors are
+of whole tables: one wrong mark among all comparisons with the baseline is an error. "one arm 5x": one
+configuration is five times noisier than the others; "runs missing": half as many as there are cells; "three
+arms a run": they share a run inside each seed and differ by a third of its noise. "before" is a paired t test
+for each cell with Holm's correction over 4 metrics, the rule before this one. With 2 seeds nothing is said
+about methods, so that nothing can be wrong about them: documents decide about these checkpoints, which the
+last table is about."""
 
 
-def document(tables: list[dict[str, Any]]) -> str:
-    """The page; of a table that was made twice, the last counts."""
-    latest = {table["title"]: table for table in tables}
-    commits = ", ".join(dict.fromkeys(table["commit"] for table in latest.values()))
-    lines = [HEAD, *(line for table in latest.values() for line in section(table))]
+def document(told: list[dict[str, Any]]) -> str:
+    """The page: rows of one title under each other; of a row that was made twice, the last counts."""
+    tables: dict[str, dict[str, Any]] = {}
+    for table in told:
+        rows = tables.setdefault(table["title"], {**table, "rows": {}})["rows"]
+        rows.update({row[0]: row for row in table["rows"]})
+    number = min(table["raw"]["tables"] for table in told)
+    errors = {f"of_{share}": 100 * (share / 100 * (1 - share / 100) / number) ** 0.5 for share in (5, 80)}
+    lines = [HEAD.format(tables=number, **errors)]
+    for table in tables.values():
+        lines += section({**table, "rows": table["rows"].values()})
+    commits = ", ".join(dict.fromkeys(table["commit"] for table in told))
     return "\n".join([*lines, "", f"Simulated at commit {commits}."]) + "\n"
 
 
 if __name__ == "__main__":
-    found = told_of(Path(sys.argv[1]), "calibration")
-    Path(sys.argv[2]).write_text(document(found), encoding="utf-8")
+    page = document(told_of(Path(sys.argv[1]), "calibration"))
+    Path(sys.argv[2]).write_text(page, encoding="utf-8")

@@ -7,7 +7,7 @@ TORCH_INDEX ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off -q -c constraints.txt
 TORCH := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
 .DEFAULT_GOAL := help
-.PHONY: help demo smollm2 test test-slow check lint bench performance bench-gpu docs site reports tables clean
+.PHONY: help demo smollm2 test test-slow check lint bench performance calibration bench-gpu docs site reports tables clean
 .PHONY: test-transformers auto-gptq-env gptqmodel-env test-auto-gptq test-gptqmodel
 
 help: ## this list
@@ -53,6 +53,11 @@ bench: $(VENV)/.dev ## measure speed against peers, as ratios in one run, and pr
 performance: $(VENV)/.dev ## make reports/performance of what `make bench` measured last
 	@test -s build/bench.jsonl || { echo "make bench first: it writes build/bench.jsonl"; exit 1; }
 	$(BIN)/python tests/benchmarks/performance.py build/bench.jsonl reports/performance
+
+calibration: $(VENV)/.dev ## simulate what the decision rule errs and finds; writes docs/calibration.md, 15 minutes
+	@mkdir -p build && rm -f build/calibration.jsonl
+	HARNESS_BENCH_OUT=$(CURDIR)/build/calibration.jsonl $(BIN)/python -m pytest -s tests/benchmarks/bench_calibration.py
+	$(BIN)/python tests/benchmarks/calibration.py build/calibration.jsonl docs/calibration.md
 
 bench-gpu: $(VENV)/.dev ## eight minutes on a GPU: MFU, attention kernels, packed products, memory
 	PYTHON=$(BIN)/python tests/benchmarks/cuda.sh

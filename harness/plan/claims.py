@@ -8,8 +8,9 @@
     offset = ("+" | "-" | "+-") number
 
 `(a - b)[x] < (a - b)[y]` compares differences: whether an effect depends on another factor. `+- number`
-after `=` is a tolerance: without one, equality can be refuted but never confirmed. Metrics and levels with
-spaces may be quoted. A term is averaged over the factors it does not name.
+after `=` is a tolerance: without one, equality can be refuted but never confirmed. Names that hold
+operators, brackets or commas stand in quotes of either kind, a backslash before what ends them:
+`'["language", "pii"]'`. A term is averaged over the factors it does not name.
 """
 
 from __future__ import annotations
@@ -24,16 +25,33 @@ from harness.errors import ConfigError
 TOKEN = re.compile(
     r"""\s*(?:
       (?P<relation><=|>=|<|>|=)
-    | (?P<offset>\+-|\+|-(?=\s*[0-9.]))
+    | (?P<offset>\+-|\+|-(?=\s*[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?\s*$))
     | (?P<minus>-)
     | (?P<bracket>[\[\],])
     | (?P<paren>[()])
-    | "(?P<quoted>[^"]*)"
+    | (?P<quoted>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
     | (?P<number>[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?(?=\s*$))
-    | (?P<word>[^\s\[\],=<>"+()][^\[\],=<>"+()]*?)(?=\s+-|\s*[\[\],=<>"+()]|\s*$)
+    | (?P<word>[^\s\[\],=<>"'+()][^\[\],=<>"+()]*?)(?=\s+-|\s*[\[\],=<>"+()]|\s*$)
     )""",
-    re.VERBOSE,
+    re.VERBOSE | re.DOTALL,
 )
+INSIDE = re.compile(r"""\s*([^\s\[\],="'][^\],="]*)""")
+"""A level, which may hold what is an operator outside of brackets: `lr=1e-3`, `model=a-b`."""
+
+
+def written(name: str, *, inside: bool) -> str:
+    """A name as a claim holds it, in or before brackets: quoted where it would be read otherwise."""
+    found = (INSIDE if inside else TOKEN).match(name)
+    whole = found is not None and name == name.strip() and found.end() == len(name)
+    bare = whole and (inside or (found and found.lastgroup == "word"))
+    quote = "'" if '"' in name else '"'
+    escaped = re.sub(rf"[\\{quote}]", r"\\\g<0>", name)
+    return name if bare else f"{quote}{escaped}{quote}"
+
+
+def exactly(number: float) -> str:
+    """A number in as few digits as give it back."""
+    return next(text for text in (f"{number:g}", repr(number)) if float(text) == number)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +62,9 @@ class Term:
     where: Mapping[str, str]
 
     def __str__(self) -> str:
-        inside = ", ".join(f"{f}={v}" for f, v in self.where.items())
-        return self.metric + (f"[{inside}]" if inside else "")
+        pairs = [[written(name, inside=True) for name in pair] for pair in self.where.items()]
+        inside = ", ".join(map("=".join, pairs))
+        return written(self.metric, inside=False) + (f"[{inside}]" if inside else "")
 
     def at(self, levels: Mapping[str, str], claim: str) -> Term:
         """The term at further levels.
@@ -86,8 +105,8 @@ class Claim:
     tolerance: float = 0.0
 
     def __str__(self) -> str:
-        sign = f" +- {self.tolerance:g}" if self.tolerance else ""
-        sign = f" {'+' if self.offset > 0 else '-'} {abs(self.offset):g}" if self.offset else sign
+        sign = f" +- {exactly(self.tolerance)}" if self.tolerance else ""
+        sign = f" {'+' if self.offset > 0 else '-'} {exactly(abs(self.offset))}" if self.offset else sign
         return f"{self.left} {self.relation} {self.right}{sign}"
 
     def terms(self) -> list[tuple[float, Term]]:
@@ -184,8 +203,7 @@ def tokenize(text: str) -> Iterator[tuple[str, str]]:
     at = 0
     depth = 0
     while text[at:].strip():
-        # A level may hold what is an operator outside of brackets: `lr=1e-3`, `model=a-b`.
-        inside = re.compile(r'\s*([^\s\[\],="][^\],="]*)').match(text, at) if depth else None
+        inside = INSIDE.match(text, at) if depth else None
         found = None if inside else TOKEN.match(text, at)
         if inside:
             at = inside.end()
@@ -194,7 +212,11 @@ def tokenize(text: str) -> Iterator[tuple[str, str]]:
             at = found.end()
             value = found[found.lastgroup]
             depth += {"[": 1, "]": -1}.get(value, 0) if found.lastgroup == "bracket" else 0
-            yield found.lastgroup, value.strip()
+            quoted = found.lastgroup == "quoted"
+            yield (
+                found.lastgroup,
+                re.sub(r"\\(.)", r"\1", value[1:-1], flags=re.DOTALL) if quoted else value.strip(),
+            )
         else:
             raise ConfigError(f"Claim '{text}': cannot read '{text[at:].strip()}'")
     yield "end", ""

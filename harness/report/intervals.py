@@ -38,23 +38,23 @@ def interval(parts: Parts, family: MaxT, *, level: float = LEVEL) -> Interval:
 
     Raises: ValueError with fewer than two seeds
     """
-    from scipy.special import stdtrit
-
     n = parts.num_seeds
     if n < 2:
         raise ValueError("an interval over seeds needs two")
     difference = abs(float(parts.per_seed_S.mean()))
-    levels_C = family.levels(df=parts.df)
+    df = parts.df
+    levels_C = family.levels(df=df)
     share_A = np.minimum(1.0, np.maximum(GUARD_PER_SEED / n, GUARD_PER_PEER / np.maximum(parts.peers_A, 1)))
-    shares, which_A = np.unique(share_A, return_inverse=True)
-    t_GC = stdtrit(n - 1, 1 - np.maximum(shares[:, None] * levels_C[None, :], 1e-15) / 2)
+    t_AC = np.reshape(
+        [family.students(df=df, own_df=n - 1, share=share) for share in share_A.tolist()], (-1, len(levels_C))
+    )
     squares_AC = np.maximum(
-        parts.moderated_A[:, None] * CANDIDATES[None, :] ** 2, parts.own_A[:, None] * t_GC[which_A] ** 2
+        parts.moderated_A[:, None] * CANDIDATES[None, :] ** 2, parts.own_A[:, None] * t_AC**2
     )
     half_C = np.sqrt(parts.squares_A @ squares_AC / n)
     own = float(parts.per_seed_S.std(ddof=1)) / n**0.5
-    own_level_C = np.minimum(1.0, GUARD_OF_DIFFERENCE * levels_C)
-    half_C = np.maximum(half_C, own * stdtrit(n - 1, 1 - np.maximum(own_level_C, 1e-15) / 2))
+    own_C = family.students(df=df, own_df=n - 1, share=GUARD_OF_DIFFERENCE)
+    half_C = np.maximum(half_C, own * own_C)
     half_C = np.maximum.accumulate(half_C)
     half = float(np.interp(-level, -levels_C, half_C))
     if half == 0:

@@ -51,6 +51,10 @@ class MaxT:
         """The family-wise level of each of CANDIDATES: a decreasing sequence in [0, 1]."""
         return levels_of(self._counts, self._sides, two_digits_down(df))
 
+    def students(self, *, df: float, own_df: float, share: float) -> Array:
+        """Two-sided quantiles of one Student's t at a multiple of each of `levels`; increasing."""
+        return students_of(self._counts, self._sides, two_digits_down(df), own_df, share)
+
     def critical(self, level: float, *, df: float) -> float:
         """The value that max |T_k| exceeds with probability `level`."""
         return float(np.interp(-level, -self.levels(df=df), CANDIDATES))
@@ -69,6 +73,17 @@ def levels_of(counts: tuple[tuple[int, int], ...], sides: int, df: float) -> Arr
     at_CS = CANDIDATES[:, None] * s_S
     below_C = np.interp(at_CS, X, largest_normal(counts, sides), left=0.0, right=1.0) @ weights_S
     return np.asarray(np.clip(1 - below_C, 0.0, 1.0))
+
+
+@lru_cache(maxsize=4096)
+def students_of(
+    counts: tuple[tuple[int, int], ...], sides: int, df: float, own_df: float, share: float
+) -> Array:
+    """Student's t at `share` of the level of each candidate c, at most 1."""
+    from scipy.special import stdtrit
+
+    levels_C = np.minimum(1.0, share * levels_of(counts, sides, df))
+    return np.asarray(stdtrit(own_df, 1 - np.maximum(levels_C, 1e-15) / 2))
 
 
 @lru_cache(maxsize=512)

@@ -45,12 +45,23 @@ def document(tables: list[dict[str, Any]], where: dict[str, Any]) -> str:
         *(f"| {name} | {value} |" for name, value in where.items()),
     ]
     for table in {table["title"]: table for table in tables}.values():
-        heads = [str(head) for head in table["columns"]]
-        lines += ["", f"## {table['title']}", "", f"| {' | '.join(heads)} |"]
-        lines.append("|---|" + "---:|" * (len(heads) - 1))
-        lines += [f"| {' | '.join(map(text, row))} |" for row in table["rows"]]
+        lines += section(table)
         lines += ["", f"At commit {table['commit']}{beside(table['load'][0], where['cores'])}."]
     return "\n".join(lines) + "\n"
+
+
+def section(table: dict[str, Any]) -> list[str]:
+    """A table under its title, as Markdown."""
+    heads = [str(head) for head in table["columns"]]
+    lines = ["", f"## {table['title']}", "", f"| {' | '.join(heads)} |"]
+    lines.append("|---|" + "---:|" * (len(heads) - 1))
+    return lines + [f"| {' | '.join(map(text, row))} |" for row in table["rows"]]
+
+
+def told_of(lines: Path, kind: str) -> list[dict[str, Any]]:
+    """The tables of a kind that benchmarks wrote, in their order."""
+    tables = [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines()]
+    return [table for table in tables if table["kind"] == kind]
 
 
 def beside(load: float, cores: int) -> str:
@@ -65,7 +76,7 @@ def text(value: Any) -> str:
 
 def main(lines: Path, folder: Path) -> None:
     """Write the page, and what it comes from."""
-    tables = [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines()]
+    tables = told_of(lines, "performance")
     where = environment()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "README.md").write_text(document(tables, where), encoding="utf-8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from simulated_tables import NOISE, decided, family_error, power, table
+from simulated_tables import NOISE, checkpoint_error, coverage, decided, family_error, power
 
 from harness.report.documents import max_t_bootstrap
 
@@ -38,14 +38,7 @@ def test_five_standard_deviations_are_marked_in_four_of_five_tables() -> None:
 
 @pytest.mark.parametrize("noise", list(NOISE))
 def test_intervals_of_a_table_cover_together(noise: str) -> None:
-    """With effects: all intervals of a table hold their truth in 95 % of tables."""
-    rng = np.random.default_rng(5)
-    truth_C = np.arange(8) * 1.5
-    covered = 0
-    for _ in range(250):
-        d_K, half_K, _ = decided(table(rng, cells=8, seeds=4, noise=noise) + truth_C[:, None]).T
-        covered += bool((np.abs(d_K - truth_C[1:]) <= half_K).all())
-    assert covered / 250 >= 0.95 - 3 * (0.05 * 0.95 / 250) ** 0.5
+    assert coverage(250, cells=8, seeds=4, noise=noise) >= 0.95 - 3 * (0.05 * 0.95 / 250) ** 0.5
 
 
 def test_cells_that_share_runs_are_no_replicates_of_them() -> None:
@@ -74,19 +67,10 @@ def test_inside_a_shared_run_small_differences_are_seen() -> None:
     assert found >= 75
 
 
-@pytest.mark.parametrize("kind", ["binary", "graded"])
-def test_without_an_effect_few_families_of_checkpoints_mark_one(kind: str) -> None:
-    """Twelve checkpoints of equal skill against one, on the same 120 documents."""
-    rng = np.random.default_rng(8)
-    wrong = 0
-    for _ in range(250):
-        difficulty_D = rng.normal(0, 1, 120)
-        answers_CD = (rng.random((13, 120)) < 1 / (1 + np.exp(difficulty_D))).astype(float)
-        if kind == "graded":
-            answers_CD = answers_CD + rng.exponential(1.0, answers_CD.shape)
-        found = max_t_bootstrap([row - answers_CD[0] for row in answers_CD[1:]], level=0.05)
-        wrong += any(not low <= 0 <= high for low, high, _, _ in found)
-    assert wrong / 250 <= 0.05 + 3 * (0.05 * 0.95 / 250) ** 0.5
+@pytest.mark.parametrize("graded", [False, True])
+def test_without_an_effect_few_families_of_checkpoints_mark_one(graded: bool) -> None:
+    rate = checkpoint_error(250, checkpoints=12, documents=120, graded=graded)
+    assert rate <= 0.05 + 3 * (0.05 * 0.95 / 250) ** 0.5
 
 
 def test_few_documents_that_differ_decide_nothing() -> None:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import hypothesis.strategies as st
 import pytest
 import simulate
+from hypothesis import given, settings
+from hypothesis.strategies import builds, dictionaries, none, text
 
 from harness.errors import ConfigError, UnknownNameError
+from harness.plan.claims import Claim, Side, Term
 from harness.report import arrange, claims, frames, records
 
 
@@ -19,7 +24,9 @@ from harness.report import arrange, claims, frames, records
         ("recall.acc[quantizer=16 bit,peft=lora]<recall.acc [ quantizer = 4 bit ]+.02",
          "recall.acc[quantizer=16 bit, peft=lora] < recall.acc[quantizer=4 bit] + 0.02"),
         ("acc[a=1e-3] = acc[a=x-y] +- 1e-2", "acc[a=1e-3] = acc[a=x-y] +- 0.01"),
-        ('"acc, norm"["data set"="FLAN, v2"] > acc - 3', "acc, norm[data set=FLAN, v2] > acc - 3"),
+        ('"acc, norm"["data set"="FLAN, v2"] > acc - 3', '"acc, norm"[data set="FLAN, v2"] > acc - 3'),
+        ("""acc[filter='["language", "pii"]'] > acc[filter="[]"]""", None),
+        (r"""acc[x="it's, \\ \"a\""] = 'a "b"'""", r"""acc[x='it\'s, \\ "a"'] = 'a "b"'"""),
         ("loss >= loss", None),
         ("(acc[a=1] - acc[a=2])[b=x] < (acc[a=1] - acc[a=2])[b=y] + 0.1",
          "(acc[a=1, b=x] - acc[a=2, b=x]) < (acc[a=1, b=y] - acc[a=2, b=y]) + 0.1"),
@@ -28,6 +35,24 @@ from harness.report import arrange, claims, frames, records
 )  # fmt: skip
 def test_a_claim_is_read_as_its_grammar_says(text: str, shown: str | None) -> None:
     assert str(claims.parse(text)) == (shown or text)
+
+
+NAMES = text(st.sampled_from("ab1.- =<>[](),+'\"\\\n"), max_size=7)
+TERMS = builds(Term, metric=NAMES, where=dictionaries(NAMES, NAMES, max_size=2))
+SIDES = builds(Side, first=TERMS, minus=none() | TERMS)
+MARGINS = dictionaries(st.sampled_from(["offset"]), st.floats(-1e9, 1e9), max_size=1) | builds(
+    lambda tolerance: {"relation": "=", "tolerance": tolerance}, st.floats(0, 1e9)
+)
+
+
+@settings(max_examples=100)
+@given(SIDES, SIDES, st.sampled_from(["<", "<=", "=", ">=", ">"]), MARGINS)
+def test_a_claim_that_is_written_is_read_as_it_was(
+    left: Side, right: Side, relation: str, margin: dict[str, Any]
+) -> None:
+    """Names of any characters, numbers of any digits."""
+    claim = Claim(**{"left": left, "right": right, "relation": relation, **margin})
+    assert claims.parse(str(claim)) == claim
 
 
 @pytest.mark.parametrize(

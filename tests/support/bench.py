@@ -41,10 +41,10 @@ def commit():
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
-def show(title, columns, rows, *, raw=None):
-    """Print a table, numbers to the right; `raw` is what its numbers come from."""
+def show(title, columns, rows, *, raw=None, kind="performance"):
+    """Print a table, numbers to the right; `raw` is what its numbers come from, `kind` the page it is for."""
     if os.environ.get(RAW):
-        told = {"title": title, "columns": columns, "rows": rows, "raw": raw or {}}
+        told = {"title": title, "columns": columns, "rows": rows, "raw": raw or {}, "kind": kind}
         told |= {"load": os.getloadavg(), "commit": commit()}
         with Path(os.environ[RAW]).open("a", encoding="utf-8") as file:
             file.write(json.dumps(told) + "\n")

@@ -7,13 +7,15 @@ import re
 import unicodedata
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 import numpy as np
 
 SHORTEST = 8
 """Words of the shortest text that is looked for; fewer are found by chance."""
+LONGEST_SHORT = 400
+"""Characters beyond which no text is one of fewer words."""
 UNSPACED = (
     r"\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Tibetan, Burmese, Khmer
     r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"  # Japanese, Chinese, Korean
@@ -41,6 +43,8 @@ class Overlap:
 
     def __init__(self, texts: Iterable[str], *, ngram: int) -> None:
         self.codes: dict[str, int] = {}
+        self.short: set[str] = set()
+        """The words of texts that are too short to be looked for in others."""
         # One buffer for all texts: an array of each would leave as much memory again in holes between them.
         found: defaultdict[int, array[int]] = defaultdict(partial(array, "Q"))
         for text in texts:
@@ -49,6 +53,8 @@ class Overlap:
             if size >= min(ngram, SHORTEST):
                 codes = [self.codes.setdefault(word, 0) or self._learn(word) for word in own]
                 found[size].frombytes(ngram_hashes(np.array(codes, dtype=np.uint64), size).tobytes())
+            elif own:
+                self.short.add(" ".join(own))
         self.known = {
             size: distinct(np.frombuffer(hashes, dtype=np.uint64)) for size, hashes in sorted(found.items())
         }
@@ -66,6 +72,24 @@ class Overlap:
         own = words(text)
         size = min((size for size in self.known if size <= len(own)), default=0)
         return min(1.0, len(self._of(own)) / (len(own) - size + 1)) if size else 0.0
+
+    def is_short(self, text: str) -> bool:
+        """Whether all its words are those of a text that was too short to be looked for."""
+        return len(text) <= LONGEST_SHORT and " ".join(words(text)) in self.short
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What `of` and `share` rest on, as arrays."""
+        known = "\n".join(self.codes).encode(errors="surrogatepass")
+        hashes = {str(size): own for size, own in self.known.items()}
+        return {"words": np.frombuffer(known, dtype=np.uint8), **hashes}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Know what `state` gave, and nothing else."""
+        known = state["words"].tobytes().decode(errors="surrogatepass")
+        self.codes.clear()
+        for word in known.split("\n") if known else ():
+            self._learn(word)
+        self.known = {int(size): state[size] for size in state if size != "words"}
 
     def _of(self, own: list[str]) -> np.ndarray:
         codes = np.fromiter((self.codes.get(word, UNKNOWN) for word in own), dtype=np.uint64)

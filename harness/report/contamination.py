@@ -1,9 +1,7 @@
 """What a report says of test items in training text."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from harness.forms import misfit
 from harness.report.record import Record
@@ -16,6 +14,7 @@ class Decontaminated(TypedDict):
     seen: int
     ngram: int
     by_source: dict[str, int]
+    short_alike: NotRequired[int]
 
 
 def contamination_notes(records: Sequence[Record]) -> list[str]:
@@ -35,10 +34,12 @@ def _notes(record: Record) -> Iterator[str]:
         by_source = ", ".join(
             f"{source.replace('_', ' ')}: {count:,}" for source, count in sorted(found["by_source"].items())
         )
+        short = found.get("short_alike", 0)
         yield (
             f"Decontaminated: {found['dropped']:,} of {found['seen']:,} training "
             f"{'documents' if documents else f'entries of {name}'} shared {found['ngram']}-grams with test "
-            f"items and were dropped{by_source and f' ({by_source})'}."
+            f"items and were dropped{by_source and f' ({by_source})'}"
+            + (f"; {short:,} more are a test item of fewer than 8 words, and stay." if short else ".")
         )
     listed = config.get("stages", ())
     ran = {_base(name) for name in listed}

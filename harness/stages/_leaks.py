@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -86,17 +86,29 @@ def _none(split: Split) -> Iterator[Document]:
     return iter(())
 
 
-def shared(texts: Texts, sources: Sources, *, most: int = MOST) -> tuple[int, dict[str, list[str]]]:
-    """Number of entries, and those that leak: id -> names of the sources they share text with.
+class Shared(NamedTuple):
+    """What entries have in common with items."""
+
+    seen: int
+    """All entries."""
+    leaks: dict[str, list[str]]
+    """Those that leak: id -> names of the sources they share text with."""
+    short: int
+    """Those that are, word for word, an item too short to be looked for; "Thank you." leaks nothing."""
+
+
+def shared(texts: Texts, sources: Sources, *, most: int = MOST) -> Shared:
+    """The entries that share text with items.
 
     Which phrases are common is known once all entries were read: those that hold one are read again.
     """
     spread = {name: np.zeros(len(overlap), np.int32) for name, (overlap, common) in sources.items() if common}
     leaks: dict[str, list[str]] = {}
     again: set[str] = set()
-    seen = 0
+    seen = short = 0
     for entry, text in texts():
         seen += 1
+        short += any(overlap.is_short(text) for overlap, _ in sources.values())
         for name, (overlap, _) in sources.items():
             own = np.unique(overlap.of(text))
             if not len(own):
@@ -110,16 +122,17 @@ def shared(texts: Texts, sources: Sources, *, most: int = MOST) -> tuple[int, di
         for name, counts in spread.items() if entry in again else ():
             if (counts[sources[name][0].of(text)] <= most).any():
                 leaks.setdefault(entry, []).append(name)
-    return seen, leaks
+    return Shared(seen, leaks, short)
 
 
-def counts(seen: int, leaks: Mapping[str, Sequence[str]], sources: Sources, *, ngram: int) -> dict[str, Any]:
-    """The facts about what was dropped."""
+def counts(found: Shared, sources: Sources, *, ngram: int) -> dict[str, Any]:
+    """The facts about what was dropped, and what is too short to be."""
     return {
-        "seen": seen,
-        "dropped": len(leaks),
+        "seen": found.seen,
+        "dropped": len(found.leaks),
+        "short_alike": found.short,
         "ngram": ngram,
-        "by_source": dict(Counter(why for reasons in leaks.values() for why in reasons)),
+        "by_source": dict(Counter(why for reasons in found.leaks.values() for why in reasons)),
         "item_ngrams": {name: len(overlap) for name, (overlap, _) in sources.items()},
     }
 
@@ -145,16 +158,17 @@ def without_test_items(work: Work, entries: Sequence[T]) -> tuple[list[T], dict[
     if not sources:
         return list(entries), {}
     train = [entry for entry in entries if entry.split is Split.train]
-    seen, leaks = shared(lambda: ((entry.id, _text(entry)) for entry in train), sources)
+    found = shared(lambda: ((entry.id, _text(entry)) for entry in train), sources)
+    leaks = found.leaks
     if train and len(leaks) == len({entry.id for entry in train}):
         raise DataError(
-            f"all {seen} training entries of {work.stage} share text with test items; train on others, or "
-            f"set {work.stage}.decontaminate=false"
+            f"all {found.seen} training entries of {work.stage} share text with test items; train on others, "
+            f"or set {work.stage}.decontaminate=false"
         )
     with Lineage(work.out) as lineage:
         tell(lineage, leaks, by=f"{work.stage}.decontaminate")
     kept = [entry for entry in entries if entry.split is not Split.train or entry.id not in leaks]
-    return kept, {"decontaminated": counts(seen, leaks, sources, ngram=NGRAM)}
+    return kept, {"decontaminated": counts(found, sources, ngram=NGRAM)}
 
 
 def _text(entry: Conversation | Preference) -> str:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 class Decontaminate(Stage):
     """Drops training documents that share word n-grams with test items of the cell's evaluators.
 
+    Texts of fewer than 8 words are in both by chance and stay; those that are alike are counted.
+
     A cell whose evaluators measure no text, or generate it, has no such stage. The key holds what the items
     are, not how they are measured: a limit or a batch size trains no other model.
 
@@ -94,17 +96,18 @@ class Decontaminate(Stage):
         def texts() -> Iterator[tuple[str, str]]:
             return ((found.id, found.text) for found in documents.iterate(directory, Split.train))
 
-        seen, leaks = shared(texts, sources, most=work.config.max_documents)
+        found = shared(texts, sources, most=work.config.max_documents)
+        leaks = found.leaks
         with Lineage(work.out) as lineage:
             tell(lineage, leaks, by=self.name)
         facts = self.kept(work, set(leaks))
         if not facts["num_documents"].get(Split.train.value):
             raise DataError(
-                f"decontaminate drops all {seen} training documents, as they share text with test items; "
-                "train on other text, or set decontaminate.enabled=false"
+                f"decontaminate drops all {found.seen} training documents, as they share text with test "
+                "items; train on other text, or set decontaminate.enabled=false"
             )
-        facts["decontaminated"] = counts(seen, leaks, sources, ngram=ngram)
-        facts["effects"] = {"decontaminate": {"seen": seen, "dropped": len(leaks)}}
+        facts["decontaminated"] = counts(found, sources, ngram=ngram)
+        facts["effects"] = {"decontaminate": {"seen": found.seen, "dropped": len(leaks)}}
         return facts
 
     def kept(self, work: Work, dropped: set[str]) -> dict[str, Any]:

@@ -108,7 +108,8 @@ class Instruct(Stage):
     ) -> tuple[BatchSource, dict[str, Any]]:
         """Batches in the order of the strategy, and facts about the data."""
         from harness.data.template import IGNORED, Template
-        from harness.data.token_files import PackedSource, TokenFiles
+        from harness.data.token_files import TokenFiles
+        from harness.data.windows import PackedSource
         from harness.stages._packing import refuse_leaks
 
         strategy = work.one("instruction_strategy").build()

@@ -10,7 +10,8 @@ import numpy as np
 
 from harness.axes import MODEL_AXES, TRAINING_AXES
 from harness.data.packing import Packing
-from harness.data.token_files import PackedSource, TokenFiles
+from harness.data.token_files import TokenFiles
+from harness.data.windows import PackedSource
 from harness.errors import ConfigError
 from harness.hookspecs import hookimpl
 from harness.method import Choice, Problem

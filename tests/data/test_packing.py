@@ -10,7 +10,8 @@ import pytest
 from harness.axes.corpus import Split
 from harness.data.packing import BestFit, Concatenated, Packing, best_fit
 from harness.data.template import IGNORED
-from harness.data.token_files import PackedSource, TokenFiles, TokenWriter
+from harness.data.token_files import TokenFiles, TokenWriter
+from harness.data.windows import PackedSource
 
 EOS = 2
 

@@ -10,14 +10,8 @@ from harness_plugins.curriculum.staged import Staged
 
 from harness.axes.corpus import Split
 from harness.data.template import IGNORED
-from harness.data.token_files import (
-    PackedSource,
-    TokenFiles,
-    TokenWriter,
-    document_ids,
-    language_modeling_rows,
-    positions,
-)
+from harness.data.token_files import TokenFiles, TokenWriter
+from harness.data.windows import PackedSource, document_ids, language_modeling_rows, positions
 from harness.errors import ConfigError, DataError
 from harness.registry.known import registry
 from harness.training.contract import COUNTS, next_rows

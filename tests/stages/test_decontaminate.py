@@ -4,6 +4,7 @@ import bz2
 import gzip
 import json
 import lzma
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -89,6 +90,7 @@ def test_items_of_a_task_are_dropped_as_parsed_text_however_often_they_stand(tmp
     assert facts["decontaminated"] == {
         "seen": 30,
         "dropped": 12,
+        "short_alike": 0,
         "ngram": 13,
         "by_source": {"task_items": 12},
         "item_ngrams": {"task_items": 7},  # of 19 words
@@ -141,6 +143,15 @@ def test_where_nothing_is_dropped_the_documents_are_those_of_the_input(tmp_path:
     assert (tmp_path / "out" / documents.FILE).samefile(tmp_path / "in" / documents.FILE)
     assert facts["sha256"]
     assert facts["decontaminated"]["dropped"] == 0
+
+
+def test_short_texts_that_stand_on_both_sides_are_counted_and_stay(tmp_path: Path) -> None:
+    said = "Thank you very much!", "thank you, very much", "Thank you", "THANK you very much."
+    found = [replace(page(number), text=text) for number, text in enumerate(said)]
+    facts = run(tmp_path, [*found[:3], replace(found[3], split=Split.test)], evaluator("perplexity"))
+    assert (facts["decontaminated"]["dropped"], facts["decontaminated"]["short_alike"]) == (0, 2)
+    (note,) = contamination_notes([record(facts={"decontaminate": facts})])
+    assert note.endswith("were dropped; 2 more are a test item of fewer than 8 words, and stay.")
 
 
 def test_nothing_left_is_said(tmp_path: Path) -> None:

@@ -96,12 +96,12 @@ class Pii(Filter):
         return replace(document, text=text) if self.config.action is Action.mask else "personal data"
 
 
-def _masked(found: re.Match[str], *, kind: str, counts: Callable[[str], int]) -> str:
-    length = counts(found[0])
+def _masked(found: re.Match[str], *, kind: str, counts: Callable[[str, str], int]) -> str:
+    length = counts(found[0], found.string[max(0, found.start() - NEAR) : found.start()])
     return f"<{kind.upper()}>{found[0][length:]}" if length else found[0]
 
 
-def _public(text: str) -> int:
+def _public(text: str, before: str) -> int:
     length = len(text) - (text.endswith(":") and not text.endswith("::"))  # "2001:4860::8888: refused"
     try:
         address = ipaddress.ip_address(text[:length])
@@ -113,14 +113,18 @@ def _public(text: str) -> int:
     return length if address.is_global and (address.version == 4 or address in ASSIGNED) else 0
 
 
-def _card(text: str) -> int:
+def _card(text: str, before: str) -> int:
     """A number of an issuer with a right check digit (Luhn); times in milliseconds are of none."""
     number = "".join(c for c in text if c.isdigit())
     total = sum(int(d) if i % 2 == 0 else sum(divmod(2 * int(d), 10)) for i, d in enumerate(number[::-1]))
     return len(text) if ISSUED.fullmatch(number) and total % 10 == 0 and len(set(number)) > 1 else 0
 
 
-def _iban(text: str) -> int:
+def _whole(text: str, before: str) -> int:
+    return len(text)
+
+
+def _iban(text: str, before: str) -> int:
     """As many letters and digits as the country's have, up to the end of a group, with a right checksum."""
     places = [place for place, c in enumerate(text) if c.isalnum()]
     size = IBAN_LENGTHS.get(text[:2].upper(), 0)
@@ -132,7 +136,7 @@ def _iban(text: str) -> int:
     return end if right and not text[end : end + 1].isalnum() else 0
 
 
-def _address(text: str) -> int:
+def _address(text: str, before: str) -> int:
     """Not `icon@2x.png`, a file for screens of twice the density, `git@host:path` of a program, nor the
     version of a package, `name@1.0.0-beta.rc`.
     """
@@ -142,13 +146,15 @@ def _address(text: str) -> int:
     return len(text)
 
 
-def _telephone(text: str) -> int:
+def _telephone(text: str, before: str) -> int:
     """A number that its country's plan has; without a country, one of the United States, in groups.
 
-    Ten digits in a row are more often a number of something else.
+    Ten digits in a row are more often a number of something else, and count where words say what they are.
     """
     import phonenumbers
 
+    if text.isdigit() and len(text) == 10 and not CALLED.search(before):
+        return 0
     abroad = text.startswith(("+", "\uff0b", "00"))
     for said in (text, text.rpartition("/")[0]):  # "+33 1 42 68 53 00/01"
         with contextlib.suppress(phonenumbers.NumberParseException):
@@ -169,7 +175,15 @@ SPELLED = rf"[^\W{UNSPACED}]"
 QUAD = r"\d{1,3}(?:\.\d{1,3}){3}"
 GAP = " ().\u00a0\u202f\u2011\u2013/-"
 """What stands between groups of a telephone number."""
-RULES: dict[str, tuple[re.Pattern[str], Callable[[str], int]]] = {
+NEAR = 40
+"""Characters before a find that may say what it is."""
+CALLED = re.compile(
+    r"\b(?:(?:tele|cell)?phone|tel|cell|mobile|fax|call(?:ed)?|dial|ring|text|whatsapp|office)\b"
+    r"(?:\W{1,3}(?:me|us|him|her|them|at|on|is|to|under|via|numbers?|no|nr)\b){0,4}\W{1,4}\Z",
+    re.IGNORECASE,
+)
+"""Words of telephones before a number, which presidio's recognizer wants near one that is not sure."""
+RULES: dict[str, tuple[re.Pattern[str], Callable[[str, str], int]]] = {
     "email": (
         re.compile(
             rf"(?<![.'%+-])(?<!{SPELLED}){SPELLED}(?:{SPELLED}|[.'%+-])*"
@@ -185,7 +199,7 @@ RULES: dict[str, tuple[re.Pattern[str], Callable[[str], int]]] = {
         re.compile(r"(?<![\d.-])(?:\d{4}(?:[ -]?\d{4}){2}[ -]?\d{1,7}|\d{4}[ -]\d{6}[ -]\d{4,5})(?![\d-])"),
         _card,
     ),
-    "ssn": (re.compile(r"(?<![\d-])(?!000|666|9)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\d-])"), len),
+    "ssn": (re.compile(r"(?<![\d-])(?!000|666|9)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\d-])"), _whole),
     "ip": (
         re.compile(
             rf"(?<![\w.:]){NUMBERED}(?:{QUAD}(?!\.?\w|:\D|:\d+:)|(?=[\d.]*\d{{3}}){QUAD}(?!\.?\w|:\d+:)"
@@ -196,7 +210,7 @@ RULES: dict[str, tuple[re.Pattern[str], Callable[[str], int]]] = {
     "phone": (
         re.compile(
             rf"(?<![\w.+-])(?:(?:[+\uff0b]|00(?=\d+[ -]))\d[\d{GAP}]{{6,22}}\d"
-            r"|(?:1[ .-])?(?:\([2-9]\d{2}\) ?|[2-9]\d{2}[ .-])[2-9]\d{2}[ .-]\d{4})"
+            r"|(?:1[ .-])?(?:\([2-9]\d{2}\) ?|[2-9]\d{2}[ .-])[2-9]\d{2}[ .-]\d{4}|[2-9]\d{2}[2-9]\d{6})"
             r"(?: ?(?:x|ext\.?) ?\d{1,6})?(?![\w-])"
         ),
         _telephone,

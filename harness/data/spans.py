@@ -34,7 +34,8 @@ def answer_spans(turns: Sequence[Turn], text: str, render: Render) -> list[Span]
         if kept and closed.startswith(opened) and _holds(turns, index, opened, closed, render):
             found.append((len(opened), len(closed)))
             continue
-        silent = None if turn.text.strip() else _calls(turns, index, text, opened, closed, render)
+        calls = turn.tool_calls and not turn.text.strip()
+        silent = _calls(turns, index, text, opened, closed, render) if calls else None
         if silent is not None:
             found.append(silent)
             continue

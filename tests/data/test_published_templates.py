@@ -194,6 +194,23 @@ def test_an_answer_that_the_template_mangles_is_refused(tokenizer: PreTrainedTok
         Template(tokenizer).encode(conversation("several"))
 
 
+@pytest.mark.parametrize("name", ["gptoss", "phi3", "qwen2_5"])
+def test_an_empty_answer_is_learned_as_its_end_or_refused(
+    tokenizer: PreTrainedTokenizerFast, name: str
+) -> None:
+    tokenizer.chat_template = TEMPLATES[f"{name}.jinja"]
+    turns = (*conversation("single").turns[:1], Turn(role=Role.assistant, text=""))
+    later = conversation("single").turns
+    template = Template(tokenizer)
+    for given in (turns, (*turns, *later)):
+        try:
+            _, labels = template.encode(Conversation(id="a", turns=given, source="test"))
+        except DataError as error:
+            assert "changes the answer ''" in str(error)  # noqa: PT017 - both outcomes are right
+            continue
+        assert "Ask" not in "".join(learned_texts(tokenizer, labels))
+
+
 def test_the_end_of_a_turn_ends_an_answer(tokenizer: PreTrainedTokenizerFast) -> None:
     tokenizer.add_special_tokens(
         {"additional_special_tokens": ["<|im_end|>"]}, replace_extra_special_tokens=False

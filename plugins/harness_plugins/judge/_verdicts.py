@@ -1,6 +1,7 @@
 """Reading which answer a judge prefers from what it wrote."""
 
 import re
+import unicodedata
 
 SIGNS = str.maketrans(
     {
@@ -17,7 +18,7 @@ IS = r"\b([AB])(?:'s\s+\w+)?\b\W+(?:wins\b|{}\b|(?:is|was)\s+(?:(?![AB]\b)\w+,?\
 
 MARKED = re.compile(r"(?:\[\[|\\boxed\{(?:\\text\{)?)\s*(A|B|C|tie)\s*(?:\]\]|\})", re.IGNORECASE)
 STATED = re.compile(
-    r"(?:answer|verdict|winner|choice|decision|preference|judge?ment|result|better)[^\w\n]*?"
+    r"(?:answer|verdict|winner|choice|decision|preference|preferred|judge?ment|result|better)[^\w\n]*?"
     r"(?:[:=]|\bis\b)\W*(A|B|tie|draw)(?=[\"']|\W*$)",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -27,7 +28,9 @@ SMALL = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 """A small letter behind a word that it names."""
-TIE = re.compile(r"\b(tie[ds]?|draw|equal(ly)?|neither)\b", re.IGNORECASE)
+TIE = re.compile(r"\b(tie[ds]?|draw|equal(ly)?|neither|A and B are the same)\b", re.IGNORECASE)
+CHOICES = re.compile(r"\bA\b\W+(?:(?:or|and)\W+)?\bB\b\W+(?:(?:or|and)\W+)?(?:a\W+)?\b(?:tie|draw)\b", re.IGNORECASE)
+"""The answers that are asked for, said back: "A, B, or tie"."""
 NO_TIE = re.compile(r"\b(not|no|isn't)\b[^.]*\b(tie|draw|equal)", re.IGNORECASE)
 COMPARED = re.compile(r"\b([AB])\s*(>+|<+|=+)\s*([AB])\b")
 BETTER = re.compile(IS.format("beats|outperforms|surpasses", GOOD))
@@ -57,7 +60,8 @@ def read_verdict(text: str) -> float | None:
     answer, whatever follows as its reason, as is a last one that announces it ("verdict: b"). "A is not
     better" says neither, nor does thinking that was cut off before its end.
     """
-    thought, end, rest = text.translate(SIGNS).partition("</think>")
+    said_back = CHOICES.sub(" ", unicodedata.normalize("NFKC", text).translate(SIGNS))
+    thought, end, rest = said_back.partition("</think>")
     text = (rest if end else thought).strip()
     if text.startswith("<think>"):
         return None

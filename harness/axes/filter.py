@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from harness.axes.corpus import Document, Split
 from harness.method import Method
@@ -25,8 +25,8 @@ class FilterReport:
 
 class Filter(Method):
     """A pass over documents. A filter of single documents implements `judge`; one whose verdicts rest on the
-    documents before says so by `remembers`, and hands what it remembers on by `state`; one that needs the
-    whole stream first overrides `apply`.
+    documents before says so by `remembers`; one that needs the whole stream first implements `learn`. What
+    either knows it hands on by `state`.
 
     State: one instance per corpus stage; `report` accumulates; `tell` is called with every document that is
         dropped or rewritten, which of both, and why; `models` holds (model, tokenizer) of what
@@ -50,6 +50,14 @@ class Filter(Method):
     config: Config
     models: Mapping[str, tuple[Any, Any]] = MappingProxyType({})
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "apply" in vars(cls):
+            raise TypeError(
+                f"filter {cls.__qualname__} overrides `apply`, which no stage calls; implement `judge`, and "
+                "`learn` where it needs the whole stream first"
+            )
+
     def __init__(self, config: Method.Config | None = None) -> None:
         super().__init__(config)
         self.report = FilterReport()
@@ -65,30 +73,41 @@ class Filter(Method):
         raise NotImplementedError
 
     def judges_alone(self) -> bool:
-        """Whether a verdict rests on the document alone, so that processes may share the documents."""
-        return self.goes_on() and not self.remembers and not self.models
+        """Whether a verdict rests on the document alone and on what was learned before the first, so that
+        processes may share the documents.
+        """
+        return not self.remembers and not self.models
 
-    def goes_on(self) -> bool:
-        """Whether it takes one document after another, so that a killed stage need not begin anew."""
-        return type(self).apply is Filter.apply
+    def learns(self) -> bool:
+        """Whether it needs the whole stream before the first verdict."""
+        return type(self).learn is not Filter.learn
 
     def prepare(self) -> None:
         """Make what verdicts rest on, before the first of them."""
 
+    def learn(self, documents: Iterator[Document]) -> None:
+        """Read the stream that is judged next, after `prepare`; none of it need be kept."""
+
     def state(self) -> dict[str, "np.ndarray"]:
-        """What it remembers of the documents so far, as arrays; nothing for one that remembers none."""
+        """What it has learned, and remembers of the documents so far, as arrays; nothing for one that does
+        neither.
+        """
         return {}
 
     def restore(self, state: Mapping[str, "np.ndarray"]) -> None:
-        """Remember what `state` gave, after `prepare` and before the first document."""
+        """Know what `state` gave, after `prepare`, in place of `learn` and of the documents before."""
 
     def judge(self, document: Document) -> Document | str:
         """The document (rewritten or not), or the reason for dropping it."""
         raise NotImplementedError
 
+    @final
     def apply(self, documents: Iterator[Document]) -> Iterator[Document]:
-        """The documents that stay, in their order."""
+        """The documents that stay, in their order; all are held where it learns from them first."""
         self.prepare()
+        if self.learns():
+            documents = iter(found := list(documents))
+            self.learn(iter(found))
         yield from self.pass_on(documents)
 
     def pass_on(self, documents: Iterator[Document]) -> Iterator[Document]:

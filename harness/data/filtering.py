@@ -24,24 +24,30 @@ Verdict = Document | str | bool
 """The document rewritten, the reason for dropping it, or whether it was seen and stays as it is."""
 
 
-def prepare(filters: Sequence[Filter]) -> None:
-    """Make filters ready for `passed_on`; those that read the whole stream first do it then."""
+def passes(filters: Sequence[Filter]) -> list[list[Filter]]:
+    """Filters that one reading of documents serves: one that learns from all of them begins the next."""
+    found: list[list[Filter]] = [[]]
     for method in filters:
-        if method.goes_on():
-            method.prepare()
+        if method.learns():
+            found.append([])
+        found[-1].append(method)
+    return found
 
 
 def passed_on(
     documents: Iterator[Document], filters: Sequence[Filter], *, workers: int | None = None
 ) -> Iterator[Document]:
-    """The next documents that stay, in their order, whatever the number of workers (None: one a core)."""
+    """The next documents that stay, in their order, whatever the number of workers (None: one a core).
+
+    The filters are prepared, and have learned or were restored.
+    """
     number = workers or len(os.sched_getaffinity(0))
     for alone, group in itertools.groupby(filters, key=lambda method: method.judges_alone()):
         if alone and number > 1:
             documents = _shared(documents, list(group), number)
         else:
             for method in group:
-                documents = method.pass_on(documents) if method.goes_on() else method.apply(documents)
+                documents = method.pass_on(documents)
     return documents
 
 

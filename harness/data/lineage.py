@@ -46,10 +46,9 @@ class Lineage:
 
 
 def join(parts: Sequence[Lineage], directory: Path) -> None:
-    """Write the lines of several as one lineage, one after another."""
+    """Write the lines of several that are closed as one lineage, one after another."""
     with (directory / FILE).open("wb") as target:
         for part in parts:
-            part.save()
             with part.path.open("rb") as source:
                 shutil.copyfileobj(source, target)
 

@@ -7,7 +7,7 @@ import re
 import unicodedata
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 import numpy as np
@@ -66,6 +66,20 @@ class Overlap:
         own = words(text)
         size = min((size for size in self.known if size <= len(own)), default=0)
         return min(1.0, len(self._of(own)) / (len(own) - size + 1)) if size else 0.0
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All that is known, as arrays."""
+        known = "\n".join(self.codes).encode(errors="surrogatepass")
+        hashes = {str(size): own for size, own in self.known.items()}
+        return {"words": np.frombuffer(known, dtype=np.uint8), **hashes}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Know what `state` gave, and nothing else."""
+        known = state["words"].tobytes().decode(errors="surrogatepass")
+        self.codes.clear()
+        for word in known.split("\n") if known else ():
+            self._learn(word)
+        self.known = {int(size): state[size] for size in state if size != "words"}
 
     def _of(self, own: list[str]) -> np.ndarray:
         codes = np.fromiter((self.codes.get(word, UNKNOWN) for word in own), dtype=np.uint64)

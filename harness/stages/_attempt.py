@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -16,8 +16,8 @@ import numpy as np
 
 from harness.axes.corpus import Document
 from harness.axes.filter import Filter, FilterReport
-from harness.data import documents, lineage
-from harness.data.filtering import passed_on, prepare
+from harness.data import documents
+from harness.data.filtering import passed_on
 from harness.data.lineage import Lineage
 
 SAVE_SECONDS = 30.0
@@ -28,36 +28,39 @@ JOURNAL = "journal.json"
 
 
 class Attempt:
-    """Documents through filters into a file; what is written, its lineage and what the filters remember are
-    saved together.
+    """One pass of documents through filters into files; what is written, its lineage and what the filters
+    know are saved together.
 
-    What each filter told stands together, so that the lineage rests neither on saves nor on workers; what is
-    said of damaged entries follows, and each attempt says it anew, as it reads them all.
+    What each filter told stands together, so that the lineage rests neither on saves nor on workers.
     State: parts of the documents, what each filter told, one array file a filter, and a journal that says
         which of them belong together; it is replaced in one step, so that a kill leaves the last save or the
         one before
     """
 
-    def __init__(self, directory: Path, filters: Sequence[Filter]) -> None:
+    def __init__(
+        self, directory: Path, filters: Sequence[Filter], given: Callable[[], Iterator[Document]]
+    ) -> None:
+        """`given` begins the documents of this pass anew, for filters that learn from all of them."""
         self.directory, self.filters = directory, filters
         self.parts = self.documents = 0
-        """Finished files, and documents of the source that an earlier attempt has passed."""
-        self.saves = all(method.goes_on() for method in filters)
-        """Not where a filter needs the whole stream first: then a killed stage begins anew."""
-        saved = self._read() if self.saves else None
+        """Finished files, and documents that an earlier attempt has passed."""
+        self._cost, self._last = 0.0, time.monotonic()
+        saved = self._read()
         if saved is None:
             shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True, exist_ok=True)
-        prepare(filters)
+        for method in filters:
+            method.prepare()
+            if saved is None and method.learns():
+                method.learn(given())
         if saved is not None:
             self._restore(saved)
         kept = saved["told"] if saved else [0] * len(filters)
         self.told = [
             Lineage(directory, name=self._told(place).name, keep=size) for place, size in enumerate(kept)
         ]
-        self.damage = Lineage(directory, name="damage.jsonl")
+        self._saved = self.documents if saved else -1
         self._writer = documents.DocumentWriter(self._part(self.parts))
-        self._cost, self._last = 0.0, time.monotonic()
 
     def run(self, stream: Iterator[Document]) -> None:
         """Filter and write what follows."""
@@ -68,15 +71,26 @@ class Attempt:
             if self._due():
                 self._save()
 
+    def keep(self) -> None:
+        """Save what the whole pass left, so that a killed stage goes on with the next one."""
+        if self._saved != self.documents:
+            self._save()
+
+    def written(self) -> Iterator[Document]:
+        """The documents saved so far, in their order."""
+        return self._parts(self.parts)
+
+    def num_written(self) -> int:
+        """How many those are."""
+        return sum(documents.count(self._part(part)) for part in range(self.parts))
+
     def finish(self, out: Path) -> dict[str, Any]:
-        """Put documents and lineage in their place; number, bytes and hash of the documents."""
+        """Put the documents in their place; their number, bytes and hash."""
         facts = self._writer.close()
         if self.parts:  # joined as if they had been written in one go
-            parts = (documents.iterate_file(self._part(number)) for number in range(self.parts + 1))
-            facts = documents.write(out, chain.from_iterable(parts))
+            facts = documents.write(out, self._parts(self.parts + 1))
         else:
             self._part(0).replace(out / documents.FILE)
-        lineage.join([*self.told, self.damage], out)
         return facts
 
     def __enter__(self) -> Attempt:
@@ -88,7 +102,7 @@ class Attempt:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for part in (*self.told, self.damage):
+        for part in self.told:
             part.__exit__(kind, error, trace)
 
     def _until_due(self, stream: Iterator[Document]) -> Iterator[Document]:
@@ -102,7 +116,7 @@ class Attempt:
 
     def _due(self) -> bool:
         pause = max(SAVE_SECONDS, self._cost / SAVE_SHARE)
-        return self.saves and time.monotonic() - self._last >= pause
+        return time.monotonic() - self._last >= pause
 
     def _save(self) -> None:
         """Make all so far survive a kill."""
@@ -128,6 +142,7 @@ class Attempt:
         temporary.replace(self.directory / JOURNAL)
         for place in range(len(self.filters)):
             self._state(self.parts - 1, place).unlink(missing_ok=True)
+        self._saved = self.documents
         self._writer = documents.DocumentWriter(self._part(self.parts))
         self._last = time.monotonic()
         self._cost = self._last - began
@@ -150,6 +165,10 @@ class Attempt:
             method.report = FilterReport(**report)
             with np.load(self._state(self.parts, place)) as state:
                 method.restore(state)
+
+    def _parts(self, number: int) -> Iterator[Document]:
+        """The documents of the first files."""
+        return chain.from_iterable(documents.iterate_file(self._part(part)) for part in range(number))
 
     def _told(self, place: int) -> Path:
         return self.directory / f"told-{place}.jsonl"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from harness.axes.corpus import Document
 from harness.stage import Work
@@ -13,13 +13,17 @@ EVERY = 1.0
 
 
 class Progress:
-    """Counts documents and tells of them.
+    """Counts the documents of one pass and tells of them.
 
-    Units: bytes are UTF-8; `share` gives the part of the work that is done (0 to 1), None where nobody knows
+    Units: bytes are UTF-8; `within` gives the part of the pass that so many documents are (0 to 1), None
+        where nobody knows
     """
 
-    def __init__(self, work: Work, share: Callable[[], float | None]) -> None:
-        self.work, self.share = work, share
+    def __init__(
+        self, work: Work, within: Callable[[int], float | None], *, after: int = 0, of: int = 1
+    ) -> None:
+        """The pass comes `after` so many others `of` all."""
+        self.work, self.within, self.after, self.of = work, within, after, of
         self.documents = self.bytes = 0
         self._began = self._told = time.monotonic()
         self._from = 0.0
@@ -32,6 +36,17 @@ class Progress:
         if now - self._told >= EVERY:
             self._told = now
             self.work.on_progress(self.documents, self._facts(now - self._began))
+
+    def over(self, documents: Iterator[Document]) -> Iterator[Document]:
+        """Documents as they pass, each told of."""
+        for document in documents:
+            self.add(document)
+            yield document
+
+    def share(self) -> float | None:
+        """The part of all passes that is done."""
+        within = self.within(self.documents)
+        return None if within is None else (self.after + within) / self.of
 
     def begin(self) -> None:
         """The pace is measured from here on: what was counted before is of an earlier attempt."""

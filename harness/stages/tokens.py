@@ -47,7 +47,7 @@ class TokensStage(Stage):
         left, right = tee(rest)
         unsaved, total = 0, max(1, documents.total_bytes(source))
         before = sum(entry["num_bytes"] for domains in writer.splits.values() for entry in domains.values())
-        progress = Progress(work, lambda: (before + progress.bytes) / total)
+        progress = Progress(work, lambda documents: (before + progress.bytes) / total)
         progress.begin()
         with tokenization.all_cores():
             for document, ids in zip(left, tokenization.encode(rust, (d.text for d in right)), strict=True):

@@ -47,8 +47,8 @@ class KeepsAll(Base):
 class Silent(Base):
     name = "silent"
 
-    def apply(self, documents: Iterator[Document]) -> Iterator[Document]:
-        yield from (d for d in documents if self.judge(d) is d)
+    def settle(self, document: Document, verdict: Document | str) -> Document | None:
+        return None if isinstance(verdict, str) else verdict
 
 
 class Renames(Base):
@@ -68,8 +68,8 @@ class MovesSplit(Base):
 class Invents(Base):
     name = "invents"
 
-    def apply(self, documents: Iterator[Document]) -> Iterator[Document]:
-        yield from super().apply(documents)
+    def pass_on(self, documents: Iterator[Document]) -> Iterator[Document]:
+        yield from super().pass_on(documents)
         yield Document(id="new", text="invented", domain="docs", split=Split.train)
 
 
@@ -152,3 +152,8 @@ def test_a_right_filter_passes(tmp_path: Path) -> None:
 def test_a_planted_bug_is_caught(method: type[Filter], test: object, tmp_path: Path) -> None:
     with told():
         test(method, tmp_path)  # type: ignore[operator]
+
+
+def test_a_filter_that_would_not_be_asked_is_refused() -> None:
+    with pytest.raises(TypeError, match="overrides `apply`, which no stage calls; implement `judge`"):
+        type("Old", (Base,), {"apply": lambda self, documents: documents})

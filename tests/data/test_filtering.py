@@ -19,11 +19,12 @@ from harness_plugins.filter.pii import Pii
 
 from harness import Document, Filter, Split
 from harness.data import filtering
-from harness.data.filtering import passed_on, prepare
+from harness.data.filtering import passed_on
 
 
 def filtered(found: Iterator[Document], methods: list[Filter], *, workers: int) -> Iterator[Document]:
-    prepare(methods)
+    for method in methods:
+        method.prepare()
     return passed_on(found, methods, workers=workers)
 
 

@@ -6,12 +6,14 @@ import json
 import os
 import random
 import signal
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from harness import Document, Filter
@@ -34,6 +36,8 @@ class Fate:
     """The document of the second file from which on the process ends; none if it is negative."""
 
     at: int = -1
+    place: int = 0
+    """Which of the fatal filters ends it."""
     kill: bool = False
     judged: int = 0
 
@@ -48,14 +52,15 @@ class Fatal(Filter):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Filter.Config):
-        pass
+        place: int = 0
 
+    config: Config
     remembers = True
 
     def judge(self, document: Document) -> Document | str:
         FATE.judged += 1
         file, _, number = document.id.rpartition("/")
-        if file == "pages/b.jsonl.gz" and 0 <= FATE.at <= int(number):
+        if self.config.place == FATE.place and file == "pages/b.jsonl.gz" and 0 <= FATE.at <= int(number):
             if FATE.kill:
                 os.kill(os.getpid(), signal.SIGKILL)
             raise Killed
@@ -130,7 +135,7 @@ def saving(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(_attempt, "SAVE_SECONDS", 40.0)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     yield
-    FATE.at, FATE.kill = -1, False
+    FATE.at, FATE.place, FATE.kill = -1, 0, False
 
 
 def test_an_interrupted_run_leaves_what_an_undisturbed_one_leaves(
@@ -190,7 +195,7 @@ def test_a_save_that_is_not_whole_is_left_alone(saving: None, pages: Path, tmp_p
         FATE.at = 30
         with pytest.raises(Killed):
             run(root, pages)
-        (file,) = (root / "filtered").glob(lost)
+        (file,) = (root / "pass-0").glob(lost)
         file.unlink()
         FATE.at = -1
         found, again = run(root, pages, attempt=1)
@@ -198,17 +203,62 @@ def test_a_save_that_is_not_whole_is_left_alone(saving: None, pages: Path, tmp_p
         assert again == facts
 
 
-def test_a_filter_of_the_whole_stream_begins_anew(saving: None, pages: Path, tmp_path: Path) -> None:
-    chain = choice("filter", "dedup_set"), Choice(axis="filter", method=Fatal, config=Fatal.Config())
-    FATE.at = 30
-    with pytest.raises(Killed):
-        run(tmp_path / "killed", pages, *chain)
-    FATE.at, FATE.judged = -1, 0
-    found, facts = run(tmp_path / "killed", pages, *chain, attempt=1)
-    whole, others = run(tmp_path / "whole", pages, *chain)
-    assert FATE.judged == 2 * facts["filters"][1]["seen"]
+class Learns(Filter):
+    """Drops every text that is a copy of another, and counts how often it learns what those are."""
+
+    name = "learns"
+    times = 0
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Filter.Config):
+        pass
+
+    def learn(self, documents: Iterator[Document]) -> None:
+        Learns.times += 1
+        counts = Counter(hash(document.text) for document in documents)
+        self.copies = np.array([key for key, count in counts.items() if count > 1])
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {"copies": self.copies}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        self.copies = state["copies"]
+
+    def judge(self, document: Document) -> Document | str:
+        return "copy" if hash(document.text) in self.copies else document
+
+
+def test_filters_that_learn_from_the_whole_stream_go_on_too(
+    saving: None, pages: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "good.txt").write_text((pages / "a.jsonl").read_text()[:9000] * 9)
+    chain = (
+        choice("filter", "pii"),
+        Choice(axis="filter", method=Fatal, config=Fatal.Config()),
+        Choice(axis="filter", method=Learns, config=Learns.Config()),
+        choice("filter", "dedup_set", ngram=3, max_share=0.5),
+        Choice(axis="filter", method=Fatal, config=Fatal.Config(place=1)),
+        choice("filter", "classifier", positive=str(tmp_path / "good.txt")),
+    )
+    whole, facts = run(tmp_path / "whole", pages, *chain)
+    assert all(report["dropped"] for report in facts["filters"][2::3])
+    judged, Learns.times = FATE.judged, 0
+    FATE.judged = 0
+    for attempt, place in enumerate((60, 200)):
+        FATE.at = place
+        with pytest.raises(Killed):
+            run(tmp_path / "killed", pages, *chain, attempt=attempt)
+    assert Learns.times == 0
+    FATE.at, FATE.place = 100, 1
+    with pytest.raises(Killed):  # the first of both has passed all, the second dies
+        run(tmp_path / "killed", pages, *chain, attempt=2)
+    assert Learns.times == 1
+    FATE.at = -1
+    found, again = run(tmp_path / "killed", pages, *chain, attempt=3)
+    assert Learns.times == 1
     assert same(whole, found)
-    assert facts == others
+    assert again == facts
+    assert FATE.judged <= judged + 3 * 45
 
 
 def test_progress_tells_documents_bytes_and_the_time_left(

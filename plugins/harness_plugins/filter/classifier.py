@@ -3,7 +3,7 @@
 import itertools
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ class Classifier(Filter):
 
     Paper: Brown et al. 2020, arXiv:2005.14165, appendix A (a linear classifier on hashed features)
     Differs: naive Bayes (one pass, no tuning) instead of logistic regression
-    State: with no negative file the whole stream is held in memory and is the negative class
+    State: the log odds of each feature
     """
 
     name = "classifier"
@@ -59,21 +59,32 @@ class Classifier(Filter):
             for file in cls.files(config, option):
                 read_text(file)
 
-    def apply(self, documents: Iterator[Document]) -> Iterator[Document]:
+    def learns(self) -> bool:
+        return not self.config.negative
+
+    def prepare(self) -> None:
+        if self.config.negative:
+            self.weigh(map(read_text, self.files(self.config, "negative")))
+
+    def learn(self, documents: Iterator[Document]) -> None:
+        self.weigh(document.text for document in documents)
+
+    def weigh(self, negative: Iterable[str]) -> None:
+        """Set the log odds of the positive texts against others."""
         if self.config.positive:
-            positive = [read_text(file) for file in self.files(self.config, "positive")]
+            positive: Iterable[str] = map(read_text, self.files(self.config, "positive"))
         else:
             from pydoc_data.topics import topics
 
-            positive = list(topics.values())
-        if self.config.negative:
-            negative = [read_text(file) for file in self.files(self.config, "negative")]
-        else:
-            documents = iter(found := list(documents))
-            negative = [document.text for document in found]
+            positive = topics.values()
         rates = [1.0 + sum(map(_counts, texts), np.zeros(BUCKETS)) for texts in (positive, negative)]
         self.log_odds = np.log(rates[0] / rates[0].sum()) - np.log(rates[1] / rates[1].sum())
-        yield from super().apply(documents)
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {"log_odds": self.log_odds}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        self.log_odds = state["log_odds"]
 
     def judge(self, document: Document) -> Document | str:
         return document if self.probability(document.text) >= self.config.threshold else "classifier"

@@ -1,10 +1,12 @@
 """Set-level deduplication: training documents that hold evaluation text are dropped."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from harness import ConfigError, Document, Filter, Method, Overlap, Split, file_texts, hookimpl, path_ref
 
@@ -17,7 +19,7 @@ class DedupSet(Filter):
 
     Paper: Brown et al. 2020, arXiv:2005.14165, appendix C (13-grams)
     Differs: a text of 8 words or more that has no n-gram is looked for as a whole
-    State: hashes of the held-out n-grams; the whole stream is held in memory
+    State: hashes of the held-out n-grams
     """
 
     name = "dedup_set"
@@ -54,10 +56,15 @@ class DedupSet(Filter):
             for _ in islice(file_texts(file), FIRST):
                 pass
 
-    def apply(self, documents: Iterator[Document]) -> Iterator[Document]:
-        found = list(documents)
-        self.held_out = Overlap(self.texts(found), ngram=self.config.ngram)
-        yield from super().apply(iter(found))
+    def learn(self, documents: Iterator[Document]) -> None:
+        self.held_out = Overlap(self.texts(documents), ngram=self.config.ngram)
+
+    def state(self) -> dict[str, np.ndarray]:
+        return self.held_out.state()
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        self.held_out = Overlap((), ngram=self.config.ngram)
+        self.held_out.restore(state)
 
     def texts(self, documents: Iterable[Document]) -> Iterator[str]:
         """What training documents are compared with."""

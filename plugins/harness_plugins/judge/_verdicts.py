@@ -29,7 +29,9 @@ SMALL = re.compile(
 )
 """A small letter behind a word that it names."""
 TIE = re.compile(r"\b(tie[ds]?|draw|equal(ly)?|neither|A and B are the same)\b", re.IGNORECASE)
-CHOICES = re.compile(r"\bA\b\W+(?:(?:or|and)\W+)?\bB\b\W+(?:(?:or|and)\W+)?(?:a\W+)?\b(?:tie|draw)\b", re.IGNORECASE)
+CHOICES = re.compile(
+    r"\bA\b\W+(?:(?:or|and)\W+)?\bB\b\W+(?:(?:or|and)\W+)?(?:a\W+)?\b(?:tie|draw)\b", re.IGNORECASE
+)
 """The answers that are asked for, said back: "A, B, or tie"."""
 NO_TIE = re.compile(r"\b(not|no|isn't)\b[^.]*\b(tie|draw|equal)", re.IGNORECASE)
 COMPARED = re.compile(r"\b([AB])\s*(>+|<+|=+)\s*([AB])\b")

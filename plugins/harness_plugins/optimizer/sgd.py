@@ -1,6 +1,7 @@
 """SGD: steps along the gradient, with momentum."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -33,13 +34,24 @@ class Sgd(Optimizer):
         return 1 if self.config.beta else 0
 
     def build(self, model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
-        return torch.optim.SGD(
+        return _Sgd(
             self.groups(model),
             lr=learning_rate,
             momentum=self.config.beta,
             nesterov=self.config.nesterov,
             fused=True,
         )
+
+
+class _Sgd(torch.optim.SGD):
+    def step(self, closure: Any = None) -> Any:
+        # The fused kernel wants a momentum of all weights or of none: one that had no gradient yet is at rest.
+        for group in self.param_groups:
+            if group["momentum"]:
+                for p in group["params"]:
+                    if p.grad is not None and not self.state[p]:
+                        self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        return super().step(closure)
 
 
 @hookimpl

@@ -45,7 +45,7 @@ class Soap(Optimizer):
     def build(self, model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
         names = ("beta1", "beta2", "eps", "every", "max_dim")
         options = {name: getattr(self.config, name) for name in names}
-        return _Soap(self.groups(model), {"lr": learning_rate, "steps": 0, **options})
+        return _Soap(self.groups(model), {"lr": learning_rate, **options})
 
     def state_bytes(self, model: nn.Module) -> int:
         """Adam's, and two square matrices for each side that is preconditioned."""
@@ -68,10 +68,11 @@ class _Soap(torch.optim.Optimizer):
                         self._update(p, p.grad, group)
                     else:
                         self._start(p, p.grad, group)
-            group["steps"] += 1
 
     def _start(self, p: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[p]
+        # Each weight's own, as in the authors' code: one whose first gradient comes late is corrected anew.
+        state["steps"] = 0
         state["mean"], state["square"] = torch.zeros_like(p), torch.zeros_like(p)
         for side in sides(p, group):
             moment = second_moment(gradient, side) * (1 - group["beta2"])
@@ -80,7 +81,9 @@ class _Soap(torch.optim.Optimizer):
             state[f"basis{side}"] = torch.linalg.eigh(moment)[1].flip(1)
 
     def _update(self, p: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        state, step = self.state[p], group["steps"]
+        state = self.state[p]
+        state["steps"] += 1
+        step = state["steps"]
         state["mean"].lerp_(gradient, 1 - group["beta1"])
         state["square"].lerp_(rotated(gradient, state).square(), 1 - group["beta2"])
         update = rotated(state["mean"], state) / (state["square"].sqrt() + group["eps"])

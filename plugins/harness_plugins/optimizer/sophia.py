@@ -50,7 +50,7 @@ class Sophia(Optimizer):
         options = {name: getattr(self.config, name) for name in names}
         self.built = _SophiaG(self.groups(model), {"lr": learning_rate, "steps": 0, **options})
         self.sampled: list[Tensor] = []
-        self.count: Tensor | float = 0.0
+        self.count: Tensor | int = 0
         return self.built
 
     def loss_terms(self, outputs: Mapping[str, Any], batch: Mapping[str, Any]) -> list[LossTerm]:
@@ -61,7 +61,7 @@ class Sophia(Optimizer):
     def on_gradients(self, model: nn.Module, step: int) -> dict[str, float | Tensor]:
         if self.sampled:
             self.built.estimate(self.sampled, self.count)
-            self.sampled, self.count = [], 0.0
+            self.sampled, self.count = [], 0
         return {}
 
     def _sample(self, logits_BTV: Tensor, labels_BT: Tensor | None) -> None:
@@ -87,11 +87,14 @@ class _SophiaG(torch.optim.Optimizer):
         return [p for group in self.param_groups for p in group["params"]]
 
     @torch.no_grad()
-    def estimate(self, summed: list[Tensor], count: Tensor | float) -> None:
+    def estimate(self, summed: list[Tensor], count: Tensor | int) -> None:
         beta2 = self.param_groups[0]["beta2"]
+        # A batch without labels, or whose sums overflow in half precision, says nothing.
+        known = torch.stack([gradient.isfinite().all() for gradient in summed]).all() & (count > 0)
         for p, gradient in zip(self.weights(), summed, strict=True):
             hessian = self._state(p)["hessian"]
-            hessian.mul_(beta2).add_(gradient.square() / count, alpha=1 - beta2)
+            found = hessian.mul(beta2).add_(gradient.square() / count, alpha=1 - beta2)
+            hessian.copy_(found.where(known, hessian))
 
     def _state(self, p: Tensor) -> dict[str, Tensor]:
         state: dict[str, Tensor] = self.state[p]

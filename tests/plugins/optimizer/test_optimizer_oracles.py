@@ -246,6 +246,18 @@ def test_sophias_estimate_is_the_gauss_newton_diagonal() -> None:
     torch.testing.assert_close(mean, exact, rtol=0.12, atol=0.0)
 
 
+def test_a_batch_that_says_nothing_leaves_sophias_hessian() -> None:
+    """One without labels has nothing to draw from, and one in half precision may overflow."""
+    net = nn.Linear(2, 3, bias=False)
+    sophia = ours("sophia", net)
+    sophia.estimate([torch.ones(3, 2)], torch.tensor(4))
+    known = sophia.state[net.weight]["hessian"].clone()
+    assert known.unique().tolist() == [pytest.approx((1 - 0.99) / 4)]
+    sophia.estimate([torch.zeros(3, 2)], torch.tensor(0))
+    sophia.estimate([torch.tensor([[torch.inf, 0.0]] * 3)], torch.tensor(4))
+    assert torch.equal(sophia.state[net.weight]["hessian"], known)
+
+
 def warmed(net: nn.Module, optimizer: Any, *, steps: int = 40) -> list[Tensor]:
     """Steps whose rate warms up over ten and then falls, on inputs of another scale each time."""
     generator = torch.Generator().manual_seed(2)
@@ -331,3 +343,22 @@ def test_one_infinite_gradient_in_a_run_is_as_if_its_batch_had_not_been(name: st
     for a, b in zip(*ends, strict=True):
         assert a.isfinite().all()
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(set(registry().methods("optimizer")) - {"schedule_free"}))
+def test_a_weight_whose_first_gradient_comes_late_moves_as_if_it_were_alone(name: str) -> None:
+    """As torch counts steps, each weight for itself; schedule_free's average counts those of a group."""
+    ends = []
+    for begin in (0, 3):
+        torch.manual_seed(0)
+        net = nn.ParameterList([torch.randn(4, 3), torch.randn(4, 6), torch.randn(6), torch.tensor(1.5)])
+        optimizer, generator = ours(name, net), torch.Generator().manual_seed(1)
+        for step in range(10):
+            drawn = [torch.randn(p.shape, generator=generator) for p in net]
+            for place, (p, gradient) in enumerate(zip(net, drawn, strict=True)):
+                p.grad = gradient if begin == 0 and place == 0 or step >= 3 and place > 0 else None
+            if step >= begin:
+                optimizer.step()
+        ends.append([p.detach() for p in list(net)[1:]])
+    for together, alone in zip(*ends, strict=True):
+        assert torch.equal(together, alone)

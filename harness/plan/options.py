@@ -183,10 +183,10 @@ def refuse_unread_options(asked: Request, planned: Sequence[PlannedCell]) -> Non
     acting = _acting(cells)
     runs = {stage_key(name) for _, stage in acting for name in (stage, stage.partition("@")[0])}
     open_axes = {item.key.lstrip("+").partition(".")[0] for item in typed} & {*registry().axes} - {"tracker"}
-    for cell, stage in acting:
+    for cell, name in acting:
         if not open_axes:  # as a rule after the first cell
             break
-        open_axes -= {*cell.reads(stage)}
+        open_axes -= {*cell.reads(name)}
     for item in typed:
         key = item.key.lstrip("+")
         section, _, option = (key.partition("@")[2] or key).partition(".")

@@ -119,7 +119,7 @@ def test_a_pattern_is_exported_as_transformers_reads_it_or_refused(pattern, meth
 
     model = tiny(shape={"num_layers": 3, "qk_norm": True, "layer_pattern": pattern, **shape}, **methods)
     if not family:
-        with pytest.raises(IncompatibleError, match="layer_pattern|several widths|position=nope in a layer"):
+        with pytest.raises(IncompatibleError, match=r"layer_pattern|several widths|position=nope in a layer"):
             export_checkpoint(model, tmp_path)
         return
     assert export_checkpoint(model, tmp_path) == family

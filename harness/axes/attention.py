@@ -160,7 +160,7 @@ class Attention(nn.Module, Method):
     causal_only: bool = False
     """Whether it is a recurrence over the past that has no bidirectional form."""
     reads_keys: bool = True
-    """Whether it goes on from keys and values that others made, as prefix tuning gives them."""
+    """Whether it goes on from keys and values that others made, as prefix tuning gives to all layers."""
 
     @property
     def reach(self) -> int | None:

@@ -1,10 +1,15 @@
 """What methods of two model axes must do together: what can be built computes the same however it is run.
 
-A pair that cannot work is refused when the model is built, saying which option to change.
+A pair that cannot work is refused when the model is built, saying which option to change. Triples are drawn,
+by a seed that changes by the week (`HARNESS_PAIRS_SEED` fixes it): two attentions, layer after layer in turn,
+and a position scheme.
 """
 
 from __future__ import annotations
 
+import os
+import random
+import time
 from functools import cache
 from itertools import combinations, pairwise
 from typing import Any
@@ -14,15 +19,19 @@ import torch
 from torch import Tensor
 
 from harness.axes import MODEL_AXES
+from harness.axes.attention import Attention
 from harness.conformance._compare import close
 from harness.conformance._models import LayeredCache, inputs_for, pair_of, tokens
 from harness.errors import HarnessError
-from harness.method import Method
+from harness.method import Choice, Method
+from harness.model.choices import plain_node
 from harness.registry.known import registry
 
-Pair = tuple[type[Method], type[Method]]
+Pair = tuple[type[Method], ...]
 T = 12
 """Tokens of a sequence here."""
+TRIPLES = 6
+"""Triples that are drawn."""
 
 
 def pairs() -> list[Any]:
@@ -43,19 +52,28 @@ def pairs() -> list[Any]:
     return found
 
 
+def triples() -> list[Any]:
+    """Some of two attentions and a position scheme each."""
+    draw = random.Random(int(os.environ.get("HARNESS_PAIRS_SEED", time.time() // (7 * 86400))))
+    attentions, positions = (list(registry().methods(axis).values()) for axis in ("attention", "position"))
+    found = [(*draw.sample(attentions, 2), draw.choice(positions)) for _ in range(TRIPLES)]
+    return [pytest.param(some, id="-".join(method.name for method in some)) for some in found]
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Parametrize over the pairs of installed methods, or over those with one of a distribution."""
+    """Parametrize over what installed methods make, or over what one of a distribution is in."""
     package = metafunc.config.getoption("--package", default=None)
+    (name,) = {"pair", "triple"} & set(metafunc.fixturenames)
     chosen = [
-        pair
-        for pair in pairs()
-        if package is None or any(registry().source(m).package == package for m in pair.values[0])
+        some
+        for some in (pairs() if name == "pair" else triples())
+        if package is None or any(registry().source(m).package == package for m in some.values[0])
     ]
-    metafunc.parametrize("pair", chosen or [pytest.param(None, marks=pytest.mark.nothing)])
+    metafunc.parametrize(name, chosen or [pytest.param(None, marks=pytest.mark.nothing)])
 
 
 def model_or_skip(pair: Pair, **options: Any) -> Any:
-    """The model of a pair; a refusal ends the test, since it says what would work."""
+    """The model of some methods; a refusal ends the test, since it says what would work."""
     try:
         return pair_of(pair, **options)
     except HarnessError as error:
@@ -75,13 +93,27 @@ def _close(left: Tensor, right: Tensor, why: str) -> None:
 
 @torch.no_grad()
 def test_a_pair_computes_the_same_however_it_is_run(pair: Pair) -> None:
+    _computes_the_same(model_or_skip(pair))
+
+
+def _computes_the_same(model: Any) -> None:
     """Cached, padded on either side, packed, at positions of one's own: the logits of one plain pass."""
-    model = model_or_skip(pair)
     ids, inputs = _tokens(), inputs_for(model)
     whole = model(ids, **inputs)
     assert whole.isfinite().all(), "logits are not finite"
     for check in (_cached, _padded_left, _padded_right, _packed, _at_own_positions):
         check(model, ids, inputs, whole)
+
+
+@torch.no_grad()
+def test_layers_in_turn_compute_the_same_however_they_are_run(
+    triple: tuple[type[Attention], type[Attention], type[Method]],
+) -> None:
+    """Likewise where every other layer has another attention, with a state, a window or keys of its own."""
+    first, second, position = triple
+    node = plain_node(Choice(axis="attention", method=second, config=second.small()))
+    pattern = [{}, {"attention": node}]
+    _computes_the_same(model_or_skip((first, position), num_layers=3, layer_pattern=pattern))
 
 
 def _cached(model: Any, ids: Tensor, inputs: dict[str, Tensor], whole: Tensor) -> None:

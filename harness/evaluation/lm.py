@@ -43,7 +43,8 @@ class SubjectLM(TemplateLM):  # type: ignore[misc]
     State: `facts` accumulates the scorer's counts, those of cut prompts, and of spanning continuations
     Differs: an empty stop string stops nothing; contexts shared by several choices are run once; batches are
         bounded in tokens; a continuation whose first characters share a token with the context is scored
-        alone, where `hf` fails; of a checkpoint's generation config only the special tokens count
+        alone, where `hf` fails; of a checkpoint's generation config only the special tokens count; beams
+        end at stop strings as in transformers, where `hf` lets them run on until all of a batch have ended
     """
 
     def __init__(

@@ -65,7 +65,9 @@ def _stated(config: Any) -> dict[str, Any]:
     if hasattr(config, "model_spec"):
         position = config.methods["position"]
         scaling = str(position["method"]).removeprefix("rope").removeprefix("_")
-        return {"rope_theta": position.get("base", 10000.0), "rope_type": scaling or "default"}
+        fraction = position.get("fraction", 1.0)
+        partly = {} if fraction == 1 else {"partial_rotary_factor": fraction}
+        return {"rope_theta": position.get("base", 10000.0), "rope_type": scaling or "default", **partly}
     found = getattr(config, "rope_parameters", None)
     if not isinstance(found, dict):
         return {}

@@ -141,6 +141,24 @@ def of_family(name: str) -> Any:
     return model
 
 
+OURS: dict[str, dict[str, Any]] = {
+    "ours": {},
+    "gpt_neox": {
+        "position": ("rope", {"fraction": 0.5}),
+        "norm": "layernorm",
+        "feed_forward": "gelu",
+        "shape": {"bias": True},
+    },
+    "qwen3": {
+        "shape": {
+            "qk_norm": True,
+            "layer_pattern": [{"attention": {"method": "sliding_window", "window": 8}}, {}],
+        }
+    },
+}
+"""Models of ours by the family that they are exported as."""
+
+
 def extended(name: str, kind: str, directory: Path) -> Loaded:
     """A model with a context method applied, as an artifact would load it."""
     from composed import tiny as ours
@@ -151,20 +169,27 @@ def extended(name: str, kind: str, directory: Path) -> Loaded:
     if kind in FAMILIES:
         model = of_family(kind)
     else:
-        model = tiny.llama() if kind == "theirs" else ours(shape={"vocab_size": tiny.VOCABULARY})
+        own = OURS.get(kind, {})
+        shape = {"vocab_size": tiny.VOCABULARY, **own.get("shape", {})}
+        model = tiny.llama() if kind == "theirs" else ours(**{**own, "shape": shape})
     choice = tiny.choose("context", name, factor=4.0)
     model = choice.build().apply(model)
     return Loaded(model=model, tokenizer=load_tokenizer(directory), base={}, applied=[describe(choice)])
 
 
-@pytest.mark.parametrize("kind", ["ours", "theirs"])
-@pytest.mark.parametrize("name", SAYABLE)
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *((name, kind) for name in SAYABLE for kind in ("ours", "theirs")),
+        *((name, kind) for name in ("yarn", "ntk_aware", "dynamic_ntk") for kind in ("gpt_neox", "qwen3")),
+    ],
+)
 def test_an_extended_context_is_exported_as_it_was_evaluated(name: str, kind: str, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     loaded = extended(name, kind, tmp_path / "tokenizer")
     said = _write_model(loaded, tmp_path / "out")
-    assert said.endswith("a llama model")
+    assert said.endswith(f"a {kind if kind in ('gpt_neox', 'qwen3') else 'llama'} model")
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
     assert again.config.rope_parameters["rope_type"] == SAYABLE[name]
     trained = loaded.model.config.trained_length

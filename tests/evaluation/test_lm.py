@@ -79,6 +79,27 @@ def test_generated_texts_equal_those_of_lm_evals_hf_model() -> None:
     assert all("e" not in text for text in mine[:4])
 
 
+def test_beams_end_at_stop_strings_as_transformers_has_it() -> None:
+    """Of every prompt alone; lm-eval's `hf` lets a beam run on until all beams of its batch have ended."""
+    ours, theirs = both(128)
+    options = {"until": ["e", "r "], "max_gen_toks": 10, "num_beams": 3}
+    prompts = [TEXT[:n] for n in (3, 20, 60, 40)]
+    mine = ours.generate_until(requests("generate_until", [(prompt, dict(options)) for prompt in prompts]))
+    for prompt, text in zip(prompts, mine, strict=True):
+        ids = torch.tensor([ours.tok_encode(prompt)])
+        whole = theirs.model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=10,
+            num_beams=3,
+            do_sample=False,
+            stop_strings=["e", "r "],
+            tokenizer=ours.tokenizer,
+        )
+        found = ours.tok_decode(whole[0, ids.shape[1] :].tolist())
+        assert text == min((found.partition(stop)[0] for stop in ("e", "r ")), key=len)
+
+
 def test_chat_templates_are_the_tokenizers() -> None:
     ours, theirs = both()
     history = [{"role": "user", "content": "Say: value"}]

@@ -23,6 +23,14 @@ LENGTH = 64
 SHAPE = ["model.num_layers=2", "model.num_heads=2"]
 MANY_WORDS = [*SHAPE, "tokenizer.vocab_size=8192", "model.dim=32", "model.head_dim=16", "model.ffn_dim=64"]
 WIDE = [*SHAPE, "tokenizer.vocab_size=1024", "model.dim=384", "model.head_dim=192", "model.ffn_dim=768"]
+MANY_HEADS = [
+    "model.num_layers=2",
+    "model.num_heads=8",
+    "model.dim=32",
+    "model.head_dim=4",
+    "model.ffn_dim=64",
+]
+MANY_HEADS += ["tokenizer.vocab_size=512", "position=alibi"]
 DEEP = ["model=mini", "model.tie_embeddings=false"]
 
 
@@ -31,7 +39,9 @@ class WholeWindows(TinySource):
 
     def next(self, size: int) -> dict[str, torch.Tensor]:
         batch = super().next(size)
-        return batch | {"labels_BT": batch["input_ids"].roll(-1, dims=1)}
+        documents = torch.zeros_like(batch["input_ids"])
+        documents[0, 1:] = 1  # as in text: a row has positions, and masks, of its own
+        return batch | {"labels_BT": batch["input_ids"].roll(-1, dims=1), "document_ids": documents}
 
 
 @pytest.mark.parametrize(
@@ -45,8 +55,19 @@ class WholeWindows(TinySource):
         (WIDE, 1, None, "fp32", None),
         (WIDE, 1, None, "bf16", "master"),
         (WIDE, 1, None, "bf16", "kahan"),
+        (MANY_HEADS, 16, None, "fp32", None),
     ],
-    ids=["logits", "logits-bf16", "blocks", "blocks-bf16", "accumulated", "states", "master", "kahan"],
+    ids=[
+        "logits",
+        "logits-bf16",
+        "blocks",
+        "blocks-bf16",
+        "accumulated",
+        "states",
+        "master",
+        "kahan",
+        "biases",
+    ],
 )
 def test_a_trainings_peak_is_what_the_plan_says(
     shape: list[str], batch: int, micro: int | None, precision: str, weights: str | None, tmp_path: Path
@@ -57,6 +78,7 @@ def test_a_trainings_peak_is_what_the_plan_says(
     spec = cell.spec()
     assert spec is not None
     chosen: Any = {axis: cell.choice(axis) for axis in MODEL_AXES}
+    position: Any = chosen["position"]
     way: Any = cell.choice("precision").build()  # type: ignore[union-attr]
     facts = train(
         harness.model.build(spec, chosen, seed=0),
@@ -73,7 +95,7 @@ def test_a_trainings_peak_is_what_the_plan_says(
         methods=methods(precision=way, optimizer=registry().get("optimizer", "adamw")()),
     )
     planned = training_cost(
-        Size.of(spec),
+        Size.of(spec, scores=position.method.kept_values(position.config, spec, LENGTH)),
         tokens=0,
         sequence_length=LENGTH,
         padded_tokens=(micro or batch) * LENGTH,

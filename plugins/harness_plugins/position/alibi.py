@@ -1,6 +1,7 @@
 """ALiBi: a penalty on the score, linear in the distance."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,10 @@ class Alibi(Position):
 
     name = "alibi"
     changes = frozenset({"scores"})
+
+    @classmethod
+    def kept_values(cls, config: Any, spec: ModelSpec, length: int) -> float:
+        return spec.num_heads * length / spec.num_layers  # one matrix a row, which all layers read
 
     def build(self, spec: ModelSpec) -> None:
         self.register_buffer("slopes", self.slopes_of(spec.num_heads), persistent=False)

@@ -74,20 +74,27 @@ class RelativeXl(Position):
         projection: Any = self.projections[layer]
         weight_NHD = projection.weight.to(wide).unflatten(0, (self.spec.num_heads, -1))
         of_sine, of_cosine = torch.einsum("bnth,nhd->bntd", q_BNTH.to(wide), weight_NHD).chunk(2, dim=-1)
-        frequencies = inverse_frequencies(self.spec.dim, 10000.0, q_BNTH.device).to(wide)
-        angle_q = view.query_position_BT.to(wide)[:, None, :, None] * frequencies
-        sine, cosine = angle_q.sin(), angle_q.cos()
+        sine, cosine, told_BSD = view.remember(("relative_xl", wide), lambda: self._angles(view, wide))
         read_BNTD = torch.cat(
             (of_sine * sine + of_cosine * cosine, of_cosine * sine - of_sine * cosine), dim=-1
         )
-        angle_k = view.key_position_BS.to(wide)[:, :, None] * frequencies
-        told_BSD = torch.cat((angle_k.cos(), angle_k.sin()), dim=-1)
 
         def term(rows: Tensor, slots: Tensor) -> Tensor:
             found = read_BNTD[:, :, rows] @ told_BSD[:, slots].transpose(1, 2)[:, None]
             return found.to(q_BNTH.dtype)
 
         return term
+
+    def _angles(self, view: View, wide: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+        """Sines and cosines of queries' positions, and what keys know, the same for every layer.
+
+        Shapes: -> B1T(D/2) twice, BSD
+        """
+        device = view.key_position_BS.device
+        frequencies = inverse_frequencies(self.spec.dim, 10000.0, device).to(wide)
+        angle_q = view.query_position_BT.to(wide)[:, None, :, None] * frequencies
+        angle_k = view.key_position_BS.to(wide)[:, :, None] * frequencies
+        return angle_q.sin(), angle_q.cos(), torch.cat((angle_k.cos(), angle_k.sin()), dim=-1)
 
     def sinusoid(self, distances: Tensor, dtype: torch.dtype) -> Tensor:
         """R: sines, then cosines of a distance over wavelengths from 2 pi to 10000 * 2 pi tokens.

@@ -161,6 +161,16 @@ def test_every_attention_with_scores_takes_it_and_its_cache_does_too(attention):
 
 
 @torch.no_grad()
+def test_a_step_takes_sines_of_its_keys_once_for_all_layers(monkeypatch):
+    model, counted = tiny(position="relative_xl", shape={"num_layers": 3}), []
+    angles = RelativeXl._angles
+    monkeypatch.setattr(RelativeXl, "_angles", lambda *given: counted.append(1) or angles(*given))
+    part = model(torch.arange(12)[None], use_cache=True)
+    model(torch.arange(1)[None], past_key_values=part.past_key_values, use_cache=True)
+    assert counted == [1]
+
+
+@torch.no_grad()
 def test_an_encoder_tells_the_future_from_the_past():
     """Distances are signed where keys may lie ahead, and each stack has as many projections as layers."""
     model = tiny(

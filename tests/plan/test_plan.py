@@ -250,6 +250,26 @@ def test_what_is_typed_twice_is_refused_by_name(store: Store, repeated: str, mes
         make_plan([*SMALL, *repeated.split()], store=store)
 
 
+def test_a_variable_of_the_environment_is_what_its_value_is(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"METHOD": "linear", "RATE": "0.01", "SWEEP": "a, b"}.items():
+        monkeypatch.setenv(name, value)
+    typed = [
+        "pretrain.learning_rate=${oc.env:RATE},1e-3",
+        "attention=${oc.env:METHOD}",
+        "name='of ${oc.env:SWEEP}'",
+    ]
+    plan = make_plan([*SMALL, *typed], store=store)
+    same = ["pretrain.learning_rate=0.01,1e-3", "attention=linear", "name='of a, b'"]
+    assert [cell.cell.overrides for cell in plan.cells] == [
+        cell.cell.overrides for cell in make_plan([*SMALL, *same], store=store).cells
+    ]
+    assert plan.name == "of a, b"
+    with pytest.raises(ConfigError, match="the environment has no variable NONE; set it, or give a default"):
+        make_plan([*SMALL, "pretrain.learning_rate=${oc.env:NONE}"], store=store)
+
+
 IDLE = {
     "align.learning_rate=0.1": "align; choose alignment=NAME, or drop it",
     "optimizer@align.optimizer=lion,adamw": "align; choose alignment=NAME, or drop it",

@@ -162,6 +162,10 @@ def _from_node(node: Any, name: str | None) -> Experiment:
 
 
 def _seeds(experiment: Experiment, asked: Any, given: int) -> list[int]:
+    typed = {item.key: item for item in (*asked.plain, *asked.swept) if item.key in ("seed", "seeds")}
+    if len(typed) > 1:
+        both = " and ".join(f"{key}={','.join(item.values)}" for key, item in typed.items())
+        raise ConfigError(f"{both} both say which seeds there are; drop one of them")
     for item in asked.swept:
         if item.key == "seed":
             refuse_repeated(item)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -27,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read once, when torch is loaded
+    _keep_bytecode_whole()
     arguments = list(sys.argv[1:] if argv is None else argv)
     ours = reserved(to_the_end=argv is None) if "--json" in arguments else nullcontext()
     try:
@@ -45,6 +47,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         text = f"internal error: {type(error).__name__}: {error} (HARNESS_DEBUG=1 shows where)"
         return _fail(text, error, INTERNAL)
+
+
+def _keep_bytecode_whole() -> None:
+    """Write no bytecode where the size of files is limited (`ulimit -f`), neither here nor in stages.
+
+    Python cuts a larger file off at the limit without an error (CPython issue 126606), and every later import
+    of it fails, whoever imports it.
+    """
+    if resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY:
+        sys.dont_write_bytecode = True
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 
 
 def dispatch(arguments: list[str]) -> int:

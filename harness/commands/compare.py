@@ -80,7 +80,7 @@ def reproduce(arguments: Sequence[str]) -> int:
     _record(parser, "record")
     root = Store().root
     record = find(root, parser.parse_args(arguments).record)
-    overrides = [text for text in record["overrides"] if not text.startswith("seed=")]
+    overrides = [text for text in record["overrides"] if not text.startswith(("seed=", "seeds="))]
     ours = Store(root / "reproduced" / record["cell"])
     name = f"name={record['sweep']}"
     seeding = [f"seed={record['seed']}"]

@@ -53,10 +53,11 @@ def check(overrides: Sequence[str]) -> None:
             root, _, rest = key.partition(".")
             whole = f"{root}={{{rest}: VALUE}}"
             raise ConfigError(f"{text}: write '{whole}', as its keys have dots themselves")
-        elif key == "report" and not override.is_add() and isinstance(override.value(), str):
+        elif key == "report" and not text.startswith("+report=") and isinstance(override.value(), str):
             raise ConfigError(
                 f"{text}: how a table is laid out is said when it is made, `harness report SWEEP --table "
-                f"{override.value()}`, or in an experiment's file, `report: {override.value()}`"
+                f"{override.value()}`, or in an experiment's file, `report: {override.value()}`; here "
+                f"+report={override.value()} does the same"
             )
         elif key.startswith("model.fetch"):
             raise ConfigError(
@@ -155,20 +156,20 @@ def explain(error: Exception, overrides: Sequence[str], without_values: DictConf
     if merged:
         raise ConfigError(f"{prefix}{merged[1]} takes a list, e.g. {merged[1]}=[A,B]") from error
     there = re.match(
-        r"(?:Could not append to config\. An item is already at '|Multiple values for )([\w./@]+\w)",
+        r"(?:Could not append to config\. An item is already at '|Multiple values for "
+        r"|force-add of config groups is not supported: '\+\+)([\w./@]+\w)",
         str(error),
     )
     added = there and next((text for text in overrides if text.lstrip("+").startswith(f"{there[1]}=")), "")
     if there and added:
         raise ConfigError(
-            f"{added}: {there[1]} is there already; set it without the +, {added.lstrip('+')}"
+            f"{added}: {there[1]} is there already; choose without +, {added.lstrip('+')}"
         ) from error
     misplaced = re.match(r"(?:In '[^']+': )?Could not override '([^'@]+)@([^']+)'", str(error))
     if misplaced:
         axis, package = misplaced.groups()
-        raise ConfigError(
-            f"{prefix}{axis}@{package}: no stage takes {axis} there; known: {', '.join(mounts(axis))}"
-        ) from error
+        known = ", ".join(mounts(axis)) or f"none, as all stages take the root's, {axis}=NAME"
+        raise ConfigError(f"{prefix}{axis}@{package}: no stage takes {axis} there; known: {known}") from error
     misfitting = _misfitting(_file(where[1])) if where and "Cannot merge" in str(error) else ""
     raise ConfigError(prefix + (misfitting or _first_line(error))) from error
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.compose import Experiment
 from harness.errors import ConfigError, UnknownNameError
-from harness.plan.grammar import Assignment, label_text, parse, python_value, resolved, value_text
+from harness.plan.grammar import Assignment, label_text, parse, python_value, value_text, with_environment
 from harness.registry.known import registry
 from harness.stated import levels_of
 
@@ -64,7 +64,7 @@ def request(arguments: Sequence[str]) -> Request:
 
     Raises: ConfigError where it sweeps what cannot be swept, or says one thing twice
     """
-    found = parse(arguments)
+    found = [with_environment(item) for item in parse(arguments)]
     swept = tuple(item for item in found if item.sweeps)
     for item in swept:
         if item.key.lstrip("+") == "experiment":
@@ -172,7 +172,7 @@ def _changed(factor: Factor | None, name: str, item: Assignment) -> Factor:
 
 def _swept(name: str, item: Assignment) -> Factor:
     """A factor of the values that the command line gives a key."""
-    return Factor(name, tuple(Level(_label(value), (f"{item.key}={value}",)) for value in item.values))
+    return Factor(name, tuple(Level(_unquoted(value), (f"{item.key}={value}",)) for value in item.values))
 
 
 def _without(level: Level, key: str) -> tuple[str, ...]:
@@ -250,7 +250,7 @@ def _levels(item: Assignment, factor: Factor) -> tuple[Level, ...] | None:
         return tuple(factor.level(label) for label in said)
     if not item.sweeps or by_label.keys().isdisjoint(said):
         return None
-    own = (Level(_label(value), (f"{item.key}={value}",)) for value in item.values)
+    own = (Level(_unquoted(value), (f"{item.key}={value}",)) for value in item.values)
     return tuple(by_label.get(label, level) for label, level in zip(said, own, strict=True))
 
 
@@ -260,11 +260,6 @@ def _sets_factor(item: Assignment, found: Iterable[Factor]) -> bool:
 
 def _key(override: str) -> str:
     return override.partition("=")[0]
-
-
-def _label(text: str) -> str:
-    """The name of a level that the command line states; a variable of the environment by its value."""
-    return label_text(resolved(text)) if "oc.env" in text else _unquoted(text)
 
 
 def _unquoted(text: str) -> str:

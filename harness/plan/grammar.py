@@ -7,7 +7,7 @@ import enum
 import functools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hydra.core.override_parser.types import Glob, Override, QuotedString
@@ -20,6 +20,9 @@ from harness.compose.overrides import parser, read
 from harness.errors import ConfigError
 
 _SIMPLE = re.compile(r"[A-Za-z0-9_./:@%+-][A-Za-z0-9_./:@%+-]*( +[A-Za-z0-9_./:@%+-]+)*")
+
+_VARIABLE = "${oc.env:"
+_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 
 FIXED = "fixed"
 """A tag of Hydra's grammar: `key=tag(fixed,choice([value]))` is one value, which Hydra hands on unread.
@@ -61,26 +64,38 @@ def _read_value(text: str) -> Any:
     return str(value.text) if isinstance(value, QuotedString) else value
 
 
-def resolved(text: str) -> Any:
-    """A right-hand side as Python has it, its interpolations of the environment (`${oc.env:X}`) filled in.
-
-    Raises: ConfigError where the environment has no such variable
-    """
-    value = python_value(text)
-    if not isinstance(value, str) or "${oc.env:" not in value:
-        return value
-    try:
-        return OmegaConf.create({"value": value}).value
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{text}: {str(error).splitlines()[0]}") from error
-
-
 def parse(overrides: Sequence[str]) -> list[Assignment]:
     """Read overrides.
 
     Raises: ConfigError where one is no override
     """
     return [_assignment(override) for override in read(overrides)]
+
+
+def with_environment(item: Assignment) -> Assignment:
+    """An override with its variables of the environment (`${oc.env:X}`) filled in: it means the same in any.
+
+    Raises: ConfigError where the environment has no such variable
+    """
+    if not any("oc.env" in value for value in item.values):
+        return item
+    return replace(item, values=tuple(_filled(value, item.key) for value in item.values))
+
+
+def _filled(text: str, key: str) -> str:
+    written = re.sub(r"\\(.)", r"\1", text)
+    if written.count("${") != written.count(_VARIABLE):  # the rest of the config is known when it is composed
+        return text
+    try:
+        value = OmegaConf.to_container(OmegaConf.create({"value": python_value(text)}), resolve=True)
+    except OmegaConfBaseException as error:
+        variable = re.search(r"variable '([^']*)' not found", str(error))
+        what = f"the environment has no variable {variable[1]}; set it, or give a default, "
+        detail = f"{what}${{oc.env:{variable[1]},VALUE}}" if variable else str(error).splitlines()[0]
+        raise ConfigError(f"{key}={written}: {detail}") from error
+    assert isinstance(value, dict)
+    given = value["value"]
+    return given if isinstance(given, str) and _NUMBER.fullmatch(given) else value_text(given)
 
 
 def value_text(value: Any) -> str:

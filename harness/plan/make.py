@@ -16,7 +16,7 @@ from harness.nodes import contained
 from harness.plan.assemble import Assembler, Load, belongs_to
 from harness.plan.cells import cells
 from harness.plan.factors import Factor, chosen, factors, refuse_repeated, request
-from harness.plan.grammar import resolved
+from harness.plan.grammar import python_value
 from harness.plan.graph import Graph
 from harness.plan.intentions import check_claims, check_primary, refuse_unknown_factors, settled_baseline
 from harness.plan.options import (
@@ -162,10 +162,14 @@ def _from_node(node: Any, name: str | None) -> Experiment:
 
 
 def _seeds(experiment: Experiment, asked: Any, given: int) -> list[int]:
+    typed = {item.key: item for item in (*asked.plain, *asked.swept) if item.key in ("seed", "seeds")}
+    if len(typed) > 1:
+        both = " and ".join(f"{key}={','.join(item.values)}" for key, item in typed.items())
+        raise ConfigError(f"{both} both say which seeds there are; drop one of them")
     for item in asked.swept:
         if item.key == "seed":
             refuse_repeated(item)
-            values = [resolved(value) for value in item.values]
+            values = [python_value(value) for value in item.values]
             wrong = [value for value in values if not str(value).lstrip("-").isdigit()]
             if wrong:
                 raise ConfigError(f"seed={wrong[0]}: a seed is an integer")

@@ -49,10 +49,15 @@ def read(
 
 def none_there(experiment: str, place: Path, known: Sequence[str]) -> DataError:
     """The error of a place without records of an experiment."""
+    begun = sweep_dir(place, experiment).is_dir()
+    how = (
+        f"No cell of it has ended yet: `harness watch {experiment}` shows how far it is"
+        if begun
+        else f"Run `harness sweep experiment={experiment}` first"
+    )
     return DataError(
         f"There are no records of experiment '{experiment}' in {place}. With records: "
-        f"{', '.join(known) or 'none'}. Run `harness sweep experiment={experiment}` first, or name another "
-        "store."
+        f"{', '.join(known) or 'none'}. {how}, or name another store."
     )
 
 

@@ -97,8 +97,8 @@ class Server:
                 reason = f"{type(error).__name__}: {error}".rstrip(": ")
                 time.sleep(pause)  # its death is seen a moment later
         raise LostError(
-            f"the process that starts stages ended {len(PAUSES)} times in a row ({reason}); look whether "
-            "the machine runs out of memory"
+            f"the process that starts stages ended {len(PAUSES)} times in a row ({reason}); what it said of "
+            "that stands above; if nothing does, look whether the machine runs out of memory"
         )
 
     def _fork(self, arguments: tuple[Any, ...], *, name: str) -> tuple[ForkServerProcess, Connection]:

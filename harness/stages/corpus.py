@@ -69,6 +69,10 @@ class CorpusStage(Stage):
         return facts
 
 
+DECIDING = ("path", "max_bytes", "validation_share", "test_share")
+"""Options of a corpus that decide whether there is anything to train on."""
+
+
 def _refuse_empty(corpus: Corpus, filters: Sequence[Filter]) -> NoReturn:
     """Say why there is nothing to train on: what the filters dropped, or the corpus itself.
 
@@ -80,10 +84,8 @@ def _refuse_empty(corpus: Corpus, filters: Sequence[Filter]) -> NoReturn:
             f"corpus={corpus.name} leaves no documents to train on: {', '.join(dropped)}; loosen these "
             "filters or leave them out"
         )
-    raise DataError(
-        f"corpus={corpus.name} leaves no documents to train on; check its path and "
-        "corpus.{validation_share,test_share}"
-    )
+    own = [f"corpus.{name}" for name in DECIDING if hasattr(corpus.config, name)]
+    raise DataError(f"corpus={corpus.name} leaves no documents to train on; check {', '.join(own)}")
 
 
 @dataclass(frozen=True, kw_only=True)

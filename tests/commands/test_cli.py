@@ -263,3 +263,17 @@ def test_json_goes_where_a_caller_put_standard_output(capsys: pytest.CaptureFixt
     assert "cosine" in {row["name"] for row in json.loads(capsys.readouterr().out)}
     print("as before")
     assert capsys.readouterr().out == "as before\n"
+
+
+@pytest.mark.parametrize("limit", [700 * 1024, resource.RLIM_INFINITY])
+def test_no_bytecode_is_written_where_a_limit_would_cut_it_off(
+    limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cut file stops every later import of its module, here and in whatever shares the environment."""
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (limit, limit))
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "")
+    assert cli.main(["--version"]) == 0
+    limited = limit != resource.RLIM_INFINITY
+    assert sys.dont_write_bytecode == limited
+    assert os.environ["PYTHONDONTWRITEBYTECODE"] == "1" * limited

@@ -243,11 +243,32 @@ def test_cells_that_are_the_same_are_left_out(store: Store) -> None:
         ("seed=0,0", "seed=0,0 names 0 twice"),
         ("optimizer.weight_decay=0.1,1e-1", "names 0.1 twice"),
         ("seed=0 seed=1", "seed is given twice, as 0 and as 1"),
+        ("seed=0,1 seeds=[3,4]", "seeds=\\[3,4\\] and seed=0,1 both say which seeds there are; drop one"),
     ],
 )
 def test_what_is_typed_twice_is_refused_by_name(store: Store, repeated: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make_plan([*SMALL, *repeated.split()], store=store)
+
+
+def test_a_variable_of_the_environment_is_what_its_value_is(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"METHOD": "linear", "RATE": "0.01", "SWEEP": "a, b"}.items():
+        monkeypatch.setenv(name, value)
+    typed = [
+        "pretrain.learning_rate=${oc.env:RATE},1e-3",
+        "attention=${oc.env:METHOD}",
+        "name='of ${oc.env:SWEEP}'",
+    ]
+    plan = make_plan([*SMALL, *typed], store=store)
+    same = ["pretrain.learning_rate=0.01,1e-3", "attention=linear", "name='of a, b'"]
+    assert [cell.cell.overrides for cell in plan.cells] == [
+        cell.cell.overrides for cell in make_plan([*SMALL, *same], store=store).cells
+    ]
+    assert plan.name == "of a, b"
+    with pytest.raises(ConfigError, match="the environment has no variable NONE; set it, or give a default"):
+        make_plan([*SMALL, "pretrain.learning_rate=${oc.env:NONE}"], store=store)
 
 
 IDLE = {

@@ -20,7 +20,7 @@ from harness.report.statistics import LEVEL
 GUARD_PER_SEED, GUARD_PER_PEER = 2.7, 1.5
 """The level of an arm's own t, relative to the family's: max(2.7 / seeds, 1.5 / peers), at most 1."""
 MANY = 12
-"""Peers from which on the first shrinks, by their number's sixth root: more arms find more in a noisy baseline."""
+"""Peers from which on the first shrinks, by their sixth root: more arms find more in a noisy baseline."""
 
 
 GUARD_OF_DIFFERENCE = 2.0

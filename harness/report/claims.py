@@ -76,9 +76,12 @@ class Checked:
 
 
 def units_of(metrics: Collection[str], results: Results, table: Table | None) -> Units:
-    """Those of the table's columns of these metrics where all are alike, else raw ones."""
+    """Those of the table's columns of these metrics where all are alike, else raw ones, shares in points."""
     columns = {c.info.name: Units(c.spec.scale, c.unit) for c in reversed(table.columns)} if table else {}
-    raw = {metric: Units(unit=results.metrics[metric].unit) for metric in metrics}
+    raw = {
+        metric: Units(100, "%") if results.is_share(metric) else Units(unit=results.metrics[metric].unit)
+        for metric in metrics
+    }
     found = {columns.get(metric, raw[metric]) for metric in metrics}
     found = found if len(found) == 1 else set(raw.values())
     return found.pop() if len(found) == 1 else RAW

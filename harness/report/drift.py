@@ -270,9 +270,10 @@ def groups_of(
     if agree(name, list(values.values())):
         return []
     hashed = parts[-1].endswith(HASHES)
-    drawn = hashed and len({drawn_from(records[cell], name.split(".")[0]) for cell in values}) > 1
+    drawn = len({drawn_from(records[cell], name.split(".")[0]) for cell in values}) > 1
     stating = {records[cell].place[0] for cell, value in values.items() if value}
     groups: dict[tuple[str, ...], dict[str, Any]] = {}
+    by_seed: dict[tuple[str, ...], list[Any]] = {}
     for cell, value in values.items():
         apart = []
         for factor, level in records[cell].levels.items():
@@ -280,10 +281,18 @@ def groups_of(
             moving = {k: v for k, v in setting.items() if not bound[k].isdisjoint(parts)}
             apart.append(json.dumps(moving, sort_keys=True, default=str))
         # What a seed draws (calibration texts, say) may differ between seeds; a method may have none.
-        seed = str(records[cell].seed) if drawn else ""
-        if value or not drawn or records[cell].place[0] in stating:
-            groups.setdefault((seed, *apart), {})[cell] = value
+        seed = str(records[cell].seed)
+        by_seed.setdefault((seed, *apart), []).append(value)
+        if value or not (hashed and drawn) or records[cell].place[0] in stating:
+            groups.setdefault((seed * (hashed and drawn), *apart), {})[cell] = value
+    if drawn and not COUNTS.isdisjoint(parts) and explained(name, list(by_seed.values())):
+        return []
     return list(groups.values())
+
+
+def explained(name: str, by_seed: Sequence[Sequence[Any]]) -> bool:
+    """Whether a count is another at each seed, whose documents are longer or shorter, for all rows alike."""
+    return all(len(values) > 1 and agree(name, values) for values in by_seed)
 
 
 def drawn_from(record: Record, stage: str) -> str:

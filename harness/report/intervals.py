@@ -19,6 +19,8 @@ from harness.report.statistics import LEVEL
 
 GUARD_PER_SEED, GUARD_PER_PEER = 2.7, 1.5
 """The level of an arm's own t, relative to the family's: max(2.7 / seeds, 1.5 / peers), at most 1."""
+MANY = 12
+"""Peers from which on the first shrinks, by their sixth root: more arms find more in a noisy baseline."""
 
 
 GUARD_OF_DIFFERENCE = 2.0
@@ -44,7 +46,9 @@ def interval(parts: Parts, family: MaxT, *, level: float = LEVEL) -> Interval:
     difference = abs(float(parts.per_seed_S.mean()))
     df = parts.df
     levels_C = family.levels(df=df)
-    share_A = np.minimum(1.0, np.maximum(GUARD_PER_SEED / n, GUARD_PER_PEER / np.maximum(parts.peers_A, 1)))
+    peers_A = np.maximum(parts.peers_A, 1)
+    per_seed_A = GUARD_PER_SEED / n * np.minimum(1.0, (MANY / peers_A) ** (1 / 6))
+    share_A = np.minimum(1.0, np.maximum(per_seed_A, GUARD_PER_PEER / peers_A))
     t_AC = np.reshape(
         [family.students(df=df, own_df=n - 1, share=share) for share in share_A.tolist()], (-1, len(levels_C))
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.errors import ConfigError, DataError, UnknownNameError
 from harness.report import published, reference
@@ -30,10 +30,6 @@ from harness.report.table import Table
 from harness.report.tabulate import build
 from harness.report.writers import FORMATS
 from harness.store.records import sweep_name
-
-if TYPE_CHECKING:
-    pass
-
 
 PUBLISHED = "published"
 

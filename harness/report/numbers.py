@@ -17,7 +17,7 @@ def difference_text(
     No end is rounded onto or across 0 or a limit, so that what is printed says what was decided.
     """
     if low is None or high is None or high <= low:
-        return "0" if difference == 0 else f"{difference:+.3g}"
+        return "0" if difference == 0 else f"{difference:+{',.0f' if abs(difference) >= 1000 else '.3g'}}"
     # Two digits of half the interval's width, as numbers of a table have.
     places = max(0, 1 - math.floor(math.log10((high - low) / 2)))
     ends = [rounded(end, places_beside(end, places, (0.0, *limits))) for end in (low, high)]

@@ -105,7 +105,8 @@ def heading(column: Column) -> str:
         return column.spec.label
     named = parts(column.info.name)
     *_, task, metric = (part for part in named if "=" not in part)
-    words = metric if task in (metric, "perplexity", "efficiency") else f"{task} {metric}"
+    said = task in (metric, "perplexity", "efficiency") or metric.startswith(f"{task.removesuffix('s')}_")
+    words = metric if said else f"{task} {metric}"
     return ", ".join([words, *(part for part in named if "=" in part)]).replace("_", " ")
 
 
@@ -131,7 +132,9 @@ MARKS = {
 
 
 def sign(cell: TableCell) -> str:
-    """The mark of a cell's verdict."""
+    """The mark of a cell's verdict; none beside a number that is a matter of course."""
+    if cell.itself:
+        return ""
     if cell.verdict == "undecided":
         return "?"
     if cell.verdict == "tie" and cell.comparison and cell.comparison.test == "exact":

@@ -189,8 +189,15 @@ def write_numbers(table: Table) -> None:
             style, scale = decimals[column.spec.metric], column.spec.scale
             half = half_width(cell.estimate, table.layout.interval)
             cell.value = format(cell.estimate.mean * scale, style)
-            cell.spread = "" if half is None else format(half * scale, style)
+            cell.spread = "" if half is None else spread_text(half * scale, style)
             cell.text = cell.value + (f" ±{cell.spread}" if cell.spread else "")
+
+
+def spread_text(half: float, style: str) -> str:
+    """`0.012`; `<0.001` of one that would be rounded to nothing."""
+    text = format(half, style)
+    nothing = half > 0 and not text.strip("0.,")
+    return "<" + text[:-1] + "1" if nothing else text
 
 
 def half_width(found: Estimate, interval: str) -> float | None:

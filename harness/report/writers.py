@@ -144,9 +144,9 @@ def notes_markdown(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def header_spans(table: Table, depth: int) -> list[tuple[str, int]]:
-    """Headings of one header line with how many columns each covers."""
-    keys = [over(c, table)[: depth + 1] for c in table.columns]
+def header_spans(columns: Sequence[Column], table: Table, depth: int) -> list[tuple[str, int]]:
+    """Headings of one header line with how many of the columns each covers."""
+    keys = [over(c, table)[: depth + 1] for c in columns]
     return [(key[-1], len(list(same))) for key, same in itertools.groupby(keys)]
 
 
@@ -226,7 +226,9 @@ def as_html(table: Table) -> str:
     num_labels = max(1, len(table.rows[0]))
     head = []
     for depth in range(len(table.layout.columns)):
-        spans = "".join(f'<th colspan="{n}">{html.escape(t)}</th>' for t, n in header_spans(table, depth))
+        spans = "".join(
+            f'<th colspan="{n}">{html.escape(t)}</th>' for t, n in header_spans(table.columns, table, depth)
+        )
         head.append(f'<tr><th colspan="{num_labels}"></th>{spans}</tr>')
     names = [table.layout.text(f) for f in table.rows[0]] or [""]
     titles = [*names, *(title_of(c, table) for c in table.columns)]

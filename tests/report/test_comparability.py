@@ -473,6 +473,22 @@ def test_counts_that_scatter_inside_levels_are_one_note_that_names_them(tmp_path
     ]
 
 
+@pytest.mark.parametrize("odd", [False, True])
+def test_counts_that_a_seed_moves_alike_in_all_rows_are_no_drift(tmp_path: Path, odd: bool) -> None:
+    """Each seed draws other documents, of other lengths; that one row saw more of them is drift."""
+    simulate.experiment(tmp_path, tasks=(), effects={})
+    paths = sorted(tmp_path.glob("records/demo/*/record.json"))
+    for path in paths:
+        record = json.loads(path.read_text())
+        record["facts"]["instruct"]["tokens"] = (
+            17_000 + 500 * record["seed"] + 900 * (odd and path == paths[3])
+        )
+        path.write_text(json.dumps(record))
+    found = comparability.comparable(records.read(tmp_path, "demo"))
+    assert bool(found.marks) == odd
+    assert not any("tokens of instruct" in note for note in found.notes)
+
+
 def test_equal_drift_of_several_cells_is_one_footnote(tmp_path: Path) -> None:
     simulate.experiment(tmp_path, items=12)
     for i, tokens in ((0, 900_000), (5, 800_000)):

@@ -123,7 +123,7 @@ def test_a_tolerance_is_weighed_against_what_configurations_differ_by(demo_store
     ]
     span = max(means) - min(means)
     found = claims.check(results, "recall.acc[peft=full] = recall.acc[peft=lora] +- 0.5")
-    assert f"the tolerance of 0.5 is {100 * 0.5 / span:.3g} % of all" in found.reason
+    assert f"the tolerance of 50 points is {100 * 0.5 / span:.3g} % of all" in found.reason
     assert "little here could refute it" in found.reason
 
 
@@ -162,7 +162,9 @@ def test_a_claim_has_the_unit_and_scale_of_its_column(demo_store: Path) -> None:
     assert float(shown.number.split()[0]) == pytest.approx(100 * shown.difference, abs=0.05)
     assert shown.number.endswith(" points")
     assert "the tolerance of 2 points is" in shown.reason
-    assert "the tolerance of 0.02 is" in claims.check(results, says).reason
+    bare = build(results, parse({"metrics": ["recall.acc"]}, where="x"))
+    assert "the tolerance of 0.02 is" in claims.check(results, says, bare).reason
+    assert "the tolerance of 2 points is" in claims.check(results, says).reason, "no column prints it"
     memory = claims.check(results, "memory[quantizer=4 bit] < memory[quantizer=16 bit]")
     assert memory.number.endswith(" MiB")
 
@@ -192,6 +194,7 @@ def test_divergence_that_costs_a_combination_its_place_counts(tmp_path: Path) ->
         ((-61.9, -85.2, -38.7), "-62 (-85 to -39)"),
         ((-2.63, -2.63, -2.63), "-2.63"),
         ((0.0, 0.0, 0.0), "0"),
+        ((-919_040.0, -919_040.0, -919_040.0), "-919,040"),
         ((-1318.0, -3068.0, 432.0), "-1,318 (-3,068 to 432)"),
     ],
 )

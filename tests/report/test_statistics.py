@@ -188,6 +188,25 @@ def test_one_comparison_of_documents_equals_scipys_bootstrap_in_the_large() -> N
     assert (p <= 0.05) == (low > 0 or high < 0)
 
 
+def test_the_p_of_documents_is_the_level_at_which_their_interval_ends_at_zero() -> None:
+    """As Westfall and Young adjust it: the whole family's, not below the p of one comparison alone."""
+    from scipy.stats import ttest_1samp
+
+    rng = np.random.default_rng(9)
+    differences = [rng.normal(shift, 1.0, 80) for shift in (0.05, 0.2, 0.3, 0.4, 0.5)]
+    adjusted = [p for _, _, p, _ in max_t_bootstrap(differences, level=0.05)]
+    step = 2 / 2001
+    for k, p in enumerate(adjusted):
+        for level, excluded in ((p + step, True), (p - step, False)):
+            if 0 < level < 1:
+                low, high, _, _ = max_t_bootstrap(differences, level=level)[k]
+                assert (low > 0 or high < 0) == excluded, (k, p, level)
+        ((_, _, alone, _),) = max_t_bootstrap([differences[k]], level=0.05)
+        assert alone == pytest.approx(ttest_1samp(differences[k], 0).pvalue, abs=0.02)
+        assert alone <= p + step
+    assert min(adjusted) < 0.01 < 0.5 < max(adjusted)
+
+
 def test_documents_of_several_tasks_are_drawn_apart_and_those_of_one_task_together() -> None:
     """A task beside others keeps the intervals of its own documents, but for what simultaneity asks."""
     rng = np.random.default_rng(3)

@@ -207,11 +207,20 @@ def test_rows_the_sweep_does_not_have_are_left_out_and_gaps_are_dashes(tmp_path:
         ("long_context.passkey.acc.length=64.depth=0.5", "passkey acc, length=64, depth=0.5"),
         ("ruler.qa.score.depth=0", "qa score, depth=0"),
         ("lm_eval.mmlu_v1.2.acc", "mmlu v1.2 acc"),
+        ("answers.answers.answer_loss", "answer loss"),
     ],
 )
 def test_a_heading_says_task_metric_and_of_which_items(metric: str, said: str) -> None:
     found = table.Column(where={}, spec=MetricColumn(metric=metric), info=MetricInfo(name=metric))
     assert table.heading(found) == said
+
+
+@pytest.mark.parametrize(
+    ("half", "style", "said"),
+    [(0.0004, ".3f", "<0.001"), (0.0006, ".3f", "0.001"), (0.0, ".3f", "0.000"), (0.3, ".0f", "<1")],
+)
+def test_a_spread_is_not_rounded_to_nothing(half: float, style: str, said: str) -> None:
+    assert tabulate.spread_text(half, style) == said
 
 
 def test_markdown_has_a_cell_for_every_heading(demo_store: Path) -> None:

@@ -13,6 +13,17 @@ FIRST = 16
 """Documents of a file by which a plan knows its format."""
 
 
+def value_at(row: Mapping[str, Any], key: str) -> Any:
+    """What stands under a key, or below it where it is a path: `page.text` in {page: {text: ...}}; None where
+    nothing does.
+    """
+    if key in row:
+        return row[key]
+    first, _, rest = key.partition(".")
+    inner = row.get(first)
+    return value_at(inner, rest) if rest and isinstance(inner, Mapping) else None
+
+
 class FileCorpus(Corpus):
     """Documents from files; names are paths below what was given, so that equal ones do not clash."""
 

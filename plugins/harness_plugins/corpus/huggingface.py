@@ -22,6 +22,7 @@ from harness import (
     hookimpl,
     path_ref,
 )
+from harness_plugins.corpus._files import value_at
 
 FIRST = 16
 """Rows by which a plan knows the format."""
@@ -51,7 +52,7 @@ class HuggingFace(Corpus):
         test_split: str = ""
         """Its split for testing; then none of `source_split` is. Empty holds out by a hash."""
         text_field: str = "text"
-        """Column of the text."""
+        """Column of the text, or a path into one of mappings: page.text."""
         domain: str = "huggingface"
         """Domain of all documents."""
         max_documents: int | None = None
@@ -90,7 +91,7 @@ class HuggingFace(Corpus):
         for number, row in enumerate(self._rows(source_split, streaming=streaming)):
             if number == self.config.max_documents:
                 return
-            text = row.get(self.config.text_field)
+            text = value_at(row, self.config.text_field)
             if not isinstance(text, str):
                 raise DataError(
                     f"corpus.path={self.config.path}: row {number} has no text in column "

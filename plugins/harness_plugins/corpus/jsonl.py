@@ -16,7 +16,7 @@ from harness import (
     path_ref,
     stem,
 )
-from harness_plugins.corpus._files import FileCorpus
+from harness_plugins.corpus._files import FileCorpus, value_at
 
 SUFFIXES = (*LINES, *TABLES)
 SPLITS = {
@@ -45,11 +45,11 @@ class Jsonl(FileCorpus):
         test_path: str = path_ref(suffixes=SUFFIXES)
         """Files whose documents are for testing; then none of `path` is."""
         text_field: str = "text"
-        """Key of the text."""
+        """Key of the text, or a path of keys: page.text."""
         domain_field: str = ""
-        """Key of the domain; empty takes the name of the file."""
+        """Key or path of the domain; empty takes the name of the file."""
         split_field: str = ""
-        """Key of the split (train, validation, test, or other words for them); empty decides by a hash."""
+        """Key or path of the split (train, validation, test, or other words); empty decides by a hash."""
 
     config: Config
 
@@ -66,7 +66,7 @@ class Jsonl(FileCorpus):
 
     def read(self, name: str, file: Path, stated: Split | None) -> Iterator[Document]:
         for number, row in numbered_rows(file, damaged=self.damaged()):
-            text = row.get(self.config.text_field)
+            text = value_at(row, self.config.text_field)
             if not isinstance(text, str):
                 self._lacks_text(file, number, row)
                 continue
@@ -75,10 +75,11 @@ class Jsonl(FileCorpus):
                 split = stated or self._split(file, number, row, inner)
                 if split is None:
                     continue
+                domain = value_at(row, self.config.domain_field)
                 yield Document(
                     id=inner,
                     text=text.replace("\r\n", "\n"),
-                    domain=str(row.get(self.config.domain_field) or stem(name)),
+                    domain=stem(name) if domain in (None, "") else str(domain),
                     split=split,
                 )
 
@@ -92,7 +93,7 @@ class Jsonl(FileCorpus):
         """The split of a row; None where it names none, which is damage."""
         if not self.config.split_field:
             return self.place(inner)
-        word = str(row.get(self.config.split_field)).strip().lower()
+        word = str(value_at(row, self.config.split_field)).strip().lower()
         if word in SPLITS or word in list(Split):
             return SPLITS.get(word) or Split(word)
         self.damaging(

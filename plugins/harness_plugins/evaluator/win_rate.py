@@ -50,13 +50,14 @@ class WinRate(Evaluator):
 
     name = "win_rate"
     uses = frozenset({"judge", "decoding"})
+    on_validation = frozenset({"win_rate"})
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Evaluator.Config):
         baseline: str = model_ref()
         """Model whose answers are the other side; empty = `baseline_answers`, else the prompts' answers."""
         prompts: str = path_ref("instructions", suffixes=PROMPT_FILES, or_name=True)
-        """A skill whose test items are asked, or a file of rows with `prompt` and `answer`."""
+        """A skill whose items are asked, or a file of rows with `prompt` and `answer`."""
         answers: str = path_ref(suffixes=PROMPT_FILES)
         """File of this side's answers to the prompts (`prompt` or `instruction`, `answer` or `output`), in
         place of the model's own; then its prompts are asked unless `prompts` names a file."""
@@ -64,11 +65,15 @@ class WinRate(Evaluator):
         """File of the other side's answers."""
         max_prompts: int = 64
         """Prompts asked, from the start."""
+        split: str = "test"
+        """Prompts to ask: `test`, or `validation` for tuning; rows of a file say theirs in `split`."""
         max_new_tokens: int = 24
         """Longest answer, in tokens."""
 
         def __post_init__(self) -> None:
             check_counts(self, "evaluator.win_rate", "max_prompts", "max_new_tokens")
+            if self.split not in ("validation", "test"):
+                raise ConfigError(f"evaluator.win_rate.split={self.split} must be validation or test")
             if self.baseline and self.baseline_answers:
                 raise ConfigError("evaluator.win_rate: give baseline or baseline_answers, not both")
 
@@ -166,7 +171,7 @@ class WinRate(Evaluator):
 
     def items(self) -> list[Item]:
         """The prompts."""
-        return read_items(_asked(self.config), limit=self.config.max_prompts)
+        return read_items(_asked(self.config), limit=self.config.max_prompts, split=self.config.split)
 
     def ours(self, subject: Subject, items: list[Item]) -> tuple[list[str], int]:
         """This side's answers, and how many reached their limit."""

@@ -268,6 +268,21 @@ def test_splits_are_named_in_many_words_and_a_row_of_none_is_damage(tmp_path: Pa
     assert corpus.damage.count == 3
 
 
+def test_fields_may_lie_within_others(tmp_path: Path) -> None:
+    rows = [
+        {"page": {"text": "inner", "meta": {"site": 0, "part": "test"}}},
+        {"page.text": "outer", "page": {"text": "inner", "meta": {"part": "train"}}},
+        {"page": "none"},
+        {"page": None},
+    ]
+    file = written(tmp_path, "rows.jsonl", [json.dumps(row).encode() for row in rows])
+    options = {"text_field": "page.text", "domain_field": "page.meta.site", "split_field": "page.meta.part"}
+    corpus = jsonl(file, on_error="skip", **options)
+    found = [(d.text, d.domain, d.split.value) for d in corpus.documents()]
+    assert found == [("inner", "0", "test"), ("outer", "rows", "train")]
+    assert corpus.damage.count == 2
+
+
 def test_held_out_files_of_ones_own_are_the_only_held_out_documents(tmp_path: Path) -> None:
     many = written(tmp_path, "train.jsonl", [b'{"text": "%d"}' % number for number in range(300)])
     few = written(tmp_path, "held.jsonl", [b'{"text": "held"}'])

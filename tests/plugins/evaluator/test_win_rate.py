@@ -9,7 +9,7 @@ import pytest
 from harness_plugins.evaluator.win_rate import WinRate, metrics
 from scipy.special import expit
 
-from harness import DataError, Duel, Judge, Subject, length_controlled
+from harness import ConfigError, DataError, Duel, Judge, Subject, length_controlled
 from harness.compose import compose
 
 
@@ -54,6 +54,17 @@ def test_answers_in_files_meet(tmp_path: Path) -> None:
     assert found["win_rate"].n == 3
     assert found["position_bias"].value == 0
     assert facts["against"] == "file"
+
+
+def test_prompts_for_tuning_are_never_those_of_the_report() -> None:
+    validation, test = (
+        {item.prompt for item in WinRate(WinRate.Config(split=split)).items()}
+        for split in ("validation", "test")
+    )
+    assert validation
+    assert not validation & test
+    with pytest.raises(ConfigError, match=r"win_rate\.split=train must be validation or test"):
+        WinRate.Config(split="train")
 
 
 def test_a_judge_of_positions_is_found_out(tmp_path: Path) -> None:

@@ -213,19 +213,15 @@ def load_pretrained(path: str, *, device: str = "cpu") -> Loaded:
 
     Raises: DataError naming the directory and what is missing in it, weights too
     """
-    from transformers import AutoTokenizer
-
     local = Path(path).exists()
     if local and not (Path(path) / "config.json").exists():
         raise DataError(f"model.path={path} has no config.json; give a directory that save_pretrained wrote")
     try:
         register()
         model = read_whole(path)
-        tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError, DataError) as error:
         raise DataError(f"model.path={path} cannot be read as a causal model: {error}") from error
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer = _pretrained_tokenizer(path)
     model.to(device)
     model.eval()
     return Loaded(
@@ -307,9 +303,16 @@ def _tokenizer(source: str, load: Load) -> PreTrainedTokenizerBase:
 
     if not Path(source).is_absolute():
         return load_tokenizer(load(source).path)
+    return _pretrained_tokenizer(source)
+
+
+def _pretrained_tokenizer(source: str) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(source)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except Exception as error:  # the tokenizers library raises no narrower type
+        raise DataError(f"model.path={source}: its tokenizer cannot be read: {error}") from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer  # type: ignore[no-any-return]

@@ -314,7 +314,9 @@ def _check(
     if faults:
         faults = _by_role(faults)
         more = f" and {len(faults) - 12} more" if len(faults) > 12 else ""
-        way = f" Choose methods with the parameters of the checkpoint, or leave out {chosen}." if chosen else ""
+        way = (
+            f" Choose methods with the parameters of the checkpoint, or leave out {chosen}." if chosen else ""
+        )
         raise DataError(
             f"{path} does not fit {chosen or 'its config'}: {'; '.join(faults[:12])}{more}. Nothing was "
             f"loaded.{way}"
@@ -326,6 +328,4 @@ def _by_role(faults: list[str]) -> list[str]:
     told: dict[str, list[str]] = {}
     for fault in faults:
         told.setdefault(re.sub(r"\.\d+\.", ".*.", fault), []).append(fault)
-    return [
-        same[0] if len(same) == 1 else f"{role} (in {len(same)} layers)" for role, same in told.items()
-    ]
+    return [same[0] if len(same) == 1 else f"{role} (in {len(same)} layers)" for role, same in told.items()]

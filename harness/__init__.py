@@ -122,7 +122,9 @@ _PUBLIC = {
     ),
     **dict.fromkeys(("unfuse_experts", "unknown_layout"), "harness.ops.experts"),
     **dict.fromkeys(("PackedLayout", "Quantizer", "packed_before"), "harness.axes.quantizer"),
-    **dict.fromkeys(("Calibration", "block_names", "change_weights", "walk"), "harness.ops.calibration"),
+    **dict.fromkeys(
+        ("Calibration", "block_names", "change_weights", "unreached", "walk"), "harness.ops.calibration"
+    ),
     **dict.fromkeys(
         ("Hessian", "SquaredNorms", "compensate", "inverse_factor", "output_error"), "harness.ops.moments"
     ),

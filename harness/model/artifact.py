@@ -18,6 +18,7 @@ from harness.compose.typed import instance
 from harness.errors import DataError, IncompatibleError
 from harness.method import Choice
 from harness.model import register
+from harness.model.whole import read_whole
 from harness.nodes import plain
 from harness.ops.experts import unfuse_experts
 
@@ -210,21 +211,17 @@ def _cast(loaded: Loaded, dtype: str | None) -> Loaded:
 def load_pretrained(path: str, *, device: str = "cpu") -> Loaded:
     """Any Hugging Face causal model by directory, or by hub name where the network is allowed.
 
-    Raises: DataError naming the directory and what is missing in it
+    Raises: DataError naming the directory and what is missing in it, weights too
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     local = Path(path).exists()
     if local and not (Path(path) / "config.json").exists():
         raise DataError(f"model.path={path} has no config.json; give a directory that save_pretrained wrote")
     try:
         register()
-        model = AutoModelForCausalLM.from_pretrained(path)
-        tokenizer = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError) as error:
+        model = read_whole(path)
+    except (OSError, ValueError, DataError) as error:
         raise DataError(f"model.path={path} cannot be read as a causal model: {error}") from error
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer = _pretrained_tokenizer(path)
     model.to(device)
     model.eval()
     return Loaded(
@@ -306,9 +303,16 @@ def _tokenizer(source: str, load: Load) -> PreTrainedTokenizerBase:
 
     if not Path(source).is_absolute():
         return load_tokenizer(load(source).path)
+    return _pretrained_tokenizer(source)
+
+
+def _pretrained_tokenizer(source: str) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(source)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except Exception as error:  # the tokenizers library raises no narrower type
+        raise DataError(f"model.path={source}: its tokenizer cannot be read: {error}") from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer  # type: ignore[no-any-return]

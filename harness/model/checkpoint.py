@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -62,7 +63,7 @@ def import_checkpoint(
     with torch.device("meta"):
         shapes = {name: p.shape for name, p in LanguageModel(spec, choices).named_parameters()}
     rules = list(source.rules(spec, methods))
-    _check(path, rules, shards, shapes, source)
+    _check(path, rules, shards, shapes, source, replaced=replace or {})
     kept = {key: config[key] for key in _GENERATION if config.get(key) is not None}
     model: HarnessForCausalLM = HarnessForCausalLM(
         HarnessConfig.of(spec, to_plain(choices), imported_from=source.model_type, **kept), choices=choices
@@ -268,9 +269,16 @@ class TensorFiles:
 
 
 def _check(
-    path: Path, rules: list[Rule], shards: TensorFiles, shapes: Mapping[str, torch.Size], source: Family
+    path: Path,
+    rules: list[Rule],
+    shards: TensorFiles,
+    shapes: Mapping[str, torch.Size],
+    source: Family,
+    *,
+    replaced: Mapping[str, Choice],
 ) -> None:
     """Every tensor of ours is made once, every tensor of theirs is used, all shapes fit."""
+    chosen = ", ".join(f"{axis}={choice.method.name}" for axis, choice in sorted(replaced.items()))
     known = {rule.theirs for rule in rules}
     tied = set(HEADS)
     faults = [f"missing: {name}" for name in sorted(known - set(shards))]
@@ -306,9 +314,23 @@ def _check(
             fits = False
         if not fits:
             wanted = tuple(rule.join(*(torch.empty(shapes[name], device="meta") for name in rule.ours)).shape)
-            faults.append(f"wrong shape: {rule.theirs} is {found}, its config says {wanted}")
+            asks = chosen or "its config"
+            faults.append(f"wrong shape: {rule.theirs} is {found}, and {asks} wants {wanted}")
     if faults:
+        faults = _by_role(faults)
         more = f" and {len(faults) - 12} more" if len(faults) > 12 else ""
-        raise DataError(
-            f"{path} does not fit its config: {'; '.join(faults[:12])}{more}. Nothing was loaded."
+        way = (
+            f" Choose methods with the parameters of the checkpoint, or leave out {chosen}." if chosen else ""
         )
+        raise DataError(
+            f"{path} does not fit {chosen or 'its config'}: {'; '.join(faults[:12])}{more}. Nothing was "
+            f"loaded.{way}"
+        )
+
+
+def _by_role(faults: list[str]) -> list[str]:
+    """Faults that are told of every layer are told once, with a star for its number."""
+    told: dict[str, list[str]] = {}
+    for fault in faults:
+        told.setdefault(re.sub(r"\.\d+\.", ".*.", fault), []).append(fault)
+    return [same[0] if len(same) == 1 else f"{role} (in {len(same)} layers)" for role, same in told.items()]

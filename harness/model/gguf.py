@@ -99,10 +99,12 @@ def _make(path: Path, out: Path, content: str) -> None:
 def _convert(path: Path, out: Path) -> None:
     """Write what transformers reads of a GGUF as `save_pretrained` writes a model."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
+
+    from harness.model.whole import read_whole
 
     try:
-        model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+        model = read_whole(path.parent, gguf_file=path.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     except Exception as error:  # the tokenizers library raises no narrower type
         raise _unreadable(path, error) from error

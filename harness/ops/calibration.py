@@ -152,9 +152,7 @@ def change_weights(
     def finish(names: Sequence[str]) -> None:
         for name in names:
             if gathers is not None and name not in seen:  # an expert that no token reached
-                raise ConfigError(
-                    f"{what}: layer {name} saw no calibration token; raise calibration_sequences"
-                )
+                raise ConfigError(f"{what}: {unreached(model, name)}")
             weight_OI = weight_matrix(layers[name])
             weight_OI.copy_(change(name, weight_OI.float(), seen.pop(name, None)))  # a view of the parameter
 
@@ -165,6 +163,17 @@ def change_weights(
             assert calibration is not None
             walk(model, calibration.batches_BT, observe, finish)
     fuse_experts(model)
+
+
+def unreached(model: nn.Module, name: str) -> str:
+    """Why a linear layer of a calibrated model saw no token, and what would help."""
+    owner = name.rpartition(".")[0]
+    if sum(part.isdigit() for part in name.split(".")) > 1:  # of a list in a block: an expert
+        return f"layer {name} saw no calibration token; raise calibration_sequences"
+    return (
+        f"layer {name} is never called: {type(model.get_submodule(owner)).__name__} reads its weight as a "
+        "tensor, so that what it multiplies cannot be seen; use a method without calibration"
+    )
 
 
 def _walk_list(

@@ -207,7 +207,8 @@ def measured_bits(model: nn.Module, method: Quantizer) -> dict[str, Any]:
         raise EffectError(
             f"quantizer={method.name} stores {stored:.3f} bits a weight instead of {formula:.3f}"
         )
-    tensors = {t.data_ptr(): t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers())}
+    # What is saved: masks and frequencies that a model computes for itself are no weights.
+    tensors = {t.data_ptr(): t.numel() * t.element_size() for t in model.state_dict().values()}
     dense = sum({p.data_ptr(): p.numel() for p in model.parameters()}.values())
     return {
         "bits_per_weight": stored,

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -5,7 +6,7 @@ import tiny_models as tiny
 import torch
 
 from harness.errors import DataError
-from harness.model.artifact import Delta, Loaded, describe, load_model, restore, save_model
+from harness.model.artifact import Delta, Loaded, describe, load_model, load_pretrained, restore, save_model
 
 IDS = torch.arange(20)[None] + 7
 
@@ -86,6 +87,34 @@ def test_any_hugging_face_directory_loads_as_a_base(tmp_path: Path) -> None:
 def test_a_directory_without_a_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"has no config\.json"):
         load_model(tmp_path, lambda key: pytest.fail(key))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda kept: kept.pop("model.layers.1.mlp.up_proj.weight"), r"no model\.layers\.1\.mlp\.up_proj"),
+        (
+            lambda kept: kept.update({"model.norm.weight": torch.ones(3)}),
+            r"model\.norm\.weight of \(3,\), where",
+        ),
+        (None, "its weights cannot be read"),
+    ],
+)
+def test_a_checkpoint_whose_weights_would_be_drawn_at_random_is_refused(
+    change: Callable[[dict[str, torch.Tensor]], object] | None, said: str, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tiny.llama().save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    if change is None:
+        file.write_bytes(file.read_bytes()[:-100])
+    else:
+        kept = load_file(file)
+        change(kept)
+        save_file(kept, file, metadata={"format": "pt"})
+    with pytest.raises(DataError, match=said):
+        load_pretrained(str(tmp_path))
 
 
 def test_an_adapter_is_merged_on_load_and_equals_the_unmerged_one(shelf: tiny.Shelf) -> None:

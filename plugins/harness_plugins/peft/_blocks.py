@@ -38,9 +38,16 @@ class Blocks(LinearPeft):
         return 1
 
     def size_problem(self, model: nn.Module) -> Problem | None:
-        """The first layer that the blocks do not divide."""
+        """The first layer that the library cannot rotate, or that the blocks do not divide."""
         layers, size, groups = self.layers(model), self.config.block_size, self.groups()
         for name, layer in layers.items():
+            if type(layer).__name__ == "Conv1D":
+                return Problem(
+                    where="peft.target_modules",
+                    message=f"layer {name} is transformers' Conv1D, whose weight lies the other way, and the "
+                    f"peft library's {self.name} takes linear layers alone; use peft=lora, dora or pissa, or "
+                    "import the model (model.import=true), whose layers are linear then",
+                )
             if layer_size(layer)[0] % (size * groups):
                 widths = {layer_size(each)[0] for each in layers.values()}
                 fits = [

@@ -54,17 +54,24 @@ class Serial(Wrapper):
         super().__init__(base_layer)
         self.adapter = adapter
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        y: Tensor = self.base_layer(x, *args, **kwargs)
-        return y + self.adapter(y) if self.enabled else y
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        out = self.base_layer(x, *args, **kwargs)
+        if not self.enabled:
+            return out
+        y, *rest = out if isinstance(out, tuple) else (out,)  # a mixture gives its routing too
+        y = y + self.adapter(self.read(x, y))
+        return (y, *rest) if isinstance(out, tuple) else y
+
+    def read(self, x: Tensor, y: Tensor) -> Tensor:
+        """What the adapter reads, of the module's input and output."""
+        return y
 
 
 class Parallel(Serial):
     """f(x) + adapter(x)."""
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        y: Tensor = self.base_layer(x, *args, **kwargs)
-        return y + self.adapter(x) if self.enabled else y
+    def read(self, x: Tensor, y: Tensor) -> Tensor:
+        return x
 
 
 class BottleneckPeft(OwnPeft):

@@ -194,14 +194,18 @@ class LowRank(LinearPeft):
     def size_problem(self, model: nn.Module) -> Problem | None:
         """The first layer that the rank is too large for."""
         layers = self.layers(model)
-        for name, rank in self.ranks(layers).items():
-            if rank > min(layer_size(layers[name])):
-                return Problem(
-                    where="peft.rank",
-                    message=f"rank {rank} is above the size of layer {name}, {layer_size(layers[name])[0]} x "
-                    f"{layer_size(layers[name])[1]}; use at most {min(layer_size(layers[name]))}",
-                )
-        return None
+        ranks = self.ranks(layers)
+        small = [name for name, rank in ranks.items() if rank > min(layer_size(layers[name]))]
+        if not small:
+            return None
+        name, size = small[0], layer_size(layers[small[0]])
+        kinds = {each.rpartition(".")[2] for each in layers} - {each.rpartition(".")[2] for each in small}
+        others = f", or peft.target_modules=[{', '.join(sorted(kinds))}]" if kinds else ""
+        return Problem(
+            where="peft.rank",
+            message=f"rank {ranks[name]} is above the size of layer {name}, {size[0]} x {size[1]}; use at "
+            f"most {min(size)}{others}",
+        )
 
     def layer_parameters(self, name: str, layer: Layer) -> int:
         """r * (in + out), of each expert where the layer holds several."""

@@ -72,7 +72,7 @@ class LoRAFamily(LowRank):
         )
 
     def apply(self, model: nn.Module) -> nn.Module:
-        with keys_of_experts():
+        with experts_as_named():
             return super().apply(model)
 
     def load(self, model: nn.Module, directory: Path, *, trainable: bool) -> nn.Module:
@@ -87,7 +87,7 @@ class LoRAFamily(LowRank):
                 "model does not have: packing gives each expert a layer of its own; merge the adapter before "
                 "(quantize.merge=true), or pack before tuning"
             )
-        with keys_of_experts():
+        with experts_as_named():
             return super().load(model, directory, trainable=trainable)
 
     def lora_config(self, model: nn.Module, **more: Any) -> Any:
@@ -106,12 +106,24 @@ class LoRAFamily(LowRank):
 
 
 @contextmanager
-def keys_of_experts() -> Iterator[None]:
-    """Silence about keys of rank and alpha that match no module: the library does not count parameters, and
-    `refuse_idle_keys` does."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"The following (rank|alpha)_pattern keys", RuntimeWarning)
-        yield
+def experts_as_named() -> Iterator[None]:
+    """Within the context the peft library adapts what it is told, experts or not.
+
+    Else it takes every layer called as transformers 4 called those of experts (gate_proj, say) for experts:
+    of a mixture with dense or shared layers it would adapt the experts twice, and the others not at all. And
+    it warns of keys of rank and alpha that match no module, without counting parameters, which
+    `refuse_idle_keys` does.
+    """
+    from peft.utils import transformers_weight_conversion as conversion
+
+    converting = conversion.convert_peft_config_for_transformers
+    conversion.convert_peft_config_for_transformers = lambda *args, **kwargs: None
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"The following (rank|alpha)_pattern keys", RuntimeWarning)
+            yield
+    finally:
+        conversion.convert_peft_config_for_transformers = converting
 
 
 def ends_of(name: str) -> list[str]:

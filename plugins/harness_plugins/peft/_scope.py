@@ -35,6 +35,17 @@ class Experts:
 Layer = nn.Module | Experts
 """What an adapter stands on: a module, or a parameter that holds experts."""
 
+READ_BY_KERNELS = {
+    "mamba": ("dt_proj", "out_proj"),
+    "falcon_mamba": ("dt_proj", "out_proj"),
+    "jamba": ("dt_proj",),
+    "mamba2": ("out_proj",),
+    "falcon_h1": ("out_proj",),
+    "nemotron_h": ("out_proj",),
+}
+"""Layers of state-space models, by model type, that are not called: kernels read their weights as tensors,
+past any adapter. The peft library refuses most of them too."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LinearConfig(Peft.Config):
@@ -92,11 +103,13 @@ def linear_targets(
     embeddings; of the chosen blocks only, and none that is trained whole.
 
     Raises: EffectError or ConfigError for every name and number that matches nothing to adapt, listing what
-        exists; IncompatibleError for a head or embeddings that share their weights
+        exists; IncompatibleError for a head or embeddings that share their weights, and for layers that a
+        model never calls
     """
     packed = {n: m for n, m in model.named_modules() if isinstance(m, PackedLinear)}
     fused = fused_experts(model) if experts else {}
     found: dict[str, Layer] = {**linear_layers(model), **packed, **fused}
+    kernels = READ_BY_KERNELS.get(getattr(getattr(model, "config", None), "model_type", ""), ())
     whole = saved_modules(model, config)
     if config.target_modules:
         found = _named(model, config, found, embeddings=embeddings)
@@ -107,6 +120,14 @@ def linear_targets(
                 "peft.target_modules puts an adapter on it; name it in one of them"
             )
     found = {name: layer for name, layer in found.items() if not _lies_in(name, whole)}
+    past = sorted(name for name in found if name.rpartition(".")[2] in kernels)
+    if past:
+        free = sorted({name.rpartition(".")[2] for name in found} - {*kernels})
+        raise IncompatibleError(
+            f"peft.target_modules={list(config.target_modules)} has {past[0]} adapted, and a "
+            f"{model.config.model_type} never calls it: kernels read its weight, past any adapter; name "  # type: ignore[union-attr]
+            f"others, peft.target_modules=[{', '.join(free)}]"
+        )
     return _of_blocks(model, config, found) if config.layers_to_transform else found
 
 

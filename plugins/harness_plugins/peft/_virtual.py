@@ -82,6 +82,16 @@ class VirtualTokens(LibraryPeft):
     def virtual_tokens(self) -> int:
         return self.config.num_virtual_tokens
 
+    def embedded(self, model: nn.Module) -> dict[str, Any]:
+        """What the library is told of vectors that stand before embedded tokens; heads, of which it wants a
+        number, are none of theirs."""
+        return {
+            "num_virtual_tokens": self.config.num_virtual_tokens,
+            "token_dim": width(model),
+            "num_attention_heads": 1,
+            "task_type": "CAUSAL_LM",
+        }
+
     def apply(self, model: nn.Module) -> nn.Module:
         wrapped = super().apply(model)
         if hasattr(wrapped, "word_embeddings"):  # the library takes the first weight with vocab_size rows
@@ -105,6 +115,11 @@ class VirtualTokens(LibraryPeft):
         if not trainable:
             model.requires_grad_(False)
         return model
+
+
+def width(model: nn.Module) -> int:
+    """Numbers in one embedded token."""
+    return int(model.get_input_embeddings().weight.shape[1])  # type: ignore[operator]
 
 
 def _cut(model: nn.Module) -> nn.Module:

@@ -8,7 +8,7 @@ from torch import nn
 
 from harness import Method, hookimpl
 
-from ._virtual import EncodedConfig, VirtualTokens
+from ._virtual import EncodedConfig, VirtualTokens, width
 
 
 class PTuning(VirtualTokens):
@@ -26,16 +26,14 @@ class PTuning(VirtualTokens):
         from peft import PromptEncoderConfig
 
         return PromptEncoderConfig(
-            num_virtual_tokens=self.config.num_virtual_tokens,
             encoder_hidden_size=self.config.hidden,
             encoder_reparameterization_type="MLP",
-            task_type="CAUSAL_LM",
+            **self.embedded(model),
         )
 
     def trainable_parameters(self, model: nn.Module) -> int:
         """Embeddings and the MLP d -> h -> h -> d."""
-        d: int = model.get_input_embeddings().weight.shape[1]  # type: ignore[operator]
-        h = self.config.hidden
+        d, h = width(model), self.config.hidden
         return self.config.num_virtual_tokens * d + (d * h + h) + (h * h + h) + (h * d + d)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from harness import Attention, Method, Problem, hookimpl
+from harness import Attention, IncompatibleError, Method, Problem, hookimpl
 
 from ._scope import LinearConfig, layer_size, linear_targets
 from ._virtual import EncodedConfig, VirtualTokens
@@ -45,10 +45,36 @@ class PrefixTuning(VirtualTokens):
                 "different numbers of key/value heads; use peft=prompt_tuning or p_tuning",
             )
 
+    def targets(self, model: nn.Module) -> list[str]:
+        """Raises: IncompatibleError where a layer is no attention, or keeps no keys of one width"""
+        config: Any = model.config
+        kinds = {
+            kind
+            for kind in getattr(config, "layer_types", None) or ()
+            if not kind.endswith("attention") or kind == "linear_attention"
+        }
+        lacks = "layers without attention" if not getattr(config, "num_attention_heads", None) else ""
+        if kinds:
+            lacks = f"layers of {', '.join(sorted(kinds))}"
+        elif getattr(config, "kv_lora_rank", None):
+            lacks = "keys that are wider than its values"
+        if lacks:
+            raise IncompatibleError(
+                f"peft=prefix_tuning puts keys and values before those of every layer, and a "
+                f"{config.model_type} has {lacks}; use peft=prompt_tuning, whose vectors stand before "
+                "embedded tokens"
+            )
+        return []
+
     def library_config(self, model: nn.Module) -> Any:
         from peft import PrefixTuningConfig
 
+        self.targets(model)
+        config: Any = model.config
         return PrefixTuningConfig(
+            num_layers=config.num_hidden_layers,
+            num_attention_heads=config.num_attention_heads,
+            token_dim=config.hidden_size,
             num_virtual_tokens=self.config.num_virtual_tokens,
             encoder_hidden_size=self.config.hidden,
             prefix_projection=True,
@@ -61,6 +87,7 @@ class PrefixTuning(VirtualTokens):
     def trainable_parameters(self, model: nn.Module) -> int | None:
         """Embeddings P x k and the MLP k -> h -> 2 L k, where k is the width of a layer's keys; None for a
         model whose layers do not name them."""
+        self.targets(model)
         layers = linear_targets(model, LinearConfig())
         keys = [layer_size(layer)[1] for name, layer in layers.items() if name.endswith("self_attn.k_proj")]
         if not keys:

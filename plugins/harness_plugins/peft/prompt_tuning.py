@@ -9,7 +9,7 @@ from torch import nn
 
 from harness import Method, hookimpl
 
-from ._virtual import VirtualConfig, VirtualTokens
+from ._virtual import VirtualConfig, VirtualTokens, width
 
 
 class PromptTuning(VirtualTokens):
@@ -27,12 +27,11 @@ class PromptTuning(VirtualTokens):
     def library_config(self, model: nn.Module) -> Any:
         from peft import PromptTuningConfig
 
-        return PromptTuningConfig(num_virtual_tokens=self.config.num_virtual_tokens, task_type="CAUSAL_LM")
+        return PromptTuningConfig(**self.embedded(model))
 
     def trainable_parameters(self, model: nn.Module) -> int:
         """One vector of the model's width for each virtual token."""
-        width: int = model.get_input_embeddings().weight.shape[1]  # type: ignore[operator]
-        return self.config.num_virtual_tokens * width
+        return self.config.num_virtual_tokens * width(model)
 
 
 @hookimpl

@@ -24,19 +24,31 @@ except Exception as error:
 print(json.dumps(found))
 """
 
+PATIENCE = 300
+"""Seconds that a library may take to be imported."""
+
 
 @cache
 def probe(python: str, library: str) -> dict[str, Any]:
     """Version of a library in an interpreter and whether it sees CUDA: {library, cuda, error}."""
     if not Path(python).is_file():
-        return {"library": None, "cuda": False, "error": f"there is no interpreter at {python}"}
+        return missing(f"there is no interpreter at {python}")
     command = [*isolated(python), "-c", PROBE.replace("LIBRARY", library)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    lines = done.stdout.strip().splitlines()
-    if not lines:
-        return {"library": None, "cuda": False, "error": done.stderr.strip()[-300:] or "it printed nothing"}
-    found: dict[str, Any] = json.loads(lines[-1])
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        found: dict[str, Any] = json.loads(done.stdout.strip().rpartition("\n")[2])
+    except OSError as error:
+        return missing(f"{python} is no interpreter: {error}")
+    except subprocess.TimeoutExpired:
+        return missing(f"importing it there took more than {PATIENCE} s; try again when the machine is idle")
+    except ValueError:
+        return missing((done.stderr or done.stdout).strip()[-300:] or "it printed nothing")
     return found
+
+
+def missing(why: str) -> dict[str, Any]:
+    """What is known of a library that cannot be asked for."""
+    return {"library": None, "cuda": False, "error": why}
 
 
 @cache

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from harness import Calibration, ConfigError, Hessian, PackedLinear, replace_module, walk
+from harness import Calibration, ConfigError, Hessian, PackedLinear, replace_module, unreached, walk
 
 KEPT = 4096
 """Inputs of a layer kept as they are, evenly spaced, where a method measures with them."""
@@ -78,10 +78,8 @@ def quantize_with_inputs(
 
     def finish(names: Sequence[str]) -> None:
         for name in names:
-            if name not in seen:  # an expert that no token reached
-                raise ConfigError(
-                    f"layer {name} saw no calibration token; raise quantize.calibration_sequences"
-                )
+            if name not in seen:
+                raise ConfigError(unreached(model, name))
         if prepare is not None:
             prepare(seen)
         for name in names:

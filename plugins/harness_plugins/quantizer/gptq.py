@@ -16,6 +16,7 @@ from harness import (
     hookimpl,
     output_error,
     replace_module,
+    unreached,
     walk,
     weight_matrix,
 )
@@ -81,10 +82,8 @@ class GPTQ(UniformQuantizer):
         def finish(names: Sequence[str]) -> None:
             for name in names:
                 layer = model.get_submodule(name)
-                if name not in hessians:  # an expert that no token reached
-                    raise ConfigError(
-                        f"layer {name} saw no calibration token; raise quantize.calibration_sequences"
-                    )
+                if name not in hessians:
+                    raise ConfigError(unreached(model, name))
                 packed, errors[name] = self.pack(layer, hessians.pop(name), held_out.pop(name, None))
                 replace_module(model, name, packed)
 

@@ -66,6 +66,46 @@ def test_all_linear_layers_are_adapted_experts_included(
     assert set(merged.state_dict()) == set(base(family).state_dict())
 
 
+def test_a_parallel_adapter_leaves_a_mixtures_routing_beside_its_output() -> None:
+    method = tiny.choose("peft", "adapter_parallel").build()
+    model = method.apply(base("GptOss"))
+    assert torch.equal(logits(model, tokens()), logits(base("GptOss"), tokens())), "it starts as the model"
+    train_a_little(model)
+    assert not torch.allclose(logits(model, tokens()), logits(base("GptOss"), tokens()), atol=1e-4)
+
+
+def test_dense_and_shared_layers_of_a_mixture_are_adapted_as_themselves(tmp_path: Path) -> None:
+    from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
+
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 2}
+    ranks = {"q_lora_rank": 16, "kv_lora_rank": 16, "n_group": 1, "topk_group": 1, "n_routed_experts": 4}
+    heads = {"qk_rope_head_dim": 16, "qk_nope_head_dim": 16, "v_head_dim": 16, "moe_intermediate_size": 32}
+    config = DeepseekV3Config(
+        vocab_size=64,
+        num_hidden_layers=2,
+        first_k_dense_replace=1,
+        num_experts_per_tok=2,
+        **shape,
+        **ranks,
+        **heads,
+    )
+
+    def build() -> Any:
+        torch.manual_seed(0)
+        return DeepseekV3ForCausalLM(config).requires_grad_(False).eval()
+
+    method = tiny.choose("peft", "lora", rank=4).build()
+    model = method.apply(build())
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    assert sum(p.numel() for p in trained.values()) == method.trainable_parameters(build())
+    for part in ("layers.0.mlp.gate_proj", "layers.1.mlp.shared_experts.up_proj"):
+        assert any(f"{part}.lora_A" in name for name in trained), part
+    moved = logits(shaken(model), tokens())
+    method.save(model, tmp_path)
+    assert torch.equal(logits(method.load(build(), tmp_path, trainable=False), tokens()), moved)
+    assert torch.allclose(logits(method.merge(model), tokens()), moved, atol=1e-4)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_it_is_what_the_peft_library_makes_of_the_parameters_by_name(family: str, tmp_path: Path) -> None:
     from peft import LoraConfig, PeftModel, get_peft_model

@@ -209,6 +209,17 @@ def test_calibration_inputs_that_are_not_finite_are_named(name: str) -> None:
         tiny.choose("quantizer", name).build().quantize(model, Calibration(batches_BT=[rows], sha256=""))
 
 
+@pytest.mark.parametrize("name", ["gptq", "awq", "smoothquant"])
+def test_a_layer_whose_weight_is_read_past_it_is_named(name: str) -> None:
+    from transformers import MambaConfig, MambaForCausalLM
+
+    model = MambaForCausalLM(MambaConfig(vocab_size=64, hidden_size=32, num_hidden_layers=1, state_size=8))
+    calibration = Calibration(batches_BT=[torch.arange(256).view(4, 64) % 64], sha256="")
+    method = tiny.choose("quantizer", name).build()
+    with pytest.raises(ConfigError, match="dt_proj is never called: MambaMixer reads its weight"):
+        method.quantize(model, calibration)
+
+
 def test_layers_of_a_block_are_packed_in_turn() -> None:
     order: list[list[str]] = []
     model = tiny.llama(layers=1)

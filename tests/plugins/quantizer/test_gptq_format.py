@@ -13,6 +13,7 @@ import pytest
 import tiny_models as tiny
 import torch
 from harness_plugins.quantizer import _external_gptq as external
+from harness_plugins.quantizer import _interpreter
 from harness_plugins.quantizer._gptq_format import GPTQFormatLinear, unpack_words
 from harness_plugins.quantizer._interpreter import call
 from safetensors.torch import save_file
@@ -103,6 +104,26 @@ def test_an_interpreter_without_the_library_is_named(library: str) -> None:
     assert f"cannot import {library}: PackageNotFoundError" in reason
     missing = tiny.choose("quantizer", library, python="nowhere/python")
     assert "no interpreter at nowhere/python" in missing.method.unavailable(missing.config)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("#!/bin/sh\nsleep 5", r"importing it there took more than 0\.2 s"),
+        ("#!/bin/sh\necho not json", "not json"),
+        ("", "is no interpreter"),
+    ],
+)
+def test_what_is_no_working_interpreter_is_a_problem_of_the_plan(
+    script: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_interpreter, "PATIENCE", 0.2)
+    file = tmp_path / "python"
+    file.write_text(script)
+    file.chmod(0o700 if script else 0o600)
+    choice = tiny.choose("quantizer", "gptqmodel", python=str(file))
+    with pytest.raises(IncompatibleError, match=said):
+        choice.build().quantize(tiny.llama(), Calibration(batches_BT=[], sha256=""))
 
 
 def test_our_own_family_is_refused_with_what_to_do() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import tiny_models as tiny
 import torch
 
 from harness.axes.quantizer import planned_bytes
+from harness.stages.quantize import measured_bits
 
 GIB = 2**30
 
@@ -47,10 +49,17 @@ def test_planned_memory_is_within_two_percent_of_table_10(size: str, name: str |
     assert planned == pytest.approx(table, rel=0.02)
 
 
-def test_the_plan_is_what_is_stored() -> None:
-    model = tiny.llama()
-    method = tiny.choose("quantizer", "rtn", bits=4).build()
+def masked() -> Any:
+    """A model that keeps its causal mask, of as many bytes as its weights, in a buffer."""
+    from transformers import GPTBigCodeConfig, GPTBigCodeForCausalLM
+
+    config = GPTBigCodeConfig(vocab_size=64, n_positions=512, n_embd=64, n_layer=2, n_head=4)
+    return GPTBigCodeForCausalLM(config)
+
+
+@pytest.mark.parametrize("build", [tiny.llama, masked])
+def test_the_plan_is_what_is_stored(build: Callable[[], Any]) -> None:
+    model, method = build(), tiny.choose("quantizer", "rtn", bits=4).build()
     planned = planned_bytes(model, method, bits=32)
-    method.quantize(model, None)
-    tensors = [*model.parameters(), *(b for n, b in model.named_buffers() if "inv_freq" not in n)]
-    assert sum(t.numel() * t.element_size() for t in tensors) == pytest.approx(planned, rel=0.01)
+    stated = measured_bits(method.quantize(model, None), method)
+    assert stated["model_bytes"] == pytest.approx(planned, rel=0.01)

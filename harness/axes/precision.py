@@ -35,7 +35,7 @@ class Precision(Method):
         return torch.float32
 
     def scaler(self, device_type: str) -> torch.amp.GradScaler | None:
-        """Loss scaler where the format needs one."""
+        """Loss scaler where the format needs one; `LossScaler` is one for several processes too."""
         return None
 
     def stored(self, parameters: Sequence[nn.Parameter]) -> StoredWeights:

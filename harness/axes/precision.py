@@ -22,6 +22,8 @@ class Precision(Method):
     axis = "precision"
     default = "fp32"
     moves_facts = frozenset({"dtype"})
+    rounding_bytes: int = 0
+    """Bytes that stand beside each number of an operand while a product of it is computed; for plans."""
 
     @abstractmethod
     def autocast(self, device_type: str) -> AbstractContextManager[Any]:

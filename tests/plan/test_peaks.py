@@ -39,6 +39,7 @@ class WholeWindows(TinySource):
     [
         (MANY_WORDS, 16, None, "fp32", None),
         (MANY_WORDS, 16, None, "bf16", None),
+        (MANY_WORDS, 16, None, "fp8", None),
         (DEEP, 16, None, "fp32", None),
         (DEEP, 16, None, "bf16", None),
         (DEEP, 16, 4, "fp32", None),
@@ -46,7 +47,7 @@ class WholeWindows(TinySource):
         (WIDE, 1, None, "bf16", "master"),
         (WIDE, 1, None, "bf16", "kahan"),
     ],
-    ids=["logits", "logits-bf16", "blocks", "blocks-bf16", "accumulated", "states", "master", "kahan"],
+    ids=["logits", "logits-bf16", "logits-fp8", "blocks", "blocks-bf16", "accumulated", "states", "master", "kahan"],
 )
 def test_a_trainings_peak_is_what_the_plan_says(
     shape: list[str], batch: int, micro: int | None, precision: str, weights: str | None, tmp_path: Path
@@ -80,6 +81,6 @@ def test_a_trainings_peak_is_what_the_plan_says(
         accumulates=micro is not None,
         mixed=precision != "fp32",
         held=way.bytes_per_weight(),
-        scored=Scored(chunked=True),
+        scored=Scored(chunked=True, rounding=way.rounding_bytes),
     )
     assert planned.memory == pytest.approx(facts["peak_memory"], rel=WITHIN)

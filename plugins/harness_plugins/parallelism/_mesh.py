@@ -63,7 +63,8 @@ class Grid(Parallelism):
         if spec.ffn_dim % tensor:
             yield Problem(
                 where="parallelism",
-                message=f"model.ffn_dim={spec.ffn_dim} must be a multiple of the {tensor} processes that split it",
+                message=f"model.ffn_dim={spec.ffn_dim} must be a multiple of the {tensor} processes "
+                "that split it",
             )
         if pipeline > 1 and spec.tie_embeddings:
             yield Problem(

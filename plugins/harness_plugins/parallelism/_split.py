@@ -27,14 +27,14 @@ def unsplittable(model: nn.Module | None, *, pipeline: int, tensor: int) -> Iter
     adding = [one for one in methods if type(one).loss_terms is not Method.loss_terms]
     if pipeline > 1 and adding:
         yield (
-            f"{adding[0].axis}={adding[0].name} adds to the loss, which the last process of a pipeline computes "
-            "from its own layers; use another parallelism"
+            f"{adding[0].axis}={adding[0].name} adds to the loss, which the last process of a pipeline "
+            "computes from its own layers; use another parallelism"
         )
     heads = {getattr(module, name, tensor) for module in attentions(model) for name in HEADS}
     for count in sorted(count for count in heads if count % tensor):
         yield (
-            f"model.num_heads and the heads of keys and values must be multiples of the {tensor} processes that "
-            f"split them, and {count} is not"
+            f"model.num_heads and the heads of keys and values must be multiples of the {tensor} processes "
+            f"that split them, and {count} is not"
         )
     if tensor > 1 and any(hasattr(module, "q_norm") for module in model.modules()):
         yield "qk_norm shares weights between split heads; drop that stabilizer or use another parallelism"

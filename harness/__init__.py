@@ -73,6 +73,7 @@ _PUBLIC = {
     **dict.fromkeys(("Context", "Heads", "Reach", "Rotary"), "harness.axes.context"),
     "clip_gradients": "harness.ops.gradients",
     "StoredWeights": "harness.ops.stored_weights",
+    "LossScaler": "harness.ops.loss_scaler",
     **dict.fromkeys(("rescale_dynamically", "set_length", "trained_length"), "harness.ops.extension"),
     **dict.fromkeys(
         ("Instruction", "Conversation", "Turn", "Role", "Prompt", "as_text", "as_turns"),

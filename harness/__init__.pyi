@@ -225,6 +225,7 @@ from harness.ops.growing_cache import GrowingCache as GrowingCache
 from harness.ops.linear import chunked_linear as chunked_linear
 from harness.ops.linear import kept_by_chunks as kept_by_chunks
 from harness.ops.linear import parallel_linear as parallel_linear
+from harness.ops.loss_scaler import LossScaler as LossScaler
 from harness.ops.moments import Hessian as Hessian
 from harness.ops.moments import SquaredNorms as SquaredNorms
 from harness.ops.moments import compensate as compensate

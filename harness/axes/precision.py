@@ -22,6 +22,8 @@ class Precision(Method):
     axis = "precision"
     default = "fp32"
     moves_facts = frozenset({"dtype"})
+    rounding_bytes: int = 0
+    """Bytes that stand beside each number of an operand while a product of it is computed; for plans."""
 
     @abstractmethod
     def autocast(self, device_type: str) -> AbstractContextManager[Any]:
@@ -35,7 +37,7 @@ class Precision(Method):
         return torch.float32
 
     def scaler(self, device_type: str) -> torch.amp.GradScaler | None:
-        """Loss scaler where the format needs one."""
+        """Loss scaler where the format needs one; `LossScaler` is one for several processes too."""
         return None
 
     def stored(self, parameters: Sequence[nn.Parameter]) -> StoredWeights:

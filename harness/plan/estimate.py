@@ -27,6 +27,8 @@ class Scored:
     """Whether a reference reads the same answers while what the policy keeps of them stands."""
     copies: int = 0
     """What terms beside the loss hold of the logits that they read, in fp32."""
+    rounding: int = 0
+    """Bytes that stand beside each number of their gradient while the head's products read it."""
 
 
 EVERY = Scored()
@@ -157,7 +159,8 @@ class Size:
         """
         copies = 4 * scored.copies * scored.share
         if scored.chunked:
-            return (2 * element * scored.share + copies) * self.vocab_size
+            spread = element + max(element, scored.rounding)  # the gradient, beside the logits or later
+            return (spread * scored.share + copies) * self.vocab_size
         read = element + 8 * scored.share + (4 * scored.share if scored.reference else 0)
         spread = element * (2 + scored.share) if scored.picked else 0
         return (max(read, spread) + copies) * self.vocab_size

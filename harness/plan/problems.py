@@ -11,19 +11,18 @@ from weakref import WeakKeyDictionary
 
 from harness.axes import MODEL_AXES
 from harness.compose import Cell
-from harness.compose.schema import readers, stage_axes, stage_key
+from harness.compose.schema import readers, stage_axes
 from harness.errors import ConfigError, DataError, IncompatibleError
 from harness.method import Choice, Method, Problem
 from harness.model import config_file
 from harness.model.gguf import gguf_config, is_gguf
 from harness.plan.files import missing
+from harness.plan.training_problems import untrainable
 from harness.registry.known import registry
 from harness.registry.modules import blaming
 
 OUR_FAMILY = "harness"
 """`model_type` of our own checkpoints."""
-_MOMENTS = 100
-"""Moments of a training at which its batch is looked at."""
 _SHAPES: dict[str, Any] = {}
 """Models of shapes without data, by what determines them."""
 _OF_CELL: WeakKeyDictionary[Cell, Any] = WeakKeyDictionary()
@@ -41,7 +40,7 @@ def problems(cell: Cell) -> list[Problem]:
     found = [*_libraries(chosen), *_idle(cell), *_capabilities(cell, chosen), *_writers(chosen)]
     found += missing(cell, chosen, active)
     for stage in active:
-        found += _unshared(cell, stage)
+        found += untrainable(cell, stage)
     checking = [choice for choice in chosen if _has_check(choice.method)]
     if cell.model_path() is None:
         try:
@@ -204,30 +203,6 @@ def _idle(cell: Cell) -> Iterator[Problem]:
                     message=f"{name}={choice.method.name} changes nothing: no stage reads it; "
                     f"add one of {stages} to `stages`, or drop it",
                 )
-
-
-def _unshared(cell: Cell, stage: str) -> Iterator[Problem]:
-    """Batches, at any time of a training, that the processes which share them cannot share evenly."""
-    parallelism, schedule = (
-        cell.choice(axis, stage=stage) if axis in stage_axes(stage) else None
-        for axis in ("parallelism", "batch_schedule")
-    )
-    if parallelism is None or schedule is None:
-        return
-    processes, full = parallelism.build().spread().data, cell.stage_config(stage).batch_size
-    if processes == 1:
-        return
-    batch_size = schedule.build().batch_size
-    sizes = {batch_size(full, step / _MOMENTS) for step in range(_MOMENTS + 1)}
-    uneven = min((size for size in sizes if size % processes), default=None)
-    if uneven is not None:
-        fits = full % processes == 0 and hasattr(schedule.config, "multiple")
-        way = f"batch_schedule.multiple={processes}" if fits else f"a multiple of {processes}"
-        yield Problem(
-            where=f"{stage_key(stage)}.batch_size",
-            message=f"{processes} processes cannot share a batch of {uneven} (parallelism="
-            f"{parallelism.method.name}, batch_schedule={schedule.method.name}); use {way}",
-        )
 
 
 def _capabilities(cell: Cell, chosen: list[Choice]) -> Iterator[Problem]:

@@ -172,6 +172,12 @@ def held(node: Node) -> int:
     return 4 if precision is None else int(precision.bytes_per_weight())
 
 
+def rounding_bytes(node: Node) -> int:
+    """What a product's operands take while they are rounded to the format that it computes in."""
+    choice: Any = node.choices.get("precision") or node.cell.choice("precision")
+    return int(choice.method.rounding_bytes) if isinstance(choice, Choice) else 0
+
+
 def packed_bits(node: Node, size: Size) -> float | None:
     """Bits of each weight of the model that a stage trains adapters of; None where it is not quantized."""
     for stage in node.cell.stages[: node.cell.stages.index(node.stage)]:
@@ -231,6 +237,7 @@ def scored(node: Node, *, share: float) -> Scored:
         picked=isinstance(choice, Choice),
         reference=pairs and needs_reference(node),
         copies=sum(stabilizer.method.logit_copies for stabilizer in stabilizers),
+        rounding=rounding_bytes(node),
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -64,8 +65,8 @@ class Gradients:
         self.with_terms: list[Method] = methods.actors(model, "loss_terms")
         self.outputs: list[Mapping[str, Any]] = []
         self.divisor: float | None = None
-        if self.with_terms:
-            model.register_forward_hook(lambda module, args, output: self.outputs.append(output))
+        if methods.parallelism.splits_batches():
+            self._compute_in_format(model)
 
     def rows(self, size: int) -> slice:
         """This process's sequences of a global batch.
@@ -136,7 +137,8 @@ class Gradients:
     def one(self, model: nn.Module, part: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss to go backward from, and the sums, of one micro-batch."""
         with self.methods.precision.autocast(self.device.type):
-            total, count, facts = self.loss(model, part)
+            with self._watched(model):
+                total, count, facts = self.loss(model, part)
             total = total + self._terms(part, count)
         scaled = total / (count.clamp(min=1) if self.divisor is None else self.divisor)
         sums = {"total": total, "count": count, **facts}
@@ -144,6 +146,28 @@ class Gradients:
             self.scaler.scale(scaled) if self.scaler else scaled,
             {name: value.detach() for name, value in sums.items()},
         )
+
+    def _compute_in_format(self, model: nn.Module) -> None:
+        """Have a model that a schedule calls itself, away from the loss, compute in the chosen format too."""
+        plain, autocast = model.forward, self.methods.precision.autocast
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            with autocast(self.device.type):
+                return plain(*args, **kwargs)
+
+        model.forward = forward
+
+    @contextmanager
+    def _watched(self, model: nn.Module) -> Iterator[None]:
+        """Note what a model answers: that of a pipeline's last process is one that stands for all of them."""
+        if not self.with_terms:
+            yield
+            return
+        handle = model.register_forward_hook(lambda module, args, output: self.outputs.append(output))
+        try:
+            yield
+        finally:
+            handle.remove()
 
     def _seen(self, output: Mapping[str, Any], part: Batch) -> Batch:
         """The micro-batch with the labels of the positions whose logits there are."""

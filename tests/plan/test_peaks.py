@@ -49,6 +49,7 @@ class WholeWindows(TinySource):
     [
         (MANY_WORDS, 16, None, "fp32", None),
         (MANY_WORDS, 16, None, "bf16", None),
+        (MANY_WORDS, 16, None, "fp8", None),
         (DEEP, 16, None, "fp32", None),
         (DEEP, 16, None, "bf16", None),
         (DEEP, 16, 4, "fp32", None),
@@ -60,6 +61,7 @@ class WholeWindows(TinySource):
     ids=[
         "logits",
         "logits-bf16",
+        "logits-fp8",
         "blocks",
         "blocks-bf16",
         "accumulated",
@@ -102,6 +104,6 @@ def test_a_trainings_peak_is_what_the_plan_says(
         accumulates=micro is not None,
         mixed=precision != "fp32",
         held=way.bytes_per_weight(),
-        scored=Scored(chunked=True),
+        scored=Scored(chunked=True, rounding=way.rounding_bytes),
     )
     assert planned.memory == pytest.approx(facts["peak_memory"], rel=WITHIN)

@@ -58,7 +58,29 @@ MODELS = [
         f"{' '.join(PIPELINE)} architecture=encoder_decoder model.num_encoder_layers=1",
         "a pipeline splits decoders",
     ),
+    (
+        f"{' '.join(PIPELINE)} feed_forward=moe_switch",
+        "which the last process of a pipeline computes from its",
+    ),
+    (f"{' '.join(PIPELINE)} peft=prefix_tuning", "no place for the virtual tokens that instruct trains; use"),
+    (f"{' '.join(PIPELINE)} alignment=dpo", "align compares several; use parallelism@align.parallelism=ddp"),
+    (
+        f"{' '.join(PIPELINE)} architecture=prefix_decoder objective=prefix_language_modeling",
+        "and instruct reads them as prefixes; use",
+    ),
     ("parallelism=tensor parallelism.num_processes=2 position=alibi", "do not follow split heads; use"),
+    (
+        "parallelism=tensor parallelism.num_processes=2 attention=multi_query",
+        "must be multiples of the 2 processes that split them, and 1 is not",
+    ),
+    (
+        "parallelism=ddp parallelism.num_processes=2 pretrain.compile=true",
+        "compile: true trains in one process",
+    ),
+    (
+        "stabilizer=[spike_rollback] pretrain.checkpoint_every=null",
+        "spike_rollback returns to checkpoints; set",
+    ),
     ("stages=[corpus,tokenizer,tokens,pretrain,quantize,instruct] quantizer=rtn peft=full", "use peft=lora"),
 ]
 """Shapes and pairs of methods that do not fit each other."""

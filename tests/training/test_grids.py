@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from harness.compose import compose
 from harness.conformance import test_parallelism as suite
@@ -15,11 +17,16 @@ from harness.plan.problems import problems
 from harness.registry.known import registry
 
 
-def build(name: str, **options: Any) -> Any:
-    method: Any = registry().get("parallelism", name)
-    if "schedule" in options:
-        options["schedule"] = type(method.Config().schedule)[options["schedule"]]
+def known(axis: str, name: str, **options: Any) -> Any:
+    method: Any = registry().get(axis, name)
     return method(method.Config(**options))
+
+
+def build(name: str, **options: Any) -> Any:
+    if "schedule" in options:
+        method: Any = registry().get("parallelism", name)
+        options["schedule"] = type(method.Config().schedule)[options["schedule"]]
+    return known("parallelism", name, **options)
 
 
 @pytest.mark.slow
@@ -67,6 +74,42 @@ def test_a_resumed_grid_ends_alike(tmp_path: Path, name: str) -> None:
         ends.append(model.state_dict())
     for key, value in ends[0].items():
         assert torch.equal(value, ends[1][key]), key
+
+
+def ends(tmp_path: Path, model: Callable[[], nn.Module], **chosen: Any) -> list[dict[str, Any]]:
+    """Weights after two steps by one process and by a pipeline of two."""
+    found = []
+    for parallelism in (build("single"), build("pipeline", num_processes=2, num_micro_batches=2)):
+        trained = model()
+        with_methods = methods(parallelism=parallelism, **chosen)
+        run(tmp_path / parallelism.name, trained, methods=with_methods, steps=2, spike_factor=None)
+        found.append({name: p.detach().clone() for name, p in trained.named_parameters()})
+    return found
+
+
+def test_a_pipeline_trains_adapters_and_adds_terms_to_its_loss(tmp_path: Path) -> None:
+    def adapted() -> nn.Module:
+        torch.manual_seed(0)
+        return known("peft", "lora").apply(suite.transformer())  # type: ignore[no-any-return]
+
+    before = {name: p.detach() for name, p in adapted().named_parameters()}
+    one, piped = ends(tmp_path, adapted, stabilizers=(known("stabilizer", "z_loss", weight=0.1),))
+    torch.testing.assert_close(piped, one, rtol=0, atol=1e-6)  # adapters, and what z-loss reads, are in fp32
+    assert {name for name, p in one.items() if not torch.equal(p, before[name])} == {
+        name for name in one if "lora_B" in name or "lora_A" in name
+    }
+
+
+def test_a_pipeline_computes_in_half_precision_and_skips_a_step_together(tmp_path: Path) -> None:
+    """A loss scaled by so much overflows in half precision, and not in single precision."""
+    before = dict(suite.transformer().float().named_parameters())
+    for weights in ends(
+        tmp_path,
+        lambda: suite.transformer().float(),
+        precision=known("precision", "fp16", initial_scale=2.0**25),
+    ):
+        for name, value in weights.items():
+            assert torch.equal(value, before[name]), name
 
 
 def test_layers_with_other_names_are_refused(tmp_path: Path) -> None:

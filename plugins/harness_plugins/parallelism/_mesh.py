@@ -55,14 +55,16 @@ class Grid(Parallelism):
         """What a model must be like to be split so."""
         for message in unsplittable(meta_model, pipeline=pipeline, tensor=tensor):
             yield Problem(where="parallelism", message=message)
+        if pipeline > 1:
+            yield from cls._unpiped(cell)
         spec = cell.spec()
         if spec is None:
             return
-        if tensor > 1 and (spec.num_heads % tensor or spec.ffn_dim % tensor):
+        if spec.ffn_dim % tensor:
             yield Problem(
                 where="parallelism",
-                message=f"model.num_heads={spec.num_heads} and ffn_dim={spec.ffn_dim} must be multiples of "
-                f"the {tensor} processes that split them",
+                message=f"model.ffn_dim={spec.ffn_dim} must be a multiple of the {tensor} processes "
+                "that split it",
             )
         if pipeline > 1 and spec.tie_embeddings:
             yield Problem(
@@ -74,6 +76,28 @@ class Grid(Parallelism):
                 where="parallelism",
                 message=f"{pipeline} processes need as many layers; model.num_layers={spec.num_layers}",
             )
+
+    @classmethod
+    def _unpiped(cls, cell: Any) -> Iterable[Problem]:
+        """Stages whose loss is no function of what the layers make of one batch, passed along as it is."""
+        for stage in cell.stages:
+            read = cell.reads(stage)
+            own, peft, architecture = (
+                cell.choice(axis, stage=stage) if axis in read else None
+                for axis in ("parallelism", "peft", "architecture")
+            )
+            if own is None or own.method is not cls:
+                continue
+            where = f"parallelism@{stage}.parallelism"
+            if "alignment" in read or "reward" in read:
+                message = f"a pipeline passes one batch along, and {stage} compares several"
+            elif peft is not None and peft.method.virtual:
+                message = f"a pipeline has no place for the virtual tokens that {stage} trains"
+            elif "instruction" in read and architecture is not None and architecture.build().uses_prefix():
+                message = f"a pipeline passes prompts along as they are, and {stage} reads them as prefixes"
+            else:
+                continue
+            yield Problem(where="parallelism", message=f"{message}; use {where}=ddp or another")
 
     def wrap(self, model: nn.Module) -> nn.Module:
         from torch.distributed.device_mesh import init_device_mesh
@@ -149,6 +173,8 @@ class Grid(Parallelism):
         from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
 
         order, count = self.order()
+        if "input_ids" not in part:
+            raise IncompatibleError(f"a pipeline passes `input_ids` along, and this batch has {sorted(part)}")
         rows = len(part["input_ids"])
         count = max(n for n in range(1, min(count, rows) + 1) if rows % n == 0)
         found: list[dict[str, Tensor]] = []
@@ -211,8 +237,12 @@ class Part(nn.Module):
     def __init__(self, model: Any, index: int, count: int) -> None:
         super().__init__()
         self.index, self.count = index, count
-        backbone = model.model
-        for message in unsplittable(model, pipeline=count, tensor=1):
+        # Adapters stand in the layers; the wrapper around them is kept for the names of its parameters.
+        plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.plain, backbone = [plain], plain.model
+        if not isinstance(getattr(backbone, "layers", None), nn.ModuleList):
+            raise IncompatibleError(f"{type(model).__name__} has no list of layers (model.layers) to spread")
+        for message in unsplittable(plain, pipeline=count, tensor=1):
             raise IncompatibleError(message)
         head = model.get_output_embeddings()
         if head.weight is model.get_input_embeddings().weight:
@@ -230,14 +260,14 @@ class Part(nn.Module):
                 if hasattr(backbone, name):
                     setattr(backbone, name, Skip())
         if index < count - 1:
-            backbone.norm, model.lm_head = Skip(), Skip()
+            backbone.norm, plain.lm_head = Skip(), Skip()
         self.model_of_part = model
 
     def forward(self, x: Tensor | None = None, **inputs: Any) -> Tensor:
         read = {"input_ids": x} if self.index == 0 else {"inputs_embeds": x}
         if self.index == self.count - 1:
-            return self.model_of_part(**read, **inputs, use_cache=False).logits  # type: ignore[no-any-return]
-        return self.model_of_part.model(**read, **inputs).last_hidden_state  # type: ignore[no-any-return]
+            return self.plain[0](**read, **inputs, use_cache=False).logits  # type: ignore[no-any-return]
+        return self.plain[0].model(**read, **inputs).last_hidden_state  # type: ignore[no-any-return]
 
 
 class Answer(nn.Module):

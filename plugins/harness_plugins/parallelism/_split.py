@@ -7,12 +7,14 @@ from typing import Any
 
 from torch import nn
 
-from harness import IncompatibleError, Position
+from harness import IncompatibleError, Method, Position
 
 COLUMNS = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")
 """Linear layers whose outputs are split."""
 ROWS = ("o_proj", "down_proj")
 """Linear layers whose inputs are split."""
+HEADS = ("num_heads", "kv_heads")
+"""What an attention counts of its heads: all of the model, and its share once they are split."""
 
 
 def unsplittable(model: nn.Module | None, *, pipeline: int, tensor: int) -> Iterator[str]:
@@ -21,6 +23,19 @@ def unsplittable(model: nn.Module | None, *, pipeline: int, tensor: int) -> Iter
         return
     if pipeline > 1 and getattr(getattr(model, "model", None), "encoder", None) is not None:
         yield "a pipeline splits decoders; use another parallelism for an encoder"
+    methods = [module for module in model.modules() if isinstance(module, Method)]
+    adding = [one for one in methods if type(one).loss_terms is not Method.loss_terms]
+    if pipeline > 1 and adding:
+        yield (
+            f"{adding[0].axis}={adding[0].name} adds to the loss, which the last process of a pipeline "
+            "computes from its own layers; use another parallelism"
+        )
+    heads = {getattr(module, name, tensor) for module in attentions(model) for name in HEADS}
+    for count in sorted(count for count in heads if count % tensor):
+        yield (
+            f"model.num_heads and the heads of keys and values must be multiples of the {tensor} processes "
+            f"that split them, and {count} is not"
+        )
     if tensor > 1 and any(hasattr(module, "q_norm") for module in model.modules()):
         yield "qk_norm shares weights between split heads; drop that stabilizer or use another parallelism"
     for position in (module for module in model.modules() if isinstance(module, Position)):
@@ -32,6 +47,11 @@ def unsplittable(model: nn.Module | None, *, pipeline: int, tensor: int) -> Iter
             )
         if tensor > 1 and (position.has_bias() or position.has_query_bias()):
             yield f"the score biases of position={position.name} do not follow split heads; use position=rope"
+
+
+def attentions(model: nn.Module) -> list[nn.Module]:
+    """The layers that have heads."""
+    return [module for module in model.modules() if hasattr(module, "q_proj")]
 
 
 def split_layers(model: nn.Module, mesh: Any, count: int) -> None:
@@ -52,11 +72,8 @@ def split_layers(model: nn.Module, mesh: Any, count: int) -> None:
             plan[name] = RowwiseParallel()
     if not plan:
         raise IncompatibleError(f"{type(model).__name__} has no layers named {COLUMNS + ROWS} to split")
-    for module in model.modules():
-        for name in ("num_heads", "kv_heads"):
-            heads = getattr(module, name, None)
-            if hasattr(module, "q_proj") and isinstance(heads, int):
-                if heads % count:
-                    raise IncompatibleError(f"{heads} heads cannot be split over {count} processes")
-                setattr(module, name, heads // count)
+    for module in attentions(model):
+        for name in HEADS:
+            if hasattr(module, name):
+                setattr(module, name, getattr(module, name) // count)
     parallelize_module(model, mesh, plan)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from harness import ConfigError, Method, Precision, hookimpl
+from harness import ConfigError, LossScaler, Method, Precision, hookimpl
 
 
 class Fp16(Precision):
@@ -43,7 +43,7 @@ class Fp16(Precision):
         return torch.float16
 
     def scaler(self, device_type: str) -> torch.amp.GradScaler | None:
-        return torch.amp.GradScaler(
+        return LossScaler(
             device_type,
             init_scale=self.config.initial_scale,
             growth_interval=self.config.growth_interval,

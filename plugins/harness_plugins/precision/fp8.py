@@ -22,6 +22,7 @@ class Fp8(Precision):
     """
 
     name = "fp8"
+    rounding_bytes = 3  # itself, and where no kernel takes it the same in bfloat16
 
     def autocast(self, device_type: str) -> AbstractContextManager[Any]:
         return _fp8(device_type)
@@ -66,20 +67,26 @@ class _Product(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
         x8, x_scale, weight8, weight_scale = ctx.saved_tensors
         gradient = rounded(gradients[0], torch.float8_e5m2)
-        # Products want the second operand stored by columns.
-        by_columns = weight8.t().contiguous().t()
-        to_x = product(gradient, (by_columns, weight_scale))
-        turned = (gradient[0].t().contiguous(), gradient[1])
-        to_weight = product(turned, (x8.t().contiguous().t(), x_scale))
+        to_x = product(gradient, (weight8, weight_scale))
+        to_weight = product((gradient[0].t(), gradient[1]), (x8, x_scale))
         return to_x.to(ctx.dtypes[0]), to_weight.to(ctx.dtypes[1])
 
 
 def rounded(value: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """A tensor in FP8 with the scale that brings it back."""
     value = value.detach()
-    largest = value.abs().amax().float().clamp(min=1e-12)
-    scale = largest / torch.finfo(dtype).max
-    return (value.float() / scale).to(dtype), scale
+    # An expert may have no token.
+    largest = torch.linalg.vector_norm(value, torch.inf) if value.numel() else value.new_zeros(())
+    scale = largest.float().clamp(min=1e-12) / torch.finfo(dtype).max
+    found = torch.empty_like(value, dtype=dtype)
+    for part, target in zip(pieces(value), pieces(found), strict=True):
+        target.copy_(part.float() / scale)
+    return found, scale
+
+
+def pieces(value: Tensor) -> tuple[Tensor, ...]:
+    """Some rows at once: logits of all tokens take several times their bytes in fp32."""
+    return value.split(max(1, 2**18 // value.shape[-1]))
 
 
 def product(left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]) -> Tensor:
@@ -87,10 +94,13 @@ def product(left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]) -> Tensor
     (a_MK, a_scale), (b_KN, b_scale) = left, right
     native = a_MK.is_cuda and torch.cuda.get_device_capability(a_MK.device) >= (8, 9)
     if native and all(size % 16 == 0 for size in (*a_MK.shape, *b_KN.shape)):
+        a_MK, b_KN = a_MK.contiguous(), b_KN.t().contiguous().t()  # by rows, and by columns
         return torch._scaled_mm(a_MK, b_KN, scale_a=a_scale, scale_b=b_scale, out_dtype=torch.bfloat16)
     with torch.autocast(a_MK.device.type, enabled=False):
         plain = a_MK.to(torch.bfloat16) @ b_KN.to(torch.bfloat16)
-        return (plain.float() * (a_scale * b_scale)).to(torch.bfloat16)
+        for part in pieces(plain):
+            part.copy_(part.float() * (a_scale * b_scale))
+        return plain
 
 
 @hookimpl

@@ -28,3 +28,13 @@ def test_outputs_and_gradients_are_near_the_exact_ones() -> None:
         strict=True,
     ):
         assert (mine - theirs).norm() / theirs.norm() < 0.12
+
+
+def test_an_expert_without_a_token_gives_none_and_learns_nothing() -> None:
+    x = torch.zeros(0, 32, requires_grad=True)
+    weight = torch.randn(16, 32, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    found = linear(x, weight)
+    assert found.shape == (0, 16)
+    to_x, to_weight = torch.autograd.grad(found.float().sum(), (x, weight))
+    assert to_x.shape == (0, 32)
+    assert not to_weight.any()

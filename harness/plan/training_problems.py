@@ -1,0 +1,61 @@
+"""What of a stage that trains, its own options and its methods, does not go together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from harness.compose import Cell
+from harness.compose.schema import stage_axes, stage_key
+from harness.method import Choice, Problem
+from harness.training.settings import Settings
+
+_MOMENTS = 100
+"""Moments of a training at which its batch is looked at."""
+
+
+def untrainable(cell: Cell, stage: str) -> Iterator[Problem]:
+    """What the loop would refuse, or the processes that share its work."""
+    parallelism = cell.choice("parallelism", stage=stage) if "parallelism" in stage_axes(stage) else None
+    config: Any = cell.stage_config(stage)
+    if parallelism is None or not isinstance(config, Settings):
+        return
+    yield from _unshared(cell, stage, parallelism)
+    where, processes = stage_key(stage), parallelism.config.world_size
+    if config.compile and processes > 1:
+        yield Problem(
+            where=f"{where}.compile",
+            message=f"true trains in one process, and parallelism={parallelism.method.name} has {processes}; "
+            "use false",
+        )
+    returning = [choice for choice in cell.choices("stabilizer", stage=stage) if _rolls_back(choice)]
+    if returning and config.checkpoint_every is None:
+        yield Problem(
+            where=f"{where}.checkpoint_every",
+            message=f"stabilizer={returning[0].method.name} returns to checkpoints; set it to some steps",
+        )
+
+
+def _rolls_back(choice: Choice) -> bool:
+    from harness.training.methods import acts
+
+    return acts(choice.method, "verdict")
+
+
+def _unshared(cell: Cell, stage: str, parallelism: Choice) -> Iterator[Problem]:
+    """Batches, at any time of a training, that the processes which share them cannot share evenly."""
+    schedule = cell.choice("batch_schedule", stage=stage)
+    processes, full = parallelism.build().spread().data, cell.stage_config(stage).batch_size
+    if processes == 1 or schedule is None:
+        return
+    batch_size = schedule.build().batch_size
+    sizes = {batch_size(full, step / _MOMENTS) for step in range(_MOMENTS + 1)}
+    uneven = min((size for size in sizes if size % processes), default=None)
+    if uneven is not None:
+        fits = full % processes == 0 and hasattr(schedule.config, "multiple")
+        way = f"batch_schedule.multiple={processes}" if fits else f"a multiple of {processes}"
+        yield Problem(
+            where=f"{stage_key(stage)}.batch_size",
+            message=f"{processes} processes cannot share a batch of {uneven} (parallelism="
+            f"{parallelism.method.name}, batch_schedule={schedule.method.name}); use {way}",
+        )

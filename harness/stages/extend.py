@@ -7,8 +7,9 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.axes import TRAINING_AXES
+from harness.data.packed_source import PackedSource
 from harness.data.packing import Packing
-from harness.data.token_files import PackedSource, TokenFiles
+from harness.data.token_files import TokenFiles
 from harness.errors import ConfigError, EffectError, IncompatibleError
 from harness.hookspecs import hookimpl
 from harness.method import Problem

@@ -107,8 +107,9 @@ class Instruct(Stage):
         self, work: Work, loaded: Loaded, conversations: list[Conversation]
     ) -> tuple[BatchSource, dict[str, Any]]:
         """Batches in the order of the strategy, and facts about the data."""
+        from harness.data.packed_source import PackedSource
         from harness.data.template import IGNORED, Template
-        from harness.data.token_files import PackedSource, TokenFiles
+        from harness.data.token_files import TokenFiles
         from harness.stages._packing import refuse_leaks
 
         strategy = work.one("instruction_strategy").build()

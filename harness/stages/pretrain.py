@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.axes import MODEL_AXES, TRAINING_AXES
+from harness.data.packed_source import PackedSource
 from harness.data.packing import Packing
-from harness.data.token_files import PackedSource, TokenFiles
+from harness.data.token_files import TokenFiles
 from harness.errors import ConfigError
 from harness.hookspecs import hookimpl
 from harness.method import Choice, Problem

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from harness.axes.objective import Example, Objective
+from harness.data.packed_source import Window, document_ids, positions
 from harness.data.template import IGNORED
-from harness.data.token_files import Window, document_ids, positions
 from harness.training.contract import Batch
 
 PADDING_DOCUMENT = -1

@@ -16,7 +16,8 @@ from harness.axes import MODEL_AXES
 from harness.axes.corpus import Split
 from harness.compose import compose, publish
 from harness.conformance.tiny import FakeRun, methods
-from harness.data.token_files import PackedSource, TokenFiles, TokenWriter
+from harness.data.packed_source import PackedSource
+from harness.data.token_files import TokenFiles, TokenWriter
 from harness.registry.known import registry
 from harness.training.contract import COUNTS
 from harness.training.loop import train

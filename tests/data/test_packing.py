@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from harness.axes.corpus import Split
+from harness.data.packed_source import PackedSource
 from harness.data.packing import BestFit, Concatenated, Packing, best_fit
 from harness.data.template import IGNORED
-from harness.data.token_files import PackedSource, TokenFiles, TokenWriter
+from harness.data.token_files import TokenFiles, TokenWriter
 
 EOS = 2
 

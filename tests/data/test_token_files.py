@@ -9,15 +9,9 @@ from harness_plugins.curriculum.length_ramp import LengthRamp
 from harness_plugins.curriculum.staged import Staged
 
 from harness.axes.corpus import Split
+from harness.data.packed_source import PackedSource, document_ids, language_modeling_rows, positions
 from harness.data.template import IGNORED
-from harness.data.token_files import (
-    PackedSource,
-    TokenFiles,
-    TokenWriter,
-    document_ids,
-    language_modeling_rows,
-    positions,
-)
+from harness.data.token_files import TokenFiles, TokenWriter
 from harness.errors import ConfigError, DataError
 from harness.registry.known import registry
 from harness.training.contract import COUNTS, next_rows

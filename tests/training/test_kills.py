@@ -17,7 +17,8 @@ from harness_plugins.precision._bf16_weights import Weights
 
 from harness.axes.corpus import Split
 from harness.conformance.tiny import VOCAB, FakeRun, TinyModel, TinySource, methods
-from harness.data.token_files import PackedSource, TokenFiles, TokenWriter
+from harness.data.packed_source import PackedSource
+from harness.data.token_files import TokenFiles, TokenWriter
 from harness.registry.known import registry
 from harness.training import checkpoint
 from harness.training.contract import BatchSource

@@ -143,7 +143,9 @@ _PUBLIC = {
     **dict.fromkeys(("Rule", "quantile", "rule_of", "special_ids", "uniforms"), "harness.ops.drawing"),
     **dict.fromkeys(("last_logits", "new_cache", "next_logits"), "harness.ops.decode"),
     "GrowingCache": "harness.ops.growing_cache",
-    **dict.fromkeys(("Evaluator", "Evaluation", "Metric", "Subject"), "harness.axes.evaluator"),
+    **dict.fromkeys(
+        ("Evaluator", "Evaluation", "Metric", "Subject", "check_split"), "harness.axes.evaluator"
+    ),
     **dict.fromkeys(
         ("ItemTexts", "file_texts", "held_out_documents", "item_files"), "harness.data.item_texts"
     ),

@@ -39,6 +39,7 @@ from harness.axes.evaluator import Evaluation as Evaluation
 from harness.axes.evaluator import Evaluator as Evaluator
 from harness.axes.evaluator import Metric as Metric
 from harness.axes.evaluator import Subject as Subject
+from harness.axes.evaluator import check_split as check_split
 from harness.axes.feed_forward import FeedForward as FeedForward
 from harness.axes.feedback import Feedback as Feedback
 from harness.axes.filter import Filter as Filter

@@ -6,6 +6,7 @@ UNSAID = {
     "torchao": ("Failed to load ",),
     "torch.utils._pytree": ("KernelPreference", "ScaleCalculationMode"),
     "bitsandbytes.backends.cpu.ops": ("Failed to load CPU gemm_4bit_forward",),
+    "matplotlib.font_manager": ("Matplotlib is building the font cache",),
 }
 """By logger, words of messages to drop. transformers imports torchao with every model, and peft bitsandbytes:
 kernels of other devices do not load, and two enums are registered as torch no longer asks for."""

@@ -6,8 +6,9 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
+from harness.errors import PluginError
 from harness.method import Choice, Problem
 from harness.rng import Purpose, stream_seed
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from harness.compose import Cell
+    from harness.spec import ModelSpec
     from harness.store.artifacts import Artifact
     from harness.training.meeting import Meeting
 
@@ -114,9 +116,20 @@ class Stage:
         raise NotImplementedError
 
 
+class _Declared(dict[str, Any]):
+    """What a stage is handed by name; what it did not ask for is refused in its author's words."""
+
+    def __init__(self, given: Mapping[str, Any], refusal: str) -> None:
+        super().__init__(given)
+        self._refusal = refusal
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise PluginError(self._refusal.format(name))
+
+
 @dataclass(kw_only=True)
 class Work:
-    """Everything a stage may touch while it runs."""
+    """Everything a stage may touch while it runs; of its cell nothing else, as that would escape the key."""
 
     stage: str
     """Name in the cell's order, suffix included (`instruct@chat`)."""
@@ -135,10 +148,12 @@ class Work:
     """Empty directory that becomes the artifact when `run` returns."""
     checkpoints: Path
     """Directory that survives a kill and is handed to the next attempt at the same key."""
-    cell: Cell
-    """The whole cell, for spec and stage order only; reading options off it would escape the key."""
     load: Callable[[str], Artifact]
     """The artifact of a key (a model's base, say)."""
+    model_path: str | None = None
+    """Directory or name of the pretrained model that the cell begins with."""
+    spec: Callable[[], ModelSpec | None] = field(default=lambda: None)
+    """The shape of the model that the cell builds; None for a pretrained one."""
     cache: Path | None = None
     """A folder of the store for what many stages would compute alike; all of it can be computed again."""
     on_step: Callable[[int, dict[str, float]], None] = field(default=lambda step, facts: None)
@@ -148,6 +163,18 @@ class Work:
     artifact holds it."""
     meeting: Meeting | None = None
     """Where the nodes of this stage meet, where a launcher has placed it on several."""
+
+    def __post_init__(self) -> None:
+        self.inputs = _Declared(
+            self.inputs,
+            f"stage {self.stage} has no input '{{}}': name the kind in `needs`, or in `may_need` and ask "
+            "whether it is among `work.inputs`",
+        )
+        self.choices = _Declared(
+            self.choices,
+            f"stage {self.stage} has no choice of '{{}}': name the axis in `axes`, so that it enters the "
+            "key, and ask whether it is among `work.choices` where it may be none",
+        )
 
     def stream(self, purpose: Purpose) -> int:
         """Seed of this stage's stream for `purpose`; equal for methods compared at one seed."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from harness.errors import ConfigError
 from harness.method import Choice, Method
 
 if TYPE_CHECKING:
@@ -36,6 +37,15 @@ class Metric:
     """Standard error over items, where items were sampled."""
     n: int = 0
     """Items behind the value."""
+
+
+def check_split(split: str, where: str) -> None:
+    """Refuse a split that is not held out; `where` is the evaluator's config key.
+
+    Raises: ConfigError
+    """
+    if split not in ("validation", "test"):
+        raise ConfigError(f"{where}.split={split} must be validation or test")
 
 
 @dataclass(frozen=True, kw_only=True)

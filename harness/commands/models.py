@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from harness.compose.schema import stage_key
 from harness.errors import StoreError
@@ -61,7 +61,6 @@ def load_subject(record: Mapping[str, Any], store: Store, *, device: str = "cpu"
         device=device,
         out=Path(),
         checkpoints=Path(),
-        cell=cast(Any, None),  # nothing of it is read to load a model
         load=load,
     )
     subject = measured(work, load(model_key(record, store)), max_length=options.get("max_length"))

@@ -98,6 +98,29 @@ def test_an_error_is_stated_where_items_differ(method: type[Evaluator]) -> None:
         )
 
 
+def test_a_number_follows_from_its_items(method: type[Evaluator]) -> None:
+    """Where samples have a column of a metric's name, the metric is a mean of it, weighted or not."""
+    found = measured(method).first
+    for metric in found.metrics:
+        rows = found.samples[found.samples["task"] == metric.task]
+        if metric.metric not in rows:
+            continue
+        values = rows[metric.metric].dropna()
+        counts = {len(values), rows["doc_hash"].nunique()}
+        assert not metric.n or metric.n in counts, (
+            f"{metric.metric} says n={metric.n}, and {len(values)} rows of samples hold it: n counts items"
+        )
+        low, high = float(values.min()), float(values.max())
+        assert low - 1e-6 * abs(low) <= metric.value <= high + 1e-6 * abs(high), (
+            f"{metric.metric}={metric.value:g}, and its items lie between {low:g} and {high:g}"
+        )
+        plain = math.isclose(metric.value, values.mean(), rel_tol=1e-6) and metric.n == len(values)
+        error = float(values.std(ddof=1) / len(values) ** 0.5) if plain and metric.stderr else 0.0
+        assert not error or error / 2 < (metric.stderr or 0) < 2 * error, (
+            f"{metric.metric} has a standard error of {metric.stderr:g}; that of its items' mean is {error:g}"
+        )
+
+
 def test_samples_survive_storage(method: type[Evaluator]) -> None:
     import io
 

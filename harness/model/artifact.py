@@ -243,12 +243,11 @@ def open_model(work: Work, *, merge: bool = True, trainable: bool = False, adapt
         return load_model(
             artifact, work.load, device=work.device, merge=merge, trainable=trainable, adapters=adapters
         )
-    path = work.cell.model_path()
-    if path is None:
+    if work.model_path is None:
         raise IncompatibleError(
             f"stage {work.stage} has no model; put pretrain before it or set model=pretrained model.path=DIR"
         )
-    return load_pretrained(path, device=work.device)
+    return load_pretrained(work.model_path, device=work.device)
 
 
 def open_dense(work: Work, *, what: str, merge: bool = True) -> Loaded:

@@ -100,8 +100,13 @@ def check_key(name: str, where: str) -> None:
 
     Raises: PluginError
     """
-    if name in ROOT_KEYS or name.endswith("_stage"):  # `reward_stage` holds a stage's options
+    if name in ROOT_KEYS:
         raise PluginError(f"{where}: '{name}' is a key of every config; use another word")
+    if name.endswith("_stage"):
+        raise PluginError(
+            f"{where}: '{name}' ends in _stage, as the options of a stage called like an axis do "
+            "(`reward_stage`); use another word"
+        )
 
 
 def check_name(name: object, where: str) -> None:

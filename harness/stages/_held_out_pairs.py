@@ -12,7 +12,8 @@ from harness.axes.corpus import Split
 from harness.data.template import Template
 from harness.errors import DataError
 from harness.stages._conversations import spread
-from harness.stages._preferences import PreferenceSource, answers_log_probs, preferences
+from harness.stages._log_probs import answers_log_probs
+from harness.stages._preferences import PreferenceSource, preferences
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

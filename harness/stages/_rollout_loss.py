@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from harness.axes.alignment import Alignment, LogProbs, Rollouts
 from harness.model.conditioning import conditioned
-from harness.stages._preferences import per_token_log_probs
+from harness.stages._log_probs import per_token_log_probs
 from harness.training.contract import Batch, LossSum
 
 

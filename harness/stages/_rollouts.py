@@ -19,7 +19,8 @@ from harness.errors import ConfigError
 from harness.evaluation.sampling import LogProbRecorder, end_ids, plain_sampling
 from harness.rng import Purpose
 from harness.stages._leaks import without_test_items
-from harness.stages._preferences import Reference, pad_rows
+from harness.stages._log_probs import Reference
+from harness.stages._preferences import pad_rows
 from harness.stages._prompts import Asked, asked_of, training_prompts
 from harness.stages._rewarder import rewarder
 from harness.stages._rollout_loss import forward

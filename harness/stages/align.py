@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from harness.axes.alignment import Alignment
     from harness.compose import Cell
     from harness.stages._adaptation import Adapted
-    from harness.stages._preferences import Reference
+    from harness.stages._log_probs import Reference
 
 
 class Align(Stage):
@@ -106,7 +106,8 @@ class Align(Stage):
         reference = reference_of(work, adapted) if method.needs_reference else None
         if method.needs is Needs.preferences:
             from harness.stages._held_out_pairs import HeldOutPairs
-            from harness.stages._preferences import preference_loss, preference_source
+            from harness.stages._log_probs import preference_loss
+            from harness.stages._preferences import preference_source
 
             held_out = HeldOutPairs(work, adapted.loaded.tokenizer, adapted.model)
             source: Any = preference_source(work, adapted.loaded.tokenizer, method)

@@ -141,7 +141,7 @@ def reward_loss(method: RewardMethod) -> Callable[[nn.Module, Batch], LossSum]:
     """The training loop's loss of a learned reward."""
     from harness.model.conditioning import conditioned
     from harness.model.scorer import last_state
-    from harness.stages._preferences import joined_parts, per_token_log_probs
+    from harness.stages._log_probs import joined_parts, per_token_log_probs
 
     def loss(model: nn.Module, batch: Batch) -> LossSum:
         ids_BT, mask_BT, labels_BT = joined_parts(batch, PAIRS.parts)

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from third_party import ROOT
 
+from harness.report.compact import read_compact
+
 pytestmark = pytest.mark.slow
 
 FENCE = re.compile(r"^ *```console\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
@@ -59,10 +61,11 @@ ASKED = [
 @pytest.mark.parametrize(("command", "shown"), ASKED, ids=[command for command, _ in ASKED])
 def test_the_faq_shows_what_is_printed(command: str, shown: str, tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text('{"text": "One."}\n{"txt": "Two."}\n')
+    found = read_compact(ROOT / "reports" / "demo" / "records.json.gz")[0]
     for name in ("mine", "run"):
-        record = tmp_path / ".harness" / "records" / name / "a" / "record.json"
+        record = tmp_path / ".harness" / "records" / name / found.cell / "record.json"
         record.parent.mkdir(parents=True)
-        record.write_text("{}")
+        record.write_text(json.dumps(found.data, default=str))
     printed = typed(command, tmp_path)
     said = f"{printed.stdout}\n{printed.stderr}"
     assert re.search(pattern(shown), said), f"{command} prints:\n{said}"
@@ -146,6 +149,20 @@ def test_what_pages_sweep_can_be_planned(page: str, tmp_path: Path) -> None:
         done = typed(re.sub(r"^harness (run|sweep)", "harness plan", command) + small, tmp_path)
         said = f"{done.stdout}\n{done.stderr}"
         assert done.returncode == 0 or re.search(pattern(shown), said), f"{command}:\n{said}"
+
+
+def test_the_commands_on_committed_reports_run(tmp_path: Path) -> None:
+    """Those of the page on layouts that need no records of the reader's own, with the layout it shows."""
+    page = ROOT / "docs" / "write" / "report.md"
+    layout = re.search(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)
+    assert layout is not None
+    (tmp_path / "mine.yaml").write_text(layout[1])
+    (tmp_path / "reports").symlink_to(ROOT / "reports")
+    asked = [command for command, _ in commands(page) if "--store" in command or "--table T" in command]
+    assert len(asked) == 2
+    for command in asked:
+        done = typed(command, tmp_path)
+        assert done.returncode == 0, f"{command}:\n{done.stdout}{done.stderr}"
 
 
 def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:

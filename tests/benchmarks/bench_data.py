@@ -63,7 +63,7 @@ start = time.perf_counter()
 facts = kind().run(
     Work(
         stage=name, part="", config=kind.Config(), choices=CHOICES[name](), inputs=inputs, seed=0,
-        device="cpu", out=root / name, checkpoints=root, cell=None, load=None,
+        device="cpu", out=root / name, checkpoints=root, load=None,
     )
 )
 (root / f"{name}.json").write_text(json.dumps(facts, default=str))

@@ -109,6 +109,17 @@ class Alike(Correct):
         return new_BS[torch.arange(len(seeds)) % 4 // 2] % 256
 
 
+class OneSeed(Correct):
+    """Draws, whatever seed it is given."""
+
+    name = "one_seed"
+
+    def generate(self, model: Any, input_BT: Any, mask_BT: Any, **options: Any) -> torch.Tensor:
+        fixed = torch.Generator().manual_seed(7)
+        row = torch.randint(256, (1, options["max_new_tokens"]), generator=fixed)
+        return row.expand(len(input_BT), -1)
+
+
 class Spoiler(Correct):
     """Changes a weight."""
 
@@ -145,6 +156,8 @@ def test_a_seed_that_is_ignored_is_named() -> None:
         test_decoding.test_one_seed_draws_the_same_tokens_again(Unseeded)
     with told("draw from generators made of `seeds` alone"):
         test_decoding.test_the_global_random_state_is_left_as_it_was(Unseeded)
+    with told("eight seeds draw the same tokens"):
+        test_decoding.test_rows_of_one_prompt_draw_apart(OneSeed)
 
 
 class Counts(Evaluator):
@@ -221,6 +234,54 @@ class Sure(Counts):
         metric = Metric(task=task, metric="documents", value=3.0, stderr=0.0, n=self.rows)
         samples = self.samples(task).assign(documents=[1.0, 2.0, 6.0])
         return Evaluation(metrics=[metric], samples=samples)
+
+
+class Means(Counts):
+    """A mean over items; correct."""
+
+    name = "means"
+    count, factor, spread = 3, 1.0, 1.0
+
+    def evaluate(self, task: str, subject: Subject) -> Evaluation:
+        samples = self.samples(task).assign(documents=[1.0, 2.0, 6.0])
+        error = float(samples["documents"].std() / 3**0.5) * self.spread
+        metric = Metric(task=task, metric="documents", value=3.0 * self.factor, stderr=error, n=self.count)
+        return Evaluation(metrics=[metric], samples=samples)
+
+
+class CountsTokens(Means):
+    """Gives the number of tokens for that of items."""
+
+    name = "counts_tokens"
+    count = 64
+
+
+class Summed(Means):
+    """Gives a sum for a mean."""
+
+    name = "summed"
+    factor = 3.0
+
+
+class Deviation(Means):
+    """Gives the items' standard deviation for the mean's error."""
+
+    name = "deviation"
+    spread = 3**0.5 * 1.2
+
+
+@pytest.mark.parametrize(
+    ("bug", "words"),
+    [
+        (CountsTokens, "documents says n=64, and 3 rows of samples hold it"),
+        (Summed, "documents=9, and its items lie between 1 and 6"),
+        (Deviation, "documents has a standard error of 3.1749; that of its items' mean is 1.52753"),
+    ],
+)
+def test_a_number_that_its_items_deny_is_named(bug: type[Evaluator], words: str) -> None:
+    test_evaluator.test_a_number_follows_from_its_items(Means)
+    with told(words):
+        test_evaluator.test_a_number_follows_from_its_items(bug)
 
 
 class Unstorable(Counts):

@@ -222,6 +222,10 @@ def test_a_new_layout_stands_in_a_checkout_and_an_axis_does_not(
         (["stage", "quantize"], "the stage quantize exists already, in harness.stages.quantize"),
         (["stage", "pruner"], "'pruner' is an axis, whose config key a stage would take"),
         (["stage", "seed"], "'seed' is a key of every config"),
+        (
+            ["stage", "my_stage"],
+            "'my_stage' ends in _stage, as the options of a stage called like an axis do",
+        ),
         (["stage", "my_step", "--like", "dither"], "--like begins with a method"),
         (["stage", "My-Stage"], "is no name"),
     ],

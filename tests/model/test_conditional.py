@@ -12,7 +12,7 @@ from harness.evaluation.scoring import LikelihoodScorer
 from harness.model.conditioning import conditioned
 from harness.plan.problems import problems
 from harness.registry.known import registry
-from harness.stages._preferences import answers_log_probs
+from harness.stages._log_probs import answers_log_probs
 from harness.stages._rollout_loss import forward
 from harness.training.losses import conversation_loss
 

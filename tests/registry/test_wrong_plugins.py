@@ -143,7 +143,7 @@ def test_names_that_it_can_hold_are_one_word_to_hydra(name: str) -> None:
             ('axis = "watermark"', 'axis = "pretrain"'),
             "the axis pretrain would take the config key of the stage of harness.stages",
         ),
-        (('axis = "watermark"', 'axis = "reward_stage"'), "'reward_stage' is a key of every config"),
+        (('axis = "watermark"', 'axis = "reward_stage"'), "'reward_stage' ends in _stage"),
         (('default = "none"', 'default = "red"'), "Contract.default: no watermark method is called 'red'"),
         (('default = "none"', "default = 3"), "Contract.default=3"),
         (('default = "none"', 'default = ("none",)'), "it must be one name"),

@@ -30,8 +30,9 @@ from harness.evaluation.sampling import end_ids, plain_sampling
 from harness.registry.known import registry
 from harness.stages._adaptation import without_dropout
 from harness.stages._conversations import ConversationSource, MixedSource, encode_all
+from harness.stages._log_probs import per_token_log_probs
 from harness.stages._packing import packing_leak, refuse_leaks
-from harness.stages._preferences import PreferenceSource, per_token_log_probs
+from harness.stages._preferences import PreferenceSource
 from harness.stages._prompts import asked_of
 from harness.stages.align import Align
 from harness.stages.reward import PAIRS

@@ -115,7 +115,6 @@ def run(
         device="cpu",
         out=out,
         checkpoints=root,
-        cell=None,  # type: ignore[arg-type]
         load=lambda key: pytest.fail("nothing to load"),
         **more,
     )

@@ -45,7 +45,6 @@ def run(stage: str, root: Path, choices: dict[str, Any], inputs: Mapping[str, Pa
         device="cpu",
         out=out,
         checkpoints=root,
-        cell=None,  # type: ignore[arg-type]
         load=lambda key: pytest.fail("nothing to load"),
     )
     return registry().stage(stage)().run(work)

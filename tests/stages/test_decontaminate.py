@@ -59,7 +59,6 @@ def run(root: Path, found: list[Document], *evaluators: Choice, **options: Any) 
         device="cpu",
         out=root / "out",
         checkpoints=root,
-        cell=None,  # type: ignore[arg-type]
         load=lambda key: pytest.fail("nothing to load"),
     )
     return Decontaminate().run(work)
@@ -287,7 +286,6 @@ def tuning(root: Path, *evaluators: Choice, corpus: Path | None = None, **option
         device="cpu",
         out=root / "tuned",
         checkpoints=root,
-        cell=None,  # type: ignore[arg-type]
         load=lambda key: pytest.fail("nothing to load"),
     )
 

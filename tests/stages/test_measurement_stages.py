@@ -62,8 +62,9 @@ class Bench:
             device="cpu",
             out=out.path,
             checkpoints=out.path,
-            cell=cell,
             load=self.shelf.load,  # type: ignore[arg-type]
+            model_path=cell.model_path(),
+            spec=cell.spec,
         )
 
 

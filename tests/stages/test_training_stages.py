@@ -57,8 +57,9 @@ class Chain:
             device="cpu",
             out=out,
             checkpoints=self.root / f"{count}-checkpoints",
-            cell=cell,
             load=lambda key: next(a for a in self.artifacts.values() if a.key == key),  # type: ignore[return-value]
+            model_path=cell.model_path(),
+            spec=cell.spec,
         )
         facts = kind().run(work)
         self.artifacts[kind.produces] = SimpleNamespace(key=f"{self.root.parent.name}-{count}", path=out)  # type: ignore[assignment]

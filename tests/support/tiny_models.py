@@ -161,8 +161,9 @@ def work(
         device="cpu",
         out=out.path,
         checkpoints=checkpoints,
-        cell=cell,
         load=shelf.load,  # type: ignore[arg-type]
+        model_path=cell.model_path(),
+        spec=cell.spec,
     )
 
 

@@ -24,6 +24,7 @@ from harness import (
     Subject,
     answer_request,
     check_counts,
+    check_split,
     encode_plain,
     hidden_bytes,
     hookimpl,
@@ -63,8 +64,7 @@ class Answers(Evaluator):
 
         def __post_init__(self) -> None:
             check_counts(self, "evaluator.answers", "max_prompts", "batch_tokens")
-            if self.split not in ("validation", "test"):
-                raise ConfigError(f"evaluator.answers.split={self.split} must be validation or test")
+            check_split(self.split, "evaluator.answers")
             if not 0 <= self.validation_share < 1:
                 raise ConfigError(
                     f"evaluator.answers.validation_share={self.validation_share} must be in [0, 1)"

@@ -20,6 +20,7 @@ from harness import (
     Subject,
     check_counts,
     check_limits,
+    check_split,
     encode_plain,
     held_out_documents,
     hidden_bytes,
@@ -62,8 +63,7 @@ class Perplexity(Evaluator):
         """Padded tokens of one forward pass."""
 
         def __post_init__(self) -> None:
-            if self.split not in ("validation", "test"):
-                raise ConfigError(f"evaluator.perplexity.split={self.split} must be validation or test")
+            check_split(self.split, "evaluator.perplexity")
             check_limits(self, "evaluator.perplexity", "max_documents", "max_bytes", "window", "stride")
             check_counts(self, "evaluator.perplexity", "batch_tokens")
             if self.stride is not None and self.window is not None and self.stride > self.window:

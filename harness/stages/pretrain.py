@@ -87,7 +87,7 @@ class Pretrain(Stage):
         from harness.model.effects import model_effects
 
         settings: Pretrain.Config = work.config
-        spec = work.cell.spec()
+        spec = work.spec()
         assert spec is not None
         files = TokenFiles(work.inputs["tokens"].path)
         objective = work.one("objective").build()

@@ -120,7 +120,7 @@ def test_rows_of_one_prompt_draw_apart(method: type[Decoding]) -> None:
     """Eight answers to one prompt are all alike (it does not sample) or mostly different."""
     ids_BT, mask_BT = batch([PROMPTS[0]] * 8)
     decoding, language, seeds = made(method), model(), seeds_of(0, 8)
-    with Chance() as chance:
+    with Chance() as chance:  # type: ignore[no-untyped-call]
         new_BS = decoding.generate(language, ids_BT, mask_BT, max_new_tokens=NEW, seeds=seeds)
     answers = {tuple(row) for row in new_BS.tolist()}
     assert len(answers) > 1 or not chance.drawn, (

@@ -34,8 +34,9 @@ PROGRESS = re.compile(r"\[ *\d+\.\d s\] .+")
 
 
 @pytest.mark.slow
-def test_a_run_says_nothing_on_stderr_but_how_far_it_is(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "harness", "run", "scale=smoke", "quantizer=nf4", "peft=lora"]
+def test_a_sweep_says_nothing_on_stderr_but_how_far_it_is(tmp_path: Path) -> None:
+    drawn = ["optimizer=muon", "peft=lora,vera", "quantizer=nf4,gguf", "evaluator=[perplexity]"]
+    command = [sys.executable, "-m", "harness", "sweep", "scale=smoke", *drawn]
     environment = {**os.environ, "HARNESS_STORE": str(tmp_path / "store")}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

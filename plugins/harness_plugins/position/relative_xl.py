@@ -80,7 +80,7 @@ class RelativeXl(Position):
         )
 
         def term(rows: Tensor, slots: Tensor) -> Tensor:
-            found = read_BNTD[:, :, rows] @ told_BSD[:, slots].transpose(1, 2)[:, None]
+            found: Tensor = read_BNTD[:, :, rows] @ told_BSD[:, slots].transpose(1, 2)[:, None]
             return found.to(q_BNTH.dtype)
 
         return term

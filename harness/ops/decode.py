@@ -277,7 +277,7 @@ def new_cache(model: Any, *, bits: int = UNPACKED) -> Any:
 
 
 def takes_cache(model: Any) -> bool:
-    """Whether a model reads on from a cache; some keep their state under names of their own, and ignore it."""
+    """Whether a model reads on from a cache; some keep a state under other names, and ignore it."""
     return "past_key_values" in inspect.signature(_inner(model).forward).parameters
 
 

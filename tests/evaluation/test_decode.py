@@ -144,7 +144,7 @@ def test_a_model_that_would_ignore_its_cache_is_refused(family: str) -> None:
     import transformers
 
     config = getattr(transformers, f"{family}Config")(
-        vocab_size=64, hidden_size=32, num_hidden_layers=1, context_length=64
+        vocab_size=64, hidden_size=32, num_hidden_layers=2, context_length=64
     )
     model = getattr(transformers, f"{family}ForCausalLM")(config)
     assert not forgets(model), "it is scored at once, as it was"

@@ -16,7 +16,7 @@ from harness.errors import DataError, IncompatibleError
 from harness.hookspecs import hookimpl
 from harness.stage import Stage, Work
 from harness.stages._attempt import Attempt
-from harness.stages._progress import Progress
+from harness.stages._progress import Documents
 from harness.stages._references import referenced
 
 
@@ -42,7 +42,7 @@ class CorpusStage(Stage):
             method.models = referenced(work, f"filter.{method.name}")
         attempt = Attempt(work.checkpoints / "filtered", filters)
         meter, size = Meter(), corpus.file_bytes()
-        progress = Progress(work, lambda: min(1.0, meter.bytes / size) if size else None)
+        progress = Documents(work, lambda: min(1.0, meter.bytes / size) if size else None)
         with metered(meter), attempt:
             corpus.damage.tell = lambda what: attempt.damage.add("", did="left out", by="corpus", why=what)
             stream = counted(corpus.documents(), read, progress)
@@ -93,7 +93,7 @@ def _tell(lineage: Lineage, name: str, document: Document, did: str, why: str) -
 
 
 def counted(
-    stream: Iterator[Document], read: Counter[tuple[str, str]], progress: Progress
+    stream: Iterator[Document], read: Counter[tuple[str, str]], progress: Documents
 ) -> Iterator[Document]:
     """The documents of a stream, counted by split and domain, and told of."""
     for document in stream:

@@ -246,13 +246,20 @@ def new_cache(model: Any, *, bits: int = UNPACKED) -> Any:
     """An empty cache of the kind that a model keeps; plain growing tensors get room to grow in place.
 
     With fewer `bits` they are packed.
-    Raises: IncompatibleError for fewer bits of a cache that holds anything but all keys and values
+    Raises: IncompatibleError for a model that would ignore it, and for fewer bits of a cache that holds
+        anything but all keys and values
     """
     from transformers import Cache, DynamicCache
     from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 
     CacheLayerMixin.register(GrowingCache)
     inner = _inner(model)
+    if not takes_cache(model):
+        raise IncompatibleError(
+            f"{type(inner).__name__} takes no past_key_values, so that each token would be read as if none "
+            "stood before it: it can be scored on texts that are read at once, and not generate; use a model "
+            "that takes them (jamba, say), or one of ours (attention=mamba2)"
+        )
     own = getattr(inner, "context_cache", None)  # of a context method
     if own is not None and bits == UNPACKED:
         return own()
@@ -271,8 +278,15 @@ def new_cache(model: Any, *, bits: int = UNPACKED) -> Any:
     return cache
 
 
+def takes_cache(model: Any) -> bool:
+    """Whether a model reads on from a cache; some keep a state under other names, and ignore it."""
+    return "past_key_values" in inspect.signature(_inner(model).forward).parameters
+
+
 def forgets(model: Any) -> bool:
     """Whether some layer of a model's cache drops what is no longer read: a window's, or a state's."""
+    if not takes_cache(model):
+        return False
     kinds = (SinkCache, StateCache, WindowCache)
     layers = new_cache(model).layers
     return any(isinstance(layer, kinds) or getattr(layer, "is_sliding", False) for layer in layers)

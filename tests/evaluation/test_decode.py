@@ -11,8 +11,9 @@ from decoding_models import END, PAD, tiny_llama
 from torch.overrides import TorchFunctionMode
 
 from harness.conformance._language import subject
+from harness.errors import IncompatibleError
 from harness.evaluation.answers import answer
-from harness.ops.decode import Job, decode
+from harness.ops.decode import Job, decode, forgets, new_cache
 from harness.ops.drawing import quantile, rule_of, uniforms
 from harness.registry.known import registry
 from harness.rng import draw_seed
@@ -136,3 +137,16 @@ def test_samplers_draw_in_the_shares_of_their_distribution() -> None:
     expected = probs[kept] / probs[kept].sum() * draws
     assert float(expected.min()) >= 5
     assert chisquare(found[kept].double(), expected).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("family", ["Mamba", "Rwkv"])
+def test_a_model_that_would_ignore_its_cache_is_refused(family: str) -> None:
+    import transformers
+
+    config = getattr(transformers, f"{family}Config")(
+        vocab_size=64, hidden_size=32, num_hidden_layers=2, context_length=64
+    )
+    model = getattr(transformers, f"{family}ForCausalLM")(config)
+    assert not forgets(model), "it is scored at once, as it was"
+    with pytest.raises(IncompatibleError, match=f"{family}ForCausalLM takes no past_key_values"):
+        new_cache(model)

@@ -109,7 +109,8 @@ def linear_targets(
     packed = {n: m for n, m in model.named_modules() if isinstance(m, PackedLinear)}
     fused = fused_experts(model) if experts else {}
     found: dict[str, Layer] = {**linear_layers(model), **packed, **fused}
-    kernels = READ_BY_KERNELS.get(getattr(getattr(model, "config", None), "model_type", ""), ())
+    family = str(getattr(getattr(model, "config", None), "model_type", ""))
+    kernels = READ_BY_KERNELS.get(family, ())
     whole = saved_modules(model, config)
     if config.target_modules:
         found = _named(model, config, found, embeddings=embeddings)
@@ -125,7 +126,7 @@ def linear_targets(
         free = sorted({name.rpartition(".")[2] for name in found} - {*kernels})
         raise IncompatibleError(
             f"peft.target_modules={list(config.target_modules)} has {past[0]} adapted, and a "
-            f"{model.config.model_type} never calls it: kernels read its weight, past any adapter; name "  # type: ignore[union-attr]
+            f"{family} never calls it: kernels read its weight, past any adapter; name "
             f"others, peft.target_modules=[{', '.join(free)}]"
         )
     return _of_blocks(model, config, found) if config.layers_to_transform else found

@@ -47,7 +47,17 @@ class WholeWindows(TinySource):
         (WIDE, 1, None, "bf16", "master"),
         (WIDE, 1, None, "bf16", "kahan"),
     ],
-    ids=["logits", "logits-bf16", "logits-fp8", "blocks", "blocks-bf16", "accumulated", "states", "master", "kahan"],
+    ids=[
+        "logits",
+        "logits-bf16",
+        "logits-fp8",
+        "blocks",
+        "blocks-bf16",
+        "accumulated",
+        "states",
+        "master",
+        "kahan",
+    ],
 )
 def test_a_trainings_peak_is_what_the_plan_says(
     shape: list[str], batch: int, micro: int | None, precision: str, weights: str | None, tmp_path: Path

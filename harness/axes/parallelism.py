@@ -33,6 +33,8 @@ class Spread:
     """Of `weights`, `gradients` and `states`, what each of those that share the batch keeps a part of."""
     micro_batches: int = 1
     """Pieces in which a batch passes a pipeline, for each micro-batch of the stage."""
+    alternates: bool = True
+    """Whether a pipeline goes backward as soon as it can, keeping as many pieces as it has stages, or all."""
 
 
 class Parallelism(Method):

@@ -133,12 +133,16 @@ class Size:
         flash: bool = True,
         kept: Kept = ALL,
         autocast: bool = False,
+        parts: int = 1,
     ) -> float:
         """Bytes that one block keeps for the backward pass, per token.
 
         Two norms (input and normalised), q k v, rotated q k, attention's output, the residual sum, and the
         feed-forward's hidden values; without flash also scores and probabilities over T keys (one in fp32).
-        Under autocast residual sums and norms stay in fp32, beside copies in 16 bits
+        Under autocast residual sums and norms stay in fp32, beside copies in 16 bits. Heads and hidden units
+        may be split into `parts`; norms and sums are whole in each.
+
+        Paper: Korthikanti et al. 2022, arXiv:2205.05198, section 4.1
         """
         matrices = 2 if self.gated else 1
         unread = 0 if kept.inputs else 2 * self.dim + self.ffn_dim
@@ -148,7 +152,8 @@ class Size:
         if not flash:
             scores = (2 * element + 4) * self.num_heads * sequence_length
         wide = 16 * self.dim if autocast else 0
-        return element * (6 * self.dim + 4 * self.width + hidden - unread + outputs) + wide + scores
+        split = (element * (4 * self.width + hidden) + scores) / parts
+        return element * (6 * self.dim - unread + outputs) + wide + split
 
     def logits(self, *, element: int, scored: Scored = EVERY) -> float:
         """Bytes of logits per token: themselves, and in fp32 the log-softmax of those scored and its
@@ -175,6 +180,7 @@ class Size:
         scored: Scored = EVERY,
         kept: Kept = ALL,
         autocast: bool = False,
+        parts: int = 1,
     ) -> float:
         """Bytes kept per token: the embedding, the last norm (input and normalised) and the blocks between.
 
@@ -182,7 +188,7 @@ class Size:
         norm (input and normalised), the sum, q and the output too
         """
         block = self.layer_activations(
-            sequence_length, element=element, flash=flash, kept=kept, autocast=autocast
+            sequence_length, element=element, flash=flash, kept=kept, autocast=autocast, parts=parts
         )
         if self.num_encoder_layers:
             block += element * (3 * self.dim + 2 * self.width)

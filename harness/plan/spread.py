@@ -48,7 +48,7 @@ def share(
     stage that has them. What a step gathers of split weights stands whole, a stage at once.
 
     Paper: along tensor and pipeline arXiv:2104.04473, section 3.2; along data arXiv:1910.02054, section 7
-    Error: uneven activations of a pipeline's stages are taken to be those of the first
+    Error: a pipeline's stages keep as much of a piece as the mean stage does; the vocabulary is whole
     """
     element = 2 if mixed else 4
     stages, parts, sharing = spread.pipeline, spread.tensor, spread.data
@@ -65,16 +65,20 @@ def share(
     local = batch_size // sharing
     micro = min(micro_batch_size or local, local)
     pieces = min(spread.micro_batches, micro)
-    at_once, in_flight = micro / pieces, min(stages, pieces)
+    at_once = micro / pieces
     kept = size.activations(
         sequence_length,
         element=element,
         recompute=recompute,
         scored=scored,
         autocast=mixed,
+        parts=parts,
     )
     logits = size.logits(element=element, scored=scored)
-    kept = (kept - logits) * layers / size.num_layers / parts * in_flight + logits
+    blocks = (kept - logits) * layers / size.num_layers
+    # The first stage waits for as many pieces as there are stages, the last one for none, or both for all.
+    first, last = (min(stages, pieces), 1) if spread.alternates else (pieces, pieces)
+    kept = max(blocks * first, (blocks + logits) * last) if stages > 1 else blocks + logits
     tokens, steps = at_once * sequence_length, math.ceil(local / micro) * pieces
     hidden = tokens * size.dim * element
     ring = (sharing - 1) / sharing * 4.0 * weights

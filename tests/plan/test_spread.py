@@ -10,7 +10,7 @@ import pytest
 from harness.axes.parallelism import Spread
 from harness.commands.plan import spread_lines
 from harness.plan.costs import Costs
-from harness.plan.estimate import Size
+from harness.plan.estimate import Scored, Size
 from harness.plan.make import make_plan
 from harness.plan.spread import Share, share
 from harness.plan.table8 import LLAMA
@@ -54,6 +54,37 @@ def test_bloom_fits_its_384_gpus_of_80_gb_and_half_of_them_would_not_do() -> Non
 def test_blooms_bubble_is_11_of_128() -> None:
     """(p - 1) / m with 2,048 sequences in pieces of two over eight replicas."""
     assert bloom().bubble == pytest.approx(11 / 128)
+
+
+def test_what_heads_and_hidden_units_keep_is_split_and_norms_and_sums_are_not() -> None:
+    """Of a GPT block's values, as Korthikanti et al. 2022 (arXiv:2205.05198, equation 2) part them."""
+    whole, quarter = (
+        BLOOM.layer_activations(2048, element=2, autocast=True, parts=parts) for parts in (1, 4)
+    )
+    norms_and_sums, heads, hidden = 2 * 6 * 14336 + 16 * 14336, 2 * 4 * 14336, 2 * 2 * 57344
+    assert whole == norms_and_sums + heads + hidden
+    assert quarter == norms_and_sums + (heads + hidden) / 4
+
+
+def test_gpipe_keeps_every_piece_and_1f1b_as_many_as_there_are_stages() -> None:
+    """Narayanan et al. 2020 (arXiv:2006.09503): m pieces' activations, or min(p, m)."""
+    options: Any = {"micro_batches": 8, "tensor": 1, "data": 1, "pipeline": 2}
+    held = {
+        (alternates, length): share(
+            BLOOM,
+            Spread(**options, alternates=alternates),
+            batch_size=8,
+            micro_batch_size=None,
+            sequence_length=length,
+            mixed=False,
+            recompute=False,
+            scored=Scored(share=0.0, chunked=True),
+        ).memory
+        for alternates in (False, True)
+        for length in (1, 2)
+    }
+    a_token = {alternates: held[alternates, 2] - held[alternates, 1] for alternates in (False, True)}
+    assert a_token[False] == pytest.approx(8 / 2 * a_token[True])
 
 
 def test_blooms_communication_by_hand() -> None:

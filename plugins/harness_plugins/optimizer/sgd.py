@@ -45,7 +45,7 @@ class Sgd(Optimizer):
 
 class _Sgd(torch.optim.SGD):
     def step(self, closure: Any = None) -> Any:
-        # The fused kernel wants a momentum of all weights or of none: one without a gradient yet is at rest.
+        # The fused kernel wants momenta of all weights or of none: one without a gradient so far is at rest.
         for group in self.param_groups:
             if group["momentum"]:
                 for p in group["params"]:

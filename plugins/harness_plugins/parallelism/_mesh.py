@@ -46,6 +46,7 @@ class Grid(Parallelism):
             tensor=tensor,
             splits=frozenset({"weights", "gradients", "states"}),
             micro_batches=self.order()[1] if pipeline > 1 else 1,
+            alternates=self.order()[0] is Order.one_f_one_b,
         )
 
     @classmethod

@@ -86,7 +86,8 @@ def rounded(value: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 def pieces(value: Tensor) -> tuple[Tensor, ...]:
     """Some rows at once: logits of all tokens take several times their bytes in fp32."""
-    return value.split(max(1, 2**18 // value.shape[-1]))
+    rows: tuple[Tensor, ...] = value.split(max(1, 2**18 // value.shape[-1]))  # type: ignore[no-untyped-call]
+    return rows
 
 
 def product(left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]) -> Tensor:

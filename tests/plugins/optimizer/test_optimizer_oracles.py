@@ -356,7 +356,7 @@ def test_a_weight_whose_first_gradient_comes_late_moves_as_if_it_were_alone(name
         for step in range(10):
             drawn = [torch.randn(p.shape, generator=generator) for p in net]
             for place, (p, gradient) in enumerate(zip(net, drawn, strict=True)):
-                p.grad = gradient if (begin == 0 and place == 0) or (step >= 3 and place > 0) else None
+                p.grad = gradient if (step >= 3 if place else begin == 0) else None
             if step >= begin:
                 optimizer.step()
         ends.append([p.detach() for p in list(net)[1:]])

@@ -144,7 +144,8 @@ class Work:
     on_step: Callable[[int, dict[str, float]], None] = field(default=lambda step, facts: None)
     """Reports a logging step to progress bar and trackers."""
     on_progress: Callable[[int, dict[str, float]], None] = field(default=lambda done, facts: None)
-    """Reports how many documents are done to the progress bar; trackers and the artifact hold none of it."""
+    """Reports how many documents or requests are done to the progress bar alone: no tracker hears of it, no
+    artifact holds it."""
     meeting: Meeting | None = None
     """Where the nodes of this stage meet, where a launcher has placed it on several."""
 

@@ -160,6 +160,8 @@ class Subject:
     """Bits stored per weight, where the model is quantized."""
     out: Path | None = None
     """The evaluation's artifact, where an evaluator may leave files of its own."""
+    on_progress: Callable[[int, int], None] = field(default=lambda done, total: None)
+    """Told how many requests of how many are answered, for the progress bar."""
 
     def prompt(self, text: str) -> str:
         """A user's message as this model expects it: control tokens, then the chat template."""

@@ -107,7 +107,16 @@ def draw_answers(
             for ids, seed in zip(prompts, seeds, strict=True)
         ]
         bits = decoding.config.cache_bits
-        return decode(model, jobs, rule, ends=ends, pad=pad, batch_size=batch_size, cache_bits=bits)
+        return decode(
+            model,
+            jobs,
+            rule,
+            ends=ends,
+            pad=pad,
+            batch_size=batch_size,
+            cache_bits=bits,
+            on_progress=subject.on_progress,
+        )
 
     @torch.inference_mode()
     def draw(ids_BT: torch.Tensor, mask_BT: torch.Tensor, which: Sequence[int]) -> torch.Tensor:
@@ -121,6 +130,7 @@ def draw_answers(
         device=subject.device,
         batch_size=batch_size,
         new_tokens=max_new_tokens,
+        on_progress=subject.on_progress,
     )
 
 
@@ -132,7 +142,15 @@ def greedy_tokens(
     ends, pad = special_ids(model)
     if reads_tokens_alone(model):
         jobs = [Job(ids=ids, max_new_tokens=max_new_tokens) for ids in prompts]
-        new = decode(model, jobs, Rule(), ends=ends, pad=pad, batch_size=batch_size)
+        new = decode(
+            model,
+            jobs,
+            Rule(),
+            ends=ends,
+            pad=pad,
+            batch_size=batch_size,
+            on_progress=subject.on_progress,
+        )
     else:
         seeds = [0] * len(prompts)
 
@@ -153,6 +171,7 @@ def greedy_tokens(
             device=subject.device,
             batch_size=batch_size,
             new_tokens=max_new_tokens,
+            on_progress=subject.on_progress,
         )
     return [until_eos(tokens, ends) for tokens in new]
 

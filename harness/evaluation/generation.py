@@ -90,6 +90,7 @@ def in_batches(
     batch_size: int,
     new_tokens: int,
     batch_tokens: int = 32768,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[list[int]]:
     """New tokens of every prompt, in the prompts' order; similar lengths share a batch.
 
@@ -104,6 +105,7 @@ def in_batches(
         new_BS = draw(ids_BT.to(device), mask_BT.to(device), batch).tolist()
         for index, tokens in zip(batch, new_BS, strict=True):
             answers[index] = tokens
+        on_progress(len(prompts) - len(order), len(prompts))
     return answers
 
 

@@ -58,7 +58,11 @@ class SubjectLM(TemplateLM):  # type: ignore[misc]
         pad = self.tokenizer.pad_token_id
         self.pad_id = self.eot_token_id if pad is None else pad
         self.scorer = LikelihoodScorer(
-            model=self.model, max_length=self.max_length, batch_tokens=batch_tokens, pad_id=self.pad_id
+            model=self.model,
+            max_length=self.max_length,
+            batch_tokens=batch_tokens,
+            pad_id=self.pad_id,
+            on_progress=subject.on_progress,
         )
         self.facts["spanning_continuations"] = 0
 
@@ -282,7 +286,15 @@ class SubjectLM(TemplateLM):  # type: ignore[misc]
                 Job(ids=ids, max_new_tokens=item.new_tokens, seed=seed, ended=item.stops.ended())
                 for ids, item, seed in zip(prompts, asked, seeds, strict=True)
             ]
-            return decode(self.model, jobs, rule, ends=ends, pad=self.pad_id, batch_size=self.batch_size)
+            return decode(
+                self.model,
+                jobs,
+                rule,
+                ends=ends,
+                pad=self.pad_id,
+                batch_size=self.batch_size,
+                on_progress=self.subject.on_progress,
+            )
         return self._search(prompts, asked, seeds)
 
     def _search(
@@ -321,6 +333,7 @@ class SubjectLM(TemplateLM):  # type: ignore[misc]
                 device=self._device,
                 batch_size=self.batch_size,
                 new_tokens=item.new_tokens,
+                on_progress=self.subject.on_progress,
             )
             for index, tokens in zip(indices, new, strict=True):
                 answers[index] = tokens

@@ -45,6 +45,8 @@ class LikelihoodScorer:
     batch_tokens: int = 1024
     pad_id: int = 0
     share_prefix: bool = True
+    on_progress: Callable[[int, int], None] = field(default=lambda done, total: None)
+    """Told after a batch how many requests of how many are scored."""
     facts: dict[str, Any] = field(
         default_factory=lambda: {
             "requests": 0,
@@ -87,8 +89,10 @@ class LikelihoodScorer:
                 alone.extend(row for group in groups for row in group)
             else:
                 scores |= found
+            self.on_progress(len(scores), len(requests))
         for rows in self._batches(alone, size=lambda row: (len(row.ids), 0)):
             scores |= self._rows(rows)
+            self.on_progress(len(scores), len(requests))
         return [scores[index] for index in range(len(requests))]
 
     def _arrange(self, requests: Sequence[ScoreRequest]) -> tuple[list[list[Row]], list[Row]]:
@@ -199,8 +203,9 @@ class LikelihoodScorer:
             return found
         self._checked.add((way, *kind, beyond))
         by_length = sorted(rows, key=lambda row: len(row.ids))
+        ends = {len(row.ids): row for row in (by_length[0], by_length[-1])}
         limit = 4096 * torch.finfo(self._reader.dtype).eps  # 5e-4 in fp32
-        for row in by_length[:: max(1, len(by_length) - 1)]:
+        for row in ends.values():
             alone = self._reader.rows([row])
             apart = max(_distance(found[index], score) for index, score in alone.items())
             if not apart <= limit:

@@ -57,6 +57,7 @@ def decode(
     batch_size: int = 64,
     batch_tokens: int = 32768,
     cache_bits: int = UNPACKED,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[list[int]]:
     """New tokens of every job, its end token included, in the jobs' order.
 
@@ -76,6 +77,7 @@ def decode(
             read = [jobs[index] for index in taken]
             pools.append(Pool.read(model, read, taken, pad=pad, cache_bits=cache_bits))
         pool = pools[0].join(*pools[1:]).run(jobs, rule, answers, stops=frozenset(ends))
+        on_progress(len(jobs) - len(waiting) - (len(pool.rows) if pool else 0), len(jobs))
     return answers
 
 

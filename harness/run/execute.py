@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 OnStep = Callable[[int, dict[str, float]], None]
 STEPS = "steps.jsonl"
-DOCUMENTS = "documents"
-"""Fact of a stage that passes documents, not steps."""
 """File of an artifact with the logging steps of its training, for trackers of cells that share it."""
+PASSED = {"documents", "requests"}
+"""Facts of a stage that passes such things, not steps of a training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +144,7 @@ def _unheard(step: int, facts: dict[str, float]) -> None:
 
 class Steps:
     """The logging steps of a training, kept beside its checkpoints so that a kill loses none; and how far a
-    stage that passes documents is, which no artifact keeps."""
+    stage that passes documents or requests is, which no artifact keeps."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -156,7 +156,7 @@ class Steps:
 
     def finish(self, target: Path) -> None:
         """Write the steps in order, each once (a resumed training repeats some), if there were any."""
-        found = [(step, facts) for step, facts in read_steps(self.path) if DOCUMENTS not in facts]
+        found = [(step, facts) for step, facts in read_steps(self.path) if not PASSED & facts.keys()]
         if found:
             lines = (json.dumps({"step": step, **facts}) for step, facts in found)
             target.write_text("\n".join(lines) + "\n", encoding="utf-8")

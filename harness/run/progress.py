@@ -17,8 +17,8 @@ from harness.store.claims import STALE
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-EVERY = 10.0
-"""Seconds between two plain lines about a running stage."""
+EVERY, RARELY = 10.0, 60.0
+"""Seconds between two plain lines about a running stage: at first, and where it runs on and on."""
 
 SHOWN = 3
 """Stages of other processes that a line names."""
@@ -34,6 +34,7 @@ class Lines:
         self._done: Counter[str] = Counter()
         self._running: dict[str, tuple[Node, float, str]] = {}
         self._last = time.monotonic()
+        self._pause = EVERY
         self._begun = time.monotonic()
         self._logs = plan.graph.store.root / "logs"
         self._pace, self._stages = Pace(plan.graph.store), stages_of(plan)
@@ -41,6 +42,7 @@ class Lines:
         """Stages of the cells that have not ended."""
 
     def started(self, node: Node) -> None:
+        self._pause = EVERY
         self._running[node.key] = (node, time.monotonic(), "")
 
     def step(self, node: Node, step: int, facts: dict[str, float]) -> None:
@@ -66,8 +68,9 @@ class Lines:
         self.say(f"{place}  {where} seed={cell.seed}  {outcome.status}{reason}")
 
     def tick(self, *, waiting: int, elsewhere: int) -> None:
-        if time.monotonic() - self._last < EVERY:
+        if time.monotonic() - self._last < self._pause:
             return
+        self._pause = min(2 * self._pause, RARELY)
         for node, started, text in self._running.values():
             self.say(f"{self._name(node)}  running for {time.monotonic() - started:.0f} s  {text}".rstrip())
         if not self._running and elsewhere:
@@ -168,9 +171,14 @@ def view(plan: Plan) -> Lines:
 
 
 def describe_step(step: int, facts: dict[str, float], seconds: float) -> str:
-    """What is known of a training: step, loss, tokens/s, time left; of documents, their number and bytes."""
-    passed = "documents" in facts
-    parts = [f"{step:,} documents", f"{facts.get('bytes', 0) / 1e6:,.1f} MB"] if passed else [f"step {step}"]
+    """What is known of a training: step, loss, tokens/s, time left; of documents, their number and bytes; of
+    requests, how many of how many."""
+    if "documents" in facts:
+        parts = [f"{step:,} documents", f"{facts.get('bytes', 0) / 1e6:,.1f} MB"]
+    elif "requests" in facts:
+        parts = [f"{step:,} of {facts['requests']:,.0f} requests"]
+    else:
+        parts = [f"step {step}"]
     if "loss" in facts:
         parts.append(f"loss {facts['loss']:.3f}")
     speed = facts.get("tokens_per_second")

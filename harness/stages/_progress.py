@@ -1,4 +1,4 @@
-"""How far a stage that passes documents is: how many, how many bytes, and how long the rest takes."""
+"""How far a stage is that passes documents or requests: how many, and how long the rest takes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EVERY = 1.0
 """Seconds between two messages."""
 
 
-class Progress:
+class Documents:
     """Counts the documents of one pass and tells of them.
 
     Units: bytes are UTF-8; `within` gives the part of the pass that so many documents are (0 to 1), None
@@ -61,3 +61,30 @@ class Progress:
             if share > self._from:
                 facts["seconds_left"] = seconds * (1 - share) / (share - self._from)
         return facts
+
+
+class Requests:
+    """Tells how many requests of a measurement are answered.
+
+    State: of one that asks several times, what it asked before; the time left is that of what it asks now
+    """
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self._before = self._done = self._total = 0
+        self._began = self._told = self._seen = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        """So many of so many are."""
+        now = time.monotonic()
+        if done <= self._done:
+            self._before += self._total
+            self._began = self._seen
+        self._done, self._total, self._seen = done, total, now
+        if now - self._told < EVERY or not 0 < done < total:
+            return
+        self._told = now
+        asked = self._before + total
+        facts = {"requests": float(asked), "progress": (self._before + done) / asked}
+        facts["seconds_left"] = (now - self._began) * (total - done) / done
+        self.work.on_progress(self._before + done, facts)

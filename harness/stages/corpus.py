@@ -18,7 +18,7 @@ from harness.errors import DataError, IncompatibleError
 from harness.hookspecs import hookimpl
 from harness.stage import Stage, Work
 from harness.stages._attempt import Attempt
-from harness.stages._progress import Progress
+from harness.stages._progress import Documents
 from harness.stages._references import referenced
 
 
@@ -105,7 +105,7 @@ def filtered(work: Work, source: Source, filters: Sequence[Filter]) -> tuple[dic
             for method, own in zip(group, attempt.told, strict=True):
                 method.tell = partial(_tell, own, method.name)
             told += attempt.told
-            progress = Progress(work, source.share, after=place, of=len(groups))
+            progress = Documents(work, source.share, after=place, of=len(groups))
             stream = progress.over(source.begin())
             for _ in islice(stream, attempt.documents):  # what an earlier attempt filtered
                 pass

@@ -17,6 +17,7 @@ from harness.hookspecs import hookimpl
 from harness.method import Choice, Method, Problem, check_limits
 from harness.model.reach import beyond_table, no_room
 from harness.stage import Choices, Stage, Work
+from harness.stages._progress import Requests
 
 if TYPE_CHECKING:
     from torch import nn
@@ -135,6 +136,7 @@ class Evaluate(Stage):
         subject.baseline = subject.models.get("baseline")
         subject.cache = work.cache
         subject.out = work.out
+        subject.on_progress = Requests(work)
         found = chosen.build().evaluate(work.part.partition(".")[2], subject)
         metrics = [{"evaluator": chosen.method.name, **asdict(metric)} for metric in found.metrics]
         (work.out / "metrics.json").write_text(json.dumps(metrics, indent=1))

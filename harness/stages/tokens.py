@@ -12,7 +12,7 @@ from harness.data.token_files import TokenWriter
 from harness.errors import ConfigError, DataError
 from harness.hookspecs import hookimpl
 from harness.stage import Stage, Work
-from harness.stages._progress import Progress
+from harness.stages._progress import Documents
 
 SAVE_BYTES = 32_000_000
 """Bytes of text after which what is encoded is saved against a kill."""
@@ -47,7 +47,7 @@ class TokensStage(Stage):
         left, right = tee(rest)
         unsaved, total = 0, max(1, documents.total_bytes(source))
         before = sum(entry["num_bytes"] for domains in writer.splits.values() for entry in domains.values())
-        progress = Progress(work, lambda documents: (before + progress.bytes) / total)
+        progress = Documents(work, lambda documents: (before + progress.bytes) / total)
         progress.begin()
         with tokenization.all_cores():
             for document, ids in zip(left, tokenization.encode(rust, (d.text for d in right)), strict=True):

@@ -123,6 +123,7 @@ class Answers(Evaluator):
             model=subject.model,
             max_length=subject.max_length,
             batch_tokens=max(self.config.batch_tokens, min(tokens, subject.max_length)),
+            on_progress=subject.on_progress,
         )
         losses = np.array([-score.total for score in scorer.score(requests)])
         sizes = np.array([len(item.answer.encode()) for item in items])

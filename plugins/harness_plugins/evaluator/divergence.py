@@ -179,7 +179,8 @@ def log_probs(subject: Subject, rows: list[list[int]]) -> Iterator[Tensor]:
 
     Shapes: -> TV float32 for each row of T + 1 tokens
     """
-    for row in rows:
+    for done, row in enumerate(rows):
+        subject.on_progress(done, len(rows))
         ids = torch.tensor([row[:-1]], device=subject.device)
         yield subject.model(input_ids=ids, use_cache=False).logits[0].float().log_softmax(-1)
 

@@ -173,7 +173,9 @@ class Generation(Evaluator):
         self, subject: Subject, contexts: Sequence[list[int]], answers: Sequence[list[int]]
     ) -> list[float]:
         """Loss per token of each answer after the very tokens it was drawn from; NaN for an empty one."""
-        scorer = LikelihoodScorer(model=subject.model, max_length=subject.max_length)
+        scorer = LikelihoodScorer(
+            model=subject.model, max_length=subject.max_length, on_progress=subject.on_progress
+        )
         kept = [index for index, tokens in enumerate(answers) if tokens]
         scores = scorer.score([ScoreRequest(contexts[index], answers[index]) for index in kept])
         losses = [float("nan")] * len(answers)

@@ -23,6 +23,7 @@ from harness import (
     Subject,
     TaskError,
     check_counts,
+    check_distinct,
     check_limits,
     hookimpl,
     path_ref,
@@ -71,6 +72,7 @@ class LmEval(Evaluator):
         def __post_init__(self) -> None:
             if not self.tasks:
                 raise ConfigError("evaluator.lm_eval.tasks=[] names no task; e.g. [recall]")
+            check_distinct(self, "evaluator.lm_eval", "tasks")
             check_limits(self, "evaluator.lm_eval", "limit")
             check_counts(self, "evaluator.lm_eval", "batch_tokens")
             for task, files in self.data_files.items():
@@ -89,7 +91,7 @@ class LmEval(Evaluator):
 
     @classmethod
     def tasks(cls, config: Any) -> Sequence[str]:
-        return tuple(dict.fromkeys(config.tasks))
+        return tuple(config.tasks)
 
     @classmethod
     def known_tasks(cls) -> Sequence[str]:

@@ -6,7 +6,7 @@ import hashlib
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +32,7 @@ from harness_plugins.evaluator._long_tasks import largest, noise
 if TYPE_CHECKING:
     import pandas as pd
 
+TASKS = ("loss", "passkey")
 QUESTION = "What is the pass key? The pass key is"
 
 
@@ -47,6 +48,8 @@ class LongContext(Evaluator):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Evaluator.Config):
+        tasks: list[str] = field(default_factory=lambda: list(TASKS))
+        """Which of loss, passkey."""
         lengths: list[int] = field(default_factory=lambda: [128, 256, 512])
         """Context lengths; those beyond the model's window are tried all the same."""
         num_windows: int = 8
@@ -61,11 +64,15 @@ class LongContext(Evaluator):
         """Keys the right one is compared with, itself included; 1 / num_choices is chance."""
 
         def __post_init__(self) -> None:
+            if not self.tasks or not set(self.tasks) <= set(TASKS):
+                raise ConfigError(
+                    f"evaluator.long_context.tasks={self.tasks} must name some of {', '.join(TASKS)}"
+                )
             if not self.lengths or min(self.lengths) < 16:
                 raise ConfigError(f"evaluator.long_context.lengths={self.lengths} must all be at least 16")
             if not self.depths or not all(0 <= depth <= 1 for depth in self.depths):
                 raise ConfigError(f"evaluator.long_context.depths={self.depths} must lie between 0 and 1")
-            check_distinct(self, "evaluator.long_context", "lengths", "depths")
+            check_distinct(self, "evaluator.long_context", "tasks", "lengths", "depths")
             if self.num_choices < 2 or self.num_windows < 1 or self.num_keys < 1 or self.buckets < 1:
                 raise ConfigError(
                     "evaluator.long_context needs num_choices >= 2, num_windows, num_keys, buckets >= 1"
@@ -79,7 +86,16 @@ class LongContext(Evaluator):
 
     @classmethod
     def tasks(cls, config: Any) -> Sequence[str]:
-        return ("loss", "passkey")
+        return tuple(config.tasks)
+
+    @classmethod
+    def only(cls, config: Any, task: str) -> Any:
+        known = cls.Config()
+        if task == "loss":
+            unread = {name: getattr(known, name) for name in ("depths", "num_keys", "num_choices")}
+        else:
+            unread = {name: getattr(known, name) for name in ("num_windows", "buckets")}
+        return replace(config, tasks=[task], **unread)
 
     @classmethod
     def metrics(cls, config: Any, task: str) -> Sequence[str]:
@@ -97,7 +113,12 @@ class LongContext(Evaluator):
         import pandas as pd
 
         longest = max(self.config.lengths)
-        scorer = LikelihoodScorer(model=subject.model, max_length=longest, batch_tokens=max(4096, longest))
+        scorer = LikelihoodScorer(
+            model=subject.model,
+            max_length=longest,
+            batch_tokens=max(4096, longest),
+            on_progress=subject.on_progress,
+        )
         measure = self.loss if task == "loss" else self.passkey
         samples = pd.DataFrame(measure(subject, scorer))
         samples.insert(0, "task", task)

@@ -105,7 +105,10 @@ class Perplexity(Evaluator):
         window = self.config.window or subject.max_length
         stride = None if self.config.stride is None else min(self.config.stride, window)
         scorer = LikelihoodScorer(
-            model=subject.model, max_length=window, batch_tokens=max(self.config.batch_tokens, window)
+            model=subject.model,
+            max_length=window,
+            batch_tokens=max(self.config.batch_tokens, window),
+            on_progress=subject.on_progress,
         )
         tokenizer = subject.tokenizer
         bos = tokenizer.bos_token_id

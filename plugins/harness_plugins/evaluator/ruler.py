@@ -60,7 +60,7 @@ class Ruler(Evaluator):
             if not self.depths or not all(0 <= depth <= 1 for depth in self.depths):
                 raise ConfigError(f"evaluator.ruler.depths={self.depths} must lie between 0 and 1")
             check_counts(self, "evaluator.ruler", "num_items", "max_new_tokens")
-            check_distinct(self, "evaluator.ruler", "lengths", "depths")
+            check_distinct(self, "evaluator.ruler", "tasks", "lengths", "depths")
             if self.max_new_tokens >= min(self.lengths):
                 raise ConfigError(
                     f"evaluator.ruler.max_new_tokens={self.max_new_tokens} leaves no room for a question in "
@@ -75,7 +75,7 @@ class Ruler(Evaluator):
 
     @classmethod
     def tasks(cls, config: Any) -> Sequence[str]:
-        return tuple(dict.fromkeys(config.tasks))
+        return tuple(config.tasks)
 
     @classmethod
     def only(cls, config: Any, task: str) -> Any:

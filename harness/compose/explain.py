@@ -59,6 +59,11 @@ def check(overrides: Sequence[str]) -> None:
                 f"{override.value()}`, or in an experiment's file, `report: {override.value()}`; here "
                 f"+report={override.value()} does the same"
             )
+        elif key == "overlay":
+            raise ConfigError(
+                f"{text}: an overlay is what one scale changes in one experiment, and follows from the two; "
+                "choose these, experiment=NAME scale=NAME"
+            )
         elif key.startswith("model.fetch"):
             raise ConfigError(
                 f"{text}: only a preset says where its model comes from, e.g. model=smollm2_135m; name your "

@@ -29,10 +29,17 @@ class CellPlan:
 
 
 def cells(
-    experiment: Experiment, found: Sequence[Factor], *, seeds: Sequence[int], stages: Sequence[str]
+    experiment: Experiment,
+    found: Sequence[Factor],
+    *,
+    seeds: Sequence[int],
+    stages: Sequence[str],
+    seed_from_typed: bool = False,
 ) -> list[CellPlan]:
     """Every cell: product or zip of the factors, or the experiment's explicit list, times the seeds.
 
+    The stage from which a seed varies a cell follows from its factors, unless it was typed, or a level sets
+    it.
     Raises: ConfigError, UnknownNameError where zip, cells or exclude name what does not exist
     """
     combinations = list(_combinations(experiment, found))
@@ -47,10 +54,11 @@ def cells(
             continue
         overrides = tuple(text for level in combination.values() for text in level.overrides)
         levels = {name: level.label for name, level in combination.items()}
-        own = _own_first(_stages(overrides, stages), first, stages)
+        own: tuple[str, ...] = ()
+        if not seed_from_typed and not any(text.startswith("seed_from=") for text in overrides):
+            own = (f"seed_from={_own_first(_stages(overrides, stages), first, stages) or 'null'}",)
         for seed in seeds:
-            seeding = (f"seed={seed}", f"seed_from={own or 'null'}")
-            planned.append(CellPlan(overrides=overrides + seeding, levels=levels, seed=seed))
+            planned.append(CellPlan(overrides=(*overrides, f"seed={seed}", *own), levels=levels, seed=seed))
     return planned
 
 

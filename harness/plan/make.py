@@ -62,7 +62,13 @@ def make_plan(
     experiment = _from_node(node, choices.get("experiment"))
     found = factors(experiment, asked)
     seeds = _seeds(experiment, asked, int(node.seed))
-    planned = cells(experiment, found, seeds=seeds, stages=list(node.stages))
+    planned = cells(
+        experiment,
+        found,
+        seeds=seeds,
+        stages=list(node.stages),
+        seed_from_typed=any(item.key == "seed_from" for item in asked.plain),
+    )
     if not planned:
         raise ConfigError("the sweep has no cells: `exclude` leaves out all of them")
     refuse_options_without_method(base, planned, choices)

@@ -30,7 +30,7 @@ def check_layout(made: Plan) -> None:
                 what = f"level of factor {factor} (in {where})"
                 raise UnknownNameError(what=what, name=level, known=known[factor])
     asked = [column.metric for column in layout.metrics if not column.optional]
-    cells = [cell.cell for cell in made.first.cells]
+    cells = [cell.cell for cell in made.first.cells] if asked else []
     made.notes += [
         f"{where}: no chosen evaluator measures {metric}, so there will be no such table; choose one that "
         f"does, or another layout when it is made, `harness report {made.name} --table FILE`"

@@ -54,6 +54,7 @@ CASES = {
     "scale=smol": "No scale is called 'smol'. Did you mean 'smoke'?",
     "optimizer@corpus_stage.optimizer=adamw": "no stage takes optimizer there; known: optimizer@pretrain",
     "attention@pretrain.attention=full": "no stage takes attention there; known: none, as all stages take",
+    "overlay=x": "overlay=x: an overlay is what one scale changes in one experiment",
     "+scale=smoke": "+scale=smoke: scale is there already; choose without +, scale=smoke",
     "++attention=linear": "attention is there already; choose without +, attention=linear",
     "+pretrain.batch_size=4": "is there already; choose without +, pretrain.batch_size=4",

@@ -271,6 +271,14 @@ def test_a_variable_of_the_environment_is_what_its_value_is(
         make_plan([*SMALL, "pretrain.learning_rate=${oc.env:NONE}"], store=store)
 
 
+def test_the_overrides_of_a_cell_make_the_same_cell_alone(store: Store) -> None:
+    """`harness reproduce` runs them: the stage from which a seed varies it is not to follow from factors."""
+    for cell in make_plan([*SMALL, "peft=full,lora", "seed=0,1"], store=store).cells:
+        assert cell.cell.seed_from == "instruct"
+        (alone,) = make_plan(cell.cell.overrides, store=store).cells
+        assert (alone.cell.id, alone.keys) == (cell.cell.id, cell.keys)
+
+
 IDLE = {
     "align.learning_rate=0.1": "align; choose alignment=NAME, or drop it",
     "optimizer@align.optimizer=lion,adamw": "align; choose alignment=NAME, or drop it",

@@ -167,8 +167,8 @@ class Size:
             spread = element + max(element, scored.rounding)  # the gradient, beside the logits or later
             return (spread * scored.share + copies) * self.vocab_size
         read = element + 8 * scored.share + (4 * scored.share if scored.reference else 0)
-        spread = element * (2 + scored.share) if scored.picked else 0
-        return (max(read, spread) + copies) * self.vocab_size
+        picked = element * (2 + scored.share) if scored.picked else 0
+        return (max(read, picked) + copies) * self.vocab_size
 
     def activations(
         self,

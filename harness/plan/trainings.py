@@ -174,8 +174,9 @@ def held(node: Node) -> int:
 
 def rounding_bytes(node: Node) -> int:
     """What a product's operands take while they are rounded to the format that it computes in."""
-    choice: Any = node.choices.get("precision") or node.cell.choice("precision")
-    return int(choice.method.rounding_bytes) if isinstance(choice, Choice) else 0
+    choice = node.choices.get("precision") or node.cell.choice("precision")
+    method: Any = choice.method if isinstance(choice, Choice) else None
+    return 0 if method is None else int(method.rounding_bytes)
 
 
 def packed_bits(node: Node, size: Size) -> float | None:

@@ -381,20 +381,14 @@ def test_experiments_take_a_users_instruction_data(
 
 
 def test_values_of_an_option_that_levels_set_are_crossed_with_the_levels(store: Store) -> None:
-    asked = [
-        "experiment=alignment",
-        "scale=mini",
-        "tune=null",
-        "alignment=dpo,ppo",
-        "align.budget.amount=9,99",
-    ]
+    asked = ["experiment=alignment", "scale=mini", "alignment=dpo,ppo", "align.learning_rate=1e-5,1e-4"]
     plan = make_plan([*asked, "seed=0"], store=store)
     found = [
-        (cell.cell.config["alignment"]["method"], cell.cell.config["align"]["budget"]["amount"])
+        (cell.cell.config["alignment"]["method"], cell.cell.config["align"]["learning_rate"])
         for cell in plan.cells
     ]
-    assert found == [("dpo", 9), ("dpo", 99), ("ppo", 9), ("ppo", 99)]
-    assert list(plan.cells[0].levels) == ["alignment", "align.budget.amount"]
+    assert found == [("dpo", 1e-5), ("dpo", 1e-4), ("ppo", 1e-5), ("ppo", 1e-4)]
+    assert list(plan.cells[0].levels) == ["alignment", "align.learning_rate"]
 
 
 def test_levels_that_differ_by_swept_values_alone_are_named(store: Store) -> None:

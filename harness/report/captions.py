@@ -57,6 +57,8 @@ def comparison_caption(table: Table) -> list[str]:
         return ["No baseline is declared, so nothing is tested."]
     at = ", ".join(f"{table.layout.text(f)} = {table.layout.text(v)}" for f, v in table.baseline.items())
     lines = [f"Baseline: {at}."]
+    if not any(c.verdict == "baseline" for c in table.all_cells()):
+        return [*lines, "It has no number here, so nothing is compared with it."]
     compared = [c for c in table.all_cells() if c.comparison]
     seeds = [c.comparison for c in compared if c.comparison and c.comparison.test == "simultaneous t"]
     items = [c.comparison for c in compared if c.comparison and c.comparison.test == "document bootstrap"]

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import simulate
 
-from harness.report.aggregates import draws, improvement, iqm, profile, ranged, win_rates
-from harness.report.making import report
+from harness.report.aggregates import draws, improvement, iqm, profile, ranged, scores_of, win_rates
+from harness.report.making import report, results_of
+from harness.report.records import read
 
 
 def test_the_interquartile_mean_cuts_a_quarter_at_each_end() -> None:
@@ -55,6 +56,16 @@ def test_win_rates_count_the_configurations_that_are_beaten() -> None:
 def test_a_profile_is_the_share_of_runs_above_each_threshold() -> None:
     scores_ST = np.array([[0.1, 0.5], [0.7, 0.9]])
     assert profile(scores_ST, np.array([0.0, 0.5, 0.8, 1.0])) == pytest.approx([1, 0.5, 0.25, 0])
+
+
+def test_scores_are_high_where_good(tmp_path: Path) -> None:
+    results = results_of(
+        read(simulate.experiment(tmp_path, seeds=(0, 1), items=12, tasks=("recall",)), "demo")
+    )
+    tasks = ["perplexity.perplexity.bits_per_byte", "lm_eval.recall.acc"]
+    levels = next(iter(results.records))
+    bits, right = scores_of(results, levels, tasks)[1]
+    assert bits == -results.value(levels, 1, tasks[0]) < 0 <= right == results.value(levels, 1, tasks[1])
 
 
 def test_runs_are_resampled_within_their_task_and_tasks_apart() -> None:

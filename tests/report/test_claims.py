@@ -9,7 +9,7 @@ from typing import Any
 import hypothesis.strategies as st
 import pytest
 import simulate
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis.strategies import builds, dictionaries, none, text
 
 from harness.errors import ConfigError, UnknownNameError
@@ -45,7 +45,7 @@ MARGINS = dictionaries(st.sampled_from(["offset"]), st.floats(-1e9, 1e9), max_si
 )
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(SIDES, SIDES, st.sampled_from(["<", "<=", "=", ">=", ">"]), MARGINS)
 def test_a_claim_that_is_written_is_read_as_it_was(
     left: Side, right: Side, relation: str, margin: dict[str, Any]
@@ -120,7 +120,7 @@ def test_an_answer_is_a_sentence(strong: frames.Results) -> None:
     says = "recall.acc[alignment=dpo] > recall.acc[alignment=none]"
     found = claims.check(strong, {"says": says, "finding": "DPO helps.", "answers": True})
     assert found.answers
-    assert claims.sentence(found).startswith("DPO helps. So it is here: the difference is +0.")
+    assert claims.sentence(found).startswith("DPO helps. So it is here: the difference is +19.")
 
 
 def test_two_seeds_decide_nothing_about_methods_but_say_what_the_checkpoints_do(tmp_path: Path) -> None:

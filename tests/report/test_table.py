@@ -215,6 +215,16 @@ def test_a_heading_says_task_metric_and_of_which_items(metric: str, said: str) -
     assert table.heading(found) == said
 
 
+def test_a_baseline_without_a_number_is_said_to_compare_with_nothing(tmp_path: Path) -> None:
+    simulate.experiment(tmp_path, factors={"x": ["a", "b"]}, items=12, tasks=())
+    found = records.read(tmp_path, "demo")
+    for record in found:
+        if record.levels == {"x": "a"}:
+            record.data["outcome"].update(status="failed", reason="boom")
+    made = tabulate.build(making.results_of(found), Layout())
+    assert "It has no number here, so nothing is compared with it." in made.caption
+
+
 @pytest.mark.parametrize(
     ("half", "style", "said"),
     [(0.0004, ".3f", "<0.001"), (0.0006, ".3f", "0.001"), (0.0, ".3f", "0.000"), (0.3, ".0f", "<1")],

@@ -53,7 +53,7 @@ def check(overrides: Sequence[str]) -> None:
             root, _, rest = key.partition(".")
             whole = f"{root}={{{rest}: VALUE}}"
             raise ConfigError(f"{text}: write '{whole}', as its keys have dots themselves")
-        elif key == "report" and not text.startswith("+report=") and isinstance(override.value(), str):
+        elif key == "report" and not str(text).startswith("+report=") and isinstance(override.value(), str):
             raise ConfigError(
                 f"{text}: how a table is laid out is said when it is made, `harness report SWEEP --table "
                 f"{override.value()}`, or in an experiment's file, `report: {override.value()}`; here "

@@ -89,9 +89,12 @@ def _filled(text: str, key: str) -> str:
     try:
         value = OmegaConf.to_container(OmegaConf.create({"value": python_value(text)}), resolve=True)
     except OmegaConfBaseException as error:
-        variable = re.search(r"variable '([^']*)' not found", str(error))
-        what = f"the environment has no variable {variable[1]}; set it, or give a default, "
-        detail = f"{what}${{oc.env:{variable[1]},VALUE}}" if variable else str(error).splitlines()[0]
+        detail = str(error).splitlines()[0]
+        if variable := re.search(r"variable '([^']*)' not found", detail):
+            name = variable[1]
+            detail = (
+                f"the environment has no variable {name}; set it, or give a default, ${{oc.env:{name},VALUE}}"
+            )
         raise ConfigError(f"{key}={written}: {detail}") from error
     assert isinstance(value, dict)
     given = value["value"]

@@ -192,11 +192,11 @@ def refuse_unread_options(asked: Request, planned: Sequence[PlannedCell]) -> Non
         section, _, option = (key.partition("@")[2] or key).partition(".")
         if not option or section in runs:
             continue
-        stage = sections().get(section)
+        asked_of = sections().get(section)
         text = f"{item.key}={','.join(item.values)} changes nothing: no cell runs"
-        if stage is not None and f"{section}.{option}" not in _switches(stage, cells):
-            raise ConfigError(f"{text} {stage}; {_bringing(stage, cells)}, or drop it")
-        if stage is None and section in open_axes:
+        if asked_of is not None and f"{section}.{option}" not in _switches(asked_of, cells):
+            raise ConfigError(f"{text} {asked_of}; {_bringing(asked_of, cells)}, or drop it")
+        if asked_of is None and section in open_axes:
             raise ConfigError(
                 f"{text} a stage that reads {section} ({' or '.join(readers(section))}); choose what brings "
                 "one, or drop it"

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from harness.ops.loss_scaler import LossScaler
     from harness.ops.stored_weights import StoredWeights
 
 
@@ -36,8 +37,8 @@ class Precision(Method):
 
         return torch.float32
 
-    def scaler(self, device_type: str) -> torch.amp.GradScaler | None:
-        """Loss scaler where the format needs one; `LossScaler` is one for several processes too."""
+    def scaler(self, device_type: str) -> LossScaler | None:
+        """Loss scaler where the format needs one."""
         return None
 
     def stored(self, parameters: Sequence[nn.Parameter]) -> StoredWeights:

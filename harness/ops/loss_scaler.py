@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 
@@ -13,11 +15,26 @@ class LossScaler(torch.amp.GradScaler):
 
     An overflow that one process sees is one for all. Where a pipeline ends on another process, nothing here
     is scaled, and still the scale is known.
+
+    State: the scale, and how many steps overflowed
     """
 
     def __init__(self, device_type: str, *, init_scale: float, growth_interval: int) -> None:
         super().__init__(device_type, init_scale=init_scale, growth_interval=growth_interval)
         self._lazy_init_scale_growth_tracker(torch.device(device_type))  # type: ignore[attr-defined]
+        self._overflows = torch.zeros((), device=device_type)
+
+    @property
+    def skipped_steps(self) -> int:
+        """Steps that overflowed, and changed no weight."""
+        return int(self._overflows)
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"skipped_steps": self.skipped_steps}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._overflows.fill_(state_dict["skipped_steps"])
 
     def _unscale_grads_(
         self,
@@ -34,4 +51,5 @@ class LossScaler(torch.amp.GradScaler):
             torch._amp_foreach_non_finite_check_and_unscale_(alike, found_inf, inv_scale)
         if dist.is_initialized():
             dist.all_reduce(found_inf, op=dist.ReduceOp.MAX)
+        self._overflows += found_inf.squeeze().clamp(max=1)
         return {found_inf.device: found_inf}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from harness.errors import ConfigError
 from harness.method import Method
 from harness.ops.gradients import multiply
+from harness.ops.loss_scaler import LossScaler
 from harness.training.contract import LEARNED, Batch, Loss
 from harness.training.losses import ON_LEARNED, labels_of, learned_positions
 from harness.training.methods import Methods
@@ -56,7 +57,7 @@ class Gradients:
         *,
         device: torch.device,
         micro_batch_size: int | None,
-        scaler: torch.amp.GradScaler | None,
+        scaler: LossScaler | None,
     ) -> None:
         self.model, self.loss, self.methods, self.device = model, loss, methods, device
         self.micro_batch_size = micro_batch_size

@@ -147,6 +147,7 @@ class Trainer:
             if looks and self._look(step) and saves and self.meter.spent() < 1:
                 self._save(step)
         self._refuse_collapse()
+        self._refuse_overflows()
         with self.weights.whole():
             self.methods.optimizer.finish(self.optimizer)
         facts = self._facts()
@@ -262,6 +263,19 @@ class Trainer:
             f"{self.curve.lowest:.4g} at its best; try a learning_rate below {self.settings.learning_rate:g}",
         )
 
+    def _refuse_overflows(self) -> None:
+        """Refuse a model of which no step changed a weight.
+
+        Raises: DivergedError
+        """
+        steps = int(self.meter.counts["steps"])
+        if self.scaler and self.scaler.skipped_steps >= steps:
+            raise DivergedError(
+                steps,
+                f"gradients overflowed in each of its {steps} steps, which were skipped, so that nothing was "
+                f"learned; try precision.initial_scale={self.scaler.get_scale():g} or less, or more steps",
+            )
+
     def _roll_back(self, step: int, loss: float) -> None:
         """Continue from the last checkpoint before a step, with data that was not seen yet."""
         folder, position = self.work.checkpoints, self.source.state_dict()
@@ -368,6 +382,8 @@ class Trainer:
                 "compile_seconds": self.compilation.seconds,
                 "compiled_graphs": self.compilation.graphs,
             }
+        if self.scaler:
+            facts["skipped_steps"] = self.scaler.skipped_steps
         return facts | {
             "tokens_per_second": facts["tokens"] / facts["seconds"],
             "mfu": facts["flops"] / facts["seconds"] / peak / processes,

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ import torch
 from harness.conformance.tiny import FakeRun, TinyModel, TinySource, methods
 from harness.data.template import IGNORED
 from harness.errors import ConfigError, DivergedError
+from harness.registry.known import registry
 from harness.training.gradients import Gradients
 from harness.training.loop import train
 from harness.training.losses import language_modeling_loss
@@ -77,6 +79,29 @@ def test_training_lowers_the_loss_and_measures(tmp_path: Path) -> None:
     assert 0 < facts["mfu"] < 1
     assert [step for step, _ in work.seen] == list(range(4, 61, 4))
     assert {"loss", "learning_rate", "tokens_per_second", "progress"} <= work.seen[0][1].keys()
+
+
+def test_steps_that_overflow_are_counted_and_one_at_least_must_not(tmp_path: Path) -> None:
+    def half(exponent: int, steps: int, folder: str) -> dict[str, Any]:
+        fp16: Any = registry().get("precision", "fp16")
+        budget = Budget(unit=Unit.steps, amount=steps)
+        return train(
+            TinyModel(),
+            TinySource(),
+            language_modeling_loss,
+            work=FakeRun(tmp_path / folder),
+            settings=settings(budget=budget, log_every=1, checkpoint_every=2, spike_factor=None),
+            methods=methods(precision=fp16(fp16.Config(initial_scale=2.0**exponent))),
+        )
+
+    assert half(0, 4, "small")["skipped_steps"] == 0
+    with pytest.raises(DivergedError, match=r"each of its 4 steps.*initial_scale=6.71089e\+07 or less"):
+        half(30, 4, "large")
+    found = half(25, 12, "between")["skipped_steps"]
+    assert 4 < found < 12, "the scale is halved until a step holds"
+    with pytest.raises(DivergedError):
+        half(25, 4, "resumed")
+    assert half(25, 12, "resumed")["skipped_steps"] == found
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ class Fp16(Precision):
     def compute_dtype(self) -> torch.dtype:
         return torch.float16
 
-    def scaler(self, device_type: str) -> torch.amp.GradScaler | None:
+    def scaler(self, device_type: str) -> LossScaler | None:
         return LossScaler(
             device_type,
             init_scale=self.config.initial_scale,

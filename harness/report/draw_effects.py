@@ -207,8 +207,9 @@ def pareto_fronts(table: Table, results: Results) -> Figure | None:
     found = [(text, points) for text, points in found if len({p.x for p in points}) > 1][:3]
     if not found:
         return None
-    factor = len(results.factors) - 1
-    levels = list(results.factors.values())[factor]
+    values = list(results.factors.values())
+    factor = max((i for i, levels in enumerate(values) if len(levels) > 1), default=len(values) - 1)
+    levels = values[factor]
     named = len(levels) > MAX_CURVES  # more levels than looks: names at the points of the front instead
     texts = [] if named or len(levels) < 2 else [table.layout.text(level) for level in levels]
     hover = {

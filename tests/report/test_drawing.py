@@ -15,7 +15,7 @@ import simulate
 from matplotlib.figure import Figure
 
 from harness.report import making, records, views
-from harness.report.draw_effects import forest, rows_of
+from harness.report.draw_effects import forest, pareto_fronts, rows_of
 from harness.report.drawing import (
     LONGEST,
     MAX_CURVES,
@@ -100,6 +100,15 @@ def test_points_of_a_front_say_their_name_and_effects_have_the_unit_of_their_col
     for levels in results.records:
         assert f"<title>{' · '.join(levels)}: memory (MiB) " in made["pareto"].svg
     assert ">points</text>" in made["marginal_effects"].svg
+
+
+def test_a_front_tells_the_levels_of_a_factor_that_has_several_apart(tmp_path: Path) -> None:
+    simulate.experiment(tmp_path, factors={"peft": ["full", "lora"], "model": ["small"]})
+    results = making.results_of(records.read(tmp_path, "demo"))
+    layout = parse({"metrics": [{"metric": "recall.acc"}, {"metric": "memory"}]}, where="x")
+    front = pareto_fronts(build(results, layout), results)
+    assert front is not None
+    assert ">lora</text>" in front.svg
 
 
 def test_a_loss_has_a_figure_whatever_its_stage_is_called(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def view_of(
         )
     document, inferred = None, False
     if document_ids is None and attention_mask is None and cache is None and position_ids is not None:
-        document_ids = documents_of(position_ids, rows=len(tokens))
+        document_ids = documents_of(position_ids, rows=tokens.shape[0])
         inferred = document_ids is not None
     if document_ids is not None:  # given on the host, they are read there, and nobody waits for a device
         if past:
@@ -69,7 +69,7 @@ def view_of(
     ordered, shifted = padding is None or not known(has_holes(padding), otherwise=True), False
     if document is None or inferred:  # stated documents decide their own positions
         key_position, even, shifted = given_positions(
-            key_position, padding, position_ids, cache, rows=len(tokens), num_layers=num_layers
+            key_position, padding, position_ids, cache, rows=tokens.shape[0], num_layers=num_layers
         )
         ordered = ordered and even
     prefix = None

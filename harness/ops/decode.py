@@ -280,7 +280,7 @@ def new_cache(model: Any, *, bits: int = UNPACKED) -> Any:
 
 def takes_cache(model: Any) -> bool:
     """Whether a model reads on from a cache; some keep a state under other names, and ignore it."""
-    return "past_key_values" in inspect.signature(_inner(model).forward).parameters
+    return "past_key_values" in inspect.signature(type(_inner(model)).forward).parameters
 
 
 def forgets(model: Any) -> bool:

@@ -44,6 +44,7 @@ class CorpusStage(Stage):
         for method in filters:
             method.models = referenced(work, f"filter.{method.name}")
         meter, size = Meter(), corpus.file_bytes()
+        work.checkpoints.mkdir(parents=True, exist_ok=True)
         with metered(meter), Lineage(work.checkpoints, name="damage.jsonl") as damage:
             corpus.damage.tell = lambda what: damage.add("", did="left out", by="corpus", why=what)
             source = Source(

@@ -36,7 +36,7 @@ def evaluated(metrics: Any, store: Store) -> list[dict[str, Any]]:
         inputs={},
         choices={},
         config=None,
-        cell=None,
+        cell=SimpleNamespace(model_path=lambda: None, spec=lambda: None),
         maker=Weigh,
     )
     task = Task(node=node, store=store.root, externals={}, device="cpu")

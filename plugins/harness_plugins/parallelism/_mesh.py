@@ -81,11 +81,11 @@ class Grid(Parallelism):
     @classmethod
     def _unpiped(cls, cell: Any) -> Iterable[Problem]:
         """Stages whose loss is no function of what the layers make of one batch, passed along as it is."""
+        architecture = cell.choice("architecture")
         for stage in cell.stages:
             read = cell.reads(stage)
-            own, peft, architecture = (
-                cell.choice(axis, stage=stage) if axis in read else None
-                for axis in ("parallelism", "peft", "architecture")
+            own, peft = (
+                cell.choice(axis, stage=stage) if axis in read else None for axis in ("parallelism", "peft")
             )
             if own is None or own.method is not cls:
                 continue

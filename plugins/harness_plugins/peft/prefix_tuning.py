@@ -47,7 +47,9 @@ class PrefixTuning(VirtualTokens):
 
     def targets(self, model: nn.Module) -> list[str]:
         """Raises: IncompatibleError where a layer is no attention, or keeps no keys of one width"""
-        config: Any = model.config
+        config: Any = getattr(model, "config", None)  # shapes of a model of ours have none
+        if config is None:
+            return []
         kinds = {
             kind
             for kind in getattr(config, "layer_types", None) or ()

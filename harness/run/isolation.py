@@ -10,6 +10,7 @@ import pickle
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,8 @@ from harness.run.scratch import new_scratch, remove_abandoned
 
 PAUSES = (0.05, 0.2, 0.5, 1.0, 2.0)
 """Seconds after each attempt to start a child whose fork server was gone."""
+LONGEST_FOLDER = 107 - len("/pymp-12345678/listener-12345678")
+"""Bytes of a folder in which multiprocessing's sockets have an address, of which systems take 107."""
 
 
 class Server:
@@ -125,10 +128,26 @@ def _start_server() -> None:
     listens = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGINT, signal.SIG_IGN) if listens else None
     try:
-        forkserver.ensure_running()
+        with _short_addresses():
+            forkserver.ensure_running()
     finally:
         if listens:
             signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def _short_addresses() -> Iterator[None]:
+    """Have multiprocessing's sockets in /tmp where the folder of temporary files is too long for an address:
+    clusters name it by job and user.
+    """
+    before = tempfile.tempdir
+    if len(os.fsencode(tempfile.gettempdir())) > LONGEST_FOLDER:
+        tempfile.tempdir = "/tmp"
+    try:
+        multiprocessing.util.get_temp_dir()  # made once, and kept
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 @contextlib.contextmanager

@@ -226,3 +226,17 @@ def test_folders_of_a_killed_worker_go_when_the_next_one_starts(
         (folder / "weights").write_text("large")
     Server()
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([mine.name, other.name, foreign.name])
+
+
+def test_a_folder_for_temporary_files_may_have_a_long_name(tmp_path: Path) -> None:
+    deep = tmp_path / ("job" * 30)
+    deep.mkdir()
+    code = "from harness.run import isolation; isolation._start_server()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"TMPDIR": str(deep)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr

@@ -23,6 +23,7 @@ from harness.training.gradients import Gradients, leave_overflow_to_scaler
 from harness.training.meter import Meter
 from harness.training.methods import Methods, acts
 from harness.training.settings import Settings
+from harness.training.untrained import refuse_collapse, refuse_overflows
 
 
 def train(
@@ -146,8 +147,7 @@ class Trainer:
             looks = saves or step % self.settings.log_every == 0 or self.meter.spent() >= 1
             if looks and self._look(step) and saves and self.meter.spent() < 1:
                 self._save(step)
-        self._refuse_collapse()
-        self._refuse_overflows()
+        self._refuse_untrained()
         with self.weights.whole():
             self.methods.optimizer.finish(self.optimizer)
         facts = self._facts()
@@ -248,33 +248,14 @@ class Trainer:
         )
         return True
 
-    def _refuse_collapse(self) -> None:
-        """Refuse a model that ends where guessing uniformly over the vocabulary would.
-
-        Raises: DivergedError
-        """
+    def _refuse_untrained(self) -> None:
+        """Refuse a model that has come to the end of its budget and learned nothing."""
+        steps, settings = int(self.meter.counts["steps"]), self.settings
         size = getattr(getattr(self.model, "config", None), "vocab_size", None)
-        if self.settings.spike_factor is None or not size or not self.curve.has_collapsed(math.log(size)):
-            return
-        raise DivergedError(
-            int(self.meter.counts["steps"]),
-            f"the loss {self.curve.end():.4g} is that of a uniform guess among {size} tokens "
-            f"(ln {size} = {math.log(size):.4g}), after {self.curve.highest:.4g} in its worst step and "
-            f"{self.curve.lowest:.4g} at its best; try a learning_rate below {self.settings.learning_rate:g}",
-        )
-
-    def _refuse_overflows(self) -> None:
-        """Refuse a model of which no step changed a weight.
-
-        Raises: DivergedError
-        """
-        steps = int(self.meter.counts["steps"])
-        if self.scaler and self.scaler.skipped_steps >= steps:
-            raise DivergedError(
-                steps,
-                f"gradients overflowed in each of its {steps} steps, which were skipped, so that nothing was "
-                f"learned; try precision.initial_scale={self.scaler.get_scale():g} or less, or more steps",
-            )
+        if settings.spike_factor is not None and size:
+            refuse_collapse(self.curve, vocab_size=size, steps=steps, learning_rate=settings.learning_rate)
+        if self.scaler:
+            refuse_overflows(self.scaler, steps=steps)
 
     def _roll_back(self, step: int, loss: float) -> None:
         """Continue from the last checkpoint before a step, with data that was not seen yet."""

@@ -32,7 +32,8 @@ from harness_plugins.evaluator._long_tasks import largest, noise
 if TYPE_CHECKING:
     import pandas as pd
 
-TASKS = ("loss", "passkey")
+READ_BY = {"loss": ("num_windows", "buckets"), "passkey": ("depths", "num_keys", "num_choices")}
+"""The tasks, with the options that each alone reads."""
 QUESTION = "What is the pass key? The pass key is"
 
 
@@ -48,7 +49,7 @@ class LongContext(Evaluator):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Evaluator.Config):
-        tasks: list[str] = field(default_factory=lambda: list(TASKS))
+        tasks: list[str] = field(default_factory=lambda: list(READ_BY))
         """Which of loss, passkey."""
         lengths: list[int] = field(default_factory=lambda: [128, 256, 512])
         """Context lengths; those beyond the model's window are tried all the same."""
@@ -64,9 +65,9 @@ class LongContext(Evaluator):
         """Keys the right one is compared with, itself included; 1 / num_choices is chance."""
 
         def __post_init__(self) -> None:
-            if not self.tasks or not set(self.tasks) <= set(TASKS):
+            if not self.tasks or not set(self.tasks) <= READ_BY.keys():
                 raise ConfigError(
-                    f"evaluator.long_context.tasks={self.tasks} must name some of {', '.join(TASKS)}"
+                    f"evaluator.long_context.tasks={self.tasks} must name some of {', '.join(READ_BY)}"
                 )
             if not self.lengths or min(self.lengths) < 16:
                 raise ConfigError(f"evaluator.long_context.lengths={self.lengths} must all be at least 16")
@@ -90,12 +91,8 @@ class LongContext(Evaluator):
 
     @classmethod
     def only(cls, config: Any, task: str) -> Any:
-        known = cls.Config()
-        if task == "loss":
-            unread = {name: getattr(known, name) for name in ("depths", "num_keys", "num_choices")}
-        else:
-            unread = {name: getattr(known, name) for name in ("num_windows", "buckets")}
-        return replace(config, tasks=[task], **unread)
+        others, known = READ_BY["passkey" if task == "loss" else "loss"], cls.Config()
+        return replace(config, tasks=[task], **{name: getattr(known, name) for name in others})
 
     @classmethod
     def metrics(cls, config: Any, task: str) -> Sequence[str]:

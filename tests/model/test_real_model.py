@@ -91,7 +91,7 @@ def test_perplexity_is_an_independent_loops(routes: dict[str, Subject], shared_d
     text = (shared_data / "tinyshakespeare.txt").read_text()[:BYTES]
     document = Document(id="0", text=text, domain="prose", split=Split.test)
     method = registry().get("evaluator", "perplexity")
-    evaluator: Any = method(method.Config(window=WINDOW, max_bytes=0))
+    evaluator: Any = method(method.Config(window=WINDOW, max_bytes=None))
     for subject in routes.values():
         evaluation = evaluator.evaluate(
             "documents", dataclasses.replace(subject, documents=lambda split: [document])

@@ -20,6 +20,26 @@ STORE = Path(os.environ.get("HARNESS_STORE") or ROOT / ".harness").absolute()
 """Where `harness fetch` has put real models, before tests get stores of their own."""
 
 
+class AtOnce:
+    """Says what failed when it fails: a run that is cut off has no summary."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        printer = self.config.pluginmanager.get_plugin("terminalreporter")
+        if report.failed and printer is not None:
+            when = "" if report.when == "call" else f" ({report.when})"
+            printer.ensure_newline()
+            printer.write_line(f"FAILED {report.nodeid}{when}", red=True)
+            printer.write_line(report.longreprtext)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # the process that prints
+        config.pluginmanager.register(AtOnce(config))
+
+
 @pytest.fixture(autouse=True)
 def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A store that no other test and no user shares."""

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
+import functools
 import inspect
+import itertools
 import re
 import sys
 import typing
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from harness.compose import compose
+from harness.compose import Cell, compose
 from harness.compose.describe import field_docs
 from harness.compose.typed import instance
+from harness.errors import HarnessError
 from harness.method import MODEL, Method
 from harness.nodes import plain
 from harness.paths import MARK, parts
+from harness.registry.known import registry
 
 AXIS = None
 """Every axis."""
@@ -49,11 +55,10 @@ def test_it_says_what_it_is(method: type[Method]) -> None:
 
 
 def test_a_config_round_trips_through_hydra(method: type[Method]) -> None:
-    required = [f for f in dataclasses.fields(method.Config) if _is_required(f)]
-    if required:
+    if _requires(method):
         return
-    chosen = f"{method.axis}=[{method.name}]" if method.many else f"{method.axis}={method.name}"
-    cell = compose([chosen])
+    chosen = _chosen(method)
+    cell = _composed(registry().source(method).package).get(chosen) or compose([chosen])
     choice = cell.choices(method.axis)[-1]
     assert choice.method is method, f"{chosen} gives another class"
     assert choice.config == method.Config(), (
@@ -62,6 +67,32 @@ def test_a_config_round_trips_through_hydra(method: type[Method]) -> None:
     assert instance(method.Config, plain(choice.config), where=method.axis) == choice.config, (
         "the options do not survive being written and read: use str, int, float, bool, enums and lists"
     )
+
+
+@functools.cache
+def _composed(package: str) -> Mapping[str, Cell]:
+    """What a distribution's methods compose to, by override: one of every axis in each composition, which
+    takes Hydra no longer than one of one axis. What cannot be composed with others is left out.
+    """
+    known = registry()
+    own = [m for m in known.all() if known.source(m).package == package and not _requires(m)]
+    by_axis = [[_chosen(method) for method in own if method.axis == axis] for axis in known.axes]
+    found: dict[str, Cell] = {}
+    for row in itertools.zip_longest(*by_axis):
+        together = [chosen for chosen in row if chosen is not None]
+        with contextlib.suppress(HarnessError):
+            found |= dict.fromkeys(together, compose(together))
+    return found
+
+
+def _chosen(method: type[Method]) -> str:
+    """The override that chooses a method."""
+    return f"{method.axis}=[{method.name}]" if method.many else f"{method.axis}={method.name}"
+
+
+def _requires(method: type[Method]) -> bool:
+    """Whether an option has no default."""
+    return any(_is_required(f) for f in dataclasses.fields(method.Config))
 
 
 def test_its_defaults_are_plain_values(method: type[Method]) -> None:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import warm
 from third_party import distribution, harness
 
 from harness import cli
@@ -64,7 +65,7 @@ BATCH = """
 import contextlib, io, json, sys
 from harness.cli import main
 results = []
-for arguments in json.load(sys.stdin):
+for arguments in json.loads(sys.argv[1]):
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main(arguments)
@@ -78,8 +79,8 @@ def mistakes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str | i
     """Every mistake, made in one process (starting one costs seconds)."""
     folder = tmp_path_factory.mktemp("mistakes")
     asked = json.dumps([arguments for arguments, _, _ in MISTAKES.values()])
-    command = [sys.executable, "-c", BATCH]
-    done = subprocess.run(command, input=asked, cwd=folder, capture_output=True, text=True, check=True)
+    done = warm.run(["-c", BATCH, asked], cwd=folder, environment=os.environ)
+    assert done.returncode == 0, done.stderr
     assert not list(folder.iterdir()), "a refused command left something behind"
     return dict(zip(MISTAKES, json.loads(done.stdout.splitlines()[-1]), strict=True))
 
@@ -110,7 +111,7 @@ def test_threads_that_wait_leave_the_core_to_others(
 
 
 def test_a_real_process_ends_the_same_way(tmp_path: Path) -> None:
-    refused = harness(["optimizer=lyon"], cwd=tmp_path)
+    refused = harness(["optimizer=lyon"], cwd=tmp_path, start=True)
     assert refused.returncode == 2
     assert refused.stderr.startswith("harness: No optimizer method is called 'lyon'. Did you mean 'lion'?")
 
@@ -176,7 +177,7 @@ def test_list_is_fast_once_its_index_exists(tmp_path: Path) -> None:
     first = json.loads(harness(["list", "--json"], cwd=tmp_path).stdout)
     assert set(first[0]) == {"axis", "name", "package", "version", "summary", "paper", "status"}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    again = harness(["list", "--json"], cwd=tmp_path)
+    again = harness(["list", "--json"], cwd=tmp_path, start=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert json.loads(again.stdout) == first
     # Processor time, not the clock: other tests share the cores.

@@ -377,7 +377,7 @@ def test_plugins_that_exit_die_or_hang_are_named_and_harm_nothing(
     site.mkdir()
     for word in words:
         distribution(site, f"harness-{word}", f"{word}_plugin", DEADLY[word])
-    listed = harness(["list", "--json"], site, cwd=tmp_path)
+    listed = harness(["list", "--json"], site, cwd=tmp_path, start=True)
     assert listed.returncode == 0, listed.stderr
     rows = json.loads(listed.stdout)
     status = {row["package"]: row["status"] for row in rows if not row["axis"]}

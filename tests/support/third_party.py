@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
+import warm
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -21,11 +23,18 @@ def distribution(site: Path, name: str, module: str, content: str) -> None:
     (info / "entry_points.txt").write_text(f"[harness]\n{module} = {module}\n")
 
 
-def harness(arguments: Sequence[str], *sites: Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run the command line in a process of its own that sees the given folders."""
+def harness(
+    arguments: Sequence[str], *sites: Path, cwd: Path, start: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own that sees the given folders: a fork of one that has loaded
+    what it needs, or with `start` a new one.
+    """
     paths = [*map(str, sites), str(ROOT), str(ROOT / "plugins")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "XDG_CACHE_HOME": str(cwd / "cache")}
-    command = [sys.executable, "-m", "harness", *arguments]
+    words = ["-m", "harness", *arguments]
+    if not start:
+        return warm.run(words, cwd=cwd, environment=environment)
+    command = [sys.executable, *words]
     return subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, check=False)
 
 

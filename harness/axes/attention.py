@@ -109,6 +109,7 @@ class Attention(nn.Module, Method):
                 message="the flex kernel cannot train on a CPU; use attention.kernel=auto, which computes "
                 "windowed variants block by block, or device=cuda",
             )
+        yield from cls._unread(cell.spec(), meta_model)
         position = getattr(getattr(meta_model, "model", None), "position", None)
         if not isinstance(position, Position) or not (position.has_bias() or position.has_query_bias()):
             return
@@ -126,6 +127,19 @@ class Attention(nn.Module, Method):
                 message=f"the flex kernel takes no term that depends on the query, which position="
                 f"{position.name} adds; use attention.kernel=auto",
             )
+
+    @classmethod
+    def _unread(cls, spec: ModelSpec | None, meta_model: nn.Module | None) -> Iterable[Problem]:
+        """Stated fields of the shape that no layer's attention reads."""
+        layers = getattr(getattr(meta_model, "model", None), "layers", ())
+        kinds = {type(layer.self_attn) for layer in layers} or {cls}
+        for name in sorted(frozenset.intersection(*(kind.unread for kind in kinds))):
+            if getattr(spec, name, None) is not None:
+                yield Problem(
+                    where=f"model.{name}",
+                    message=f"attention={cls.name} has no scores that it would change; set "
+                    f"model.{name}=null, or use attention=full",
+                )
 
     @classmethod
     def small(cls) -> Any:
@@ -178,6 +192,9 @@ class Attention(nn.Module, Method):
         """
         return 3.0 * spec.num_heads * length if cls.keeps_scores else 0.0
 
+    unread: frozenset[str] = frozenset()
+    """Of `attention_cap` and `attention_scale`, fields of the shape, those that it has no scores for: the
+    plan refuses them where no layer reads them."""
     absolute: bool = False
     """Whether `mask` depends on more than q - k and h; `keys` then holds only where positions are slots."""
 

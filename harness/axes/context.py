@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from harness.axes.attention import Attention
 from harness.errors import ConfigError, IncompatibleError
 from harness.method import CellView, Method, Problem
 from harness.ops.extension import (
@@ -204,6 +205,8 @@ def _without_scores(name: str, layers: Iterable[tuple[Any, Any]]) -> Iterator[Pr
     for attention, position in layers:
         if attention.recurrent:
             found[f"chooses scores, and attention={attention.name} has none"] = None
+        elif type(attention).forward is not Attention.forward:
+            found[f"replaces how scores are made, and attention={attention.name} makes its own"] = None
         elif not hasattr(position, "inv_freq"):
             found[f"chooses distances of rotary positions, and position={position.name} has none"] = None
     for reason in found:

@@ -8,6 +8,7 @@ from torch import Tensor
 from harness.conformance._compare import close
 from harness.conformance._models import LayeredCache, inputs_for, model_of, tokens
 from harness.method import Method
+from harness.ops.packed_linear import linear_layers
 
 
 def _close(left: Tensor, right: Tensor, why: str) -> None:
@@ -95,6 +96,17 @@ def test_rows_of_a_batch_do_not_see_each_other(method: type[Method]) -> None:
     both = model(ids, **inputs)
     first = {name: value[:1] for name, value in inputs.items()}
     _close(both[:1], model(ids[:1], **first), "a row's logits depend on the other rows of its batch")
+
+
+@torch.no_grad()
+def test_every_linear_layer_is_called(method: type[Method]) -> None:
+    """Adapters act on a layer, and quantizers see what it multiplies, where it is called."""
+    model, called = model_of(method), set()
+    for name, layer in linear_layers(model).items():
+        layer.register_forward_pre_hook(lambda *_, name=name: called.add(name))
+    model(tokens(8, 32), **inputs_for(model, 8))
+    left = sorted(set(linear_layers(model)) - called)
+    assert not left, f"{left[:3]} are never called: call the layer, do not read its weight"
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ import torch
 from harness.axes.attention import Attention
 from harness.conformance._model_suite import *  # noqa: F403
 from harness.conformance._models import SPEC, LayeredCache, kept_values, model_of, tokens
+from harness.errors import HarnessError
 from harness.method import Method
 from harness.model.views import view_of
 from harness.ops.paged_cache import PagedCache
@@ -66,6 +67,25 @@ def test_the_cache_holds_the_stated_number_of_heads(method: type[Method]) -> Non
         assert layer.keys.shape[0] <= heads, f"the cache holds more heads than num_kv_heads={heads}"
         return
     assert layer.keys.shape[1] <= heads, f"the cache holds more heads than num_kv_heads={heads}"
+
+
+@pytest.mark.parametrize(("field", "value"), [("attention_cap", 0.3), ("attention_scale", 0.7)])
+@torch.no_grad()
+def test_scores_are_scaled_and_bounded_as_the_shape_says(
+    method: type[Method], field: str, value: float
+) -> None:
+    """A field of the shape about scores is read, however many tokens there are, or refused, or `unread`."""
+    assert issubclass(method, Attention)
+    for length in (5, 40):
+        ids = tokens(2, length)
+        plain = model_of(method, max_length=40)(ids)
+        try:
+            stated = model_of(method, max_length=40, **{field: value})(ids)
+        except HarnessError:
+            return
+        assert torch.equal(plain, stated) == (field in method.unread), (
+            f"model.{field} changes nothing: read self.spec.{field} (self.scale), or name it in `unread`"
+        )
 
 
 def test_projections_have_uniform_names(method: type[Method]) -> None:

@@ -1,8 +1,8 @@
 """What methods of two model axes must do together: what can be built computes the same however it is run.
 
-A pair that cannot work is refused when the model is built, saying which option to change. Triples are drawn,
-by a seed that changes by the week (`HARNESS_PAIRS_SEED` fixes it): two attentions, layer after layer in turn,
-and a position scheme.
+A pair that cannot work is refused when the model is built, saying which option to change. Fours are drawn,
+by a seed that changes by the week (`HARNESS_PAIRS_SEED` fixes it): two attentions, each with a position
+scheme of its own, layer after layer in turn.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from harness.axes import MODEL_AXES
 from harness.axes.attention import Attention
+from harness.axes.position import Position
 from harness.conformance._compare import close
 from harness.conformance._models import LayeredCache, inputs_for, pair_of, tokens
 from harness.errors import HarnessError
@@ -30,8 +31,8 @@ from harness.registry.known import registry
 Pair = tuple[type[Method], ...]
 T = 12
 """Tokens of a sequence here."""
-TRIPLES = 6
-"""Triples that are drawn."""
+FOURS = 8
+"""Fours that are drawn."""
 
 
 def pairs() -> list[Any]:
@@ -52,21 +53,25 @@ def pairs() -> list[Any]:
     return found
 
 
-def triples() -> list[Any]:
-    """Some of two attentions and a position scheme each."""
+def fours() -> list[Any]:
+    """Some of two attentions and a position scheme of each; the second's adds nothing to the embeddings."""
     draw = random.Random(int(os.environ.get("HARNESS_PAIRS_SEED", time.time() // (7 * 86400))))
     attentions, positions = (list(registry().methods(axis).values()) for axis in ("attention", "position"))
-    found = [(*draw.sample(attentions, 2), draw.choice(positions)) for _ in range(TRIPLES)]
+    of_layers = [method for method in positions if method.embed is Position.embed]  # type: ignore[attr-defined]
+    found = []
+    for _ in range(FOURS):
+        first, second = draw.sample(attentions, 2)
+        found.append((first, draw.choice(positions), second, draw.choice(of_layers)))
     return [pytest.param(some, id="-".join(method.name for method in some)) for some in found]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Parametrize over what installed methods make, or over what one of a distribution is in."""
     package = metafunc.config.getoption("--package", default=None)
-    (name,) = {"pair", "triple"} & set(metafunc.fixturenames)
+    (name,) = {"pair", "four"} & set(metafunc.fixturenames)
     chosen = [
         some
-        for some in (pairs() if name == "pair" else triples())
+        for some in (pairs() if name == "pair" else fours())
         if package is None or any(registry().source(m).package == package for m in some.values[0])
     ]
     metafunc.parametrize(name, chosen or [pytest.param(None, marks=pytest.mark.nothing)])
@@ -107,13 +112,18 @@ def _computes_the_same(model: Any) -> None:
 
 @torch.no_grad()
 def test_layers_in_turn_compute_the_same_however_they_are_run(
-    triple: tuple[type[Attention], type[Attention], type[Method]],
+    four: tuple[type[Attention], type[Method], type[Attention], type[Method]],
 ) -> None:
-    """Likewise where every other layer has another attention, with a state, a window or keys of its own."""
-    first, second, position = triple
-    node = plain_node(Choice(axis="attention", method=second, config=second.small()))
-    pattern = [{}, {"attention": node}]
-    _computes_the_same(model_or_skip((first, position), num_layers=3, layer_pattern=pattern))
+    """Likewise where every other layer has another attention, with a state, a window or keys of its own, and
+    other positions.
+    """
+    first, position, second, other = four
+    of_layer = {"attention": (second, second.small()), "position": (other, other.Config())}
+    nodes = {
+        axis: plain_node(Choice(axis=axis, method=method, config=config))
+        for axis, (method, config) in of_layer.items()
+    }
+    _computes_the_same(model_or_skip((first, position), num_layers=3, layer_pattern=[{}, nodes]))
 
 
 def _cached(model: Any, ids: Tensor, inputs: dict[str, Tensor], whole: Tensor) -> None:

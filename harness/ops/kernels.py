@@ -83,8 +83,9 @@ def attend(
         def make(rows: Tensor = rows, index: Tensor = index) -> Tensor:
             return _mask_or_bias(view, mask, bias, q_BNTH, rows, index)
 
-        # Of one view, where a block begins and how long blocks are says where it ends.
-        score_mask = view.remember(("mask", key, q_BNTH.dtype, start, size), make)
+        # Of one view, where a block begins and how long blocks are says where it ends. Layers of one key may
+        # have positions of their own, whose terms are in what is remembered.
+        score_mask = view.remember(("mask", key, bias, q_BNTH.dtype, start, size), make)
         if query_bias is not None:
             score_mask = (query_bias(rows, index) * scale).masked_fill(~score_mask, float("-inf"))
         outputs.append(call(q_BNTH[:, :, start:end], *source.read(columns), score_mask))

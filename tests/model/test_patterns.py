@@ -37,7 +37,13 @@ def _deep(pattern, **methods):
     return tiny(shape={"num_layers": 5, "layer_pattern": pattern}, **methods)
 
 
-@pytest.mark.parametrize("pattern", [WINDOWS, MIXED, WIDTHS], ids=["windows", "mixed", "widths"])
+TERMS = [{}, {"position": {"method": "alibi"}}, {"position": {"method": "relative_t5"}}]
+"""Scores to which layers add nothing, or terms of their own."""
+
+
+@pytest.mark.parametrize(
+    "pattern", [WINDOWS, MIXED, WIDTHS, TERMS], ids=["windows", "mixed", "widths", "terms"]
+)
 @torch.no_grad()
 def test_a_hybrid_decodes_and_packs_as_it_reads_at_once(pattern):
     model = _deep(pattern)

@@ -64,6 +64,7 @@ BAD_MODELS = {
     "attention=sliding_window attention.num_kv_heads=3": "use one of [1, 2, 4]",
     "position=alibi context=position_interpolation": "which position=alibi does not provide",
     "position=alibi attention=linear": "attention=linear has no scores that position=alibi could add to",
+    "model.attention_cap=30 attention=linear": "attention=linear has no scores that it would change",
     "architecture=encoder_decoder": "set model.num_encoder_layers to at least 1",
     "model.num_encoder_layers=2": "architecture=causal_decoder has no encoder; set it to 0",
     "architecture=prefix_decoder instruction_strategy=packing": "prefix_decoder reads one prompt",

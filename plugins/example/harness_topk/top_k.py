@@ -39,6 +39,8 @@ class TopK(Attention):
         columns = torch.arange(k_BKSH.shape[2], device=q_BNTH.device)
         wide = torch.promote_types(q_BNTH.dtype, torch.float32)  # a tie in 16 bits would keep too many keys
         scores_BNTS = (q_BNTH.to(wide) @ k_BKSH.to(wide).transpose(-1, -2)) * self.scale
+        if (cap := self.spec.attention_cap) is not None:
+            scores_BNTS = cap * torch.tanh(scores_BNTS / cap)
         if position is not None and position.has_bias():
             head = torch.arange(self.num_heads, device=q_BNTH.device)[None, :, None, None]
             query = view.query_position_BT[:, None, :, None]

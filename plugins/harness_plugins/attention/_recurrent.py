@@ -27,6 +27,7 @@ class Recurrent(Attention):
 
     recurrent = True
     keeps_scores = True
+    unread = frozenset({"attention_cap"})
 
     @classmethod
     def kept_values(cls, config: Any, spec: ModelSpec, length: int) -> float:

@@ -19,6 +19,7 @@ class Linear(Recurrent):
     """
 
     name = "linear"
+    unread = frozenset({"attention_cap", "attention_scale"})
 
     def feature(self, x_BNTH: Tensor, *, is_key: bool) -> Tensor:
         return F.elu(x_BNTH) + 1

@@ -37,6 +37,7 @@ class Mamba2(Recurrent):
     """
 
     name = "mamba2"
+    unread = frozenset({"attention_cap", "attention_scale"})
     causal_only = True
     reads_keys = False
 

@@ -80,6 +80,7 @@ class SparseFactorized(Attention):
         stride, summary = self.config.stride, self.config.summary
         plain = view.is_causal and view.aligned and q_BNTH.shape[2] == k_BKSH.shape[2] > 2 * stride
         plain = plain and not (position is not None and position.has_query_bias())
+        plain = plain and self.spec.attention_cap is None
         if self.config.kernel is Kernel.auto and plain and not self.cross:
             bias = position.bias if position is not None and position.has_bias() else None
             qkv = (q_BNTH, k_BKSH, v_BKSH)

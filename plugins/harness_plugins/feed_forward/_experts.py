@@ -4,10 +4,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness import ConfigError, FeedForward, LossTerm, ModelSpec
+
+
+class Router(nn.Linear):
+    """A linear layer in single precision at least, so that rounding turns few choices.
+
+    A layer that is called, so that adapters act on it and quantizers see what it multiplies.
+    Paper: Fedus et al. 2021, arXiv:2101.03961, section 2.4
+    """
+
+    def forward(self, x_MD: Tensor) -> Tensor:
+        wide = torch.promote_types(x_MD.dtype, torch.float32)
+        return F.linear(x_MD.to(wide), self.weight.to(wide))
 
 
 class Experts(FeedForward):
@@ -36,7 +49,7 @@ class Experts(FeedForward):
     config: Config
 
     def build(self, spec: ModelSpec) -> None:
-        self.router = nn.Linear(spec.dim, self.config.num_experts, bias=False)
+        self.router = Router(spec.dim, self.config.num_experts, bias=False)
         self.experts = nn.ModuleList(self.expert(spec) for _ in range(self.config.num_experts))
         self._balance: Tensor | None = None
 

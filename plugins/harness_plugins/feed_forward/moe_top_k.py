@@ -58,8 +58,7 @@ class MoeTopK(Experts):
     def forward(self, x_BTD: Tensor) -> Tensor:
         x_MD = x_BTD.flatten(0, -2)
         wide = torch.promote_types(x_MD.dtype, torch.float32)
-        # In single precision, so that rounding turns few choices.
-        probability_ME = F.linear(x_MD.to(wide), self.router.weight.to(wide)).softmax(dim=-1)
+        probability_ME = self.router(x_MD).to(wide).softmax(dim=-1)
         weight_MK, choice_MK = probability_ME.topk(self.config.experts_per_token, dim=-1)
         weight_MK = weight_MK / weight_MK.sum(dim=-1, keepdim=True)
         if self.training:

@@ -50,8 +50,13 @@ def test_positions_that_follow_the_length_would_undo_a_rotary_method(position: s
         method(method.Config()).apply(tiny(position=position))  # type: ignore[attr-defined]
 
 
+LATENT = ("attention=multi_head_latent", "attention.rope_dim=8", "attention.latent_dim=16")
+
+
 def test_methods_that_choose_scores_need_an_attention_that_has_them() -> None:
     assert any("chooses scores" in problem for problem in found("context=rerope", "attention=linear"))
+    assert any("makes its own" in problem for problem in found("context=rerope", *LATENT))
+    assert found("context=yarn", *LATENT) == []
     assert not any("chooses scores" in problem for problem in found("context=yarn", "attention=linear"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import sys
@@ -9,9 +10,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.compose import compose, config_dir, explain, publish
-from harness.compose.arguments import SEARCH, job_overrides, publish_file, standing
+from harness.compose.arguments import LAUNCHER, SEARCH, job_overrides, publish_file, standing
 from harness.compose.hydra import CONFIG_NAME
-from harness.errors import HarnessError
+from harness.errors import ConfigError, HarnessError
 from harness.run.machine import one_thread_of_numpy
 
 if TYPE_CHECKING:
@@ -42,9 +43,27 @@ How it runs, which changes no result: hydra.sweeper.workers=2 (stages at a time)
 measurement of speed waits to be alone on its machine, null = for ever; then it goes on beside the others,
 and its record says so), .retry=failed (run again what ended so; oom, timeout, lost, all)."""
 
-MULTIRUN = "hydra.mode=MULTIRUN"
+MULTIRUN, RUN = "hydra.mode=MULTIRUN", "hydra.mode=RUN"
+_MAY_TAKE = ("--info", "-i")
+"""Flags of which the next word is the value, unless it is an override."""
 _SHOWS_ONLY = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--shell-completion", "-sc")
 """Flags of Hydra that run nothing."""
+_SHOWS_CONFIG = ("--cfg", "-c", *_MAY_TAKE)
+"""Those that show a composition: of a sweep, that of its first cell."""
+_TAKES = (
+    "--config-dir",
+    "-cd",
+    "--config-path",
+    "-cp",
+    "--config-name",
+    "-cn",
+    "--package",
+    "-p",
+    "--cfg",
+    "-c",
+)
+"""Flags of which the next word is the value."""
+_OF_JOBS = ("hydra.job.", "hydra.help.")
 _NOT_OURS = ("-", "+", "~", "hydra.")
 """What begins a flag, an override that adds or deletes, and one of Hydra itself."""
 
@@ -62,7 +81,7 @@ def sweep(arguments: Sequence[str]) -> int:
     if "--help" in arguments or "-h" in arguments:
         print(SWEEP_HELP)
         return 0
-    return through_hydra([*arguments, "--multirun"])
+    return through_hydra(["--multirun", *arguments])
 
 
 def through_hydra(arguments: Sequence[str]) -> int:
@@ -76,19 +95,22 @@ def through_hydra(arguments: Sequence[str]) -> int:
     arguments = standing(arguments)
     for text in arguments:
         publish_file(text)
-    flags = [text for text in arguments if text.startswith("-")]
-    overrides = [text for text in arguments if not text.startswith("-")]
+    overrides, flags = _parted(arguments)
     multirun = "-m" in flags or "--multirun" in flags or MULTIRUN in overrides
+    shown = {flag.partition("=")[0] for flag in flags}
+    shows = not shown.isdisjoint(_SHOWS_ONLY)
+    if not shows:
+        _refuse_unused(overrides, flags, multirun=multirun)
     if not flags and all(map(_is_plain, overrides)):
         return _run(overrides)
-    if not multirun and not any(flag.partition("=")[0] in _SHOWS_ONLY for flag in flags):
-        compose(job_overrides(_without_values_of_flags(arguments)))  # refuses before Hydra does, and says why
-    if any(flag.partition("=")[0] in ("--cfg", "-c") for flag in flags):
-        arguments = _as_it_runs(arguments)
+    if not multirun and not shows:
+        compose(job_overrides(overrides))  # refuses before Hydra does, and says why
+    if not shown.isdisjoint(_SHOWS_CONFIG if multirun else _SHOWS_CONFIG[:2]):
+        arguments, multirun = _as_it_runs(arguments), False
     if "COMP_LINE" in os.environ:  # completing a word: Hydra knows no subcommands
         os.environ["COMP_LINE"] = re.sub(r"^(\S+) (?:run|sweep|plan) ", r"\1 ", os.environ["COMP_LINE"])
     if multirun:
-        explain.refuse_nothing(job_overrides(_without_values_of_flags(arguments)), config_dir())
+        explain.refuse_nothing(job_overrides(_parted(arguments)[0]), config_dir())
         arguments = _unread_by_hydra(arguments)
     codes: list[int] = []
     refused: list[HarnessError] = []  # said by us, without what Hydra would print before it
@@ -101,7 +123,7 @@ def through_hydra(arguments: Sequence[str]) -> int:
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us instead of Hydra's own report
     before = sys.argv
-    sys.argv = ["harness", *arguments]
+    sys.argv = ["harness", *itertools.chain(*_parted(arguments))]
     try:
         hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=CONFIG_NAME)(task)()
     except (HydraException, OmegaConfBaseException) as error:
@@ -126,12 +148,35 @@ def _run(overrides: Sequence[str], options: Options | None = None) -> int:
     return int(run_cell(overrides, options) or 0)
 
 
+def _refuse_unused(overrides: Sequence[str], flags: Sequence[str], *, multirun: bool) -> None:
+    """Refuse what says of Hydra's mode or launcher something that the command does not do.
+
+    Raises: ConfigError
+    """
+    if multirun and (RUN in overrides or "--run" in flags):
+        raise ConfigError(
+            f"{RUN if RUN in overrides else '--run'} has no effect beside `harness sweep` or -m; drop it, or "
+            "use `harness run`"
+        )
+    placed = [text for text in overrides if text.startswith(LAUNCHER) and text != f"{LAUNCHER}basic"]
+    if placed and not multirun:
+        raise ConfigError(
+            f"{placed[0]} has no effect: `harness run` runs its cell here; drop it, or let `harness sweep` "
+            "place the workers of a sweep"
+        )
+    for text in () if placed else overrides:
+        if text.lstrip("+~").startswith(_OF_JOBS) and (multirun or ".env_" not in text):
+            raise ConfigError(
+                f"{text} has no effect without a launcher: cells of a sweep are no jobs of Hydra's; drop it"
+            )
+
+
 def _unread_by_hydra(arguments: Sequence[str]) -> list[str]:
     """The arguments, with levels of factors and options as Hydra hands them on to the sweep."""
     from harness.plan.grammar import unread
     from harness.plan.make import named_levels
 
-    named = named_levels(job_overrides(_without_values_of_flags(arguments)))
+    named = named_levels(job_overrides(_parted(arguments)[0]))
     return [
         unread(text) if key in named or ("." in key and not key.startswith(_NOT_OURS)) else text
         for text, key in ((text, text.partition("=")[0]) for text in arguments)
@@ -147,7 +192,7 @@ def _as_it_runs(arguments: Sequence[str]) -> list[str]:
     from harness.plan.make import make_plan
     from harness.store import Store
 
-    plain = job_overrides(_without_values_of_flags(arguments))
+    plain = job_overrides(_parted(arguments)[0])
     others = [text for text in arguments if text not in plain and text not in ("--multirun", "-m", MULTIRUN)]
     cell = make_plan(plain, store=Store()).first.cells[0].cell
     given = {text.partition("=")[0] for text in cell.overrides}
@@ -166,22 +211,16 @@ def _task(config: Any) -> int:
     return _run([*own.overrides.task, *search], options(dict(own.sweeper)))
 
 
-def _without_values_of_flags(arguments: Sequence[str]) -> list[str]:
-    """The overrides among arguments; `--config-dir DIR` and its like take the word that follows."""
-    takes = (
-        "--config-dir",
-        "-cd",
-        "--config-path",
-        "-cp",
-        "--config-name",
-        "-cn",
-        "--package",
-        "-p",
-        "--cfg",
-        "-c",
-    )
-    return [
-        text
-        for i, text in enumerate(arguments)
-        if not text.startswith("-") and (i == 0 or arguments[i - 1] not in takes)
-    ]
+def _parted(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Overrides, and flags with the words that are their values (`--config-name NAME`).
+
+    In this order Hydra's parser takes them: it wants overrides that stand together.
+    """
+    overrides: list[str] = []
+    flags: list[str] = []
+    before = ""
+    for text in arguments:
+        value = before in _TAKES or (before in _MAY_TAKE and not {"=", "~"} & {*text})
+        (flags if text.startswith("-") or value else overrides).append(text)
+        before = text
+    return overrides, flags

@@ -16,6 +16,7 @@ from harness.commands.table8 import print_table8
 from harness.compose import load
 from harness.compose.arguments import SEARCH, job_overrides, standing
 from harness.plan.costs import Costs
+from harness.plan.devices import lacking
 from harness.plan.estimate import Cost
 from harness.plan.files import flat
 from harness.plan.make import make_plan
@@ -65,6 +66,7 @@ def main(arguments: Sequence[str]) -> int:
         load([text for text in asked if text not in ours or text.startswith(SEARCH)])
     made = make_plan(ours, store=Store(), places_nodes=NODES_LAUNCHER in asked)
     check_layout(made)
+    made.first.notes += filter(None, [lacking(made.first.missing())])
     costs = Costs(made.first, probe=available_memory() if "--probe" in arguments else 0)
     code = NOTHING_RUNS if all(cell.refused for cell in made.first.cells) else 0
     if "--json" in arguments:

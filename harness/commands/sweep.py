@@ -15,6 +15,7 @@ from rich.table import Table
 
 from harness.compose.arguments import SEARCH, job_overrides
 from harness.errors import ConfigError, StoreFullError
+from harness.plan.devices import lacking
 from harness.plan.make import make_plan
 from harness.plan.manifest import write_manifest
 from harness.plan.need import Need
@@ -161,7 +162,12 @@ def _parts(made: Plan) -> Iterator[Plan]:
 def _execute(
     made: Plan, options: Options, *, room: Need | None, crew: Crew | None = None
 ) -> tuple[int, bool]:
-    """One worker on a plan; returns the exit code, and whether every cell has ended."""
+    """One worker on a plan; returns the exit code, and whether every cell has ended.
+
+    Raises: ConfigError where this machine lacks a device that stages name
+    """
+    if room != NO_ROOM and (reason := lacking(made.missing())):
+        raise ConfigError(reason)
     prepare_environment(made)
     standing = look_before(made)
     write_manifest(made)

@@ -230,12 +230,16 @@ def _missing(error: MissingConfigException, prefix: str) -> NoReturn:
             registry().get(group, name)
         except HarnessError as plain:
             raise ConfigError(f"{prefix}{plain}") if prefix else plain from error
-    raise ConfigError(
-        prefix
-        + str(
-            UnknownNameError(what=group.replace("/", " ") or "config", name=name, known=error.options or [])
-        )
-    ) from error
+    if group.startswith("hydra"):
+        what = group.replace("/", " ")
+    else:
+        what, _, folder = group.partition("/")  # a name of several parts stands in a folder of its group
+        name = f"{folder}/{name}" if folder else name
+    text = str(UnknownNameError(what=what or "config", name=name, known=error.options or []))
+    file = Path(name if name.endswith(".yaml") else f"{name}.yaml")
+    if what == "experiment" and file.is_file():
+        text = f"No experiment is called '{name}'; the file of that name is read by experiment=./{file}"
+    raise ConfigError(prefix + text) from error
 
 
 def _file(config: str) -> str:

@@ -15,6 +15,8 @@ from harness.errors import ConfigError
 
 _WORD = re.compile(r"[\w./-]+")
 """A name or a file alone."""
+_NOTHING = re.compile(r"^\s*,|,\s*(?:,|$|[]})])|[\[({]\s*,")
+"""A comma without a value on one side."""
 
 
 @functools.cache
@@ -45,6 +47,11 @@ def _read(text: str) -> Override:
         lines = str(error).splitlines()
         detail = next((line for line in lines if not line.startswith(("Error parsing", "See "))), lines[0])
         key, _, value = text.partition("=")
+        if _NOTHING.search(value):
+            raise ConfigError(
+                f"'{text}' is no override: nothing stands before or after a comma; drop the comma, or write "
+                "'' for an empty text"
+            ) from error
         raise ConfigError(
             f"'{text}' is no override ({detail}); write key=value, or key=a,b to sweep. A value with spaces "
             f"or special characters needs quotes of its own within the shell's: '{key}=\"{value or 'text'}\"'"

@@ -18,6 +18,7 @@ from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, e
 from pathlib import Path
 from typing import Any
 
+from harness.errors import PluginError
 from harness.registry import probe as registry_probe
 
 GROUP = "harness"
@@ -32,7 +33,15 @@ def read(*, fresh: bool = False) -> dict[str, Any]:
     `quarantined`, `eager` (modules that bring more than methods, or nothing) and what plugins `printed`.
 
     From the cache where it holds, unless it is to be `fresh`.
+
+    Raises: PluginError where nothing is installed, not even what comes with harness
     """
+    if not entry_points(group=GROUP):
+        raise PluginError(
+            "harness runs here without being installed: no distribution offers methods and stages (entry "
+            f"points of the group '{GROUP}'), its own neither; pip install harness-lm, or pip install -e . "
+            "in a checkout"
+        )
     signature = _signature()
     for path in () if fresh else _cache_files():
         cached = _cached(path)

@@ -331,8 +331,10 @@ class Worker:
         key = entry.node.key
         before = self._kept.read(key)
         attempts = before.attempts + 1 if before is not None and before.status == outcome.status else 1
-        memory = outcome.memory or self._resources.memory(entry.share.device)
-        outcome = replace(outcome, attempts=attempts, memory=memory if outcome.status == "oom" else None)
+        memory = None
+        if outcome.status == "oom":
+            memory = outcome.memory or self._resources.memory(entry.share.device)
+        outcome = replace(outcome, attempts=attempts, memory=memory)
         self._kept.write(key, outcome)
         if outcome.status == "lost" and attempts < MAX_LOST:
             self.view.say(f"{entry.node.title} was lost ({outcome.reason}); attempt {attempts + 1} follows")

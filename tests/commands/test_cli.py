@@ -36,7 +36,7 @@ MISTAKES: dict[str, tuple[list[str], int, str]] = {
     "check": (["check", "harness-lx"], 2, "Did you mean 'harness-lm'?"),
     "new": (["new", "attention", "Big"], 2, "'Big' is no method name; use snake_case"),
     "taken": (["new", "attention", "full", "--package", "x"], 2, "attention=full exists already"),
-    "launcher": (["run", "hydra/launcher=slrm"], 2, "No hydra launcher is called 'slrm'"),
+    "launcher": (["sweep", "seed=0,1", "hydra/launcher=slrm"], 2, "No hydra launcher is called 'slrm'"),
     "planned launcher": (["plan", "hydra/launcher=slrm"], 2, "harness: No hydra launcher is called 'slrm'"),
     "planned option": (
         ["plan", "hydra.sweeper.wrkers=2"],
@@ -59,6 +59,27 @@ MISTAKES: dict[str, tuple[list[str], int, str]] = {
         2,
         "quotes of its own within the shell's: 'name=\"\u00fcbung\"'",
     ),
+    "comma": (["sweep", "seed=0,,1"], 2, "nothing stands before or after a comma; drop the comma"),
+    "last comma": (["run", "stages=[corpus,]"], 2, "nothing stands before or after a comma"),
+    "mode": (
+        ["sweep", "seed=0,1", "hydra.mode=RUN"],
+        2,
+        "hydra.mode=RUN has no effect beside `harness sweep`",
+    ),
+    "both modes": (["sweep", "--run", "seed=0,1"], 2, "--run has no effect beside `harness sweep`"),
+    "launcher of one": (
+        ["run", "hydra/launcher=joblib"],
+        2,
+        "hydra/launcher=joblib has no effect: `harness run`",
+    ),
+    "job": (
+        ["sweep", "seed=0,1", "hydra.job.name=x"],
+        2,
+        "hydra.job.name=x has no effect without a launcher",
+    ),
+    "no folder": (["sweep", "seed=0,1", "-cd"], 2, "--config-dir takes a folder"),
+    "nested": (["plan", "experiment=team/nope"], 2, "No experiment is called 'team/nope'."),
+    "device": (["run", "device=cuda"], 2, "sees no CUDA device on this machine; use device=auto"),
 }
 
 BATCH = """
@@ -164,6 +185,57 @@ def test_a_sweep_is_asked_for_what_was_typed(line: str, monkeypatch: pytest.Monk
     monkeypatch.setattr(sweep, "multirun", lambda arguments, *_, **__: asked.extend(arguments))
     hydra.sweep(typed)
     assert request(asked) == request(typed)
+
+
+@pytest.mark.parametrize(
+    ("place", "flag"), [(0, ["hydra.searchpath=[DIR]"]), (0, ["--config-dir", "DIR"]), (2, ["-cd=DIR"])]
+)
+def test_flags_may_stand_among_overrides(
+    place: int, flag: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from harness.commands import hydra, sweep
+
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nseeds: [0, 1]\n")
+    asked: list[str] = []
+    monkeypatch.setattr(sweep, "multirun", lambda arguments, *_, **__: asked.extend(arguments))
+    typed = ["experiment=mine", "scale=smoke", "attention=full,flash"]
+    typed[place:place] = [text.replace("DIR", str(tmp_path)) for text in flag]
+    hydra.sweep(typed)
+    assert asked == ["experiment=mine", "scale=smoke", "attention=full,flash"]
+
+
+@pytest.mark.parametrize("flags", [["--cfg", "job", "--package", "seed"], ["--info", "defaults"]])
+def test_a_sweep_shows_the_config_of_its_first_cell(
+    flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["sweep", "seed=3,4", *flags, "attention=flash,full"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.strip() == "3" if "seed" in flags else "attention/flash" in shown
+
+
+def test_a_plan_says_that_this_machine_lacks_a_device(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It may be made where a launcher will place it; what runs here is refused (see `MISTAKES`)."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert cli.main(["plan", "device=cuda", "stages=[corpus]", "--json"]) == 0
+    assert any(
+        "no CUDA device on this machine" in note for note in json.loads(capsys.readouterr().out)["notes"]
+    )
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert cli.main(["plan", "device=cuda", "stages=[corpus]", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == []
+
+
+def test_an_experiment_whose_file_is_meant_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "mine.yaml").write_text("# @package _global_\nseeds: [0]\n")
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["plan", "experiment=conf/mine"]) == 2
+    assert "the file of that name is read by experiment=./conf/mine.yaml" in capsys.readouterr().err
 
 
 def test_words_complete_on_tab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

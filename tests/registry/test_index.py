@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.errors import PluginError
 from harness.registry import index
 
 
@@ -27,3 +28,9 @@ def test_indexes_of_other_environments_are_kept_for_a_month(
     assert {"registry-recent.json", "another-tool.json"} < left
     assert "registry-old.json" not in left
     assert len(left) == 3
+
+
+def test_a_harness_that_is_not_installed_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "entry_points", lambda *, group: [])
+    with pytest.raises(PluginError, match="pip install harness-lm"):
+        index.read()

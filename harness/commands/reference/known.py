@@ -66,3 +66,10 @@ def question(report: str) -> str:
     """What the experiment of a report asks, at whatever scale."""
     text = (config_dir() / "experiment" / f"{report.removesuffix(REAL)}.yaml").read_text(encoding="utf-8")
     return str(yaml.safe_load(text).get("question", ""))
+
+
+def verdicts(report: Path) -> list[str]:
+    """What a committed report says of each of its claims."""
+    _, _, rest = (report / "README.md").read_text(encoding="utf-8").partition("\n## Claims\n")
+    table = [line for line in rest.partition("\n## ")[0].splitlines() if line.startswith("|")]
+    return [line.split(" | ")[1] for line in table[2:]]

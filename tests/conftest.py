@@ -1,5 +1,6 @@
 """What every test gets: no network, one thread, a store of its own, and the real data where they lie."""
 
+import itertools
 import os
 
 os.environ.update(
@@ -18,6 +19,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 STORE = Path(os.environ.get("HARNESS_STORE") or ROOT / ".harness").absolute()
 """Where `harness fetch` has put real models, before tests get stores of their own."""
+NUMBERS = itertools.count()
+"""Of stores of tests without a folder: making one looks at those of all tests before."""
 
 
 class AtOnce:
@@ -41,9 +44,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(autouse=True)
-def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A store that no other test and no user shares."""
-    store = tmp_path / "store"
+def own_store(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A store that no other test and no user shares; a folder of its own is made for a test that has one."""
+    if "tmp_path" in request.fixturenames:
+        store: Path = request.getfixturevalue("tmp_path") / "store"
+    else:
+        store = tmp_path_factory.getbasetemp() / f"store-{next(NUMBERS)}"
     monkeypatch.setenv("HARNESS_STORE", str(store))
     return store
 

@@ -38,7 +38,7 @@ def test_trainings_run_together_as_far_as_a_stated_budget_holds_them(tmp_path: P
     command = ["sweep", "stages=[corpus,tokenizer,tokens,pretrain]", "scale=smoke", "corpus.max_bytes=300000"]
     command += [f"pretrain.sequence_length={lengths}", "pretrain.budget={unit:steps,amount:30}"]
     command += ["hydra.sweeper.workers=2", f"hydra.sweeper.total_memory={BUDGET}"]
-    done = harness(command, cwd=tmp_path)
+    done = harness(command, cwd=tmp_path, start=True)
     assert done.returncode == 0, done.stdout + done.stderr
     took = spans(own_store)
     assert set(took) == {*SMALL, *LARGE, HUGE}, "what exceeds the budget by itself runs all the same"

@@ -15,7 +15,7 @@ CELLS = ["stages=[corpus,tokenizer,tokens,pretrain,evaluate]", "scale=smoke", "c
 @pytest.mark.parametrize("launcher", [[], ["hydra/launcher=submitit_local", "hydra.sweeper.workers=1"]])
 def test_cells_of_different_sizes_share_a_sweep(tmp_path: Path, own_store: Path, launcher: list[str]) -> None:
     sizes = "cells=[{parallelism: single},{parallelism: ddp,parallelism.num_processes: 2}]"
-    done = harness(["sweep", *CELLS, sizes, *launcher], cwd=tmp_path)
+    done = harness(["sweep", *CELLS, sizes, *launcher], cwd=tmp_path, start=True)
     assert done.returncode == 0, done.stdout + done.stderr
     found = [json.loads(file.read_text()) for file in own_store.glob("records/*/*/record.json")]
     assert [record["outcome"]["status"] for record in found] == ["ok", "ok"]

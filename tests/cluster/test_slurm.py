@@ -121,7 +121,9 @@ def test_a_cell_of_two_nodes_ends_as_one_of_two_processes(
         pytest.skip("this SLURM has one node")
     small = ["stages=[corpus,tokenizer,tokens,pretrain,evaluate]", "scale=smoke", "corpus.max_bytes=300000"]
     sizes = "{parallelism: ddp,parallelism.num_processes: 2},{parallelism: ddp,parallelism.num_nodes: 2}"
-    done = harness(["sweep", *small, f"cells=[{sizes}]", *SLURM, "hydra.sweeper.workers=1"], cwd=tmp_path)
+    done = harness(
+        ["sweep", *small, f"cells=[{sizes}]", *SLURM, "hydra.sweeper.workers=1"], cwd=tmp_path, start=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     found = [record for _, record in records(own_store)]
     assert sorted(record["config"]["parallelism"]["num_nodes"] for record in found) == [1, 2]

@@ -83,6 +83,7 @@ def test_a_fork_answers_as_a_start(tmp_path: Path) -> None:
 def test_what_a_program_raises_is_what_a_start_raises(tmp_path: Path) -> None:
     for code, said, returned in (
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "", -9),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt\n", -2),
         ("import sys; sys.exit('words')", "words\n", 1),
         (
             "import atexit; atexit.register(print, 'bye', end=''); 1 / 0",

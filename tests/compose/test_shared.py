@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
+import yaml
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from harness.compose import compose, lean, load
 from harness.compose.shared import identity, once, shared
@@ -49,6 +52,19 @@ def test_cells_that_differ_in_their_seed_alone_are_alike() -> None:
     assert first.id != second.id
 
 
+def whole(node: Any, parent: Any = None) -> Any:
+    """All that a node is: its value, what it says of itself, and whether it knows where it stands."""
+    own = node._metadata
+    said = (type(node), own.ref_type, own.object_type, own.optional, own.key, own.flags)
+    here = (*said, node._get_parent() is parent, node._get_flag("struct"), node._get_flag("readonly"))
+    content = node.__dict__.get("_content")
+    if isinstance(node, DictConfig) and isinstance(content, dict):
+        return here, {key: whole(value, node) for key, value in content.items()}
+    if isinstance(node, ListConfig) and isinstance(content, list):
+        return here, [whole(value, node) for value in content]
+    return here, repr(node._value())
+
+
 def test_hydra_composes_the_same_with_and_without_what_it_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
     draw = random.Random(0)
     drawn = [["experiment=demo", "scale=full"]]
@@ -60,8 +76,30 @@ def test_hydra_composes_the_same_with_and_without_what_it_repeats(monkeypatch: p
         monkeypatch.setattr(owner, name, theirs_of)
     for overrides, (node, choices) in zip(drawn, ours, strict=True):
         theirs, their_choices = load(overrides)
-        assert OmegaConf.to_container(node) == OmegaConf.to_container(theirs)
+        assert whole(node) == whole(theirs)
         assert choices == their_choices
+
+
+def test_what_a_copy_or_a_file_gives_is_its_own(tmp_path: Path) -> None:
+    lean.install()
+    node = OmegaConf.create({"a": [1, {"b": "${a.0}"}], "c": None, "d": "???"})
+    copied = copy.deepcopy(node)
+    copied.a[1].b = 2
+    assert (node.a[1].b, copied.a[1]._get_parent() is copied.a) == (1, True)
+    file = tmp_path / "one.yaml"
+    file.write_text("a: 1\n")
+    for value in (1, 2):  # a file that is written again is read again
+        with file.open() as opened:
+            read = OmegaConf.load(opened)
+        assert read.a == value
+        read.a = 7
+        file.write_text("a: 2\n")
+    with file.open() as opened:
+        assert OmegaConf.load(opened).a == 2
+    file.write_text("a: [1\n")
+    for _ in range(2):
+        with file.open() as opened, pytest.raises(yaml.YAMLError, match=r"one\.yaml"):
+            OmegaConf.load(opened)
 
 
 def test_a_search_path_of_one_composition_is_not_that_of_the_next(tmp_path: Path) -> None:

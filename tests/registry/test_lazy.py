@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
+import os
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 from third_party import Folder
 
 from harness.compose.describe import describe
@@ -110,7 +112,8 @@ def test_both_ways_know_the_same_methods_in_the_same_order() -> None:
 
 
 def test_composing_imports_the_chosen_methods_alone() -> None:
-    done = subprocess.run([sys.executable, "-c", CHOSEN_ALONE], capture_output=True, text=True, check=True)
+    done = warm.run(["-c", CHOSEN_ALONE], cwd=Path.cwd(), environment=os.environ)
+    assert done.returncode == 0, done.stderr
     imported = set(done.stdout.split())
     assert {"harness_plugins.attention.sliding_window", "harness_plugins.optimizer.lion"} <= imported
     assert not imported & {"harness_plugins.attention.full", "harness_plugins.optimizer.adamw"}

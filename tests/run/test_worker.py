@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import warm
 
 from harness.axes.tracker import Tracker
 from harness.commands import sweep as sweep_command
@@ -362,12 +362,12 @@ Worker(plan, Options(workers=2), Lines(plan)).run()
 """
 
 
-def start(root: Path, *, levels: int, **options: Any) -> "subprocess.Popen[bytes]":
+def start(root: Path, *, levels: int, **options: Any) -> warm.Process:
     code = SWEEP.format(
         path=[str(Path(__file__).parents[1] / "support")], root=str(root), levels=levels, options=options
     )
-    log = (root / f"process{time.monotonic_ns()}.log").open("wb")
-    return subprocess.Popen([sys.executable, "-c", code], stderr=log, stdout=log, start_new_session=True)
+    log = root / f"process{time.monotonic_ns()}.log"
+    return warm.start(["-c", code], cwd=Path.cwd(), environment=os.environ, stdout=log, stderr=log)
 
 
 def run_concurrently(root: Path, *, levels: int, kills: int, seconds: float) -> None:

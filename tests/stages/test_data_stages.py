@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import warm
 
 from harness import SPECIAL_TOKENS, ConfigError, DataError, IncompatibleError, Mixture, PluginError, Tokenizer
 from harness.axes.corpus import Document, Split
@@ -210,10 +210,10 @@ def test_a_killed_encoding_goes_on_from_what_it_had_saved(
     run("tokenizer", tmp_path, {"tokenizer": choice("tokenizer", "byte_bpe", vocab_size=350)}, made)
     code = "import sys, pathlib, test_data_stages as t; t.encode_until_killed(pathlib.Path(sys.argv[1]))"
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    killed = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], env={**os.environ, "PYTHONPATH": path}, check=False
+    killed = warm.run(
+        ["-c", code, str(tmp_path)], cwd=tmp_path, environment={**os.environ, "PYTHONPATH": path}
     )
-    assert killed.returncode == -signal.SIGKILL
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     (tmp_path / "tokens").rmdir()
     encoded: list[int] = []
     encode = tokenization.encode

@@ -13,12 +13,15 @@ import importlib
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -44,16 +47,71 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """What `python WORDS` would do and print; `-m MODULE ...` and `-c CODE ...` are understood."""
     with tempfile.TemporaryDirectory() as folder:
-        files = [str(Path(folder) / name) for name in ("stdout", "stderr")]
-        asked = {"words": list(words), "cwd": str(cwd), "environment": dict(environment), "files": files}
-        server = _server()
-        assert server.stdin is not None
-        assert server.stdout is not None
-        server.stdin.write(json.dumps(asked) + "\n")
-        server.stdin.flush()
-        code = json.loads(server.stdout.readline())
-        out, err = (Path(file).read_text() for file in files)
-    return subprocess.CompletedProcess([sys.executable, *words], code, out, err)
+        stdout, stderr = (Path(folder) / name for name in ("stdout", "stderr"))
+        process = start(words, cwd=cwd, environment=environment, stdout=stdout, stderr=stderr)
+        code = process.wait()
+        return subprocess.CompletedProcess(
+            [sys.executable, *words], code, stdout.read_text(), stderr.read_text()
+        )
+
+
+def start(
+    words: Sequence[str], *, cwd: Path, environment: Mapping[str, str], stdout: Path, stderr: Path
+) -> Process:
+    """Start `python WORDS` in a session of its own, and go on; it prints into files."""
+    files = [str(stdout), str(stderr)]
+    pid = _asked(words=list(words), cwd=str(cwd), environment=dict(environment), files=files)
+    assert pid is not None
+    return Process(pid)
+
+
+@dataclass
+class Process:
+    """A program that was started, with the words of subprocess.Popen."""
+
+    pid: int
+    returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """The exit code, if it has ended."""
+        if self.returncode is None:
+            self.returncode = _asked(ended=self.pid)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end, and return the exit code.
+
+        Raises: subprocess.TimeoutExpired
+        """
+        if timeout is None and self.returncode is None:
+            self.returncode = _asked(ends=self.pid)
+        until = time.monotonic() + (timeout or 0)
+        while self.poll() is None:
+            if time.monotonic() > until:
+                raise subprocess.TimeoutExpired([str(self.pid)], timeout or 0)
+            time.sleep(0.02)
+        assert self.returncode is not None
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.send_signal(signal.SIGKILL)
+
+
+def _asked(**request: Any) -> int | None:
+    """What the server answers."""
+    server = _server()
+    assert server.stdin is not None
+    assert server.stdout is not None
+    server.stdin.write(json.dumps(request) + "\n")
+    server.stdin.flush()
+    answer: int | None = json.loads(server.stdout.readline())
+    return answer
 
 
 @functools.cache
@@ -67,6 +125,7 @@ def _server() -> subprocess.Popen[str]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
     atexit.register(_end, process)
     return process
@@ -77,7 +136,7 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def serve() -> None:
-    """Fork for every line that asks."""
+    """Fork for every line that asks for a program, and answer those that ask whether it has ended."""
     for name in LOADED:
         importlib.import_module(name)
     assert is_fresh(), "what a fork must load by itself is loaded"
@@ -85,12 +144,17 @@ def serve() -> None:
     gc.freeze()
     base = sys.path[2 + os.environ["PYTHONPATH"].count(os.pathsep) :]
     while line := sys.stdin.readline():
-        pid = os.fork()
-        if pid == 0:
-            with _leaving():
-                become(json.loads(line), base)
-        _, status = os.waitpid(pid, 0)
-        print(json.dumps(os.waitstatus_to_exitcode(status)), flush=True)
+        asked = json.loads(line)
+        if "words" in asked:
+            answer: int | None = os.fork()
+            if answer == 0:
+                with _leaving():
+                    become(asked, base)
+        else:
+            number = asked.get("ends") or asked["ended"]
+            pid, status = os.waitpid(number, 0 if "ends" in asked else os.WNOHANG)
+            answer = os.waitstatus_to_exitcode(status) if pid else None
+        print(json.dumps(answer), flush=True)
 
 
 def is_fresh() -> bool:
@@ -106,8 +170,9 @@ def is_fresh() -> bool:
 
 def become(asked: Mapping[str, Any], base: Sequence[str]) -> None:
     """In a fork: the program that was asked for, in its folder, with its environment and files."""
+    os.setsid()
     for number, name in ((0, os.devnull), *enumerate(asked["files"], 1)):
-        file = os.open(name, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT, 0o600)
+        file = os.open(name, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(file, number)
         os.close(file)
     sys.stdin, sys.stdout, sys.stderr = (
@@ -190,9 +255,9 @@ def _leaving() -> Iterator[NoReturn]:
         yield  # type: ignore[misc]
     except SystemExit as leaving:
         code = leaving.code
-    except BaseException:
+    except BaseException as error:
         sys.excepthook(*sys.exc_info())
-        code = 1
+        code = -signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
     try:
         if isinstance(code, str):
             print(code, file=sys.stderr)
@@ -201,6 +266,9 @@ def _leaving() -> Iterator[NoReturn]:
         sys.stdout.flush()
         sys.stderr.flush()
     finally:
+        if code == -signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
         os._exit(code if isinstance(code, int) else bool(code))
 
 

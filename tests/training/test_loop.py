@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import warm
 
 from harness.conformance.tiny import FakeRun, TinyModel, TinySource, methods
 from harness.data.template import IGNORED
@@ -253,9 +252,7 @@ def run_child(folder: Path, kill_at: int) -> int:
     folder.mkdir(exist_ok=True)
     root = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": f"{root}:{root / 'plugins'}", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-c", CHILD, str(folder), str(kill_at)], env=environment, cwd=root, check=False
-    ).returncode
+    return warm.run(["-c", CHILD, str(folder), str(kill_at)], cwd=root, environment=environment).returncode
 
 
 def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path) -> None:

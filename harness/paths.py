@@ -37,7 +37,7 @@ class PathRef:
         if not value or not self.or_name:
             return True
         if self.suffixes:
-            return value.endswith(self.suffixes)
+            return value.lower().endswith(self.suffixes)
         return value.startswith(("/", ".", "~")) or Path(value).exists()
 
 
@@ -158,7 +158,7 @@ def listed(path: str, *, option: str, suffixes: tuple[str, ...] = ()) -> dict[st
         raise DataError(
             f"{option}: no file or folder '{path}'{_alike(path)}; give an existing file, folder or pattern"
         )
-    found = [file for file in found if not suffixes or file.name.endswith(suffixes)]
+    found = [file for file in found if not suffixes or file.name.lower().endswith(suffixes)]
     if not found:
         wanted = f" with a name that ends in {' or '.join(suffixes)}" if suffixes else ""
         raise DataError(f"{option}: no file{wanted} in '{path}'")

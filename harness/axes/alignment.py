@@ -96,6 +96,8 @@ class Alignment(Method):
             if choice is not None and (choice.method, choice.config) == (cls, config):
                 axis = "reward" if cls.needs is Needs.rollouts else "feedback"
                 yield from told_apart(cell, stage, axis)
+                if cls.needs is Needs.preferences and not cls.takes_single_answers:
+                    yield from without_pairs(cell, stage, f"alignment={cls.name}")
                 yield from _rewarded(cls, cell, stage)
 
     def turns(self, preference: Preference) -> dict[str, tuple[Turn, ...]]:
@@ -161,6 +163,17 @@ def _rewarded(method: type[Alignment], cell: CellView, stage: str) -> Iterable[P
         yield Problem(
             where=f"reward={reward.method.name}",
             message=f"it is a trained model; put the stage reward before {stage} in stages",
+        )
+
+
+def without_pairs(cell: CellView, stage: str, learner: str) -> Iterable[Problem]:
+    """A problem where the feedback of a stage labels single answers, and what learns from it compares two."""
+    choice = cell.choice("feedback", stage=stage)
+    if choice is not None and choice.method.labels_single_answers(choice.config):  # type: ignore[attr-defined]
+        yield Problem(
+            where=f"feedback={choice.method.name}",
+            message=f"its entries label single answers, and {learner} compares two to a prompt; use "
+            "alignment=kto, or entries with a chosen and a rejected answer",
         )
 
 

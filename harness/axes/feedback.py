@@ -33,6 +33,11 @@ class Feedback(Method):
         """Options the conformance suite runs it with; a reader writes a small file of its own."""
         return cls.Config()
 
+    @classmethod
+    def labels_single_answers(cls, config: Any) -> bool:
+        """Whether it says of single answers that they are good or bad, and compares none."""
+        return False
+
     @abstractmethod
     def preferences(self, conversations: Sequence[Conversation], seed: int) -> Iterator[Preference]:
         """Preferences over answers to the conversations' prompts, or all it brings, of all splits."""

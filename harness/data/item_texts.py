@@ -73,7 +73,7 @@ def item_files(*files: str) -> Choice:
 
 def file_texts(file: Path) -> Iterator[str]:
     """Every text in rows (JSON, JSON Lines, Parquet, Arrow), as parsed; else all of the file."""
-    if not file.name.endswith(ROWS):
+    if not file.name.lower().endswith(ROWS):
         yield read_text(file)
         return
     for row in read_rows(file):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import codecs
 import contextlib
 import gzip
 import io
@@ -28,6 +29,11 @@ Damaged = Callable[[str], None]
 _REFUSED = (ValueError, RecursionError)
 """What Python's JSON raises, besides what it says of bad syntax: for an integer of over 4,300 digits, and for
 brackets nested too deeply."""
+MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
+"""How files of other encodings begin; the mark of UTF-32's other order begins as UTF-16's."""
+LOOK, ZEROS = 4096, 32
+"""Bytes at the beginning of a file by which its encoding is known, and of how many one may be zero."""
+CONVERT = "e.g. with iconv"
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _COMMA_AT_END = re.compile(r"\s*,\s*([\]}]|$)")
 
@@ -45,7 +51,13 @@ ROWS = (*packed(".json"), *LINES, *TABLES)
 
 def stem(name: str, endings: tuple[str, ...] = ROWS) -> str:
     """A file's name without the ending that says how it is read."""
-    return next((name.removesuffix(ending) for ending in endings if name.endswith(ending)), name)
+    found = next((ending for ending in endings if name.lower().endswith(ending)), "")
+    return name[: len(name) - len(found)]
+
+
+def _ending(path: Path) -> str:
+    """What says how a file is read, in small letters: `PART.JSONL.GZ` is one of .gz."""
+    return path.suffix.lower()
 
 
 @dataclass
@@ -85,10 +97,10 @@ def open_binary(path: Path) -> Iterator[BinaryIO]:
     """A file's content as a stream, unpacked where its name ends as one of PACKED."""
     opens: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
     with _opened(path) as packed:
-        if path.suffix in opens:
-            with opens[path.suffix](packed, "rb") as file:
+        if _ending(path) in opens:
+            with opens[_ending(path)](packed, "rb") as file:
                 yield file
-        elif path.suffix == ".zst":
+        elif _ending(path) == ".zst":
             import pyarrow
 
             yield cast(BinaryIO, io.BufferedReader(pyarrow.input_stream(packed, compression="zstd")))
@@ -117,7 +129,7 @@ def read_bytes(path: Path) -> bytes:
 
     Raises: DataError on a broken archive
     """
-    if path.suffix not in PACKED:
+    if _ending(path) not in PACKED:
         return path.read_bytes()
     try:
         with open_binary(path) as file:
@@ -149,7 +161,7 @@ def read_lines(path: Path, *, damaged: Damaged | None = None) -> Iterator[str]:
             place = offset + error.start + (3 if number == 1 and line.startswith(b"\xef\xbb\xbf") else 0)
             _tell(
                 f"{path}:{number} is not UTF-8: byte {line[place - offset]:#04x} at offset {place}; "
-                "convert it, e.g. with iconv",
+                f"convert it, {CONVERT}",
                 damaged,
                 error,
             )
@@ -171,9 +183,9 @@ def read_rows(path: Path, *, damaged: Damaged | None = None) -> Iterator[dict[st
 
 def numbered_rows(path: Path, *, damaged: Damaged | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
     """Like `read_rows`, each with its number from 0; what is damaged keeps its number and is left out."""
-    if path.suffix in TABLES:
+    if _ending(path) in TABLES:
         yield from _read_table(path, damaged)
-    elif path.name.endswith(LINES) or _begins_with_a_row(path):
+    elif path.name.lower().endswith(LINES) or _begins_with_a_row(path):
         yield from _rows_of_lines(path, damaged)
     else:
         text = read_text(path)
@@ -231,9 +243,8 @@ def _row(path: Path, number: int, offset: int, line: bytes, damaged: Damaged | N
             json.dumps(row, ensure_ascii=False).encode()
     except UnicodeDecodeError as error:
         place = offset + error.start
-        _tell(
-            f"{path}:{number} is not UTF-8: byte {line[error.start]:#04x} at offset {place}", damaged, error
-        )
+        what = f"byte {line[error.start]:#04x} at offset {place}"
+        _tell(f"{path}:{number} is not UTF-8: {what}; convert it, {CONVERT}", damaged, error)
         return None
     except UnicodeEncodeError as error:
         half = ascii(error.object[error.start])
@@ -263,13 +274,26 @@ def _raw_lines(path: Path, damaged: Damaged | None) -> Iterator[tuple[int, int, 
     offset = 0
     try:
         with open_binary(path) as file:
+            if other := _other_encoding(cast(io.BufferedReader, file).peek(LOOK)[:LOOK]):
+                _tell(f"{path} {other}, where UTF-8 is read; convert it, {CONVERT}", damaged)
+                return
             for number, line in enumerate(file, start=1):
                 yield number, offset, line
                 offset += len(line)
     except BROKEN as error:
-        if path.suffix not in PACKED:
+        if _ending(path) not in PACKED:
             raise
         _tell(str(_broken(path, error)), damaged, error)
+
+
+def _other_encoding(first: bytes) -> str:
+    """What the first bytes of a file say against UTF-8: marks of other encodings, or so many zeros as only
+    UTF-16, UTF-32 and binary files have; nothing where they may be UTF-8."""
+    if first.startswith(MARKS):
+        return "is in UTF-16 or UTF-32"
+    if first.count(0) * ZEROS > len(first):
+        return "holds zero bytes, as UTF-16 and binary files do"
+    return ""
 
 
 def _tell(message: str, damaged: Damaged | None, cause: Exception | None = None) -> None:
@@ -280,7 +304,7 @@ def _tell(message: str, damaged: Damaged | None, cause: Exception | None = None)
 
 
 def _broken(path: Path, error: Exception) -> DataError:
-    kind = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd"}[path.suffix]
+    kind = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd"}[_ending(path)]
     return DataError(f"{path} is not a whole {kind} file: {error}")
 
 
@@ -298,7 +322,7 @@ def _read_table(path: Path, damaged: Damaged | None) -> Iterator[tuple[int, dict
                     yield number, row
                 number += 1
     except (pyarrow.ArrowException, OSError) as error:
-        kind = "Parquet" if path.suffix == ".parquet" else "Arrow"
+        kind = "Parquet" if _ending(path) == ".parquet" else "Arrow"
         _tell(f"{path} is not a whole {kind} file, beyond row {number}: {error}", damaged, error)
 
 
@@ -308,7 +332,7 @@ def _blocks(path: Path) -> Iterator[Any]:
     from pyarrow.parquet import ParquetFile
 
     size = path.stat().st_size
-    if path.suffix == ".parquet":
+    if _ending(path) == ".parquet":
         file = ParquetFile(path)
         for batch in batches(file, rows=1024):
             _count(size * batch.num_rows / file.metadata.num_rows)
@@ -340,5 +364,5 @@ def _rows_of(block: Any) -> Iterator[dict[str, Any] | UnicodeDecodeError]:
 
 def plain_bytes(paths: list[Path]) -> int | None:
     """Bytes of all these files; None where one is compressed, as only reading it tells."""
-    compressed = any(path.suffix in (*PACKED, *TABLES) for path in paths)
+    compressed = any(_ending(path) in (*PACKED, *TABLES) for path in paths)
     return None if compressed else sum(path.stat().st_size for path in paths)

@@ -32,7 +32,7 @@ def read_items(source: str, *, limit: int, split: str = "test", validation_share
     validation where its hash falls into `validation_share`.
     Raises: DataError naming file and row; UnknownNameError where neither a file nor a skill has this name
     """
-    if not source.endswith(PROMPT_FILES):
+    if not source.lower().endswith(PROMPT_FILES):
         return list(_skill_items(source, limit, split))
     from harness.evaluation.lm_tasks import item_rows
 

@@ -29,6 +29,19 @@ Row = tuple[np.ndarray, np.ndarray]
 """Inputs and shifted labels of one sequence (T each)."""
 
 
+ALONE, FULL, CUT_ALIKE = (
+    "an answer is missing",
+    "the prompt fills the window",
+    "the window cuts the answers to the same",
+)
+WAYS_OUT = {
+    ALONE: "single answers with labels are for alignment=kto",
+    FULL: "raise the stage's sequence_length",
+    CUT_ALIKE: "raise the stage's sequence_length",
+}
+"""Why a preference is left out -> what would keep it."""
+
+
 @dataclass(kw_only=True)
 class Encoded:
     """A sequence within the window, and whether some of its answer was cut away."""
@@ -103,9 +116,10 @@ class PreferenceSource:
             num_tokens += sum(len(ids) for ids, _ in rows.values())
         if not self.pairs:
             reasons = ", ".join(f"{reason} {count}" for reason, count in self.left_out.items())
+            most = max(self.left_out, key=self.left_out.__getitem__, default="")
             raise DataError(
-                f"no preference of {len(preferences)} is left for alignment={method.name} ({reasons}) within "
-                f"{length} tokens; raise the stage's sequence_length or choose another feedback"
+                f"no preference of {len(preferences)} is left to learn from ({reasons}) within {length} "
+                f"tokens; {WAYS_OUT.get(most, 'choose another feedback')}"
             )
         if "mismatched" in method.parts and len({answer_of(p) for p, _ in self.pairs}) < 2:
             raise DataError(
@@ -154,7 +168,7 @@ class PreferenceSource:
     def _encoded(self, preference: Preference) -> tuple[dict[str, Row], dict[str, tuple[Turn, ...]]] | None:
         """Rows and turns of a pair, by part; None where it is left out, which is counted."""
         if not preference.paired and not self.method.takes_single_answers:
-            self.left_out["an answer is missing"] += 1
+            self.left_out[ALONE] += 1
             return None
         if preference.chosen.strip() == preference.rejected.strip():
             self.left_out["the answers are equal"] += 1
@@ -175,11 +189,11 @@ class PreferenceSource:
                 self.left_out["the chat template refuses it"] += 1
                 return None
             if (found.row[1] == IGNORED).all():
-                self.left_out["the prompt fills the window"] += 1
+                self.left_out[FULL] += 1
                 return None
             rows[part], cut = found.row, cut or found.cut
         if cut and _equal(rows.get("chosen"), rows.get("rejected")):
-            self.left_out["the window cuts the answers to the same"] += 1
+            self.left_out[CUT_ALIKE] += 1
             return None
         self.cut += cut
         return rows, turns

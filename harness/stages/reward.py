@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from harness.axes import TRAINING_AXES
-from harness.axes.alignment import Alignment, LogProbs, told_apart
+from harness.axes.alignment import Alignment, LogProbs, told_apart, without_pairs
 from harness.axes.corpus import Split
 from harness.hookspecs import hookimpl
 from harness.method import Problem
@@ -69,6 +69,9 @@ class Reward(Stage):
         yield from beyond_table(meta_model, length, where=f"{stage}.sequence_length")
         yield from without_prompts(cell, stage, pairs=True)
         yield from told_apart(cell, stage, "feedback")
+        reward = cell.choice("reward", stage=stage)
+        assert reward is not None
+        yield from without_pairs(cell, stage, f"reward={reward.method.name}")
 
     @classmethod
     def narrow(cls, part: str, choices: Choices) -> Choices:
@@ -122,6 +125,8 @@ def held_out(scorer: AnswerScorer, pairs: Sequence[Preference]) -> dict[str, Any
 
 class _Pairs(Alignment):
     """Plain pairs, as any method that learns from preferences sees them."""
+
+    name = "pairs"
 
 
 PAIRS = _Pairs()

@@ -70,6 +70,21 @@ def test_a_reward_is_trained_on_the_token_that_is_scored(template: Template) -> 
     assert batch["chosen_input_ids"][0, last] == template.tokenizer.eos_token_id
 
 
+@pytest.mark.parametrize(
+    ("given", "length", "said"),
+    [
+        (Preference(id="a", prompt="Q", chosen="yes", rejected=""), 64, "with labels are for alignment=kto"),
+        (pair(1), 4, r"within 4 tokens; raise the stage's sequence_length"),
+    ],
+)
+@pytest.mark.parametrize("name", ["dpo", "reward"])
+def test_nothing_to_learn_from_is_an_error_that_says_what_would_help(
+    template: Template, given: Preference, length: int, said: str, name: str
+) -> None:
+    with pytest.raises(DataError, match=said):
+        source(template, [given], name, length=length)
+
+
 def test_only_answers_after_the_prompt_are_labelled(template: Template) -> None:
     turns = (
         Turn(role=Role.user, text="Hi"),

@@ -84,8 +84,10 @@ class Jsonl(FileCorpus):
                 )
 
     def _lacks_text(self, file: Path, number: int, row: dict[str, Any]) -> None:
+        found = value_at(row, self.config.text_field)
+        what = "no text" if found is None else f"{type(found).__name__}, not text,"
         self.damaging(
-            f"{file}: object {number} has no text under '{self.config.text_field}'; "
+            f"{file}: object {number} has {what} under '{self.config.text_field}'; "
             f"set corpus.text_field to one of {sorted(row)}, or corpus.on_error=skip"
         )
 

@@ -99,7 +99,7 @@ class Generation(Evaluator):
     def item_texts(cls, config: Any) -> Sequence[Choice]:
         if config.prompts == "documents":
             return (held_out_documents(),)
-        return (item_files(config.prompts),) if config.prompts.endswith(PROMPT_FILES) else ()
+        return (item_files(config.prompts),) if config.prompts.lower().endswith(PROMPT_FILES) else ()
 
     @classmethod
     def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:

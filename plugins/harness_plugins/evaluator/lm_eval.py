@@ -131,7 +131,7 @@ class LmEval(Evaluator):
             except TaskError:  # `check` says so
                 continue
             for file in files:
-                if str(file).endswith(PROMPT_FILES) and not item_rows(Path(file)):
+                if str(file).lower().endswith(PROMPT_FILES) and not item_rows(Path(file)):
                     raise DataError(f"{file} has no items")
 
     @classmethod

@@ -22,6 +22,12 @@ DIALOGUE = re.compile(r"\s*Human:(?s:.*)\n\s*\nAssistant:")
 """How a text in HH's form begins."""
 ASKED = ("prompt", "question", "instruction", "input")
 """Where a prompt stands, in the formats in use; an `input` beside an `instruction` belongs to it."""
+OTHER_NAMES = {
+    "chosen": ("preferred_output", "chosen_response"),
+    "rejected": ("non_preferred_output", "rejected_response"),
+    "label": ("kto_tag",),
+}
+"""What OpenAI's preference files, Argilla's and LLaMA-Factory's call what TRL calls otherwise."""
 SCORES = ("overall_score", "fine-grained_score", "score")
 LABELS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 
@@ -53,7 +59,7 @@ def parse(row: Row, where: str) -> Iterator[Pair]:
 
 
 def _parsed(row: Row, where: str) -> Iterator[Pair]:
-    row = _with_prompt(row)
+    row = _with_prompt(_with_known_names(row))
     for keys, parser in PARSERS.items():
         if all(row.get(key) is not None for key in keys):
             yield from parser(row, where)
@@ -76,6 +82,8 @@ def _labelled(row: Row, where: str) -> Iterator[Pair]:
     text = plain_text(answer)
     if text is None:
         *between, last = _turns(answer, where)
+        if last.role is not Role.assistant:
+            raise LeftOut("a dialogue does not end with an answer")
         asked, text = _joined(asked, between), last.text
     yield Pair(asked, text, "") if good else Pair(asked, "", text)
 
@@ -144,6 +152,27 @@ def _divided(chosen: list[Turn], rejected: list[Turn], asked: Prompt | None, whe
     if not prompt:
         raise DataError(f"{where}: nobody asks before the answers; add a prompt")
     return Pair(prompt, chosen[-1].text, rejected[-1].text)
+
+
+def _with_known_names(row: Row) -> Row:
+    """An entry by TRL's names: OpenAI's `input` holds the messages of the prompt, and a labelled dialogue is
+    a prompt and the answer that it ends with.
+
+    Raises: LeftOut where it is shorter
+    """
+    named = dict(row)
+    for name, others in OTHER_NAMES.items():
+        if row.get(name) is None and (given := _first(row, *others)) is not None:
+            named[name] = given
+    asked = row.get("input")
+    if isinstance(asked, Mapping) and row.get("prompt") is None:
+        named["prompt"] = asked.get("messages")
+    said = messages_in(_first(row, "messages", "conversations"))
+    if "label" in named and not {"prompt", "completion"} & row.keys() and isinstance(said, list | tuple):
+        if len(said) < 2:
+            raise LeftOut("a dialogue does not end with an answer")
+        named |= {"prompt": list(said[:-1]), "completion": list(said[-1:])}
+    return named
 
 
 def _with_prompt(row: Row) -> Row:

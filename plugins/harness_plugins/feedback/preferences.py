@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -41,8 +41,9 @@ class Preferences(Feedback):
 
     {prompt, chosen, rejected} and {chosen, rejected} as text or messages (TRL, UltraFeedback binarized), HH's
     pairs of dialogues, UltraFeedback's scored completions (best against worst), and {prompt, completion,
-    label} (KTO). The prompt may also be called question, instruction or input, and a `system` may stand
-    beside it. Prompts of several turns stay whole. Pairs of equal or empty answers are left out, counted.
+    label} (KTO), also by the names of OpenAI's, Argilla's and LLaMA-Factory's files. The prompt may be called
+    question, instruction or input too, and a `system` may stand beside it. Prompts of several turns stay
+    whole. Pairs of equal or empty answers are left out, counted.
     Paper: Bai et al. 2022, arXiv:2204.05862 (HH); Cui et al. 2023, arXiv:2310.01377 (UltraFeedback)
     Raises: DataError naming file and entry of what has none of the formats
     """
@@ -93,16 +94,22 @@ class Preferences(Feedback):
         passed = (LeftOut, DataError) if damaged else (LeftOut,)
         for option in ("path", "validation_path"):
             files = [file for _, file in cls(config)._files(option)]
-            first = [
-                (file, *entry)
-                for file in files
-                for entry in islice(numbered_rows(file, damaged=damaged), FIRST)
-            ]
+            first = list(_first_entries(files, damaged))
             if files and not first:
                 raise DataError(f"feedback.{option}={getattr(config, option)} holds no entry")
-            for file, number, row in first:
+            for row, where in first:
                 with suppress(*passed):
-                    list(parse(row, f"{file}, entry {number}"))
+                    list(parse(row, where))
+
+    @classmethod
+    def labels_single_answers(cls, config: Any) -> bool:
+        found: list[Pair] = []
+        with suppress(DataError):  # the check of the files says what
+            files = [file for _, file in cls(config)._files("path")]
+            for row, where in _first_entries(files, count_unreadable(OnError.skip, {})):
+                with suppress(LeftOut, DataError):
+                    found += parse(row, where)
+        return bool(found) and not any(pair.chosen and pair.rejected for pair in found)
 
     def preferences(self, conversations: Sequence[Conversation], seed: int) -> Iterator[Preference]:
         left = math.inf if self.config.max_preferences is None else self.config.max_preferences
@@ -161,6 +168,15 @@ class Preferences(Feedback):
         digest = hashlib.sha256(as_text(pair.prompt).encode()).digest()
         share = 0.0 if self.config.validation_path else self.config.validation_share
         return Split.validation if int.from_bytes(digest[:8], "big") / 2**64 < share else Split.train
+
+
+def _first_entries(
+    files: Iterable[Path], damaged: Callable[[str], None] | None
+) -> Iterator[tuple[Mapping[str, Any], str]]:
+    """The entries by which the format of files is known, and where each stands."""
+    for file in files:
+        for number, row in islice(numbered_rows(file, damaged=damaged), FIRST):
+            yield row, f"{file}, entry {number}"
 
 
 def _useless(pair: Pair) -> str:

@@ -171,18 +171,19 @@ class OpenAi(Judge):
         """Verdicts of earlier attempts; what those have used counts here too."""
         if self.kept is None or not self.kept.exists():
             return {}
-        found, text = {}, self.kept.read_text()
+        found, text = {}, self.kept.read_text(errors="replace")
         if text and not text.endswith("\n"):  # or the next verdict would be lost with the cut line
             self.kept.write_text(f"{text}\n")
         usage: dict[str, int] = {}
         for line in text.splitlines():
             try:
                 row = json.loads(line)
-            except ValueError:  # the last line of a killed process
+                key, verdict, used = row["duel"], row["verdict"], row["usage"]
+            except (ValueError, KeyError, TypeError):  # cut by a kill, or no line of ours
                 continue
-            if row["verdict"] is not None:
-                found[row["duel"]] = row["verdict"]
-            usage = row["usage"]
+            if verdict is not None:
+                found[key] = verdict
+            usage = used
         if not self.endpoint.usage:
             self.endpoint.usage.update(usage)
         return found

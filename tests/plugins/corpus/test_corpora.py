@@ -20,7 +20,7 @@ from harness_plugins.corpus.recall import Recall
 from harness_plugins.corpus.stdlib import Stdlib
 from harness_plugins.corpus.text import Text
 
-from harness import ConfigError, DataError, Split
+from harness import ConfigError, DataError, OnError, Split
 from harness.compose.typed import instance
 from harness.conformance.test_corpus import documents
 from harness.registry.known import registry
@@ -327,7 +327,7 @@ HALVES = {
     "a half in a key": (rb'{"text": "fine", "\ud800": 1}', "half a surrogate pair"),
     "a half deep inside": (rb'{"text": "fine", "meta": {"tags": ["\uD834"]}}', "half a surrogate pair"),
     "a bad byte in a key": (b'{"text": "fine", "na\xefve": 1}', "is not UTF-8: byte 0xef"),
-    "a number for a text": (b'{"text": 7}', "has no text under 'text'"),
+    "a number for a text": (b'{"text": 7}', "has int, not text, under 'text'"),
     "a bare word": (b"nothing", "not JSON"),
 }
 
@@ -343,6 +343,40 @@ def test_more_damage_is_named_with_its_line_and_the_rest_is_read(kind: str, tmp_
     assert [document.text for document in corpus.documents()] == ["first", r"a backslash: \ud83d"]
     assert (corpus.damage.count, len(corpus.damage.first)) == (1, 1)
     assert reason in corpus.damage.first[0]
+
+
+OTHER_ENCODINGS = {
+    "UTF-16": ("utf-16", "is in UTF-16 or UTF-32"),
+    "UTF-32, big end first, with a mark": ("utf-32-be", "is in UTF-16 or UTF-32"),
+    "UTF-16 without a mark": ("utf-16-le", "holds zero bytes"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_ENCODINGS)
+@pytest.mark.parametrize(
+    ("name", "kept"), [("text", "book.txt"), ("jsonl", "rows.jsonl"), ("text", "book.txt.gz")]
+)
+def test_no_line_of_a_file_in_another_encoding_is_learned(
+    kind: str, name: str, kept: str, tmp_path: Path
+) -> None:
+    coding, reason = OTHER_ENCODINGS[kind]
+    mark = "\ufeff" if coding == "utf-32-be" else ""
+    raw = (mark + '{"text": "Zwei Wörter."}\n\n' * 3).encode(coding)
+    (tmp_path / kept).write_bytes(gzip.compress(raw) if kept.endswith(".gz") else raw)
+    method = registry().get("corpus", name)
+    with pytest.raises(DataError, match=f"{kept} {reason}.*; convert it, e.g. with iconv"):
+        list(method(method.Config(path=str(tmp_path))).documents())
+    corpus = method(method.Config(path=str(tmp_path), on_error=OnError.skip))
+    assert list(corpus.documents()) == []
+    assert reason in corpus.damage.first[0]
+
+
+def test_endings_may_be_in_capitals(tmp_path: Path) -> None:
+    (tmp_path / "PART.JSONL.GZ").write_bytes(gzip.compress(b'{"text": "a"}\n'))
+    pq.write_table(pa.table({"text": ["b"]}), tmp_path / "Part.Parquet")
+    found = list(jsonl(tmp_path).documents())
+    assert [document.text for document in found] == ["a", "b"]
+    assert [document.domain.partition("/")[2] for document in found] == ["PART", "Part"]
 
 
 def test_rows_without_text_in_a_table_are_left_out_and_counted(tmp_path: Path) -> None:

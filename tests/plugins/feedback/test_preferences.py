@@ -9,6 +9,8 @@ import pytest
 from harness_plugins.feedback.preferences import Preferences
 
 from harness import DataError, OnError, Preference, Role, Split, as_turns
+from harness.compose import compose
+from harness.plan.problems import problems
 
 ASKED = {"role": "user", "content": "Sky?"}
 BLUE, GREEN = ({"role": "assistant", "content": text} for text in ("Blue.", "Green."))
@@ -39,6 +41,8 @@ def said(preference: Preference) -> tuple[list[tuple[str, str]], str, str]:
             "chosen": "\n\nHuman: Sky?\n\nAssistant: Blue.",
             "rejected": "\n\nHuman: Sky?\n\nAssistant: Green.",
         },
+        {"input": {"messages": [ASKED]}, "preferred_output": [BLUE], "non_preferred_output": [GREEN]},
+        {"instruction": "Sky?", "chosen_response": "Blue.", "rejected_response": "Green."},
         {
             "instruction": "Sky?",
             "completions": [
@@ -48,7 +52,7 @@ def said(preference: Preference) -> tuple[list[tuple[str, str]], str, str]:
             ],
         },
     ],
-    ids=["text", "messages", "implicit", "binarized", "hh", "ultrafeedback"],
+    ids=["text", "messages", "implicit", "binarized", "hh", "openai", "argilla", "ultrafeedback"],
 )
 def test_every_format_of_pairs_says_the_same(tmp_path: Path, row: dict[str, Any]) -> None:
     (found,), _ = read(tmp_path, row)
@@ -124,10 +128,20 @@ def test_labels_of_single_answers_are_kept(tmp_path: Path) -> None:
     rows = [
         {"prompt": "Sky?", "completion": "Blue.", "label": True},
         {"prompt": [ASKED], "completion": [GREEN], "label": False},
+        {"messages": [*HI, ASKED, GREEN], "label": False},
+        {
+            "conversations": [{"from": "human", "value": "Sky?"}, {"from": "gpt", "value": "Blue."}],
+            "kto_tag": 1,
+        },
+        {"messages": [ASKED], "label": True},
+        {"prompt": [ASKED], "completion": [ASKED], "label": True},
     ]
-    found, _ = read(tmp_path, *rows)
-    assert [said(p)[1:] for p in found] == [("Blue.", ""), ("", "Green.")]
+    found, left_out = read(tmp_path, *rows)
+    blue, green = ("Blue.", ""), ("", "Green.")
+    assert [said(p)[1:] for p in found] == [blue, green, green, blue]
+    assert [len(said(p)[0]) for p in found] == [1, 1, 3, 1]
     assert not any(p.paired for p in found)
+    assert left_out == {"a dialogue does not end with an answer": 2}
 
 
 def test_what_teaches_nothing_is_counted(tmp_path: Path) -> None:
@@ -325,3 +339,21 @@ def test_entries_that_cannot_be_read_end_the_run_or_are_counted(tmp_path: Path) 
     ((reason, count),) = feedback.left_out.items()
     assert count == 3
     assert reason.startswith(f"that cannot be read, the first: {file}:1")
+
+
+@pytest.mark.parametrize(
+    ("learner", "fits"),
+    [("alignment=dpo", False), ("alignment=kto", True), ("alignment=kto reward=pairwise", False)],
+)
+def test_labels_of_single_answers_are_planned_for_what_reads_them_alone(
+    tmp_path: Path, learner: str, fits: bool
+) -> None:
+    file = tmp_path / "labels.jsonl"
+    rows = [{"prompt": f"Q{i}", "completion": "Yes.", "label": i % 2 == 0} for i in range(4)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    chosen = ["feedback=preferences", f"feedback.path={file}", *learner.split()]
+    stages = ["reward", "align"] if "reward" in learner else ["align"]
+    cell = compose([*chosen, f"stages=[corpus,tokenizer,tokens,pretrain,{','.join(stages)}]"])
+    found = [str(problem) for problem in problems(cell) if "label single answers" in str(problem)]
+    assert bool(found) is not fits
+    assert fits or "use alignment=kto, or entries with" in found[0]

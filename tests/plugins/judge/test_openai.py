@@ -346,7 +346,7 @@ def test_the_endpoint_may_say_until_when_to_wait_and_may_say_nonsense(endpoint: 
 
 def test_a_verdict_after_a_cut_line_is_kept(endpoint: Endpoint, tmp_path: Path) -> None:
     kept = tmp_path / "verdicts.jsonl"
-    kept.write_text('{"duel": "cut')
+    kept.write_bytes(b'7\n{"duel": "of another form"}\n{"duel": "cut\xff')
     for _ in range(2):
         judge = judge_at(endpoint)
         judge.kept = kept

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from harness.axes import MODEL_AXES
 from harness.axes.attention import Attention
+from harness.conformance._asked import is_asked
 from harness.conformance._compare import close
 from harness.conformance._models import LayeredCache, inputs_for, pair_of, tokens
 from harness.errors import HarnessError
@@ -62,12 +63,11 @@ def triples() -> list[Any]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Parametrize over what installed methods make, or over what one of a distribution is in."""
-    package = metafunc.config.getoption("--package", default=None)
     (name,) = {"pair", "triple"} & set(metafunc.fixturenames)
     chosen = [
         some
         for some in (pairs() if name == "pair" else triples())
-        if package is None or any(registry().source(m).package == package for m in some.values[0])
+        if any(is_asked(metafunc.config, method) for method in some.values[0])
     ]
     metafunc.parametrize(name, chosen or [pytest.param(None, marks=pytest.mark.nothing)])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
@@ -117,14 +117,29 @@ class Stage:
 
 
 class _Declared(dict[str, Any]):
-    """What a stage is handed by name; what it did not ask for is refused in its author's words."""
+    """What a stage is handed by name. What it declared may be absent, and be asked for; any other name is
+    refused in its author's words, whichever way it is asked for.
+    """
 
-    def __init__(self, given: Mapping[str, Any], refusal: str) -> None:
+    def __init__(self, given: Mapping[str, Any], declared: Callable[[str], bool], refusal: str) -> None:
         super().__init__(given)
+        self._declared = declared
         self._refusal = refusal
 
     def __missing__(self, name: str) -> NoReturn:
         raise PluginError(self._refusal.format(name))
+
+    def __contains__(self, name: object) -> bool:
+        if super().__contains__(name):
+            return True
+        if isinstance(name, str) and not self._declared(name):
+            self.__missing__(name)
+        return False
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """What it has under a declared name, else `default`."""
+        known = name in self  # refused where it is not declared
+        return super().get(name, default) if known else default
 
 
 @dataclass(kw_only=True)
@@ -133,6 +148,8 @@ class Work:
 
     stage: str
     """Name in the cell's order, suffix included (`instruct@chat`)."""
+    maker: type[Stage]
+    """Its class, which says what it may ask for."""
     part: str
     config: Any
     """The stage's own typed Config."""
@@ -150,6 +167,8 @@ class Work:
     """Directory that survives a kill and is handed to the next attempt at the same key."""
     load: Callable[[str], Artifact]
     """The artifact of a key (a model's base, say)."""
+    axes: Collection[str] = ()
+    """The axes that plugins add to those of its class."""
     model_path: str | None = None
     """Directory or name of the pretrained model that the cell begins with."""
     spec: Callable[[], ModelSpec | None] = field(default=lambda: None)
@@ -167,14 +186,26 @@ class Work:
     def __post_init__(self) -> None:
         self.inputs = _Declared(
             self.inputs,
+            self._may_read,
             f"stage {self.stage} has no input '{{}}': name the kind in `needs`, or in `may_need` and ask "
             "whether it is among `work.inputs`",
         )
         self.choices = _Declared(
             self.choices,
+            self._may_choose,
             f"stage {self.stage} has no choice of '{{}}': name the axis in `axes`, so that it enters the "
             "key, and ask whether it is among `work.choices` where it may be none",
         )
+
+    def _may_choose(self, axis: str) -> bool:
+        return axis in self.maker.axes or axis in self.axes
+
+    def _may_read(self, name: str) -> bool:
+        """A kind it declares, or a model that an option of the stage or of an axis may refer to."""
+        owner, dot, _ = name.partition(".")
+        if not dot:
+            return name in self.maker.needs or name in self.maker.may_need
+        return self._may_choose(owner) or owner.startswith(self.maker.name)
 
     def stream(self, purpose: Purpose) -> int:
         """Seed of this stage's stream for `purpose`; equal for methods compared at one seed."""
@@ -183,11 +214,13 @@ class Work:
     def one(self, axis: str) -> Choice:
         """The choice on a single-choice axis."""
         choice = self.choices[axis]
-        assert isinstance(choice, Choice)
+        if isinstance(choice, tuple):
+            raise PluginError(f"stage {self.stage}: {axis} takes several; ask `work.several('{axis}')`")
         return choice
 
     def several(self, axis: str) -> tuple[Choice, ...]:
         """The choices on a list axis, in order."""
         choices = self.choices[axis]
-        assert isinstance(choices, tuple)
+        if not isinstance(choices, tuple):
+            raise PluginError(f"stage {self.stage}: {axis} takes one; ask `work.one('{axis}')`")
         return choices

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,11 @@ def written(overrides: Overrides) -> list[str]:
     """
     if isinstance(overrides, Mapping):
         texts = [f"{key}={_value(value)}" for key, value in overrides.items()]
+    elif not isinstance(overrides, Iterable):
+        raise ConfigError(
+            f"overrides={overrides!r} is {type(overrides).__name__}; write 'key=value', a list of such "
+            "texts, or a mapping {'key': value}"
+        )
     else:
         texts = shlex.split(overrides) if isinstance(overrides, str) else list(overrides)
     for place, text in enumerate(texts):

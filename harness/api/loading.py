@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from harness.axes.evaluator import Subject
     from harness.store import Store
 
-RecordLike = str | Mapping[str, Any] | pd.Series | pd.DataFrame
+RecordLike = str | Path | Mapping[str, Any] | pd.Series | pd.DataFrame
 """A cell: `<sweep>/<cell>` or the start of its id, a folder, a record, or a row of a frame of cells."""
 
 
@@ -40,7 +40,7 @@ class LoadedModel:
     subject: Subject
     """As evaluators had it."""
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Any]:
         return iter((self.model, self.tokenizer))
 
     def prompt(self, message: str) -> str:

@@ -53,6 +53,7 @@ def load_subject(record: Mapping[str, Any], store: Store, *, device: str = "cpu"
     seeds = [artifact.meta.get("seed") for artifact in evaluated]
     work = Work(
         stage=stage,
+        maker=registry().stage(stage),
         part="",
         config=None,
         choices={"decoding": decoding},

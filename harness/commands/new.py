@@ -217,5 +217,16 @@ def _next_steps(asked: argparse.Namespace) -> str:
     install = f"pip install -e {asked.package}\n" if asked.package else ""
     package = _project(Path(asked.package))["name"] if asked.package else "harness-lm"
     docs = "" if asked.package or asked.axis != STAGE else "python -m harness.commands.docs\n"
-    check = "" if asked.axis == LAYOUT else f"\nharness check {package} -- -k {asked.name}"
-    return f"{install}{docs}{_look(asked)}{check}"
+    return f"{install}{docs}{_look(asked)}{_check(asked, package)}"
+
+
+def _check(asked: argparse.Namespace, package: str) -> str:
+    """The command that holds what was written to its contract; nothing does a layout."""
+    if asked.axis == LAYOUT:
+        return ""
+    one = (
+        f"{asked.name} --only stage=apply_{asked.name}"
+        if asked.axis == AXIS
+        else f"{asked.axis}={asked.name}"
+    )
+    return f"\nharness check {package} --only {one}"

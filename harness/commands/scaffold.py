@@ -69,7 +69,7 @@ version = "0.1.0"
 description = "{axis}={name} for harness"
 readme = "README.md"
 requires-python = ">=3.11"
-dependencies = ["harness-lm>=0.1"]
+dependencies = ["harness-lm>=0.1.dev0"]
 
 [project.entry-points.harness]
 {module} = "{module}"

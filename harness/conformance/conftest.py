@@ -4,11 +4,15 @@ from typing import Any
 
 import pytest
 
+from harness.conformance._asked import ONLY, PACKAGE, is_asked
 from harness.registry.known import registry
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--package", help="only methods of this distribution")
+    parser.addoption(PACKAGE, help="only methods and stages of this distribution")
+    parser.addoption(
+        ONLY, action="append", help="only an axis, a method (`axis=name`) or a stage (`stage=name`)"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -29,12 +33,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     axis = getattr(metafunc.module, "AXIS", None)
     known = registry()
-    package = metafunc.config.getoption("--package", default=None)
     methods = [
         method
         for method in (known.all() if axis is None else known.methods(axis).values())
-        if not (method.optional and method.name == "none")
-        and (package is None or known.source(method).package == package)
+        if not (method.optional and method.name == "none") and is_asked(metafunc.config, method)
     ]
     if not methods:
         metafunc.parametrize("method", [pytest.param(None, marks=pytest.mark.nothing)])
@@ -43,12 +45,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def _over_stages(metafunc: pytest.Metafunc) -> None:
-    package = metafunc.config.getoption("--package", default=None)
-    known = registry()
-    stages: list[Any] = [
-        stage
-        for name, stage in known.stages.items()
-        if package is None or known.stage_source(name).package == package
-    ]
+    stages: list[Any] = [stage for stage in registry().stages.values() if is_asked(metafunc.config, stage)]
     found = stages or [pytest.param(None, marks=pytest.mark.nothing)]
     metafunc.parametrize("stage", found, ids=lambda stage: f"stage={stage.name}" if stage else "none")

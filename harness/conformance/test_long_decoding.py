@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from harness.axes import MODEL_AXES
+from harness.conformance._asked import is_asked
 from harness.conformance._models import LayeredCache, model_of, tokens
 from harness.method import Method
 from harness.registry.known import registry
@@ -20,13 +21,12 @@ PROMPT = 1800
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Every method that keeps something of the past, or says where it was."""
-    package = metafunc.config.getoption("--package", default=None)
     methods = [
         method
         for axis in MODEL_AXES
         if axis in ("attention", "position")
         for method in registry().methods(axis).values()
-        if package is None or registry().source(method).package == package
+        if is_asked(metafunc.config, method)
     ]
     metafunc.parametrize(
         "scheme",

@@ -21,6 +21,7 @@ from torch import Tensor
 from harness.axes import MODEL_AXES
 from harness.axes.attention import Attention
 from harness.axes.position import Position
+from harness.conformance._asked import is_asked
 from harness.conformance._compare import close
 from harness.conformance._models import LayeredCache, inputs_for, pair_of, tokens
 from harness.errors import HarnessError
@@ -67,12 +68,11 @@ def fours() -> list[Any]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Parametrize over what installed methods make, or over what one of a distribution is in."""
-    package = metafunc.config.getoption("--package", default=None)
     (name,) = {"pair", "four"} & set(metafunc.fixturenames)
     chosen = [
         some
         for some in (pairs() if name == "pair" else fours())
-        if package is None or any(registry().source(m).package == package for m in some.values[0])
+        if any(is_asked(metafunc.config, method) for method in some.values[0])
     ]
     metafunc.parametrize(name, chosen or [pytest.param(None, marks=pytest.mark.nothing)])
 

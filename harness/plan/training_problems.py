@@ -8,6 +8,7 @@ from typing import Any
 from harness.compose import Cell
 from harness.compose.schema import stage_axes, stage_key
 from harness.method import Choice, Problem
+from harness.training.refusals import refused
 from harness.training.settings import Settings
 
 _MOMENTS = 100
@@ -21,25 +22,13 @@ def untrainable(cell: Cell, stage: str) -> Iterator[Problem]:
     if parallelism is None or not isinstance(config, Settings):
         return
     yield from _unshared(cell, stage, parallelism)
-    where, processes = stage_key(stage), parallelism.config.world_size
-    if config.compile and processes > 1:
-        yield Problem(
-            where=f"{where}.compile",
-            message=f"true trains in one process, and parallelism={parallelism.method.name} has {processes}; "
-            "use false",
-        )
-    returning = [choice for choice in cell.choices("stabilizer", stage=stage) if _rolls_back(choice)]
-    if returning and config.checkpoint_every is None:
-        yield Problem(
-            where=f"{where}.checkpoint_every",
-            message=f"stabilizer={returning[0].method.name} returns to checkpoints; set it to some steps",
-        )
-
-
-def _rolls_back(choice: Choice) -> bool:
-    from harness.training.methods import acts
-
-    return acts(choice.method, "verdict")
+    for option, message in refused(
+        config,
+        processes=parallelism.config.world_size,
+        parallelism=parallelism.method,
+        stabilizers=[choice.method for choice in cell.choices("stabilizer", stage=stage)],
+    ):
+        yield Problem(where=f"{stage_key(stage)}.{option}", message=message)
 
 
 def _unshared(cell: Cell, stage: str, parallelism: Choice) -> Iterator[Problem]:

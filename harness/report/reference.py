@@ -18,6 +18,8 @@ from harness.report.writers import escape_markdown
 
 SHAPES = {"num_layers": "#L", "num_heads": "#H", "dim": "d_model", "max_length": "MCL"}
 """Field of a preset -> the survey's column."""
+NARROWEST = 24
+"""Characters to which the longest column of a table may be wrapped on a terminal."""
 
 
 def table(layout: Layout) -> tuple[list[str], list[list[str]]]:
@@ -105,19 +107,34 @@ def write(layout: Layout, folder: Path, formats: Sequence[str]) -> Path:
 
 
 def show(layout: Layout) -> None:
-    """Print it."""
+    """Print it: as a table where its columns fit beside one that wraps, else a paragraph a row."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    heads, rows = table(layout)
+    console, (heads, rows) = Console(), table(layout)
+    widths = {head: max(map(len, column)) for head, *column in zip(heads, *rows, strict=True)}
+    widths = {head: max(len(head), width) for head, width in widths.items()}
+    if sum(widths.values()) - max(widths.values()) + 3 * len(heads) + NARROWEST > console.width:
+        console.print(Text(layout.title, style="bold"))
+        for first, *others in rows:
+            said = [
+                f"{head}: {value}"
+                for head, value in zip(heads[1:], others, strict=True)
+                if value not in ("", "-")
+            ]
+            console.print(Text(f"{first}   ", style="bold").append("; ".join(said), style="not bold"))
+        return
     shown = Table(title=layout.title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
     for head in heads:
-        shown.add_column(Text(head))
+        fits = widths[head] < max(widths.values())
+        shown.add_column(
+            Text(head), no_wrap=fits, overflow="fold", min_width=widths[head] if fits else NARROWEST
+        )
     for row in rows:
         shown.add_row(*map(Text, row))
-    Console().print(shown)
+    console.print(shown)
 
 
 def as_markdown(layout: Layout, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -127,7 +127,8 @@ class Evaluate(Stage):
     def run(self, work: Work) -> dict[str, Any]:
         chosen = _evaluator(work.part, work.choices)
         config = work.config
-        load = partial(load_subject, work, max_length=config.max_length, dtype=config.dtype)
+        judge = work.choices.get("judge")
+        load = partial(load_subject, work, judge=judge, max_length=config.max_length, dtype=config.dtype)
         subject = load(work.inputs["model"])
         own = {name: artifact for name, artifact in work.inputs.items() if name.startswith("evaluator.")}
         named = {name.rpartition(".")[2]: artifact for name, artifact in own.items()}
@@ -160,11 +161,17 @@ def _evaluator(part: str, choices: Choices) -> Choice:
 
 
 def load_subject(
-    work: Work, artifact: Artifact, *, max_length: int | None = None, dtype: str | None = None
+    work: Work,
+    artifact: Artifact,
+    *,
+    judge: Any = None,
+    max_length: int | None = None,
+    dtype: str | None = None,
 ) -> Subject:
     """A model artifact ready to be measured, with what the cell chose for it.
 
-    `dtype` is the format that it computes in (None: that of its weights).
+    `judge` is the choice of who compares answers, `dtype` the format that it computes in (None: that of its
+    weights).
     """
     from harness.data.template import Template
     from harness.evaluation.sampling import end_ids
@@ -176,7 +183,7 @@ def load_subject(
         model.generation_config.eos_token_id = end_ids(model, Template(tokenizer))  # type: ignore[union-attr, arg-type]
     applied = [restore(entry) for entry in loaded.applied]
     documents = work.inputs.get("documents")
-    decoding, judge = work.choices.get("decoding"), work.choices.get("judge")
+    decoding = work.choices.get("decoding")
     return Subject(
         model=model,
         tokenizer=tokenizer,

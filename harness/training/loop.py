@@ -22,6 +22,7 @@ from harness.training.distribution import OnStep
 from harness.training.gradients import Gradients, leave_overflow_to_scaler
 from harness.training.meter import Meter
 from harness.training.methods import Methods, acts
+from harness.training.refusals import refused
 from harness.training.settings import Settings
 from harness.training.untrained import refuse_collapse, refuse_overflows
 
@@ -96,11 +97,13 @@ class Trainer:
             model = method.modify_model(model)
         if settings.recompute:
             model.gradient_checkpointing_enable()  # type: ignore[operator]
-        if settings.compile and methods.parallelism.config.world_size > 1:
-            raise ConfigError(
-                f"compile=true trains in one process, and parallelism={methods.parallelism.name} has "
-                f"{methods.parallelism.config.world_size}; use compile=false"
-            )
+        for option, message in refused(
+            settings,
+            processes=methods.parallelism.config.world_size,
+            parallelism=type(methods.parallelism),
+            stabilizers=map(type, methods.stabilizers),
+        ):
+            raise ConfigError(f"{option}: {message}")
         flops = measure.flops_per_token(model, settings.sequence_length)
         self.trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         self.model = methods.parallelism.wrap(model)
@@ -124,8 +127,6 @@ class Trainer:
         self.curve = Curve(log_every=settings.log_every, device=self.device)
         self.peak_memory = self.padded_tokens = self.source_tokens = self.scored_tokens = 0
         self.rolls_back = any(acts(type(method), "verdict") for method in methods.stabilizers)
-        if self.rolls_back and not settings.checkpoint_every:
-            raise ConfigError("spike_rollback returns to checkpoints; set checkpoint_every to some steps")
         self.rollbacks: list[dict[str, Any]] = []
         self.compilation: Stopwatch | None = None
 

@@ -54,6 +54,7 @@ def test_three_spellings_are_one_command_line() -> None:
         (["hydra.sweeper.workers=2"], "here options of a run are arguments"),
         (["hydra/launcher=joblib"], "for launchers too"),
         (["-m", "seed=0,1"], "-m is for the command line"),
+        (3, r"overrides=3 is int; write 'key=value'"),
         ([3], r"overrides\[0\]=3 is no text"),
         (["attention=gqq"], "No attention method is called 'gqq'"),
         ({"attention": ["full", "flash"]}, "attention takes one method"),

@@ -124,3 +124,10 @@ def test_examples_call_commands_that_exist(page: Path) -> None:
     typed = [line for text in fences(page, "console") for line in text.splitlines()]
     called = {match[1] for line in typed if (match := re.search(r"\$ (?:\w+=\S+ )*harness (\w+)", line))}
     assert called <= set(COMMANDS), f"{name(page)} calls {sorted(called - set(COMMANDS))}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_what_a_shell_would_read_itself_is_quoted(page: Path) -> None:
+    typed = [line for text in fences(page, "console") for line in text.splitlines() if "$ harness " in line]
+    bare = [re.sub(r"'[^']*'|\"[^\"]*\"", "", line.partition("  #")[0]) for line in typed]
+    assert not [line for line in bare if re.search(r"[][{}*;|&<>]", line)]

@@ -13,6 +13,8 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from harness.commands import scaffold
+
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 GIT = ("git", "-c", "user.name=Tester", "-c", "user.email=tester@example.org", "-c", "commit.gpgsign=false")
@@ -55,6 +57,16 @@ def test_a_clone_without_tags_and_an_archive_have_a_version(tree: Path) -> None:
     assert version(tree) == "0.1.0.dev0"
     commit(tree)
     assert version(tree) == "0.1.0.dev1"
+
+
+@pytest.mark.parametrize("made_by", ["plugins/example", "plugins/example_stage", "harness new"])
+def test_a_package_of_a_third_party_installs_beside_a_checkout(made_by: str) -> None:
+    """Whose version comes before the first release: `>=0.1` would ask an index for that release."""
+    file = ROOT / made_by / "pyproject.toml"
+    text = file.read_text() if file.is_file() else scaffold.project("mine", "mine", "norm", "mine")
+    (asked,) = map(Requirement, tomllib.loads(text)["project"]["dependencies"])
+    assert asked.name == PROJECT["name"]
+    assert all(asked.specifier.contains(found) for found in ("0.1.0.dev0", "0.1.0.dev7", "0.1.0", "1.2.3"))
 
 
 def test_a_source_distribution_keeps_its_version(tree: Path) -> None:

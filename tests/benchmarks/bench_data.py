@@ -62,7 +62,7 @@ for made, by in (("documents", "corpus"), ("documents", "decontaminate"), ("toke
 start = time.perf_counter()
 facts = kind().run(
     Work(
-        stage=name, part="", config=kind.Config(), choices=CHOICES[name](), inputs=inputs, seed=0,
+        stage=name, maker=kind, part="", config=kind.Config(), choices=CHOICES[name](), inputs=inputs, seed=0,
         device="cpu", out=root / name, checkpoints=root, load=None,
     )
 )

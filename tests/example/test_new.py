@@ -68,7 +68,7 @@ def test_a_package_that_was_edited_meanwhile_takes_another_method(
     monkeypatch.chdir(root)
     capsys.readouterr()
     assert main(["quantizer", "second", "--package", ".", "--like", "gptq"]) == 0
-    assert "harness check ours -- -k second" in capsys.readouterr().out
+    assert "harness check ours --only quantizer=second" in capsys.readouterr().out
     assert main(["norm", "third", "--package", "."]) == 0
     assert (inside / "third.py").is_file()
     assert (inside / "_grid.py").read_text() == edited

@@ -101,7 +101,10 @@ def test_an_axis_without_a_suite_is_named(lowrank: Path, tmp_path: Path) -> None
     assert "harness_suites returned 'pkg://harness_lowrank.suites', which is no folder" in listed
     init = site / "harness_lowrank" / "__init__.py"
     init.write_text(init.read_text().split("\n\n\n@hookimpl\ndef harness_suites")[0] + "\n")
-    checked = harness(["check", "harness-lowrank", "--", "-k", "frozen"], site, cwd=tmp_path)
+    asked = ["check", "harness-lowrank", "--only", "factorizer=svd", "--", "-k", "frozen", "-vv"]
+    checked = harness(asked, site, cwd=tmp_path)
+    assert "test_the_config_is_frozen[factorizer=svd] PASSED" in checked.stdout
+    assert "whitened" not in checked.stdout
     assert "no suite: factorizer; ship test_<axis>.py through harness_suites" in checked.stdout
 
 

@@ -252,6 +252,20 @@ def test_reference_tables_need_no_records(name: str, tmp_path: Path) -> None:
     assert len(rows) >= 15
 
 
+@pytest.mark.parametrize("name", ["T5", "T6", "T7"])
+@pytest.mark.parametrize("width", ["80", "160"])
+def test_a_terminal_loses_no_word_of_a_reference_table(
+    name: str, width: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    chosen = layout.load_layout(name)
+    reference.show(chosen)
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= int(width)
+    longest = max((row[-1] for row in reference.table(chosen)[1]), key=len)
+    assert all(word in shown for word in longest.split())
+
+
 def test_formulas_list_every_installed_method_of_their_axes() -> None:
     _, rows = reference.table(layout.load_layout("T6"))
     shown = {row[-1] for row in rows}

@@ -107,6 +107,7 @@ def run(
     )
     work = Work(
         stage="corpus",
+        maker=registry().stage("corpus"),
         part="",
         config=None,
         choices={"corpus": choice("corpus", "jsonl", path=str(pages), on_error="skip"), "filter": chain},

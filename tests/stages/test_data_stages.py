@@ -37,6 +37,7 @@ def run(stage: str, root: Path, choices: dict[str, Any], inputs: Mapping[str, Pa
     out.mkdir()
     work = Work(
         stage=stage,
+        maker=registry().stage(stage),
         part="",
         config=None,
         choices=choices,

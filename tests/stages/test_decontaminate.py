@@ -51,6 +51,7 @@ def run(root: Path, found: list[Document], *evaluators: Choice, **options: Any) 
     facts = documents.write(root / "in", found)
     work = Work(
         stage="decontaminate",
+        maker=Decontaminate,
         part="",
         config=Decontaminate.Config(**options),
         choices=Decontaminate.narrow("", {"evaluator": evaluators}),
@@ -278,6 +279,7 @@ def tuning(root: Path, *evaluators: Choice, corpus: Path | None = None, **option
     (root / "tuned").mkdir()
     return Work(
         stage="instruct",
+        maker=registry().stage("instruct"),
         part="",
         config=TuningConfig(learning_rate=1e-3, budget=Budget(unit=Unit.steps, amount=1), **options),
         choices=with_item_texts({"evaluator": evaluators}),

@@ -54,6 +54,7 @@ class Bench:
         out = self.shelf.new(f"{len(self.shelf.artifacts)}-{part}", stage.produces)
         return Work(
             stage=stage.name,
+            maker=stage,
             part=part,
             config=cell.stage_config(stage.name),
             choices=stage.narrow(part, {axis: choices[axis] for axis in stage.axes}),

@@ -49,6 +49,7 @@ class Chain:
         out.mkdir(parents=True)
         work = Work(
             stage=stage,
+            maker=kind,
             part="",
             config=cell.stage_config(stage),
             choices=kind.narrow("", choices),

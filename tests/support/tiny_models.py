@@ -153,6 +153,7 @@ def work(
     checkpoints.mkdir()
     return Work(
         stage=stage,
+        maker=kind,
         part="",
         config=cell.stage_config(stage),
         choices=kind.narrow("", choices),

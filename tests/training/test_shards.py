@@ -68,6 +68,9 @@ def trained(folder: Path, name: str, steps: int, *, tied: bool = False, **chosen
                 ("pipeline", "fsdp"),
                 ("grid", "tensor"),
                 ("pipeline", "grid"),
+                ("one process", "zero2"),
+                ("ddp", "grid"),
+                ("zero1", "pipeline"),
             ]
         ),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from typing import Any
 
@@ -85,15 +86,14 @@ def _commands(name: str, axis: type[Method]) -> list[str]:
     way = example(name)
     if not way:
         return []
-    chosen, more = way[0], "".join(f" {text}" for text in way[1:])
+    chosen, *more = way
     other = chosen.partition("=")[2]
     baseline = "[" + ",".join(axis.default or ()) + "]" if axis.many else str(axis.default or "none")
     crossed = f"{name}={baseline},{other}"
-    quote = "'" if axis.many else ""
     return [
         f"$ harness show {name} {other.strip('[]')}",
-        f"$ harness run {quote}{chosen}{quote}{more} scale=smoke",
-        f"$ harness plan {quote}{crossed}{quote}{more} seed=0,1",
+        f"$ harness run {shlex.join([chosen, *more, 'scale=smoke'])}",
+        f"$ harness plan {shlex.join([crossed, *more, 'seed=0,1'])}",
     ]
 
 

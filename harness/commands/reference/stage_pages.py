@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from harness.commands.reference.examples import mounted, stage_example
 from harness.commands.reference.known import axes, stages
 from harness.commands.reference.markdown import NOTICE, about, row, table, text
@@ -47,7 +49,7 @@ def stage_page(stage: type[Stage]) -> str:
         f"- Its result {'may depend' if stage.seeded else 'does not depend'} on the seed",
         "",
         "```console",
-        f"$ harness run {' '.join(filter(None, (stage_example(name), 'scale=smoke')))}",
+        f"$ harness run {shlex.join(filter(None, (stage_example(name), 'scale=smoke')))}",
         "```",
         "",
         "## Options",

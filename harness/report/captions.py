@@ -26,7 +26,8 @@ def caption(results: Results, table: Table) -> list[str]:
             f"All seeds start from one {' and one '.join(shared)}: what is decided holds given this "
             "checkpoint; `reseed: all` would vary it."
         )
-    shown = {*(table.rows[0] if table.rows else ()), *(table.columns[0].where if table.columns else ())}
+    columns = table.columns[0].where if table.columns else table.layout.columns
+    shown = {*(table.rows[0] if table.rows else ()), *columns}
     averaged = [f for f, v in results.factors.items() if f not in shown and len(v) > 1]
     if averaged := [f for f in averaged if f not in table.layout.where]:
         lines.append(f"Averaged over {', '.join(averaged)}.")

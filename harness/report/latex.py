@@ -196,7 +196,15 @@ def stacked(text: str) -> str:
 def notes_of(table: Table) -> str:
     """What a reader must know, and the footnotes."""
     notes = [*table.caption, *(f"[{i + 1}] {note}" for i, note in enumerate(table.footnotes))]
-    return " ".join(escape(line) for line in notes)
+    return " ".join(with_code(line) for line in notes)
+
+
+def with_code(text: str) -> str:
+    """A sentence, what stands between backticks as code: alone each would begin a quotation."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        return escape(text)
+    return "".join(f"\\texttt{{{escape(part)}}}" if i % 2 else escape(part) for i, part in enumerate(parts))
 
 
 def of_cell(cell: TableCell) -> str:

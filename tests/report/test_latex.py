@@ -11,7 +11,7 @@ import pytest
 import simulate
 
 from harness.report import frames, making, records
-from harness.report.latex import LINES, WIDTH, escape, latex, width_of
+from harness.report.latex import LINES, WIDTH, escape, latex, width_of, with_code
 from harness.report.layout import Layout
 from harness.report.tabulate import build
 
@@ -123,6 +123,11 @@ def test_an_engine_compiles_it_onto_pages_that_hold_it(
         )  # fmt: skip
         assert done.returncode == 0, done.stdout[-2000:]
     assert not re.findall(r"Overfull \\hbox|Float too large|Missing character", done.stdout)
+
+
+def test_code_in_a_note_is_no_quotation() -> None:
+    assert with_code("say `reseed: all` or `a_b`") == "say \\texttt{reseed: all} or \\texttt{a\\_b}"
+    assert with_code("a ` alone") == escape("a ` alone")
 
 
 def test_hyphens_in_a_row_are_no_dash() -> None:

@@ -341,6 +341,16 @@ def test_a_sweep_that_measured_nothing_has_a_report_that_says_why(tmp_path: Path
     assert "- 1 configuration, seed 0." in (out / "README.md").read_text()
 
 
+def test_a_table_without_numbers_averages_over_nothing(tmp_path: Path) -> None:
+    factors = {"peft": ["full", "lora"], "bits": ["4", "8"]}
+    root = simulate.experiment(tmp_path, factors=factors, seeds=(0,), tasks=(), items=1)
+    for i in range(4):
+        simulate.edit(root, "demo", i, metrics=[])
+    found = built(root)
+    assert found.columns == []
+    assert not any("Averaged over" in line for line in found.caption)
+
+
 def test_a_layout_whose_levels_no_record_has_together_is_refused(tmp_path: Path) -> None:
     factors = {"peft": ["full", "lora"], "bits": ["4", "8"]}
     root = simulate.experiment(tmp_path, factors=factors, seeds=(0,), tasks=())

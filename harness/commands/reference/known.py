@@ -62,10 +62,15 @@ REAL = "_real"
 """How a sweep of an experiment at scale=real is called after it."""
 
 
-def question(report: str) -> str:
-    """What the experiment of a report asks, at whatever scale."""
-    text = (config_dir() / "experiment" / f"{report.removesuffix(REAL)}.yaml").read_text(encoding="utf-8")
+def question(experiment: str) -> str:
+    """What a shipped experiment asks, at whatever scale."""
+    text = (config_dir() / "experiment" / f"{experiment}.yaml").read_text(encoding="utf-8")
     return str(yaml.safe_load(text).get("question", ""))
+
+
+def asked(report: Path) -> str:
+    """What a committed report asks: the line below its title."""
+    return (report / "README.md").read_text(encoding="utf-8").splitlines()[2]
 
 
 def verdicts(report: Path) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import harness
-from harness.commands.reference.known import REAL, REPORTS, question, verdicts
+from harness.commands.reference.known import REAL, REPORTS, asked, verdicts
 from harness.commands.reference.markdown import NOTICE, row, text
 
 CALLED = ("harness.api", "harness.report", "harness.plan", "harness.run")
@@ -56,7 +56,7 @@ def gallery_page() -> str:
     made = {path.parent.name for path in REPORTS.glob("*/records.json.gz")}
     for name in sorted({report.removesuffix(REAL) for report in made}):
         small, real = (report if report in made else "" for report in (name, name + REAL))
-        lines += ["", f"## {name.replace('_', ' ').capitalize()}", "", question(name), ""]
+        lines += ["", f"## {name.replace('_', ' ').capitalize()}", "", asked(REPORTS / (small or real)), ""]
         if small and real:
             lines += [row("small models", "a released model"), "|---|---|"]
             lines += [row(_came_to(small), _came_to(real)), row(_figure(small), _figure(real))]

@@ -50,7 +50,9 @@ def test_head_and_embeddings_are_adapted_where_they_share_no_weight() -> None:
     assert "gate matches no module; the model has" in problem
 
 
+ENCODER = "architecture=encoder_decoder model.num_encoder_layers=1"
 BAD_MODELS = {
+    f"{ENCODER} quantizer=gptq quantize.calibration_sequences=8": "8 x 64 = 512 calibration tokens, and",
     "pretrain.sequence_length=512": "pretrain.sequence_length: 512 exceeds model.max_length=256",
     "position=learned instruct.sequence_length=512": "512 tokens, but position=learned holds 256",
     "position=learned alignment=dpo align.sequence_length=512": "align.sequence_length: sequences of 512",

@@ -217,7 +217,7 @@ def _rounds_activations(loaded: Any) -> bool:
     from harness.model.artifact import restore
 
     chosen = [restore(entry) for entry in loaded.applied if entry["axis"] == "quantizer"]
-    return loaded.packed and any(choice.method.quantizes_activations for choice in chosen)  # type: ignore[attr-defined]
+    return bool(loaded.packed) and any(choice.method.quantizes_activations for choice in chosen)  # type: ignore[attr-defined]
 
 
 def _evaluated(loaded: Any, model: Any) -> Any:

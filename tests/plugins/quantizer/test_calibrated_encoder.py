@@ -22,7 +22,8 @@ def model() -> Any:
 @torch.no_grad()
 def test_every_layer_is_observed_as_a_source_and_its_continuation_are_read() -> None:
     """The first half of a sequence is the source, the rest what the decoder reads."""
-    read, observed = model(), {}
+    read = model()
+    observed: dict[str, Tensor] = {}
     expected: dict[str, Tensor] = {}
     for name, layer in linear_layers(read).items():
         layer.register_forward_pre_hook(lambda _, x, name=name: expected.__setitem__(name, x[0]))

@@ -124,7 +124,8 @@ _PUBLIC = {
     **dict.fromkeys(("unfuse_experts", "unknown_layout"), "harness.ops.experts"),
     **dict.fromkeys(("PackedLayout", "Quantizer", "packed_before"), "harness.axes.quantizer"),
     **dict.fromkeys(
-        ("Calibration", "block_names", "change_weights", "unreached", "walk"), "harness.ops.calibration"
+        ("Calibration", "block_names", "calibration_inputs", "change_weights", "unreached", "walk"),
+        "harness.ops.calibration",
     ),
     **dict.fromkeys(
         ("Hessian", "SquaredNorms", "compensate", "inverse_factor", "output_error"), "harness.ops.moments"

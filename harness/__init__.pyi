@@ -204,6 +204,7 @@ from harness.model.sparsity import sparsity as sparsity
 from harness.model.sparsity import weights_by_layer as weights_by_layer
 from harness.ops.calibration import Calibration as Calibration
 from harness.ops.calibration import block_names as block_names
+from harness.ops.calibration import calibration_inputs as calibration_inputs
 from harness.ops.calibration import change_weights as change_weights
 from harness.ops.calibration import unreached as unreached
 from harness.ops.calibration import walk as walk

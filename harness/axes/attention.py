@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -47,6 +47,36 @@ def no_scores(attention: str, position: str) -> str:
         f"attention={attention} has no scores that position={position} could add to; use rope, xpos, "
         "learned, sinusoidal or nope"
     )
+
+
+def layers_of(meta_model: Any) -> Iterator[tuple[Attention, Position]]:
+    """(attention, positions) of every layer of a model of ours; nothing of another."""
+    backbone = getattr(meta_model, "model", None)
+    for stack in (backbone, getattr(backbone, "encoder", None)):
+        at = getattr(stack, "position_of_layer", ())
+        for block, index in zip(getattr(stack, "layers", ()), at, strict=False):
+            yield block.self_attn, stack.position_at(index)  # type: ignore[union-attr]
+
+
+def _no_kernel(attention: Attention, position: Position) -> str:
+    """Why the kernel that is asked for cannot compute a layer; empty where it can."""
+    kernel, cap = attention.config.kernel, attention.spec.attention_cap
+    if kernel is Kernel.auto:
+        return ""
+    if attention.recurrent:
+        return f"attention={attention.name} has no softmax that a kernel would compute"
+    if cap is not None and kernel in (Kernel.flash, Kernel.flex):
+        return f"the {kernel.value} kernel cannot bound scores, as model.attention_cap={cap:g} asks"
+    learned = any(True for _ in position.parameters())
+    if kernel is Kernel.flash and learned and (position.has_bias() or position.has_query_bias()):
+        return f"the flash kernel takes no learned score bias, which position={position.name} adds"
+    if kernel is Kernel.flex and position.has_query_bias():
+        return f"the flex kernel takes no term that depends on the query, as position={position.name} adds"
+    return ""
+
+
+def _pages_a_state(attention: Attention) -> bool:
+    return attention.recurrent and attention.config.cache is CacheKind.paged
 
 
 class Attention(nn.Module, Method):
@@ -110,29 +140,20 @@ class Attention(nn.Module, Method):
                 "windowed variants block by block, or device=cuda",
             )
         yield from cls._unread(cell.spec(), meta_model)
-        position = getattr(getattr(meta_model, "model", None), "position", None)
-        if not isinstance(position, Position) or not (position.has_bias() or position.has_query_bias()):
-            return
-        if cls.recurrent:
-            yield Problem(where="attention", message=no_scores(cls.name, position.name))
-        if config.kernel is Kernel.flash and any(True for _ in position.parameters()):
+        refused = [_no_kernel(attention, position) for attention, position in layers_of(meta_model)]
+        for message in dict.fromkeys(filter(None, refused)):
+            yield Problem(where="attention.kernel", message=f"{message}; use attention.kernel=auto")
+        for name in dict.fromkeys(each.name for each, _ in layers_of(meta_model) if _pages_a_state(each)):
             yield Problem(
-                where="attention.kernel",
-                message=f"the flash kernel takes no learned score bias, which position={position.name} adds; "
-                "use attention.kernel=auto, or position=alibi",
-            )
-        if config.kernel is Kernel.flex and position.has_query_bias():
-            yield Problem(
-                where="attention.kernel",
-                message=f"the flex kernel takes no term that depends on the query, which position="
-                f"{position.name} adds; use attention.kernel=auto",
+                where="attention.cache",
+                message=f"attention={name} keeps a state, and no keys that blocks would hold; use "
+                "attention.cache=contiguous",
             )
 
     @classmethod
     def _unread(cls, spec: ModelSpec | None, meta_model: nn.Module | None) -> Iterable[Problem]:
         """Stated fields of the shape that no layer's attention reads."""
-        layers = getattr(getattr(meta_model, "model", None), "layers", ())
-        kinds = {type(layer.self_attn) for layer in layers} or {cls}
+        kinds = {type(attention) for attention, _ in layers_of(meta_model)} or {cls}
         for name in sorted(frozenset.intersection(*(kind.unread for kind in kinds))):
             if getattr(spec, name, None) is not None:
                 yield Problem(

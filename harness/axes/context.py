@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from harness.axes.attention import Attention
+from harness.axes.attention import Attention, layers_of
 from harness.errors import ConfigError, IncompatibleError
 from harness.method import CellView, Method, Problem
 from harness.ops.extension import (
@@ -80,7 +80,7 @@ class Context(Method):
                 message=f"context={cls.name} chooses scores, and a {type(meta_model).__name__} {reason}; "
                 "use a scaled-rotary context method",
             )
-        layers = list(_layers(meta_model))
+        layers = list(layers_of(meta_model))
         if not layers:
             return
         following = {position.name for _, position in layers if getattr(position, "follows_length", False)}
@@ -188,15 +188,6 @@ def _pairs(meta_model: nn.Module) -> list[int]:
         return [len(each.inv_freq) for each in rotary_sets(meta_model)]
     except IncompatibleError:
         return []
-
-
-def _layers(meta_model: Any) -> Iterator[tuple[Any, Any]]:
-    """(attention, positions) of every layer of a model of ours; nothing of another."""
-    backbone = getattr(meta_model, "model", None)
-    for stack in (backbone, getattr(backbone, "encoder", None)):
-        at = getattr(stack, "position_of_layer", ())
-        for block, index in zip(getattr(stack, "layers", ()), at, strict=False):
-            yield block.self_attn, stack.position_at(index)  # type: ignore[union-attr]
 
 
 def _without_scores(name: str, layers: Iterable[tuple[Any, Any]]) -> Iterator[Problem]:

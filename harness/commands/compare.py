@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -164,9 +165,11 @@ def _write_model(
         loaded.tokenizer.save_pretrained(draft)
         model = unpacked(base.model) if base.packed else base.model
         form = ", unpacked" if base.packed else ""
+        form += ", without the rounding of activations" if _rounds_activations(base) else ""
         if merge:
+            evaluated = _evaluated(loaded, model)
             said = _write_dense(_merged(loaded, model), draft, parameters)
-            compare(loaded.model, draft)
+            compare(evaluated, draft)
             return f"{target}: {said}{form}, with the adapter of peft={loaded.adapter.method.name} merged"
         said = _write_dense(model, draft, parameters)
         laid_out = None
@@ -175,7 +178,7 @@ def _write_model(
             form = f", packed as {layout} does"
         said += form
         if loaded.adapter is not None:
-            said += f"; {_write_adapter(loaded, draft, laid_out)}"
+            said += f"; {_write_adapter(loaded, model, draft, laid_out)}"
         else:
             said += _compare(model, draft, laid_out)
             if loaded.packed and not layout:
@@ -209,7 +212,24 @@ def _merged(loaded: Any, model: Any) -> Any:
     return method.merge(method.load(model, loaded.adapter_path, trainable=False))
 
 
-def _write_adapter(loaded: Any, draft: Path, layout: Any) -> str:
+def _rounds_activations(loaded: Any) -> bool:
+    """Whether packed layers rounded what they read too, which those of a directory do not."""
+    from harness.model.artifact import restore
+
+    chosen = [restore(entry) for entry in loaded.applied if entry["axis"] == "quantizer"]
+    return bool(loaded.packed) and any(choice.method.quantizes_activations for choice in chosen)  # type: ignore[attr-defined]
+
+
+def _evaluated(loaded: Any, model: Any) -> Any:
+    """A model with its adapter as it was evaluated; on the unpacked base where packed layers rounded what
+    they read, as no directory does.
+    """
+    if loaded.adapter is None or not _rounds_activations(loaded):
+        return loaded.model
+    return loaded.adapter.build().load(deepcopy(model), loaded.adapter_path, trainable=False).eval()
+
+
+def _write_adapter(loaded: Any, model: Any, draft: Path, layout: Any) -> str:
     """Put the adapter beside its base, and compare what the peft library makes of both.
 
     Raises: IncompatibleError where that library cannot read it, or reads another model
@@ -218,7 +238,8 @@ def _write_adapter(loaded: Any, draft: Path, layout: Any) -> str:
 
     shutil.copytree(loaded.adapter_path, draft / ADAPTER)
     name = loaded.adapter.method.name
-    unread = _compare(loaded.model, draft, layout, adapter=draft / ADAPTER, method=name)
+    evaluated = _evaluated(loaded, model)
+    unread = _compare(evaluated, draft, layout, adapter=draft / ADAPTER, method=name)
     return f"the adapter of peft={name} in {ADAPTER}/, which peft loads{unread}"
 
 

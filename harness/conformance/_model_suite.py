@@ -101,7 +101,8 @@ def test_rows_of_a_batch_do_not_see_each_other(method: type[Method]) -> None:
 @torch.no_grad()
 def test_every_linear_layer_is_called(method: type[Method]) -> None:
     """Adapters act on a layer, and quantizers see what it multiplies, where it is called."""
-    model, called = model_of(method), set()
+    model = model_of(method)
+    called: set[str] = set()
     for name, layer in linear_layers(model).items():
         layer.register_forward_pre_hook(lambda *_, name=name: called.add(name))
     model(tokens(8, 32), **inputs_for(model, 8))

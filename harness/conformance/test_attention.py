@@ -78,12 +78,12 @@ def test_scores_are_scaled_and_bounded_as_the_shape_says(
 ) -> None:
     """A field of the shape about scores is read, however many tokens there are, or refused, or `unread`."""
     assert issubclass(method, Attention)
-    shape: dict[str, Any] = {"max_length": 40}
+    changed: dict[str, Any] = {field: value}
     for length in (5, 40):
         ids = tokens(2, length)
-        plain = model_of(method, **shape)(ids)
+        plain = model_of(method, max_length=40)(ids)
         try:
-            stated = model_of(method, **(shape | {field: value}))(ids)
+            stated = model_of(method, max_length=40, **changed)(ids)
         except HarnessError:
             return
         assert torch.equal(plain, stated) == (field in method.unread), (

@@ -14,7 +14,7 @@ from harness.compose.schema import stage_key
 from harness.errors import ConfigError, DataError
 from harness.method import Problem
 from harness.model.reach import beyond_table
-from harness.ops.calibration import Calibration
+from harness.ops.calibration import Calibration, calibration_inputs
 from harness.rng import Purpose
 from harness.stage import Stage
 
@@ -148,7 +148,9 @@ def _most_bytes(cell: Cell) -> int | None:
 def _unseen(
     rows: int, length: int, method: Calibrated, meta_model: nn.Module | None, *, key: str
 ) -> Iterator[Problem]:
-    """The layer whose inputs are more than all calibration tokens, where the method needs as many."""
+    """The layer whose inputs are more than all calibration tokens, where the method needs as many; an encoder
+    and its decoder share a sequence's tokens.
+    """
     from harness.ops.packed_linear import packed_shapes
 
     if meta_model is None:
@@ -156,6 +158,8 @@ def _unseen(
     layers = ((shape[2], name) for name, shape in packed_shapes(meta_model).items())
     inputs, name = max(layers, default=(0, ""))
     needed = method.calibration_tokens(inputs)
+    sequence = torch.empty(1, length, dtype=torch.long, device="meta")
+    length = min(part.shape[1] for part in calibration_inputs(meta_model, sequence).values())
     if rows * length < needed:
         yield Problem(
             where=f"{key}.calibration_length",

@@ -194,10 +194,12 @@ class HarnessModel(Transformer, HarnessPreTrainedModel):  # type: ignore[misc]
         """An empty cache, of whose layers each is what its attention keeps."""
         attentions: list[Any] = [layer.self_attn for layer in self.layers]
         cache = DynamicCache()  # of which peft knows that it has no end
-        if all(attention.config.cache is CacheKind.paged for attention in attentions):
-            cache.layers = paged_layers(len(attentions))
-        else:
-            cache.layers = [attention.new_cache() or DynamicLayer() for attention in attentions]
+        pages = [each.config.cache is CacheKind.paged and not each.recurrent for each in attentions]
+        blocks = iter(paged_layers(sum(pages)))
+        cache.layers = [
+            next(blocks) if paged else attention.new_cache() or DynamicLayer()
+            for attention, paged in zip(attentions, pages, strict=True)
+        ]
         return cache
 
     def get_input_embeddings(self) -> nn.Embedding:

@@ -42,6 +42,16 @@ class _StopForwardError(Exception):
     """Ends a forward pass early."""
 
 
+def calibration_inputs(model: nn.Module, ids_BT: Tensor) -> dict[str, Tensor]:
+    """What a model is given of a batch: all of it, or where it has an encoder of ours, the first half as the
+    source and the rest to the decoder.
+    """
+    if getattr(getattr(model, "model", None), "encoder", None) is None:
+        return {"input_ids": ids_BT}
+    half = ids_BT.shape[1] // 2
+    return {"encoder_input_ids": ids_BT[:, :half], "input_ids": ids_BT[:, half:]}
+
+
 def block_names(model: nn.Module) -> list[str]:
     """Names of the repeated blocks: members of the outermost module lists that hold linear layers, packed or
     not."""
@@ -116,7 +126,7 @@ def walk(
     if rest:
         for number, ids_BT in enumerate(batches_BT):
             with observing(model, rest, _numbered(observe, number)), suppress(_StopForwardError):
-                model(input_ids=ids_BT, use_cache=False)
+                model(**calibration_inputs(model, ids_BT), use_cache=False)
         finish(rest)
 
 
@@ -255,7 +265,7 @@ def _record(
         for ids_BT in batches_BT:
             calls.append([])
             try:
-                model(input_ids=ids_BT, use_cache=False)
+                model(**calibration_inputs(model, ids_BT), use_cache=False)
             except _StopForwardError:
                 continue
     finally:

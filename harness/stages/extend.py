@@ -83,9 +83,17 @@ class Extend(Stage):
             yield Problem(where="context", message=str(error))
             return
         yield from beyond_table(meta_model, length, where="context.factor")
-        asked = cell.stage_config(stage).sequence_length
+        settings = cell.stage_config(stage)
+        asked = settings.sequence_length
         if asked is not None and asked > length:
             yield Problem(where=f"{stage}.sequence_length", message=too_long(asked, length))
+        trains = method.trains if settings.train is None else settings.train
+        if trains and asked is not None and asked <= trained < length:
+            yield Problem(
+                where=f"{stage}.sequence_length",
+                message=f"{asked} is within the {trained} tokens that the model was trained on, so that "
+                f"nothing beyond them would be learned; leave it null, the extended length of {length}",
+            )
 
     def run(self, work: Work) -> dict[str, Any]:
         from harness.model.artifact import Delta, describe, open_model, save_model

@@ -51,7 +51,8 @@ def own() -> Any:
 
 @pytest.mark.parametrize("make", [tiny.llama, gpt2, own])
 @pytest.mark.parametrize(
-    ("name", "quantizer"), [("lora", "nf4"), ("lora", "rtn"), ("ia3", "rtn"), ("prompt_tuning", None)]
+    ("name", "quantizer"),
+    [("lora", "nf4"), ("lora", "rtn"), ("ia3", "rtn"), ("lora", "zeroquant"), ("prompt_tuning", None)],
 )
 def test_an_adapter_that_cannot_be_merged_is_exported_beside_its_base(
     make: Any, name: str, quantizer: str | None, tmp_path: Path
@@ -74,7 +75,11 @@ def test_an_adapter_that_cannot_be_merged_is_exported_beside_its_base(
         again = model(input_ids=IDS, use_cache=False).logits
     length = without.shape[1]
     again = again[:, -length:]  # the peft library returns what stands at virtual tokens too
-    assert torch.allclose(again, logits, atol=1e-4)
+    if quantizer == "zeroquant":  # its layers rounded what they read, and those of the directory do not
+        assert "unpacked, without the rounding of activations" in said
+        assert (again - logits).norm() < 0.03 * logits.norm()
+    else:
+        assert torch.allclose(again, logits, atol=1e-4)
     assert not torch.allclose(again, without, atol=1e-2)
 
 

@@ -8,6 +8,10 @@ import pytest
 import torch
 from composed import tiny
 
+from harness.ops.paged_cache import PagedCache
+from harness.ops.state_cache import StateCache
+from harness.ops.window_cache import WindowCache
+
 GREEDY: dict[str, Any] = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
 WINDOWS = {"layer_pattern": [{"attention": {"method": "sliding_window", "window": 4}}, {}]}
 MODELS: dict[str, dict[str, Any]] = {
@@ -16,6 +20,7 @@ MODELS: dict[str, dict[str, Any]] = {
         for name in ("alibi", "learned", "relative_t5", "relative_xl", "xpos", "nope")
     },
     "windows": {"shape": WINDOWS},
+    "windows_and_blocks": {"attention": "paged", "shape": WINDOWS},
     "experts": {"feed_forward": "moe_top_k"},
 }
 
@@ -25,6 +30,16 @@ def prompts() -> tuple[torch.Tensor, torch.Tensor]:
     mask = torch.ones_like(ids)
     mask[0, :4] = mask[2, :1] = 0
     return ids, mask
+
+
+def test_every_layer_keeps_its_past_as_its_own_attention_says() -> None:
+    """Blocks where it pages, a window or a state where it has one."""
+    shape = {
+        "num_layers": 4,
+        "layer_pattern": [*WINDOWS["layer_pattern"], {"attention": {"method": "linear"}}],
+    }
+    kinds = [type(layer) for layer in tiny(attention="paged", shape=shape).new_cache().layers]
+    assert kinds == [WindowCache, PagedCache, StateCache, WindowCache]
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -50,7 +50,9 @@ def test_head_and_embeddings_are_adapted_where_they_share_no_weight() -> None:
     assert "gate matches no module; the model has" in problem
 
 
+ENCODER = "architecture=encoder_decoder model.num_encoder_layers=1"
 BAD_MODELS = {
+    f"{ENCODER} quantizer=gptq quantize.calibration_sequences=8": "8 x 64 = 512 calibration tokens, and",
     "pretrain.sequence_length=512": "pretrain.sequence_length: 512 exceeds model.max_length=256",
     "position=learned instruct.sequence_length=512": "512 tokens, but position=learned holds 256",
     "position=learned alignment=dpo align.sequence_length=512": "align.sequence_length: sequences of 512",
@@ -65,6 +67,10 @@ BAD_MODELS = {
     "position=alibi context=position_interpolation": "which position=alibi does not provide",
     "position=alibi attention=linear": "attention=linear has no scores that position=alibi could add to",
     "model.attention_cap=30 attention=linear": "attention=linear has no scores that it would change",
+    "model.attention_cap=30 attention=flash": "the flash kernel cannot bound scores, as model.attention_cap",
+    "attention=linear attention.kernel=math": "attention=linear has no softmax that a kernel would compute",
+    "attention=mamba2 attention.cache=paged": "attention=mamba2 keeps a state, and no keys that blocks",
+    "attention.kernel=flash model.layer_pattern=[{position:{method:relative_t5}},{}]": "no learned score",
     "architecture=encoder_decoder": "set model.num_encoder_layers to at least 1",
     "model.num_encoder_layers=2": "architecture=causal_decoder has no encoder; set it to 0",
     "architecture=prefix_decoder instruction_strategy=packing": "prefix_decoder reads one prompt",
@@ -74,6 +80,12 @@ BAD_MODELS = {
 @pytest.mark.parametrize(("overrides", "message"), BAD_MODELS.items(), ids=BAD_MODELS)
 def test_a_model_that_cannot_work_is_refused_before_anything_runs(overrides: str, message: str) -> None:
     assert any(message in text for text in messages(*overrides.split()))
+
+
+def test_positions_of_its_own_are_what_a_layer_is_judged_by() -> None:
+    """The model's scheme adds to scores, which no layer that has none has."""
+    pattern = "model.layer_pattern=[{position:{method:nope}},{attention:{method:full}}]"
+    assert messages("attention=linear", "position=alibi", pattern) == []
 
 
 def test_a_prefix_longer_than_the_sequence_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from harness import linear_layers, weight_matrix
+from harness import calibration_inputs, linear_layers, weight_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +42,7 @@ def find_folds(model: nn.Module, ids_BT: Tensor) -> list[Fold]:
     """
     ids_BT = ids_BT[:1, :TOKENS]
     groups, makers = _trace(model, ids_BT)
-    exact = model(input_ids=ids_BT, use_cache=False).logits
+    exact = model(**calibration_inputs(model, ids_BT), use_cache=False).logits
     proven: dict[tuple[str, ...], bool] = {}
     folds = []
     for readers, maker in zip(groups, makers, strict=True):
@@ -57,7 +57,11 @@ def find_folds(model: nn.Module, ids_BT: Tensor) -> list[Fold]:
                     if tuple(_role(name) for name in (c, *r)) == role
                 ]
                 with _folded(model, alike):
-                    changed = (model(input_ids=ids_BT, use_cache=False).logits - exact).abs().max()
+                    changed = (
+                        (model(**calibration_inputs(model, ids_BT), use_cache=False).logits - exact)
+                        .abs()
+                        .max()
+                    )
                 proven[role] = bool(changed <= SAME * exact.abs().max())
             if proven[role]:
                 found = candidate
@@ -120,7 +124,7 @@ def _trace(model: nn.Module, ids_BT: Tensor) -> tuple[list[tuple[str, ...]], lis
         if getattr(getattr(module, "weight", None), "ndim", 0) == 1:
             hooks.append(module.register_forward_hook(lambda m, x, y, name=name: made(name, y)))
     try:
-        model(input_ids=ids_BT, use_cache=False)
+        model(**calibration_inputs(model, ids_BT), use_cache=False)
     finally:
         for hook in hooks:
             hook.remove()

@@ -101,6 +101,9 @@ def test_lengths_that_mean_nothing_are_refused_by_the_plan() -> None:
     problems = found(stages, "context=yarn", "model.max_length=128", "extend.sequence_length=300")
     said = "extend.sequence_length: 300 exceeds the extended length of 256 tokens"
     assert any(said in problem for problem in problems)
+    (problem,) = found(*BIG, "context=yarn", "extend.sequence_length=64")
+    assert "64 is within the 64 tokens that the model was trained on" in problem
+    assert found(*BIG, "context=yarn", "extend.sequence_length=65") == []
 
 
 def test_a_pretrained_model_without_rotary_positions_is_refused_by_the_plan(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import warm
-from third_party import distribution, harness
+from third_party import distribution, environment_of, harness
 
 from harness import cli
 from harness.commands import COMMANDS
@@ -191,7 +191,7 @@ def test_list_is_fast_once_its_index_exists(place: Path) -> None:
     imported = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "harness", "list"],
         cwd=place,
-        env={**os.environ, "XDG_CACHE_HOME": str(place / "cache")},
+        env=environment_of(cwd=place),
         capture_output=True,
         text=True,
         check=True,

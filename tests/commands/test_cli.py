@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import warm
-from third_party import distribution, harness
+from third_party import distribution, environment_of, harness
 
 from harness import cli
 from harness.commands import COMMANDS
@@ -131,18 +131,24 @@ def test_threads_that_wait_leave_the_core_to_others(
     assert os.environ.get("GOMP_SPINCOUNT", "") == spins
 
 
-def test_a_real_process_ends_the_same_way(tmp_path: Path) -> None:
-    refused = harness(["optimizer=lyon"], cwd=tmp_path, start=True)
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory whose cache knows what is installed."""
+    return tmp_path_factory.mktemp("place")
+
+
+def test_a_real_process_ends_the_same_way(place: Path) -> None:
+    refused = harness(["optimizer=lyon"], cwd=place, start=True)
     assert refused.returncode == 2
     assert refused.stderr.startswith("harness: No optimizer method is called 'lyon'. Did you mean 'lion'?")
 
 
-def test_hydras_own_flags_pass_through(tmp_path: Path) -> None:
-    job = harness(["run", "--cfg", "job", "--resolve", "attention=flash", "seed=3"], cwd=tmp_path)
+def test_hydras_own_flags_pass_through(place: Path) -> None:
+    job = harness(["run", "--cfg", "job", "--resolve", "attention=flash", "seed=3"], cwd=place)
     assert job.returncode == 0, job.stderr
     assert "seed: 3" in job.stdout
     assert "method: flash" in job.stdout
-    paths = harness(["--info", "searchpath"], cwd=tmp_path)
+    paths = harness(["--info", "searchpath"], cwd=place)
     assert "structured://" in paths.stdout
 
 
@@ -238,26 +244,26 @@ def test_an_experiment_whose_file_is_meant_is_found(
     assert "the file of that name is read by experiment=./conf/mine.yaml" in capsys.readouterr().err
 
 
-def test_words_complete_on_tab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_words_complete_on_tab(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMP_LINE", "harness sweep attention=f")
     monkeypatch.setenv("COMP_POINT", "25")
-    completed = harness(["-sc", "query=bash"], cwd=tmp_path)
+    completed = harness(["-sc", "query=bash"], cwd=place)
     assert completed.stdout.split() == ["attention=flash", "attention=full"]
 
 
-def test_list_is_fast_once_its_index_exists(tmp_path: Path) -> None:
-    first = json.loads(harness(["list", "--json"], cwd=tmp_path).stdout)
+def test_list_is_fast_once_its_index_exists(place: Path) -> None:
+    first = json.loads(harness(["list", "--json"], cwd=place).stdout)
     assert set(first[0]) == {"axis", "name", "package", "version", "summary", "paper", "status"}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    again = harness(["list", "--json"], cwd=tmp_path, start=True)
+    again = harness(["list", "--json"], cwd=place, start=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert json.loads(again.stdout) == first
     # Processor time, not the clock: other tests share the cores.
     seconds = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
     imported = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "harness", "list"],
-        cwd=tmp_path,
-        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")},
+        cwd=place,
+        env=environment_of(cwd=place),
         capture_output=True,
         text=True,
         check=True,

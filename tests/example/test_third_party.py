@@ -10,32 +10,38 @@ import pytest
 from third_party import distribution, harness
 
 
-def test_it_is_listed_and_shown(example: Path, tmp_path: Path) -> None:
-    listed = json.loads(harness(["list", "--json"], example, cwd=tmp_path).stdout)
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory whose cache knows what is installed."""
+    return tmp_path_factory.mktemp("place")
+
+
+def test_it_is_listed_and_shown(example: Path, place: Path) -> None:
+    listed = json.loads(harness(["list", "--json"], example, cwd=place).stdout)
     (own,) = [row for row in listed if row["package"] == "harness-topk"]
     assert set(own) == {"axis", "name", "package", "version", "summary", "paper", "status"}
     assert (own["axis"], own["name"], own["version"], own["status"]) == ("attention", "top_k", "0.1.0", "ok")
     assert own["paper"].startswith("Gupta et al. 2021, arXiv:2106.06899")
-    shown = harness(["show", "attention", "top_k"], example, cwd=tmp_path).stdout
+    shown = harness(["show", "attention", "top_k"], example, cwd=place).stdout
     assert "attention.k=32   (int)\n      Keys each query reads" in shown
     assert "Differs: scores are computed in full" in shown
 
 
-def test_it_passes_the_conformance_suites(example: Path, tmp_path: Path) -> None:
-    checked = harness(["check", "harness-topk"], example, cwd=tmp_path)
+def test_it_passes_the_conformance_suites(example: Path, place: Path) -> None:
+    checked = harness(["check", "harness-topk"], example, cwd=place)
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert "attention=top_k" in checked.stdout
     assert " passed" in checked.stdout
-    unknown = harness(["check", "harness-topkk"], example, cwd=tmp_path)
+    unknown = harness(["check", "harness-topkk"], example, cwd=place)
     assert unknown.returncode == 2
     assert "Did you mean 'harness-topk'?" in unknown.stderr
 
 
-def test_its_experiment_is_planned_beside_the_built_ins(example: Path, tmp_path: Path) -> None:
-    planned = harness(["plan", "experiment=topk_budget", "scale=smoke"], example, cwd=tmp_path)
+def test_its_experiment_is_planned_beside_the_built_ins(example: Path, place: Path) -> None:
+    planned = harness(["plan", "experiment=topk_budget", "scale=smoke"], example, cwd=place)
     assert planned.returncode == 0, planned.stderr
     assert "9 cells" in planned.stdout
-    shown = harness(["--cfg", "job", "attention=top_k", "attention.k=3"], example, cwd=tmp_path)
+    shown = harness(["--cfg", "job", "attention=top_k", "attention.k=3"], example, cwd=place)
     assert "method: top_k" in shown.stdout
     assert "k: 3" in shown.stdout
 

@@ -29,13 +29,18 @@ def harness(
     """Run the command line in a process of its own that sees the given folders: a fork of one that has loaded
     what it needs, or with `start` a new one.
     """
-    paths = [*map(str, sites), str(ROOT), str(ROOT / "plugins")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "XDG_CACHE_HOME": str(cwd / "cache")}
+    environment = environment_of(*sites, cwd=cwd)
     words = ["-m", "harness", *arguments]
     if not start:
         return warm.run(words, cwd=cwd, environment=environment)
     command = [sys.executable, *words]
     return subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def environment_of(*sites: Path, cwd: Path) -> dict[str, str]:
+    """Where a process finds the given folders and the checkout, with its cache in the working directory."""
+    paths = [*map(str, sites), str(ROOT), str(ROOT / "plugins")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "XDG_CACHE_HOME": str(cwd / "cache")}
 
 
 class Folder:

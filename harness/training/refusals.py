@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 from harness.method import Method
 from harness.training.settings import Settings
 
-if TYPE_CHECKING:
-    from harness.axes.parallelism import Parallelism
-
 
 def refused(
-    settings: Settings, *, processes: int, parallelism: type[Parallelism], stabilizers: Iterable[type[Method]]
+    settings: Settings, *, processes: int, parallelism: type[Method], stabilizers: Iterable[type[Method]]
 ) -> Iterator[tuple[str, str]]:
     """(option, what is wrong with it and what would work)."""
     if settings.compile and processes > 1:

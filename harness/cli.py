@@ -12,6 +12,7 @@ from importlib import import_module
 from harness.commands import COMMANDS
 from harness.commands.output import reserved
 from harness.errors import ConfigError, HarnessError, PluginError, UnknownNameError
+from harness.notices import ask_for_quiet
 
 BAD_INPUT, INTERNAL, FULL, INTERRUPTED = 2, 70, 75, 130
 SPINS = "3000"
@@ -28,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read once, when torch is loaded
+    ask_for_quiet()
     _keep_bytecode_whole()
     arguments = list(sys.argv[1:] if argv is None else argv)
     ours = reserved(to_the_end=argv is None) if "--json" in arguments else nullcontext()

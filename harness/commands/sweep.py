@@ -15,6 +15,7 @@ from rich.table import Table
 
 from harness.compose.arguments import SEARCH, job_overrides
 from harness.errors import ConfigError, StoreFullError
+from harness.notices import ask_for_quiet
 from harness.plan.devices import lacking
 from harness.plan.make import make_plan
 from harness.plan.manifest import write_manifest
@@ -43,12 +44,6 @@ REASONS = 5
 """How many different reasons stand below the last table."""
 NO_ROOM = Need(processes=0)
 """Of a worker that runs nothing: it counts what others have done."""
-_QUIET = {
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "DO_NOT_TRACK": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-}
 _OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
@@ -214,8 +209,7 @@ def idle_cores(made: Plan) -> list[str]:
 
 def prepare_environment(made: Plan) -> None:
     """Libraries' telemetry off; no network where the scale promises none. Set before anything is imported."""
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
+    ask_for_quiet()
     one_thread_of_numpy()
     if all(cell.cell.offline for cell in made.cells):
         for name in _OFFLINE:

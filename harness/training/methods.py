@@ -32,7 +32,8 @@ class Methods:
 
     @classmethod
     def build(cls, choices: Mapping[str, Choice | tuple[Choice, ...]]) -> Methods:
-        """The methods of a stage's choices."""
+        """The methods of a stage's choices; a stage may do without stabilizers."""
+        choices = dict(choices)
 
         def one(axis: str) -> Method:
             choice = choices[axis]

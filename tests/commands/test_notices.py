@@ -5,11 +5,14 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from harness.notices import UNSAID
+from harness.cli import main
+from harness.notices import QUIET, UNSAID, drop_notices
 
 
 @pytest.mark.slow
@@ -27,6 +30,27 @@ def test_other_warnings_of_the_same_libraries_are_printed(caplog: pytest.LogCapt
         logging.getLogger("torchao").warning("Failed to load _C.so: no such kernel")
         logging.getLogger("torchao").warning("this version does not fit")
     assert [record.message for record in caplog.records] == ["this version does not fit"]
+
+
+def test_a_name_that_peft_asks_by_is_no_news() -> None:
+    from transformers import PreTrainedModel
+
+    asked = PreTrainedModel.is_gradient_checkpointing.fget
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert asked(SimpleNamespace(is_activation_checkpointing=True))
+        drop_notices()
+        assert asked(SimpleNamespace(is_activation_checkpointing=True))
+    assert len(said) == 1
+
+
+def test_bars_of_loading_are_left_out_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in QUIET:
+        monkeypatch.setenv(name, "asked")
+    monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS")
+    assert main(["--help"]) == 0
+    assert os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] == "1"
+    assert os.environ["DO_NOT_TRACK"] == "asked"
 
 
 PROGRESS = re.compile(r"\[ *\d+\.\d s\] .+")

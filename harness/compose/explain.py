@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import UnionType
@@ -15,6 +15,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
+from harness.compose.arguments import file_of
 from harness.compose.overrides import read
 from harness.compose.schema import Root, sections
 from harness.compose.unknown import mounts, unknown_key
@@ -137,7 +138,12 @@ def explain(error: Exception, overrides: Sequence[str], without_values: DictConf
     if text := _misplaced(overrides, without_values):
         raise ConfigError(text) from error
     where = re.match(r"In '([^']+)': ", str(error))
-    prefix = f"{_file(where[1])}: " if where and where[1] not in _NO_FILES else ""
+    file = file_of(where[1], overrides) if where else ""
+    prefix = f"{file}: " if where and where[1] not in _NO_FILES else ""
+    if isinstance(error, UnicodeDecodeError):
+        chosen = (text.partition("=") for text in overrides if text.startswith("experiment="))
+        files = [file_of(f"{group}/{name}", overrides) for group, _, name in chosen]
+        raise ConfigError(f"{''.join(files) or 'a config'} is no YAML in UTF-8: {error}") from error
     if isinstance(error, MissingConfigException):
         _missing(error, prefix)
     cause: Any = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
@@ -175,7 +181,8 @@ def explain(error: Exception, overrides: Sequence[str], without_values: DictConf
         axis, package = misplaced.groups()
         known = ", ".join(mounts(axis)) or f"none, as all stages take the root's, {axis}=NAME"
         raise ConfigError(f"{prefix}{axis}@{package}: no stage takes {axis} there; known: {known}") from error
-    misfitting = _misfitting(_file(where[1])) if where and "Cannot merge" in str(error) else ""
+    merges = "Cannot merge" in str(error) or "Merge error" in str(error)
+    misfitting = _misfitting(file, without_values) if where and merges else ""
     raise ConfigError(prefix + (misfitting or _first_line(error))) from error
 
 
@@ -212,14 +219,27 @@ def _example(key: str, value: Any) -> str:
     return f"{key}=[0,1]" if numbers else f"{key}=[A,B]"
 
 
-def _misfitting(file: str) -> str:
-    """Which root key of a file is a list for a mapping, or one for the other: merging does not say which."""
+def _misfitting(file: str, node: DictConfig | None) -> str:
+    """Which key of a file is a list for a mapping, or one for the other: merging does not say which."""
     with contextlib.suppress(OSError, OmegaConfBaseException):
         stated: Any = OmegaConf.to_container(OmegaConf.load(file))
         for key, hint in get_type_hints(Root).items():
             if wrong := key in stated and misfit(stated[key], hint, key):
                 return str(wrong)
+        for key, value in _inner(stated):
+            there = None if node is None else OmegaConf.select(node, key, throw_on_missing=False)
+            if OmegaConf.is_dict(there) and (wrong := misfit(value, dict, key)):
+                return f"{wrong}; write e.g. {key}: {{{next(iter(there), 'KEY')}: VALUE}}"
     return ""
+
+
+def _inner(stated: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a mapping that are no mapping and not null, by dotted key."""
+    for name, value in stated.items():
+        if isinstance(value, dict):
+            yield from _inner(value, f"{above}{name}.")
+        elif value is not None:
+            yield f"{above}{name}", value
 
 
 def _missing(error: MissingConfigException, prefix: str) -> NoReturn:
@@ -240,12 +260,6 @@ def _missing(error: MissingConfigException, prefix: str) -> NoReturn:
     if what == "experiment" and file.is_file():
         text = f"No experiment is called '{name}'; the file of that name is read by experiment=./{file}"
     raise ConfigError(prefix + text) from error
-
-
-def _file(config: str) -> str:
-    """The file of a config as Hydra names it; one of a user's is called by its path."""
-    _, elsewhere, path = config.partition("//")
-    return f"/{path}" if elsewhere else f"conf/{config}.yaml"
 
 
 def _first_line(error: BaseException) -> str:

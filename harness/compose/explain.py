@@ -14,6 +14,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
+from yaml import YAMLError
 
 from harness.compose.arguments import file_of
 from harness.compose.overrides import read
@@ -23,7 +24,9 @@ from harness.errors import ConfigError, HarnessError, UnknownNameError
 from harness.forms import misfit
 from harness.registry.known import registry
 
-REFUSED = (HydraException, OmegaConfBaseException, ValueError, AttributeError, TypeError)
+UNREADABLE = (UnicodeDecodeError, RecursionError, YAMLError)
+"""What comes of a file that Hydra does not name."""
+REFUSED = (HydraException, OmegaConfBaseException, ValueError, AttributeError, TypeError, *UNREADABLE)
 """What a composition raises for a bad override or file."""
 
 
@@ -140,10 +143,8 @@ def explain(error: Exception, overrides: Sequence[str], without_values: DictConf
     where = re.match(r"In '([^']+)': ", str(error))
     file = file_of(where[1], overrides) if where else ""
     prefix = f"{file}: " if where and where[1] not in _NO_FILES else ""
-    if isinstance(error, UnicodeDecodeError):
-        chosen = (text.partition("=") for text in overrides if text.startswith("experiment="))
-        files = [file_of(f"{group}/{name}", overrides) for group, _, name in chosen]
-        raise ConfigError(f"{''.join(files) or 'a config'} is no YAML in UTF-8: {error}") from error
+    if isinstance(error, UNREADABLE):
+        raise ConfigError(_unreadable(error, overrides)) from error
     if isinstance(error, MissingConfigException):
         _missing(error, prefix)
     cause: Any = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
@@ -186,6 +187,15 @@ def explain(error: Exception, overrides: Sequence[str], without_values: DictConf
     raise ConfigError(prefix + (misfitting or _first_line(error))) from error
 
 
+def _unreadable(error: Exception, overrides: Sequence[str]) -> str:
+    """What is wrong with a file that Hydra does not name: it is the chosen experiment's, if any is chosen."""
+    chosen = (text.partition("=") for text in overrides if text.startswith("experiment="))
+    file = "".join(file_of(f"{group}/{name}", overrides) for group, _, name in chosen) or "a config"
+    if isinstance(error, RecursionError):
+        return f"{file}: its `defaults` lead back to itself; take out the entry that does"
+    return f"{file} is no YAML in UTF-8: {' '.join(str(error).split())}"
+
+
 def _misplaced(overrides: Sequence[str], node: DictConfig | None) -> str:
     """Which override names a part of what has none (`seed.x=3`), or no list or mapping where one is."""
     if node is None:
@@ -223,6 +233,8 @@ def _misfitting(file: str, node: DictConfig | None) -> str:
     """Which key of a file is a list for a mapping, or one for the other: merging does not say which."""
     with contextlib.suppress(OSError, OmegaConfBaseException):
         stated: Any = OmegaConf.to_container(OmegaConf.load(file))
+        if wrong := misfit(stated, dict, "it"):
+            return f"{wrong}; write e.g. `seeds: [0, 1]`"
         for key, hint in get_type_hints(Root).items():
             if wrong := key in stated and misfit(stated[key], hint, key):
                 return str(wrong)

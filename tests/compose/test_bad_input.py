@@ -151,6 +151,9 @@ def test_a_bad_experiment_file_is_explained(
         (b"# @package _global_\nanchor: 3\n", "experiment=bad: No config key is called 'anchor'"),
         (b"seeds: [0]\n", "experiment=bad: the first line of its file must be `# @package _global_`"),
         (b"\xef\xbb\xbf# @package _global_\nseeds: [0]\n", "no byte-order mark either"),
+        (b"# @package _global_\ndefaults: [bad]\n", "FILE: its `defaults` lead back to itself"),
+        (b"# @package _global_\n- a\n", "FILE: it is a list, not a mapping; write e.g. `seeds: [0, 1]`"),
+        (b"# @package _global_\nseeds: [0]\nseeds: [1]\n", "FILE is no YAML in UTF-8: "),
         (b"\xff\xfe\x00", "FILE is no YAML in UTF-8: 'utf-8' codec can't decode"),
     ],
 )

@@ -66,7 +66,7 @@ def publish_file(override: str) -> None:
     path = Path(value)
     try:
         node = OmegaConf.load(path)
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ConfigError(f"{override}: {error.strerror}: {path}") from error
     except Exception as error:  # PyYAML's errors share no base with OmegaConf's
@@ -94,6 +94,16 @@ def refuse_flags(words: Sequence[str]) -> None:
                 f"{text} is no flag of this command (--help lists them); Hydra's own, as -m, --cfg job and "
                 "--info, stand alone: python -m harness --cfg job"
             )
+
+
+def file_of(config: str, overrides: Iterable[str]) -> str:
+    """The file of a config as Hydra names it; one of a user's is called by its path."""
+    _, elsewhere, path = config.partition("//")
+    if elsewhere:
+        return f"/{path}"
+    folders = [folder for text in overrides if text.startswith(SEARCH) for folder in _listed(text)]
+    own = (Path(folder.removeprefix("file://")) / f"{config}.yaml" for folder in folders)
+    return next((str(file) for file in own if file.is_file()), f"conf/{config}.yaml")
 
 
 def experiment_name(choice: str | None) -> str:

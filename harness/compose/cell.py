@@ -19,6 +19,7 @@ from harness.compose.schema import EXPERIMENT_KEYS, Root, model_options, mounted
 from harness.compose.settle import option_keys, settle, typed_keys
 from harness.compose.shared import identity, once, shared
 from harness.compose.typed import instance
+from harness.compose.unknown import unknown_root
 from harness.errors import ConfigError, ImpossibleValueError, UnknownNameError
 from harness.forms import misfit
 from harness.method import CellView, Choice, Problem
@@ -57,7 +58,7 @@ class Cell(CellView):
         settle(raw, typed=typed, stated={*typed, *typed_keys(overrides)})
         self.faults: tuple[Problem, ...] = ()
         """Why the values of this cell cannot be, one reason a node."""
-        self._keeps_faults = keep_faults
+        self._keeps_faults, self._chosen = keep_faults, experiment
         self.overrides = overrides
         if wrong := misfit(raw["stages"], list[str], "stages"):
             raise ConfigError(f"{wrong}; write e.g. stages=[corpus,tokenizer]")
@@ -278,7 +279,7 @@ class Cell(CellView):
                 config[key] = once(value, ("plain",), partial(plain, value))
             else:
                 known = [*ROOT_KEYS, *registry().axes, *stages]
-                raise UnknownNameError(what="config key", name=key, known=known)
+                raise unknown_root(key, known, experiment=self._chosen, overrides=self.overrides)
         return config
 
     def _leave_out_building(self) -> None:

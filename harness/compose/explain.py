@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import UnionType
@@ -14,7 +14,9 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
+from yaml import YAMLError
 
+from harness.compose.arguments import file_of
 from harness.compose.overrides import read
 from harness.compose.schema import Root, sections
 from harness.compose.unknown import mounts, unknown_key
@@ -22,7 +24,9 @@ from harness.errors import ConfigError, HarnessError, UnknownNameError
 from harness.forms import misfit
 from harness.registry.known import registry
 
-REFUSED = (HydraException, OmegaConfBaseException, ValueError, AttributeError, TypeError)
+UNREADABLE = (UnicodeDecodeError, RecursionError, YAMLError)
+"""What comes of a file that Hydra does not name."""
+REFUSED = (HydraException, OmegaConfBaseException, ValueError, AttributeError, TypeError, *UNREADABLE)
 """What a composition raises for a bad override or file."""
 
 
@@ -137,7 +141,10 @@ def explain(error: Exception, overrides: Sequence[str], without_values: DictConf
     if text := _misplaced(overrides, without_values):
         raise ConfigError(text) from error
     where = re.match(r"In '([^']+)': ", str(error))
-    prefix = f"{_file(where[1])}: " if where and where[1] not in _NO_FILES else ""
+    file = file_of(where[1], overrides) if where else ""
+    prefix = f"{file}: " if where and where[1] not in _NO_FILES else ""
+    if isinstance(error, UNREADABLE):
+        raise ConfigError(_unreadable(error, overrides)) from error
     if isinstance(error, MissingConfigException):
         _missing(error, prefix)
     cause: Any = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
@@ -175,8 +182,18 @@ def explain(error: Exception, overrides: Sequence[str], without_values: DictConf
         axis, package = misplaced.groups()
         known = ", ".join(mounts(axis)) or f"none, as all stages take the root's, {axis}=NAME"
         raise ConfigError(f"{prefix}{axis}@{package}: no stage takes {axis} there; known: {known}") from error
-    misfitting = _misfitting(_file(where[1])) if where and "Cannot merge" in str(error) else ""
+    merges = "Cannot merge" in str(error) or "Merge error" in str(error)
+    misfitting = _misfitting(file, without_values) if where and merges else ""
     raise ConfigError(prefix + (misfitting or _first_line(error))) from error
+
+
+def _unreadable(error: Exception, overrides: Sequence[str]) -> str:
+    """What is wrong with a file that Hydra does not name: it is the chosen experiment's, if any is chosen."""
+    chosen = (text.partition("=") for text in overrides if text.startswith("experiment="))
+    file = "".join(file_of(f"{group}/{name}", overrides) for group, _, name in chosen) or "a config"
+    if isinstance(error, RecursionError):
+        return f"{file}: its `defaults` lead back to itself; take out the entry that does"
+    return f"{file} is no YAML in UTF-8: {' '.join(str(error).split())}"
 
 
 def _misplaced(overrides: Sequence[str], node: DictConfig | None) -> str:
@@ -212,14 +229,29 @@ def _example(key: str, value: Any) -> str:
     return f"{key}=[0,1]" if numbers else f"{key}=[A,B]"
 
 
-def _misfitting(file: str) -> str:
-    """Which root key of a file is a list for a mapping, or one for the other: merging does not say which."""
+def _misfitting(file: str, node: DictConfig | None) -> str:
+    """Which key of a file is a list for a mapping, or one for the other: merging does not say which."""
     with contextlib.suppress(OSError, OmegaConfBaseException):
         stated: Any = OmegaConf.to_container(OmegaConf.load(file))
+        if wrong := misfit(stated, dict, "it"):
+            return f"{wrong}; write e.g. `seeds: [0, 1]`"
         for key, hint in get_type_hints(Root).items():
             if wrong := key in stated and misfit(stated[key], hint, key):
                 return str(wrong)
+        for key, value in _inner(stated):
+            there = None if node is None else OmegaConf.select(node, key, throw_on_missing=False)
+            if OmegaConf.is_dict(there) and (wrong := misfit(value, dict, key)):
+                return f"{wrong}; write e.g. {key}: {{{next(iter(there), 'KEY')}: VALUE}}"
     return ""
+
+
+def _inner(stated: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a mapping that are no mapping and not null, by dotted key."""
+    for name, value in stated.items():
+        if isinstance(value, dict):
+            yield from _inner(value, f"{above}{name}.")
+        elif value is not None:
+            yield f"{above}{name}", value
 
 
 def _missing(error: MissingConfigException, prefix: str) -> NoReturn:
@@ -240,12 +272,6 @@ def _missing(error: MissingConfigException, prefix: str) -> NoReturn:
     if what == "experiment" and file.is_file():
         text = f"No experiment is called '{name}'; the file of that name is read by experiment=./{file}"
     raise ConfigError(prefix + text) from error
-
-
-def _file(config: str) -> str:
-    """The file of a config as Hydra names it; one of a user's is called by its path."""
-    _, elsewhere, path = config.partition("//")
-    return f"/{path}" if elsewhere else f"conf/{config}.yaml"
 
 
 def _first_line(error: BaseException) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from harness.axes import MODEL_AXES
 from harness.compose.schema import model_options, mounted_axes, sections, stage_key
-from harness.errors import UnknownNameError
+from harness.errors import ConfigError, UnknownNameError
 from harness.registry import index
 from harness.registry.known import registry
 
@@ -49,6 +49,19 @@ def unknown_key(key: str, overrides: Sequence[str], node: DictConfig | None) -> 
         if any(f.name == name for f in fields(method.Config))
     ]
     return f"{message}. Methods that have it: {', '.join(having)}" if having else message
+
+
+def unknown_root(key: str, known: Iterable[str], *, experiment: str, overrides: Sequence[str]) -> ConfigError:
+    """What to raise for a key that a file has put beside the root's, with the experiment that chose it."""
+    unknown = UnknownNameError(what="config key", name=key, known=known)
+    if experiment and key == "experiment":
+        return ConfigError(
+            f"experiment={experiment}: the first line of its file must be `# @package _global_`, with "
+            "nothing before it (no byte-order mark either)"
+        )
+    if not experiment or any(text.lstrip("+").startswith(key) for text in overrides):
+        return unknown
+    return ConfigError(f"experiment={experiment}: {unknown}")
 
 
 def _options_called(name: str) -> list[str]:

@@ -91,6 +91,8 @@ def forest(axes: Any, effects: Sequence[views.Effect], labels: Mapping[Row, str]
             mfc=filled,
             mew=1.3,
         )
+    if not any(x for line in axes.lines for x in line.get_xdata()):
+        axes.set_xlim(-1, 1)  # else matplotlib shows what rounding leaves of the line at 0, 1e-17
     axes.axvline(0, color=INK, lw=0.8)
     axes.set_yticks(range(len(labels)), map(short, labels.values()))
     axes.set_ylim(len(labels) - 0.5, -0.5)

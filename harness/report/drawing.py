@@ -197,7 +197,7 @@ def panels(canvas: Any, n: int, per_row: int) -> Iterator[Axes]:
 
 
 def logarithmic(axes: Axes, base: float = 10) -> None:
-    """A logarithmic abscissa with plain numbers at its ticks: 128, 1024, 3M."""
+    """A logarithmic abscissa with plain numbers at its ticks: 128, 1024, 16384, 20k, 3M."""
     from matplotlib.ticker import EngFormatter, LogFormatter
 
     short = EngFormatter(sep="")
@@ -205,7 +205,7 @@ def logarithmic(axes: Axes, base: float = 10) -> None:
     class Plain(LogFormatter):
         def __call__(self, x: float, pos: int | None = None) -> str:
             shown = super().__call__(x, pos)
-            return shown and (f"{x:g}" if 1e-3 <= x < 1e5 else short(x))
+            return shown and (f"{x:g}" if 1e-3 <= x < 1e4 else min(short(x), f"{x:g}", key=len))
 
     axes.set_xscale("log", base=base)
     axes.xaxis.set_major_formatter(Plain(base))

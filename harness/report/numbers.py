@@ -7,6 +7,19 @@ from collections.abc import Sequence
 
 MORE_PLACES = 9
 """How many more decimals an end may need to stay on its side of a limit; beyond, it is the limit."""
+PLAIN = (-5, 10)
+"""Powers of ten, the last left out, of numbers that are written in plain digits."""
+
+
+def power_of(largest: float, *, exact: bool = False) -> int:
+    """The power of ten that numbers up to `largest` are written with; 0 where plain digits can be read.
+
+    Exact counts keep their digits as long as floats have them.
+    """
+    if not largest or not math.isfinite(largest):
+        return 0
+    power = math.floor(math.log10(largest))
+    return power if power >= (15 if exact else PLAIN[1]) or power < PLAIN[0] else 0
 
 
 def difference_text(
@@ -17,11 +30,15 @@ def difference_text(
     No end is rounded onto or across 0 or a limit, so that what is printed says what was decided.
     """
     if low is None or high is None or high <= low:
-        return "0" if difference == 0 else f"{difference:+{',.0f' if abs(difference) >= 1000 else '.3g'}}"
+        whole = abs(difference) >= 1000 and not power_of(abs(difference), exact=True)
+        return "0" if difference == 0 else f"{difference:+{',.0f' if whole else '.3g'}}"
+    power = power_of(max(abs(low), abs(high)))
+    difference, low, high, *limits = (x / 10.0**power for x in (difference, low, high, *limits))
+    unit = f"e{power:+03d}" if power else ""
     # Two digits of half the interval's width, as numbers of a table have.
     places = max(0, 1 - math.floor(math.log10((high - low) / 2)))
-    ends = [rounded(end, places_beside(end, places, (0.0, *limits))) for end in (low, high)]
-    return f"{rounded(difference, places, '+')} ({ends[0]} to {ends[1]})"
+    ends = [rounded(end, places_beside(end, places, (0.0, *limits))) + unit for end in (low, high)]
+    return f"{rounded(difference, places, '+')}{unit} ({ends[0]} to {ends[1]})"
 
 
 def places_beside(value: float, places: int, limits: Sequence[float]) -> int:

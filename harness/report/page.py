@@ -112,12 +112,17 @@ def head_facts(table: Table, results: Results, claims: Sequence[Checked]) -> lis
 
 def notes(table: Table) -> str:
     """Caption and footnotes."""
-    text = "".join(f"<p>{html.escape(line)}</p>" for line in table.caption)
+    text = "".join(f"<p>{with_code(line)}</p>" for line in table.caption)
     if table.baseline:
         text += "<p>◆ the baseline. Hover for n, interval and p; click a number for its records.</p>"
     if table.footnotes:
-        text += "<ol>" + "".join(f"<li>{html.escape(note)}</li>" for note in table.footnotes) + "</ol>"
+        text += "<ol>" + "".join(f"<li>{with_code(note)}</li>" for note in table.footnotes) + "</ol>"
     return text
+
+
+def with_code(text: str) -> str:
+    """A sentence, what stands between backticks as code."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", html.escape(text))
 
 
 def claims_section(claims: Sequence[Checked]) -> str:

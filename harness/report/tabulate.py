@@ -15,7 +15,7 @@ from harness.report.captions import caption
 from harness.report.decisions import Decisions
 from harness.report.frames import Results
 from harness.report.layout import Better, Layout, fit
-from harness.report.numbers import counted
+from harness.report.numbers import counted, power_of
 from harness.report.opponents import against_itself
 from harness.report.quantities import primary_by_default
 from harness.report.record import label
@@ -216,10 +216,15 @@ MOST_PLACES = 6
 
 
 def auto_format(cells: Sequence[TableCell], scale: float) -> str:
-    """Two digits of the median uncertainty; without one, four significant digits of the largest value."""
+    """Two digits of the median uncertainty; without one, four significant digits of the largest value.
+
+    Powers of ten where plain digits cannot be read: a perplexity of 1e29, a rate of 1e-7.
+    """
     estimates = [c.estimate for c in cells if c.estimate]
     halves = [h * scale for e in estimates if (h := half_width(e, "ci"))]
     largest = max((abs(e.mean * scale) for e in estimates), default=0.0)
+    if power_of(largest, exact=not halves):
+        return ".2e"
     if halves:
         places = 1 - int(np.floor(np.log10(float(np.median(halves)))))
     elif largest:

@@ -138,3 +138,29 @@ def test_a_bad_experiment_file_is_explained(
     with pytest.raises(ConfigError) as caught:
         compose(["experiment=bad"])
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"# @package _global_\nbaseline: [a]\n", "FILE: baseline is a list, not a mapping"),
+        (
+            b"# @package _global_\npretrain: {budget: 3}\n",
+            "FILE: pretrain.budget is an integer (3), not a mapping; write e.g. pretrain.budget: {unit: ",
+        ),
+        (b"# @package _global_\nanchor: 3\n", "experiment=bad: No config key is called 'anchor'"),
+        (b"seeds: [0]\n", "experiment=bad: the first line of its file must be `# @package _global_`"),
+        (b"\xef\xbb\xbf# @package _global_\nseeds: [0]\n", "no byte-order mark either"),
+        (b"# @package _global_\ndefaults: [bad]\n", "FILE: its `defaults` lead back to itself"),
+        (b"# @package _global_\n- a\n", "FILE: it is a list, not a mapping; write e.g. `seeds: [0, 1]`"),
+        (b"# @package _global_\nseeds: [0]\nseeds: [1]\n", "FILE is no YAML in UTF-8: "),
+        (b"\xff\xfe\x00", "FILE is no YAML in UTF-8: 'utf-8' codec can't decode"),
+    ],
+)
+def test_a_bad_file_of_the_users_is_called_by_its_path(content: bytes, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "experiment" / "bad.yaml"
+    file.parent.mkdir()
+    file.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        compose([f"hydra.searchpath=[{tmp_path}]", "experiment=bad"])
+    assert message.replace("FILE", str(file)) in str(caught.value)

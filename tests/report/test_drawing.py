@@ -15,7 +15,7 @@ import simulate
 from matplotlib.figure import Figure
 
 from harness.report import making, records, views
-from harness.report.draw_effects import forest, pareto_fronts, rows_of
+from harness.report.draw_effects import forest, marginal_effects, pareto_fronts, rows_of
 from harness.report.drawing import (
     LONGEST,
     MAX_CURVES,
@@ -28,7 +28,7 @@ from harness.report.drawing import (
     short,
 )
 from harness.report.figures import figures
-from harness.report.layout import parse
+from harness.report.layout import Layout, parse
 from harness.report.runs import measuring, training
 from harness.report.table import metric_columns
 from harness.report.tabulate import build
@@ -154,8 +154,17 @@ def test_a_logarithmic_axis_has_plain_numbers() -> None:
         logarithmic(axes)
 
     made = draw("x", "x", "x", size=(5, 2.8), paint=paint)
-    assert {"1000", "10000", "1M"} <= set(re.findall(r"<text[^>]*>([^<]*)</text>", made.file))
+    assert {"1000", "10k", "1M"} <= set(re.findall(r"<text[^>]*>([^<]*)</text>", made.file))
     assert "mathdefault" not in made.file
+
+
+def test_effects_of_nothing_stand_in_the_middle_of_a_plain_axis(tmp_path: Path) -> None:
+    """Matplotlib leaves 1e-17 of the line at 0 in a panel that is not the first."""
+    root = simulate.experiment(tmp_path, factors={"x": ["a", "b"]}, tasks=("recall",), items=12)
+    results = making.results_of(records.read(root, "demo"))
+    figure = marginal_effects(build(results, Layout()), results)
+    assert figure is not None
+    assert "1e" not in "".join(re.findall(r"<text[^>]*>([^<]*)</text>", figure.file))
 
 
 def test_panels_of_metrics_that_only_some_cells_have_share_true_names(tmp_path: Path) -> None:

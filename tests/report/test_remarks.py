@@ -196,6 +196,10 @@ def test_divergence_that_costs_a_combination_its_place_counts(tmp_path: Path) ->
         ((0.0, 0.0, 0.0), "0"),
         ((-919_040.0, -919_040.0, -919_040.0), "-919,040"),
         ((-1318.0, -3068.0, 432.0), "-1,318 (-3,068 to 432)"),
+        ((8.18e29, -3.5e30, 5.2e30), "+0.8e+30 (-3.5e+30 to 5.2e+30)"),
+        ((4e-13, -1e-12, 2e-12), "+0.4e-12 (-1.0e-12 to 2.0e-12)"),
+        ((17179869184.0, 17179869184.0, 17179869184.0), "+17,179,869,184"),
+        ((2e29, 2e29, 2e29), "+2e+29"),
     ],
 )
 def test_a_difference_has_the_digits_that_its_interval_carries(
@@ -212,6 +216,7 @@ def test_a_difference_has_the_digits_that_its_interval_carries(
         ((-0.0004, 0.196), (), "+0.098 (-0.0004 to 0.196)"),
         ((0.104, 0.9), (0.1,), "+0.50 (0.104 to 0.90)"),
         ((0.0, 0.2), (), "+0.10 (0.00 to 0.20)"),
+        ((1.004e12, 9e12), (1e12,), "+5.0e+12 (1.004e+12 to 9.0e+12)"),
     ],
 )
 def test_what_is_printed_says_on_which_side_of_a_limit_an_interval_lies(

@@ -341,6 +341,26 @@ def test_a_sweep_that_measured_nothing_has_a_report_that_says_why(tmp_path: Path
     assert "- 1 configuration, seed 0." in (out / "README.md").read_text()
 
 
+@pytest.mark.parametrize(
+    ("number", "spread", "shown"),
+    [
+        (8.1838e29, 1e28, "8.18e+29"),
+        (3e-9, 1e-10, "3.00e-09"),
+        (17179869184.0, 0.0, "17179869184"),
+        (1.25e9, 1e7, "1250000000"),
+    ],
+)
+def test_numbers_that_plain_digits_do_not_show_are_powers_of_ten(
+    number: float, spread: float, shown: str, tmp_path: Path
+) -> None:
+    root = simulate.experiment(tmp_path, factors={"peft": ["full"]}, tasks=(), items=1)
+    for i in range(3):
+        value = number + (i - 1) * spread
+        simulate.edit(root, "demo", i, metrics=[simulate.metric("perplexity", "p", "word_perplexity", value)])
+    (cell,) = built(root).all_cells()
+    assert cell.value == shown
+
+
 def test_a_table_without_numbers_averages_over_nothing(tmp_path: Path) -> None:
     factors = {"peft": ["full", "lora"], "bits": ["4", "8"]}
     root = simulate.experiment(tmp_path, factors=factors, seeds=(0,), tasks=(), items=1)

@@ -106,7 +106,7 @@ function gridOf(columns, rows) {
       h("th", { class: "head", scope: "row" }, h("div", { class: "labels" }, r.levels.map((v, k) => h("span", { class: again[k] && k < r.levels.length - 1 ? "again" : null }, named(v), k === r.levels.length - 1 ? marks(shared) : null)))),
       columns.map((c) => drawCell(r.cells[c.i], c.edge, shared)));
   });
-  if (!rows.length || !columns.length) body.push(h("tr", {}, h("td", {}, "Nothing fits these filters.")));
+  if (!rows.length || !columns.length) body.push(h("tr", {}, h("td", {}, D.metrics.length ? "Nothing fits these filters." : "No record holds a number.")));
   return [h("thead", {}, lines), h("tbody", {}, body)];
 }
 /** On paper a wide table becomes several, one below the other: no column is cut off. */

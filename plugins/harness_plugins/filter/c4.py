@@ -16,6 +16,7 @@ class C4(Datatrove):
     """
 
     name = "c4"
+    rewrites = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Datatrove.Config):

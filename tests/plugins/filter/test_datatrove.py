@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+from harness_plugins.filter._datatrove import in_pieces
 from harness_plugins.filter.c4 import C4
 from harness_plugins.filter.fineweb import FineWeb
 from harness_plugins.filter.gopher_quality import GopherQuality
@@ -26,6 +27,10 @@ TEXT = (
     "incomprehensibilities a I javascript cookie"
 )
 WORDS = TEXT.split()
+
+
+def document(text: str) -> Document:
+    return Document(id="x", text=text, domain="d", split=Split.train)
 
 
 def pages(number: int) -> Iterator[str]:
@@ -88,3 +93,20 @@ def test_options_reach_the_rules() -> None:
     assert FineWeb(FineWeb.Config(max_repeated_share=1.0)).judge(page) is page
     assert GopherRepetition(GopherRepetition.Config(max_line_share=0.1)).judge(page) == "dup line frac"
     assert GopherQuality().judge(page) == "short doc"
+
+
+@pytest.mark.parametrize(("run", "most"), [("=", 100), ("(", 100), ("_", 100), ("1:", 1000)])
+def test_runs_that_spacy_takes_long_for_are_cut(run: str, most: int) -> None:
+    text = f"see {run * 5_000} there"
+    cut = in_pieces(text)
+    assert max(map(len, cut.split())) == most
+    assert cut.replace(" ", "") == text.replace(" ", "")
+    assert in_pieces("A line\n" + "=" * 99 + "\n" + "x" * 999) == "A line\n" + "=" * 99 + "\n" + "x" * 999
+
+
+def test_a_page_with_a_long_rule_has_the_verdict_of_datatrove() -> None:
+    page = "The keeper of the house went to the river and that was all.\n" * 20
+    for signs, kept in ((10, True), (600, False)):
+        text = f"{page}\n{'=' * signs}"
+        assert (filters.GopherQualityFilter().filter(Theirs(text=text, id="x")) is True) is kept
+        assert (GopherQuality().judge(document(text)) == document(text)) is kept

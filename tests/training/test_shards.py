@@ -68,9 +68,6 @@ def trained(folder: Path, name: str, steps: int, *, tied: bool = False, **chosen
                 ("pipeline", "fsdp"),
                 ("grid", "tensor"),
                 ("pipeline", "grid"),
-                ("one process", "zero2"),
-                ("ddp", "grid"),
-                ("zero1", "pipeline"),
             ]
         ),
     ],

@@ -236,10 +236,10 @@ def _misfitting(file: str, node: DictConfig | None) -> str:
         if wrong := misfit(stated, dict, "it"):
             return f"{wrong}; write e.g. `seeds: [0, 1]`"
         for key, hint in get_type_hints(Root).items():
-            if wrong := key in stated and misfit(stated[key], hint, key):
-                return str(wrong)
+            if key in stated and (wrong := misfit(stated[key], hint, key)):
+                return wrong
         for key, value in _inner(stated):
-            there = None if node is None else OmegaConf.select(node, key, throw_on_missing=False)
+            there: Any = None if node is None else OmegaConf.select(node, key, throw_on_missing=False)
             if OmegaConf.is_dict(there) and (wrong := misfit(value, dict, key)):
                 return f"{wrong}; write e.g. {key}: {{{next(iter(there), 'KEY')}: VALUE}}"
     return ""

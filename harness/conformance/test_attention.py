@@ -77,7 +77,7 @@ def test_scores_are_scaled_and_bounded_as_the_shape_says(
     method: type[Method], field: str, value: float
 ) -> None:
     """A field of the shape about scores is read, however many tokens there are, or refused, or `unread`."""
-    assert issubclass(method, Attention)
+    assert issubclass(method, Attention), "it is no attention"
     changed: dict[str, Any] = {field: value}
     for length in (5, 40):
         ids = tokens(2, length)

@@ -168,6 +168,6 @@ def test_the_commands_on_committed_reports_run(tmp_path: Path) -> None:
 def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
     code = re.search(r"```python\n(import harness\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert code is not None
-    (tmp_path / "script.py").write_text(code[1].replace('harness.records("demo")', "harness.records()"))
+    (tmp_path / "script.py").write_text(code[1].replace('harness.records("demo")', "harness.records(frame)"))
     done = typed("script", tmp_path)
     assert done.returncode == 0, done.stderr

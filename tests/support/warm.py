@@ -117,8 +117,7 @@ def _asked(**request: Any) -> int | None:
 @functools.cache
 def _server() -> subprocess.Popen[str]:
     """The process to fork, started once."""
-    root = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root / "plugins")])}
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     process = subprocess.Popen(
         [sys.executable, __file__],
         env=environment,
@@ -137,12 +136,13 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 def serve() -> None:
     """Fork for every line that asks for a program, and answer those that ask whether it has ended."""
+    base, root = sys.path[1:], Path(__file__).parents[2]  # the first is this file's folder
+    sys.path[1:1] = [str(root), str(root / "plugins")]
     for name in LOADED:
         importlib.import_module(name)
     assert is_fresh(), "what a fork must load by itself is loaded"
     gc.collect()
     gc.freeze()
-    base = sys.path[2 + os.environ["PYTHONPATH"].count(os.pathsep) :]
     while line := sys.stdin.readline():
         asked = json.loads(line)
         if "words" in asked:
@@ -182,8 +182,8 @@ def become(asked: Mapping[str, Any], base: Sequence[str]) -> None:
     os.environ.clear()
     os.environ.update(asked["environment"])
     tempfile.tempdir = None
-    own = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    sys.path[:] = ["", *filter(None, own), *base]
+    own = list(filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
+    sys.path[:] = ["", *own, *(path for path in base if path not in own)]
     importlib.invalidate_caches()
     sys.path_importer_cache.clear()
     subprocess.Popen = Forked  # type: ignore[misc]

@@ -225,6 +225,7 @@ class Graph:
             key=key,
             stage=asked.stage,
             maker=asked.maker,
+            axes=stage_axes(asked.stage),
             part=asked.part,
             kind=asked.maker.produces,
             inputs=inputs,

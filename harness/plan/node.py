@@ -29,6 +29,8 @@ class Node:
     """Name in the cell's order, suffix included."""
     maker: type[Stage]
     """The class that makes it."""
+    axes: tuple[str, ...]
+    """Those that it reads: its class's, and what plugins add."""
     part: str
     kind: str
     inputs: dict[str, str]

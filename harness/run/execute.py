@@ -16,7 +16,6 @@ from harness.errors import HarnessError
 from harness.forms import misfit
 from harness.plan.files import CACHE, Files, check_unchanged
 from harness.plan.node import Node
-from harness.registry.known import registry
 from harness.run.child import Report
 from harness.run.metrics import METRICS, settle_metrics
 from harness.run.presence import Quiet
@@ -96,7 +95,7 @@ class Task:
         return Work(
             stage=node.stage,
             maker=node.maker,
-            axes=registry().axes_of(node.stage),
+            axes=node.axes,
             part=node.part,
             config=node.config,
             choices=node.choices,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable
+from typing import Any
 
 from torch import nn
 
-from harness.method import Method
+from harness.method import CellView, Method, Problem
+from harness.ops.norms import OffsetRMSNorm
 from harness.spec import ModelSpec
 
 
@@ -18,6 +21,24 @@ class Norm(Method):
 
     axis = "norm"
     default = "rmsnorm"
+    unread: frozenset[str] = frozenset()
+    """Of `norm_bias` and `norm_offset`, fields of the shape, those that its modules have no place for: the
+    plan refuses them where no other norm of the model reads them."""
+
+    @classmethod
+    def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
+        """Stated fields of the shape that no norm reads."""
+        spec = cell.spec()
+        modules = () if meta_model is None else meta_model.modules()
+        offset = any(isinstance(module, OffsetRMSNorm) for module in modules)
+        for name, use in (("norm_bias", "layernorm"), ("norm_offset", "rmsnorm")):
+            read = name not in cls.unread or (name == "norm_offset" and offset)
+            if not read and getattr(spec, name, None):
+                yield Problem(
+                    where=f"model.{name}",
+                    message=f"norm={cls.name} has nothing that it would change; leave model.{name} out, or "
+                    f"use norm={use}",
+                )
 
     @abstractmethod
     def build(self, dim: int, spec: ModelSpec) -> nn.Module:

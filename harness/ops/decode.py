@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -225,7 +226,7 @@ def next_logits(model: Any, ids_BT: Tensor, mask_BS: Tensor, cache: Any, *, keep
 
     Shapes: ids_BT, mask_BS over the cache and these tokens -> BV, or B[keep]V where more are kept
     """
-    takes = inspect.signature(_inner(model).forward).parameters
+    takes = _arguments(model)
     inputs: dict[str, Any] = {"input_ids": ids_BT, "past_key_values": cache, "use_cache": True}
     if not bool(mask_BS.all()):
         inputs["attention_mask"] = mask_BS
@@ -238,7 +239,7 @@ def next_logits(model: Any, ids_BT: Tensor, mask_BS: Tensor, cache: Any, *, keep
 
 def last_logits(model: Any, keep: int = 1) -> dict[str, int]:
     """What a model's call is given so that it makes logits of the last tokens alone, where it can."""
-    takes = inspect.signature(_inner(model).forward).parameters
+    takes = _arguments(model)
     return {"logits_to_keep": keep} if "logits_to_keep" in takes else {}
 
 
@@ -280,7 +281,7 @@ def new_cache(model: Any, *, bits: int = UNPACKED) -> Any:
 
 def takes_cache(model: Any) -> bool:
     """Whether a model reads on from a cache; some keep a state under other names, and ignore it."""
-    return "past_key_values" in inspect.signature(type(_inner(model)).forward).parameters
+    return "past_key_values" in _named(type(_inner(model)))
 
 
 def forgets(model: Any) -> bool:
@@ -290,6 +291,20 @@ def forgets(model: Any) -> bool:
     kinds = (SinkCache, StateCache, WindowCache)
     layers = new_cache(model).layers
     return any(isinstance(layer, kinds) or getattr(layer, "is_sliding", False) for layer in layers)
+
+
+@cache
+def _named(kind: type[Any]) -> frozenset[str]:
+    """Names of what the forward of a class takes, which each token would otherwise ask anew."""
+    return frozenset(inspect.signature(kind.forward).parameters)
+
+
+def _arguments(model: Any) -> frozenset[str]:
+    """Names of what a model's forward takes; one that was replaced on the model itself is asked."""
+    inner = _inner(model)
+    if "forward" in vars(inner):
+        return frozenset(inspect.signature(inner.forward).parameters)
+    return _named(type(inner))
 
 
 def _inner(model: Any) -> Any:

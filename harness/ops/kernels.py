@@ -69,8 +69,11 @@ def attend(
             return call(q_BNTH, k_BKSH, v_BKSH, None)
         if view.is_causal and num_queries == num_keys:
             return call(q_BNTH, k_BKSH, v_BKSH, None, is_causal=True)
-    size = BLOCK if keys is not None else DENSE_BLOCK
-    source = _Source(k_BKSH, v_BKSH, size if num_keys > 2 * size and keys is not None else None)
+    size: int | None = BLOCK if keys is not None else DENSE_BLOCK
+    if torch.compiler.is_exporting():  # one block: a count of them would bind the program to some lengths
+        keys, size = None, None
+    cut = size if size is not None and keys is not None and num_keys > 2 * size else None
+    source = _Source(k_BKSH, v_BKSH, cut)
     outputs = []
     for start, end in _blocks(num_queries, size):
         rows = torch.arange(start, end, device=q_BNTH.device)
@@ -129,9 +132,9 @@ def _columns(keys: Keys | None, view: View, start: int, end: int, num_keys: int)
     return found[found < limit]
 
 
-def _blocks(num_queries: int, size: int) -> Iterator[tuple[int, int]]:
+def _blocks(num_queries: int, size: int | None) -> Iterator[tuple[int, int]]:
     """Where blocks of queries begin and end; one block is not counted, so that its length may be traced."""
-    if num_queries <= size:
+    if size is None or num_queries <= size:
         yield 0, num_queries
         return
     for start in range(0, num_queries, size):

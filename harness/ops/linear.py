@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 CHUNK = 128
@@ -67,33 +68,105 @@ def chunked_linear(
         q, k, v = wide(q, k, v)
         if state is None:
             state = q.new_zeros(*q.shape[:2], q.shape[-1], v.shape[-1])
+        if torch.compiler.is_exporting():
+            return _any_length(q, k, v, log_decay, state, document_BT, chunk=chunk)
         outputs, cut = [], _cuts(document_BT)
         # Cut once, so that gradients add up chunk by chunk.
         for index, (q_c, k_c, v_c) in enumerate(
             zip(*(x.split(chunk, dim=2) for x in (q, k, v)), strict=True)
         ):
             at = slice(index * chunk, (index + 1) * chunk)
-            carried = state
-            if log_decay is None:
-                scores = q_c @ k_c.transpose(-1, -2)
-            else:
-                scores, lead = _decayed(
-                    q_c, k_c, log_decay if log_decay.shape[2] == 1 else log_decay[:, :, at]
-                )
-                q_c, k_c = q_c * lead.exp(), k_c * (lead[:, :, -1:] - lead).exp()
-                carried = state * lead[:, :, -1, :, None].exp()
-            if document_BT is None or not cut(at):
-                scores = scores.tril()
-            else:
+            steps, edges = log_decay, None
+            if log_decay is not None and log_decay.shape[2] > 1:
+                steps = log_decay[:, :, at]
+            if document_BT is not None and cut(at):
                 before = document_BT[:, at.start - 1] if at.start else None
                 edges = _Edges(document_BT[:, at], before)
-                scores = scores.masked_fill(edges.unread_B1TT, 0.0)
-                q_c = q_c * edges.goes_on_B1T1
-                k_c = k_c * edges.reaches_B1T1
-                carried = carried * edges.whole_B111
-            outputs.append(scores @ v_c + q_c @ state)
-            state = carried + k_c.transpose(-1, -2) @ v_c
+            part = _Chunk(q_c, k_c, v_c, steps, edges)
+            outputs.append(part.own + part.q @ state)
+            state = part.carry(state) + part.added
         return torch.cat(outputs, dim=2), state
+
+
+def _any_length(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_decay: Tensor | None,
+    state: Tensor,
+    document_BT: Tensor | None,
+    *,
+    chunk: int,
+) -> tuple[Tensor, Tensor]:
+    """All chunks at once, so that an exported program holds for any number of tokens.
+
+    The last chunks are filled up with tokens that add nothing; the state before each is a decayed sum over
+    all chunks before it, quadratic in their number C.
+    """
+    rows, heads, length = q.shape[:3]
+    count = length // chunk + 2  # never one, which would be traced as a case of its own
+    # Read by index, since a view that splits a traced size would bind it.
+    number = torch.arange(count, device=q.device)
+    place_CL = number[:, None] * chunk + torch.arange(chunk, device=q.device)
+    filler_CL, place_CL = place_CL >= length, place_CL.clamp_max(length - 1)
+    row_BC = torch.arange(rows, device=q.device)[:, None] * count + number
+
+    def cut(x_BNTH: Tensor) -> Tensor:
+        whole = x_BNTH[:, :, place_CL].masked_fill(filler_CL[..., None], 0.0)
+        return whole.transpose(1, 2).flatten(0, 1)
+
+    steps, edges = None, None
+    if log_decay is not None:
+        components = log_decay if log_decay.dim() == 4 else log_decay[..., None]
+        steps = cut(components.to(q.dtype).expand(rows, heads, length, -1))
+        steps = steps if log_decay.dim() == 4 else steps[..., 0]
+    if document_BT is not None:
+        document_BCT = document_BT[:, place_CL].expand(rows, -1, -1)
+        before_BC = torch.cat((document_BCT[:, 0, :1], document_BCT[:, :-1, -1]), dim=1)
+        edges = _Edges(document_BCT.flatten(0, 1), before_BC.flatten())
+    part = _Chunk(cut(q), cut(k), cut(v), steps, edges)
+    sources = torch.cat((state[:, None], part.added[row_BC]), dim=1)
+    step = torch.arange(count + 1, device=q.device)
+    read = (step[:, None] >= step)[None, :, :, None, None]
+    weights = read.to(q.dtype)
+    if part.lead is not None:
+        total = F.pad(part.lead[..., 0][row_BC].cumsum(1), (0, 0, 0, 0, 1, 0))
+        weights = weights * (total[:, :, None] - total[:, None]).clamp_max(0).exp()
+    if edges is not None:
+        ends = F.pad((~edges.whole_B111.flatten()[row_BC]).long().cumsum(1), (1, 0))
+        weights = weights * (ends[:, :, None] == ends[:, None])[..., None, None]
+    states = torch.einsum("bcsnh,bsnhe->bcnhe", weights.expand(rows, -1, -1, -1, -1), sources)
+    out = part.own + part.q @ states[:, :-1].flatten(0, 1)
+    out = out[row_BC].transpose(1, 2).flatten(2, 3)
+    return out.index_select(2, torch.arange(length, device=q.device)), states[:, -1]
+
+
+class _Chunk:
+    """What the tokens of one chunk make of each other, read of a state before them, and add to it."""
+
+    def __init__(
+        self, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None, edges: _Edges | None
+    ) -> None:
+        self.lead, self.edges = None, edges
+        if log_decay is None:
+            scores = q @ k.transpose(-1, -2)
+        else:
+            scores, lead = _decayed(q, k, log_decay)
+            q, k = q * lead.exp(), k * (lead[:, :, -1:] - lead).exp()
+            self.lead = lead[:, :, -1, :, None]
+        if edges is None:
+            scores = scores.tril()
+        else:
+            scores = scores.masked_fill(edges.unread_B1TT, 0.0)
+            q, k = q * edges.goes_on_B1T1, k * edges.reaches_B1T1
+        self.q = q
+        self.own = scores @ v
+        self.added = k.transpose(-1, -2) @ v
+
+    def carry(self, state: Tensor) -> Tensor:
+        """What is left of a state after the chunk."""
+        carried = state if self.lead is None else state * self.lead.exp()
+        return carried if self.edges is None else carried * self.edges.whole_B111
 
 
 def kept_by_chunks(length: int, *, state_dim: int, width: int, decay_dims: int = 0) -> float:

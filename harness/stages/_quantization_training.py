@@ -13,6 +13,7 @@ from torch import nn
 from harness.data.template import IGNORED
 from harness.errors import DataError, IncompatibleError
 from harness.model.calibration import training_tokens
+from harness.ops.calibration import calibration_inputs
 from harness.rng import Purpose
 from harness.stages._training import run_training
 
@@ -26,20 +27,22 @@ if TYPE_CHECKING:
 class RowSource:
     """Rows of tokens in a new order each round; what stands at t predicts t + 1.
 
+    A model with an encoder is given its source too, as `calibration_inputs` says.
     Shapes: ids_NT int64
     """
 
-    def __init__(self, ids_NT: np.ndarray, *, seed: int) -> None:
-        self.ids_NT, self.seed, self.drawn = ids_NT, seed, 0
+    def __init__(self, ids_NT: np.ndarray, *, seed: int, model: nn.Module) -> None:
+        self.ids_NT, self.seed, self.drawn, self.model = ids_NT, seed, 0, model
         self.num_samples = len(ids_NT)
 
     def next(self, size: int) -> Batch:
         """The next `size` rows."""
         ids_BT = torch.from_numpy(np.stack([self._row(self.drawn + i) for i in range(size)]))
         self.drawn += size
-        labels_BT = ids_BT.roll(-1, 1)
+        inputs = calibration_inputs(self.model, ids_BT)
+        labels_BT = inputs["input_ids"].roll(-1, 1)
         labels_BT[:, -1] = IGNORED
-        return {"input_ids": ids_BT, "labels_BT": labels_BT}
+        return {**inputs, "labels_BT": labels_BT}
 
     def _row(self, number: int) -> np.ndarray:
         round_, place = divmod(number, self.num_samples)
@@ -69,7 +72,7 @@ def train_quantized(work: Work, loaded: Loaded, method: Quantizer) -> dict[str, 
     ids_NT = sequences(work, loaded, method)
     teacher = copy.deepcopy(loaded.model).requires_grad_(False).eval() if method.needs_teacher() else None
     model = method.prepare(loaded.model).requires_grad_(True)
-    source = RowSource(ids_NT, seed=work.stream(Purpose.data_order))
+    source = RowSource(ids_NT, seed=work.stream(Purpose.data_order), model=model)
     facts = run_training(work, model, source, distillation_loss(method, teacher))
     model.requires_grad_(False).eval()
     facts["sequences"] = len(ids_NT)
@@ -104,13 +107,14 @@ def distillation_loss(method: Quantizer, teacher: nn.Module | None) -> Loss:
     from harness.training.contract import LossSum
 
     def loss(model: nn.Module, batch: Batch) -> LossSum:
-        ids_BT, labels_BT = batch["input_ids"], batch["labels_BT"]
+        labels_BT = batch["labels_BT"]
+        inputs = {name: value for name, value in batch.items() if name != "labels_BT"}
         kept = labels_BT != IGNORED
-        logits_NV = model(input_ids=ids_BT, use_cache=False).logits[kept].float()
+        logits_NV = model(**inputs, use_cache=False).logits[kept].float()
         teacher_NV = None
         if teacher is not None:
             with torch.no_grad():
-                teacher_NV = teacher(input_ids=ids_BT, use_cache=False).logits[kept].float()
+                teacher_NV = teacher(**inputs, use_cache=False).logits[kept].float()
         return LossSum(method.token_loss(logits_NV, teacher_NV, labels_BT[kept]), kept.sum(), {})
 
     return loss

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from harness.conformance._language import subject
 from harness.errors import IncompatibleError
 from harness.evaluation.answers import answer
+from harness.ops import decode as decode_ops
 from harness.ops.decode import Job, decode, forgets, new_cache
 from harness.ops.drawing import quantile, rule_of, uniforms
 from harness.registry.known import registry
@@ -150,3 +152,15 @@ def test_a_model_that_would_ignore_its_cache_is_refused(family: str) -> None:
     assert not forgets(model), "it is scored at once, as it was"
     with pytest.raises(IncompatibleError, match=f"{family}ForCausalLM takes no past_key_values"):
         new_cache(model)
+
+
+def test_what_a_forward_takes_is_asked_once_a_class(monkeypatch):
+    model, asked = tiny(), []
+    whole = inspect.signature
+    monkeypatch.setattr(inspect, "signature", lambda given: asked.append(given) or whole(given))
+    decode_ops._named.cache_clear()
+    for _ in range(3):
+        assert decode_ops.last_logits(model) == {"logits_to_keep": 1}
+    assert asked == [type(model).forward]
+    model.forward = lambda input_ids: None
+    assert decode_ops.last_logits(model) == {}

@@ -191,7 +191,7 @@ def test_a_model_compiles_as_one_graph_with_a_mask(name):
     )
 
 
-@pytest.mark.parametrize("name", ["default", "window", "linear"])
+@pytest.mark.parametrize("name", ["default", "window", "linear", "gated", "mamba2"])
 @torch.no_grad()
 def test_a_model_is_exported_with_a_mask_for_batches_of_any_size(name):
     model = _model(name)
@@ -207,11 +207,11 @@ def test_a_model_is_exported_with_a_mask_for_batches_of_any_size(name):
         def forward(self, input_ids, attention_mask):
             return self.model(input_ids, attention_mask, use_cache=False).logits
 
-    sizes = {0: torch.export.Dim("rows", max=16), 1: torch.export.Dim("tokens", min=3, max=60)}
+    sizes = {0: torch.export.Dim("rows", max=16), 1: torch.export.Dim("tokens", min=3, max=4096)}
     program = torch.export.export(
         Logits(), (inputs["input_ids"], inputs["attention_mask"]), dynamic_shapes=(sizes, sizes)
     )
-    for length in (9, 31):
+    for length in (5, 16, 31, 150):
         longer = _inputs(model, length)
         torch.testing.assert_close(program.module()(*longer.values()), model(**longer).logits)
 

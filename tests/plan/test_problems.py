@@ -67,6 +67,8 @@ BAD_MODELS = {
     "position=alibi context=position_interpolation": "which position=alibi does not provide",
     "position=alibi attention=linear": "attention=linear has no scores that position=alibi could add to",
     "model.attention_cap=30 attention=linear": "attention=linear has no scores that it would change",
+    "model.norm_bias=true": "norm=rmsnorm has nothing that it would change; leave model.norm_bias out",
+    "model.norm_offset=true norm=layernorm": "norm=layernorm has nothing that it would change",
     "model.attention_cap=30 attention=flash": "the flash kernel cannot bound scores, as model.attention_cap",
     "attention=linear attention.kernel=math": "attention=linear has no softmax that a kernel would compute",
     "attention=mamba2 attention.cache=paged": "attention=mamba2 keeps a state, and no keys that blocks",

@@ -23,7 +23,7 @@ def short_convolution(
     """
     taps = weight_CW.shape[1]
     if recent is None:
-        recent = x_BTC.new_zeros(len(x_BTC), x_BTC.shape[2], taps - 1)
+        recent = x_BTC.new_zeros(x_BTC.shape[0], x_BTC.shape[2], taps - 1)
     whole_BSC = torch.cat((recent.to(x_BTC.dtype).transpose(1, 2), x_BTC), dim=1)
     order_BS = None
     if padding_BT is not None:

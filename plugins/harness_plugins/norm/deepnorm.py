@@ -19,6 +19,7 @@ class DeepNorm(Norm):
     """
 
     name = "deepnorm"
+    unread = frozenset({"norm_offset"})
     changes = frozenset({"residual"})
 
     def build(self, dim: int, spec: ModelSpec) -> nn.Module:
@@ -42,6 +43,7 @@ class DeepNorm(Norm):
 
     @classmethod
     def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
+        yield from super().check(config, cell, meta_model)
         place = cell.choice("norm_position")
         if place is not None and place.method.name != "post":
             yield Problem(

@@ -12,6 +12,7 @@ class LayerNorm(Norm):
     """
 
     name = "layernorm"
+    unread = frozenset({"norm_offset"})
 
     def build(self, dim: int, spec: ModelSpec) -> nn.Module:
         return nn.LayerNorm(dim, eps=spec.norm_eps, bias=self.has_bias(spec))

@@ -12,6 +12,7 @@ class RmsNorm(Norm):
     """
 
     name = "rmsnorm"
+    unread = frozenset({"norm_bias"})
 
     def build(self, dim: int, spec: ModelSpec) -> nn.Module:
         made: nn.Module = rms_norm(dim, eps=spec.norm_eps, offset=spec.norm_offset)

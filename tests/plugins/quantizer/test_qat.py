@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import composed
 import pytest
 import tiny_models as tiny
 import torch
@@ -14,6 +15,7 @@ from torch import nn
 from harness import ConfigError, PackedLinear
 from harness.model.artifact import load_model, load_pretrained
 from harness.registry.known import registry
+from harness.stages._quantization_training import RowSource, distillation_loss
 
 FAST = ["quantizer=qat", "quantizer.num_sequences=24", "quantize.sequence_length=24", "quantize.log_every=10"]
 
@@ -74,6 +76,25 @@ def test_the_model_writes_a_random_start_then_its_likeliest_then_samples() -> No
     assert (ids_NT[:, 5:] != likeliest[:, 4:-1]).any()
     again = method.sequences(model, length=8, generator=torch.Generator().manual_seed(3))
     assert torch.equal(ids_NT, again)
+
+
+def test_a_model_with_an_encoder_writes_and_learns_with_a_source() -> None:
+    """Halves of a sequence: what follows the first half is the likeliest that the model reads of it."""
+    model = composed.tiny(architecture="encoder_decoder", shape={"num_encoder_layers": 2})
+    method = tiny.choose("quantizer", "qat", num_sequences=5, greedy_tokens=9).build()
+    ids_NT = method.sequences(model, length=9, generator=torch.Generator().manual_seed(3))
+    source, target = ids_NT[:, :4], ids_NT[:, 4:]
+    with torch.no_grad():
+        read = model(input_ids=target, encoder_input_ids=source).logits
+        assert torch.equal(target[:, 1:], read[:, :-1].argmax(-1))
+        batch = RowSource(ids_NT.numpy(), seed=0, model=model).next(5)
+        assert torch.equal(batch["labels_BT"][:, :-1], batch["input_ids"][:, 1:])
+        found = distillation_loss(method, None)(model, batch).total
+        expected = model(batch["input_ids"], encoder_input_ids=batch["encoder_input_ids"]).logits
+    expected = nn.functional.cross_entropy(
+        expected[:, :-1].flatten(0, 1), batch["input_ids"][:, 1:].flatten(), reduction="sum"
+    )
+    assert torch.allclose(found, expected)
 
 
 def test_samples_follow_the_distribution_of_the_model() -> None:

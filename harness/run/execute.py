@@ -97,6 +97,7 @@ class Task:
             stage=node.stage,
             maker=node.maker,
             axes=registry().axes_of(node.stage),
+            refers=registry().model_refs,
             part=node.part,
             config=node.config,
             choices=node.choices,

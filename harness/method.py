@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.errors import ConfigError, PluginError
@@ -54,6 +54,11 @@ def model_ref(default: str = "") -> Any:
     the artifact to the stage as an input called `<axis>.<field>`.
     """
     return field(default=default, metadata={MODEL: True})
+
+
+def model_refs(config: Any) -> frozenset[str]:
+    """The options of a Config, or of its class, that name models."""
+    return frozenset(option.name for option in fields(config) if MODEL in option.metadata)
 
 
 SIGNED = "signed"

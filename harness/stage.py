@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from harness.errors import PluginError
-from harness.method import Choice, Problem
+from harness.method import Choice, Problem, model_refs
 from harness.rng import Purpose, stream_seed
 
 if TYPE_CHECKING:
@@ -169,6 +169,9 @@ class Work:
     """The artifact of a key (a model's base, say)."""
     axes: Collection[str] = ()
     """The axes that plugins add to those of its class."""
+    refers: Callable[[str], Collection[str]] = lambda axis: ()
+    """The options of an axis, whichever of its methods has them, that refer to models; those of the chosen
+    methods need not be among them."""
     model_path: str | None = None
     """Directory or name of the pretrained model that the cell begins with."""
     spec: Callable[[], ModelSpec | None] = field(default=lambda: None)
@@ -188,7 +191,8 @@ class Work:
             self.inputs,
             self._may_read,
             f"stage {self.stage} has no input '{{}}': name the kind in `needs`, or in `may_need` and ask "
-            "whether it is among `work.inputs`",
+            "whether it is among `work.inputs`; a model has the name of the option that refers to it, "
+            "which its Config declares with `model_ref`",
         )
         self.choices = _Declared(
             self.choices,
@@ -201,11 +205,17 @@ class Work:
         return axis in self.maker.axes or axis in self.axes
 
     def _may_read(self, name: str) -> bool:
-        """A kind it declares, or a model that an option of the stage or of an axis may refer to."""
-        owner, dot, _ = name.partition(".")
+        """A kind it declares, or a model that an option of the stage or of an axis refers to."""
+        owner, dot, option = name.rpartition(".")
         if not dot:
             return name in self.maker.needs or name in self.maker.may_need
-        return self._may_choose(owner) or owner.startswith(self.maker.name)
+        axis = owner.partition(".")[0]
+        if not self._may_choose(axis):
+            return owner.startswith(self.maker.name) and option in model_refs(self.maker.Config)
+        chosen = self.choices.get(axis) or ()
+        choices = chosen if isinstance(chosen, tuple) else (chosen,)
+        own = any(option in model_refs(choice.config) for choice in choices)
+        return own or option in self.refers(axis)
 
     def stream(self, purpose: Purpose) -> int:
         """Seed of this stage's stream for `purpose`; equal for methods compared at one seed."""

@@ -11,12 +11,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from harness.axes import MODEL_AXES
 from harness.errors import ConfigError, MissingExtraError, PluginError, UnknownNameError
 from harness.registry import index as registry_index
 
 OWN = Path(__file__).parents[1] / "conformance"
 PACKAGE, ONLY = "--package", "--only"
 """Options that the suites' conftest takes."""
+TOGETHER = {"pairs": MODEL_AXES, "long_decoding": ("attention", "position")}
+"""Suites of methods that meet in one model, and the axes whose methods they try."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -56,6 +59,10 @@ def main(arguments: Sequence[str]) -> int:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib"]
     command += ["--noconftest", "-p", "harness.conformance.conftest"]  # for suites outside its folder too
     command += ["--rootdir", str(OWN), "-c", "/dev/null", PACKAGE, asked.package]
+    command += [
+        "-m",
+        "not slow",
+    ]  # of the pairs in a model, those that share a state; a later -m asks for others
     command += [f"{ONLY}={name}" for name in asked.only]
     return subprocess.call([*command, *further, *map(str, suites)])
 
@@ -102,10 +109,13 @@ def _title(method: dict[str, Any]) -> str:
 
 
 def _suites(index: dict[str, Any], axes: set[str], stages: set[str]) -> tuple[list[Path], list[str]]:
-    """The suites of every method and every stage, and those of single axes and stages; axes without any."""
+    """The suites of every method and every stage, those of methods that meet in a model, and those of single
+    axes and stages; axes without any.
+    """
     folders = [OWN, *map(Path, index["suites"])]
     found = [OWN / "test_methods.py"] if axes else []
     found += [OWN / "test_stages.py"] if stages else []
+    found += [OWN / f"test_{suite}.py" for suite, of in TOGETHER.items() if axes & {*of}]
     without = []
     for name in sorted(axes | stages):
         files = [folder / f"test_{name}.py" for folder in folders if (folder / f"test_{name}.py").is_file()]

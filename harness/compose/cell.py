@@ -61,7 +61,7 @@ class Cell(CellView):
         self._keeps_faults, self._chosen = keep_faults, experiment
         self.overrides = overrides
         if wrong := misfit(raw["stages"], list[str], "stages"):
-            raise ConfigError(f"{wrong}; write e.g. stages=[corpus,tokenizer]")
+            raise ConfigError(f"{wrong}; write e.g. 'stages=[corpus,tokenizer]'")
         self.stages = tuple(raw["stages"])
         self.seed, self.base_seed = int(raw["seed"]), int(raw["base_seed"])
         self.seed_from: str | None = raw["seed_from"]

@@ -16,6 +16,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: what a change seldom breaks; `-m slow` runs it")
     config.addinivalue_line("markers", "nothing: the suite has no method or stage to test")
 
 

@@ -161,6 +161,7 @@ def tried(stage: type[Stage], *, seed: int = 0) -> Tried:
             stage=stage.name,
             maker=stage,
             axes=registry().axes_of(stage.name),
+            refers=registry().model_refs,
             part="",
             config=config,
             choices=stage.narrow("", cell.choices_of(stage.name)),

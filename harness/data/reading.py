@@ -143,18 +143,26 @@ def read_text(path: Path) -> str:
 
     Raises: DataError naming the byte offset of what is not UTF-8, or saying that the file is empty
     """
-    text = "".join(read_lines(path))
-    if not text.strip():
-        raise DataError(f"{path} is empty; give a file with text")
-    return text
+    return "".join(read_lines(path))
 
 
 def read_lines(path: Path, *, damaged: Damaged | None = None) -> Iterator[str]:
-    """The lines of a UTF-8 file, each with its newline as \\n; a line that is not UTF-8 is damaged.
+    """The lines of a UTF-8 file, each with its newline (\\n, \\r\\n or \\r) as \\n; a line not in UTF-8 is
+    damaged, and so is a file without text.
 
     Raises: DataError naming line and byte of what is not UTF-8, or a broken archive
     """
-    for number, offset, line in _raw_lines(path, damaged):
+    telling = _Telling.of(damaged)
+    blank = True
+    for line in _decoded(path, telling):
+        blank = blank and not line.strip()
+        yield line
+    if blank:
+        _tell_empty(path, "text", telling)
+
+
+def _decoded(path: Path, damaged: Damaged | None) -> Iterator[str]:
+    for number, offset, line in _raw_lines(path, damaged, universal=True):
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
@@ -166,9 +174,7 @@ def read_lines(path: Path, *, damaged: Damaged | None = None) -> Iterator[str]:
                 error,
             )
             continue
-        if text.endswith("\r\n"):
-            text = text[:-2] + "\n"
-        yield text.replace("\r", "\n")
+        yield text.removesuffix("\n").removesuffix("\r") + "\n" if text.endswith(("\n", "\r")) else text
 
 
 def read_rows(path: Path, *, damaged: Damaged | None = None) -> Iterator[dict[str, Any]]:
@@ -182,27 +188,48 @@ def read_rows(path: Path, *, damaged: Damaged | None = None) -> Iterator[dict[st
 
 
 def numbered_rows(path: Path, *, damaged: Damaged | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Like `read_rows`, each with its number from 0; what is damaged keeps its number and is left out."""
+    """Like `read_rows`, each with its number from 0; what is damaged keeps its number and is left out, and a
+    file without any row is damaged.
+    """
+    telling = _Telling.of(damaged)
+    number = -1
+    for number, row in _numbered(path, telling):
+        yield number, row
+    if number < 0:
+        _tell_empty(path, "entries", telling)
+
+
+def _numbered(path: Path, damaged: Damaged | None) -> Iterator[tuple[int, dict[str, Any]]]:
     if _ending(path) in TABLES:
         yield from _read_table(path, damaged)
     elif path.name.lower().endswith(LINES) or _begins_with_a_row(path):
         yield from _rows_of_lines(path, damaged)
     else:
-        text = read_text(path)
         try:
-            rows = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise DataError(
-                f"{path}:{error.lineno}: not JSON: {_syntax(error)} at offset {error.pos}"
-            ) from error
-        except _REFUSED as error:
-            raise DataError(f"{path} cannot be read as JSON: {error}") from error
-        rows = rows if isinstance(rows, list) else [rows]
+            rows = _document(path)
+        except DataError as error:
+            _tell(str(error), damaged, error)
+            return
         for number, row in enumerate(rows):
             if isinstance(row, dict):
                 yield number, row
             else:
                 _tell(f"{path}: entry {number} is not an object but {type(row).__name__}", damaged)
+
+
+def _document(path: Path) -> list[Any]:
+    """The list that a JSON file holds; one of what it holds where that is no list.
+
+    Raises: DataError where it is no whole JSON file
+    """
+    text = read_text(path)
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}:{error.lineno}: not JSON: {_syntax(error)} at offset {error.pos}") from error
+    except _REFUSED as error:
+        raise DataError(f"{path} cannot be read as JSON: {error}") from error
+    return found if isinstance(found, list) else [found]
 
 
 def _begins_with_a_row(path: Path) -> bool:
@@ -231,8 +258,6 @@ def _rows_of_lines(path: Path, damaged: Damaged | None) -> Iterator[tuple[int, d
         if row is not None:
             yield entries, row
         entries += 1
-    if not entries:
-        _tell(f"{path} is empty; give a file with text", damaged)
 
 
 def _row(path: Path, number: int, offset: int, line: bytes, damaged: Damaged | None) -> dict[str, Any] | None:
@@ -269,21 +294,36 @@ def _syntax(error: json.JSONDecodeError) -> str:
     return "a comma with nothing behind it" if _COMMA_AT_END.match(error.doc, before) else error.msg
 
 
-def _raw_lines(path: Path, damaged: Damaged | None) -> Iterator[tuple[int, int, bytes]]:
-    """(number from 1, byte offset, line) of a file; of a broken archive those before the break."""
+def _raw_lines(
+    path: Path, damaged: Damaged | None, *, universal: bool = False
+) -> Iterator[tuple[int, int, bytes]]:
+    """(number from 1, byte offset, line) of a file; of a broken archive those before the break.
+
+    Lines end with \\n, as those of JSON do; where `universal`, also with \\r alone.
+    """
     offset = 0
     try:
         with open_binary(path) as file:
             if other := _other_encoding(cast(io.BufferedReader, file).peek(LOOK)[:LOOK]):
                 _tell(f"{path} {other}, where UTF-8 is read; convert it, {CONVERT}", damaged)
                 return
-            for number, line in enumerate(file, start=1):
+            lines = _split(file) if universal else file
+            for number, line in enumerate(lines, start=1):
                 yield number, offset, line
                 offset += len(line)
     except BROKEN as error:
         if _ending(path) not in PACKED:
             raise
         _tell(str(_broken(path, error)), damaged, error)
+
+
+def _split(file: BinaryIO) -> Iterator[bytes]:
+    """The lines of a stream, whichever of \\n, \\r\\n and \\r ends each."""
+    for line in file:
+        if b"\r" in line:
+            yield from line.splitlines(keepends=True)
+        else:
+            yield line
 
 
 def _other_encoding(first: bytes) -> str:
@@ -301,6 +341,28 @@ def _tell(message: str, damaged: Damaged | None, cause: Exception | None = None)
     if damaged is None:
         raise DataError(message) from cause
     damaged(message)
+
+
+@dataclass
+class _Telling:
+    """Hands messages about one file on, and knows whether there were any."""
+
+    damaged: Damaged
+    told: bool = False
+
+    @classmethod
+    def of(cls, damaged: Damaged | None) -> _Telling | None:
+        return None if damaged is None else cls(damaged)
+
+    def __call__(self, message: str) -> None:
+        self.told = True
+        self.damaged(message)
+
+
+def _tell_empty(path: Path, what: str, telling: _Telling | None) -> None:
+    """Say that there is nothing in a file, unless it was said why nothing could be read of it."""
+    if telling is None or not telling.told:
+        _tell(f"{path} is empty; give a file with {what}", telling)
 
 
 def _broken(path: Path, error: Exception) -> DataError:

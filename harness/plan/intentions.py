@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -67,7 +68,7 @@ def settled_baseline(
         elif asked:
             notes.append(
                 f"baseline {name}={label} is not among the levels asked for ({', '.join(asked)}): nothing is "
-                f"tested against it; add it, or state baseline={{{name}: {asked[0]}}}"
+                f"tested against it; add it, or state {shlex.quote(f'baseline={{{name}: {asked[0]}}}')}"
             )
     return replace(experiment, baseline=baseline), notes
 

@@ -14,7 +14,7 @@ import pluggy
 from harness import axes as builtin_axes
 from harness import hookspecs
 from harness.errors import HarnessError, PluginError, UnknownNameError
-from harness.method import Method
+from harness.method import Method, model_refs
 from harness.registry import index as registry_index
 from harness.registry.clashes import faults, in_order
 from harness.registry.lazy import Methods
@@ -98,6 +98,10 @@ class Registry:
             added = (name for name, axis in self.axes.items() if base in axis.stages)
             self._axes_of[base] = (*self.stage(stage).axes, *added)
         return self._axes_of[base]
+
+    def model_refs(self, axis: str) -> frozenset[str]:
+        """The options by which methods of an axis name models; all of its methods are imported."""
+        return frozenset().union(*(model_refs(method.Config) for method in self.methods(axis).values()))
 
     def source(self, method: type[Method]) -> Source:
         """Who ships a method."""

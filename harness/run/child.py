@@ -69,7 +69,7 @@ def child_main(
         outcome = from_exception(error, stage=stage)
         with contextlib.suppress(OSError):  # the log may be on the disk that is full
             print(outcome.details, file=sys.stderr)
-        if outcome.status == "oom":
+        if outcome.status == "oom" and device == "cpu":
             outcome = replace(outcome, memory=limits.memory)
         _unlimit()
         with contextlib.suppress(OSError):

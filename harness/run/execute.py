@@ -16,6 +16,7 @@ from harness.errors import HarnessError
 from harness.forms import misfit
 from harness.plan.files import CACHE, Files, check_unchanged
 from harness.plan.node import Node
+from harness.registry.known import registry
 from harness.run.child import Report
 from harness.run.metrics import METRICS, settle_metrics
 from harness.run.presence import Quiet
@@ -96,6 +97,7 @@ class Task:
             stage=node.stage,
             maker=node.maker,
             axes=node.axes,
+            refers=registry().model_refs,
             part=node.part,
             config=node.config,
             choices=node.choices,

@@ -30,6 +30,8 @@ from harness.run.scratch import new_scratch, remove_abandoned
 
 PAUSES = (0.05, 0.2, 0.5, 1.0, 2.0)
 """Seconds after each attempt to start a child whose fork server was gone."""
+GONE = 255
+"""Exit code that multiprocessing gives a child whose fork server cannot be asked."""
 LONGEST_FOLDER = 107 - len("/pymp-12345678/listener-12345678")
 """Bytes of a folder in which multiprocessing's sockets have an address, of which systems take 107."""
 
@@ -194,6 +196,7 @@ class Child:
         self.result: Any = None
         self._oom_kills = oom_kills()
         self._stopped = ""
+        self._server: int | None = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
 
     @property
     def pid(self) -> int:
@@ -268,6 +271,14 @@ class Child:
         starved = self._starved() if code == -signal.SIGKILL else None
         if starved is not None:
             return starved
+        if code == GONE and self._server is not None and has_ended(self._server):
+            reason = (
+                "the process that starts stages ended, and its stages with it; look whether the machine runs "
+                "out of memory"
+            )
+            return Outcome(
+                status="lost", reason=reason, stage=self.stage, details=tail(self.log), server=True
+            )
         how = f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
         return Outcome(
             status="lost", reason=f"its process ended with {how}", stage=self.stage, details=tail(self.log)
@@ -278,6 +289,18 @@ class Child:
         if oom_kills() <= self._oom_kills:
             return None
         return Outcome(status="oom", reason="killed by the system: out of memory", stage=self.stage)
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a child of this process has ended; waits a moment for one that is about to."""
+    try:
+        for _ in range(20):
+            if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                return True
+            time.sleep(0.01)
+    except ChildProcessError:  # it was waited for
+        return True
+    return False
 
 
 def oom_kills() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import time
 import traceback
 from dataclasses import asdict, dataclass, field, fields
@@ -33,6 +34,8 @@ _OOM_WORDS = (
     "bad_alloc",
     "std::bad_alloc",
 )
+_GPU = re.compile(r"\b(CUDA|HIP)( error:)? out of memory")
+"""What torch says where it was the memory of a GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +52,13 @@ class Outcome:
     """Traceback, for whoever repairs it."""
     memory: int | None = None
     """Bytes of memory that did not suffice (oom)."""
+    gpu: bool = False
+    """Whether that is memory of a GPU, not main memory."""
     limit: float | None = None
     """Seconds that did not suffice (timeout)."""
     attempts: int = 1
+    server: bool = False
+    """Whether it was lost with the process that starts stages, and not by itself."""
     environment: str = field(default_factory=environment)
 
     def brief(self) -> dict[str, Any]:
@@ -64,11 +71,11 @@ def from_exception(error: BaseException, *, stage: str) -> Outcome:
     named = ": ".join(filter(None, (type(error).__name__, str(error))))
     text = str(error) if isinstance(error, HarnessError) else named
     details = "".join(traceback.format_exception(error))
-    status, step, where = "failed", None, environment()
+    status, step, where, gpu = "failed", None, environment(), False
     if is_disk_full(error):
         status = FULL
     elif is_out_of_memory(error):
-        status = "oom"
+        status, gpu = "oom", bool(_GPU.search(details))
     elif isinstance(error, DivergedError):
         status, step, text = "diverged", error.step, error.reason
     elif isinstance(error, IncompatibleError):
@@ -83,6 +90,7 @@ def from_exception(error: BaseException, *, stage: str) -> Outcome:
         stage=stage,
         step=step,
         details=details[-20000:],
+        gpu=gpu,
         environment=where,
     )
 
@@ -133,8 +141,9 @@ class Outcomes:
 def is_final(outcome: Outcome, *, memory: int, limit: float | None, retry: frozenset[str]) -> bool:
     """Whether trying again would end the same way.
 
-    oom is final for that much memory or less, timeout for that limit or less, failed for the same
-    environment, lost after MAX_LOST attempts; diverged and incompatible always (the key holds the code).
+    `memory` is what there is of the kind that ran out. oom is final for that much or less, timeout for that
+    limit or less, failed for the same environment, lost after MAX_LOST attempts; diverged and incompatible
+    always (the key holds the code).
     """
     if outcome.status not in STATUSES:
         raise ConfigError(f"unknown outcome {outcome.status!r}")

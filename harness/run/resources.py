@@ -84,8 +84,10 @@ class Resources:
         return Share(threads=need.threads, gpus=gpus, memory=memory)
 
     def memory(self, device: str) -> int:
-        """Bytes that a stage may take on a device."""
+        """Bytes that a stage may take on a device; none on a GPU where there is none."""
         if device.startswith("cuda"):
+            if not machine.gpus():
+                return 0
             import torch
 
             return int(torch.cuda.get_device_properties(device).total_memory)

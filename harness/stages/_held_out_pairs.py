@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 
 from harness.axes.alignment import Alignment
 from harness.axes.corpus import Split
+from harness.axes.instruction import Turn, as_turns
+from harness.axes.reward import Preference
 from harness.data.template import Template
 from harness.errors import DataError
 from harness.stages._conversations import spread
@@ -25,34 +28,54 @@ MOST = 32
 BATCH = 8
 
 
-class _Plain(Alignment):
-    """Prompt and answer as they are, whatever a method makes of them."""
+class _Asked(Alignment):
+    """Prompt and answer as they are, whatever a method makes of pairs, with what it puts to every prompt."""
 
     name = "held_out"
 
+    def __init__(self, method: Alignment | None = None) -> None:
+        super().__init__(self.Config())
+        if method is not None:
+            self.prompt = method.prompt  # type: ignore[method-assign]
+
+    def turns(self, preference: Preference) -> dict[str, tuple[Turn, ...]]:
+        *before, asked = as_turns(preference.prompt)
+        prompt = (*before, replace(asked, text=self.prompt(asked.text)))
+        return super().turns(replace(preference, prompt=prompt))
+
 
 class HeldOutPairs:
-    """Validation pairs under the policy as it starts and as it ends.
+    """Validation pairs under the policy as it starts and as it ends, each asked as in use: the end with what
+    the method puts to every prompt (a hint that asks for good answers), the start without.
 
     State: log-probabilities of the start
     """
 
-    def __init__(self, work: Work, tokenizer: PreTrainedTokenizerBase, model: nn.Module) -> None:
+    def __init__(
+        self, work: Work, tokenizer: PreTrainedTokenizerBase, model: nn.Module, method: Alignment
+    ) -> None:
         paired = [pair for pair in preferences(work, Split.validation)[0] if pair.paired]
         self.device = work.device
         self.source: PreferenceSource | None = None
-        try:
-            self.source = PreferenceSource(
-                spread(paired, MOST),
-                _Plain(),
+
+        def source(asked: Alignment) -> PreferenceSource:
+            return PreferenceSource(
+                kept,
+                asked,
                 Template(tokenizer),  # type: ignore[arg-type]
                 seed=0,
                 length=work.config.sequence_length,
                 pad_id=tokenizer.pad_token_id or 0,
             )
+
+        kept = spread(paired, MOST)
+        try:
+            # What fits with the method's words fits without them.
+            kept = [pair for pair, _ in source(_Asked(method)).pairs]
+            plain, self.source = source(_Asked()), source(_Asked(method))
         except DataError:  # no pair fits: there is nothing to measure, and the facts say so
             return
-        self.start = self._measured(model)
+        self.start = self._measured(model, plain)
 
     def facts(self, model: nn.Module) -> dict[str, Any]:
         """How often the chosen answer is the likelier one per token, before and after; and how often, and by
@@ -62,7 +85,7 @@ class HeldOutPairs:
         """
         if self.source is None:
             return {"held_out_pairs": 0}
-        (_, before_2P), (sums_2P, after_2P) = self.start, self._measured(model)
+        (_, before_2P), (sums_2P, after_2P) = self.start, self._measured(model, self.source)
         moved_2P = sums_2P - self.start[0]
         margin_P = moved_2P[0] - moved_2P[1]
         return {
@@ -74,15 +97,14 @@ class HeldOutPairs:
         }
 
     @torch.no_grad()
-    def _measured(self, model: nn.Module) -> tuple[Tensor, Tensor]:
+    def _measured(self, model: nn.Module, source: PreferenceSource) -> tuple[Tensor, Tensor]:
         """Log-probability of each answer, whole and per token; chosen above rejected (2 x P)."""
-        assert self.source is not None
         training = model.training
         model.eval()
-        self.source.load_state_dict({"epoch": 0, "position": 0})
-        left, sums, means = len(self.source.pairs), [], []
+        source.load_state_dict({"epoch": 0, "position": 0})
+        left, sums, means = len(source.pairs), [], []
         while left:
-            batch = self.source.next(min(left, BATCH))
+            batch = source.next(min(left, BATCH))
             left -= min(left, BATCH)
             found = answers_log_probs(
                 model, {name: value.to(self.device) for name, value in batch.items()}, ("chosen", "rejected")

@@ -109,7 +109,7 @@ class Align(Stage):
             from harness.stages._log_probs import preference_loss
             from harness.stages._preferences import preference_source
 
-            held_out = HeldOutPairs(work, adapted.loaded.tokenizer, adapted.model)
+            held_out = HeldOutPairs(work, adapted.loaded.tokenizer, adapted.model, method)
             source: Any = preference_source(work, adapted.loaded.tokenizer, method)
             loss = preference_loss(method, reference)
             facts: dict[str, Any] = source.facts()

@@ -22,8 +22,10 @@ def handed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.mark.parametrize(
     ("asked", "suites"),
     [
-        (["norm=rmsnorm"], {"test_methods", "test_norm"}),
-        (["norm", "stage=prune"], {"test_methods", "test_norm", "test_stages"}),
+        (["norm=rmsnorm"], {"test_methods", "test_norm", "test_pairs"}),
+        (["norm", "stage=prune"], {"test_methods", "test_norm", "test_pairs", "test_stages"}),
+        (["position"], {"test_methods", "test_position", "test_pairs", "test_long_decoding"}),
+        (["optimizer=lion"], {"test_methods", "test_optimizer"}),
         (["stage=dither"], {"test_stages"}),
     ],
 )

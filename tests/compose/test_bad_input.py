@@ -63,7 +63,7 @@ CASES = {
     "pretrain.budget.unit=parsecs": "pretrain.budget.unit=parsecs: Invalid value 'parsecs', expected one of",
     "seed.x=3": "seed.x=3: seed is 0, which has no parts; state it as a whole, seed=...",
     "stages.x=3": "stages.x=3: stages is ['corpus', ",
-    "stages=[[a]]": "stages.0 is a list, not text; write e.g. stages=[corpus,tokenizer]",
+    "stages=[[a]]": "stages.0 is a list, not text; write e.g. 'stages=[corpus,tokenizer]'",
     "stages={a: b}": "stages is a mapping, not a list; write e.g. stages=[A,B]",
     "where_chosen=3": "where_chosen is an integer (3), not a mapping; write e.g. where_chosen={KEY: VALUE}",
     "at_most.pretrain.batch_size=3": "write 'at_most={pretrain.batch_size: VALUE}', as its keys have dots",

@@ -36,7 +36,7 @@ def test_a_baseline_that_the_command_line_left_out_is_told() -> None:
     assert settled.baseline == {"attention": "flash"}
     assert notes == [
         "baseline optimizer=adamw is not among the levels asked for (lion, sgd): nothing is tested "
-        "against it; add it, or state baseline={optimizer: lion}"
+        "against it; add it, or state 'baseline={optimizer: lion}'"
     ]
 
 

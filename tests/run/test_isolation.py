@@ -67,6 +67,10 @@ class Litter:
         time.sleep(3600)
 
 
+def _leave(code: int, report: Callable[[str, Any], None]) -> None:
+    os._exit(code)
+
+
 def start(root: Path, *, note: Callable[[int], None]) -> Child:
     call = Touch(root / "ran")
     return Server().start(call, stage="touch", log=root / "log", limits=Limits(), note=note)
@@ -159,6 +163,21 @@ def test_a_fork_server_that_was_killed_is_started_again(tmp_path: Path) -> None:
         assert child.outcome.status == "ok"
         server = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
         os.kill(server, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("by_itself", [False, True])
+def test_a_child_that_went_with_its_fork_server_is_told_from_one_that_ended_alike(
+    tmp_path: Path, by_itself: bool
+) -> None:
+    call = partial(_leave, 255) if by_itself else Litter()
+    child = Server().start(call, stage="gone", log=tmp_path / "log", limits=Limits())
+    if not by_itself:
+        os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)  # type: ignore[attr-defined]
+    while child.outcome is None:
+        child.poll()
+        time.sleep(0.01)
+    assert (child.outcome.status, child.outcome.server) == ("lost", not by_itself)
+    assert ("exit code 255" if by_itself else "the process that starts stages ended") in child.outcome.reason
 
 
 @pytest.mark.parametrize("stopping", [False, True])

@@ -9,12 +9,15 @@ import tiny_models as tiny
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from harness.axes.corpus import Split
+from harness.axes.reward import Preference
 from harness.data.template import Template
 from harness.model.artifact import open_model
+from harness.registry.known import registry
 from harness.stages import _rollouts
 from harness.stages._adaptation import adapt
 from harness.stages._conversations import spread
-from harness.stages._held_out_pairs import HeldOutPairs
+from harness.stages._held_out_pairs import HeldOutPairs, _Asked
 from harness.stages._preferences import PreferenceSource
 from harness.stages.align import Align
 
@@ -72,7 +75,7 @@ def test_all_kinds_of_exercise_are_measured(
     work = tiny.work(shelf, "align", shelf.new("out"), options, {})
     adapted = adapt(open_model(work, trainable=True), work.one("peft"))
     if name == "dpo":
-        HeldOutPairs(work, adapted.loaded.tokenizer, adapted.model)
+        HeldOutPairs(work, adapted.loaded.tokenizer, adapted.model, work.one("alignment").build())
     else:
         _rollouts.RolloutSource(work, adapted, work.one("alignment").build(), None)
     assert {"only", "the first", "Copy", "Find"} <= met
@@ -139,3 +142,16 @@ def test_nothing_held_out_is_said(tmp_path: Path) -> None:
     facts, _, _ = aligned(tmp_path, "alignment=dpo", "align.budget={unit: steps, amount: 1}", share=0.0)
     assert facts["held_out_pairs"] == 0
     assert "held_out_reward_accuracy" not in facts
+
+
+def test_held_out_pairs_are_asked_as_the_policy_is_in_use() -> None:
+    """The end with the hint that closes every prompt (arXiv:2302.02676), the start without."""
+    pair = Preference(id="0", prompt="Say 1", chosen="a", rejected="b", split=Split.validation)
+    hindsight = registry().get("alignment", "chain_of_hindsight")
+    told = hindsight(hindsight.Config(good_hint="Well:"))
+    for method, asked in ((None, "Say 1"), (told, "Say 1\nWell:")):
+        rows = _Asked(method).turns(pair)  # type: ignore[arg-type]
+        assert {name: [turn.text for turn in turns] for name, turns in rows.items()} == {
+            "chosen": [asked, "a"],
+            "rejected": [asked, "b"],
+        }

@@ -48,6 +48,7 @@ class Chain:
         out = self.root / f"{count}-{stage}"
         out.mkdir(parents=True)
         work = Work(
+            refers=registry().model_refs,
             stage=stage,
             maker=kind,
             part="",

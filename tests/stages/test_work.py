@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.errors import PluginError
+from harness.method import model_ref
+from harness.registry.known import registry
 from harness.stage import Stage, Work
 
 ASKED: dict[str, Callable[[Any, str], Any]] = {
@@ -27,12 +30,17 @@ class Polish(Stage):
     may_need = ("documents",)
     produces = "model"
 
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Stage.Config):
+        teacher: str = model_ref()
+
 
 def work(**handed: Any) -> Work:
     handed = {"inputs": {"model": "given"}, "choices": {}, **handed}
     return Work(
         stage="polish@last", maker=Polish, part="", config=None, seed=0, device="cpu", out=Path(),
-        checkpoints=Path(), load=lambda key: pytest.fail("nothing to load"), **handed,
+        checkpoints=Path(), load=lambda key: pytest.fail("nothing to load"), refers=registry().model_refs,
+        **handed,
     )  # fmt: skip
 
 
@@ -40,7 +48,7 @@ def work(**handed: Any) -> Work:
 def test_what_was_not_declared_is_refused_by_name_however_it_is_asked(
     asked: Callable[[Any, str], Any],
 ) -> None:
-    for name in ("tokens", "optimizer.model"):
+    for name in ("tokens", "optimizer.model", "reward.modle", "polish.model", "polish_last.teachers"):
         with pytest.raises(PluginError, match=f"polish@last has no input '{name}': name the kind in `needs`"):
             asked(work().inputs, name)
     with pytest.raises(

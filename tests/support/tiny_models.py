@@ -152,6 +152,7 @@ def work(
     checkpoints = shelf.root / f"{out.key}.checkpoints"
     checkpoints.mkdir()
     return Work(
+        refers=registry().model_refs,
         stage=stage,
         maker=kind,
         part="",

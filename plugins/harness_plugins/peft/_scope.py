@@ -154,7 +154,7 @@ def experts_left_out(model: nn.Module, config: LinearConfig, *, adapted: bool = 
     names = ", ".join(sorted({name.rpartition(".")[2] for name in linear_layers(model)}))
     said = "empty peft.target_modules stands for all linear layers; "
     if strange is not None:
-        return f"{said}{strange}, or name what to adapt, peft.target_modules=[{names}]"
+        return f"{said}{strange}, or name what to adapt, 'peft.target_modules=[{names}]'"
     return (
         f"{said}the experts of this model are none ({fused[0]} holds those of a block) and would stay as "
         f"they are. Name what to adapt, peft.target_modules=[{names}], use peft=lora, rslora or lora_plus, "

@@ -20,7 +20,7 @@ from harness_plugins.corpus.recall import Recall
 from harness_plugins.corpus.stdlib import Stdlib
 from harness_plugins.corpus.text import Text
 
-from harness import ConfigError, DataError, OnError, Split
+from harness import ConfigError, Damage, DataError, OnError, Split, read_lines, read_rows
 from harness.compose.typed import instance
 from harness.conformance.test_corpus import documents
 from harness.registry.known import registry
@@ -229,6 +229,51 @@ def test_what_stands_before_the_break_of_a_file_is_read_and_the_break_named(tmp_
     assert [
         word for line in corpus.damage.first for word in ("Parquet", "gzip", "empty") if word in line
     ] == ["Parquet", "gzip", "empty"]
+
+
+NOTHING_IN = {
+    "rows.jsonl": (b"", "is empty"),
+    "rows.json": (b"[]", "is empty"),
+    "cut.json": (b'[\n{"text": "a"', "cut.json:2: not JSON"),
+    "rows.json.gz": (gzip.compress(b'[\n{"text": "a"}]')[:12], "not a whole gzip file"),
+    "rows.parquet": (b"", "is empty"),
+    "rows.arrow": (b"", "is empty"),
+    "book.txt": (b"\r\n \r", "is empty"),
+    "rows.jsonl.gz": (gzip.compress(b'{"text": "a"}')[:12], "not a whole gzip file"),
+    "book.txt.gz": (gzip.compress(b"a book")[:12], "not a whole gzip file"),
+    "book.md": (b"na\xefve", "not UTF-8"),
+}
+
+
+@pytest.mark.parametrize("name", NOTHING_IN)
+def test_a_file_of_which_nothing_is_read_is_damaged_once(name: str, tmp_path: Path) -> None:
+    data, reason = NOTHING_IN[name]
+    file, table = tmp_path / name, pa.table({"text": pa.array([], pa.string())})
+    file.write_bytes(data)
+    if name.endswith(".parquet"):
+        pq.write_table(table, file)
+    elif name.endswith(".arrow"):
+        with pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table)
+    read: Any = read_lines if file.name.startswith("book") else read_rows
+    with pytest.raises(DataError, match=reason):
+        list(read(file))
+    damage = Damage()
+    assert list(read(file, damaged=damage.add)) in ([], ["\n", " \n"])
+    assert damage.count == 1
+    assert reason in damage.first[0]
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_documents_of_a_text_do_not_depend_on_how_its_lines_end(newline: str, tmp_path: Path) -> None:
+    lines = ["one", "", "two", "", "", "three and more"]
+    (tmp_path / "book.txt").write_bytes(newline.join(lines).encode())
+    config = Text.Config(path=str(tmp_path / "book.txt"), document_bytes=3)
+    texts = [document.text for document in Text(config).documents()]
+    assert texts == ["one\n\n", "two\n\n", "\nthree and more"]
+    (tmp_path / "book.txt").write_bytes(newline.join([*lines, "na"]).encode() + b"\xef")
+    with pytest.raises(DataError, match=rf"txt:7 is not UTF-8: byte 0xef at offset {22 + 6 * len(newline)};"):
+        list(Text(config).documents())
 
 
 def test_hidden_files_of_a_folder_are_no_data(tmp_path: Path) -> None:

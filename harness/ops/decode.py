@@ -294,7 +294,7 @@ def forgets(model: Any) -> bool:
 
 
 @cache
-def _named(kind: type[Any]) -> frozenset[str]:
+def _named(kind: Any) -> frozenset[str]:
     """Names of what the forward of a class takes, which each token would otherwise ask anew."""
     return frozenset(inspect.signature(kind.forward).parameters)
 

@@ -97,7 +97,7 @@ class Task:
             stage=node.stage,
             maker=node.maker,
             axes=node.axes,
-            refers=registry().model_refs,
+            refers=lambda axis: registry().model_refs(axis),  # loaded where a stage asks
             part=node.part,
             config=node.config,
             choices=node.choices,

@@ -281,7 +281,7 @@ def new_cache(model: Any, *, bits: int = UNPACKED) -> Any:
 
 def takes_cache(model: Any) -> bool:
     """Whether a model reads on from a cache; some keep a state under other names, and ignore it."""
-    return "past_key_values" in _named(type(_inner(model)))
+    return "past_key_values" in _named(_inner(model).__class__)
 
 
 def forgets(model: Any) -> bool:
@@ -294,7 +294,7 @@ def forgets(model: Any) -> bool:
 
 
 @cache
-def _named(kind: Any) -> frozenset[str]:
+def _named(kind: type[Any]) -> frozenset[str]:
     """Names of what the forward of a class takes, which each token would otherwise ask anew."""
     return frozenset(inspect.signature(kind.forward).parameters)
 
@@ -304,7 +304,7 @@ def _arguments(model: Any) -> frozenset[str]:
     inner = _inner(model)
     if "forward" in vars(inner):
         return frozenset(inspect.signature(inner.forward).parameters)
-    return _named(type(inner))
+    return _named(inner.__class__)
 
 
 def _inner(model: Any) -> Any:

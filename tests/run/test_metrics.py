@@ -38,6 +38,7 @@ def evaluated(metrics: Any, store: Store) -> list[dict[str, Any]]:
         config=None,
         cell=SimpleNamespace(model_path=lambda: None, spec=lambda: None),
         maker=Weigh,
+        axes=(),
     )
     task = Task(node=node, store=store.root, externals={}, device="cpu")
     object.__setattr__(task, "_check_files", lambda store: None)

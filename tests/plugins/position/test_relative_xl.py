@@ -191,22 +191,17 @@ def test_what_cannot_take_it_is_refused():
         tiny(position="relative_xl", shape={"dim": 33})
     with pytest.raises(IncompatibleError, match="flex takes no term that depends on the query"):
         tiny(attention=("full", {"kernel": Kernel.flex}), position="relative_xl")(torch.arange(4)[None])
-    model, evaluated = (
-        tiny(position="relative_xl"),
-        SimpleNamespace(stages=("evaluate",), device="cpu", reads=lambda stage: ()),
-    )
-    problems = {
-        (name, kernel): [
-            problem.message
-            for choice in [choose("attention", name, **({"kernel": kernel} if kernel else {}))]
-            for problem in choice.method.check(choice.config, evaluated, model)
-        ]
-        for name, kernel in (("linear", None), ("full", Kernel.flash), ("full", Kernel.flex), ("full", None))
-    }
-    assert "no scores" in problems["linear", None][0]
-    assert "learned score bias" in problems["full", Kernel.flash][0]
-    assert "depends on the query" in problems["full", Kernel.flex][0]
-    assert problems["full", None] == []
+    with pytest.raises(ConfigError, match="no scores"):
+        tiny(attention="linear", position="relative_xl")
+    evaluated = SimpleNamespace(stages=("evaluate",), device="cpu", reads=lambda stage: (), spec=lambda: None)
+    problems = {}
+    for kernel in (Kernel.flash, Kernel.flex, Kernel.auto):
+        model = tiny(attention=("full", {"kernel": kernel}), position="relative_xl")
+        choice = choose("attention", "full", kernel=kernel)
+        problems[kernel] = [p.message for p in choice.method.check(choice.config, evaluated, model)]
+    assert "learned score bias" in problems[Kernel.flash][0]
+    assert "depends on the query" in problems[Kernel.flex][0]
+    assert problems[Kernel.auto] == []
 
 
 @pytest.mark.parametrize("position", ["relative_t5", "relative_xl"])

@@ -12,7 +12,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
 from pathlib import Path
@@ -36,13 +36,14 @@ def read(*, fresh: bool = False) -> dict[str, Any]:
 
     Raises: PluginError where nothing is installed, not even what comes with harness
     """
-    if not entry_points(group=GROUP):
+    offered = entry_points(group=GROUP)
+    if not offered:
         raise PluginError(
             "harness runs here without being installed: no distribution offers methods and stages (entry "
             f"points of the group '{GROUP}'), its own neither; pip install harness-lm, or pip install -e . "
             "in a checkout"
         )
-    signature = _signature()
+    signature = _signature(offered)
     for path in () if fresh else _cache_files():
         cached = _cached(path)
         if cached.get("signature") == signature and (
@@ -64,12 +65,12 @@ def status(method: dict[str, Any]) -> str:
     return f"needs {method['package']}[{extra}]"
 
 
-def _signature() -> str:
+def _signature(offered: Iterable[EntryPoint]) -> str:
     """Hash over path, size and mtime of every plugin file, and over versions."""
     import harness
 
     seen: list[Any] = [FORMAT, sys.version, sys.prefix, registry_probe.limit()]
-    for entry in sorted(entry_points(group=GROUP), key=str):
+    for entry in sorted(offered, key=str):
         version = entry.dist.version if entry.dist is not None else ""
         seen.append((str(entry), version, list(_files(entry))))
     own = Path(harness.__path__[0])

@@ -12,11 +12,11 @@ import lzma
 import re
 import zlib
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from harness.data.metering import count, opened
 from harness.data.row_groups import batches
 from harness.errors import DataError
 
@@ -60,43 +60,11 @@ def _ending(path: Path) -> str:
     return path.suffix.lower()
 
 
-@dataclass
-class Meter:
-    """How far the files that are opened within `metered` have been read."""
-
-    bytes: int = 0
-    """As they lie on disk."""
-
-
-_METER: ContextVar[Meter | None] = ContextVar("meter", default=None)
-
-
-@contextlib.contextmanager
-def metered(meter: Meter) -> Iterator[None]:
-    """What is read of files in this block counts."""
-    token = _METER.set(meter)
-    try:
-        yield
-    finally:
-        _METER.reset(token)
-
-
-class _Metered(io.FileIO):
-    """A file that counts what is read of it."""
-
-    meter: Meter
-
-    def readinto(self, buffer: Any) -> int:
-        number = super().readinto(buffer) or 0
-        self.meter.bytes += number
-        return number
-
-
 @contextlib.contextmanager
 def open_binary(path: Path) -> Iterator[BinaryIO]:
     """A file's content as a stream, unpacked where its name ends as one of PACKED."""
     opens: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-    with _opened(path) as packed:
+    with opened(path) as packed:
         if _ending(path) in opens:
             with opens[_ending(path)](packed, "rb") as file:
                 yield file
@@ -106,22 +74,6 @@ def open_binary(path: Path) -> Iterator[BinaryIO]:
             yield cast(BinaryIO, io.BufferedReader(pyarrow.input_stream(packed, compression="zstd")))
         else:
             yield packed
-
-
-def _opened(path: Path) -> BinaryIO:
-    """A file as it lies on disk, counted by the meter in force."""
-    meter = _METER.get()
-    if meter is None:
-        return path.open("rb")
-    file = _Metered(str(path), "rb")
-    file.meter = meter
-    return io.BufferedReader(file)
-
-
-def _count(num_bytes: float) -> None:
-    """Count what was read another way."""
-    if (meter := _METER.get()) is not None:
-        meter.bytes += round(num_bytes)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -397,7 +349,7 @@ def _blocks(path: Path) -> Iterator[Any]:
     if _ending(path) == ".parquet":
         file = ParquetFile(path)
         for batch in batches(file, rows=1024):
-            _count(size * batch.num_rows / file.metadata.num_rows)
+            count(size * batch.num_rows / file.metadata.num_rows)
             yield batch
         return
     with pyarrow.memory_map(str(path)) as source:
@@ -408,7 +360,7 @@ def _blocks(path: Path) -> Iterator[Any]:
             yield from pyarrow.ipc.open_stream(source)
         else:
             for number in range(whole.num_record_batches):
-                _count(size / whole.num_record_batches)
+                count(size / whole.num_record_batches)
                 yield whole.get_batch(number)
 
 

@@ -13,7 +13,7 @@ from harness.axes.corpus import Corpus, Document, Split
 from harness.axes.filter import Filter
 from harness.data.filtering import passes
 from harness.data.lineage import Lineage, join
-from harness.data.reading import Meter, metered
+from harness.data.metering import Meter, metered
 from harness.errors import DataError, IncompatibleError
 from harness.hookspecs import hookimpl
 from harness.stage import Stage, Work

@@ -20,6 +20,7 @@ from harness.run.agenda import Agenda, State
 from harness.run.child import Limits
 from harness.run.closing import Closing
 from harness.run.crew import Crew
+from harness.run.deaths import Deaths
 from harness.run.execute import Task
 from harness.run.isolation import Child, Server
 from harness.run.outcome import FULL, MAX_LOST, Outcome, Outcomes, is_final
@@ -82,8 +83,7 @@ class Worker:
         self._bounds: dict[str, float] = {}
         self._running: dict[str, Running] = {}
         self._server: Server | None = None
-        self._deaths: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
-        """How often what starts stages died under each: in company, and alone."""
+        self._deaths = Deaths()
         self._stopping = 0
         self._terminated = False
         self._full: Outcome | None = None
@@ -161,7 +161,7 @@ class Worker:
     def _start_ready(self) -> bool:
         progress = False
         for key in self._agenda.ready():
-            if any(entry.node.alone or self._apart(other) for other, entry in self._running.items()):
+            if any(entry.node.alone or self._deaths.apart(other) for other, entry in self._running.items()):
                 break
             if self._agenda.later.get(key, 0.0) > time.monotonic():
                 continue
@@ -199,7 +199,7 @@ class Worker:
 
     def _try(self, node: Node, share: Share) -> bool:
         """Take a ready stage, unless somebody else has it or has finished it."""
-        if (node.alone or self._apart(node.key)) and self._running:
+        if (node.alone or self._deaths.apart(node.key)) and self._running:
             return False
         # Whoever wants to be alone keeps newcomers out until the machine is free.
         presence = self._refused.setdefault(
@@ -335,16 +335,14 @@ class Worker:
 
     def _failed_once(self, entry: Running, outcome: Outcome) -> None:
         key = entry.node.key
-        if outcome.server and not self._blamed(entry):
+        if outcome.server and not self._deaths.blame(key, company=entry.company):
             self.view.say(f"{entry.node.title} was lost ({outcome.reason}); it is started again")
             self._agenda.repeat(key)
             return
         before = self._kept.read(key)
         attempts = before.attempts + 1 if before is not None and before.status == outcome.status else 1
-        memory = None
-        if outcome.status == "oom":
-            device = entry.share.device if outcome.gpu else "cpu"
-            memory = outcome.memory or self._resources.memory(device)
+        lacked = entry.share.device if outcome.gpu else "cpu"
+        memory = outcome.memory or self._resources.memory(lacked) if outcome.status == "oom" else None
         attempts = MAX_LOST if outcome.server else attempts
         outcome = replace(outcome, attempts=attempts, memory=memory)
         self._kept.write(key, outcome)
@@ -353,16 +351,6 @@ class Worker:
             self._agenda.repeat(key)
         else:
             self._agenda.settle(key, State.failed, outcome)
-
-    def _blamed(self, entry: Running) -> bool:
-        """Whether a stage is to be blamed for the death of what starts stages: it was alone each time."""
-        deaths = self._deaths[entry.company]
-        deaths[entry.node.key] += 1
-        return not entry.company and deaths[entry.node.key] >= MAX_LOST
-
-    def _apart(self, key: str) -> bool:
-        """Whether a stage runs beside no other, as what starts stages died so often under it and others."""
-        return self._deaths[True][key] >= MAX_LOST
 
     def _drop(self, entry: Running) -> None:
         """Give up all that a stage held, whatever of it cannot be given up (on a full disk, say)."""

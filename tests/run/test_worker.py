@@ -10,7 +10,6 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -167,14 +166,6 @@ def test_a_stage_that_is_killed_is_lost_and_tried_three_times_in_all(tmp_path: P
     assert executions(tmp_path, "started").count(executions(tmp_path, "started")[-1]) == 3
     _, outcome = outcome_of(tmp_path, ToyCell({"gamma.fault": "killed_once"}))
     assert outcome["status"] == "ok"
-
-
-def test_a_stage_that_ends_what_starts_it_is_given_up_alone_and_not_in_company(tmp_path: Path) -> None:
-    worker, entries = Worker(toy_plan(tmp_path, [ToyCell({})]), Options(), Silent()), []
-    for company in (True, True, True, True, False, False, False):
-        entries.append(worker._blamed(SimpleNamespace(node=SimpleNamespace(key="k"), company=company)))  # type: ignore[arg-type]
-    assert entries == [False] * 6 + [True]
-    assert worker._apart("k")
 
 
 def test_one_bad_cell_neither_stops_nor_hides_the_others(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_perplexity_is_an_independent_loops(routes: dict[str, Subject], shared_d
     evaluator: Any = method(method.Config(window=WINDOW, max_bytes=None))
     for subject in routes.values():
         evaluation = evaluator.evaluate(
-            "documents", dataclasses.replace(subject, documents=lambda split: [document])
+            "perplexity", dataclasses.replace(subject, documents=lambda split: [document])
         )
         found = {metric.metric: metric.value for metric in evaluation.metrics}
         total, count = loop(subject, text)

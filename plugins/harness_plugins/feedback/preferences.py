@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -103,13 +104,10 @@ class Preferences(Feedback):
 
     @classmethod
     def labels_single_answers(cls, config: Any) -> bool:
-        found: list[Pair] = []
         with suppress(DataError):  # the check of the files says what
-            files = [file for _, file in cls(config)._files("path")]
-            for row, where in _first_entries(files, count_unreadable(OnError.skip, {})):
-                with suppress(LeftOut, DataError):
-                    found += parse(row, where)
-        return bool(found) and not any(pair.chosen and pair.rejected for pair in found)
+            files = (file for _, file in cls(config)._files("path"))
+            return _labels_alone(tuple((file, file.stat().st_mtime_ns) for file in files))
+        return False
 
     def preferences(self, conversations: Sequence[Conversation], seed: int) -> Iterator[Preference]:
         left = math.inf if self.config.max_preferences is None else self.config.max_preferences
@@ -168,6 +166,17 @@ class Preferences(Feedback):
         digest = hashlib.sha256(as_text(pair.prompt).encode()).digest()
         share = 0.0 if self.config.validation_path else self.config.validation_share
         return Split.validation if int.from_bytes(digest[:8], "big") / 2**64 < share else Split.train
+
+
+@cache
+def _labels_alone(files: tuple[tuple[Path, int], ...]) -> bool:
+    """Whether files as they were at a time label single answers; every cell of a plan asks it."""
+    found: list[Pair] = []
+    with suppress(DataError):
+        for row, where in _first_entries((file for file, _ in files), count_unreadable(OnError.skip, {})):
+            with suppress(LeftOut, DataError):
+                found += parse(row, where)
+    return bool(found) and not any(pair.chosen and pair.rejected for pair in found)
 
 
 def _first_entries(

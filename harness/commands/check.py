@@ -59,10 +59,7 @@ def main(arguments: Sequence[str]) -> int:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib"]
     command += ["--noconftest", "-p", "harness.conformance.conftest"]  # for suites outside its folder too
     command += ["--rootdir", str(OWN), "-c", "/dev/null", PACKAGE, asked.package]
-    command += [
-        "-m",
-        "not slow",
-    ]  # of the pairs in a model, those that share a state; a later -m asks for others
+    command += ["-m", "not slow"]  # of pairs in a model those that share a state; a later -m asks for others
     command += [f"{ONLY}={name}" for name in asked.only]
     return subprocess.call([*command, *further, *map(str, suites)])
 

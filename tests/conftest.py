@@ -1,6 +1,7 @@
 """What every test gets: no network, one thread, a store of its own, and the real data where they lie."""
 
 import itertools
+import logging
 import os
 
 os.environ.update(
@@ -12,6 +13,7 @@ os.environ.update(
     OMP_NUM_THREADS="1",
 )
 
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,18 @@ class AtOnce:
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # the process that prints
         config.pluginmanager.register(AtOnce(config))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Generator[None, object, object]:
+    """Where Hydra runs in a test, it gives the root logger a handler that writes to that test's captured streams."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        return (yield)
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
 
 
 @pytest.fixture(autouse=True)

@@ -17,6 +17,7 @@ from harness.errors import DataError
 from harness.stages._conversations import spread
 from harness.stages._log_probs import answers_log_probs
 from harness.stages._preferences import PreferenceSource, preferences
+from harness.stages._training import in_precision
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -55,7 +56,7 @@ class HeldOutPairs:
         self, work: Work, tokenizer: PreTrainedTokenizerBase, model: nn.Module, method: Alignment
     ) -> None:
         paired = [pair for pair in preferences(work, Split.validation)[0] if pair.paired]
-        self.device = work.device
+        self.work = work
         self.source: PreferenceSource | None = None
 
         def source(asked: Alignment) -> PreferenceSource:
@@ -106,9 +107,9 @@ class HeldOutPairs:
         while left:
             batch = source.next(min(left, BATCH))
             left -= min(left, BATCH)
-            found = answers_log_probs(
-                model, {name: value.to(self.device) for name, value in batch.items()}, ("chosen", "rejected")
-            )
+            on_device = {name: value.to(self.work.device) for name, value in batch.items()}
+            with in_precision(self.work):
+                found = answers_log_probs(model, on_device, ("chosen", "rejected"))
             sums.append(torch.stack([found["chosen"].sum(), found["rejected"].sum()]))
             means.append(torch.stack([found["chosen"].mean(), found["rejected"].mean()]))
         model.train(training)

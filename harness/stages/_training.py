@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from harness.axes import TRAINING_AXES
@@ -37,4 +39,12 @@ def run_training(
     return train(model, source, loss, work=work, settings=settings or work.config)
 
 
-__all__ = ["TRAINING_AXES", "TrainingConfig", "TuningConfig", "run_training"]
+def in_precision(work: Work) -> AbstractContextManager[Any]:
+    """The format that the stage's training computes in, for what is measured beside it."""
+    context: AbstractContextManager[Any] = (
+        work.one("precision").build().autocast(torch.device(work.device).type)
+    )
+    return context
+
+
+__all__ = ["TRAINING_AXES", "TrainingConfig", "TuningConfig", "in_precision", "run_training"]

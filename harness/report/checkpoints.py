@@ -10,6 +10,7 @@ import numpy as np
 from harness.report.contrasts import Comparison, Contrast, Key, canonical
 from harness.report.documents import Documents, apart, max_t_bootstrap
 from harness.report.frames import Results
+from harness.report.items import stated
 from harness.report.model import ARITHMETIC
 from harness.report.numbers import counted
 from harness.report.statistics import LEVEL, MIN_ITEMS, MIN_SEEDS, POWER, noncentrality
@@ -63,19 +64,22 @@ class Checkpoints:
         )
 
     def _documents(self, contrast: Contrast) -> Documents | None:
-        """The contrast at each document, 0 where floats leave more; NaN where a side did not score it."""
-        if len(contrast.metrics) != 1:
+        """The contrast at each document, 0 where floats leave more; NaN where a side did not score it.
+
+        None where they were not kept, or where it is of metrics over other documents
+        """
+        first, *others = (self._results.documents(metric) for metric in sorted(contrast.metrics))
+        if any(other != first for other in others):
             return None
-        (metric,) = contrast.metrics
         terms = []
-        for _, levels, weight in contrast.weights:
+        for metric, levels, weight in contrast.weights:
             items_SD = self._results.items([levels], contrast.seeds, metric)
             if items_SD is None:
                 return None
             terms.append(weight * items_SD.mean(axis=0))
         total = np.sum(terms, axis=0)
         total[np.abs(total) <= ARITHMETIC * np.nanmax(np.abs(terms), initial=0)] = 0.0
-        return Documents(task=metric.rpartition(".")[0], values=total)
+        return Documents(task=stated(min(contrast.metrics))[0], values=total)
 
     def _documents_of(self, family: str) -> dict[Key, Documents]:
         """The family's contrasts that rest on documents."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from harness.errors import ConfigError, UnknownNameError
-from harness.report.items import item_matrix
+from harness.report.items import Items, item_matrix
 from harness.report.record import Record, flatten, visible
 from harness.report.runs import replicated
 from harness.report.samples import shown_items
@@ -353,14 +353,18 @@ class Results:
         matrix = self._item_matrix(metric)
         if matrix is None:
             return None
-        values_RD, row_of = matrix
-        rows = [[row_of.get(self.records[levels][seed].cell) for levels in chosen] for seed in seeds]
+        rows = [[matrix.row_of.get(self.records[levels][seed].cell) for levels in chosen] for seed in seeds]
         if any(row is None for line in rows for row in line):
             return None
-        return np.asarray(values_RD[np.array(rows)].mean(axis=1))
+        return np.asarray(matrix.values_RD[np.array(rows)].mean(axis=1))
 
-    def _item_matrix(self, metric: str) -> tuple[Array, dict[str, int]] | None:
-        """Per-item values of all records: rows x items (NaN where not scored), and the row of each cell.
+    def documents(self, metric: str) -> list[str]:
+        """The documents that a metric averages over, in the order of `items`; none where none were kept."""
+        matrix = self._item_matrix(metric)
+        return [] if matrix is None else matrix.docs
+
+    def _item_matrix(self, metric: str) -> Items | None:
+        """Per-item values of all records.
 
         A metric whose printed value is not the mean of its items (a ratio of sums) has none, so that no
         test speaks of another number than the one shown.
@@ -371,7 +375,7 @@ class Results:
             self._matrices[metric] = item_matrix([p for p in printed if abs(p[1]) <= LARGEST], metric)
         return self._matrices[metric]
 
-    _matrices: dict[str, tuple[Array, dict[str, int]] | None] = field(default_factory=dict)
+    _matrices: dict[str, Items | None] = field(default_factory=dict)
 
 
 def column_of(factor: str, columns: Collection[str]) -> str:

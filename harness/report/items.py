@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,16 +13,29 @@ from harness.report.record import Record
 from harness.report.scored import Scored
 from harness.report.statistics import Array
 
+GROUP = re.compile(r"\.(?=[A-Za-z_]\w*=)")
+"""Before each group in a metric's name; a group's value may hold a dot."""
 
-def item_matrix(printed: Iterable[tuple[Record, float]], metric: str) -> tuple[Array, dict[str, int]] | None:
-    """Per-item values of records: rows x items (NaN where not scored), and the row of each cell.
+
+class Items(NamedTuple):
+    """Values of one metric at single items."""
+
+    values_RD: Array
+    """Records x documents; NaN where one was not scored."""
+    row_of: dict[str, int]
+    """Cell -> its row."""
+    docs: list[str]
+    """The hash of each column's document."""
+
+
+def item_matrix(printed: Iterable[tuple[Record, float]], metric: str) -> Items | None:
+    """Per-item values of records.
 
     None where nothing was kept, or where their mean is not the value that a record prints
     """
-    sample_name, _, column = metric.rpartition(".")
     found: list[tuple[str, Any, Array]] = []
     for record, value in printed:
-        items = record.samples(sample_name)
+        items, column = averaged(record, metric)
         if items is None or not items.measures(column) or "doc_hash" not in items:
             continue
         values_N = items.numbers(column)
@@ -49,7 +63,24 @@ def item_matrix(printed: Iterable[tuple[Record, float]], metric: str) -> tuple[A
         else:  # one document twice in a task: its mean, so that it weighs once
             sums = np.bincount(places, weights=values_N, minlength=len(index))
             values_RD[row] = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
-    return values_RD, {cell: row for row, (cell, _, _) in enumerate(found)}
+    return Items(values_RD, {cell: row for row, (cell, _, _) in enumerate(found)}, list(index))
+
+
+def stated(metric: str) -> tuple[str, str]:
+    """`<evaluator>.<task>` of a metric, and its column; without the group that it may be of."""
+    sample_name, _, column = GROUP.split(metric)[0].rpartition(".")
+    return sample_name, column
+
+
+def averaged(record: Record, metric: str) -> tuple[Scored | None, str]:
+    """The items that a metric averages, and their column; of a group (`acc.length=64.depth=0.5`) its own."""
+    groups = GROUP.split(metric)[1:]
+    sample_name, column = stated(metric)
+    items = record.samples(sample_name)
+    for group in groups:
+        name, _, value = group.partition("=")
+        items = items.where(name, value) if items is not None and name in items else None
+    return items, column
 
 
 def ratio_items(items: Scored, metric: str, values_N: Array, printed: float) -> Array | None:

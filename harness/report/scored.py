@@ -117,6 +117,15 @@ class Scored:
         """A column as it was kept, `(N,)`; None where an item has no value."""
         return np.asarray(self.table.column(column).to_numpy())
 
+    def where(self, column: str, value: str) -> Scored:
+        """The items whose column says so, as names of metrics write numbers: 0.5, 1024."""
+        kept = (
+            [f"{number:g}" == value for number in self.numbers(column)]
+            if self.kinds[column]
+            else [text == value for text in self.values(column)]
+        )
+        return Scored(self.table.filter(kept))
+
     def frame(self) -> pd.DataFrame:
         """All of it as a frame of pandas."""
         found: pd.DataFrame = self.table.to_pandas()

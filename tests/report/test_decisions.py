@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from harness.report.decisions import Decisions
 from harness.report.latex import latex
 from harness.report.layout import parse
 from harness.report.record import Record
+from harness.report.scored import Scored
 from harness.report.table import sign
 
 Value = Callable[[Mapping[str, str], int], float]
@@ -258,3 +259,51 @@ def test_exact_numbers_that_differ_are_printed_apart() -> None:
     results = results_of(lambda v, s: sizes[v["x"]], factors={"x": list(sizes)})
     built = tabulate.build(results, parse({"rows": ["x"]}, where="x"))
     assert [cell.value for cell in built.all_cells()] == ["0.62817", "0.62823", "12.50000"]
+
+
+def one_seed_by_length(lengths: Sequence[int] = (64, 4096), documents: int = 14) -> frames.Results:
+    """Two fixed models; the items of each length stand below each other, in samples of one task."""
+    rng = np.random.default_rng(3)
+    of_document = rng.normal(2.0, 0.5, documents)
+    factors = {"x": ["whole", "window"]}
+    found = []
+    for x in factors["x"]:
+        record = simulate.record_of(name="demo", factors=factors, levels={"x": x}, seed=0, seeds=[0])
+        rows = [
+            {"doc_hash": f"d{i}", "length": n, "loss": base + (n > 64) * (1.0 + 0.1 * i) * (x == "whole")}
+            for n in lengths
+            for i, base in enumerate(of_document)
+        ]
+        for n in lengths:
+            losses = [row["loss"] for row in rows if row["length"] == n]
+            name, n_items = f"loss.length={n}", len(losses)
+            record["metrics"].append(
+                simulate.metric("long_context", "loss", name, float(np.mean(losses)), n=n_items)
+            )
+        columns = {name: [row[name] for row in rows] for name in ("doc_hash", "length", "loss")}
+        found.append(Record(data=record, embedded={"long_context.loss": Scored.of(columns)}))
+    return arrange.arrange(found)
+
+
+def test_groups_of_items_are_compared_over_their_documents() -> None:
+    """One checkpoint: what is asked of a length, or between two lengths, is decided over documents."""
+    results = one_seed_by_length()
+    for claim, difference in (
+        ('"loss.length=4096"[x=window] < "loss.length=4096"[x=whole]', -(1.0 + 0.1 * 6.5)),
+        ('"loss.length=4096"[x=whole] > "loss.length=64"[x=whole]', 1.0 + 0.1 * 6.5),
+        ('"loss.length=64"[x=window] = "loss.length=64"[x=whole] +- 0.01', 0.0),
+    ):
+        found = claims.check(results, claim)
+        assert "these checkpoints say confirmed (document bootstrap, 14 documents)" in found.reason
+        assert found.difference == pytest.approx(difference)
+
+
+def test_lengths_over_other_documents_are_not_paired() -> None:
+    results = one_seed_by_length()
+    for record in results.all_records():
+        table = record.embedded["long_context.loss"].frame()
+        table.loc[table.length == 64, "doc_hash"] += " of another text"
+        record.embedded["long_context.loss"] = Scored.of({c: list(table[c]) for c in table})
+    found = claims.check(results, '"loss.length=4096"[x=whole] > "loss.length=64"[x=whole]')
+    assert found.verdict == "undecided"
+    assert "no items were kept" in found.reason

@@ -160,7 +160,7 @@ def test_held_out_pairs_are_asked_as_the_policy_is_in_use() -> None:
 def test_pairs_held_out_are_measured_in_the_format_of_the_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A training in bfloat16 was measured in float32, three to eight times slower where there are matrix units."""
+    """A training in bfloat16 was measured in float32, where there are matrix units eight times slower."""
     from harness.stages import _held_out_pairs
 
     measured, formats = _held_out_pairs.answers_log_probs, set[bool]()

@@ -51,6 +51,10 @@ class Pace:
         whole = {key: total for key in running if (total := self._whole(key, since(running[key])))}
         for key, total in whole.items():
             took.setdefault(stages[key]["title"], []).append(total)
+        for key in (
+            running.keys() & stages.keys() - whole.keys()
+        ):  # others like it will take as long, at least
+            took.setdefault(stages[key]["title"], [since(running[key])])
         left = 0.0
         for key in _with_inputs(stages, asked) - self._took.keys():
             about = stages[key]

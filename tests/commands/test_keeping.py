@@ -385,6 +385,18 @@ def test_a_training_under_way_counts_by_its_own_progress(plan: Plan, own_store: 
     assert left == pytest.approx(900.0, abs=30.0)
 
 
+def test_what_runs_longer_than_all_before_tells_of_those_like_it(own_store: Path) -> None:
+    """A first evaluation of ten minutes after stages of two seconds: ten more like it were `about 20 s`."""
+    store = Store(own_store)
+    about = {"stage": "evaluate", "inputs": {}}
+    stages = {f"{i}" * 64: {**about, "title": "evaluate slow"} for i in range(9)}
+    stages["a" * 64] = {**about, "title": "evaluate quick"}
+    pace = Pace(store)
+    pace._took["a" * 64] = 2.0
+    running = {"0" * 64: {"since": time.time() - 600.0}}
+    assert pace.left(stages, asked=stages, running=running) == pytest.approx(8 * 600.0, abs=60.0)
+
+
 def test_stages_are_told_apart_by_the_levels_that_only_some_cells_have(own_store: Path) -> None:
     cells = [ToyCell({"beta.number": n, "gamma.number": 5}, seed=seed) for n in (2, 3) for seed in (0, 1)]
     made = toy_plan(own_store, cells)

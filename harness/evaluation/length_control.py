@@ -15,7 +15,8 @@ def length_controlled(wins_R: np.ndarray, longer_R: np.ndarray) -> tuple[float, 
 
     Paper: Dubois et al. 2024, arXiv:2404.04475, section 3
     Shapes: wins (0 to 1, draws one half) and differences of lengths of R duels
-    Differs: no term for how hard an instruction is, which needs the answers of many models
+    Differs: no term for how hard an instruction is, which needs the answers of many models, and no penalty;
+        AlpacaEval's, L1 of a strength by cross-validation, moves the rate by 2e-4 on planted preferences
     """
     from scipy.special import expit  # 0.3 s to load, and a plan needs none of it
 

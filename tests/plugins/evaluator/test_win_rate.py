@@ -110,6 +110,32 @@ def test_length_control_equals_a_librarys_logistic_fit() -> None:
     assert length_controlled(wins, longer)[0] == pytest.approx(expit(fit.params[0]), abs=1e-8)
 
 
+@pytest.mark.parametrize(("theta", "phi", "duels"), [(-0.8, 0.9, 805), (0.3, -0.5, 805), (1.2, 0.4, 252)])
+def test_length_control_equals_alpacaevals_fit_of_probable_wins(theta: float, phi: float, duels: int) -> None:
+    """AlpacaEval 2 without its term for difficulty: soft wins as weighted labels, L1 chosen by folds."""
+    from sklearn.linear_model import LogisticRegressionCV
+    from sklearn.model_selection import GroupKFold
+
+    rng = np.random.default_rng(0)
+    longer = rng.normal(30, 200, duels)
+    length = np.tanh(longer / longer.std(ddof=1))
+    p = expit(theta + phi * length)
+    wins = rng.beta(5 * p, 5 * (1 - p))
+    design = np.tile(np.stack([length, np.ones(duels)], axis=1), (2, 1))
+    labels, weights = np.repeat([1, 0], duels), np.concatenate([wins, 1 - wins])
+    folds = list(GroupKFold(5).split(design, labels, np.tile(np.arange(duels), 2)))
+    fit = LogisticRegressionCV(
+        cv=folds,
+        l1_ratios=(1,),
+        solver="liblinear",
+        fit_intercept=False,
+        scoring="neg_log_loss",
+        random_state=123,
+        use_legacy_attributes=False,
+    ).fit(design, labels, sample_weight=weights)
+    assert length_controlled(wins, longer)[0] == pytest.approx(expit(fit.coef_[0, 1]), abs=1e-3)
+
+
 def test_a_shut_out_and_equal_lengths_stay_finite() -> None:
     ones = np.ones(12)
     found = {m.metric: m for m in metrics("t", ones, ones, np.zeros(12))}

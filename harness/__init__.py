@@ -70,7 +70,7 @@ _PUBLIC = {
     "NormPosition": "harness.axes.norm_position",
     "FeedForward": "harness.axes.feed_forward",
     **dict.fromkeys(("Objective", "Example"), "harness.axes.objective"),
-    **dict.fromkeys(("Context", "Heads", "Reach", "Rotary"), "harness.axes.context"),
+    **dict.fromkeys(("Context", "Heads", "Placement", "Reach", "Rotary"), "harness.axes.context"),
     "clip_gradients": "harness.ops.gradients",
     "StoredWeights": "harness.ops.stored_weights",
     "LossScaler": "harness.ops.loss_scaler",

@@ -23,6 +23,7 @@ from harness.axes.attention import View as View
 from harness.axes.batch_schedule import BatchSchedule as BatchSchedule
 from harness.axes.context import Context as Context
 from harness.axes.context import Heads as Heads
+from harness.axes.context import Placement as Placement
 from harness.axes.context import Reach as Reach
 from harness.axes.context import Rotary as Rotary
 from harness.axes.corpus import Corpus as Corpus

@@ -19,7 +19,7 @@ from harness.ops.extension import (
     stated_length,
     trained_length,
 )
-from harness.ops.heads import Heads, Reach
+from harness.ops.heads import Heads, Placement, Reach
 from harness.ops.rotary import inverse_frequencies
 from harness.ops.unrotated import install, irreplaceable
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 ANY_BASE = 12345.0
 """Of frequencies on which plans try a method; no model's own, so that a method never finds it there."""
-__all__ = ["Context", "Heads", "Reach", "Rotary"]
+__all__ = ["Context", "Heads", "Placement", "Reach", "Rotary"]
 
 
 class Context(Method):

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from harness import ConfigError, Context, Heads, Method, Reach, check_limits, hookimpl, trained_length
@@ -49,13 +48,10 @@ class LambdaWindow(Context):
         self.limit = self.config.limit or trained_length(model)
 
     def attend(self, heads: Heads) -> Tensor:
-        limit, distance = self.limit, heads.distance()
-        far = heads.scores(
-            torch.full_like(heads.query_position_BT, limit), torch.zeros_like(heads.key_position_BS)
-        )
-        scores = torch.where(distance < limit, heads.plain_scores(), far)
+        distance = heads.distance()
         first = heads.key_position_BS[:, None, None, :] < self.config.sinks
-        return heads.mix(scores, (distance < self.config.window) | first)
+        reads, near = (distance < self.config.window) | first, distance < self.limit
+        return heads.read(heads.plain(near & reads), heads.at(self.limit, ~near & reads))
 
 
 @hookimpl

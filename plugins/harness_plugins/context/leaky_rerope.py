@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from harness import ConfigError, Context, Heads, Method, hookimpl
+from harness import ConfigError, Context, Heads, Method, Placement, hookimpl
 
 
 class LeakyReRope(Context):
@@ -40,12 +39,10 @@ class LeakyReRope(Context):
 
     def attend(self, heads: Heads) -> Tensor:
         window, leak = self.config.window, self.config.leak
-        # (q + (leak - 1) window) / leak - k / leak = window + (q - k - window) / leak
-        far = heads.scores(
-            (heads.query_position_BT + (leak - 1) * window) / leak, heads.key_position_BS / leak
-        )
         near = heads.distance() < window
-        return heads.mix(torch.where(near, heads.plain_scores(), far))
+        # (q + (leak - 1) window) / leak - k / leak = window + (q - k - window) / leak
+        far_BT = (heads.query_position_BT + (leak - 1) * window) / leak
+        return heads.read(heads.plain(near), Placement(far_BT, heads.key_position_BS / leak, ~near))
 
 
 @hookimpl

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness import ConfigError, Context, Heads, Method, check_limits, hookimpl, trained_length
+from harness import ConfigError, Context, Heads, Method, Placement, check_limits, hookimpl, trained_length
 
 
 class ParallelContextWindows(Context):
@@ -76,7 +76,7 @@ class ParallelContextWindows(Context):
             :, None, None, :
         ]
         task = (query >= context_B1)[:, None, :, None]
-        return heads.mix(heads.scores(place(query), place(key)), same | task)
+        return heads.read(Placement(place(query), place(key), same | task))
 
 
 @hookimpl

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from harness import Context, Heads, Method, check_limits, hookimpl, trained_length
@@ -37,12 +36,8 @@ class ReRope(Context):
         self.window = self.config.window or max(1, trained_length(model) // 2)
 
     def attend(self, heads: Heads) -> Tensor:
-        window = self.window
-        far = heads.scores(
-            torch.full_like(heads.query_position_BT, window), torch.zeros_like(heads.key_position_BS)
-        )
-        near = heads.distance() < window
-        return heads.mix(torch.where(near, heads.plain_scores(), far))
+        near = heads.distance() < self.window
+        return heads.read(heads.plain(near), heads.at(self.window, ~near))
 
 
 @hookimpl

@@ -3,10 +3,19 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from harness import ConfigError, Context, Heads, Method, Reach, check_limits, hookimpl, trained_length
+from harness import (
+    ConfigError,
+    Context,
+    Heads,
+    Method,
+    Placement,
+    Reach,
+    check_limits,
+    hookimpl,
+    trained_length,
+)
 
 
 class Streaming(Context):
@@ -47,11 +56,13 @@ class Streaming(Context):
 
     def attend(self, heads: Heads) -> Tensor:
         sinks, window = self.config.sinks, self.window
-        key = heads.key_position_BS[:, None, None, :]
+        first = heads.key_position_BS[:, None, None, :] < sinks
         # The query is the last of sinks + window cached tokens, once there are that many.
-        in_cache = heads.query_position_BT.clamp(max=sinks + window - 1)
-        scores = torch.where(key < sinks, heads.scores(in_cache, heads.key_position_BS), heads.plain_scores())
-        return heads.mix(scores, (heads.distance() < window) | (key < sinks))
+        in_cache_BT = heads.query_position_BT.clamp(max=sinks + window - 1)
+        return heads.read(
+            heads.plain((heads.distance() < window) & ~first),
+            Placement(in_cache_BT, heads.key_position_BS, first),
+        )
 
 
 @hookimpl

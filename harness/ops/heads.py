@@ -110,8 +110,8 @@ class Heads:
         """Attention to keys each of which a query sees in one of several views at most (BNTH).
 
         By torch's fused kernel, which holds no square of scores: the queries of all views stand beside each
-        other, and a key is zero but where its view's queries stand. Seven times as fast as `mix` in bfloat16
-        and three in float32 (256 queries, 4,352 keys, 9 heads; with two views half of that).
+        other, and a key is zero but where its view's queries stand. A layer of 8,192 tokens with a window of
+        4,096 in bfloat16: 0.99 instead of 3.67 s of one core by `mix`.
         """
         seen: list[tuple[Placement, Tensor, slice | Tensor]] = []
         for view in views:
@@ -142,15 +142,23 @@ class Heads:
             scores_BNTS = self._grouped(q_BNTX * self.scale, k_BKSX.transpose(-1, -2))
             scores_BNTS = (self.cap * torch.tanh(scores_BNTS / self.cap)).masked_fill(~allowed_BNTS, lowest)
             return self._grouped(scores_BNTS.float().softmax(-1).to(v_BKSH.dtype), v_BKSH)
-        shared, width = q_BNTX.shape[1] // k_BKSX.shape[1], v_BKSH.shape[-1]
-        mixed_BNTX: Tensor = F.scaled_dot_product_attention(
-            q_BNTX,
-            k_BKSX.repeat_interleave(shared, dim=1),
-            F.pad(v_BKSH, (0, max(0, q_BNTX.shape[-1] - width))).repeat_interleave(shared, dim=1),
+        batch, num_heads, length, _ = q_BNTX.shape
+        groups, width = k_BKSX.shape[1], v_BKSH.shape[-1]
+        # Heads that share keys stand below each other: a larger mask costs less than repeated keys.
+        allowed_BNTS = allowed_BNTS.expand(
+            -1, num_heads if allowed_BNTS.shape[1] > 1 else num_heads // groups, -1, -1
+        )
+        allowed_BNTS = allowed_BNTS.reshape(
+            len(allowed_BNTS), -1, num_heads // groups * length, k_BKSX.shape[2]
+        )
+        mixed_BKTX: Tensor = F.scaled_dot_product_attention(
+            q_BNTX.reshape(batch, groups, -1, q_BNTX.shape[-1]),
+            k_BKSX,
+            F.pad(v_BKSH, (0, max(0, q_BNTX.shape[-1] - width))),
             attn_mask=q_BNTX.new_zeros(allowed_BNTS.shape).masked_fill(~allowed_BNTS, lowest),
             scale=self.scale,
         )
-        return mixed_BNTX[..., :width]
+        return mixed_BKTX[..., :width].reshape(batch, num_heads, length, width)
 
     def mix(self, scores_BNTS: Tensor, reads_BNTS: Tensor | bool = True) -> Tensor:
         """Softmax over what is visible and read, then the values' average (BNTH)."""

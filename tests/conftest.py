@@ -47,7 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol() -> Generator[None, object, object]:
-    """Where Hydra runs in a test, it gives the root logger a handler that writes to that test's captured streams."""
+    """Where Hydra runs in a test, it gives the root logger a handler that writes to that test's streams."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     try:

@@ -127,10 +127,10 @@ def factors(experiment: Experiment, asked: Request) -> list[Factor]:
 
 def is_key(name: str) -> bool:
     """Whether a name can be a config key, as far as its first part says."""
-    from harness.compose.schema import root_node
+    from harness.compose.schema import root_keys
 
     head = name.lstrip("+~").partition("@")[0].partition(".")[0].partition("/")[0]
-    return head in registry().axes or head in root_node()
+    return head in registry().axes or head in root_keys()
 
 
 def _changed(factor: Factor | None, name: str, item: Assignment) -> Factor:

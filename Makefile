@@ -33,10 +33,12 @@ demo: $(VENV)/.core ## run the main job: 39 cells on the embedded corpus; prints
 	$(BIN)/harness sweep experiment=demo
 
 test: $(VENV)/.dev ## the whole test-suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile tests harness/conformance
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --ignore=tests/benchmarks tests harness/conformance
 
+# TURN="--turn=TEXT --within=SECONDS" runs what there is time for, in an order of that text.
+TURN ?=
 test-slow: $(VENV)/.dev ## what CI runs besides: many rounds of kills, clusters, whole chains
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadfile --ignore=tests/benchmarks tests harness/conformance
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder $(TURN) --ignore=tests/benchmarks tests harness/conformance
 
 check: lint test ## what CI asks of a change: format, lint, types, import rules, tests
 

@@ -109,6 +109,10 @@ SHARED = (
     Shared("the locale", partial(locale.setlocale, locale.LC_ALL), partial(locale.setlocale, locale.LC_ALL)),
     Shared("which warnings are errors", _raised, _keep_raised),
     *(
+        Shared(f"sys.{name}", partial(getattr, sys, name), partial(setattr, sys, name), same=operator.is_)
+        for name in ("stdin", "stdout", "stderr", "excepthook")
+    ),
+    *(
         Shared(f"the answer to {one.name}", partial(signal.getsignal, one), partial(signal.signal, one))
         for one in SIGNALS
     ),

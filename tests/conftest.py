@@ -17,6 +17,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+import turns
 
 ROOT = Path(__file__).parents[1]
 STORE = Path(os.environ.get("HARNESS_STORE") or ROOT / ".harness").absolute()
@@ -40,7 +41,12 @@ class AtOnce:
             printer.write_line(report.longreprtext)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    turns.add_options(parser)
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    turns.register(config)
     if not hasattr(config, "workerinput"):  # the process that prints
         config.pluginmanager.register(AtOnce(config))
 

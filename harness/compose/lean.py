@@ -2,7 +2,7 @@
 
 A composition of some fifty configs takes 0.2 s, and a plan needs one for each preset and scale, and for the
 choices of its longest factor. Half of that would go into parents set again and again, into copies of what
-does not change, and into YAML read before.
+does not change, and into YAML and interpolations read before.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from hydra import version as hydra_version
 from hydra._internal import config_repository, defaults_list
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, _utils, base, grammar_parser
 from omegaconf._utils import _ensure_container
 from omegaconf.base import Node
 from omegaconf.basecontainer import BaseContainer
@@ -25,10 +25,13 @@ if TYPE_CHECKING:
 
 _interpolation_map = defaults_list._create_interpolation_map
 _load = OmegaConf.load
+_NOTHING = OmegaConf.create()
 _READ: dict[str, Any] = {}
 """Configs by their YAML."""
 KEPT = 500
-"""Configs that are kept; an installation has some hundred."""
+"""Configs that are kept, and texts with interpolations; an installation has some hundred."""
+_parsed = functools.lru_cache(maxsize=KEPT)(grammar_parser.parse)
+"""What a text with interpolations says, parsed where it has not been; whoever resolves it changes nothing."""
 
 
 def _map_where_used(overrides: Overrides, defaults_list: list[InputDefault], self_added: bool) -> DictConfig:
@@ -37,9 +40,12 @@ def _map_where_used(overrides: Overrides, defaults_list: list[InputDefault], sel
     Hydra makes it for each config, which takes half of its time, and reads it for entries with an
     interpolation alone.
     """
-    if any(entry.is_interpolation() for entry in defaults_list):
+    asked = [entry.get_config_path() for entry in defaults_list if entry.is_interpolation()]
+    if not asked:
+        return _NOTHING
+    if any("defaults" in path for path in asked):
         return _interpolation_map(overrides, defaults_list, self_added)
-    return OmegaConf.create()
+    return OmegaConf.create(overrides.known_choices)
 
 
 def _share_sources(repository: Any, delegate: Any) -> None:
@@ -123,6 +129,8 @@ PATCHES = (
     (DictConfig, "__deepcopy__", _copied),
     (ListConfig, "__deepcopy__", _copied),
     (OmegaConf, "load", _load_once),
+    (base, "parse", _parsed),
+    (_utils, "parse", _parsed),
 )
 """What stands in for what of Hydra's: owner, name, ours."""
 ORIGINALS = tuple((owner, name, getattr(owner, name)) for owner, name, _ in PATCHES)

@@ -9,7 +9,7 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigNode, ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from harness.axes import BUILTIN
 from harness.compose.schema import mounted_axes, root_node, stage_key
@@ -36,21 +36,24 @@ class Published(ConfigNode):
         self.axis, self.method = axis, name
         self.name, self.group, self.provider = f"{name}.yaml", axis, provider
         self.package = f"{axis}.{name}" if registry().axes[axis].many else axis
-        self._node: Any = None
+        self._own: Any = None
 
     @property
     def node(self) -> Any:  # type: ignore[override]
-        """The typed options."""
-        if self._node is None:
-            self._node = option_node(registry().get(self.axis, self.method))
-        return self._node
+        """The typed options: those of a copy where it was given its own, else those that all copies share."""
+        return _options(self.axis, self.method) if self._own is None else self._own
 
     @node.setter
     def node(self, value: Any) -> None:
-        self._node = value
+        self._own = value
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Published:
         return self
+
+
+@functools.cache
+def _options(axis: str, method: str) -> DictConfig:
+    return option_node(registry().get(axis, method))
 
 
 @functools.cache

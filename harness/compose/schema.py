@@ -116,6 +116,12 @@ def stage_node(stage: str) -> DictConfig:
     return node
 
 
+def root_keys() -> set[str]:
+    """The keys of `root_node`, which takes longer to make."""
+    many = {name for name, axis in registry().axes.items() if axis.many}
+    return {field.name for field in fields(Root)} | {"model"} | set(sections()) | many
+
+
 def root_node() -> DictConfig:
     """Everything but the axes, typed."""
     root: DictConfig = writable(OmegaConf.structured(Root))

@@ -88,10 +88,14 @@ def refuse_repeated(item: Assignment) -> None:
     Raises: ConfigError
     """
     text = f"{item.key}={','.join(item.values)}"
-    _refuse_repeated([python_value(value) for value in item.values], where=text)
+    refuse_twice([python_value(value) for value in item.values], where=text)
 
 
-def _refuse_repeated(values: Sequence[Any], *, where: str) -> None:
+def refuse_twice(values: Sequence[Any], *, where: str) -> None:
+    """Refuse a value that stands twice among those which `where` names.
+
+    Raises: ConfigError
+    """
     for i, value in enumerate(values):
         if value in values[:i] or label_text(value) in map(label_text, values[:i]):
             raise ConfigError(
@@ -112,9 +116,7 @@ def factors(experiment: Experiment, asked: Request) -> list[Factor]:
         if factor is not None:
             chosen = _named(item, factor) or _levels(item, factor)
             if chosen is not None:
-                _refuse_repeated(
-                    [level.label for level in chosen], where=f"{item.key}={','.join(item.values)}"
-                )
+                refuse_twice([level.label for level in chosen], where=f"{item.key}={','.join(item.values)}")
                 found[item.key] = replace(factor, levels=chosen)
                 continue
         refuse_repeated(item)
@@ -127,10 +129,10 @@ def factors(experiment: Experiment, asked: Request) -> list[Factor]:
 
 def is_key(name: str) -> bool:
     """Whether a name can be a config key, as far as its first part says."""
-    from harness.compose.schema import root_node
+    from harness.compose.schema import root_keys
 
     head = name.lstrip("+~").partition("@")[0].partition(".")[0].partition("/")[0]
-    return head in registry().axes or head in root_node()
+    return head in registry().axes or head in root_keys()
 
 
 def _changed(factor: Factor | None, name: str, item: Assignment) -> Factor:
@@ -198,7 +200,7 @@ def _factor(name: str, value: Any) -> Factor:
     A label whose value is null is left out, as a scale's overlay says of one that cannot be there.
     """
     found = levels_of(name, value)
-    _refuse_repeated([label for label, _ in found], where=f"factors.{name}")
+    refuse_twice([label for label, _ in found], where=f"factors.{name}")
     return Factor(
         name,
         tuple(

@@ -15,7 +15,7 @@ from harness.errors import ConfigError
 from harness.nodes import contained
 from harness.plan.assemble import Assembler, Load, belongs_to
 from harness.plan.cells import cells
-from harness.plan.factors import Factor, chosen, factors, refuse_repeated, request
+from harness.plan.factors import Factor, chosen, factors, refuse_repeated, refuse_twice, request
 from harness.plan.grammar import python_value
 from harness.plan.graph import Graph
 from harness.plan.intentions import check_claims, check_primary, refuse_unknown_factors, settled_baseline
@@ -182,7 +182,10 @@ def _seeds(experiment: Experiment, asked: Any, given: int) -> list[int]:
             return [int(value) for value in values]
     if any(item.key == "seed" for item in asked.plain):
         return [given]
-    return list(experiment.seeds) or [given]
+    if not experiment.seeds:
+        raise ConfigError("seeds: [] names no seed; use e.g. seeds=[0,1,2]")
+    refuse_twice(experiment.seeds, where=f"seeds: [{', '.join(map(str, experiment.seeds))}]")
+    return list(experiment.seeds)
 
 
 def _taken(found: list[Factor], seeds: list[int]) -> list[str]:

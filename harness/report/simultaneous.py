@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,6 +114,13 @@ def chi_nodes(df: float) -> tuple[Array, Array]:
 
     if df > 1e5:
         return np.ones(1), np.ones(1)
-    u_S, weights_S = np.polynomial.legendre.leggauss(48)
+    u_S, weights_S = _legendre()
     u_S = (u_S + 1) / 2
     return np.sqrt(chdtri(df, 1 - u_S**3) / df), weights_S / 2 * 3 * u_S**2
+
+
+@cache
+def _legendre() -> tuple[Array, Array]:
+    """Nodes and weights of Gauss and Legendre on [-1, 1]."""
+    u, weights = np.polynomial.legendre.leggauss(48)
+    return np.asarray(u), np.asarray(weights)

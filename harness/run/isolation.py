@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import multiprocessing.util
 import os
@@ -27,9 +28,13 @@ from harness.run.forking import forked, is_safe
 from harness.run.machine import control_groups
 from harness.run.outcome import Outcome
 from harness.run.scratch import new_scratch, remove_abandoned
+from harness.store.claims import STALE, is_stopped
 
+log = logging.getLogger("harness.run")
 PAUSES = (0.05, 0.2, 0.5, 1.0, 2.0)
 """Seconds after each attempt to start a child whose fork server was gone."""
+SAID = 5.0
+"""Seconds for which a child is stopped before that is said."""
 GONE = 255
 """Exit code that multiprocessing gives a child whose fork server cannot be asked."""
 LONGEST_FOLDER = 107 - len("/pymp-12345678/listener-12345678")
@@ -115,6 +120,7 @@ class Server:
         process = self._context.Process(target=child_main, args=(theirs, *arguments), name=name)
         try:
             _start_server()
+            _let_go_on()
             with _without_script():
                 process.start()
         except BaseException:
@@ -135,6 +141,27 @@ def _start_server() -> None:
     finally:
         if listens:
             signal.signal(signal.SIGINT, before)
+
+
+def _let_go_on() -> None:
+    """Where somebody has stopped the fork server (SIGSTOP), wait, as for a child; then end it, so that it is
+    started again: asked for a child, it would never answer.
+    """
+    server: int | None = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    if server is None or not is_stopped(server):
+        return
+    log.warning(
+        "the process that starts stages is stopped (SIGSTOP): `kill -CONT %d` lets it go on; in %.0f s it is "
+        "started again, and its stages with it",
+        server,
+        STALE,
+    )
+    until = time.monotonic() + STALE
+    while is_stopped(server):
+        if time.monotonic() > until:
+            os.kill(server, signal.SIGKILL)
+            raise ConnectionError("the process that starts stages was stopped from outside (SIGSTOP)")
+        time.sleep(0.1)
 
 
 @contextlib.contextmanager
@@ -194,6 +221,9 @@ class Child:
         self.started = time.monotonic()
         self.outcome: Outcome | None = None
         self.result: Any = None
+        self.stopped = 0.0
+        """Seconds for which it has been seen stopped (SIGSTOP), one after another."""
+        self._looked = self.started
         self._oom_kills = oom_kills()
         self._stopped = ""
         self._server: int | None = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
@@ -210,8 +240,14 @@ class Child:
         return time.monotonic() - self.started
 
     def poll(self) -> list[tuple[str, Any]]:
-        """Messages since the last poll; sets `outcome` once the child has ended."""
+        """Messages since the last poll; sets `outcome` once the child has ended.
+
+        A child that somebody stopped (SIGSTOP) gives no sign of life, as a dead one: it is ended after STALE
+        seconds, and lost. It may be let go on before, and a debugger may hold it.
+        """
         messages = self._receive()
+        if self.outcome is None:
+            messages += self._look()
         if self.outcome is None and self.limits.seconds is not None and self.seconds > self.limits.seconds:
             self.outcome = Outcome(
                 status="timeout",
@@ -227,6 +263,24 @@ class Child:
         if self.outcome is not None:
             self._reap()
         return messages
+
+    def _look(self) -> list[tuple[str, Any]]:
+        """Once a second: whether it is stopped; a long pause of our own is not held against it."""
+        passed = time.monotonic() - self._looked
+        if passed < 1:
+            return []
+        self._looked += passed
+        before, self.stopped = self.stopped, self.stopped + min(passed, 2.0) if is_stopped(self.pid) else 0.0
+        if self.stopped > STALE:
+            reason = f"its process was stopped from outside (SIGSTOP) for {STALE:.0f} s"
+            self.outcome = Outcome(status="lost", reason=reason, stage=self.stage)
+            self.kill()
+        elif before <= SAID < self.stopped:
+            then = (
+                f"`kill -CONT {self.pid}` lets it go on; in {STALE - self.stopped:.0f} s it is started again"
+            )
+            return [("said", f"its process is stopped (SIGSTOP): {then}")]
+        return []
 
     def kill(self) -> None:
         """End the child and its whole group at once."""

@@ -15,7 +15,7 @@ from harness.run.outcome import Outcome
 from harness.run.provenance import provenance
 from harness.store import Artifact
 from harness.store.files import new_file
-from harness.store.records import FORMAT, NAME, read_record, write_record
+from harness.store.records import FORMAT, NAME, read_record, set_aside, write_record
 
 _WORDS = {
     "fingerprint": "code",
@@ -95,25 +95,30 @@ def finished(plan: Plan, cell: PlannedCell, outcome: Outcome, *, made: Made) -> 
 def look_before(plan: Plan) -> list[str]:
     """Notes for people on the records that stand where this sweep will write its own, before anything runs.
 
+    A damaged one is set aside and named.
     Raises: NewerFormatError where a newer version wrote one
     """
-    others = []
+    others, damaged = [], []
     for cell in plan.cells:
+        file = directory(plan, cell) / NAME
         try:
-            record = read_record(directory(plan, cell) / NAME)
+            record = read_record(file)
         except NewerFormatError:
             raise
-        except StoreError:
+        except StoreError as error:
+            if file.exists():
+                damaged.append(f"{error} ({set_aside(plan.graph.store.root, file)})")
             continue
         before = [stage["key"] for stage in record["stages"]]
         if not cell.refused and before != list(cell.keys):
             others.append((before, cell))
     if not others:
-        return []
+        return damaged
     why = next((text for before, cell in others if (text := _changed(plan, before, cell))), "")
     return [
+        *damaged,
         f"{len(others)} of {len(plan.cells)} cells were recorded with other stages{why}; each record is "
-        "replaced when its cell ends, the old stages stay in the store until `harness store gc`"
+        "replaced when its cell ends, the old stages stay in the store until `harness store gc`",
     ]
 
 

@@ -268,22 +268,20 @@ class Worker:
             seconds=self.options.timeout,
             gpus=share.gpus if len(share.gpus) > 1 else (),
         )
-        externals = self.plan.graph.externals
         meeting = self._crew.call(node.key) if self._crew and self._needs[node.key].nodes > 1 else None
         task = Task(
             node=node,
             store=self._store.root,
-            externals=externals,
+            externals=self.plan.graph.externals,
             device=share.device,
             meeting=meeting,
             quiet=presence.quiet() if node.alone else None,
         )
-        log = self._store.root / "logs" / f"{node.key}.log"
         try:
             child = self._server.start(
                 task,
                 stage=node.stage,
-                log=log,
+                log=self._store.root / "logs" / f"{node.key}.log",
                 limits=limits,
                 device=share.device,
                 note=claim.works_in,
@@ -305,6 +303,8 @@ class Worker:
                     self._on_step(entry.node, *value)
                 elif what == "progress":
                     self.view.step(entry.node, *value)
+                elif what == "said":
+                    self.view.say(f"{entry.node.title}: {value}")
             if entry.claim.lost:
                 entry.child.kill()
             outcome = entry.child.outcome

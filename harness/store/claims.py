@@ -223,6 +223,14 @@ def _alive(pid: int | None, started: str | None) -> bool:
     return (state not in "ZX" or threads > 1) and _start_time(pid) == started
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether somebody has stopped a process of this machine (SIGSTOP); a debugger that holds it has not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except (OSError, IndexError):
+        return False
+
+
 def _end_worker(owner: dict[str, Any]) -> bool:
     """End what is left of a dead holder's work on this machine, so that it is not done twice.
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import sys
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,9 +17,12 @@ from typing import Any
 
 from harness.errors import StoreError
 from harness.store.files import read_cache, sha256_file, write_json
+from harness.store.syntax import read
 
-REPORTED = {"decontaminates", "moves_facts"}
-"""What a contract declares for those who read records: no run rests on it, so it is left out of the hash."""
+SETTLED = 10**9
+"""Nanoseconds after which a file that is written again has another time, whatever the file system's clock."""
+_PARSED: dict[tuple[str, int, int], tuple[str, list[list[Any]]]] = {}
+"""Path, size, time -> hash and imports, for all stores of this process."""
 _DATA = {".yaml", ".yml", ".json", ".jinja", ".j2", ".txt"}
 
 
@@ -32,6 +36,17 @@ class Fingerprint:
     """Top-level names of other distributions they import, the standard library left out."""
 
 
+@dataclass(frozen=True)
+class Module:
+    """What one module adds to a fingerprint."""
+
+    hashes: dict[str, str]
+    """Its own hash, and those of data files beside it."""
+    targets: set[str]
+    """Modules of its own distribution and of harness that it may import."""
+    libraries: set[str]
+
+
 @dataclass
 class Fingerprints:
     """Fingerprints of modules; files are parsed again only when their size or time changed.
@@ -41,6 +56,7 @@ class Fingerprints:
 
     cache_file: Path | None = None
     _known: dict[str, list[Any]] = field(default_factory=dict)
+    _modules: dict[str, Module | None] = field(default_factory=dict)
     _closures: dict[str, Fingerprint] = field(default_factory=dict)
     _changed: bool = False
 
@@ -68,34 +84,49 @@ class Fingerprints:
     def _closure(self, roots: list[str]) -> Fingerprint:
         hashes: dict[str, str] = {}
         libraries: set[str] = set()
+        seen: set[str] = set()
         waiting = list(roots)
         while waiting:
             name = waiting.pop()
-            if name in hashes:
+            if name in seen:
                 continue
-            file = module_file(name)
-            if file is None:
-                continue
-            sha256, imports = self._parsed(file)
-            hashes[name] = sha256
-            for data in _data_files(file.parent):
-                hashes[str(data.relative_to(file.parent.parent))] = self._data(data)
-            package = name if file.name == "__init__.py" else name.rpartition(".")[0]
-            for imported in imports:
-                for target in _resolve(imported, package=package):
-                    if _top(target) in (_top(name), "harness"):
-                        waiting.append(target)
-                    elif _top(target) not in sys.stdlib_module_names:
-                        libraries.add(_top(target))
+            seen.add(name)
+            if name not in self._modules:
+                self._modules[name] = self._module(name)
+            module = self._modules[name]
+            if module is not None:
+                hashes |= module.hashes
+                libraries |= module.libraries
+                waiting.extend(module.targets)
         material = json.dumps(sorted(hashes.items())).encode()
         return Fingerprint(hashlib.sha256(material).hexdigest(), tuple(sorted(libraries)))
 
+    def _module(self, name: str) -> Module | None:
+        """What one module adds to a closure; None for what is no Python source."""
+        file = module_file(name)
+        if file is None:
+            return None
+        sha256, imports = self._parsed(file)
+        hashes = {name: sha256}
+        for data in _data_files(file.parent):
+            hashes[str(data.relative_to(file.parent.parent))] = self._data(data)
+        package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+        imported = {target for line in imports for target in _resolve(line, package=package)}
+        targets = {target for target in imported if _top(target) in (_top(name), "harness")}
+        others = {_top(target) for target in imported - targets}
+        return Module(hashes, targets, others - sys.stdlib_module_names)
+
     def _parsed(self, file: Path) -> tuple[str, list[list[Any]]]:
         stat = file.stat()
+        place = (str(file), stat.st_size, stat.st_mtime_ns)
         known = self._known.get(str(file))
         if known is None or known[:2] != [stat.st_size, stat.st_mtime_ns] or len(known) != 4:
-            tree = ast.parse(file.read_bytes(), filename=str(file))
-            known = [stat.st_size, stat.st_mtime_ns, _tree_hash(tree), _imports(tree)]
+            found = _PARSED.get(place)
+            if found is None:
+                found = read(ast.parse(file.read_bytes(), filename=str(file)))
+                if time.time_ns() - stat.st_mtime_ns > SETTLED:
+                    _PARSED[place] = found
+            known = [stat.st_size, stat.st_mtime_ns, *found]
             self._known[str(file)] = known
             self._changed = True
         return known[2], known[3]
@@ -199,49 +230,6 @@ def _data_files(folder: Path) -> tuple[Path, ...]:
         children[:] = sorted(child for child in children if child not in ("__pycache__", "conf"))
         found += [here / file for file in sorted(files) if Path(file).suffix in _DATA]
     return tuple(found)
-
-
-def _tree_hash(tree: ast.Module) -> str:
-    """Hash of a syntax tree without docstrings, comments, places and what is declared for reports alone."""
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            told = isinstance(node, ast.ClassDef)
-            node.body = [s for s in body if not (_is_text(s) or (told and _is_reported(s)))]  # type: ignore[attr-defined]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
-
-
-def _is_text(statement: ast.AST) -> bool:
-    return (
-        isinstance(statement, ast.Expr)
-        and isinstance(statement.value, ast.Constant)
-        and isinstance(statement.value.value, str)
-    )
-
-
-def _is_reported(statement: ast.AST) -> bool:
-    """Whether a statement of a class assigns one of REPORTED."""
-    if not isinstance(statement, ast.Assign | ast.AnnAssign):
-        return False
-    targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-    return all(isinstance(target, ast.Name) and target.id in REPORTED for target in targets)
-
-
-def _imports(tree: ast.Module) -> list[list[Any]]:
-    """Imports anywhere in a tree as [level, module, names], those for type checkers left out."""
-    found: list[list[Any]] = []
-    waiting: list[ast.AST] = [tree]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-            waiting.extend(node.orelse)
-            continue
-        if isinstance(node, ast.Import):
-            found += [[0, alias.name, []] for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            found.append([node.level, node.module or "", [alias.name for alias in node.names]])
-        waiting.extend(ast.iter_child_nodes(node))
-    return found
 
 
 def _resolve(imported: list[Any], *, package: str) -> Iterable[str]:

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import GrammarParseError
 
 from harness.compose import compose, lean, load
+from harness.compose.schema import root_keys, root_node
 from harness.compose.shared import identity, once, shared
 from harness.errors import HarnessError
 from harness.registry.known import registry
@@ -100,6 +102,22 @@ def test_what_a_copy_or_a_file_gives_is_its_own(tmp_path: Path) -> None:
     for _ in range(2):
         with file.open() as opened, pytest.raises(yaml.YAMLError, match=r"one\.yaml"):
             OmegaConf.load(opened)
+
+
+def test_an_interpolation_is_parsed_once_and_resolved_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    lean.install()
+    node = OmegaConf.create({"a": "x${b}-${oc.env:OWN}", "b": 1})
+    for value in ("one", "two"):
+        monkeypatch.setenv("OWN", value)
+        node.b = value
+        assert node.a == f"x{value}-{value}"
+    for _ in range(2):
+        with pytest.raises(GrammarParseError):
+            OmegaConf.create({"a": "${b"})
+
+
+def test_the_keys_of_the_root_are_those_of_its_node() -> None:
+    assert root_keys() == set(root_node())
 
 
 def test_a_search_path_of_one_composition_is_not_that_of_the_next(tmp_path: Path) -> None:

@@ -241,6 +241,8 @@ def test_cells_that_are_the_same_are_left_out(store: Store) -> None:
     [
         ("optimizer=adamw,adamw", "optimizer=adamw,adamw names adamw twice"),
         ("seed=0,0", "seed=0,0 names 0 twice"),
+        ("seeds=[0,1,0]", "seeds: \\[0, 1, 0\\] names 0 twice"),
+        ("seeds=[]", "seeds: \\[\\] names no seed"),
         ("optimizer.weight_decay=0.1,1e-1", "names 0.1 twice"),
         ("seed=0 seed=1", "seed is given twice, as 0 and as 1"),
         ("seed=0,1 seeds=[3,4]", "seeds=\\[3,4\\] and seed=0,1 both say which seeds there are; drop one"),
@@ -249,6 +251,16 @@ def test_cells_that_are_the_same_are_left_out(store: Store) -> None:
 def test_what_is_typed_twice_is_refused_by_name(store: Store, repeated: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make_plan([*SMALL, *repeated.split()], store=store)
+
+
+@pytest.mark.parametrize(("seeds", "message"), [("[0, 0]", "names 0 twice"), ("[]", "names no seed")])
+def test_seeds_of_a_users_experiment_are_refused_as_typed_ones_are(
+    store: Store, tmp_path: Path, seeds: str, message: str
+) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(f"# @package _global_\nquestion: Why?\nfactors: {{peft: [full, lora]}}\nseeds: {seeds}\n")
+    with pytest.raises(ConfigError, match=message):
+        make_plan([f"experiment={file}", "scale=smoke"], store=store)
 
 
 def test_a_variable_of_the_environment_is_what_its_value_is(

@@ -425,6 +425,9 @@ def test_a_check_that_gives_no_problem_names_its_plugin(monkeypatch: pytest.Monk
 SHARED_BY_ALL = {
     "os.chdir('/')": "the working directory",
     "signal.signal(signal.SIGINT, signal.SIG_IGN)": "the answer to SIGINT",
+    "sys.stdout = None": "sys.stdout",
+    "sys.stderr = open(os.devnull, 'w')": "sys.stderr",
+    "sys.excepthook = print": "sys.excepthook",
     "warnings.simplefilter('error')": "which warnings are errors",
     "os.environ['OMP_NUM_THREADS'] = '64'": "OMP_NUM_THREADS in the environment",
     "random.seed(0)": "the seed of Python's random numbers",
@@ -438,7 +441,7 @@ SHARED_BY_ALL = {
     "torch.set_default_device('meta')": "torch's default device",
     "numpy.seterr(all='raise')": "numpy's answer to faulty numbers",
 }
-BUSYBODY = "import os, random, signal, warnings\nimport numpy, torch\n"
+BUSYBODY = "import os, random, signal, sys, warnings\nimport numpy, torch\n"
 
 
 @pytest.fixture

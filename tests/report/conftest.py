@@ -1,12 +1,8 @@
 """Stores with simulated records, made once a session."""
 
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 import simulate
 
 

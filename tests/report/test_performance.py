@@ -2,16 +2,13 @@
 
 import importlib.util
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
+import bench
 import pytest
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "support"))
-
-import bench  # noqa: E402
 
 
 @pytest.fixture

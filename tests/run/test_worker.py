@@ -232,6 +232,22 @@ def test_a_record_of_a_newer_version_is_neither_read_nor_overwritten(tmp_path: P
     assert file.read_text() == newer
 
 
+@pytest.mark.parametrize("content", ["", "[]", '{"format":1}', "\0\0"])
+def test_a_damaged_record_is_set_aside_named_and_written_anew(tmp_path: Path, content: str) -> None:
+    plan = toy_plan(tmp_path, grid(1, 1))
+    work(plan)
+    file = directory(plan, plan.cells[0]) / "record.json"
+    file.write_text(content)
+    (note,) = look_before(plan)
+    assert note.startswith(f"{file} is not a record: ")
+    (aside,) = (tmp_path / "corrupt").iterdir()
+    assert note.endswith(f"(it was moved to {aside})")
+    assert aside.read_text() == content
+    assert work(toy_plan(tmp_path, grid(1, 1))).executed == []
+    assert read_record(file)["outcome"]["status"] == "ok"
+    assert look_before(plan) == []
+
+
 def test_a_damaged_artifact_is_built_again(tmp_path: Path) -> None:
     plan = toy_plan(tmp_path, grid(1, 1))
     work(plan)

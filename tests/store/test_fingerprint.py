@@ -1,12 +1,17 @@
 """Fingerprints: code that changed changes the key, comments and docstrings do not."""
 
+import ast
+import hashlib
+import os
 import sys
 import uuid
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from harness.errors import ConfigError
+from harness.store import syntax
 from harness.store.external import directory_hash, external
 from harness.store.fingerprint import Fingerprints, versions
 
@@ -87,6 +92,45 @@ def test_the_cache_spares_parsing_and_nothing_heavy_is_imported(package: Path, t
     assert second.of([f"{package.name}.a"]).sha256 == sha256
     assert not second._changed
     assert f"{package.name}.a" not in sys.modules
+
+
+def test_one_process_parses_a_file_once_for_all_stores_and_again_when_it_changed(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, parsed = package / "a.py", list[str]()
+
+    def parse(text: bytes, filename: str) -> ast.Module:
+        parsed.append(Path(filename).name)
+        return ast.parse(text)
+
+    before = fingerprint(package)
+    monkeypatch.setattr("harness.store.fingerprint.ast", SimpleNamespace(parse=parse))
+    assert fingerprint(package) == before
+    assert "a.py" in parsed, "what was just written may be written again at the same time of its file system"
+    assert "rng.py" not in parsed
+    for file in package.rglob("*.py"):
+        os.utime(file, (1, 1))
+    parsed.clear()
+    assert [fingerprint(package), fingerprint(package)] == [before, before]
+    assert sorted(parsed) == ["__init__.py", "a.py", "b.py"]
+    module.write_text(module.read_text().replace("X = 1", "X = 2"))
+    assert fingerprint(package) != before
+
+
+def test_a_syntax_tree_is_written_as_python_3_11_does() -> None:
+    """Keys of stored artifacts rest on it; the standard library writes others in other versions."""
+    text = (
+        "import a.b as c\nfrom .d import e, f\n"
+        "if TYPE_CHECKING:\n    import g\nelse:\n    import h\n"
+        'class A:\n    """Doc."""\n    moves_facts = 1\n    x: int = 1\n'
+        'def k(a, /, *, b=None):\n    """Doc."""\n    return lambda: (a, b"x", 1.0, None)\n'
+    )
+    hashed, imports = syntax.read(ast.parse(text))
+    kept = text.replace('    """Doc."""\n', "").replace("    moves_facts = 1\n", "")
+    if sys.version_info[:2] == (3, 11):
+        assert hashed == hashlib.sha256(ast.dump(ast.parse(kept)).encode()).hexdigest()
+    assert hashed == "35b745984456688c661ca489559f32145ef310c29374bd1f2151e274de3c9d24"
+    assert imports == [[0, "a.b", []], [1, "d", ["e", "f"]], [0, "h", []]]
 
 
 def test_a_model_directory_is_known_by_content_and_hashed_once(tmp_path: Path) -> None:

@@ -1,12 +1,11 @@
 """The shape of a transformer, and the points where any method may change it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from harness.errors import ConfigError
 
-SET_BY_METHODS = ("vocab_size", "residual_scale", "init_gain", "qk_norm", "embedding_gradient_scale")
-"""Fields that follow from the chosen methods; no preset and no override sets them."""
+_BY_METHODS = {"set_by": "methods"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +16,7 @@ class ModelSpec:
     Raises: ConfigError for sizes below one
     """
 
-    vocab_size: int
+    vocab_size: int = field(metadata=_BY_METHODS)
     """Entries of the embedding table, special tokens included."""
     dim: int = 128
     """Width of the residual stream."""
@@ -70,20 +69,20 @@ class ModelSpec:
     """Added to the variance before the square root."""
     init_std: float = 0.02
     """Standard deviation of initial weights."""
-    # What follows is set by methods through `modify_spec`, never by presets.
-    residual_scale: float = 1.0
+    # What follows is set by methods through `modify_spec`, never by presets or overrides.
+    residual_scale: float = field(default=1.0, metadata=_BY_METHODS)
     """Factor on the residual branch x before it is added (DeepNorm's alpha)."""
-    init_gain: float = 1.0
+    init_gain: float = field(default=1.0, metadata=_BY_METHODS)
     """Factor on the initial weights of ffn, value and output projections (DeepNorm's beta)."""
-    encoder_residual_scale: float = 1.0
+    encoder_residual_scale: float = field(default=1.0, metadata=_BY_METHODS)
     """The same for encoder blocks."""
-    encoder_init_gain: float = 1.0
+    encoder_init_gain: float = field(default=1.0, metadata=_BY_METHODS)
     """The same for encoder blocks."""
-    rotary_dim: int | None = None
+    rotary_dim: int | None = field(default=None, metadata=_BY_METHODS)
     """Components of a head that positions may rotate; null is all of head_dim (latent attention: fewer)."""
-    qk_norm: bool = False
+    qk_norm: bool = field(default=False, metadata=_BY_METHODS)
     """Whether queries and keys are normalised per head before their product."""
-    embedding_gradient_scale: float = 1.0
+    embedding_gradient_scale: float = field(default=1.0, metadata=_BY_METHODS)
     """Share of the embedding's gradient that is kept (GLM-130B's alpha)."""
 
     def __post_init__(self) -> None:
@@ -92,3 +91,7 @@ class ModelSpec:
                 raise ConfigError(f"model.{name}={getattr(self, name)} must be at least 1")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"model.dropout={self.dropout} must lie in [0, 1)")
+
+
+SET_BY_METHODS = tuple(f.name for f in fields(ModelSpec) if f.metadata == _BY_METHODS)
+"""Fields that follow from the chosen methods; no preset and no override sets them."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from harness.axes.attention import Attention, layers_of
+from harness.axes.attention import Attention, CacheKind, Kernel, layers_of
 from harness.errors import ConfigError, IncompatibleError
 from harness.method import CellView, Method, Problem
 from harness.ops.extension import (
@@ -100,6 +100,7 @@ class Context(Method):
             )
         if cls.attend is not Context.attend:
             yield from _without_scores(cls.name, layers)
+            yield from _put_aside(cls.name, layers)
 
     @classmethod
     def check_rotations(cls, config: Any, pairs: Iterable[int], trained: int) -> Iterator[Problem]:
@@ -203,6 +204,21 @@ def _without_scores(name: str, layers: Iterable[tuple[Any, Any]]) -> Iterator[Pr
     for reason in found:
         message = f"context={name} {reason}; use attention=full and position=rope in every layer, or a "
         yield Problem(where="context", message=f"{message}scaled-rotary context method")
+
+
+def _put_aside(name: str, layers: Iterable[tuple[Any, Any]]) -> Iterator[Problem]:
+    """What was asked of attention and a method that chooses scores does in its own way."""
+    configs = [attention.config for attention, _ in layers if not attention.recurrent]
+    kernels = {each.kernel.value for each in configs} - {Kernel.auto.value}
+    caches = {each.cache.value for each in configs} - {CacheKind.contiguous.value}
+    for option, values in (("kernel", kernels), ("cache", caches)):
+        for value in sorted(values):
+            yield Problem(
+                where=f"attention.{option}",
+                message=f"{value} holds until context={name} is applied, which computes scores and keeps "
+                f"keys in a way of its own, whatever attention.{option} says",
+                fatal=False,
+            )
 
 
 def _is_rotary_free(meta_model: nn.Module | None) -> bool:

@@ -53,7 +53,7 @@ class Block(nn.Module):
             self.cross_norms = norms()
         self.mlp: FeedForward = feed_forward.build(spec, layer)
         self.mlp_norms = norms()
-        self.dropout = nn.Dropout(spec.dropout)
+        self.dropout: nn.Module = nn.Dropout(spec.dropout) if spec.dropout else nn.Identity()
 
     def forward(
         self,

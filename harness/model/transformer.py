@@ -75,7 +75,7 @@ class Transformer(Stack):
         if width != spec.dim:
             self.embed_in = nn.Linear(width, spec.dim, bias=False)
             self.embed_out = nn.Linear(spec.dim, width, bias=False)
-        self.dropout = nn.Dropout(spec.dropout)
+        self.dropout: nn.Module = nn.Dropout(spec.dropout) if spec.dropout else nn.Identity()
         self.encoder: Stack | None = None
         if encoder:
             self.encoder = self.stack_type(

@@ -171,9 +171,9 @@ class _Call:
             backend = sdpa_kernel(chosen)
         try:
             with backend:
-                return attention(
-                    q, k, v, mask, is_causal=is_causal, scale=self.scale, enable_gqa=self.groups > 1
-                )
+                # A comparison of traced sizes is a symbol, which the kernel does not take.
+                shared = {"enable_gqa": True} if self.groups > 1 else {}
+                return attention(q, k, v, mask, is_causal=is_causal, scale=self.scale, **shared)
         except RuntimeError as error:
             if "No available kernel" not in str(error):
                 raise

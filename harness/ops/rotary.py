@@ -44,10 +44,11 @@ def rotate_pairs(x_BNTH: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     permutation of the projections' rows.
     """
     rotary_dim = cos.shape[-1]
-    turned, kept = x_BNTH[..., :rotary_dim], x_BNTH[..., rotary_dim:]
-    first, second = turned.chunk(2, dim=-1)
-    turned = turned * cos + torch.cat((-second, first), dim=-1) * sin
-    return torch.cat((turned, kept), dim=-1) if kept.shape[-1] else turned
+    if rotary_dim < x_BNTH.shape[-1]:
+        turned = rotate_pairs(x_BNTH[..., :rotary_dim], cos, sin)
+        return torch.cat((turned, x_BNTH[..., rotary_dim:]), dim=-1)
+    first, second = x_BNTH.chunk(2, dim=-1)
+    return x_BNTH * cos + torch.cat((-second, first), dim=-1) * sin
 
 
 def check_rotation_factors(factors: Sequence[float], *, where: str) -> None:

@@ -84,6 +84,17 @@ def test_a_model_that_cannot_work_is_refused_before_anything_runs(overrides: str
     assert any(message in text for text in messages(*overrides.split()))
 
 
+@pytest.mark.parametrize(
+    ("chosen", "option"), [("attention=flash", "kernel: flash"), ("attention=paged", "cache: paged")]
+)
+def test_what_a_method_that_chooses_scores_puts_aside_is_footnoted(chosen: str, option: str) -> None:
+    """The kernel trains the model, and the scores are another's from `extend` on."""
+    found = problems(compose([chosen, "context=streaming", "model.max_length=256"]))
+    assert [problem.fatal for problem in found] == [False]
+    assert f"attention.{option} holds until context=streaming is applied" in str(found[0])
+    assert not messages(chosen, "context=yarn")
+
+
 def test_positions_of_its_own_are_what_a_layer_is_judged_by() -> None:
     """The model's scheme adds to scores, which no layer that has none has."""
     pattern = "model.layer_pattern=[{position:{method:nope}},{attention:{method:full}}]"

@@ -1,13 +1,14 @@
 """Sparse factorized attention: recent tokens, plus a thin set that reaches everywhere."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from harness import Attention, ConfigError, Kernel, Method, Position, View, hookimpl
+from harness import Attention, CellView, ConfigError, Kernel, Method, Position, Problem, View, hookimpl
 from harness_plugins.attention._factorized import fixed_attend, strided_attend
 
 
@@ -48,6 +49,16 @@ class SparseFactorized(Attention):
                 )
 
     config: Config
+
+    @classmethod
+    def check(cls, config: Any, cell: CellView, meta_model: nn.Module | None) -> Iterable[Problem]:
+        yield from super().check(config, cell, meta_model)
+        if config.pattern is Pattern.strided and config.summary != cls.Config.summary:
+            yield Problem(
+                where="attention.summary",
+                message=f"attention.summary={config.summary} changes nothing with attention.pattern=strided, "
+                "which has no summaries; leave it out, or set attention.pattern=fixed",
+            )
 
     @property
     def absolute(self) -> bool:  # type: ignore[override]

@@ -60,10 +60,17 @@ class Checked:
     high: float | None = None
     answers: bool = False
     """Whether it answers the experiment's question."""
+    rates: str = ""
+    """What a verdict on trained methods rests on where nobody tuned them well, as `at ...`."""
     bounds: tuple[float, float] = (0.0, 0.0)
     """Where the claim puts the difference: its limit, or both ends of its tolerance."""
     units: Units = RAW
     """Of the difference and its interval where they are printed."""
+
+    @property
+    def said(self) -> str:
+        """The verdict with the rates that it holds at, where others may turn it round."""
+        return f"{self.verdict} {self.rates}".rstrip()
 
     @property
     def number(self) -> str:
@@ -90,8 +97,9 @@ def units_of(metrics: Collection[str], results: Results, table: Table | None) ->
 def sentence(checked: Checked) -> str:
     """The answer to a question in words: what was asked, what came, and by how much."""
     said = {"confirmed": "So it is here", "refuted": "Not here", "undecided": "Undecided here"}
+    rates = f", {checked.rates}" if checked.rates else ""
     number = f": the difference is {checked.number}" if checked.number else ""
-    return f"{checked.finding or checked.text} {said[checked.verdict]}{number}; {checked.reason}."
+    return f"{checked.finding or checked.text} {said[checked.verdict]}{rates}{number}; {checked.reason}."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,12 +155,16 @@ def answer(decisions: Decisions, asked: Asked, table: Table | None = None) -> Ch
     metrics, results = asked.contrast.metrics, decisions.results
     base["units"] = units_of(metrics, results, table)
     if claim.tolerance and len(metrics) == 1:
-        found["reason"] += f"; {weighed(claim, comparison, decisions, *metrics, units=base['units'])}"
+        text, refutable = weighed(claim, comparison, decisions, *metrics, units=base["units"])
+        found["reason"] += f"; {text}"
+        others = len(claim.terms()) < len(results.records) and comparison.test != "exact"
+        if found["verdict"] == "confirmed" and others and not refutable:
+            found["verdict"] = "undecided"
     better = direction(metrics, results)
     found |= limited(found, comparison, bounds=base["bounds"], better=better, results=results)
     if found["verdict"] != "undecided" and comparison.test != "exact" and not any(map(is_cost, metrics)):
         compared = {levels for _, levels, _ in asked.contrast.weights}
-        found["reason"] += limits_of_tuning(results, compared)
+        base["rates"] = limits_of_tuning(results, compared)
     found["reason"] += f"; over {comparison.left_out}" if comparison.left_out else ""
     return Checked(**base, **found)
 
@@ -193,8 +205,12 @@ def beyond(comparison: Comparison, bounds: tuple[float, float]) -> bool | None:
     return True if comparison.low > bounds[1] else False if comparison.high < bounds[0] else None
 
 
-def weighed(claim: Claim, comparison: Comparison, decisions: Decisions, metric: str, *, units: Units) -> str:
-    """A tolerance beside what the sweep shows and could find: what equality within it is worth.
+def weighed(
+    claim: Claim, comparison: Comparison, decisions: Decisions, metric: str, *, units: Units
+) -> tuple[str, bool]:
+    """A tolerance beside what the sweep shows and could find, and whether anything here exceeds it.
+
+    Where nothing does, of other configurations either, equality within it is a matter of course here.
 
     That of two effects is held against the larger one, any other against what all configurations differ by.
     """
@@ -206,12 +222,12 @@ def weighed(claim: Claim, comparison: Comparison, decisions: Decisions, metric: 
     share = f"{100 * tolerance / span:.3g} % of {of}" if span else "of no difference"
     text = f"the tolerance of {units.written(f'{tolerance * units.scale:g}')} is {share}"
     if span and 2 * tolerance >= span:
-        text += ", so that little here could refute it"
+        text += f", so that {'nothing' if tolerance > span else 'little'} here could refute it"
     if comparison.detectable:
         text += (
             f", {tolerance / comparison.detectable:.2g} times the smallest difference found with 80 % power"
         )
-    return text
+    return text, tolerance <= span
 
 
 def larger_effect(claim: Claim, decisions: Decisions, metric: str) -> float | None:

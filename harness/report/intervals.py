@@ -55,10 +55,10 @@ def interval(
     half_C = CANDIDATES * float(variances_A.sum()) ** 0.5
     if len(variances_A):
         others_A = np.maximum(float(variances_A.sum()) - variances_A, 0.0) ** 0.5
-        shared_A = np.ones_like(variances_A) if together_A is None else together_A
+        shared_A = np.ones_like(variances_A) if together_A is None else together_A.astype(np.float64)
         share_A = np.where(shared_A > 1, 1.0, share_of(n, family.size))
         t_AC = np.array([family.students(df=df, own_df=n - 1, share=share) for share in share_A.tolist()])
-        own_A = (parts.squares_A * parts.own_A * around_others(parts.siblings_A, shared_A)) ** 0.5
+        own_A = np.sqrt(parts.squares_A * parts.own_A * around_others(parts.siblings_A, shared_A))
         with_luck_A = largest_luck(shared_A) * others_A
         half_C = np.maximum(half_C, (own_A[:, None] * t_AC + with_luck_A[:, None]).max(axis=0))
     own_C = family.students(df=df, own_df=n - 1, share=GUARD_OF_DIFFERENCE)
@@ -75,7 +75,8 @@ def interval(
 
 def share_of(num_seeds: int, comparisons: int) -> float:
     """The level of the t of an arm that one comparison alone weighs, relative to the family's."""
-    per_seed = GUARD_PER_SEED / num_seeds * min(1.0, (MANY / max(comparisons, 1)) ** (1 / 6))
+    shrunk: float = min(1.0, (MANY / max(comparisons, 1)) ** (1 / 6))
+    per_seed = GUARD_PER_SEED / num_seeds * shrunk
     return min(1.0, max(per_seed, GUARD_PER_PEER / max(comparisons, 1)))
 
 
@@ -88,7 +89,7 @@ def around_others(siblings_A: Array, together_A: Array) -> Array:
     others_A = np.maximum(siblings_A - 1.0, 1.0)
     whole_A = siblings_A / others_A
     pair_A = siblings_A * others_A / (others_A**2 + 1.0)
-    return np.where(siblings_A < 2, 1.0, np.where(together_A > 1, whole_A, pair_A))
+    return np.asarray(np.where(siblings_A < 2, 1.0, np.where(together_A > 1, whole_A, pair_A)))
 
 
 def largest_luck(together_A: Array) -> Array:

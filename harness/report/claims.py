@@ -13,10 +13,10 @@ from harness.errors import HarnessError, UnknownNameError
 from harness.plan.claims import Claim, parse, stated
 from harness.report.contrasts import Comparison, Contrast
 from harness.report.decisions import Decisions
-from harness.report.frames import Results
+from harness.report.frames import Levels, Results
 from harness.report.levels import limits_of_tuning
 from harness.report.numbers import comparisons, difference_text
-from harness.report.quantities import is_cost
+from harness.report.quantities import is_cost, is_time
 from harness.report.starts import given_model, shared_models
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 Verdict = Literal["confirmed", "refuted", "undecided"]
 FAMILY = "claims"
+SHORTEST = 10.0
+"""Seconds that a stage must run for a claim to be decided on how fast it was."""
 
 
 class Units(NamedTuple):
@@ -162,6 +164,7 @@ def answer(decisions: Decisions, asked: Asked, table: Table | None = None) -> Ch
             found["verdict"] = "undecided"
     better = direction(metrics, results)
     found |= limited(found, comparison, bounds=base["bounds"], better=better, results=results)
+    found |= too_short(found, {levels for _, levels, _ in asked.contrast.weights}, metrics, results)
     if found["verdict"] != "undecided" and comparison.test != "exact" and not any(map(is_cost, metrics)):
         compared = {levels for _, levels, _ in asked.contrast.weights}
         base["rates"] = limits_of_tuning(results, compared)
@@ -196,6 +199,22 @@ def limited(
         shared = shared_models(results)
         reason += f"; given this {' and '.join(shared)} checkpoint" if shared else ""
     return {"verdict": verdict, "reason": reason}
+
+
+def too_short(
+    found: Mapping[str, Any], compared: Collection[Levels], metrics: Collection[str], results: Results
+) -> dict[str, Any]:
+    """No verdict on how fast a stage is whose runs end before they are warm."""
+    stages = {m.partition(".")[0] for m in metrics if not results.metrics[m].measured and is_time(m)}
+    runs = [record for levels in compared for record in results.records[levels].values()]
+    facts = [record.data.get("facts", {}).get(stage) or {} for record in runs for stage in stages]
+    seconds = min((s for f in facts if isinstance(s := f.get("seconds"), int | float)), default=SHORTEST)
+    if seconds >= SHORTEST or found["verdict"] == "undecided":
+        return {}
+    text = (
+        f"runs of {seconds:.2g} s are over before they are warm, {SHORTEST:g} s are needed to speak of speed"
+    )
+    return {"verdict": "undecided", "reason": f"{text}; {found['reason']}"}
 
 
 def beyond(comparison: Comparison, bounds: tuple[float, float]) -> bool | None:

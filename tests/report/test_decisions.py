@@ -259,3 +259,17 @@ def test_exact_numbers_that_differ_are_printed_apart() -> None:
     results = results_of(lambda v, s: sizes[v["x"]], factors={"x": list(sizes)})
     built = tabulate.build(results, parse({"rows": ["x"]}, where="x"))
     assert [cell.value for cell in built.all_cells()] == ["0.62817", "0.62823", "12.50000"]
+
+
+def test_no_claim_is_decided_on_the_speed_of_a_run_that_was_over_before_it_was_warm() -> None:
+    rng = np.random.default_rng(9)
+    results = results_of(lambda v, s: float(rng.normal()), factors={"x": ["a", "b"]})
+    for record in results.all_records():
+        speed = 1000.0 * (1 + (record.levels["x"] == "b")) + record.seed
+        record.data["facts"]["instruct"] = {"steps": 80, "seconds": 30.0, "tokens_per_second": speed}
+    says = "instruct.tokens_per_second[x=b] > instruct.tokens_per_second[x=a]"
+    assert claims.check(arrange.arrange(results.all_records()), says).verdict == "confirmed"
+    results.all_records()[0].data["facts"]["instruct"]["seconds"] = 0.5
+    found = claims.check(arrange.arrange(results.all_records()), says)
+    assert found.verdict == "undecided"
+    assert "runs of 0.5 s are over before they are warm, 10 s are needed" in found.reason

@@ -13,10 +13,10 @@ from harness.errors import HarnessError, UnknownNameError
 from harness.plan.claims import Claim, parse, stated
 from harness.report.contrasts import Comparison, Contrast
 from harness.report.decisions import Decisions
-from harness.report.frames import Results
+from harness.report.frames import Levels, Results
 from harness.report.levels import limits_of_tuning
 from harness.report.numbers import comparisons, difference_text
-from harness.report.quantities import is_cost
+from harness.report.quantities import is_cost, is_time
 from harness.report.starts import given_model, shared_models
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 Verdict = Literal["confirmed", "refuted", "undecided"]
 FAMILY = "claims"
+SHORTEST = 10.0
+"""Seconds that a stage must run for a claim to be decided on how fast it was."""
 
 
 class Units(NamedTuple):
@@ -60,10 +62,17 @@ class Checked:
     high: float | None = None
     answers: bool = False
     """Whether it answers the experiment's question."""
+    rates: str = ""
+    """What a verdict on trained methods rests on where nobody tuned them well, as `at ...`."""
     bounds: tuple[float, float] = (0.0, 0.0)
     """Where the claim puts the difference: its limit, or both ends of its tolerance."""
     units: Units = RAW
     """Of the difference and its interval where they are printed."""
+
+    @property
+    def said(self) -> str:
+        """The verdict with the rates that it holds at, where others may turn it round."""
+        return f"{self.verdict} {self.rates}".rstrip()
 
     @property
     def number(self) -> str:
@@ -90,8 +99,9 @@ def units_of(metrics: Collection[str], results: Results, table: Table | None) ->
 def sentence(checked: Checked) -> str:
     """The answer to a question in words: what was asked, what came, and by how much."""
     said = {"confirmed": "So it is here", "refuted": "Not here", "undecided": "Undecided here"}
+    rates = f", {checked.rates}" if checked.rates else ""
     number = f": the difference is {checked.number}" if checked.number else ""
-    return f"{checked.finding or checked.text} {said[checked.verdict]}{number}; {checked.reason}."
+    return f"{checked.finding or checked.text} {said[checked.verdict]}{rates}{number}; {checked.reason}."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,12 +157,17 @@ def answer(decisions: Decisions, asked: Asked, table: Table | None = None) -> Ch
     metrics, results = asked.contrast.metrics, decisions.results
     base["units"] = units_of(metrics, results, table)
     if claim.tolerance and len(metrics) == 1:
-        found["reason"] += f"; {weighed(claim, comparison, decisions, *metrics, units=base['units'])}"
+        text, refutable = weighed(claim, comparison, decisions, *metrics, units=base["units"])
+        found["reason"] += f"; {text}"
+        others = len(claim.terms()) < len(results.records) and comparison.test != "exact"
+        if found["verdict"] == "confirmed" and others and not refutable:
+            found["verdict"] = "undecided"
     better = direction(metrics, results)
     found |= limited(found, comparison, bounds=base["bounds"], better=better, results=results)
+    found |= too_short(found, {levels for _, levels, _ in asked.contrast.weights}, metrics, results)
     if found["verdict"] != "undecided" and comparison.test != "exact" and not any(map(is_cost, metrics)):
         compared = {levels for _, levels, _ in asked.contrast.weights}
-        found["reason"] += limits_of_tuning(results, compared)
+        base["rates"] = limits_of_tuning(results, compared)
     found["reason"] += f"; over {comparison.left_out}" if comparison.left_out else ""
     return Checked(**base, **found)
 
@@ -186,6 +201,22 @@ def limited(
     return {"verdict": verdict, "reason": reason}
 
 
+def too_short(
+    found: Mapping[str, Any], compared: Collection[Levels], metrics: Collection[str], results: Results
+) -> dict[str, Any]:
+    """No verdict on how fast a stage is whose runs end before they are warm."""
+    stages = {m.partition(".")[0] for m in metrics if not results.metrics[m].measured and is_time(m)}
+    runs = [record for levels in compared for record in results.records[levels].values()]
+    facts = [record.data.get("facts", {}).get(stage) or {} for record in runs for stage in stages]
+    seconds = min((s for f in facts if isinstance(s := f.get("seconds"), int | float)), default=SHORTEST)
+    if seconds >= SHORTEST or found["verdict"] == "undecided":
+        return {}
+    text = (
+        f"runs of {seconds:.2g} s are over before they are warm, {SHORTEST:g} s are needed to speak of speed"
+    )
+    return {"verdict": "undecided", "reason": f"{text}; {found['reason']}"}
+
+
 def beyond(comparison: Comparison, bounds: tuple[float, float]) -> bool | None:
     """Whether an interval lies above the bounds of a claim, or below; None inside or across them."""
     assert comparison.low is not None
@@ -193,8 +224,12 @@ def beyond(comparison: Comparison, bounds: tuple[float, float]) -> bool | None:
     return True if comparison.low > bounds[1] else False if comparison.high < bounds[0] else None
 
 
-def weighed(claim: Claim, comparison: Comparison, decisions: Decisions, metric: str, *, units: Units) -> str:
-    """A tolerance beside what the sweep shows and could find: what equality within it is worth.
+def weighed(
+    claim: Claim, comparison: Comparison, decisions: Decisions, metric: str, *, units: Units
+) -> tuple[str, bool]:
+    """A tolerance beside what the sweep shows and could find, and whether anything here exceeds it.
+
+    Where nothing does, of other configurations either, equality within it is a matter of course here.
 
     That of two effects is held against the larger one, any other against what all configurations differ by.
     """
@@ -206,12 +241,12 @@ def weighed(claim: Claim, comparison: Comparison, decisions: Decisions, metric: 
     share = f"{100 * tolerance / span:.3g} % of {of}" if span else "of no difference"
     text = f"the tolerance of {units.written(f'{tolerance * units.scale:g}')} is {share}"
     if span and 2 * tolerance >= span:
-        text += ", so that little here could refute it"
+        text += f", so that {'nothing' if tolerance > span else 'little'} here could refute it"
     if comparison.detectable:
         text += (
             f", {tolerance / comparison.detectable:.2g} times the smallest difference found with 80 % power"
         )
-    return text
+    return text, tolerance <= span
 
 
 def larger_effect(claim: Claim, decisions: Decisions, metric: str) -> float | None:

@@ -29,7 +29,7 @@ from harness.report.contrasts import (
 )
 from harness.report.frames import Levels, Results
 from harness.report.intervals import interval
-from harness.report.model import Array, Parts, SeedModel, own_parts, summed
+from harness.report.model import Array, Parts, Places, SeedModel, own_parts, summed
 from harness.report.runs import tree
 from harness.report.simultaneous import MaxT
 from harness.report.statistics import MIN_SEEDS, POWER, noncentrality, same
@@ -47,6 +47,7 @@ class Decisions:
         self._models: dict[str, SeedModel] = {}
         self._maxima: dict[str, MaxT] = {}
         self._sides: dict[str, int] = {}
+        self._counts: dict[tuple[str, str], Places] = {}
         self._checkpoints = Checkpoints(results, self._families)
 
     # What is compared
@@ -129,10 +130,11 @@ class Decisions:
             # Sizes and counts: no seed moves them, whoever draws it.
             return exact(mean, num_seeds=len(seeds))
         parts = self._parts(contrast)
-        found = [(interval(parts, self._maximum(name)), self._maximum(name)) for name in families] or [
-            (interval(parts, MaxT([0.0])), MaxT([0.0]))
-        ]
-        widest, maximum = max(found, key=lambda pair: pair[0].half)
+        found = [
+            (interval(parts, self._maximum(name), together_A=self._together(parts, name, contrast)), name)
+            for name in families
+        ] or [(interval(parts, MaxT([0.0])), "")]
+        widest, family = max(found, key=lambda pair: pair[0].half)
         if widest.half == 0:
             # Sampled once for all seeds: no interval over seeds says anything beyond the number.
             return exact(mean, num_seeds=len(seeds))
@@ -149,7 +151,7 @@ class Decisions:
             stderr=stderr,
             df=parts.df,
             num_seeds=len(seeds),
-            family=maximum.size,
+            family=self._maximum(family).size if family else 1,
             detectable=stderr * noncentrality(parts.df, critical, POWER) if stderr > 0 else None,
         )
 
@@ -208,6 +210,19 @@ class Decisions:
     def _varies(self, contrast: Contrast) -> bool:
         """Whether any configuration of the metric moves with its seed, or was sampled."""
         return any(self.results.sampled(metric) or self.model(metric).moves for metric in contrast.metrics)
+
+    def _together(self, parts: Parts, family: str, contrast: Contrast) -> Places | None:
+        """How many contrasts of a family weigh each arm of this one; None where no model covers it."""
+        if len(contrast.metrics) > 1:
+            return None
+        (metric,) = contrast.metrics
+        if (family, metric) not in self._counts:
+            counts_C = np.zeros(len(self.results.records), dtype=np.int64)
+            for c in self._families[family].values():
+                if c.metrics == {metric} and len(c.seeds) >= MIN_SEEDS:
+                    counts_C[[self._place[levels] for _, levels, _ in c.weights]] += 1
+            self._counts[family, metric] = counts_C
+        return self.model(metric).together(parts, self._counts[family, metric])
 
     def _maximum(self, family: str) -> MaxT:
         """The largest t of a family: Dunnett's where its contrasts share one control, else a bound."""

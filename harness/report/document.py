@@ -143,7 +143,7 @@ def claims_markdown(claims: Sequence[Checked]) -> str:
     for c in claims:
         said = f"{escape_markdown(c.finding)}<br>" if c.finding else ""
         reason, source, number = map(escape_markdown, (c.reason, c.source, c.number))
-        lines.append(f"| {said}{code_markdown(c.text)} | {c.verdict} | {number} | {reason} | {source} |")
+        lines.append(f"| {said}{code_markdown(c.text)} | {c.said} | {number} | {reason} | {source} |")
     return "\n".join(lines) + "\n"
 
 
@@ -161,7 +161,8 @@ def show(made: Report, folder: Path) -> None:
     colours = {"confirmed": "green", "refuted": "red", "undecided": "dim"}
     for claim in made.claims:
         console.print(f"{claim.verdict:<10}", style=colours[claim.verdict], end=" ")
-        console.print(f"{claim.finding or claim.text} ({claim.reason})", highlight=False, markup=False)
+        reason = "; ".join(filter(None, (claim.rates, claim.reason)))
+        console.print(f"{claim.finding or claim.text} ({reason})", highlight=False, markup=False)
     page = folder / "index.html"
     shown = page if page.is_file() else folder
     console.print(f"\nReport: {shown}", highlight=False, markup=False, soft_wrap=True)

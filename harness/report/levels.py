@@ -75,12 +75,12 @@ def who(own: Sequence[Record], groups: Mapping[str, Sequence[Record]]) -> str:
 
 
 def limits_of_tuning(results: Results, configurations: Collection[Levels]) -> str:
-    """What of a verdict rests on rates that nobody tuned, or on an edge of what was tried, as `; ...`."""
+    """The rates that a verdict holds at, as `at ...`: where nobody tuned them, or tuning ends there."""
+    if set_by_hand(results, configurations):
+        return "at learning rates set by hand"
     records = [record for levels in configurations for record in results.records[levels].values()]
     edge = any((record.data.get("tune") or {}).get("edge") for record in records)
-    return ("; at learning rates set by hand" if set_by_hand(results, configurations) else "") + (
-        "; a tuned value lies on the edge of what was tried" if edge else ""
-    )
+    return "at a value on the edge of what was tried" if edge else ""
 
 
 def set_by_hand(results: Results, configurations: Iterable[Levels]) -> bool:

@@ -33,9 +33,13 @@ class Parts:
     """Squared coefficients of the arms."""
     moderated_A: Array
     own_A: Array
+    """From an arm's residuals alone."""
     df_A: Array
-    peers_A: Array
-    """How many other arms a level's variances were pooled over."""
+    siblings_A: Array
+    """How many arms, itself among them, the residuals of an arm are taken around the mean of."""
+    groups_A: Places
+    """The group of each arm in its level, and its level in the model; -1 and -1 of what no model covers."""
+    levels_A: Places
     total_df: float
 
     @property
@@ -67,7 +71,6 @@ class Level:
     moderated_G: Array
     own_G: Array
     df_G: Array
-    peers: int
     total_df: float
 
 
@@ -88,7 +91,6 @@ def level_of(centred_GS: Array, *, group_C: Places, parent_G: Places, floor: flo
         moderated_G=moderated_G,
         own_G=own_G,
         df_G=df_G,
-        peers=sum(map(len, families)) - len(families),
         total_df=found[0].total_df if found else 0.0,
     )
 
@@ -154,7 +156,7 @@ class SeedModel:
         own_weights_C = np.where(self.replicated_C, weights_C, 0.0)
         rows: list[Array] = []
         total_df = root = 0.0
-        for level in self.levels:
+        for place, level in enumerate(self.levels):
             inside_C = level.group_C >= 0
             a_G = np.bincount(
                 level.group_C[inside_C], weights=own_weights_C[inside_C], minlength=len(level.parent_G)
@@ -162,26 +164,41 @@ class SeedModel:
             a_P = np.bincount(level.parent_G, weights=a_G)
             b_G = np.where(level.siblings_G > 1, a_G - a_P[level.parent_G] / level.siblings_G, 0.0)
             t = np.abs(b_G) > 1e-12
-            peers_A = np.full(int(t.sum()), float(level.peers))
-            rows.append(np.stack([b_G[t] ** 2, level.moderated_G[t], level.own_G[t], level.df_G[t], peers_A]))
+            of_G = np.stack([level.moderated_G, level.own_G, level.df_G, level.siblings_G, np.arange(len(t))])
+            rows.append(np.vstack([b_G[t] ** 2, of_G[:, t], np.full(int(t.sum()), place)]))
             total_df += level.total_df * bool(t.any())
             root = float(a_P[0])  # the last level is the first below the root
         if abs(root) > 1e-12 and self._root_S is not None:
             # Against an arm that no seed moves, the luck of the whole block counts too.
             root_S = self._root_S[~np.isnan(self._root_S)]
             variance, df = max(float(root_S.var(ddof=1)), self.floor), float(len(root_S) - 1)
-            rows.append(np.array([[root**2], [variance], [variance], [df], [1.0]]))
+            rows.append(np.array([[root**2], [variance], [variance], [df], [1], [0], [len(self.levels)]]))
             total_df += df
-        squares_A, moderated_A, own_A, df_A, peers_A = np.concatenate([np.zeros((5, 0)), *rows], axis=1)
+        squares_A, moderated_A, own_A, df_A, siblings_A, *places = np.concatenate(
+            [np.zeros((7, 0)), *rows], axis=1
+        )
+        groups_A, levels_A = (place_A.astype(np.int64) for place_A in places)
         return Parts(
             per_seed_S=per_seed_S,
             squares_A=squares_A,
             moderated_A=moderated_A,
             own_A=own_A,
             df_A=df_A,
-            peers_A=peers_A,
+            siblings_A=siblings_A,
+            groups_A=groups_A,
+            levels_A=levels_A,
             total_df=total_df,
         )
+
+    def together(self, parts: Parts, counts_C: Places) -> Places:
+        """How many contrasts of a family weigh each arm of one, given how many weigh each configuration."""
+        counts = [
+            np.bincount(level.group_C[level.group_C >= 0], weights=counts_C[level.group_C >= 0])
+            for level in self.levels
+        ]
+        counts.append(np.array([counts_C.max(initial=1)]))
+        found = [counts[level][group] for level, group in zip(parts.levels_A, parts.groups_A, strict=True)]
+        return np.maximum(np.array(found, dtype=np.int64), 1)
 
 
 def summed(terms: Sequence[Array]) -> Array:
@@ -223,13 +240,15 @@ def own_parts(per_seed_S: Array, *, floor: float = 0.0) -> Parts:
     """
     n = len(per_seed_S)
     variance = max(float(per_seed_S.var(ddof=1)) if n > 1 else 0.0, floor)
-    one = [np.array([v]) for v in (1.0, variance, variance, float(n - 1), 1.0)]
+    one = [np.array([v]) for v in (1.0, variance, variance, float(n - 1))]
     return Parts(
         per_seed_S=per_seed_S,
         squares_A=one[0],
         moderated_A=one[1],
         own_A=one[2],
         df_A=one[3],
-        peers_A=one[4],
+        siblings_A=np.ones(1),
+        groups_A=np.array([-1]),
+        levels_A=np.array([-1]),
         total_df=float(n - 1),
     )

@@ -133,10 +133,11 @@ def claims_section(claims: Sequence[Checked]) -> str:
     for claim in claims:
         said = f"<p>{html.escape(claim.finding)}</p>" if claim.finding else ""
         source = f" · {html.escape(claim.source)}" if claim.source else ""
+        reason = html.escape("; ".join(filter(None, (claim.rates, claim.reason))))
         items.append(
             f'<div class="claim"><span class="verdict {claim.verdict}">{claim.verdict}</span>'
             f"<div>{said}<code>{html.escape(claim.text)}</code>"
-            f"<small>{html.escape(claim.reason)}{source}</small></div>{interval_strip(claim)}</div>"
+            f"<small>{reason}{source}</small></div>{interval_strip(claim)}</div>"
         )
     return f'<section id="claims"><h2>Claims</h2><div class="claims">{"".join(items)}</div></section>'
 

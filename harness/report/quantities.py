@@ -12,6 +12,8 @@ COSTS = (
 )
 """Names of metrics and facts that are paid for quality."""
 SPEEDS = ("tokens_per_second", "decode", "prefill", "mfu")
+TIMES = ("seconds", "time_to_first_token", "gpu_hours")
+"""Those of the costs that a clock measures."""
 REPEATS = {
     "loss": ("bits_per_byte",),
     "byte_perplexity": ("bits_per_byte",),
@@ -33,6 +35,11 @@ def last_name(metric: str) -> str:
 
 def is_cost(metric: str) -> bool:
     return last_name(metric) in COSTS or last_name(metric) in SPEEDS
+
+
+def is_time(metric: str) -> bool:
+    """Whether it was read from a clock."""
+    return last_name(metric) in (*SPEEDS, *TIMES)
 
 
 def repeats(metric: str, known: Collection[str]) -> bool:

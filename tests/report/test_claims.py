@@ -120,7 +120,9 @@ def test_an_answer_is_a_sentence(strong: frames.Results) -> None:
     says = "recall.acc[alignment=dpo] > recall.acc[alignment=none]"
     found = claims.check(strong, {"says": says, "finding": "DPO helps.", "answers": True})
     assert found.answers
-    assert claims.sentence(found).startswith("DPO helps. So it is here: the difference is +19.")
+    assert claims.sentence(found).startswith(
+        "DPO helps. So it is here, at learning rates set by hand: the difference is +19."
+    )
 
 
 def test_two_seeds_decide_nothing_about_methods_but_say_what_the_checkpoints_do(tmp_path: Path) -> None:

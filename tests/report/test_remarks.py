@@ -124,7 +124,11 @@ def test_a_tolerance_is_weighed_against_what_configurations_differ_by(demo_store
     span = max(means) - min(means)
     found = claims.check(results, "recall.acc[peft=full] = recall.acc[peft=lora] +- 0.5")
     assert f"the tolerance of 50 points is {100 * 0.5 / span:.3g} % of all" in found.reason
+    assert "nothing here could refute it" in found.reason
+    assert found.verdict == "undecided", "equality within more than any two configurations differ by"
+    found = claims.check(results, f"recall.acc[peft=full] = recall.acc[peft=lora] +- {0.9 * span:.4f}")
     assert "little here could refute it" in found.reason
+    assert found.verdict == "confirmed"
 
 
 def test_a_tolerance_between_effects_is_weighed_against_them(demo_store: Path) -> None:

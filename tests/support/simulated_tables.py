@@ -56,6 +56,7 @@ def decided(values_CS: np.ndarray, *, paths: list[tuple[int, ...]] | None = None
     v = model.leaf_variances
     together = paths is None
     family = MaxT([(v[0] / (v[0] + v[i])) ** 0.5 if together else 0.0 for i in range(1, cells)])
+    counts_C = np.array([cells - 1, *[1] * (cells - 1)])
     rows = []
     for i in range(1, cells):
         seeds = np.flatnonzero(~np.isnan(values_CS[[0, i]]).any(axis=0))
@@ -65,7 +66,7 @@ def decided(values_CS: np.ndarray, *, paths: list[tuple[int, ...]] | None = None
         weights = np.zeros(cells)
         weights[i], weights[0] = 1.0, -1.0
         parts = model.parts(weights, [int(s) for s in seeds])
-        found = interval(parts, family)
+        found = interval(parts, family, together_A=model.together(parts, counts_C))
         rows.append((float(parts.per_seed_S.mean()), found.half, found.p))
     return np.array(rows)
 

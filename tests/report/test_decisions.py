@@ -262,7 +262,6 @@ def test_exact_numbers_that_differ_are_printed_apart() -> None:
     assert [cell.value for cell in built.all_cells()] == ["0.62817", "0.62823", "12.50000"]
 
 
-<<<<<<< HEAD
 def one_seed_by_length(lengths: Sequence[int] = (64, 4096), documents: int = 14) -> frames.Results:
     """Two fixed models; the items of each length stand below each other, in samples of one task."""
     rng = np.random.default_rng(3)
@@ -309,7 +308,8 @@ def test_lengths_over_other_documents_are_not_paired() -> None:
     found = claims.check(results, '"loss.length=4096"[x=whole] > "loss.length=64"[x=whole]')
     assert found.verdict == "undecided"
     assert "no items were kept" in found.reason
-=======
+
+
 def test_no_claim_is_decided_on_the_speed_of_a_run_that_was_over_before_it_was_warm() -> None:
     rng = np.random.default_rng(9)
     results = results_of(lambda v, s: float(rng.normal()), factors={"x": ["a", "b"]})
@@ -322,4 +322,3 @@ def test_no_claim_is_decided_on_the_speed_of_a_run_that_was_over_before_it_was_w
     found = claims.check(arrange.arrange(results.all_records()), says)
     assert found.verdict == "undecided"
     assert "runs of 0.5 s are over before they are warm, 10 s are needed" in found.reason
->>>>>>> decides

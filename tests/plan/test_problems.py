@@ -66,6 +66,7 @@ BAD_MODELS = {
     "attention=sliding_window attention.num_kv_heads=3": "use one of [1, 2, 4]",
     "position=alibi context=position_interpolation": "which position=alibi does not provide",
     "position=alibi attention=linear": "attention=linear has no scores that position=alibi could add to",
+    "attention=sparse_factorized attention.summary=3": "changes nothing with attention.pattern=strided",
     "model.attention_cap=30 attention=linear": "attention=linear has no scores that it would change",
     "model.norm_bias=true": "norm=rmsnorm has nothing that it would change; leave model.norm_bias out",
     "model.norm_offset=true norm=layernorm": "norm=layernorm has nothing that it would change",

@@ -1,6 +1,6 @@
 """Tests of which there is time for some: files in an order that another turn changes, until the time is over.
 
-Those that ran decide; the others are told from them, and counted. CI's turn is the day, so that over a few
+Those that ran are told from the others, and counted. CI's turn is the day, so that over a few
 of them each file comes first.
 """
 

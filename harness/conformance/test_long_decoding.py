@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from functools import cache
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,7 +20,7 @@ from torch import Tensor
 from harness.axes import MODEL_AXES
 from harness.axes.context import Context
 from harness.conformance._asked import is_asked
-from harness.conformance._models import default_choice, hugging_face, inputs_for, pair_of, tokens
+from harness.conformance._models import hugging_face, inputs_for, pair_of, tokens
 from harness.errors import HarnessError
 from harness.method import Method
 from harness.registry.known import registry
@@ -89,7 +89,6 @@ def model_of(group: Group, dtype: torch.dtype) -> Any:
     return found.to(dtype)
 
 
-@cache
 @torch.no_grad()
 def errors(group: Group) -> tuple[float, float]:
     """(of decoding, of one pass), both by the deviation of the logits that exact numbers give."""
@@ -100,31 +99,31 @@ def errors(group: Group) -> tuple[float, float]:
         logits: Tensor = model(input_ids=ids[:, start:end], **inputs, **options).logits
         return logits.double()
 
-    truth = read(exact, 0, LENGTH, use_cache=False)[:, PROMPT:]
-    at_once = read(low, 0, LENGTH, use_cache=False)[:, PROMPT:]
-    kept, found = low.new_cache(), []
-    for start in range(0, PROMPT, 20):
-        read(low, start, start + 20, past_key_values=kept)
-    for at in range(PROMPT, LENGTH):
-        found.append(read(low, at, at + 1, past_key_values=kept))
-    deviation = float(truth.std())
-    decoded, once = (
-        float((x - truth).square().mean().sqrt()) / deviation for x in (torch.cat(found, 1), at_once)
-    )
-    return decoded, once
+    def at_once(model: Any) -> Tensor:
+        return read(model, 0, LENGTH, use_cache=False)[:, PROMPT:]
+
+    def decoded(model: Any) -> Tensor:
+        kept = model.new_cache()
+        for start in range(0, PROMPT, 20):
+            read(model, start, start + 20, past_key_values=kept)
+        return torch.cat([read(model, at, at + 1, past_key_values=kept) for at in range(PROMPT, LENGTH)], 1)
+
+    def error(way: Callable[[Any], Tensor]) -> float:
+        truth = way(exact)
+        return float((way(low) - truth).square().mean().sqrt()) / float(truth.std())
+
+    return error(decoded), error(at_once)
 
 
 def test_cached_decoding_in_bfloat16_keeps_its_digits(group: Group) -> None:
-    """Decoding errs at most twice as much as one pass does, and as softmax attention over all tokens does."""
+    """Decoding in bfloat16 errs at most twice as much as one pass does, each against itself in float64.
+
+    Decoding itself may say another thing than one pass where positions follow the length.
+    """
     try:
         decoded, once = errors(group)
     except HarnessError as error:
         pytest.skip(f"refused: {error}")
     assert decoded <= 2 * once, (
         f"decoding errs by {decoded:.4f} of the logits' deviation, one pass by {once:.4f}"
-    )
-    full = default_choice("attention").method
-    reference, _ = errors(tuple(full if method.axis == "attention" else method for method in group))
-    assert decoded <= 2 * reference, (
-        f"decoding errs by {decoded:.4f} of the logits' deviation, {full.name} attention by {reference:.4f}"
     )

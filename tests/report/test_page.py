@@ -19,7 +19,7 @@ needs_chromium = pytest.mark.skipif(browser.executable() is None, reason="no Chr
 
 CLAIMS = [
     {
-        "says": "recall.acc[quantizer=8 bit] = recall.acc[quantizer=16 bit] +- 0.45",
+        "says": "recall.acc[quantizer=8 bit] = recall.acc[quantizer=16 bit] +- 0.25",
         "finding": "8 bit is close to 16 bit.",
         "source": "arXiv:2303.18223",
     },

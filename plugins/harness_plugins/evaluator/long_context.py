@@ -54,8 +54,8 @@ class LongContext(Evaluator):
         lengths: list[int] = field(default_factory=lambda: [128, 256, 512])
         """Context lengths; those beyond the model's window are tried all the same."""
         num_windows: int = 8
-        """Stretches of test documents at most, the same ones cut to every length; `windows` says how many of the
-    longest length there were."""
+        """Stretches of test documents at most, the same ones cut to every length; `windows` says how many
+        of the longest length there were."""
         buckets: int = 4
         """Equal parts of the longest length whose loss is reported by position."""
         depths: list[float] = field(default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0])

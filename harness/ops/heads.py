@@ -137,11 +137,9 @@ class Heads:
         )
 
     def _attention(self, q_BNTX: Tensor, k_BKSX: Tensor, v_BKSH: Tensor, allowed_BNTS: Tensor) -> Tensor:
-        lowest = torch.finfo(q_BNTX.dtype).min
         if self.cap is not None:  # which the fused kernel does not know
             scores_BNTS = self._grouped(q_BNTX * self.scale, k_BKSX.transpose(-1, -2))
-            scores_BNTS = (self.cap * torch.tanh(scores_BNTS / self.cap)).masked_fill(~allowed_BNTS, lowest)
-            return self._grouped(scores_BNTS.float().softmax(-1).to(v_BKSH.dtype), v_BKSH)
+            return self._average(scores_BNTS, v_BKSH, allowed_BNTS)
         batch, num_heads, length, _ = q_BNTX.shape
         groups, width = k_BKSX.shape[1], v_BKSH.shape[-1]
         # Heads that share keys stand below each other: a larger mask costs less than repeated keys.
@@ -155,18 +153,22 @@ class Heads:
             q_BNTX.reshape(batch, groups, -1, q_BNTX.shape[-1]),
             k_BKSX,
             F.pad(v_BKSH, (0, max(0, q_BNTX.shape[-1] - width))),
-            attn_mask=q_BNTX.new_zeros(allowed_BNTS.shape).masked_fill(~allowed_BNTS, lowest),
+            attn_mask=q_BNTX.new_zeros(allowed_BNTS.shape).masked_fill(
+                ~allowed_BNTS, torch.finfo(q_BNTX.dtype).min
+            ),
             scale=self.scale,
         )
         return mixed_BKTX[..., :width].reshape(batch, num_heads, length, width)
 
     def mix(self, scores_BNTS: Tensor, reads_BNTS: Tensor | bool = True) -> Tensor:
         """Softmax over what is visible and read, then the values' average (BNTH)."""
+        return self._average(scores_BNTS, self.v_BKSH, self.visible_BNTS & reads_BNTS)
+
+    def _average(self, scores_BNTS: Tensor, v_BKSH: Tensor, allowed_BNTS: Tensor) -> Tensor:
         if self.cap is not None:
             scores_BNTS = self.cap * torch.tanh(scores_BNTS / self.cap)
-        allowed = self.visible_BNTS & reads_BNTS
-        scores_BNTS = scores_BNTS.masked_fill(~allowed, torch.finfo(scores_BNTS.dtype).min)
-        return self._grouped(scores_BNTS.float().softmax(-1).to(self.v_BKSH.dtype), self.v_BKSH)
+        scores_BNTS = scores_BNTS.masked_fill(~allowed_BNTS, torch.finfo(scores_BNTS.dtype).min)
+        return self._grouped(scores_BNTS.float().softmax(-1).to(v_BKSH.dtype), v_BKSH)
 
 
 def _run(columns_S: Tensor) -> slice | Tensor | None:

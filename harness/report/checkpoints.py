@@ -10,7 +10,7 @@ import numpy as np
 from harness.report.contrasts import Comparison, Contrast, Key, canonical
 from harness.report.documents import Documents, apart, max_t_bootstrap
 from harness.report.frames import Results
-from harness.report.items import stated
+from harness.report.items import parted
 from harness.report.model import ARITHMETIC
 from harness.report.numbers import counted
 from harness.report.statistics import LEVEL, MIN_ITEMS, MIN_SEEDS, POWER, noncentrality
@@ -79,7 +79,7 @@ class Checkpoints:
             terms.append(weight * items_SD.mean(axis=0))
         total = np.sum(terms, axis=0)
         total[np.abs(total) <= ARITHMETIC * np.nanmax(np.abs(terms), initial=0)] = 0.0
-        return Documents(task=stated(min(contrast.metrics))[0], values=total)
+        return Documents(task=parted(min(contrast.metrics))[0], values=total)
 
     def _documents_of(self, family: str) -> dict[Key, Documents]:
         """The family's contrasts that rest on documents."""

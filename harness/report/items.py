@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,9 +33,10 @@ def item_matrix(printed: Iterable[tuple[Record, float]], metric: str) -> Items |
 
     None where nothing was kept, or where their mean is not the value that a record prints
     """
+    sample_name, column, groups = parted(metric)
     found: list[tuple[str, Any, Array]] = []
     for record, value in printed:
-        items, column = averaged(record, metric)
+        items = averaged(record, sample_name, groups)
         if items is None or not items.measures(column) or "doc_hash" not in items:
             continue
         values_N = items.numbers(column)
@@ -66,21 +67,20 @@ def item_matrix(printed: Iterable[tuple[Record, float]], metric: str) -> Items |
     return Items(values_RD, {cell: row for row, (cell, _, _) in enumerate(found)}, list(index))
 
 
-def stated(metric: str) -> tuple[str, str]:
-    """`<evaluator>.<task>` of a metric, and its column; without the group that it may be of."""
-    sample_name, _, column = GROUP.split(metric)[0].rpartition(".")
-    return sample_name, column
+def parted(metric: str) -> tuple[str, str, list[str]]:
+    """`<evaluator>.<task>` of a metric, its column, and the groups it is of (`length=64`, `depth=0.5`)."""
+    whole, *groups = GROUP.split(metric)
+    sample_name, _, column = whole.rpartition(".")
+    return sample_name, column, groups
 
 
-def averaged(record: Record, metric: str) -> tuple[Scored | None, str]:
-    """The items that a metric averages, and their column; of a group (`acc.length=64.depth=0.5`) its own."""
-    groups = GROUP.split(metric)[1:]
-    sample_name, column = stated(metric)
+def averaged(record: Record, sample_name: str, groups: Sequence[str]) -> Scored | None:
+    """The items that a metric averages; of groups their own."""
     items = record.samples(sample_name)
     for group in groups:
         name, _, value = group.partition("=")
         items = items.where(name, value) if items is not None and name in items else None
-    return items, column
+    return items
 
 
 def ratio_items(items: Scored, metric: str, values_N: Array, printed: float) -> Array | None:

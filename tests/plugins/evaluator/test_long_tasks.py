@@ -6,6 +6,7 @@ import random
 import re
 from collections import Counter
 from pathlib import Path
+from pydoc_data.topics import topics
 from typing import Any
 
 import pytest
@@ -20,13 +21,12 @@ from harness.errors import ConfigError, IncompatibleError
 from harness.registry.known import registry
 
 TOKENIZERS = ("byte_bpe", "wordpiece", "sentencepiece_unigram", "character")
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
 def texts() -> list[str]:
-    """Our own pages, without what is no word: paths, addresses."""
-    pages = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))[:6]]
+    """Pages of the language's reference, the longest first, without what is no word: paths, rulers."""
+    pages = sorted(topics.values(), key=len, reverse=True)[:6]
     return [" ".join(word for word in page.split() if len(word) <= 14) for page in pages]
 
 
@@ -67,8 +67,11 @@ def test_a_prompt_is_as_long_as_asked_to_a_word_and_its_answer_stands_at_its_dep
         assert room - 16 < len(ids) <= room
         if exercise.deep is None:
             continue
-        context = exercise.context(80, words=2, depth=depth)
-        before = context.partition(exercise.planted[exercise.deep])[0]
+        context, planted = exercise.context(80, words=2, depth=depth), exercise.planted[exercise.deep]
+        before, _, after = context.partition(planted)
+        assert abs(len(before) - depth * len(before + after)) <= max(
+            len(exercise.filler(i)) for i in range(80)
+        )
         found = len(tokenizer.encode(before)) / len(tokenizer.encode(context))
         assert abs(found - depth) < 0.06
 

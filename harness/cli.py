@@ -15,10 +15,6 @@ from harness.errors import ConfigError, HarnessError, PluginError, UnknownNameEr
 from harness.notices import ask_for_quiet
 
 BAD_INPUT, INTERNAL, FULL, INTERRUPTED = 2, 70, 75, 130
-SPINS = "3000"
-"""Times that a thread of OpenMP looks whether the others are there before it sleeps. By default it looks for
-a millisecond, in which a busy machine gives the others no core: a stage of two threads ran at a tenth of the
-speed of one (docs/speed.md)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,8 +23,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     Units: the exit code is 0, 1 (some cell has no result), 2 (bad input), 70 (a defect), 75 (a disk is full,
     whoever noticed), 130 (interrupted)
     """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read once, when torch is loaded
     ask_for_quiet()
     _keep_bytecode_whole()
     arguments = list(sys.argv[1:] if argv is None else argv)

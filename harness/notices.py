@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import warnings
 
 UNSAID = {
@@ -21,12 +22,28 @@ QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
 """Settings of libraries, read when they are loaded; what the environment says already stays."""
+SPINS = "3000"
+"""Times that a thread of OpenMP looks whether the others are there before it sleeps. By default it looks for
+a millisecond, in which a busy machine gives the others no core: a stage of two threads ran at a tenth of the
+speed of one (docs/speed.md)."""
 
 
 def ask_for_quiet() -> None:
-    """Have no library send, fork threads or draw bars that nobody asked for."""
+    """Have no library send, fork threads, draw bars or hold a core in vain that nobody asked for."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    if "OMP_WAIT_POLICY" not in os.environ and "GOMP_SPINCOUNT" not in os.environ:
+        os.environ["GOMP_SPINCOUNT"] = SPINS
+        if "torch" in sys.modules:
+            _deaf.add("torch")
+
+
+def is_deaf(library: str) -> bool:
+    """Whether a library was loaded in this process before it could read what was asked for."""
+    return library in _deaf
+
+
+_deaf: set[str] = set()
 
 
 def drop_notices() -> None:

@@ -12,6 +12,7 @@ from multiprocessing import resource_tracker, util
 from pathlib import Path
 from typing import NoReturn
 
+from harness.notices import is_deaf
 from harness.run.machine import resident_bytes
 
 READ_ONCE = ("huggingface_hub", "transformers", "datasets", "lm_eval", "tokenizers")
@@ -33,6 +34,7 @@ def is_safe() -> bool:
         _THREADS.is_dir()
         and len(os.listdir(_THREADS)) == 1
         and not any(name in sys.modules for name in READ_ONCE)
+        and not is_deaf("torch")
         and not (torch is not None and torch.cuda.is_initialized())
         and resident_bytes(os.getpid()) <= LARGEST
     )

@@ -7,7 +7,7 @@ TORCH_INDEX ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off -q -c constraints.txt
 TORCH := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
 .DEFAULT_GOAL := help
-.PHONY: help demo smollm2 test test-slow check lint bench performance calibration bench-gpu docs site reports tables clean
+.PHONY: help demo smollm2 test test-ci test-slow check lint bench performance calibration bench-gpu docs site reports tables clean
 .PHONY: test-transformers auto-gptq-env gptqmodel-env test-auto-gptq test-gptqmodel
 
 help: ## this list
@@ -35,10 +35,13 @@ demo: $(VENV)/.core ## run the main job: 39 cells on the embedded corpus; prints
 test: $(VENV)/.dev ## the whole test-suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --ignore=tests/benchmarks tests harness/conformance
 
+test-ci: $(VENV)/.dev ## the slow tests that CI runs each time
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow(always=True)" -n 2 --dist loadfile --ignore=tests/benchmarks tests harness/conformance
+
 # TURN="--turn=TEXT --within=SECONDS" runs what there is time for, in an order of that text.
 TURN ?=
-test-slow: $(VENV)/.dev ## what CI runs besides: many rounds of kills, clusters, whole chains
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder $(TURN) --ignore=tests/benchmarks tests harness/conformance
+test-slow: $(VENV)/.dev ## what CI runs in turns: many rounds of kills, clusters, whole chains
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not slow(always=True)" -n 2 --dist loadfile --no-loadscope-reorder $(TURN) --ignore=tests/benchmarks tests harness/conformance
 
 check: lint test ## what CI asks of a change: format, lint, types, import rules, tests
 

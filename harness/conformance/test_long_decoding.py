@@ -1,8 +1,9 @@
 """What attention, positions and context methods keep of their digits over 2,000 cached tokens in bfloat16.
 
-Every attention and every position scheme stands beside the defaults; pairs of them, and of attention and
-context methods, are drawn by a seed that changes by the week (`HARNESS_PAIRS_SEED` fixes it), all with the
-slow tests. The last 200 tokens are decoded one by one, by two layers whose scores are far from uniform.
+Every attention and every position scheme stands beside the defaults, and in pairs with each other and with
+context methods. Some of each are drawn by a seed that changes by the week (`HARNESS_PAIRS_SEED` fixes it);
+the rest are slow tests. The last 200 tokens are decoded one by one, by two layers whose scores are far from
+uniform.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ TRAINED = 500
 """Length that a context method extends to all of them."""
 SHARPER = 6
 """Factor on the weights of queries and keys: fresh ones read all tokens alike, and nothing would show."""
-DRAWN = 4
-"""Pairs of each kind that are drawn."""
+ALONE, DRAWN = 4, 1
+"""Methods that are drawn, and pairs of each kind: one takes some seconds."""
 Group = tuple[type[Method], ...]
 
 
@@ -55,9 +56,14 @@ def named(group: Group) -> str:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """What of installed methods is asked, alone and in pairs; all but the drawn pairs are slow."""
+    """What of installed methods is asked, alone and in pairs; all but the drawn ones are slow."""
     draw = random.Random(int(os.environ.get("HARNESS_PAIRS_SEED", time.time() // (7 * 86400))))
-    found = [pytest.param(group, id=named(group)) for group in alone() if is_asked(metafunc.config, group[0])]
+    single = [group for group in alone() if is_asked(metafunc.config, group[0])]
+    drawn = draw.sample(single, min(ALONE, len(single)))
+    found = [
+        pytest.param(group, id=named(group), marks=() if group in drawn else (pytest.mark.slow(always=True),))
+        for group in single
+    ]
     for second in ("position", "context"):
         pairs = [
             pair

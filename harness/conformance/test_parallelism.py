@@ -42,7 +42,7 @@ def trained(parallelism: Parallelism, **options: Any) -> tuple[nn.Module, dict[s
         return run(Path(folder), transformer(), methods=chosen, steps=6, log_every=1, **options)
 
 
-@pytest.mark.parametrize("micro", [None, 2])
+@pytest.mark.parametrize("micro", [pytest.param(None, marks=pytest.mark.slow(always=True)), 2])
 def test_the_loss_curve_and_weights_equal_one_process(method: type[Parallelism], micro: int | None) -> None:
     torch.manual_seed(0)
     expected, facts = trained(registry().get("parallelism", "single")())  # type: ignore[arg-type]

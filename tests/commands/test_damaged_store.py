@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import turns
 from wrong_places import places, with_wrong
 
 from harness.cli import main
@@ -34,7 +35,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "a link to itself": lambda file: (file.unlink(), file.symlink_to(file.name)),
     "gone": lambda file: file.unlink(),
 }
-FAST = ("truncated", "a folder")
+OFTEN = ("truncated", "a folder")
 WRONG: list[Any] = [[3], {"a": 3}, "x", 7, None, True]
 ANSWERS = (0, 1, 2)
 """Exit codes that are no defect of ours: well, something is missing or damaged, or asked for wrongly."""
@@ -125,7 +126,10 @@ def files(store: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize(
     "damage",
-    [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in DAMAGES],
+    [
+        *turns.fast(OFTEN, OFTEN[:1]),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in DAMAGES if name not in OFTEN),
+    ],
 )
 def test_no_damaged_file_stops_a_command_or_the_sweep(
     damage: str,

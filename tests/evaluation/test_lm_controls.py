@@ -8,6 +8,7 @@ from typing import Any
 
 import lm_eval
 import pytest
+import turns
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
@@ -115,7 +116,7 @@ def test_groups_have_the_pooled_error_and_the_number_of_their_documents(folder: 
     assert {m.n for m in found.metrics if m.task == "first"} == {7}
 
 
-@pytest.mark.parametrize("shots", [0, 2])
+@pytest.mark.parametrize("shots", turns.fast([0, 2], [2]))
 @pytest.mark.parametrize("chat", [False, True])
 @pytest.mark.parametrize("turns", [False, True])
 @pytest.mark.parametrize("task", ["first", "write"])

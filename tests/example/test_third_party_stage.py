@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import turns
 from third_party import distribution, harness
 
 SMALL = ["scale=smoke", "seeds=[0]"]
@@ -44,6 +45,7 @@ def test_its_stage_is_listed_and_shown(lowrank: Path, place: Path) -> None:
     assert "No stage is called 'factorise'. Did you mean 'factorize'?" in wrong.stdout + wrong.stderr
 
 
+@turns.ALWAYS
 def test_it_passes_the_suites_of_stages_methods_and_its_own(lowrank: Path, place: Path) -> None:
     checked = harness(["check", "harness-lowrank", "--", "-vv"], lowrank, cwd=place)
     assert checked.returncode == 0, checked.stdout[-5000:] + checked.stderr

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import turns
 from thirteen import CONFIGURATIONS, RECURRENT, inputs_of, model_of
 from transformers import GenerationMixin
 
@@ -213,7 +214,8 @@ def test_positions_of_ones_own_continue_as_those_that_are_counted(name: str) -> 
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in CONFIGURATIONS if n not in (*RECURRENT, "paged", "encoder", "t5")]
+    "name",
+    turns.fast([n for n in CONFIGURATIONS if n not in (*RECURRENT, "paged", "encoder", "t5")], ["default"]),
 )
 @torch.no_grad()
 def test_a_step_on_a_cache_of_fixed_size_compiles_as_one_graph(name: str) -> None:

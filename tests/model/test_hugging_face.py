@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import turns
 from composed import tiny
 from thirteen import CONFIGURATIONS, inputs_of, model_of
 from transformers import (
@@ -140,7 +141,7 @@ def test_a_step_of_training_moves_every_weight_and_resizing_keeps_the_rest(name)
     torch.testing.assert_close(after[..., :64], before)
 
 
-@EACH
+@pytest.mark.parametrize("name", turns.fast(CONFIGURATIONS, ["default", "mamba2"]))
 def test_a_model_compiles_as_one_graph_with_a_mask(name):
     """No break of the graph for masks, positions or documents; the graph is run as it is, uncompiled."""
     torch._dynamo.reset()  # the code is shared with other models, which count as recompilations of it
@@ -165,7 +166,7 @@ def test_a_model_compiles_as_one_graph_with_a_mask(name):
     )
 
 
-@EACH
+@pytest.mark.parametrize("name", turns.fast(CONFIGURATIONS, ["default", "t5"]))
 @torch.no_grad()
 def test_a_model_is_exported_with_a_mask_for_batches_of_any_size(name):
     model = model_of(name)

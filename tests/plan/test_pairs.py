@@ -42,7 +42,7 @@ TOY = (
 """The shape; an option is left out where the chosen method lacks it."""
 PROVEN = (*MODEL_AXES, "context", "peft", "quantizer")
 """Axes whose methods leave a proof of what they changed under `<axis>=<method>`."""
-FAST_SECONDS = 20.0
+FAST_SECONDS = 8.0
 SLOW_SECONDS = 420.0
 ROW_SECONDS = 240.0
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import tiny_models as tiny
 import torch
+import turns
 
 from harness.axes.alignment import Needs
 from harness.registry.known import registry
@@ -61,7 +62,7 @@ def attempt(root: Path, name: str, dies_at: int | None) -> None:
     (out.path / "model.safetensors").rename(root / "model.safetensors")
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", turns.fast(METHODS, ["grpo"]))
 def test_a_killed_run_ends_bit_for_bit_as_a_whole_one(name: str, tmp_path: Path) -> None:
     tiny.pretrained(tmp_path / "hf")
     # Forked from here, where every module is loaded: on one thread of a CPU torch allows it.

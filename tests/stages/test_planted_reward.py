@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import tiny_models as tiny
 import torch
+import turns
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -103,7 +104,7 @@ class Start:
         return Align().run(tiny.work(self.shelf, "align", out, options, {"model": self.tuned}))
 
 
-@pytest.fixture(scope="module", params=SIZES)
+@pytest.fixture(scope="module", params=turns.fast(SIZES, ["small"]))
 def start(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Start:
     return Start(tmp_path_factory.mktemp(request.param), request.param)
 

@@ -1,17 +1,27 @@
-"""Tests of which there is time for some: files in an order that another turn changes, until the time is over.
+"""Slow tests, which CI alone runs: some always, the others in turns.
 
-Those that ran are told from the others, and counted. CI's turn is the day, so that over a few
-of them each file comes first.
+Of the others there is time for some: files come in an order that another turn changes, until the time is
+over. Those that ran are told from the rest, and counted. CI's turn is the day, so that over a few days each
+file comes first.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Collection, Iterable
+from typing import Any
 
 import pytest
 
+ALWAYS = pytest.mark.slow(always=True)
+"""A slow test that every run of CI has time for."""
 LATE = "its turn comes in another run"
+
+
+def fast(names: Iterable[str], chosen: Collection[str]) -> list[Any]:
+    """Parameters of a test: the chosen ones are fast, all others `ALWAYS`."""
+    return [name if name in chosen else pytest.param(name, marks=ALWAYS) for name in names]
 
 
 def add_options(parser: pytest.Parser) -> None:

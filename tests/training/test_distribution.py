@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+import turns
 
 from harness.conformance.tiny import FakeRun, TinyModel, TinySource, methods, run
 from harness.errors import ConfigError, DivergedError, LostError, StoreFullError
@@ -173,6 +174,7 @@ def nodes(folder: Path, *, die: bool = False, patience: float = 200.0) -> dict[i
     return {number: (value, seen) for number, value, seen in found}
 
 
+@turns.ALWAYS
 def test_two_nodes_of_one_process_end_as_one_node_of_two_does(tmp_path: Path) -> None:
     model, work = TinyModel(), FakeRun(tmp_path / "one")
     for steps in (3, 6):
@@ -186,6 +188,7 @@ def test_two_nodes_of_one_process_end_as_one_node_of_two_does(tmp_path: Path) ->
     assert found[1][1] == [], "the other does not"
 
 
+@turns.ALWAYS
 def test_a_node_that_goes_away_leaves_the_other_with_a_reason(tmp_path: Path) -> None:
     found = nodes(tmp_path, die=True, patience=20.0)
     assert "not all nodes came to train, or stayed" in found[0][0]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import turns
 
 from harness.conformance import test_parallelism as suite
 from harness.conformance.tiny import TinySource, methods, run
@@ -55,7 +56,7 @@ def trained(folder: Path, name: str, steps: int, *, tied: bool = False, **chosen
     ("before", "after"),
     [
         ("fsdp", "one process"),
-        ("fsdp", "pipeline"),
+        pytest.param("fsdp", "pipeline", marks=turns.ALWAYS),
         *(
             pytest.param(*pair, marks=pytest.mark.slow)
             for pair in [

@@ -121,7 +121,7 @@ def logits(model: Any, ids: list[int]) -> Any:
     return model(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
 
 
-@pytest.mark.parametrize(("family", "name"), pairs())
+@pytest.mark.parametrize(("family", "name"), list(pairs()))
 def test_a_pair_runs_or_is_refused_by_the_plan(family: str, name: str, root: Path, tmp_path: Path) -> None:
     folder = checkpoint(family, root)
     asked = ["model=pretrained", f"model.path={folder}", "stages=[corpus,tokens,extend,evaluate]"]

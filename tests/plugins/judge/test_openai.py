@@ -91,7 +91,7 @@ def endpoint() -> Iterator[Endpoint]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     found = Endpoint(url=f"http://127.0.0.1:{server.server_port}/v1")
-    Thread(target=server.serve_forever, daemon=True).start()
+    Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     yield found
     server.shutdown()
     server.server_close()

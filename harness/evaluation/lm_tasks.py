@@ -203,8 +203,8 @@ def _stated(path: Path) -> dict[str, Any]:
     return found  # type: ignore[no-any-return]
 
 
-class _Tolerant(yaml.SafeLoader):
-    """Reads `!function` and the like as nothing."""
+class _Tolerant(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Reads `!function` and the like as nothing; by libyaml, where it is there, ten times as fast."""
 
 
 _Tolerant.add_multi_constructor("!", lambda loader, suffix, node: None)

@@ -68,6 +68,28 @@ def test_decoding_is_as_fast_as_transformers_llama(tmp_path: Path) -> None:
     compare("A prompt and 32 tokens, processor seconds", decode, tmp_path, 2)
 
 
+@torch.inference_mode()
+def test_a_single_token_is_as_fast_as_transformers_llama(tmp_path: Path) -> None:
+    """Without a prompt, whose products hide what a step costs besides."""
+    table, ratios = [], []
+    for length in LENGTHS:
+        ids, actions = torch.randint(0, SHAPE["vocab_size"], (2, length)), {}
+        for name, model in pair(tmp_path / str(length), length + 2048).items():
+            cache = model(ids, use_cache=True, logits_to_keep=1).past_key_values
+
+            def steps(model: Any = model, cache: Any = cache, ids: torch.Tensor = ids) -> None:
+                for place in range(32):
+                    model(ids[:, place : place + 1], past_key_values=cache, use_cache=True)
+
+            actions[name] = steps
+        found = in_turn(actions, rounds=25)
+        ratios.append(median_ratio(found, "transformers' Llama", "harness"))
+        each = [1000 * min(seconds) / 32 for seconds in found.values()]
+        table.append((f"after {length}", *each, ratios[-1]))
+    show("A single token, ms", ("tokens", "transformers", "harness", "times transformers"), table)
+    assert min(ratios) > LEVEL
+
+
 def test_a_training_step_needs_no_more_memory_than_transformers_llama(tmp_path: Path) -> None:
     ids, peaks = torch.randint(0, SHAPE["vocab_size"], (1, 4096)), {}
     for name, model in pair(tmp_path, 4096).items():

@@ -37,9 +37,15 @@ from pairs import Pair, every_pair, next_row, pairs_of  # isort: skip
 TOY = (
     *("scale=smoke", "model.dim=32", "model.num_heads=4", "model.head_dim=8", "model.ffn_dim=48"),
     *("model.max_length=128", "pretrain.sequence_length=32", "instruct.sequence_length=64"),
-    *("tokenizer.vocab_size=400", "device=cpu", "parallelism.num_processes=2"),
+    *(
+        "tokenizer.vocab_size=400",
+        "device=cpu",
+        "parallelism.num_processes=2",
+        "precision.initial_scale=1024",
+    ),
 )
-"""The shape; an option is left out where the chosen method lacks it."""
+"""The shape, and a scale that few steps do not overflow at; an option is left out where the chosen method
+lacks it."""
 PROVEN = (*MODEL_AXES, "context", "peft", "quantizer")
 """Axes whose methods leave a proof of what they changed under `<axis>=<method>`."""
 FAST_SECONDS = 8.0

@@ -4,6 +4,9 @@ from abc import abstractmethod
 
 from harness.method import Method
 
+MOMENTS = 100
+"""Moments of a training at which its batch is looked at."""
+
 
 class BatchSchedule(Method):
     """Number of sequences in the global batch."""
@@ -16,3 +19,8 @@ class BatchSchedule(Method):
     def batch_size(self, final: int, progress: float) -> int:
         """Sequences in the next global batch; `final` is the stage's batch size, progress in [0, 1]."""
         raise NotImplementedError
+
+    def uneven(self, final: int, share: int) -> int | None:
+        """The smallest batch of a training that is no multiple of `share`; None where all are."""
+        sizes = {self.batch_size(final, moment / MOMENTS) for moment in range(MOMENTS + 1)}
+        return min((size for size in sizes if size % share), default=None)

@@ -81,23 +81,34 @@ class Rotated:
     handles: list[Any] = field(default_factory=list)
 
 
-def trace(model: Any, *, heads: bool) -> Rotated:
-    """Which layers read and write the residual stream, found by watching storages in one pass.
+def rms_norms(model: Any) -> dict[str, nn.Module]:
+    """The model's RMS norms over its width, by name.
 
-    Raises: IncompatibleError where the model has no RMS norms of its width
+    Raises: IncompatibleError where it has none
     """
     width = model.get_input_embeddings().weight.shape[1]
-    norms = {
+    found = {
         name: module
         for name, module in model.named_modules()
         if "rms" in type(module).__name__.lower()
         and getattr(module, "weight", torch.empty(0)).shape == (width,)
     }
-    if not norms:
+    if not found:
         raise IncompatibleError(
             f"{type(model).__name__} has no RMS norms over its {width} features; other norms do not commute "
             "with a rotation, so rotation=none is what it takes"
         )
+    return found
+
+
+def trace(model: Any, *, heads: bool) -> Rotated:
+    """Which layers read and write the residual stream, found by watching storages in one pass.
+
+    A model without data will do, where it runs without.
+    Raises: IncompatibleError where the model has no RMS norms of its width
+    """
+    width = model.get_input_embeddings().weight.shape[1]
+    norms = rms_norms(model)
     head = model.get_output_embeddings()
     linear = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head}
     outputs: dict[int, str] = {}
@@ -106,10 +117,10 @@ def trace(model: Any, *, heads: bool) -> Rotated:
 
     def wrote(name: str, module: nn.Module, args: Any, output: Tensor) -> None:
         alive.append(output)
-        outputs[output.untyped_storage().data_ptr()] = name
+        outputs[output.untyped_storage()._cdata] = name
 
     def reads(name: str, module: nn.Module, args: Any) -> None:
-        norm = outputs.get(args[0].untyped_storage().data_ptr())
+        norm = outputs.get(args[0].untyped_storage()._cdata)
         if norm is not None:
             read[name] = norm
 
@@ -121,7 +132,13 @@ def trace(model: Any, *, heads: bool) -> Rotated:
         for hook in hooks:
             hook.remove()
     readers = {norm: [name for name, source in read.items() if source == norm] for norm in norms}
-    writers = [n for n, m in linear.items() if n not in read and m.out_features == width]
+    # Beside a reader, so that what projects something else to the model's width (relative positions) is none.
+    inside = {name.rpartition(".")[0] for name in read}
+    writers = [
+        n
+        for n, m in linear.items()
+        if n not in read and m.out_features == width and n.rpartition(".")[0] in inside
+    ]
     owners = [n for n, m in model.named_modules() if f"{n}.v_proj" in linear and f"{n}.o_proj" in linear]
     found = Rotated(
         residual_DD=torch.empty(0),
@@ -141,14 +158,23 @@ def probe(model: Any) -> Tensor:
     return model(input_ids=ids, use_cache=False).logits  # type: ignore[no-any-return]
 
 
-def attach(model: Any, plan: Rotated) -> None:
-    """Rotate what the embedding gives and turn back what the last norm reads; their weights stay."""
+def one_end(model: Any, plan: Rotated) -> str:
+    """The norm before the head, at which the rotation ends.
+
+    Raises: IncompatibleError where several norms look like it, or none
+    """
     last = [name for name, layers in plan.readers.items() if not layers]
     if len(last) != 1:
         raise IncompatibleError(
             f"{type(model).__name__} has {len(last)} norms that no linear layer reads, and a rotation of the "
-            "residual stream ends at exactly one: it is not a pre-norm model as Llama is"
+            "residual stream ends at exactly one: it is not a pre-norm model as Llama is; use rotation=none"
         )
+    return last[0]
+
+
+def attach(model: Any, plan: Rotated) -> None:
+    """Rotate what the embedding gives and turn back what the last norm reads; their weights stay."""
+    last = one_end(model, plan)
     device = next(model.parameters()).device
     q = plan.residual_DD.to(device)
 
@@ -160,7 +186,7 @@ def attach(model: Any, plan: Rotated) -> None:
 
     plan.handles = [
         model.get_input_embeddings().register_forward_hook(into),
-        model.get_submodule(last[0]).register_forward_pre_hook(back),
+        model.get_submodule(last).register_forward_pre_hook(back),
     ]
     model.rotated = plan
 

@@ -11,9 +11,6 @@ from harness.method import Choice, Problem
 from harness.training.refusals import refused
 from harness.training.settings import Settings
 
-_MOMENTS = 100
-"""Moments of a training at which its batch is looked at."""
-
 
 def untrainable(cell: Cell, stage: str) -> Iterator[Problem]:
     """What the loop would refuse, or the processes that share its work."""
@@ -37,9 +34,7 @@ def _unshared(cell: Cell, stage: str, parallelism: Choice) -> Iterator[Problem]:
     processes, full = parallelism.build().spread().data, cell.stage_config(stage).batch_size
     if processes == 1 or schedule is None:
         return
-    batch_size = schedule.build().batch_size
-    sizes = {batch_size(full, step / _MOMENTS) for step in range(_MOMENTS + 1)}
-    uneven = min((size for size in sizes if size % processes), default=None)
+    uneven = schedule.build().uneven(full, processes)  # type: ignore[attr-defined]
     if uneven is not None:
         fits = full % processes == 0 and hasattr(schedule.config, "multiple")
         way = f"batch_schedule.multiple={processes}" if fits else f"a multiple of {processes}"

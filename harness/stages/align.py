@@ -83,6 +83,8 @@ class Align(Stage):
         length = config.sequence_length + (config.max_new_tokens if samples else 0)
         yield from beyond_table(meta_model, length, where=f"{stage}.sequence_length")
         yield from without_prompts(cell, stage, pairs=not samples)
+        if samples:
+            yield from _torn_groups(cell, stage)
 
     @classmethod
     def narrow(cls, part: str, choices: Choices) -> Choices:
@@ -159,6 +161,23 @@ def reference_of(work: Work, adapted: Adapted) -> Reference:
         yield copy
 
     return frozen
+
+
+def _torn_groups(cell: Cell, stage: str) -> Iterable[Problem]:
+    """Batches, at any time of a training, that hold a part of the samples of a prompt."""
+    choice, schedule = cell.choice("alignment", stage=stage), cell.choice("batch_schedule", stage=stage)
+    assert choice is not None
+    group = choice.build().samples_per_prompt()  # type: ignore[attr-defined]
+    full = cell.stage_config(stage).batch_size
+    if schedule is None or (size := schedule.build().uneven(full, group)) is None:  # type: ignore[attr-defined]
+        return
+    grows = full % group == 0 and hasattr(schedule.config, "multiple")
+    way = f"batch_schedule.multiple={group}" if grows else f"a multiple of {group}"
+    yield Problem(
+        where=f"{stage}.batch_size",
+        message=f"a batch of {size} (batch_schedule={schedule.method.name}) tears the {group} samples that "
+        f"alignment={choice.method.name} draws for each prompt; use {way}",
+    )
 
 
 @hookimpl

@@ -15,6 +15,7 @@ from harness.hookspecs import hookimpl
 from harness.method import Choice, Problem
 from harness.model.calibration import CalibrationConfig, calibrate, calibration_problems, text_problems
 from harness.model.reach import beyond_table
+from harness.model.turning import stands_on, turning_problems
 from harness.stage import Choices, Stage, Work
 from harness.stages._training import TrainingConfig
 from harness.training.settings import Budget, Unit
@@ -97,6 +98,7 @@ class Quantize(Stage):
         if choice is None:
             return
         method, config = choice.build(), cell.stage_config(stage)
+        yield from turning_problems(cell, stage, meta_model)
         yield from calibration_problems(cell, stage, method, meta_model, held_out=config.held_out_sequences)
         if not config.merge:
             yield from _experts_adapted(cell, stage, meta_model)
@@ -180,10 +182,7 @@ def rotated(work: Work, loaded: Loaded) -> tuple[list[Choice], dict[str, Any]]:
     choice = work.one("rotation")
     what = f"rotation={choice.method.name}"
     if loaded.adapter is not None:
-        raise IncompatibleError(
-            f"{what} changes the weights beneath the adapter of peft={loaded.adapter.method.name}, which "
-            "stands on the old; let it be merged (quantize.merge=true), or use rotation=none"
-        )
+        raise IncompatibleError(stands_on(choice, loaded.adapter.method.name))
     before = snapshot(loaded.model)
     loaded.model = choice.build().rotate(loaded.model)
     return [choice], {what: prove(before, snapshot(loaded.model), what=what)}

@@ -88,6 +88,31 @@ def test_switched_off_it_is_the_base(method: type[Peft]) -> None:
     )
 
 
+def test_a_pass_finds_its_gradient_after_it_was_switched_off(method: type[Peft]) -> None:
+    """A loss against a reference reads the policy first, then the model without its adapter."""
+    if not method.reversible:
+        return
+    chosen, model = put_on(method)
+    train_a_little(model)
+    trained = trainable(model)
+    model.eval()
+
+    def gradients(*, switched: bool) -> tuple[torch.Tensor, ...]:
+        found = model(input_ids=tokens(), use_cache=False).logits.logsumexp(-1).sum()
+        if switched:
+            with chosen.disabled(model):
+                logits(model, tokens())
+        return torch.autograd.grad(found, list(trained.values()), materialize_grads=True)
+
+    for name, alone, between in zip(
+        trained, gradients(switched=False), gradients(switched=True), strict=True
+    ):
+        assert torch.equal(alone, between), (
+            f"the gradient of {name} is another where `disabled` came between a pass and it: change no "
+            "weight in place there"
+        )
+
+
 def test_a_saved_adapter_comes_back(method: type[Peft]) -> None:
     if method.delta != "adapter":
         return

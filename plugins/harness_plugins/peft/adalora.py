@@ -81,7 +81,7 @@ class AdaLoRA(LowRank):
         self.prune(inner, step)
         for name, values in self.singular_values(inner).items():
             if values.grad is not None and name in self.alive:
-                values.grad.masked_fill_(~self.alive[name], 0.0)
+                values.grad.masked_fill_(like(~self.alive[name], values), 0.0)
         return {"orthogonality": penalty.detach()}
 
     def on_step(self, step: int, total_steps: int) -> None:
@@ -128,7 +128,9 @@ class AdaLoRA(LowRank):
         for name in self.singular_values(model):
             parts = [name.replace("lora_E", part) for part in ("lora_E", "lora_A", "lora_B")]
             known = [part.removeprefix("base_model.model.") for part in parts]
-            e, a, b = (allocator.exp_avg_ipt[part] * allocator.exp_avg_unc[part] for part in known)
+            e, a, b = (
+                whole(allocator.exp_avg_ipt[part]) * whole(allocator.exp_avg_unc[part]) for part in known
+            )
             score_R = e.flatten() + a.mean(1) + b.mean(0)
             pruned_R = (
                 ~self.alive[name].flatten()
@@ -153,7 +155,7 @@ class AdaLoRA(LowRank):
         """Set what is pruned to zero; an optimizer's momentum may have moved it."""
         for name, values in self.singular_values(model).items():
             if name in self.alive:
-                values.masked_fill_(~self.alive[name], 0.0)
+                values.masked_fill_(like(~self.alive[name], values), 0.0)
 
     def save(self, model: nn.Module, directory: Path) -> None:
         pattern = model.peft_config["default"].rank_pattern  # type: ignore[index,union-attr]
@@ -171,7 +173,8 @@ class AdaLoRA(LowRank):
         terms = []
         for name, parameter in model.named_parameters():
             if parameter.requires_grad and ("lora_A" in name or "lora_B" in name):
-                wide = parameter if "lora_A" in name else parameter.T
+                matrix = whole(parameter)
+                wide = matrix if "lora_A" in name else matrix.T
                 gram = wide @ wide.T
                 terms.append((gram - torch.eye(len(gram), device=gram.device)).norm())
         return torch.stack(terms).mean()

@@ -60,7 +60,10 @@ class PiSSA(LoRAFamily):
 
     @contextmanager
     def disabled(self, model: nn.Module) -> Iterator[None]:
-        """The start's own B A makes W_res the weights that they were; modules trained whole are off."""
+        """The start's own B A makes W_res the weights that they were; modules trained whole are off.
+
+        Storages change places: a pass that waits for its gradient still finds the numbers that it read.
+        """
         start: dict[str, Tensor] | None = getattr(model, "adapter_start", None)
         if start is None:  # loaded, so a plain LoRA
             with super().disabled(model):
@@ -69,14 +72,14 @@ class PiSSA(LoRAFamily):
         from peft.utils import AuxiliaryTrainingWrapper
 
         beside = [module for module in model.modules() if isinstance(module, AuxiliaryTrainingWrapper)]
-        trained = {name: p.detach().clone() for name, p in matrices(model).items()}
-        fill(model, start)
+        trained = {name: p.data for name, p in matrices(model).items()}
+        put(model, {name: value.to(trained[name]) for name, value in start.items()})
         for module in beside:
             module.enable_adapters(False)
         try:
             yield
         finally:
-            fill(model, trained)
+            put(model, trained)
             for module in beside:
                 module.enable_adapters(True)
 
@@ -90,11 +93,10 @@ def matrices(model: nn.Module) -> dict[str, nn.Parameter]:
     }
 
 
-@torch.no_grad()
-def fill(model: nn.Module, values: dict[str, Tensor]) -> None:
-    """Give A and B these values."""
+def put(model: nn.Module, values: dict[str, Tensor]) -> None:
+    """Put these tensors in the place of A and B."""
     for name, parameter in matrices(model).items():
-        parameter.copy_(values[name])
+        parameter.data = values[name]
 
 
 def save_change(directory: Path, start: dict[str, Tensor]) -> None:

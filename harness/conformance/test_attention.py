@@ -112,3 +112,40 @@ def test_a_layer_keeps_no_more_than_the_plan_counts(method: type[Method], length
     assert found < 1.2 * stated, (
         f"a token keeps {found:.0f} values; the plan counts {stated:.0f}: kept_values"
     )
+
+
+@pytest.mark.parametrize("read", ["whole", "padded", "documents", "cached"])
+@pytest.mark.parametrize(
+    "wide",
+    ["v_proj", *(pytest.param(name, marks=pytest.mark.slow(always=True)) for name in ("q_proj", "k_proj"))],
+)
+def test_a_projection_may_give_single_precision_where_others_give_half(
+    method: type[Method], wide: str, read: str
+) -> None:
+    """Under autocast, as where an adapter computes in single precision."""
+    model, ids = model_of(method, dtype=torch.float32), tokens()
+    given: dict[str, Any] = {}
+    if read == "padded":
+        given["attention_mask"] = torch.ones_like(ids)
+        given["attention_mask"][0, :5] = 0
+    if read == "documents":
+        given["document_ids"] = (torch.arange(ids.shape[1])[None] // 7).expand_as(ids)
+
+    def logits() -> torch.Tensor:
+        if read != "cached":
+            return model(ids, **given)  # type: ignore[no-any-return]
+        kept = LayeredCache(model)
+        return torch.cat(
+            [model(part, past_key_values=kept) for part in (ids[:, :9], ids[:, 9:10], ids[:, 10:])], 1
+        )
+
+    exact = logits()
+    for name, module in model.named_modules():
+        if name.endswith(f"self_attn.{wide}"):
+            module.register_forward_hook(lambda module, inputs, output: output.float())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = logits()
+        found.float().square().mean().backward()
+    seen = given.get("attention_mask", torch.ones_like(ids)).bool()
+    error = (found.float() - exact)[seen].square().mean().sqrt() / exact[seen].std()
+    assert error < 0.1, "it computes something else where its projections differ in their format"

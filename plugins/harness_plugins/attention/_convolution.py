@@ -39,7 +39,7 @@ def short_convolution(
         out_BTC = _within_documents(whole_BSC, weight_CW, document_BT)
         out_BTC = out_BTC if bias_C is None else out_BTC + bias_C
     if order_BS is not None:
-        placed = torch.zeros_like(whole_BSC)
+        placed = torch.zeros_like(whole_BSC, dtype=out_BTC.dtype)
         placed = placed.scatter(1, order_BS, F.pad(out_BTC, (0, 0, taps - 1, 0)))
         out_BTC = placed[:, taps - 1 :]
     return out_BTC, after

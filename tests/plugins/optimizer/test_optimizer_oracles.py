@@ -85,6 +85,7 @@ CASES = {
         {"weight_decay": 0.1},
         oracle("ScheduleFreeAdamW", betas=(0.9, 0.999), decay=0.1),
     ),
+    "adan": ({"weight_decay": 0.1}, oracle("Adan", betas=(0.98, 0.92, 0.99), decay=0.1)),
 }
 
 
@@ -277,6 +278,7 @@ UNDER_A_SCHEDULE = {
     "adamw": (CASES["adamw"], 1e-10),
     "lion": (CASES["lion"], 1e-10),
     "sgd": (CASES["sgd"], 1e-10),
+    "adan": (CASES["adan"], 1e-10),
     # The oracle's QR steps are in float32; one side of a matrix is not preconditioned here.
     "soap": (
         (

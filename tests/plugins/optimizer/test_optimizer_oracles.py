@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from harness.errors import ConfigError
 from harness.registry.known import registry
 
 RATE = 1e-2
@@ -86,6 +87,10 @@ CASES = {
         oracle("ScheduleFreeAdamW", betas=(0.9, 0.999), decay=0.1),
     ),
     "adan": ({"weight_decay": 0.1}, oracle("Adan", betas=(0.98, 0.92, 0.99), decay=0.1)),
+    "ademamix": (
+        {"weight_decay": 0.1, "alpha": 8.0},
+        oracle("AdEMAMix", betas=(0.9, 0.999, 0.9999), alpha=8.0, weight_decouple=True, decay=0.1),
+    ),
 }
 
 
@@ -279,6 +284,21 @@ UNDER_A_SCHEDULE = {
     "lion": (CASES["lion"], 1e-10),
     "sgd": (CASES["sgd"], 1e-10),
     "adan": (CASES["adan"], 1e-10),
+    # Weight and decay of the slow moment rise over 30 of the 40 steps.
+    "ademamix": (
+        (
+            {"weight_decay": 0.1, "beta3": 0.999, "warmup_steps": 30},
+            oracle(
+                "AdEMAMix",
+                betas=(0.9, 0.999, 0.999),
+                alpha=5.0,
+                t_alpha_beta3=30,
+                weight_decouple=True,
+                decay=0.1,
+            ),
+        ),
+        1e-10,
+    ),
     # The oracle's QR steps are in float32; one side of a matrix is not preconditioned here.
     "soap": (
         (
@@ -297,6 +317,13 @@ def test_forty_steps_under_a_schedule_equal_the_oracle(name: str) -> None:
     found, expected = warmed(left, ours(name, left, **options)), warmed(right, make(right))
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=error, atol=error)
+
+
+def test_a_slow_decay_that_cannot_rise_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"beta3=0.5 rises from beta1=0.9 in warmup_steps=10"):
+        ours("ademamix", model(), beta3=0.5, warmup_steps=10)
+    with pytest.raises(ConfigError, match=r"alpha=-1.0 must not be negative"):
+        ours("ademamix", model(), alpha=-1.0)
 
 
 def test_schedule_free_under_a_warm_up_equals_its_authors_package() -> None:

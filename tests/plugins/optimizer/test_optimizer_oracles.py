@@ -326,6 +326,62 @@ def test_a_slow_decay_that_cannot_rise_is_refused() -> None:
         ours("ademamix", model(), alpha=-1.0)
 
 
+def test_lamb_equals_its_oracle_on_matrices_and_adam_elsewhere() -> None:
+    """The oracle corrects no moment for its start: without decay, the ratio of lengths cancels that.
+
+    Its `adam_debias` leaves out a correction of the rate that would follow that ratio.
+    """
+    import pytorch_optimizer
+
+    left, right = model(seed=3), model(seed=3)
+    found = warmed(left, ours("lamb", left, weight_decay=0.0, eps=1e-30))
+    matrices = [p for p in right.parameters() if p.ndim == 2]
+    rest = [p for p in right.parameters() if p.ndim != 2]
+    lamb = pytorch_optimizer.Lamb(matrices, lr=RATE, betas=(0.9, 0.999), eps=1e-30, adam_debias=True)
+    adam = torch.optim.Adam(rest, lr=RATE, betas=(0.9, 0.999), eps=1e-30, foreach=False)
+
+    class Both:
+        param_groups = (*lamb.param_groups, *adam.param_groups)
+
+        def zero_grad(self) -> None:
+            right.zero_grad()
+
+        def step(self) -> None:
+            lamb.step()
+            adam.step()
+
+    for a, b in zip(found, warmed(right, Both()), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+def test_lamb_with_decay_is_the_papers_algorithm() -> None:
+    """Algorithm 2 written out: the step, decay included, is as long as the matrix times the rate."""
+    net = model()
+    optimizer = ours("lamb", net, weight_decay=0.1)
+    x = [p.detach().clone() for p in net.parameters()]
+    m, v = [torch.zeros_like(p) for p in x], [torch.zeros_like(p) for p in x]
+    for t in range(1, 11):
+        for i, p in enumerate(net.parameters()):
+            p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(t), dtype=p.dtype)
+            m[i] = 0.9 * m[i] + 0.1 * p.grad
+            v[i] = 0.999 * v[i] + 0.001 * p.grad**2
+            r = m[i] / (1 - 0.9**t) / ((v[i] / (1 - 0.999**t)) ** 0.5 + 1e-6)
+            step = r + 0.1 * x[i] if p.ndim == 2 else r
+            scale = x[i].square().sum() ** 0.5 / step.square().sum() ** 0.5 if p.ndim == 2 else 1.0
+            x[i] = x[i] - RATE * scale * step
+        optimizer.step()
+        for p, expected in zip(net.parameters(), x, strict=True):
+            torch.testing.assert_close(p.detach(), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_lamb_moves_weights_that_start_at_zero() -> None:
+    net = nn.Linear(3, 2, bias=False)
+    nn.init.zeros_(net.weight)
+    net.weight.grad = torch.tensor([[1.0, -2.0, 0.5], [3.0, 1.0, -1.0]])
+    ours("lamb", net).step()
+    torch.testing.assert_close(net.weight.detach(), -RATE * net.weight.grad.sign())
+
+
 def test_schedule_free_under_a_warm_up_equals_its_authors_package() -> None:
     """Weights of the average are the squares of the largest rate so far, in both."""
     import schedulefree

@@ -12,6 +12,7 @@ from harness_plugins.decoding.contrastive_decoding import ContrastiveDecoding
 from harness_plugins.decoding.contrastive_search import ContrastiveSearch
 from harness_plugins.decoding.diverse_beam import DiverseBeam
 from harness_plugins.decoding.dola import DoLa
+from harness_plugins.decoding.epsilon import Epsilon
 from harness_plugins.decoding.eta import Eta
 from harness_plugins.decoding.greedy import Greedy
 from harness_plugins.decoding.min_p import MinP
@@ -22,6 +23,7 @@ from harness_plugins.decoding.top_k import TopK
 from harness_plugins.decoding.top_p import TopP
 from harness_plugins.decoding.typical import Typical
 
+from harness.errors import ConfigError
 from harness.rng import draw_seed
 
 RECORDED = json.loads(Path(__file__).with_name("tokens_4_49.json").read_text())
@@ -129,12 +131,20 @@ def test_samplers_cut_what_their_formula_cuts() -> None:
         TopP(TopP.Config(top_p=0.8)): cut(below < 0.8, p),
         MinP(MinP.Config(min_p=0.2)): cut(p >= 0.2 * p.max(), p),
         Typical(Typical.Config(mass=0.6)): cut(before < 0.6, p),
+        Epsilon(Epsilon.Config(epsilon=epsilon)): cut(p >= epsilon, p),
+        Epsilon(Epsilon.Config(epsilon=0.99)): cut(p == p.max(), p),
         Eta(Eta.Config(epsilon=epsilon)): cut(p >= min(epsilon, epsilon**0.5 * float((-entropy).exp())), p),
     }
     for decoding, probs in expected.items():
         torch.testing.assert_close(
             processed(decoding, logits)[0], probs, msg=lambda m, d=decoding: f"{d.name}: {m}"
         )
+
+
+def test_a_threshold_that_no_token_can_reach_is_refused() -> None:
+    for epsilon in (0.0, 1.0):
+        with pytest.raises(ConfigError, match=rf"epsilon={epsilon} must be above 0 and below 1"):
+            Epsilon.Config(epsilon=epsilon)
 
 
 def test_repetition_penalty_lowers_seen_tokens() -> None:

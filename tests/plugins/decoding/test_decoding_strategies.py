@@ -142,9 +142,10 @@ def test_samplers_cut_what_their_formula_cuts() -> None:
 
 
 def test_a_threshold_that_no_token_can_reach_is_refused() -> None:
-    for epsilon in (0.0, 1.0):
-        with pytest.raises(ConfigError, match=rf"epsilon={epsilon} must be above 0 and below 1"):
-            Epsilon.Config(epsilon=epsilon)
+    for method in (Epsilon, Eta):
+        for epsilon in (0.0, 1.0):
+            with pytest.raises(ConfigError, match=rf"epsilon={epsilon} must be above 0 and below 1"):
+                method.Config(epsilon=epsilon)
 
 
 def test_repetition_penalty_lowers_seen_tokens() -> None:

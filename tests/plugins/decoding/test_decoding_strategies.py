@@ -19,6 +19,7 @@ from harness_plugins.decoding.min_p import MinP
 from harness_plugins.decoding.repetition_penalty import RepetitionPenalty
 from harness_plugins.decoding.sampling import Sampling
 from harness_plugins.decoding.speculative import Speculative
+from harness_plugins.decoding.top_h import TopH
 from harness_plugins.decoding.top_k import TopK
 from harness_plugins.decoding.top_p import TopP
 from harness_plugins.decoding.typical import Typical
@@ -123,11 +124,15 @@ def test_samplers_cut_what_their_formula_cuts() -> None:
     by_surprise = surprise.argsort()
     before = torch.zeros_like(p)
     before[by_surprise] = p[by_surprise].cumsum(0) - p[by_surprise]
+    carried = torch.zeros_like(p)
+    carried[order] = (-p * p.log())[order].cumsum(0)
     epsilon = 0.02
     expected = {
         Sampling(): p,
         Sampling(Sampling.Config(temperature=0.5)): (logits / 0.5).softmax(-1)[0],
         TopK(TopK.Config(top_k=5)): cut(p >= p[order[4]], p),
+        TopH(TopH.Config(top_h=0.5)): cut(carried <= 0.5 * entropy, p),
+        TopH(TopH.Config(top_h=1e-3)): cut(p == p.max(), p),
         TopP(TopP.Config(top_p=0.8)): cut(below < 0.8, p),
         MinP(MinP.Config(min_p=0.2)): cut(p >= 0.2 * p.max(), p),
         Typical(Typical.Config(mass=0.6)): cut(before < 0.6, p),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from harness import Alignment, LogProbs, Preference
+from harness import Alignment, ConfigError, LogProbs, Preference
 
 os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
 
@@ -110,6 +110,33 @@ def test_smoothed_dpo_is_a_mixture_of_both_labels(
 
     other, _ = method("dpo").loss(flipped(policy), flipped(reference))
     assert torch.allclose(smooth, 0.8 * plain + 0.2 * other)
+
+
+def test_robust_dpo_equals_trl(policy: dict[str, LogProbs], reference: dict[str, LogProbs]) -> None:
+    loss_B, _ = method("robust_dpo", beta=0.3, label_smoothing=0.2).loss(policy, reference)
+    expected = trl_dpo("robust", policy, reference, beta=0.3, label_smoothing=0.2)
+    assert torch.allclose(loss_B.mean(), expected, atol=1e-5)
+
+
+def test_robust_dpo_is_dpo_on_average_over_flipped_labels(
+    policy: dict[str, LogProbs], reference: dict[str, LogProbs]
+) -> None:
+    """Chowdhury et al. 2024: with a share of labels flipped, its expectation is the loss without flips."""
+    robust = method("robust_dpo", label_smoothing=0.3)
+
+    def flipped(pair: dict[str, LogProbs]) -> dict[str, LogProbs]:
+        return {"chosen": pair["rejected"], "rejected": pair["chosen"]}
+
+    as_labelled, _ = robust.loss(policy, reference)
+    the_other_way, _ = robust.loss(flipped(policy), flipped(reference))
+    clean, _ = method("dpo").loss(policy, reference)
+    assert torch.allclose(0.7 * as_labelled + 0.3 * the_other_way, clean, atol=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_robust_dpo_refuses_a_share_of_flips_that_it_cannot_undo(share: float) -> None:
+    with pytest.raises(ConfigError, match=rf"label_smoothing={share} must be above 0 and below 0.5"):
+        method("robust_dpo", label_smoothing=share)
 
 
 def test_kto_equals_trl(policy: dict[str, LogProbs], reference: dict[str, LogProbs]) -> None:

@@ -165,6 +165,27 @@ def test_simpo_equals_trl(policy: dict[str, LogProbs]) -> None:
     assert torch.allclose(loss_B, expected, atol=1e-5)
 
 
+def test_cpo_equals_trl(policy: dict[str, LogProbs]) -> None:
+    """Pair by pair: TRL's cross-entropy is a mean over the tokens of a batch."""
+    from trl.experimental.cpo import CPOTrainer
+
+    loss_B, _ = method("cpo", beta=0.3, chosen_weight=0.7).loss(policy, {})
+    chosen_BT, mask_BT = policy["chosen"].per_token_BT, policy["chosen"].mask_BT
+    for row in range(B):
+        log_probs = (policy[part].per_token_BT[row].sum()[None] for part in ("chosen", "rejected"))
+        cross_entropy = -chosen_BT[row][mask_BT[row].bool()].mean()
+        trainer = stub(alpha=0.0, loss_type="sigmoid", beta=0.3, label_smoothing=0.0, cpo_alpha=0.7)
+        trainer.concatenated_forward.return_value = (
+            *log_probs,
+            torch.zeros(1),
+            torch.zeros(1),
+            cross_entropy,
+        )
+        trainer.cpo_loss = lambda *pair, trainer=trainer: CPOTrainer.cpo_loss(trainer, *pair)
+        expected, _ = CPOTrainer.get_batch_loss_metrics(trainer, None, {})
+        assert loss_B[row].item() == pytest.approx(expected.item(), abs=1e-5)
+
+
 def test_slic_is_trl_hinge_scaled_by_its_margin_plus_regularisation(policy: dict[str, LogProbs]) -> None:
     from trl.experimental.cpo import CPOTrainer
 

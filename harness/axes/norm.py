@@ -16,6 +16,8 @@ from harness.spec import ModelSpec
 class Norm(Method):
     """Builds normalisation modules; parameters are called `weight` and, where there is one, `bias`.
 
+    Any other parameter is a single number.
+
     Shapes: a module maps B...D to B...D over the last dimension
     """
 

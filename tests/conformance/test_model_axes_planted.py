@@ -186,6 +186,35 @@ class SizedNorm(Norm):
         return nn.Linear(dim, dim)
 
 
+class Renamed(nn.RMSNorm):
+    """Holds its weight under another name."""
+
+    def __init__(self, dim):
+        super().__init__(dim, elementwise_affine=False)
+        self.gain = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x):
+        return super().forward(x) * self.gain
+
+
+class RenamedNorm(Norm):
+    """Calls its weight a gain."""
+
+    name = "renamed"
+
+    def build(self, dim, spec):
+        return Renamed(dim)
+
+
+class MeanNorm(Norm):
+    """Normalises a whole sequence."""
+
+    name = "mean"
+
+    def build(self, dim, spec):
+        return nn.GroupNorm(1, 5, affine=False)
+
+
 class LostResidual(NormPosition):
     """Forgets to scale the residual, and one of its norms."""
 
@@ -235,7 +264,9 @@ PLANTED = [
     (position.test_buffers_can_be_computed_anew, MeltingPosition),
     (position.test_the_bias_is_what_it_says, CrookedBias),
     (feed_forward.test_positions_do_not_mix, MixingFeedForward),
-    (norm.test_the_size_of_the_input_does_not_matter, SizedNorm),
+    (norm.test_the_size_of_a_large_input_does_not_matter, SizedNorm),
+    (norm.test_the_size_of_a_large_input_does_not_matter, MeanNorm),
+    (norm.test_parameters_are_called_weight_and_bias, RenamedNorm),
     (norm_position.test_every_norm_is_used_once, LostResidual),
     (norm_position.test_the_residual_path_is_kept_and_scaled, LostResidual),
     (architecture.test_without_a_prefix_the_stack_is_causal, OpenArchitecture),

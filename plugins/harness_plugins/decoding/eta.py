@@ -3,14 +3,15 @@
 from dataclasses import dataclass
 from typing import Any
 
-from harness import Method, hookimpl
-from harness_plugins.decoding._sampling import Sampler, within
+from harness import ConfigError, Method, hookimpl
+from harness_plugins.decoding._sampling import Sampler
 
 
 class Eta(Sampler):
     """Cuts tokens below min(epsilon, sqrt(epsilon) * exp(-entropy)).
 
     Paper: Hewitt et al. 2022, arXiv:2210.15191
+    Raises: ConfigError if epsilon lies outside (0, 1)
     """
 
     name = "eta"
@@ -22,7 +23,8 @@ class Eta(Sampler):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            within("epsilon", self.epsilon, 0, 1)
+            if not 0 < self.epsilon < 1:
+                raise ConfigError(f"decoding.epsilon={self.epsilon} must be above 0 and below 1")
 
     config: Config
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from harness import Alignment, LogProbs, Preference
+from harness import Alignment, ConfigError, LogProbs, Preference
 
 os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
 
@@ -112,6 +112,33 @@ def test_smoothed_dpo_is_a_mixture_of_both_labels(
     assert torch.allclose(smooth, 0.8 * plain + 0.2 * other)
 
 
+def test_robust_dpo_equals_trl(policy: dict[str, LogProbs], reference: dict[str, LogProbs]) -> None:
+    loss_B, _ = method("robust_dpo", beta=0.3, label_smoothing=0.2).loss(policy, reference)
+    expected = trl_dpo("robust", policy, reference, beta=0.3, label_smoothing=0.2)
+    assert torch.allclose(loss_B.mean(), expected, atol=1e-5)
+
+
+def test_robust_dpo_is_dpo_on_average_over_flipped_labels(
+    policy: dict[str, LogProbs], reference: dict[str, LogProbs]
+) -> None:
+    """Chowdhury et al. 2024: with a share of labels flipped, its expectation is the loss without flips."""
+    robust = method("robust_dpo", label_smoothing=0.3)
+
+    def flipped(pair: dict[str, LogProbs]) -> dict[str, LogProbs]:
+        return {"chosen": pair["rejected"], "rejected": pair["chosen"]}
+
+    as_labelled, _ = robust.loss(policy, reference)
+    the_other_way, _ = robust.loss(flipped(policy), flipped(reference))
+    clean, _ = method("dpo").loss(policy, reference)
+    assert torch.allclose(0.7 * as_labelled + 0.3 * the_other_way, clean, atol=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_robust_dpo_refuses_a_share_of_flips_that_it_cannot_undo(share: float) -> None:
+    with pytest.raises(ConfigError, match=rf"label_smoothing={share} must be above 0 and below 0.5"):
+        method("robust_dpo", label_smoothing=share)
+
+
 def test_kto_equals_trl(policy: dict[str, LogProbs], reference: dict[str, LogProbs]) -> None:
     from trl import KTOTrainer
 
@@ -136,6 +163,27 @@ def test_simpo_equals_trl(policy: dict[str, LogProbs]) -> None:
     trainer = stub(alpha=0.0, loss_type="simpo", beta=2.5, simpo_gamma=0.7, label_smoothing=0.0)
     expected, _, _ = CPOTrainer.cpo_loss(trainer, policy["chosen"].mean(), policy["rejected"].mean())
     assert torch.allclose(loss_B, expected, atol=1e-5)
+
+
+def test_cpo_equals_trl(policy: dict[str, LogProbs]) -> None:
+    """Pair by pair: TRL's cross-entropy is a mean over the tokens of a batch."""
+    from trl.experimental.cpo import CPOTrainer
+
+    loss_B, _ = method("cpo", beta=0.3, chosen_weight=0.7).loss(policy, {})
+    chosen_BT, mask_BT = policy["chosen"].per_token_BT, policy["chosen"].mask_BT
+    for row in range(B):
+        log_probs = (policy[part].per_token_BT[row].sum()[None] for part in ("chosen", "rejected"))
+        cross_entropy = -chosen_BT[row][mask_BT[row].bool()].mean()
+        trainer = stub(alpha=0.0, loss_type="sigmoid", beta=0.3, label_smoothing=0.0, cpo_alpha=0.7)
+        trainer.concatenated_forward.return_value = (
+            *log_probs,
+            torch.zeros(1),
+            torch.zeros(1),
+            cross_entropy,
+        )
+        trainer.cpo_loss = lambda *pair, trainer=trainer: CPOTrainer.cpo_loss(trainer, *pair)
+        expected, _ = CPOTrainer.get_batch_loss_metrics(trainer, None, {})
+        assert loss_B[row].item() == pytest.approx(expected.item(), abs=1e-5)
 
 
 def test_slic_is_trl_hinge_scaled_by_its_margin_plus_regularisation(policy: dict[str, LogProbs]) -> None:

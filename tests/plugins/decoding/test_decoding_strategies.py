@@ -12,16 +12,19 @@ from harness_plugins.decoding.contrastive_decoding import ContrastiveDecoding
 from harness_plugins.decoding.contrastive_search import ContrastiveSearch
 from harness_plugins.decoding.diverse_beam import DiverseBeam
 from harness_plugins.decoding.dola import DoLa
+from harness_plugins.decoding.epsilon import Epsilon
 from harness_plugins.decoding.eta import Eta
 from harness_plugins.decoding.greedy import Greedy
 from harness_plugins.decoding.min_p import MinP
 from harness_plugins.decoding.repetition_penalty import RepetitionPenalty
 from harness_plugins.decoding.sampling import Sampling
 from harness_plugins.decoding.speculative import Speculative
+from harness_plugins.decoding.top_h import TopH
 from harness_plugins.decoding.top_k import TopK
 from harness_plugins.decoding.top_p import TopP
 from harness_plugins.decoding.typical import Typical
 
+from harness.errors import ConfigError
 from harness.rng import draw_seed
 
 RECORDED = json.loads(Path(__file__).with_name("tokens_4_49.json").read_text())
@@ -121,20 +124,33 @@ def test_samplers_cut_what_their_formula_cuts() -> None:
     by_surprise = surprise.argsort()
     before = torch.zeros_like(p)
     before[by_surprise] = p[by_surprise].cumsum(0) - p[by_surprise]
+    carried = torch.zeros_like(p)
+    carried[order] = (-p * p.log())[order].cumsum(0)
     epsilon = 0.02
     expected = {
         Sampling(): p,
         Sampling(Sampling.Config(temperature=0.5)): (logits / 0.5).softmax(-1)[0],
         TopK(TopK.Config(top_k=5)): cut(p >= p[order[4]], p),
+        TopH(TopH.Config(top_h=0.5)): cut(carried <= 0.5 * entropy, p),
+        TopH(TopH.Config(top_h=1e-3)): cut(p == p.max(), p),
         TopP(TopP.Config(top_p=0.8)): cut(below < 0.8, p),
         MinP(MinP.Config(min_p=0.2)): cut(p >= 0.2 * p.max(), p),
         Typical(Typical.Config(mass=0.6)): cut(before < 0.6, p),
+        Epsilon(Epsilon.Config(epsilon=epsilon)): cut(p >= epsilon, p),
+        Epsilon(Epsilon.Config(epsilon=0.99)): cut(p == p.max(), p),
         Eta(Eta.Config(epsilon=epsilon)): cut(p >= min(epsilon, epsilon**0.5 * float((-entropy).exp())), p),
     }
     for decoding, probs in expected.items():
         torch.testing.assert_close(
             processed(decoding, logits)[0], probs, msg=lambda m, d=decoding: f"{d.name}: {m}"
         )
+
+
+def test_a_threshold_that_no_token_can_reach_is_refused() -> None:
+    for method in (Epsilon, Eta):
+        for epsilon in (0.0, 1.0):
+            with pytest.raises(ConfigError, match=rf"epsilon={epsilon} must be above 0 and below 1"):
+                method.Config(epsilon=epsilon)
 
 
 def test_repetition_penalty_lowers_seen_tokens() -> None:

@@ -20,6 +20,7 @@ def _gelu(x):
 
 ACTIVATIONS = {
     "relu": lambda x: x.clamp_min(0),
+    "squared_relu": lambda x: x * x * (x > 0),
     "gelu": _gelu,
     "swish": lambda x: x / (1 + torch.exp(-x)),
     "swiglu": lambda x: x / (1 + torch.exp(-x)),
@@ -41,6 +42,13 @@ def test_the_tanh_form_equals_transformers(name):
 
     x = torch.linspace(-5, 5, 101, dtype=torch.float64)
     torch.testing.assert_close(_layer(name, tanh=True).activation(x), ACT2FN["gelu_new"](x))
+
+
+def test_squared_relu_equals_transformers():
+    from transformers.activations import ACT2FN
+
+    x = torch.linspace(-5, 5, 101, dtype=torch.float64)
+    torch.testing.assert_close(_layer("squared_relu").activation(x), ACT2FN["relu2"](x))
 
 
 @torch.no_grad()

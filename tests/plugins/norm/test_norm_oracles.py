@@ -6,6 +6,8 @@ import pytest
 import torch
 from composed import SPEC, choose, tiny
 
+from harness import ConfigError
+
 
 def _x():
     return torch.randn(3, 5, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 3 + 1
@@ -32,6 +34,29 @@ def test_rmsnorm_equals_its_formula():
     norm, x = _random_affine(choose("norm", "rmsnorm").build().build(32, SPEC)), _x()
     wanted = x / (x.square().mean(-1, keepdim=True) + SPEC.norm_eps).sqrt() * norm.weight
     torch.testing.assert_close(norm(x), wanted)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_dynamic_tanh_equals_its_formula(bias):
+    """Zhu et al. 2025: tanh written out as a quotient of exponentials."""
+    built = choose("norm", "dynamic_tanh", alpha=0.8).build().build(32, dataclasses.replace(SPEC, bias=bias))
+    assert (built.alpha.item(), built.weight.unique().item()) == (pytest.approx(0.8), 1)
+    norm, x = _random_affine(built), _x()
+    up, down = torch.exp(norm.alpha * x), torch.exp(-norm.alpha * x)
+    wanted = norm.weight * (up - down) / (up + down) + (norm.bias if bias else 0)
+    torch.testing.assert_close(norm(x), wanted)
+    assert (norm.bias is not None) is bias
+
+
+def test_dynamic_tanh_stands_where_norms_stand():
+    model = tiny(norm=("dynamic_tanh", {"alpha": 0.3}))
+    alphas = [p for name, p in model.named_parameters() if name.endswith(".alpha")]
+    assert [p.item() for p in alphas] == [pytest.approx(0.3)] * (2 * SPEC.num_layers + 1)
+
+
+def test_dynamic_tanh_refuses_a_slope_that_is_not_positive():
+    with pytest.raises(ConfigError, match=r"norm.alpha=0.0 must be positive"):
+        choose("norm", "dynamic_tanh", alpha=0.0)
 
 
 @pytest.mark.parametrize("depth", [2, 12, 100])

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from harness.errors import ConfigError
 from harness.registry.known import registry
 
 RATE = 1e-2
@@ -84,6 +85,11 @@ CASES = {
     "schedule_free": (
         {"weight_decay": 0.1},
         oracle("ScheduleFreeAdamW", betas=(0.9, 0.999), decay=0.1),
+    ),
+    "adan": ({"weight_decay": 0.1}, oracle("Adan", betas=(0.98, 0.92, 0.99), decay=0.1)),
+    "ademamix": (
+        {"weight_decay": 0.1, "alpha": 8.0},
+        oracle("AdEMAMix", betas=(0.9, 0.999, 0.9999), alpha=8.0, weight_decouple=True, decay=0.1),
     ),
 }
 
@@ -277,6 +283,22 @@ UNDER_A_SCHEDULE = {
     "adamw": (CASES["adamw"], 1e-10),
     "lion": (CASES["lion"], 1e-10),
     "sgd": (CASES["sgd"], 1e-10),
+    "adan": (CASES["adan"], 1e-10),
+    # Weight and decay of the slow moment rise over 30 of the 40 steps.
+    "ademamix": (
+        (
+            {"weight_decay": 0.1, "beta3": 0.999, "warmup_steps": 30},
+            oracle(
+                "AdEMAMix",
+                betas=(0.9, 0.999, 0.999),
+                alpha=5.0,
+                t_alpha_beta3=30,
+                weight_decouple=True,
+                decay=0.1,
+            ),
+        ),
+        1e-10,
+    ),
     # The oracle's QR steps are in float32; one side of a matrix is not preconditioned here.
     "soap": (
         (
@@ -295,6 +317,69 @@ def test_forty_steps_under_a_schedule_equal_the_oracle(name: str) -> None:
     found, expected = warmed(left, ours(name, left, **options)), warmed(right, make(right))
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=error, atol=error)
+
+
+def test_a_slow_decay_that_cannot_rise_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"beta3=0.5 rises from beta1=0.9 in warmup_steps=10"):
+        ours("ademamix", model(), beta3=0.5, warmup_steps=10)
+    with pytest.raises(ConfigError, match=r"alpha=-1.0 must not be negative"):
+        ours("ademamix", model(), alpha=-1.0)
+
+
+def test_lamb_equals_its_oracle_on_matrices_and_adam_elsewhere() -> None:
+    """The oracle corrects no moment for its start: without decay, the ratio of lengths cancels that.
+
+    Its `adam_debias` leaves out a correction of the rate that would follow that ratio.
+    """
+    import pytorch_optimizer
+
+    left, right = model(seed=3), model(seed=3)
+    found = warmed(left, ours("lamb", left, weight_decay=0.0, eps=1e-30))
+    matrices = [p for p in right.parameters() if p.ndim == 2]
+    rest = [p for p in right.parameters() if p.ndim != 2]
+    lamb = pytorch_optimizer.Lamb(matrices, lr=RATE, betas=(0.9, 0.999), eps=1e-30, adam_debias=True)
+    adam = torch.optim.Adam(rest, lr=RATE, betas=(0.9, 0.999), eps=1e-30, foreach=False)
+
+    class Both:
+        param_groups = (*lamb.param_groups, *adam.param_groups)
+
+        def zero_grad(self) -> None:
+            right.zero_grad()
+
+        def step(self) -> None:
+            lamb.step()
+            adam.step()
+
+    for a, b in zip(found, warmed(right, Both()), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+def test_lamb_with_decay_is_the_papers_algorithm() -> None:
+    """Algorithm 2 written out: the step, decay included, is as long as the matrix times the rate."""
+    net = model()
+    optimizer = ours("lamb", net, weight_decay=0.1)
+    x = [p.detach().clone() for p in net.parameters()]
+    m, v = [torch.zeros_like(p) for p in x], [torch.zeros_like(p) for p in x]
+    for t in range(1, 11):
+        for i, p in enumerate(net.parameters()):
+            p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(t), dtype=p.dtype)
+            m[i] = 0.9 * m[i] + 0.1 * p.grad
+            v[i] = 0.999 * v[i] + 0.001 * p.grad**2
+            r = m[i] / (1 - 0.9**t) / ((v[i] / (1 - 0.999**t)) ** 0.5 + 1e-6)
+            step = r + 0.1 * x[i] if p.ndim == 2 else r
+            scale = x[i].square().sum() ** 0.5 / step.square().sum() ** 0.5 if p.ndim == 2 else 1.0
+            x[i] = x[i] - RATE * scale * step
+        optimizer.step()
+        for p, expected in zip(net.parameters(), x, strict=True):
+            torch.testing.assert_close(p.detach(), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_lamb_moves_weights_that_start_at_zero() -> None:
+    net = nn.Linear(3, 2, bias=False)
+    nn.init.zeros_(net.weight)
+    net.weight.grad = torch.tensor([[1.0, -2.0, 0.5], [3.0, 1.0, -1.0]])
+    ours("lamb", net).step()
+    torch.testing.assert_close(net.weight.detach(), -RATE * net.weight.grad.sign())
 
 
 def test_schedule_free_under_a_warm_up_equals_its_authors_package() -> None:

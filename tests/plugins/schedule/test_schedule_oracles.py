@@ -16,6 +16,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "constant": ("constant_with_warmup", {}, {}),
     "cosine": ("cosine_with_min_lr", {"min_lr_rate": 0.1}, {}),
     "linear": ("linear", {}, {"final_share": 0.0}),
+    "polynomial": ("polynomial", {"lr_end": 0.2, "power": 3.0}, {"final_share": 0.2, "power": 3.0}),
     "inverse_sqrt": ("inverse_sqrt", {"timescale": 30}, {"timescale_share": 0.15}),
     "warmup_stable_decay": (
         "warmup_stable_decay",
@@ -54,5 +55,7 @@ def test_impossible_shares_are_refused() -> None:
         known.get("schedule", "cosine").Config(warmup_share=2)  # type: ignore[call-arg]
     with pytest.raises(ConfigError, match=r"final_share=-0.1 must lie in \[0, 1\]"):
         known.get("schedule", "linear").Config(final_share=-0.1)  # type: ignore[call-arg]
+    with pytest.raises(ConfigError, match="power=0 must be positive"):
+        known.get("schedule", "polynomial").Config(power=0)  # type: ignore[call-arg]
     with pytest.raises(ConfigError, match=r"decay_share=0.9 must be positive and leave room"):
         known.get("schedule", "warmup_stable_decay").Config(warmup_share=0.2, decay_share=0.9)  # type: ignore[call-arg]

@@ -16,9 +16,9 @@ class Polynomial(Schedule):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Schedule.Config):
-        power: float = 2.0
+        power: float = 0.9
         """Exponent of the share of time left; above 1 it falls early, below 1 late."""
-        final_share: float = 0.1
+        final_share: float = 0.0
         """Learning rate at the end as a share of the peak (0 to 1)."""
 
         def __post_init__(self) -> None:

@@ -53,6 +53,9 @@ class Peft(Method):
     """Whether the update can be folded into unpacked weights."""
     virtual: bool = False
     """Whether it puts virtual tokens before a text, which only transformers' generate continues."""
+    splittable: bool = False
+    """Whether layers may be split by heads and hidden units beneath it: it neither wraps such a layer nor
+    reaches into attention."""
     reversible: bool = True
     """Whether `disabled` gives back the model as it was before `apply`."""
     kept: Kept = Kept()

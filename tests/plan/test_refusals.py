@@ -63,6 +63,11 @@ MODELS = [
         "which the last process of a pipeline computes from its",
     ),
     (f"{' '.join(PIPELINE)} peft=prefix_tuning", "no place for the virtual tokens that instruct trains; use"),
+    (
+        "parallelism=tensor parallelism.num_processes=2 instruction=task peft=lora",
+        "peft=lora stands on layers that parallelism=tensor splits by heads and hidden units; use "
+        "parallelism@instruct.parallelism=ddp",
+    ),
     (f"{' '.join(PIPELINE)} alignment=dpo", "align compares several; use parallelism@align.parallelism=ddp"),
     (
         f"{' '.join(PIPELINE)} architecture=prefix_decoder objective=prefix_language_modeling",

@@ -58,6 +58,8 @@ class Grid(Parallelism):
             yield Problem(where="parallelism", message=message)
         if pipeline > 1:
             yield from cls._unpiped(cell)
+        if tensor > 1:
+            yield from cls._unsplit(cell)
         spec = cell.spec()
         if spec is None:
             return
@@ -99,6 +101,21 @@ class Grid(Parallelism):
             else:
                 continue
             yield Problem(where="parallelism", message=f"{message}; use {where}=ddp or another")
+
+    @classmethod
+    def _unsplit(cls, cell: Any) -> Iterable[Problem]:
+        """Stages whose adapter stands on the layers that would be split."""
+        for stage in cell.stages:
+            if not {"parallelism", "peft"}.issubset(cell.reads(stage)):
+                continue
+            own, peft = (cell.choice(axis, stage=stage) for axis in ("parallelism", "peft"))
+            if own is None or own.method is not cls or peft is None or peft.method.splittable:
+                continue
+            yield Problem(
+                where="parallelism",
+                message=f"peft={peft.method.name} stands on layers that parallelism={cls.name} splits by "
+                f"heads and hidden units; use parallelism@{stage}.parallelism=ddp or fsdp",
+            )
 
     def wrap(self, model: nn.Module) -> nn.Module:
         from torch.distributed.device_mesh import init_device_mesh

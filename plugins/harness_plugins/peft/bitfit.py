@@ -23,6 +23,7 @@ class BitFit(OwnPeft):
     """
 
     name = "bitfit"
+    splittable = True
     kept = Kept(inputs=False)
 
     def apply(self, model: nn.Module) -> nn.Module:

@@ -16,6 +16,7 @@ class Full(Peft):
     """
 
     name = "full"
+    splittable = True
     delta = "weights"
     mergeable = True
     reversible = False

@@ -18,6 +18,7 @@ class PTuning(VirtualTokens):
     """
 
     name = "p_tuning"
+    splittable = True
 
     Config = EncodedConfig
     config: EncodedConfig

@@ -19,6 +19,7 @@ class PromptTuning(VirtualTokens):
     """
 
     name = "prompt_tuning"
+    splittable = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(VirtualConfig):

@@ -117,8 +117,8 @@ def prove(row: dict[str, str], given: list[str], made: Plan, store: Store) -> No
     """Run a command line that chooses a row; its cell must be ok and prove what its methods changed.
 
     A training may diverge, and an option leave nothing to do: where the harness says so, that is an answer.
-    So it is where filters leave nothing of a corpus, which is known once they have read it, and where an expert
-    is shown too few of the calibration's tokens.
+    So it is where filters leave nothing of a corpus, which is known once they have read it, and where an
+    expert is shown too few of the calibration's tokens.
     """
     code = run(given, Options(timeout=ROW_SECONDS), store=store)
     record = read_record(directory(made, made.cells[0]))
@@ -127,11 +127,8 @@ def prove(row: dict[str, str], given: list[str], made: Plan, store: Store) -> No
     emptied = outcome["stage"] == "corpus" and outcome["status"] == "incompatible"
     shown_little = outcome["stage"] == "quantize" and row.get("feed_forward", "").startswith("moe")
     shown_little = shown_little and "raise quantize.calibration_sequences" in outcome["reason"]
-    if (
-        emptied
-        or shown_little
-        or (given != overrides(row) and outcome["status"] in ("diverged", "incompatible"))
-    ):
+    late = given != overrides(row) and outcome["status"] in ("diverged", "incompatible")
+    if emptied or shown_little or late:
         assert outcome["reason"], command
         return
     assert (code, outcome["status"]) == (0, "ok"), f"{outcome['stage']}: {outcome['reason']}\n{command}"

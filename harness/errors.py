@@ -73,6 +73,10 @@ class DataError(HarnessError):
     """Input data that cannot be read as what it should be."""
 
 
+class AbsentError(StoreError, DataError, ConfigError):
+    """A record, a sweep or a file that was named and that is not there, or not alone."""
+
+
 class ChangedError(DataError):
     """A file is not what it was when the plan was made; trying again, with a new plan, may go well."""
 

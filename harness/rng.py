@@ -3,6 +3,11 @@
 import hashlib
 from enum import StrEnum
 
+from harness.errors import ConfigError
+
+MAX_SEED = 2**32 - 1
+"""The largest seed: what every library takes that methods may hand it to (numpy.random.seed's own bound)."""
+
 
 class Purpose(StrEnum):
     """What a stream is for; streams of different purposes never touch."""
@@ -12,6 +17,16 @@ class Purpose(StrEnum):
     dropout = "dropout"
     sampling = "sampling"
     calibration = "calibration"
+
+
+def check_seed(seed: int, where: str) -> int:
+    """The seed, as it stands at the config key `where`.
+
+    Raises: ConfigError outside [0, MAX_SEED]
+    """
+    if not 0 <= seed <= MAX_SEED:
+        raise ConfigError(f"{where}={seed} must lie between 0 and {MAX_SEED}")
+    return seed
 
 
 def stream_seed(*, seed: int, stage: str, purpose: Purpose) -> int:

@@ -6,6 +6,9 @@ from typing import Any
 from harness.errors import ConfigError
 
 _BY_METHODS = {"set_by": "methods"}
+_MOST = {"num_layers": 4096, "num_encoder_layers": 4096, "head_dim": 2**16}
+"""Sizes of what a plan holds in memory, a module a layer and a table of angles; above any model there is
+(1,000 layers: DeepNet, arXiv:2203.00555)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +16,7 @@ class ModelSpec:
     """Everything the composable transformer is built from, besides its methods.
 
     Shapes: dim = D, num_heads = N, head_dim = H, vocab_size = V
-    Raises: ConfigError for sizes below one
+    Raises: ConfigError for sizes below one, and for those that no machine could plan
     """
 
     vocab_size: int = field(metadata=_BY_METHODS)
@@ -89,6 +92,9 @@ class ModelSpec:
         for name in ("vocab_size", "dim", "num_layers", "num_heads", "head_dim", "ffn_dim", "max_length"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"model.{name}={getattr(self, name)} must be at least 1")
+        for name, most in _MOST.items():
+            if (getattr(self, name) or 0) > most:
+                raise ConfigError(f"model.{name}={getattr(self, name)} must be at most {most}")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"model.dropout={self.dropout} must lie in [0, 1)")
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from harness.commands.output import answer
 from harness.registry import index as registry_index
+from harness.report.numbers import counted
 
 LIBRARIES = (
     "harness-lm",
@@ -123,5 +124,9 @@ def _text(report: dict[str, Any]) -> str:
     for module, text in report["plugins"]["printed"].items():
         lines += [f"  {module} prints while it loads:", *(f"    {line}" for line in text.splitlines()[:5])]
     store = report["store"]
-    state = f"{store['artifacts']} artifacts, {store['free']} free" if store["writable"] else "not writable"
+    state = (
+        f"{counted(store['artifacts'], 'artifact')}, {store['free']} free"
+        if store["writable"]
+        else "not writable"
+    )
     return "\n".join([*lines, "", f"store      {store['path']} ({state})"])

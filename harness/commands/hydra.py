@@ -93,10 +93,17 @@ def through_hydra(arguments: Sequence[str]) -> int:
     one_thread_of_numpy()
     publish()
     arguments = standing(arguments)
+    if (
+        MULTIRUN in arguments
+    ):  # as the flag, without which Hydra says of every fault that a comma is ambiguous
+        arguments = [
+            "--multirun",
+            *(text for text in arguments if text not in ("-m", "--multirun", MULTIRUN)),
+        ]
     for text in arguments:
         publish_file(text)
     overrides, flags = _parted(arguments)
-    multirun = "-m" in flags or "--multirun" in flags or MULTIRUN in overrides
+    multirun = "-m" in flags or "--multirun" in flags
     shown = {flag.partition("=")[0] for flag in flags}
     shows = not shown.isdisjoint(_SHOWS_ONLY)
     if not shows:
@@ -193,7 +200,7 @@ def _as_it_runs(arguments: Sequence[str]) -> list[str]:
     from harness.store import Store
 
     plain = job_overrides(_parted(arguments)[0])
-    others = [text for text in arguments if text not in plain and text not in ("--multirun", "-m", MULTIRUN)]
+    others = [text for text in arguments if text not in plain and text not in ("--multirun", "-m")]
     cell = make_plan(plain, store=Store()).first.cells[0].cell
     given = {text.partition("=")[0] for text in cell.overrides}
     own = [f"{key}={value_text(value)}" for key, value in cell.settled().items() if key not in given]

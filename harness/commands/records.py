@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.data.lineage import rows
-from harness.errors import StoreError
+from harness.errors import AbsentError, StoreError
 from harness.plan.manifest import find_record
 from harness.report.compact import RECORDS, read_compact
 from harness.report.record import Record, label
@@ -19,7 +19,7 @@ def find(root: Path, name: str) -> dict[str, Any]:
     """A record by its path, by `<sweep>/<cell>`, by the beginning of its cell's id, or as a committed one by
     `<report or records.json.gz>/<cell>`.
 
-    Raises: StoreError where none or several answer; DataError where a file holds no records
+    Raises: AbsentError where none or several answer; DataError where a file holds no records
     """
     file, cell = committed(name)
     if file is None:
@@ -30,7 +30,7 @@ def find(root: Path, name: str) -> dict[str, Any]:
         number = len(everything)
         why = f"{len(found)} of its {number} cells answer" if cell else f"it holds {number} cells"
         shown = "; ".join(line(record) for record in (found or everything)[:6])
-        raise StoreError(f"{name} is no single record: {why}. Give {file}/<cell>, e.g. of {shown}")
+        raise AbsentError(f"{name} is no single record: {why}. Give {file}/<cell>, e.g. of {shown}")
     return dict(found[0].data)
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from harness.errors import ConfigError, CorruptArtifactError, StoreError, UnknownNameError
 from harness.plan.manifest import find_record, manifests
+from harness.report.numbers import counted
 from harness.store import Artifact, Store, archive
 from harness.store.records import records, sweep_name
 
@@ -23,7 +24,14 @@ HELP = """usage: harness store ls | gc [--dry-run] | verify | export RECORD FILE
   verify   hashes every file again; damaged artifacts are moved aside and built again by the next run
   export   packs a record with all it rests on
   import   takes such a file into this store; what it holds is checked, and replaces nothing"""
-COMMANDS = ("ls", "gc", "verify", "export", "import")
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "ls": (),
+    "gc": (),
+    "verify": (),
+    "export": ("a record (demo/0123abcd)", "a file (out.tar.gz)"),
+    "import": ("a file that `harness store export` wrote",),
+}
+"""What each takes, word by word."""
 _ABANDONED = 3600.0
 """Seconds after which a temporary directory without a claim was left by a killed process."""
 
@@ -37,6 +45,21 @@ def main(arguments: Sequence[str]) -> int:
         print(HELP)
         return 0
     command, *rest = arguments
+    if command not in COMMANDS:
+        raise UnknownNameError(what="store command", name=command, known=COMMANDS)
+    if "-h" in rest or "--help" in rest:
+        print(HELP)
+        return 0
+    words = [text for text in rest if not text.startswith("-")]
+    for flag in rest:
+        if flag.startswith("-") and not (command == "gc" and flag == "--dry-run"):
+            takes = "--dry-run alone" if command == "gc" else "no flags"
+            raise ConfigError(f"{flag} is no flag of `harness store {command}`, which takes {takes}")
+    if len(words) != len(COMMANDS[command]):
+        raise ConfigError(
+            f"harness store {command} takes {' and '.join(COMMANDS[command]) or 'no words'}, not "
+            f"{' '.join(words) or 'none'}"
+        )
     store = Store()
     if command == "ls":
         return ls(store)
@@ -45,14 +68,8 @@ def main(arguments: Sequence[str]) -> int:
     if command == "verify":
         return verify(store)
     if command == "export":
-        if len(rest) != 2:
-            raise ConfigError("harness store export needs a record and a file: demo/0123abcd out.tar.gz")
-        return export(store, rest[0], Path(rest[1]))
-    if command == "import":
-        if len(rest) != 1:
-            raise ConfigError("harness store import needs a file that `harness store export` wrote")
-        return take(store, Path(rest[0]))
-    raise UnknownNameError(what="store command", name=command, known=COMMANDS)
+        return export(store, words[0], Path(words[1]))
+    return take(store, Path(words[0]))
 
 
 def ls(store: Store) -> int:
@@ -74,7 +91,8 @@ def ls(store: Store) -> int:
     for stage, size in sizes.most_common():
         console.print(f"{stage}: {_size(size)}", highlight=False)
     console.print(
-        f"{store.root}: {_size(sum(sizes.values()))} in {table.row_count} artifacts", highlight=False
+        f"{store.root}: {_size(sum(sizes.values()))} in {counted(table.row_count, 'artifact')}",
+        highlight=False,
     )
     return 0
 
@@ -100,7 +118,7 @@ def gc(store: Store, *, dry_run: bool = False) -> int:
         if not dry_run:
             _remove(path)
     verb = "would be removed" if dry_run else "removed"
-    print(f"{number} artifacts and {len(leftovers)} leftovers {verb}: {_size(freed)}")
+    print(f"{counted(number, 'artifact')} and {counted(len(leftovers), 'leftover')} {verb}: {_size(freed)}")
     return 0
 
 
@@ -122,7 +140,7 @@ def verify(store: Store) -> int:
         except CorruptArtifactError as error:
             damaged += 1
             print(error)
-    print(f"{len(keys)} artifacts, {damaged} damaged")
+    print(f"{counted(len(keys), 'artifact')}, {damaged} damaged")
     return 1 if damaged else 0
 
 
@@ -137,13 +155,13 @@ def export(store: Store, name: str, target: Path) -> int:
     missing = [key for key in keys if key not in there]
     if missing and record["outcome"]["status"] == "ok":
         raise StoreError(
-            f"{name} rests on {len(missing)} artifacts that are gone ({missing[0][:12]}, ...); run its sweep "
-            "again first"
+            f"{name} rests on {counted(len(missing), 'artifact')} no longer there ({missing[0][:12]} first); "
+            "run its sweep again first"
         )
     place = f"records/{sweep_name(record['sweep'])}/{record['cell']}"
     archive.pack(store, target, where=where, place=place, keys=there)
     print(
-        f"{target}: {record['sweep']}/{record['cell']} with {len(there)} artifacts; "
+        f"{target}: {record['sweep']}/{record['cell']} with {counted(len(there), 'artifact')}; "
         f"`harness store import {target}` takes it into another store"
     )
     return 0
@@ -155,7 +173,8 @@ def take(store: Store, source: Path) -> int:
     Raises: StoreError where the file is none of those, or damaged
     """
     records, keys, there = archive.unpack(store, source)
-    print(f"{', '.join(records) or 'no record'} with {len(keys)} artifacts are new, {len(there)} were there")
+    new = f"{', '.join(records) or 'no record'} with {counted(len(keys), 'artifact')}"
+    print(f"new: {new}; {len(there)} were there")
     return 0
 
 

@@ -26,10 +26,13 @@ from harness.method import CellView, Choice, Problem
 from harness.nodes import as_text, contained, plain
 from harness.registry.known import registry
 from harness.registry.modules import blaming
+from harness.rng import check_seed
 from harness.spec import ModelSpec
 
 NOT_RESULT = (*EXPERIMENT_KEYS, "tracker", "device", "scale", "where_chosen", "at_most", "threads")
 """Root keys that do not determine what a cell yields; every stage states its own threads."""
+MAX_THREADS = 1024
+"""More than a node has; of tens of thousands libraries abort the process."""
 
 OFFLINE = ("smoke", "mini", "real")
 """Scales that need no network, unless HF_HUB_OFFLINE says otherwise."""
@@ -63,7 +66,7 @@ class Cell(CellView):
         if wrong := misfit(raw["stages"], list[str], "stages"):
             raise ConfigError(f"{wrong}; write e.g. 'stages=[corpus,tokenizer]'")
         self.stages = tuple(raw["stages"])
-        self.seed, self.base_seed = int(raw["seed"]), int(raw["base_seed"])
+        self.seed, self.base_seed = (check_seed(int(raw[key]), key) for key in ("seed", "base_seed"))
         self.seed_from: str | None = raw["seed_from"]
         self.device: str = plain(raw["device"])
         self.threads = _threads(raw["threads"], "") or 1
@@ -373,9 +376,12 @@ def _threads(value: Any, where: str) -> int | None:
 
     Raises: ConfigError for a number that cannot work
     """
-    if isinstance(value, int) and value < 1:
+    if isinstance(value, int) and not 1 <= value <= MAX_THREADS:
         name = f"{where}.threads" if where else "threads"
-        raise ConfigError(f"{name}={value} must be at least 1; it is the same on every machine, as a key is")
+        raise ConfigError(
+            f"{name}={value} must lie between 1 and {MAX_THREADS}; it is the same on every machine, as a key "
+            "is"
+        )
     return value  # type: ignore[no-any-return]
 
 

@@ -157,6 +157,10 @@ def explain(error: Exception, overrides: Sequence[str], without_values: DictConf
         raise ConfigError(f"{prefix}{key} takes a list, e.g. {key}=[A,B]") from error
     if key and (where or isinstance(cause, ValidationError)):
         given = next((text for text in overrides if text.lstrip("+").split("=")[0] == key), key)
+        if "is not Optional" in str(cause):
+            raise ConfigError(
+                f"{prefix}{given}: {key} is never null; state a value, or leave it out for its default"
+            ) from error
         several = "of type 'list'" in str(cause) and f"; `harness sweep` compares several, {key}=a,b"
         raise ConfigError(f"{prefix}{given}: {_first_line(cause)}{several or ''}") from error
     taken_out = re.match(r"Error merging override ~([^=\s]+)", str(error))
@@ -171,7 +175,7 @@ def explain(error: Exception, overrides: Sequence[str], without_values: DictConf
         r"(?:Could not append to config\. An item is already at '|Multiple values for "
         r"|force-add of config groups is not supported: '\+\+)([\w./@]+\w)",
         str(error),
-    )
+    ) or re.match(r"([\w./@]+) appears more than once in the final defaults list", str(error))
     added = there and next((text for text in overrides if text.lstrip("+").startswith(f"{there[1]}=")), "")
     if there and added:
         raise ConfigError(

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import Any
 
+from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from harness.axes import MODEL_AXES
@@ -13,6 +14,9 @@ from harness.compose.schema import model_options, mounted_axes, sections, stage_
 from harness.errors import ConfigError, UnknownNameError
 from harness.registry import index
 from harness.registry.known import registry
+
+HYDRAS = {"hydra": "hydra/config.yaml", "hydra.sweeper": "hydra/sweeper/harness.yaml"}
+"""Of keys of Hydra's own, the config that it has stored which holds their options."""
 
 
 def unknown_key(key: str, overrides: Sequence[str], node: DictConfig | None) -> str:
@@ -33,6 +37,10 @@ def unknown_key(key: str, overrides: Sequence[str], node: DictConfig | None) -> 
         )
     if axis is None and (broken := registry().broken(key.split(".")[0])):
         return str(broken)
+    if parent in HYDRAS:
+        options = ConfigStore.instance().load(HYDRAS[parent]).node
+        known = [str(option) for option in options if option != "_target_"]
+        return str(UnknownNameError(what=f"option of {parent}", name=name, known=known))
     if not OmegaConf.is_dict(beside):
         return f"No config key is called '{key}'"
     known = sorted(str(item) for item in beside if item != "method")

@@ -176,7 +176,10 @@ def _assignment(override: Override) -> Assignment:
         (held,) = override.sweep_string_iterator()
         return Assignment(key, (held[1:-1],), False)
     if override.is_sweep_override():
-        return Assignment(key, tuple(override.sweep_string_iterator()), True)
+        values = tuple(override.sweep_string_iterator())
+        if not values:
+            raise ConfigError(f"{override.input_line} has no value; its start must be before its stop")
+        return Assignment(key, values, True)
     return Assignment(key, (override.get_value_element_as_str(),), False)
 
 

@@ -6,10 +6,11 @@ import glob
 import logging
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
-from harness.errors import StoreError, UnknownNameError
+from harness.errors import AbsentError, StoreError, UnknownNameError
 from harness.plan.plan import Plan
 from harness.store.files import read_json, write_json
 from harness.store.records import NAME, read_record, set_aside, sweep_dir, sweep_name
@@ -130,7 +131,7 @@ def manifests(root: Path) -> list[dict[str, Any]]:
 def find_record(root: Path, name: str) -> tuple[Path, dict[str, Any]]:
     """A record by its path, by `<sweep>/<cell>`, or by the beginning of its cell's id.
 
-    Raises: StoreError where none or several answer; ConfigError for what is no name
+    Raises: AbsentError where none or several answer; ConfigError for what is no name
     """
     path = Path(name)
     if path.exists():
@@ -139,7 +140,22 @@ def find_record(root: Path, name: str) -> tuple[Path, dict[str, Any]]:
     below = glob.escape(sweep_name(sweep)) if sweep else "*"
     found = sorted((root / "records").glob(f"{below}/{glob.escape(cell)}*/{NAME}"))
     if len(found) != 1:
-        several = ", ".join(f"{file.parents[1].name}/{file.parent.name}" for file in found[:5])
-        why = f"several records answer: {several}" if found else f"there is none in {root / 'records'}"
-        raise StoreError(f"No single record is called '{name}': {why}. Give <sweep>/<cell> or a path")
+        raise AbsentError(
+            f"No single record is called '{name}': {_which(root, name, found)}. Give <sweep>/<cell> or a path"
+        )
     return found[0].parent, read_record(found[0])
+
+
+def _which(root: Path, name: str, found: Sequence[Path]) -> str:
+    """What a name may have meant: records that answer, those of a sweep, or which sweeps there are."""
+    if found:
+        return f"several records answer: {_some(found)}"
+    of_sweep = sorted((root / "records").glob(f"{glob.escape(name.replace('/', '.'))}/*/{NAME}"))
+    if of_sweep:
+        return f"it is a sweep, with the records {_some(of_sweep)}"
+    sweeps = sorted({file.parents[1].name for file in (root / "records").glob(f"*/*/{NAME}")})
+    return f"there is none in {root / 'records'}, which holds those of {', '.join(sweeps) or 'no sweep'}"
+
+
+def _some(files: Sequence[Path]) -> str:
+    return ", ".join(f"{file.parents[1].name}/{file.parent.name}" for file in files[:5])

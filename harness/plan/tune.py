@@ -20,6 +20,9 @@ from harness.plan.space import Point, dimension, grid
 from harness.plan.trials import SPLIT, Search, Tune, Tuned, Tuning, with_point
 from harness.registry.known import registry
 
+MAX_TRIALS = 1000
+"""Of every method."""
+
 
 def make_tuning(
     sweep: Plan,
@@ -135,6 +138,10 @@ def _trials(block: Tune, methods: Sequence[Tuned]) -> int:
     """
     if block.trials < 0 or (not block.trials and block.search is not Search.grid):
         raise ConfigError(f"tune.trials={block.trials} must be 1 or more: every method gets as many")
+    if block.trials > MAX_TRIALS:
+        raise ConfigError(
+            f"tune.trials={block.trials} must be at most {MAX_TRIALS}: each is a cell of the plan"
+        )
     sizes = {}
     for method in methods:
         if block.trials or any(not dim.values for dim in method.dimensions):

@@ -16,6 +16,7 @@ from harness.errors import DataError, NewerFormatError
 from harness.forms import misfit
 from harness.report.record import Record
 from harness.report.scored import TEXT, Scored
+from harness.store.files import write_whole
 from harness.store.records import FORMAT, check_record
 
 RECORDS = "records.json.gz"
@@ -64,7 +65,7 @@ def write_compact(
         if root.is_absolute():
             content = content.replace(json.dumps(f"{root}/")[1:-1], f"{name}/")
     data = content.encode()
-    path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+    write_whole(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
 
 
 def texts_of(values: Sequence[Any], rows: Mapping[int, int]) -> dict[str, str]:

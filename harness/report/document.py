@@ -27,6 +27,7 @@ from harness.report.writers import (
     markdown,
     notes_markdown,
 )
+from harness.store.files import write_whole
 
 WRITERS: Mapping[str, tuple[str, Callable[[Table], str]]] = {
     "latex": ("tex", latex),
@@ -61,21 +62,23 @@ def write(made: Report, folder: Path, *, formats: Sequence[str], images: Sequenc
     folder.mkdir(parents=True, exist_ok=True)
     for name, (suffix, writer) in WRITERS.items():
         if name in formats:
-            (folder / f"table.{suffix}").write_text(writer(made.table), encoding="utf-8")
+            write_whole(folder / f"table.{suffix}", writer(made.table))
     if made.figures:
         (folder / "figures").mkdir(exist_ok=True)
-        for old in (folder / "figures").iterdir():
-            if old.suffix in (".svg", *(f".{kind}" for kind in IMAGES)):
-                old.unlink()
     for figure in made.figures:
-        (folder / "figures" / f"{figure.name}.svg").write_text(figure.file, encoding="utf-8")
+        write_whole(folder / "figures" / f"{figure.name}.svg", figure.file)
         for kind in images:
-            (folder / "figures" / f"{figure.name}.{kind}").write_bytes(figure.render(kind))
+            write_whole(folder / "figures" / f"{figure.name}.{kind}", figure.render(kind))
+    if made.figures:
+        new = {f"{figure.name}.{kind}" for figure in made.figures for kind in ("svg", *images)}
+        for old in (folder / "figures").iterdir():
+            if old.suffix in (".svg", *(f".{kind}" for kind in IMAGES)) and old.name not in new:
+                old.unlink()
     if made.beside is not None and "json" in formats:
         text = json.dumps(published.as_data(made.beside), indent=1, ensure_ascii=False)
-        (folder / "published.json").write_text(text + "\n", encoding="utf-8")
+        write_whole(folder / "published.json", text + "\n")
     if "md" in formats:
-        (folder / "README.md").write_text(document(made), encoding="utf-8")
+        write_whole(folder / "README.md", document(made))
     if "html" in formats:
         text = page(
             made.table,
@@ -86,7 +89,7 @@ def write(made: Report, folder: Path, *, formats: Sequence[str], images: Sequenc
             over_tasks=made.over_tasks,
             law=made.law,
         )
-        (folder / "index.html").write_text(text, encoding="utf-8")
+        write_whole(folder / "index.html", text)
 
 
 def document(made: Report) -> str:

@@ -218,8 +218,10 @@ def record_facts(record: Record) -> Iterator[tuple[str, Any]]:
         yield "git.uncommitted changes", git["dirty"]
     for library, version in (provenance.get("versions") or {}).items():
         yield f"versions.{library}", version
-    for path, value in flatten(provenance.get("hardware") or {}, "hardware"):
-        yield path, value
+    hardware = provenance.get("hardware") or {}
+    yield "hardware.stated", bool(hardware)
+    if hardware:
+        yield from flatten(hardware, "hardware")
 
 
 def threads_of(record: Record) -> dict[str, int]:

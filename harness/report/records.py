@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from harness.errors import DataError, StoreError
+from harness.errors import AbsentError, DataError, StoreError
 from harness.report.compact import RECORDS, read_compact
 from harness.report.copies import once_each
 from harness.report.record import Record
@@ -47,7 +47,7 @@ def read(
     return once_each(found) if beside else found
 
 
-def none_there(experiment: str, place: Path, known: Sequence[str]) -> DataError:
+def none_there(experiment: str, place: Path, known: Sequence[str]) -> AbsentError:
     """The error of a place without records of an experiment."""
     begun = sweep_dir(place, experiment).is_dir()
     how = (
@@ -55,7 +55,7 @@ def none_there(experiment: str, place: Path, known: Sequence[str]) -> DataError:
         if begun
         else f"Run `harness sweep experiment={experiment}` first"
     )
-    return DataError(
+    return AbsentError(
         f"There are no records of experiment '{experiment}' in {place}. With records: "
         f"{', '.join(known) or 'none'}. {how}, or name another store."
     )
@@ -105,7 +105,7 @@ def elsewhere(place: Path, experiment: str) -> list[Record]:
         everything = read_archive(place) if tarfile.is_tarfile(place) else read_compact(place)
         found, known = of_experiment(everything, experiment), names_of(everything)
     else:
-        raise DataError(
+        raise AbsentError(
             f"{place} holds no records; name a store, a committed report or its {RECORDS}, or an archive "
             "that `harness store export` wrote"
         )

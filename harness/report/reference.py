@@ -15,6 +15,7 @@ from harness.report.latex import PACKAGES
 from harness.report.latex import escape as escape_latex
 from harness.report.layout import HERE, Layout, conf_folder, read_yaml
 from harness.report.writers import escape_markdown
+from harness.store.files import write_whole
 
 SHAPES = {"num_layers": "#L", "num_heads": "#H", "dim": "d_model", "max_length": "MCL"}
 """Field of a preset -> the survey's column."""
@@ -102,7 +103,7 @@ def write(layout: Layout, folder: Path, formats: Sequence[str]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name in formats:
         suffix, writer = WRITERS[name]
-        (folder / f"{layout.name}.{suffix}").write_text(writer(layout, heads, rows), encoding="utf-8")
+        write_whole(folder / f"{layout.name}.{suffix}", writer(layout, heads, rows))
     return folder
 
 

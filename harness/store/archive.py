@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from harness.errors import StoreError
+from harness.errors import AbsentError, StoreError
 from harness.store.artifacts import Store
 from harness.store.files import disk_errors, new_file
 from harness.store.keys import digest
@@ -91,7 +91,7 @@ def unpack_records(source: Path, folder: Path) -> None:
 def _extract(source: Path, folder: Path, *, below: str = "") -> None:
     """Files and folders of an archive, all of them in their places; those below one place alone.
 
-    Raises: StoreError naming the first entry that is not
+    Raises: AbsentError where there is no such file; StoreError naming the first entry that is not
     """
     try:
         with tarfile.open(source, "r:gz") as archive:
@@ -107,7 +107,7 @@ def _extract(source: Path, folder: Path, *, below: str = "") -> None:
                 if name.startswith(below):
                     archive.extract(member, folder, filter="data")
     except FileNotFoundError:
-        raise StoreError(f"there is no file {source}") from None
+        raise AbsentError(f"there is no file {source}") from None
     except (*_BROKEN, OSError) as error:
         if not isinstance(error, _BROKEN) and error.errno not in _NAMES:
             raise

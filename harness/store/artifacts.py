@@ -15,7 +15,7 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Any
 
-from harness.errors import CorruptArtifactError, StoreError, StoreFullError
+from harness.errors import ConfigError, CorruptArtifactError, StoreError, StoreFullError
 from harness.store.claims import Claim, Claims
 from harness.store.files import disk_errors, is_disk_full, read_json, sha256_file, write_json
 from harness.store.recorded import Described
@@ -48,10 +48,14 @@ class Store:
 
     State: `artifacts/` is written by rename only, so what stands there is complete; `partial/` holds
     checkpoints of unfinished stages, `tmp/` what is being written, `corrupt/` what did not match its hash
+    Raises: ConfigError where a file stands in the place of the directory, or of one above it
     """
 
     def __init__(self, root: Path | str | None = None) -> None:
         self.root = Path(root or os.environ.get("HARNESS_STORE") or ".harness").absolute()
+        there = next(place for place in (self.root, *self.root.parents) if os.path.exists(place))
+        if not there.is_dir():
+            raise ConfigError(f"No store at {self.root}: {there} is no folder; name one, HARNESS_STORE=DIR")
         self.claims = Claims(self.root / "claims")
 
     def path(self, key: str) -> Path:

@@ -124,6 +124,12 @@ def new_file(target: Path) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write text in UTF-8, or bytes; what stood there stays until all of it is written."""
+    with new_file(path) as draft:
+        draft.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
 def _take_place(draft: Path, target: Path) -> None:
     """Put a file in its place; a folder that stands there is moved beside it, and named."""
     try:

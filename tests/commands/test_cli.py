@@ -41,7 +41,7 @@ MISTAKES: dict[str, tuple[list[str], int, str]] = {
     "planned option": (
         ["plan", "hydra.sweeper.wrkers=2"],
         2,
-        "No config key is called 'hydra.sweeper.wrkers'",
+        "No option of hydra.sweeper is called 'wrkers'. Did you mean 'workers'?",
     ),
     "flag": (["plan", "--cfg", "job"], 2, "--cfg is no flag of this command"),
     "time": (
@@ -66,6 +66,18 @@ MISTAKES: dict[str, tuple[list[str], int, str]] = {
         2,
         "hydra.mode=RUN has no effect beside `harness sweep`",
     ),
+    "mode of a run": (
+        ["run", "hydra.mode=MULTIRUN", "attention=full,flash", "scale=smok"],
+        2,
+        "No scale is called 'smok'. Did you mean 'smoke'?",
+    ),
+    "empty range": (
+        ["plan", "seed=range(3,0)"],
+        2,
+        "seed=range(3,0) has no value; its start must be before its stop",
+    ),
+    "hydra": (["sweep", "seed=0,1", "hydra.swepper.x=2"], 2, "Did you mean 'sweeper'?"),
+    "store flag": (["store", "gc", "--dryrun"], 2, "--dryrun is no flag of `harness store gc`"),
     "both modes": (["sweep", "--run", "seed=0,1"], 2, "--run has no effect beside `harness sweep`"),
     "launcher of one": (
         ["run", "hydra/launcher=joblib"],

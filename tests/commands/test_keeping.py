@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
+from harness.cli import main
 from harness.commands import store as store_command
 from harness.commands.compare import _verdict, diff, differences
 from harness.commands.records import find
@@ -89,6 +90,60 @@ def test_uses_count_records_through_everything_they_rest_on(plan: Plan) -> None:
     assert store_command.main(["ls"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("gc --dryrun", "--dryrun is no flag of `harness store gc`, which takes --dry-run alone"),
+        ("gc old", "harness store gc takes no words, not old"),
+        ("ls --all", "--all is no flag of `harness store ls`, which takes no flags"),
+        ("verify --fix", "--fix is no flag"),
+        ("export toy", r"takes a record \(demo/0123abcd\) and a file \(out.tar.gz\), not toy"),
+        ("import a b", "takes a file that `harness store export` wrote, not a b"),
+    ],
+)
+def test_no_store_command_drops_a_word(plan: Plan, own_store: Path, line: str, said: str) -> None:
+    """`gc --dryrun` removed what it was asked to show."""
+    shutil.rmtree(own_store / "records")
+    everything = Store(own_store).all_keys()
+    with pytest.raises(ConfigError, match=said):
+        store_command.main(line.split())
+    assert Store(own_store).all_keys() == everything
+
+
+def test_help_of_a_store_command_runs_nothing(
+    plan: Plan, own_store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(own_store / "records")
+    everything = Store(own_store).all_keys()
+    assert store_command.main(["gc", "--help"]) == 0
+    assert capsys.readouterr().out.startswith("usage: harness store")
+    assert Store(own_store).all_keys() == everything
+
+
+@pytest.mark.parametrize(
+    "line", ["diff nothing toy", "reproduce toy", "export toy out", "report nothing", "store import none.gz"]
+)
+def test_a_name_that_is_not_there_is_bad_input_and_no_difference(
+    plan: Plan, own_store: Path, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`harness diff` says 1 of records that differ, `harness reproduce` of one that came out otherwise."""
+    assert main(line.split()) == 2
+    said = capsys.readouterr().err
+    cells = [cell.cell.id for cell in plan.cells]
+    if " toy" in line and "nothing" not in line:
+        assert all(f"toy/{cell}" in said for cell in cells)
+    elif "report" in line or "diff" in line:
+        assert "toy" in said.partition("nothing")[2]
+
+
+def test_a_file_is_no_store(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for root in (file, file / "below"):
+        with pytest.raises(ConfigError, match=rf"No store at {root}: {file} is no folder; name one"):
+            Store(root)
+
+
 def test_gc_keeps_what_a_record_or_a_plan_needs_and_removes_the_rest(plan: Plan, own_store: Path) -> None:
     store = Store(own_store)
     everything = store.all_keys()
@@ -148,12 +203,12 @@ def test_a_packed_record_is_taken_into_another_store(
     assert store_command.main(["export", name, str(packed)]) == 0
     monkeypatch.setenv("HARNESS_STORE", str(tmp_path / "other"))
     assert store_command.main(["import", str(packed)]) == 0
-    assert f"{name} with 4 artifacts are new, 0 were there" in capsys.readouterr().out
+    assert f"new: {name} with 4 artifacts; 0 were there" in capsys.readouterr().out
     other = Store(tmp_path / "other")
     assert all(other.verify(key) for key in plan.cells[0].keys)
     assert find_record(other.root, name)[1] == find_record(own_store, name)[1]
     assert store_command.main(["import", str(packed)]) == 0
-    assert "no record with 0 artifacts are new, 5 were there" in capsys.readouterr().out
+    assert "new: no record with 0 artifacts; 5 were there" in capsys.readouterr().out
     assert not list((other.root / "tmp").iterdir())
 
 
@@ -232,8 +287,10 @@ def test_records_are_found_by_path_name_or_beginning(plan: Plan, own_store: Path
     )
     with pytest.raises(StoreError, match="several records answer"):
         find_record(own_store, "beta")
-    with pytest.raises(StoreError, match="there is none"):
+    with pytest.raises(StoreError, match=r"there is none in .*, which holds those of toy"):
         find_record(own_store, "nothing")
+    with pytest.raises(StoreError, match=f"it is a sweep, with the records .*{whole}"):
+        find_record(own_store, "toy")
 
 
 def test_diff_names_what_differs(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:

@@ -89,6 +89,12 @@ CASES = {
     "pretrain.budget=3": "write e.g. pretrain.budget.unit=... pretrain.budget.amount=...",
     "learning_rate=3": "No config key is called 'learning_rate'; options of that name: pretrain.l",
     "max_documents=3": "evaluator.perplexity.max_documents",
+    "seed=-1": "seed=-1 must lie between 0 and 4294967295",
+    "base_seed=4294967296": "base_seed=4294967296 must lie between 0 and 4294967295",
+    "threads=100000": "threads=100000 must lie between 1 and 1024",
+    "pretrain.threads=0": "pretrain.threads=0 must lie between 1 and 1024",
+    "+attention=full": "+attention=full: attention is there already; choose without +, attention=full",
+    "seeds=null": "seeds=null: seeds is never null; state a value, or leave it out for its default",
     "evaluator.lm_eval.tasks=x": "lm_eval is not chosen; add it, e.g. evaluator=[lm_eval]",
 }
 

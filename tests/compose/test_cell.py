@@ -44,9 +44,9 @@ def test_threads_follow_from_the_stage_s_own_option_else_from_the_root_s(default
     assert {four.stage_config(stage).threads for stage in four.stages if stage != "pretrain"} == {4}
     stated = [f"{stage_key(stage)}.threads=4" for stage in registry().stages if stage != "pretrain"]
     assert compose([*stated, "pretrain.threads=2"]).id == four.id != default.id
-    with pytest.raises(ConfigError, match=r"instruct\.threads=0 must be at least 1"):
+    with pytest.raises(ConfigError, match=r"instruct\.threads=0 must lie between 1 and 1024"):
         compose(["instruct.threads=0"])
-    with pytest.raises(ConfigError, match=r"^threads=-1 must be at least 1"):
+    with pytest.raises(ConfigError, match=r"^threads=-1 must lie between 1 and 1024"):
         compose(["threads=-1"])
 
 

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
+import resource
+import signal
 import typing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness import signed
+from harness.axes import MODEL_AXES
+from harness.compose.schema import model_options
 from harness.compose.typed import instance
 from harness.errors import ConfigError
 from harness.method import SIGNED, Method
+from harness.plan.make import make_plan
 from harness.registry.known import registry
+from harness.store import Store
 
 CONFIGS: dict[str, type[Any]] = {f"{method.axis}={method.name}": method.Config for method in registry().all()}
 CONFIGS |= {name: stage.Config for name, stage in registry().stages.items()}
@@ -40,6 +48,33 @@ def test_no_option_takes_a_number_that_says_nothing(owner: str, option: dataclas
     for value in (math.nan, math.inf, *(() if signs else (-1,))):
         with pytest.raises(ConfigError, match=option.name):
             instance(CONFIGS[owner], {option.name: value}, where="here")
+
+
+BUILT = [
+    *((f"{m.axis}={m.name}", f"{m.axis}.{f.name}") for m in registry().all() for f in numbers(m.Config)
+      if m.axis in (*MODEL_AXES, "peft")),
+    *(("model=mini", f"model.{f.name}") for f in numbers(model_options())),
+]  # fmt: skip
+"""What a plan builds a model of, without its weights."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("choice", "option"), BUILT, ids=str)
+def test_no_number_is_too_large_for_the_plan(choice: str, option: str, tmp_path: Path) -> None:
+    """`model.num_layers=1000000000000` took all memory; the plan refuses it, or says what it would take."""
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    make_plan(["scale=smoke"], store=Store(tmp_path))
+    resource.setrlimit(resource.RLIMIT_AS, (held + 2**32, limits[1]))
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.alarm(30)
+    try:
+        with contextlib.suppress(ConfigError):
+            make_plan([choice, f"{option}={10**12}"], store=Store(tmp_path))
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+        resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -243,6 +243,8 @@ def test_cells_that_are_the_same_are_left_out(store: Store) -> None:
         ("seed=0,0", "seed=0,0 names 0 twice"),
         ("seeds=[0,1,0]", "seeds: \\[0, 1, 0\\] names 0 twice"),
         ("seeds=[]", "seeds: \\[\\] names no seed"),
+        ("seeds=[0,-1]", "seed=-1 must lie between 0 and 4294967295"),
+        ("seed=0,-1", "seed=-1 must lie between 0 and 4294967295"),
         ("optimizer.weight_decay=0.1,1e-1", "names 0.1 twice"),
         ("seed=0 seed=1", "seed is given twice, as 0 and as 1"),
         ("seed=0,1 seeds=[3,4]", "seeds=\\[3,4\\] and seed=0,1 both say which seeds there are; drop one"),

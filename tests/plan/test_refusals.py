@@ -201,3 +201,21 @@ def test_an_option_that_another_leaves_without_effect_is_refused_where_it_was_ty
     make_plan(command, store=store)  # a scale bounds num_conversations too, and nobody typed that
     with pytest.raises(ConfigError, match=f"{re.escape(idle)} changes nothing: "):
         make_plan([*command, idle], store=store)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("model.num_layers=1000000000000", "model.num_layers=1000000000000 must be at most 4096"),
+        ("attention=multi_head_latent attention.rope_dim=16", "rope_dim=16 must be below model.head_dim=16"),
+        ("attention=mamba2 attention.state_dim=1000000000000", "state_dim=1000000000000 must be at most"),
+        (
+            "feed_forward=moe_switch feed_forward.num_experts=5000",
+            "num_experts=5000 must lie between 2 and 4096",
+        ),
+        ("peft=boft peft.butterfly_factors=33", "butterfly_factors=33 must lie between 1 and 32"),
+    ],
+)
+def test_a_size_that_no_machine_could_plan_is_refused(asked: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=said):
+        make_plan([*OWN, *asked.split()], store=Store(tmp_path))

@@ -233,6 +233,7 @@ BAD_BLOCKS: list[tuple[dict[str, Any], str]] = [
     ({"metric": "acc"}, r"No metric measured on the validation split .* is called 'acc'"),
     ({"metric": "bits_per_bite"}, "bits_per_byte"),
     ({"trials": 0}, "must be 1 or more"),
+    ({"trials": 10**12, "search": "grid"}, "trials=1000000000000 must be at most 1000"),
     ({"search": "bayes"}, "search"),
     ({"by": ["optimiser"]}, "Did you mean 'optimizer'"),
     ({"methods": {"optimizer": {"leon": {}}}}, "Did you mean 'lion'"),

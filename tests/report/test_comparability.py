@@ -437,6 +437,13 @@ def test_two_machines_commits_or_versions_are_said_for_the_whole_table(
     assert not any(said in note for note in comparability.comparable(real).notes)
 
 
+def test_a_record_that_states_no_hardware_is_said_to_be_that(real: list[Record]) -> None:
+    found = planted(real, at("provenance", "hardware", to={}))
+    said = [note for note in found.notes if "Records of different machines" in note]
+    assert any("not stated (records: 1)" in note for note in said)
+    assert not any("{}" in note for note in said)
+
+
 def test_threads_of_a_stage_are_a_fact(real: list[Record]) -> None:
     """Records say how many threads each stage had; one that had another number is footnoted."""
     data = [copy.deepcopy(dict(r.data)) for r in real]

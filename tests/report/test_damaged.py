@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import resource
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -185,3 +186,20 @@ def test_a_damaged_file_of_records_says_where(change: Any, said: str, tmp_path: 
     file.write_bytes(gzip.compress(json.dumps(content).encode()))
     with pytest.raises(HarnessError, match=said):
         compact.read_compact(file)
+
+
+def test_a_report_that_finds_no_room_leaves_the_one_before_whole(store: Path, tmp_path: Path) -> None:
+    """Each file of a committed report was cut where the disk ended, and its figures were gone."""
+    formats = ["md", "csv", "latex", "json", "html"]
+    report("demo", store=store, out=tmp_path, formats=formats, quiet=True)
+    whole = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert any(path.suffix == ".svg" for path in whole)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for bound in (100, 2_000, 10_000):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (bound, limits[1]))
+        try:
+            with pytest.raises(OSError, match="File too large"):
+                report("demo", store=store, out=tmp_path, formats=formats, quiet=True)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == whole

@@ -22,6 +22,8 @@ from harness import (
 from harness_plugins.attention._convolution import short_convolution
 from harness_plugins.attention._recurrent import Recurrent, Sums
 
+MAX_STATE_DIM = 2**16
+
 
 class Mamba2(Recurrent):
     """h_t = exp(d_t A) h_(t-1) + d_t B_t^T x_t, y_t = C_t h_t + D x_t, d_t = softplus(x W_d + b); C, B and x
@@ -55,6 +57,10 @@ class Mamba2(Recurrent):
                 raise ConfigError(
                     f"attention.state_dim={self.state_dim} and attention.num_groups={self.num_groups} must "
                     f"be at least 1, and attention.conv_width={self.conv_width} at least 2"
+                )
+            if self.state_dim > MAX_STATE_DIM:
+                raise ConfigError(
+                    f"attention.state_dim={self.state_dim} must be at most {MAX_STATE_DIM}, the widest head"
                 )
 
     config: Config

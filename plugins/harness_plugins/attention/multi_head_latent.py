@@ -49,6 +49,10 @@ class MultiHeadLatent(Attention):
 
     @classmethod
     def modify_spec(cls, config: Any, spec: ModelSpec) -> ModelSpec:
+        if config.rope_dim >= spec.head_dim:
+            raise ConfigError(
+                f"attention.rope_dim={config.rope_dim} must be below model.head_dim={spec.head_dim}"
+            )
         return dataclasses.replace(spec, rotary_dim=config.rope_dim)
 
     @classmethod
@@ -57,10 +61,6 @@ class MultiHeadLatent(Attention):
 
     def build(self, spec: ModelSpec) -> None:
         self.content_dim = spec.head_dim - self.config.rope_dim
-        if self.content_dim < 1:
-            raise ConfigError(
-                f"attention.rope_dim={self.config.rope_dim} must be below model.head_dim={spec.head_dim}"
-            )
         bias = spec.bias if spec.qkv_bias is None else spec.qkv_bias
         width, latent = spec.num_heads * spec.head_dim, self.config.latent_dim
         self.q_proj = nn.Linear(spec.dim, width, bias=bias)

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from harness import ConfigError, FeedForward, LossTerm, ModelSpec
 
+MAX_EXPERTS = 4096
+"""More than any model has that computes each expert as a layer (Switch-C, arXiv:2101.03961: 2,048)."""
+
 
 class Router(nn.Linear):
     """A linear layer in single precision at least, so that rounding turns few choices.
@@ -43,8 +46,10 @@ class Experts(FeedForward):
         """Weight of the load-balancing loss."""
 
         def __post_init__(self) -> None:
-            if self.num_experts < 2:
-                raise ConfigError(f"feed_forward.num_experts={self.num_experts} must be at least 2")
+            if not 2 <= self.num_experts <= MAX_EXPERTS:
+                raise ConfigError(
+                    f"feed_forward.num_experts={self.num_experts} must lie between 2 and {MAX_EXPERTS}"
+                )
 
     config: Config
 

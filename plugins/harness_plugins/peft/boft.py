@@ -14,6 +14,9 @@ from harness import ConfigError, Method, hookimpl
 from ._blocks import BlockConfig, Blocks
 from ._scope import Layer, layer_size
 
+MAX_FACTORS = 32
+"""2^31 blocks would divide the inputs of no layer."""
+
 
 class BOFT(Blocks):
     """Butterfly orthogonal finetuning, W R with R a product of permuted block-diagonal Cayley rotations.
@@ -41,8 +44,10 @@ class BOFT(Blocks):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if self.butterfly_factors < 1:
-                raise ConfigError(f"peft.butterfly_factors={self.butterfly_factors} must be at least 1")
+            if not 1 <= self.butterfly_factors <= MAX_FACTORS:
+                raise ConfigError(
+                    f"peft.butterfly_factors={self.butterfly_factors} must lie between 1 and {MAX_FACTORS}"
+                )
             if self.butterfly_factors > 1 and self.block_size % 2:
                 raise ConfigError(f"peft.block_size={self.block_size} must be even; or butterfly_factors=1")
 

@@ -33,10 +33,14 @@ def main(arguments: Sequence[str]) -> int:
 
     Raises: UnknownNameError, ConfigError for a command line that says nothing; StoreError
     """
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if not arguments or {"-h", "--help"} & {*arguments}:
         print(HELP)
         return 0
     command, *rest = arguments
+    allowed = {"ls": [], "gc": ["--dry-run"], "verify": []}.get(command, rest)
+    if unknown := [word for word in rest if word not in allowed]:
+        takes = " ".join(allowed) or "nothing more"
+        raise ConfigError(f"harness store {command} does not know {unknown[0]!r}; it takes {takes}")
     store = Store()
     if command == "ls":
         return ls(store)

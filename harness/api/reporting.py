@@ -63,7 +63,8 @@ def records(
     `store` a store, its folder, or a committed `records.json.gz`; `cells` keeps only those ids.
     `records` are places of further ones, as for `harness.report`.
     Units: those of the column `unit`
-    Raises: DataError if there are no records, naming the experiments that have some
+    Raises: DataError if there are no records, naming the experiments that have some; ConfigError for what
+    names no experiment
     """
     return load(store, sweep_of(experiment), cells=cells, beside=records)
 
@@ -89,29 +90,43 @@ def report(
     Units: as each column says; intervals hold 95 % of the time
     Raises: DataError without records; UnknownNameError for a format, layout, factor or metric; ConfigError
     """
+    name = sweep_of(experiment)
     asked = Request(
         table=table,
         formats=formats,
         images=images,
         out=None if out is None else Path(out),
         store=store,
-        cells=None if isinstance(experiment, str) else set(experiment["cell"]),
+        cells=None if isinstance(experiment, str) else _cells(experiment),
         compare=compare,
         records=records,
     )
-    made, folder = written(sweep_of(experiment), asked)
+    made, folder = written(name, asked)
     return Reported(folder=folder, content=made)
 
 
 def sweep_of(experiment: str | pd.DataFrame) -> str:
     """The name of a sweep, given by name or by a frame of its cells.
 
-    Raises: ConfigError for a frame that is of no sweep, or of several
+    Raises: ConfigError for a frame that is of no sweep, or of several, and for what is neither
     """
     if isinstance(experiment, str):
         return experiment
+    if not isinstance(experiment, pd.DataFrame):
+        raise ConfigError(
+            f"{type(experiment).__name__} names no experiment; give its name, or a frame that harness.sweep "
+            "or harness.records returned"
+        )
     named = set(experiment["sweep"]) if "sweep" in experiment else set()
     found = sorted(named) or [experiment.attrs[key] for key in ("sweep",) if key in experiment.attrs]
     if len(found) != 1:
         raise ConfigError(f"this frame is of {len(found)} sweeps ({', '.join(found)}); give one by its name")
     return str(found[0])
+
+
+def _cells(frame: pd.DataFrame) -> set[str]:
+    if "cell" not in frame:
+        raise ConfigError(
+            "this frame has no column 'cell'; give one that harness.sweep or harness.records returned"
+        )
+    return set(frame["cell"])

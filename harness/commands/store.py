@@ -41,15 +41,12 @@ def main(arguments: Sequence[str]) -> int:
 
     Raises: UnknownNameError, ConfigError for a command line that says nothing; StoreError
     """
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if not arguments or {"-h", "--help"} & {*arguments}:
         print(HELP)
         return 0
     command, *rest = arguments
     if command not in COMMANDS:
         raise UnknownNameError(what="store command", name=command, known=COMMANDS)
-    if "-h" in rest or "--help" in rest:
-        print(HELP)
-        return 0
     words = [text for text in rest if not text.startswith("-")]
     for flag in rest:
         if flag.startswith("-") and not (command == "gc" and flag == "--dry-run"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+from types import FrameType
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from transformers import GenerationConfig
 
 from harness.axes.decoding import Decoding
 from harness.conformance._language import END, PAD, model
+from harness.ops.drawing import uniforms
 from harness.rng import draw_seed
 
 AXIS = "decoding"
@@ -106,9 +109,24 @@ def test_padding_on_the_left_changes_nothing(method: type[Decoding]) -> None:
 
 
 class Chance(TorchDispatchMode):
-    """Notes whether random numbers are drawn by torch, those that fused attention could drop out by aside."""
+    """Notes whether random numbers are drawn: by torch, those that fused attention could drop out by aside,
+    or by the streams of `uniforms`, which are no generators of torch's.
+    """
 
     drawn = False
+
+    def __enter__(self) -> Chance:
+        self.earlier = sys.getprofile()
+        sys.setprofile(self.called)
+        return super().__enter__()  # type: ignore[no-any-return, no-untyped-call]
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        sys.setprofile(self.earlier)
+
+    def called(self, frame: FrameType, event: str, argument: Any) -> None:
+        """Whoever calls it, under whatever name it was imported."""
+        self.drawn |= frame.f_code is uniforms.__code__
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         drops = any(argument.name == "dropout_p" for argument in func._schema.arguments)

@@ -6,7 +6,9 @@ import inspect
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 
 import harness
@@ -65,6 +67,26 @@ def test_a_mistake_is_an_error_of_harness(wrong: object, said: str, tmp_path: Pa
     with pytest.raises(ConfigError, match=said):
         harness.plan(wrong, store=tmp_path)
     assert issubclass(ConfigError, HarnessError)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (3, "int names no experiment; give its name"),
+        (None, "NoneType names no experiment"),
+        (pd.Series({"sweep": "demo", "cell": "0123"}), "Series names no experiment"),
+        (pd.DataFrame({"cell": ["0123"]}), "this frame is of 0 sweeps"),
+    ],
+)
+def test_what_names_no_experiment_is_refused(wrong: Any, said: str, tmp_path: Path) -> None:
+    for function in (harness.records, harness.report):
+        with pytest.raises(ConfigError, match=said):
+            function(wrong, store=tmp_path)
+
+
+def test_a_report_needs_the_cells_of_its_frame(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="this frame has no column 'cell'"):
+        harness.report(pd.DataFrame({"sweep": ["demo"]}), store=tmp_path)
 
 
 def test_a_sweep_of_nothing_is_refused_before_anything_runs(tmp_path: Path) -> None:

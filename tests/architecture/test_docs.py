@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -64,6 +65,19 @@ def fences(page: Path, language: str) -> Iterator[str]:
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_links_lead_somewhere(page: Path) -> None:
     assert [link for link in links(page) if leads_nowhere(page, link)] == []
+
+
+def test_the_map_of_the_house_names_what_is_there_and_nothing_else() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.*?) \|", text.partition("## The map")[2].partition("\n## ")[0], re.MULTILINE)
+    named = {path.rstrip("/") for row in rows for path in re.findall(r"`([^`]+)`", row) if "<" not in path}
+    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
+    rooms = subprocess.run(
+        ["git", "ls-files", "harness", "plugins"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    there = {"/".join(Path(room).parts[:2]) for room in rooms}
+    untold = {room for room in there if not room.rpartition("/")[2].startswith(("__", "py.typed"))} - named
+    assert untold - {"plugins/harness_plugins"} == set()  # its row is a pattern: <axis>/<method>.py
 
 
 def test_a_link_that_leads_nowhere_is_found(tmp_path: Path) -> None:

@@ -80,6 +80,13 @@ def test_a_command_is_named_as_the_distribution() -> None:
     assert PROJECT["scripts"][PROJECT["name"]] == PROJECT["scripts"]["harness"]
 
 
+def test_building_asks_for_the_backend_and_the_source_of_its_version_alone() -> None:
+    tables = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    backend = tables["build-system"]["build-backend"].partition(".")[0]
+    asked = {Requirement(text).name for text in tables["build-system"]["requires"]}
+    assert asked == {backend, f"hatch-{tables['tool']['hatch']['version']['source']}"}
+
+
 def test_everything_that_is_asked_for_is_pinned() -> None:
     pins = {}
     for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():

@@ -157,6 +157,30 @@ def test_gc_keeps_what_a_record_or_a_plan_needs_and_removes_the_rest(plan: Plan,
     assert store.all_keys() == sorted(plan.cells[0].keys)
 
 
+@pytest.mark.parametrize("word", ["--dryrun", "--dry_run", "-n", "demo/0123abcd"])
+def test_what_gc_does_not_know_removes_nothing(plan: Plan, own_store: Path, word: str) -> None:
+    shutil.rmtree(own_store / "records")
+    kept = Store(own_store).all_keys()
+    with pytest.raises(
+        ConfigError, match=rf"{word} .*`harness store gc`|`?harness store gc`? takes .*{word}"
+    ):
+        store_command.main(["gc", word])
+    assert kept
+    assert Store(own_store).all_keys() == kept
+
+
+@pytest.mark.parametrize("command", store_command.COMMANDS)
+def test_help_of_a_store_command_does_nothing_else(
+    plan: Plan, own_store: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(own_store / "records")
+    kept = Store(own_store).all_keys()
+    assert store_command.main([command, "--help"]) == 0
+    assert capsys.readouterr().out.strip() == store_command.HELP
+    assert kept
+    assert Store(own_store).all_keys() == kept
+
+
 def test_verify_finds_damage_and_says_so_with_its_exit_code(
     plan: Plan, own_store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

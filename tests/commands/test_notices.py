@@ -53,6 +53,16 @@ def test_bars_of_loading_are_left_out_unless_asked_for(monkeypatch: pytest.Monke
     assert os.environ["DO_NOT_TRACK"] == "asked"
 
 
+def test_a_script_draws_no_bars_whichever_function_it_calls_first() -> None:
+    script = (
+        "import harness; harness.compose(); import transformers; "
+        "print(transformers.utils.logging.is_progress_bar_enabled())"
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in QUIET}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    assert done.stdout.split() == ["False"], done.stderr
+
+
 PROGRESS = re.compile(r"\[ *\d+\.\d s\] .+")
 """What a run says of itself where no terminal is: a time, and what happened."""
 

@@ -120,6 +120,18 @@ class OneSeed(Correct):
         return row.expand(len(input_BT), -1)
 
 
+class FixedStreams(Decoding):
+    """Samples as the built-in ones do, from streams of its own choice."""
+
+    name = "fixed_streams"
+
+    def options(self) -> dict[str, Any]:
+        return {"do_sample": True, "num_beams": 1, "top_k": 0}
+
+    def generate(self, model: Any, input_BT: Any, mask_BT: Any, **options: Any) -> torch.Tensor:
+        return super().generate(model, input_BT, mask_BT, **{**options, "seeds": [0] * len(input_BT)})
+
+
 class Spoiler(Correct):
     """Changes a weight."""
 
@@ -158,6 +170,8 @@ def test_a_seed_that_is_ignored_is_named() -> None:
         test_decoding.test_the_global_random_state_is_left_as_it_was(Unseeded)
     with told("eight seeds draw the same tokens"):
         test_decoding.test_rows_of_one_prompt_draw_apart(OneSeed)
+    with told("eight seeds draw the same tokens"):
+        test_decoding.test_rows_of_one_prompt_draw_apart(FixedStreams)
 
 
 class Counts(Evaluator):

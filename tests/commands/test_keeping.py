@@ -161,9 +161,9 @@ def test_gc_keeps_what_a_record_or_a_plan_needs_and_removes_the_rest(plan: Plan,
 def test_what_gc_does_not_know_removes_nothing(plan: Plan, own_store: Path, word: str) -> None:
     shutil.rmtree(own_store / "records")
     kept = Store(own_store).all_keys()
-    with pytest.raises(
-        ConfigError, match=rf"{word} .*`harness store gc`|`?harness store gc`? takes .*{word}"
-    ):
+    flag = f"{word} is no flag of `harness store gc`, which takes --dry-run alone"
+    said = flag if word.startswith("-") else f"harness store gc takes no words, not {word}"
+    with pytest.raises(ConfigError, match=re.escape(said)):
         store_command.main(["gc", word])
     assert kept
     assert Store(own_store).all_keys() == kept

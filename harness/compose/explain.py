@@ -44,8 +44,7 @@ def check(overrides: Sequence[str]) -> None:
     Raises: ConfigError, UnknownNameError, PluginError
     """
     for override in read(overrides):
-        text, key = override.input_line, override.key_or_group
-        text = f"~{key}" if override.is_delete() else text
+        text, key = _typed(override), override.key_or_group
         if override.is_sweep_override():
             raise ConfigError(f"{text} has several values; one run takes one, `harness sweep` takes all")
         if key in registry().axes:
@@ -57,12 +56,6 @@ def check(overrides: Sequence[str]) -> None:
             root, _, rest = key.partition(".")
             whole = f"{root}={{{rest}: VALUE}}"
             raise ConfigError(f"{text}: write '{whole}', as its keys have dots themselves")
-        elif key == "report" and not str(text).startswith("+report=") and isinstance(override.value(), str):
-            raise ConfigError(
-                f"{text}: how a table is laid out is said when it is made, `harness report SWEEP --table "
-                f"{override.value()}`, or in an experiment's file, `report: {override.value()}`; here "
-                f"+report={override.value()} does the same"
-            )
         elif key == "overlay":
             raise ConfigError(
                 f"{text}: an overlay is what one scale changes in one experiment, and follows from the two; "
@@ -83,18 +76,25 @@ def check(overrides: Sequence[str]) -> None:
 
 
 def refuse_nothing(overrides: Sequence[str], configs: Path) -> None:
-    """Refuse null where a file of the configuration, below `configs`, is chosen, of which Hydra does not say
-    what it is.
+    """Refuse null where a method, or a file of the configuration below `configs`, is chosen, and a layout
+    where an experiment's is meant: Hydra does not say what these are.
 
     Raises: ConfigError
     """
     for override in read(overrides):
-        folder = configs / override.key_or_group
+        folder, layout = configs / override.key_or_group, override.value()
+        if override.key_or_group in registry().axes and layout is None:
+            _check_choice(override, _typed(override))
+        if override.key_or_group == "report" and not override.is_add() and isinstance(layout, str):
+            raise ConfigError(
+                f"{override.input_line}: how a table is laid out is said when it is made, `harness report "
+                f"SWEEP --table {layout}`, or in an experiment's file, `report: {layout}`; here "
+                f"+report={layout} does the same"
+            )
         if override.value() is None and folder.is_dir():
             known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
             key = override.key_or_group
-            text = f"~{key}" if override.is_delete() else override.input_line
-            raise ConfigError(f"{text}: {key} is one of {known}; leave it out for its default")
+            raise ConfigError(f"{_typed(override)}: {key} is one of {known}; leave it out for its default")
 
 
 def _without(key: str) -> str:
@@ -107,6 +107,10 @@ def _without(key: str) -> str:
     if isinstance(default, list):
         return f"{key}=[{','.join(default)}]"
     return f"{key}={getattr(default, 'value', default)}"
+
+
+def _typed(override: Override) -> str:
+    return f"~{override.key_or_group}" if override.is_delete() else str(override.input_line)
 
 
 def _check_choice(override: Override, text: str) -> None:

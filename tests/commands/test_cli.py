@@ -90,6 +90,8 @@ MISTAKES: dict[str, tuple[list[str], int, str]] = {
         "hydra.job.name=x has no effect without a launcher",
     ),
     "no folder": (["sweep", "seed=0,1", "-cd"], 2, "--config-dir takes a folder"),
+    "nothing": (["sweep", "seed=0,1", "quantizer=null"], 2, "quantizer undefined; use quantizer=none"),
+    "layout": (["sweep", "seed=0,1", "report=peft"], 2, "`harness report SWEEP --table peft`"),
     "nested": (["plan", "experiment=team/nope"], 2, "No experiment is called 'team/nope'."),
     "device": (["run", "device=cuda"], 2, "sees no CUDA device on this machine; use device=auto"),
 }

@@ -15,6 +15,7 @@ from harness import IncompatibleError, Optimizer, Parallelism, Problem, Spread
 
 from ._sharded import gather_to_generate
 from ._split import split_layers, unsplittable
+from ._stages import unpiped, unsplit
 
 
 class Order(Enum):
@@ -57,9 +58,9 @@ class Grid(Parallelism):
         for message in unsplittable(meta_model, pipeline=pipeline, tensor=tensor):
             yield Problem(where="parallelism", message=message)
         if pipeline > 1:
-            yield from cls._unpiped(cell)
+            yield from unpiped(cls, cell)
         if tensor > 1:
-            yield from cls._unsplit(cell)
+            yield from unsplit(cls, cell)
         spec = cell.spec()
         if spec is None:
             return
@@ -78,43 +79,6 @@ class Grid(Parallelism):
             yield Problem(
                 where="parallelism",
                 message=f"{pipeline} processes need as many layers; model.num_layers={spec.num_layers}",
-            )
-
-    @classmethod
-    def _unpiped(cls, cell: Any) -> Iterable[Problem]:
-        """Stages whose loss is no function of what the layers make of one batch, passed along as it is."""
-        architecture = cell.choice("architecture")
-        for stage in cell.stages:
-            read = cell.reads(stage)
-            own, peft = (
-                cell.choice(axis, stage=stage) if axis in read else None for axis in ("parallelism", "peft")
-            )
-            if own is None or own.method is not cls:
-                continue
-            where = f"parallelism@{stage}.parallelism"
-            if "alignment" in read or "reward" in read:
-                message = f"a pipeline passes one batch along, and {stage} compares several"
-            elif peft is not None and peft.method.virtual:
-                message = f"a pipeline has no place for the virtual tokens that {stage} trains"
-            elif "instruction" in read and architecture is not None and architecture.build().uses_prefix():
-                message = f"a pipeline passes prompts along as they are, and {stage} reads them as prefixes"
-            else:
-                continue
-            yield Problem(where="parallelism", message=f"{message}; use {where}=ddp or another")
-
-    @classmethod
-    def _unsplit(cls, cell: Any) -> Iterable[Problem]:
-        """Stages whose adapter stands on the layers that would be split."""
-        for stage in cell.stages:
-            if not {"parallelism", "peft"}.issubset(cell.reads(stage)):
-                continue
-            own, peft = (cell.choice(axis, stage=stage) for axis in ("parallelism", "peft"))
-            if own is None or own.method is not cls or peft is None or peft.method.splittable:
-                continue
-            yield Problem(
-                where="parallelism",
-                message=f"peft={peft.method.name} stands on layers that parallelism={cls.name} splits by "
-                f"heads and hidden units; use parallelism@{stage}.parallelism=ddp or fsdp",
             )
 
     def wrap(self, model: nn.Module) -> nn.Module:

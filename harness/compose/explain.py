@@ -122,7 +122,9 @@ def _check_choice(override: Override, text: str) -> None:
         ways = [default or absent] if axis.many or axis.optional else sorted(registry().methods(axis.axis))
         raise ConfigError(f"{text} leaves {axis.axis} undefined; use {' or '.join(map(str, ways))}")
     if value is None:
-        return
+        raise ConfigError(
+            f"{text} is what holds without it: leave it out, and the root's {axis.axis} is taken"
+        )
     names = value if isinstance(value, list) else [value]
     if len(names) != 1 and not axis.many:
         raise ConfigError(
@@ -164,6 +166,10 @@ def explain(error: Exception, overrides: Sequence[str], without_values: DictConf
         if "is not Optional" in str(cause):
             raise ConfigError(
                 f"{prefix}{given}: {key} is never null; state a value, or leave it out for its default"
+            ) from error
+        if "to Dict[" in str(cause):
+            raise ConfigError(
+                f"{prefix}{given}: {key} takes a mapping; write e.g. {key}={{KEY: VALUE}}"
             ) from error
         several = "of type 'list'" in str(cause) and f"; `harness sweep` compares several, {key}=a,b"
         raise ConfigError(f"{prefix}{given}: {_first_line(cause)}{several or ''}") from error

@@ -91,6 +91,11 @@ MISTAKES: dict[str, tuple[list[str], int, str]] = {
     ),
     "no folder": (["sweep", "seed=0,1", "-cd"], 2, "--config-dir takes a folder"),
     "nothing": (["sweep", "seed=0,1", "quantizer=null"], 2, "quantizer undefined; use quantizer=none"),
+    "number": (
+        ["sweep", "seed=0,1", "where_chosen=3"],
+        2,
+        "where_chosen takes a mapping; write e.g. where_chosen={KEY",
+    ),
     "layout": (["sweep", "seed=0,1", "report=peft"], 2, "`harness report SWEEP --table peft`"),
     "nested": (["plan", "experiment=team/nope"], 2, "No experiment is called 'team/nope'."),
     "device": (["run", "device=cuda"], 2, "sees no CUDA device on this machine; use device=auto"),

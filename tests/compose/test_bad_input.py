@@ -94,6 +94,7 @@ CASES = {
     "threads=100000": "threads=100000 must lie between 1 and 1024",
     "pretrain.threads=0": "pretrain.threads=0 must lie between 1 and 1024",
     "+attention=full": "+attention=full: attention is there already; choose without +, attention=full",
+    "optimizer@align.optimizer=null": "leave it out, and the root's optimizer is taken",
     "seeds=null": "seeds=null: seeds is never null; state a value, or leave it out for its default",
     "evaluator.lm_eval.tasks=x": "lm_eval is not chosen; add it, e.g. evaluator=[lm_eval]",
 }

@@ -35,9 +35,19 @@ def page_data(table: Table, results: Results) -> dict[str, Any]:
             places.append(len(cells))
             cells.append(cell_data(cell, column, specs.index(column.spec), index))
         rows.append({"levels": list(row.values()), "cells": places})
-    names = (*results.factors, *itertools.chain(*results.factors.values()))
+    levels = [
+        *table.rows,
+        *(column.where for column in table.columns),
+        *(record.levels for record in records),
+    ]
+    # Without levels that the experiment excludes, of which nothing can be shown or hidden.
+    factors = {
+        factor: [level for level in known if any(level == one.get(factor) for one in levels)]
+        for factor, known in results.factors.items()
+    }
+    names = (*factors, *itertools.chain(*factors.values()))
     return {
-        "factors": results.factors,
+        "factors": factors,
         "text": {name: shown for name in names if (shown := table.layout.text(name)) != name},
         "rowFactors": list(table.rows[0]),
         "columnFactors": list(table.layout.columns),

@@ -158,3 +158,13 @@ def test_a_shipped_experiment_declares_what_it_decides_on(file: Path) -> None:
     if records.exists():
         results = arrange(read_compact(records))
         assert all(results.metrics[results.resolve(name)] for name in declared)
+
+
+@pytest.mark.parametrize("folder", COMMITTED, ids=lambda path: path.name)
+def test_a_page_offers_to_show_and_hide_only_what_it_shows(folder: Path) -> None:
+    """An experiment may exclude levels of a factor; the records say which were run."""
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    offered, _ = json.JSONDecoder().raw_decode(page, page.index('"factors":') + len('"factors":'))
+    records = read_compact(folder / "records.json.gz")
+    for factor, levels in offered.items():
+        assert set(levels) == {record.levels[factor] for record in records if factor in record.levels}

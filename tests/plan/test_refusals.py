@@ -63,6 +63,15 @@ MODELS = [
         "which the last process of a pipeline computes from its",
     ),
     (f"{' '.join(PIPELINE)} peft=prefix_tuning", "no place for the virtual tokens that instruct trains; use"),
+    *(
+        (f"parallelism={name} model.tie_embeddings=false", "1 process has nobody to share with")
+        for name in ("ddp", "fsdp", "zero1", "zero2", "tensor", "pipeline", "mesh")
+    ),
+    (
+        "parallelism=tensor parallelism.num_processes=2 precision=fp8",
+        "precision=fp8 scales each operand by its largest entry, which the processes of parallelism=tensor "
+        "do not see; use precision=bf16, or parallelism@pretrain.parallelism=fsdp",
+    ),
     (
         "parallelism=tensor parallelism.num_processes=2 instruction=task peft=lora",
         "peft=lora stands on layers that parallelism=tensor splits by heads and hidden units; use "

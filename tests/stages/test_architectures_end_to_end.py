@@ -17,6 +17,7 @@ CELL = (
     "tokenizer=byte",
     "objective=prefix_language_modeling",
     "instruction.skills=[say]",
+    "corpus.test_share=0.2",
     "instruction.num_items=200",
     "alignment=dpo",
     "evaluator=[perplexity,lm_eval,win_rate]",

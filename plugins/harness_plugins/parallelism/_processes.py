@@ -12,6 +12,15 @@ from torch.nn.parallel import DistributedDataParallel
 from harness import Parallelism, Problem
 
 
+def alone(config: Any) -> Iterable[Problem]:
+    """One process, where whoever started this one did not say that there are more."""
+    if config.world_size == 1 and "WORLD_SIZE" not in os.environ:
+        yield Problem(
+            where="parallelism.num_processes",
+            message="1 process has nobody to share with; use parallelism=single, or at least 2 processes",
+        )
+
+
 class DataParallel(Parallelism):
     """Every process computes its share of the batch; gradients are averaged."""
 
@@ -19,11 +28,7 @@ class DataParallel(Parallelism):
 
     @classmethod
     def check(cls, config: Any, cell: Any, meta_model: nn.Module | None) -> Iterable[Problem]:
-        if config.world_size == 1 and "WORLD_SIZE" not in os.environ:
-            yield Problem(
-                where="parallelism.num_processes",
-                message="1 process has nobody to share with; use parallelism=single, or at least 2 processes",
-            )
+        yield from alone(config)
 
     def data_rank(self) -> tuple[int, int]:
         if not dist.is_initialized():

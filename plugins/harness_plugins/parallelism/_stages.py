@@ -27,8 +27,16 @@ def unpiped(method: type[Method], cell: Any) -> Iterator[Problem]:
 
 
 def unsplit(method: type[Method], cell: Any) -> Iterator[Problem]:
-    """Stages whose adapter stands on the layers that would be split."""
+    """Stages whose adapter stands on the layers that would be split, or whose products look at whole ones."""
     for stage in _of(method, cell):
+        precision = cell.choice("precision", stage=stage)
+        if precision is not None and precision.method.rounding_bytes:
+            yield Problem(
+                where="parallelism",
+                message=f"precision={precision.method.name} scales each operand by its largest entry, which "
+                f"the processes of parallelism={method.name} do not see; use precision=bf16, or "
+                f"parallelism@{stage}.parallelism=fsdp",
+            )
         peft = cell.choice("peft", stage=stage) if "peft" in cell.reads(stage) else None
         if peft is not None and not peft.method.splittable:
             yield Problem(

@@ -8,6 +8,7 @@ from torch import nn
 
 from harness import ConfigError, Method, Problem, check_counts, hookimpl
 from harness_plugins.parallelism._mesh import Grid, Order
+from harness_plugins.parallelism._processes import alone
 
 
 class Mesh(Grid):
@@ -43,6 +44,7 @@ class Mesh(Grid):
 
     @classmethod
     def check(cls, config: Any, cell: Any, meta_model: nn.Module | None) -> Iterable[Problem]:
+        yield from alone(config)
         yield from cls.problems(cell, meta_model, pipeline=config.pipeline, tensor=config.tensor)
 
     def sizes(self) -> tuple[int, int, int]:

@@ -8,6 +8,7 @@ from torch import nn
 
 from harness import ConfigError, Method, Problem, hookimpl
 from harness_plugins.parallelism._mesh import Grid, Order
+from harness_plugins.parallelism._processes import alone
 
 
 class Pipeline(Grid):
@@ -37,6 +38,7 @@ class Pipeline(Grid):
 
     @classmethod
     def check(cls, config: Any, cell: Any, meta_model: nn.Module | None) -> Iterable[Problem]:
+        yield from alone(config)
         yield from cls.problems(cell, meta_model, pipeline=config.world_size, tensor=1)
 
     def sizes(self) -> tuple[int, int, int]:

@@ -7,6 +7,7 @@ from torch import nn
 
 from harness import Method, Problem, hookimpl
 from harness_plugins.parallelism._mesh import Grid
+from harness_plugins.parallelism._processes import alone
 
 
 class TensorParallel(Grid):
@@ -20,6 +21,7 @@ class TensorParallel(Grid):
 
     @classmethod
     def check(cls, config: Any, cell: Any, meta_model: nn.Module | None) -> Iterable[Problem]:
+        yield from alone(config)
         yield from cls.problems(cell, meta_model, pipeline=1, tensor=config.world_size)
 
     def sizes(self) -> tuple[int, int, int]:

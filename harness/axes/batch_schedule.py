@@ -24,3 +24,8 @@ class BatchSchedule(Method):
         """The smallest batch of a training that is no multiple of `share`; None where all are."""
         sizes = {self.batch_size(final, moment / MOMENTS) for moment in range(MOMENTS + 1)}
         return min((size for size in sizes if size % share), default=None)
+
+    def evened(self, final: int, share: int) -> str:
+        """What to state so that all batches are multiples of `share`."""
+        grows = final % share == 0 and hasattr(self.config, "multiple")
+        return f"batch_schedule.multiple={share}" if grows else f"a multiple of {share}"

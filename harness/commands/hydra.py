@@ -93,13 +93,10 @@ def through_hydra(arguments: Sequence[str]) -> int:
     one_thread_of_numpy()
     publish()
     arguments = standing(arguments)
-    if (
-        MULTIRUN in arguments
-    ):  # as the flag, without which Hydra says of every fault that a comma is ambiguous
-        arguments = [
-            "--multirun",
-            *(text for text in arguments if text not in ("-m", "--multirun", MULTIRUN)),
-        ]
+    if MULTIRUN in arguments:
+        # As the flag, without which Hydra says of every fault that a comma is ambiguous.
+        others = (text for text in arguments if text not in ("-m", "--multirun", MULTIRUN))
+        arguments = ["--multirun", *others]
     for text in arguments:
         publish_file(text)
     overrides, flags = _parted(arguments)

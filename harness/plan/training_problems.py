@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from harness.axes.batch_schedule import BatchSchedule
 from harness.compose import Cell
 from harness.compose.schema import stage_axes, stage_key
 from harness.method import Choice, Problem
@@ -34,12 +35,12 @@ def _unshared(cell: Cell, stage: str, parallelism: Choice) -> Iterator[Problem]:
     processes, full = parallelism.build().spread().data, cell.stage_config(stage).batch_size
     if processes == 1 or schedule is None:
         return
-    uneven = schedule.build().uneven(full, processes)  # type: ignore[attr-defined]
+    method: BatchSchedule = schedule.build()  # type: ignore[assignment]
+    uneven = method.uneven(full, processes)
     if uneven is not None:
-        fits = full % processes == 0 and hasattr(schedule.config, "multiple")
-        way = f"batch_schedule.multiple={processes}" if fits else f"a multiple of {processes}"
         yield Problem(
             where=f"{stage_key(stage)}.batch_size",
             message=f"{processes} processes cannot share a batch of {uneven} (parallelism="
-            f"{parallelism.method.name}, batch_schedule={schedule.method.name}); use {way}",
+            f"{parallelism.method.name}, batch_schedule={schedule.method.name}); use "
+            f"{method.evened(full, processes)}",
         )

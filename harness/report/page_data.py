@@ -41,8 +41,9 @@ def page_data(table: Table, results: Results) -> dict[str, Any]:
         *(record.levels for record in records),
     ]
     # Without levels that the experiment excludes, of which nothing can be shown or hidden.
+    stand = {factor: {one.get(factor) for one in levels} for factor in results.factors}
     factors = {
-        factor: [level for level in known if any(level == one.get(factor) for one in levels)]
+        factor: [level for level in known if level in stand[factor]]
         for factor, known in results.factors.items()
     }
     names = (*factors, *itertools.chain(*factors.values()))

@@ -11,6 +11,7 @@ from torch import nn
 
 from harness.axes import TRAINING_AXES
 from harness.axes.alignment import Needs
+from harness.axes.batch_schedule import BatchSchedule
 from harness.errors import ConfigError
 from harness.hookspecs import hookimpl
 from harness.method import Choice, Problem
@@ -168,16 +169,17 @@ def _torn_groups(cell: Cell, stage: str) -> Iterable[Problem]:
     choice, schedule = cell.choice("alignment", stage=stage), cell.choice("batch_schedule", stage=stage)
     assert choice is not None
     group = choice.build().samples_per_prompt()  # type: ignore[attr-defined]
-    full = cell.stage_config(stage).batch_size
-    if schedule is None or (size := schedule.build().uneven(full, group)) is None:  # type: ignore[attr-defined]
+    if schedule is None:
         return
-    grows = full % group == 0 and hasattr(schedule.config, "multiple")
-    way = f"batch_schedule.multiple={group}" if grows else f"a multiple of {group}"
-    yield Problem(
-        where=f"{stage}.batch_size",
-        message=f"a batch of {size} (batch_schedule={schedule.method.name}) tears the {group} samples that "
-        f"alignment={choice.method.name} draws for each prompt; use {way}",
-    )
+    growth: BatchSchedule = schedule.build()  # type: ignore[assignment]
+    full = cell.stage_config(stage).batch_size
+    size = growth.uneven(full, group)
+    if size is not None:
+        yield Problem(
+            where=f"{stage}.batch_size",
+            message=f"a batch of {size} (batch_schedule={schedule.method.name}) tears the {group} samples "
+            f"that alignment={choice.method.name} draws for each prompt; use {growth.evened(full, group)}",
+        )
 
 
 @hookimpl

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from harness import Method, Optimizer, hookimpl
 
+from ._each import EachWeight
+
 
 class Adan(Optimizer):
     """Adaptive Nesterov momentum: moments of the gradient, of its change, and of the square of both.
@@ -41,15 +43,8 @@ class Adan(Optimizer):
         return _Adan(self.groups(model), {"lr": learning_rate, "betas": betas, "eps": self.config.eps})
 
 
-class _Adan(torch.optim.Optimizer):
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    self._update(p, p.grad, group)
-
-    def _update(self, p: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+class _Adan(EachWeight):
+    def update(self, p: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state, betas = self.state[p], group["betas"]
         if not state:
             state["steps"] = 0

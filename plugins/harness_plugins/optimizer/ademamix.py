@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from harness import ConfigError, Method, hookimpl
 
 from ._adam import Moments
+from ._each import EachWeight
 
 
 class AdEMAMix(Moments):
@@ -58,15 +59,8 @@ class AdEMAMix(Moments):
         return _AdEMAMix(self.groups(model), {"lr": learning_rate, **options})
 
 
-class _AdEMAMix(torch.optim.Optimizer):
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    self._update(p, p.grad, group)
-
-    def _update(self, p: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+class _AdEMAMix(EachWeight):
+    def update(self, p: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state, (beta1, beta2, _) = self.state[p], group["betas"]
         if not state:
             state["steps"] = 0

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from harness import Method, hookimpl
 
 from ._adam import Moments
+from ._each import EachWeight
 
 
 class Lamb(Moments):
@@ -38,15 +39,8 @@ class Lamb(Moments):
         return _Lamb(self.groups(model), {"lr": learning_rate, **options})
 
 
-class _Lamb(torch.optim.Optimizer):
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    self._update(p, p.grad, group)
-
-    def _update(self, p: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+class _Lamb(EachWeight):
+    def update(self, p: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state, (beta1, beta2) = self.state[p], group["betas"]
         if not state:
             state["steps"] = 0
